@@ -1,0 +1,112 @@
+"""What the engine asks for: imperative, frozen. Whoever drives the engine carries them out in the order given.
+
+Who does: `runtime.supervisor` for real, `engine.simulate` on a virtual clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from repeater.model.events import Event
+from repeater.model.run import Progress, Run, RunRecord
+from repeater.model.spec import JobSpec, OnChange, Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Claim the slot with `row` and `progress` in one transaction, and only then start the process.
+
+    Answered by RunStarted or SpawnFailed.
+    """
+
+    run: Run
+    spec: JobSpec
+    row: RunRecord
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a signal, by name without SIG, to every process of a run's session, and let stopped ones continue."""
+
+    run: str
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Kill whatever is left of a run and close its output. RunEnded follows."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Keep the row of a slot, and the job's progress, in one transaction."""
+
+    row: RunRecord
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep a job's progress; no row changed."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Rows and progress of job `old` belong to job `new` from now on."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPaths:
+    """Report changes of a job's files with PathsChanged, from now on; `watch` None: no longer."""
+
+    job: str
+    watch: OnChange | None
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask a probe once; answered by ProbeReported."""
+
+    job: str
+    kind: str
+    probe: Probe
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Run a command beside the jobs; nobody waits for it, its failure is only told."""
+
+    job: str
+    kind: str
+    spec: JobSpec
+    row: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell the observers."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing is left to do. `code` is the exit status of `rpr`."""
+
+    code: int
+
+
+Action: TypeAlias = (
+    Start | Send | Sweep | Record | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave
+)

@@ -1,0 +1,132 @@
+"""What the engine is told: past tense, frozen, one class for each thing that can happen.
+
+A fact carries no time of its own; the reading of the clocks that comes with it in `Engine.handle` is its time.
+Facts about a run come in the order RunStarted, RunExited, RunEnded, or SpawnFailed alone; RunExited may be left out
+when nothing of the run is left at its exit. Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from repeater.model.run import Exit, Progress, RunRecord
+from repeater.plan.diff import Plan
+from repeater.plan.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class PlanAccepted:
+    """A new generation is in force. `progress` is what the store remembers about its jobs; `open_rows` are the rows
+    that a supervisor before this one left unfinished, with nothing of them alive any more.
+    """
+
+    generation: int
+    plan: Plan
+    graph: Graph
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    open_rows: tuple[RunRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """The clock reached `next_due()`, or may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The process of a run exists."""
+
+    run: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The process of a run could not be started, or its slot could not be claimed. `temporary`: the machine lacked
+    a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), the command is not to blame.
+    """
+
+    run: str
+    reason: str
+    temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunExited:
+    """The first process of a run is gone, but others of its tree live or its output is still open."""
+
+    run: str
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Nothing of a run is alive and its output is complete. `matched` names the patterns that its output held:
+    `success`, `failure`, `stop`.
+    """
+
+    run: str
+    exit: Exit
+    matched: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReported:
+    """An answer of a probe; `reason` says why not."""
+
+    job: str
+    probe: Literal["ready", "live"]
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathsChanged:
+    """Files that a job watches changed."""
+
+    job: str
+    paths: tuple[str, ...] = ()
+
+
+Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restart", "reset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """Somebody asked for something about one job."""
+
+    verb: Verb
+    job: str
+    force: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """The wall clock was set, or the machine slept. Told before anything else that was noticed with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Leave. `drain`: no new start, live timed runs finish, services stop; `stop`: stop all with their signal;
+    `kill`: kill all now.
+    """
+
+    level: Literal["drain", "stop", "kill"] = "drain"
+
+
+Fact: TypeAlias = (
+    PlanAccepted
+    | TimePassed
+    | RunStarted
+    | SpawnFailed
+    | RunExited
+    | RunEnded
+    | ProbeReported
+    | PathsChanged
+    | Requested
+    | ClockJumped
+    | StopRequested
+)

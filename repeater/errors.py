@@ -1,0 +1,124 @@
+"""Every error that repeater raises on purpose, and the exit code that it ends `rpr` with.
+
+    RepeaterError            1   something went wrong while running
+    ├── UsageError           2   the command line is wrong
+    ├── JobFileError         2   a job file is wrong; carries every `Problem` found
+    ├── DependencyFailed     4   something needed never became ready
+    ├── ApplyRefused         5   nothing was changed
+    │   ├── LockHeld         5   another supervisor owns this state
+    │   └── StateUnusable    5   the state on disk is damaged, newer, or cannot be written
+    └── Unreachable          6   no supervisor or daemon answers
+
+The text reads `cannot <verb> <object>: <cause>`, literals in backticks. An error carries facts; only `cli.main` prints
+one. Nothing here may import another module of repeater.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a job file.
+
+    `line` and `column` count from 1; 0 means that the place is not known. `column` counts characters, not bytes.
+    `key` is the dotted key path as the user wrote it (`jobs.health.schedule`), empty for the file as a whole.
+    """
+
+    file: str
+    line: int
+    column: int
+    key: str
+    message: str
+    hint: str | None = None
+
+    def place(self) -> str:
+        """`file:line:col`, as far as it is known; editors and terminals make it a link."""
+        if not self.line:
+            return self.file
+        if not self.column:
+            return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}:{self.column}"
+
+    def __str__(self) -> str:
+        key = f" {self.key}:" if self.key else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.place()}:{key} {self.message}{hint}"
+
+
+class RepeaterError(Exception):
+    """The root. `exit_code` is what `rpr` ends with; `hint` is one line on what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(RepeaterError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class JobFileError(RepeaterError):
+    """One or more problems in a job file, sorted by place. Nothing of the file is used."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
+        super().__init__("\n".join(map(str, self.problems)), hint=hint)
+
+
+class DependencyFailed(RepeaterError):
+    """A dependency or a readiness probe failed and nothing more can be done."""
+
+    exit_code = 4
+
+
+class ApplyRefused(RepeaterError):
+    """An apply that was not carried out at all."""
+
+    exit_code = 5
+
+
+class LockHeld(ApplyRefused):
+    """Another supervisor owns the state folder. `pid` is None when it could not be read."""
+
+    def __init__(self, folder: str, pid: int | None) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"cannot use state folder `{folder}`: {who} is using it",
+            hint="stop the other supervisor, or give this one its own `--state-dir`",
+        )
+        self.folder = folder
+        self.pid = pid
+
+
+class StateUnusable(ApplyRefused):
+    """The state on disk cannot be trusted or used; it was left exactly as it is."""
+
+
+class Unreachable(RepeaterError):
+    """No supervisor, or no rate-limit daemon, answers."""
+
+    exit_code = 6
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects problems so that a reader of job files can report all of them at once."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, problem: Problem) -> None:
+        self.found.append(problem)
+
+    def raise_if_any(self) -> None:
+        if self.found:
+            raise JobFileError(self.found)

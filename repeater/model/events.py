@@ -1,0 +1,110 @@
+"""What happened, for whoever listens: one frozen class each, past tense. Observers read events and never steer.
+
+Events carry what a person or a metric wants to know; what the engine itself needs are `engine.facts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from repeater.model.run import Run, RunRecord, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class JobAdded:
+    """A job is in force for the first time. `next` is its next start, None if it has none of its own."""
+
+    job: str
+    next: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanged:
+    """A job's definition changed; `reload` is the class of the change (`in_place`, `next_run`, `retime`, …)."""
+
+    job: str
+    reload: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRemoved:
+    """A job is no longer in the file."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """A stop condition was met."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobReady:
+    """A service's readiness changed."""
+
+    job: str
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """A process was started. `late` is how long after due, in seconds."""
+
+    run: Run
+    pid: int
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """An attempt ended. `retry_at` is when the next attempt of the same slot comes, None if there is none."""
+
+    run: Run
+    verdict: Verdict
+    exit: int | None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotDecided:
+    """A slot has its final row."""
+
+    row: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StopBegan:
+    """A run was asked to end; `reason` says why, `signal` how."""
+
+    job: str
+    run: str
+    signal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that a person should know; `job` is empty for the whole supervisor."""
+
+    job: str
+    message: str
+
+
+Event: TypeAlias = (
+    JobAdded
+    | JobChanged
+    | JobRemoved
+    | JobDone
+    | JobReady
+    | RunBegan
+    | RunFinished
+    | SlotDecided
+    | StopBegan
+    | Warned
+)

@@ -1,0 +1,152 @@
+"""Slots, runs and the rows they leave.
+
+A *slot* is one nominal time of one job; it is decided at most once. A *run* is one attempt to carry it out. A
+`RunRecord` is the row that is kept: flat and JSON-able. `Progress` is what must survive a restart about a job; it is
+stored in the same transaction as the row that changed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+from repeater.model.time import from_rfc3339, rfc3339
+
+Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
+
+SlotState: TypeAlias = Literal[
+    "claimed",  # interim: the slot is taken, nothing is started yet
+    "running",  # interim
+    "retrying",  # interim: an attempt failed, another one follows
+    "ran",
+    "spawn_failed",
+    "skipped",
+    "expired",
+    "replaced",
+    "cancelled",
+    "interrupted",
+]
+INTERIM: frozenset[str] = frozenset({"claimed", "running", "retrying"})
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A nominal time of a job. `due` is nominal plus jitter and is never earlier."""
+
+    job: str
+    nominal: datetime
+    due: datetime
+    trigger: Trigger = "schedule"
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt. `id` sorts by time; `attempt` counts from 1; `generation` is the one that decided it."""
+
+    id: str
+    slot: Slot
+    attempt: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: an exit code, or the number of the signal that ended it, never both."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        return f"exit {self.code}" if self.signal is None else f"signal {self.signal}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an attempt succeeded, and why: `exit 3`, `timed out after 2s`, `output matched failure_pattern`."""
+
+    success: bool
+    reason: str
+
+    def text(self) -> str:
+        """What the row's `reason` says."""
+        return "success" if self.success else f"failure: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
+
+    The ten fields up to `exit` are what `simulate --json` and `history --json` print, under these names.
+    """
+
+    job: str
+    nominal: datetime
+    due: datetime
+    started: datetime | None
+    ended: datetime | None
+    state: SlotState
+    reason: str | None
+    run: str | None
+    attempts: int
+    exit: int | None = None
+    trigger: Trigger = field(default="schedule")
+    generation: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The ten keys, instants as RFC 3339 in UTC."""
+        return {
+            "job": self.job,
+            "nominal": rfc3339(self.nominal),
+            "due": rfc3339(self.due),
+            "started": rfc3339(self.started),
+            "ended": rfc3339(self.ended),
+            "state": self.state,
+            "reason": self.reason,
+            "run": self.run,
+            "attempts": self.attempts,
+            "exit": self.exit,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is remembered about a job over a restart. Counters count decided runs, not attempts, not skips.
+
+    `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
+    `schedule` a fingerprint of the schedule that both belong to. `done` says why the job is finished, None when it
+    is not. `streak` counts outcomes in a row: positive successes, negative failures.
+    """
+
+    job: str
+    anchor: datetime
+    cursor: datetime | None = None
+    schedule: str = ""
+    stop: str = ""
+    runs: int = 0
+    successes: int = 0
+    failures: int = 0
+    streak: int = 0
+    first_start: datetime | None = None
+    last_start: datetime | None = None
+    last_end: datetime | None = None
+    last_success: datetime | None = None
+    done: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for the store; `from_json` reads it back, keys it does not know are left out."""
+        return {
+            name: rfc3339(value) if isinstance(value, datetime) else value
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Progress:
+        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success"}
+        return cls(**{
+            name: from_rfc3339(value) if name in instants else value
+            for name, value in data.items()
+            if name in cls.__dataclass_fields__
+        })  # fmt: skip

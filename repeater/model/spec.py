@@ -1,0 +1,340 @@
+"""`JobSpec` and its parts: what one job is, complete, frozen and hashable.
+
+A spec is what is left of a job file after everything was expanded, checked and given its defaults: no template, no
+include, no missing value. Two specs are equal exactly when the jobs behave the same, so equality decides a reload.
+Defaults stand here and in `schemas/jobs.schema.json`; a test keeps both equal. Mappings are sorted tuples of pairs.
+Which change has which effect on a running job is `plan.diff`'s business, how a spec is written back as job-file keys is
+`model.dump`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Literal, TypeAlias
+
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+# --- the process ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What is executed. A string `command` is given to `shell` as its last argument; a tuple is argv, no shell.
+
+    `cwd` and `env_file` are absolute. `env` is the job's own (it wins), `env_from_files` what the `env_file`s held.
+    `stdin` is the text that the command reads, empty for end of file at once. `late` names the fields that still hold
+    a template over `run` (`command`, `env.DAY`, `stdin`, `cwd`); `late_names` is canonical JSON of the other names
+    that those templates use.
+    """
+
+    command: str | tuple[str, ...]
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    cwd: str = ""
+    env: Pairs = ()
+    env_file: tuple[str, ...] = ()
+    env_from_files: Pairs = field(default=(), repr=False)
+    env_mode: Literal["inherit", "clean"] = "inherit"
+    stdin: str = ""
+    user: str | None = None
+    group: str | None = None
+    umask: int | None = None
+    nice: int = 0
+    rlimits: tuple[tuple[str, tuple[int, int]], ...] = ()  # (name, (soft, hard)); -1 is unlimited
+    secrets: tuple[str, ...] = ()  # names of environment values that no log, status or history may show
+    late: tuple[str, ...] = ()
+    late_names: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run is brought to its end. `timeout` None means never."""
+
+    timeout: timedelta | None = None
+    stop_signal: str = "TERM"
+    stop_timeout: timedelta = timedelta(seconds=10)
+    drain_timeout: timedelta = timedelta(seconds=2)
+
+
+# --- when -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """A delay added to each nominal time, never early: at most `span`, or at most `share` of the distance to the next.
+
+    `stable` is the same for every slot of a job (a hash of its name), `random` is drawn for every slot.
+    """
+
+    span: timedelta | None = None
+    share: Fraction | None = None
+    mode: Literal["stable", "random"] = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """One slot, when the job is first seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """No slot of its own; runs when asked, or when an edge with `trigger` asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Always:
+    """A service: kept running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A grid of instants `every` apart; with `after_end` the distance counts from the end of the last run.
+
+    `immediate`: the first slot is the anchor itself, not one step later. `offset` shifts the grid (matrix stagger).
+    """
+
+    every: timedelta
+    after_end: bool = False
+    immediate: bool = True
+    jitter: Jitter | None = None
+    offset: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """crontab(5) in a time zone. `expression` is canonical: two texts for the same times give equal specs."""
+
+    expression: str
+    seconds: Literal["first", "last"] | None = None
+    timezone: str = "UTC"
+    day_match: Literal["or", "and"] = "or"
+    gap: Literal["next", "shift", "skip"] = "next"
+    fold: Literal["first", "second", "both", "skip"] = "first"
+    jitter: Jitter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """One slot at an instant."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OnChange:
+    """A slot when files that match change; `debounce` after the last of a burst of changes."""
+
+    globs: tuple[str, ...]
+    ignore: tuple[str, ...] = ()
+    debounce: timedelta = timedelta(milliseconds=200)
+
+
+BackoffKind: TypeAlias = Literal["fixed", "linear", "exponential", "fibonacci", "polynomial", "decorrelated-jitter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A delay that grows with the number of the try, `policy.backoff` has the formulas. `jitter` shortens it at random:
+    `full` down to zero, `equal` down to a half.
+    """
+
+    kind: BackoffKind = "exponential"
+    base: timedelta = timedelta(seconds=1)
+    max: timedelta = timedelta(seconds=60)
+    increment: timedelta = timedelta(seconds=1)
+    multiplier: float = 2.0
+    exponent: float = 2.0
+    jitter: Literal["none", "full", "equal"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """Each slot follows the end of the run before by the next delay of `backoff`; the first comes at once."""
+
+    backoff: Backoff
+
+
+ScheduleSpec: TypeAlias = Once | Manual | Always | Every | Cron | At | OnChange | Growing
+
+# --- whether ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When the job is done: any of these, or all that are given if `all`. Counted are decided runs."""
+
+    times: int | None = None
+    successes: int | None = None
+    failures: int | None = None
+    consecutive_failures: int | None = None
+    for_: timedelta | None = None
+    until: datetime | None = None
+    on_success: bool = False
+    on_failure: bool = False
+    pattern: str | None = None
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Further attempts of a failed run in the same slot. `attempts` counts the first one too.
+
+    `on_exit` None retries after any failure, else only after these exit codes.
+    """
+
+    attempts: int = 1
+    backoff: Backoff = Backoff()
+    on_exit: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slowdown:
+    """After k failures in a row the next start waits at least `backoff(k)`, counted from the end."""
+
+    backoff: Backoff = Backoff()
+    on_exit: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """What counts as success. A failure pattern beats a success pattern, which beats the exit code."""
+
+    exit_codes: tuple[int, ...] = (0,)
+    pattern: str | None = None
+    failure_pattern: str | None = None
+    ignore_case: bool = False
+    stderr: bool = False
+
+
+OverlapKind: TypeAlias = Literal["skip", "latest", "first", "queue", "replace", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What happens to a slot that is due while a run is live. `most` is `queue_max` or `max_instances`."""
+
+    kind: OverlapKind = "skip"
+    queue_max: int | None = None
+    max_instances: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What happens to slots missed while down, asleep or held. `start_deadline` counts from due."""
+
+    kind: Literal["skip", "latest", "earliest", "all"] = "skip"
+    window: timedelta = timedelta(hours=24)
+    most: int = 100
+    start_deadline: timedelta | None = None
+
+
+Condition: TypeAlias = Literal["started", "healthy", "completed", "succeeded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One edge to another job. `within` None means ever; the matrix cells of a job are named by the job's name."""
+
+    job: str
+    condition: Condition
+    within: timedelta | Literal["same_slot", "ever"] = "ever"
+    trigger: bool = False
+    required: bool = True
+    hold: bool = False  # the job file calls it `while`
+    timeout: timedelta | None = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """How a service is asked whether it is ready or alive: exactly one of `http`, `tcp`, `exec`, `log`."""
+
+    http: str | None = None
+    tcp: str | None = None
+    exec: str | tuple[str, ...] | None = None
+    log: str | None = None
+    every: timedelta = timedelta(seconds=1)
+    timeout: timedelta = timedelta(seconds=2)
+    failures: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept."""
+
+    mode: Literal["stream", "aggregate", "suppress"] = "stream"
+    file: str | None = None
+    max_size: int = 10_000_000
+    backups: int = 3
+    timestamps: bool = False
+    capture: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Commands run after a decided slot, with the run's facts as RPR_* in their environment."""
+
+    on_success: str | tuple[str, ...] | None = None
+    on_failure: str | tuple[str, ...] | None = None
+    on_recovery: str | tuple[str, ...] | None = None
+    on_skip: str | tuple[str, ...] | None = None
+
+
+# --- the job ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job. `group` is the name in the file, `name` that of the matrix cell (`poll[region=eu]`) or the same."""
+
+    name: str
+    process: ProcessSpec
+    schedule: ScheduleSpec = Once()
+    group: str = ""
+    cell: Pairs = ()
+    max_parallel: int | None = None  # over all cells of the group
+    description: str = ""
+    labels: Pairs = ()
+    enabled: bool = True
+    stop: Stop = Stop()
+    ending: Ending = Ending()
+    retry: Retry = Retry()
+    slowdown: Slowdown | None = None
+    success: Success = Success()
+    overlap: Overlap = Overlap()
+    catch_up: CatchUp = CatchUp()
+    delivery: Literal["at-most-once", "at-least-once"] = "at-most-once"
+    pool: str | None = None
+    needs: tuple[Need, ...] = ()
+    restart: Literal["always", "on-failure", "never"] = "always"
+    watch: tuple[str, ...] = ()
+    watch_ignore: tuple[str, ...] = ()
+    ready: Probe | None = None
+    live: Probe | None = None
+    output: Output = Output()
+    hooks: Hooks = Hooks()
+    moved_from: str | None = None
+
+    @property
+    def is_service(self) -> bool:
+        return isinstance(self.schedule, Always)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """At most `slots` runs at once, over all jobs that name it."""
+
+    name: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """A whole job file, built: what `plan` compares and `engine` runs. `jobs` are in the file's order."""
+
+    project: str
+    jobs: tuple[JobSpec, ...] = ()
+    pools: tuple[Pool, ...] = ()
+
+    def job(self, name: str) -> JobSpec | None:
+        return next((job for job in self.jobs if job.name == name), None)

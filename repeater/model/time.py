@@ -1,0 +1,65 @@
+"""Instants on two clocks that are never mixed.
+
+`Wall` (an aware `datetime` in UTC) names a time of day; people, cron and records use it; it may jump. `Mono` (whole
+microseconds of a clock that never jumps and has no meaning outside this boot) measures; intervals, timeouts and delays
+use it. Both have the resolution of `datetime`, so adding a `timedelta` to either is exact. Nothing here reads a clock:
+an `Instant` is one reading of both, taken once by whoever calls the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NewType
+
+Mono = NewType("Mono", int)
+"""Microseconds of a monotonic clock; its zero has no meaning."""
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(length: timedelta) -> int:
+    """The length in whole microseconds; exact."""
+    return (length.days * 86_400 + length.seconds) * 1_000_000 + length.microseconds
+
+
+def after(mono: Mono, length: timedelta) -> Mono:
+    """The monotonic instant `length` later."""
+    return Mono(mono + micros(length))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Instant:
+    """One reading of both clocks."""
+
+    wall: datetime
+    mono: Mono
+
+    def plus(self, length: timedelta) -> Instant:
+        """The instant `length` later, as long as the wall clock is not set meanwhile."""
+        return Instant(self.wall + length, Mono(self.mono + micros(length)))
+
+    def at_wall(self, wall: datetime) -> Instant:
+        """The instant at which the wall clock will show `wall`, as long as it is not set meanwhile."""
+        return Instant(wall, Mono(self.mono + micros(wall - self.wall)))
+
+    def at_mono(self, mono: Mono) -> Instant:
+        """The instant of a monotonic reading, as long as the wall clock is not set meanwhile."""
+        return Instant(self.wall + timedelta(microseconds=mono - self.mono), mono)
+
+
+def rfc3339(wall: datetime | None) -> str | None:
+    """UTC with `Z`, microseconds only if there are any: `2026-11-23T03:00:00Z`. None stays None."""
+    if wall is None:
+        return None
+    return wall.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def from_rfc3339(text: str | None) -> datetime | None:
+    """The inverse of `rfc3339`. Raises ValueError for a text that is not an instant with an offset."""
+    if text is None:
+        return None
+    wall = datetime.fromisoformat(text)
+    if wall.tzinfo is None:
+        raise ValueError(f"`{text}` has no offset from UTC")
+    return wall.astimezone(UTC)

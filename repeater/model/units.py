@@ -1,0 +1,130 @@
+"""Durations, rates, sizes and shares as people write them: parse and format.
+
+One grammar for each, no guessing: a bare number is an error, because nobody agrees on its unit. Durations are Go's
+(https://pkg.go.dev/time#ParseDuration) with `d` and `w` added, largest unit first, each unit once; resolution is one
+microsecond. A `d` is 24 hours, always. Errors are ValueError with what was found and what is allowed; the caller adds
+the place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+
+_UNITS = {  # microseconds
+    "w": 604_800_000_000,
+    "d": 86_400_000_000,
+    "h": 3_600_000_000,
+    "m": 60_000_000,
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+    "µs": 1,
+    "μs": 1,
+}
+_DURATION = re.compile(
+    "".join(rf"(?:(?P<{n}>[0-9]{{1,18}}(?:\.[0-9]{{1,9}})?){u})?" for n, u in (
+        ("w", "w"), ("d", "d"), ("h", "h"), ("m", "m(?!s)"), ("s", "s"), ("ms", "ms"), ("us", "[uµμ]s"),
+    ))
+)  # fmt: skip
+LONGEST = timedelta(days=36_525)
+DURATION_FORM = "a duration like `30s`, `1h30m`, `500ms` or `2d`"
+
+_SIZE_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 10**6, "GB": 10**9, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SIZE = re.compile(r"([0-9]{1,15})(B|kB|KB|MB|GB|KiB|MiB|GiB)")
+_RATE = re.compile(r"([0-9]{1,9})/(.+)")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+
+
+def parse_duration(text: str, *, zero: bool = False) -> timedelta:
+    """The length that `text` names: from 1us up to 36525d, or from zero if `zero` is true.
+
+    Raises ValueError for anything else.
+    """
+    match = _DURATION.fullmatch(text) if text else None
+    if match is None:
+        raise ValueError(f"found `{_clip(text)}`, expected {DURATION_FORM}")
+    total = Fraction(0)
+    for name, number in match.groupdict().items():
+        if number is not None:
+            total += Fraction(number) * _UNITS[name]
+    if total.denominator != 1:
+        raise ValueError(f"found `{_clip(text)}`, which is finer than `1us`, the smallest step")
+    if total > LONGEST // timedelta(microseconds=1):
+        raise ValueError(f"found `{_clip(text)}`, longer than the most allowed, `{format_duration(LONGEST)}`")
+    if total == 0 and not zero:
+        raise ValueError(f"found `{_clip(text)}`, expected more than zero, at least `1us`")
+    return timedelta(microseconds=int(total))
+
+
+def format_duration(length: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back as the same length; `0s` for zero, `-` before a negative."""
+    left = length // timedelta(microseconds=1)
+    if left == 0:
+        return "0s"
+    sign, left = ("-", -left) if left < 0 else ("", left)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        count, left = divmod(left, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return sign + "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` starts in any window of length `window`."""
+
+    count: int
+    window: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.count}/{format_duration(self.window)}"
+
+
+def parse_rate(text: str) -> Rate:
+    """`100/1h`; a unit alone means one of it (`100/h`). Raises ValueError."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"found `{_clip(text)}`, expected a rate like `100/1h`")
+    window = match[2] if match[2][:1].isdigit() else "1" + match[2]
+    count = int(match[1])
+    if count == 0:
+        raise ValueError(f"found `{_clip(text)}`, expected at least 1 start in the window")
+    try:
+        return Rate(count, parse_duration(window))
+    except ValueError as error:
+        raise ValueError(f"in the rate `{_clip(text)}`: {error}") from None
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `10MB` is 10 000 000, `64KiB` is 65 536. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"found `{_clip(text)}`, expected a size like `10MB` or `64KiB`")
+    size = int(match[1]) * _SIZE_UNITS[match[2]]
+    if size > 1 << 50:
+        raise ValueError(f"found `{_clip(text)}`, larger than the most allowed, `1048576GiB`")
+    return size
+
+
+def format_size(size: int) -> str:
+    """The shortest text that `parse_size` reads back as the same number of bytes."""
+    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "kB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]}{unit}"
+    return f"{size}B"
+
+
+def parse_share(text: str) -> Fraction:
+    """`10%` as a fraction from 0 to 1. Raises ValueError."""
+    match = _PERCENT.fullmatch(text)
+    if match is None or Fraction(match[1]) > 100:
+        raise ValueError(f"found `{_clip(text)}`, expected a share like `10%`, at most `100%`")
+    return Fraction(match[1]) / 100
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,64 @@
+"""The graph that the engine runs: a node for each job, an edge for each need. Cycles are found and named here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from repeater.model.spec import JobFile, JobSpec, Need, Pool
+from repeater.schedule.base import Schedule
+from repeater.schedule.factory import schedule_for
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A job, wired: its spec, its schedule, and the jobs (cells, if a need names a matrix job) each need means."""
+
+    spec: JobSpec
+    schedule: Schedule
+    needs: tuple[tuple[Need, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes by job name, in the order of the file. `order` is a start order: needed jobs first."""
+
+    project: str
+    nodes: Mapping[str, Node]
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+
+def wire(jobfile: JobFile) -> Graph:
+    """The graph of a job file whose needs were checked when it was built."""
+    groups: dict[str, list[str]] = {}
+    for job in jobfile.jobs:
+        groups.setdefault(job.group or job.name, []).append(job.name)
+    names = {job.name for job in jobfile.jobs}
+    nodes = {}
+    for job in jobfile.jobs:
+        needs = tuple(
+            (need, (need.job,) if need.job in names else tuple(groups.get(need.job, ()))) for need in job.needs
+        )
+        nodes[job.name] = Node(job, schedule_for(job), needs)
+    return Graph(jobfile.project, nodes, {pool.name: pool for pool in jobfile.pools}, start_order(nodes))
+
+
+def start_order(nodes: Mapping[str, Node]) -> tuple[str, ...]:
+    """Names so that every job comes after those it needs, otherwise in the given order. No cycle may be left."""
+    done: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        if name not in done:
+            for _, targets in nodes[name].needs:
+                for target in targets:
+                    if target in nodes:
+                        visit(target)
+            done[name] = None
+
+    for name in nodes:
+        visit(name)
+    return tuple(done)

@@ -1,0 +1,170 @@
+"""The seams between the decisions and the world: one protocol for each, and the plain values that cross them.
+
+Adapters implement them for real, `tests/fakes` in memory; both pass the same contract tests in `tests/contract`.
+Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from repeater.engine.facts import Fact
+from repeater.model.run import Progress, RunRecord
+from repeater.model.spec import Pairs
+from repeater.model.time import Instant
+
+Tell: TypeAlias = Callable[[Fact], None]
+"""Hands a fact to the supervisor. Only ever called in the thread of the loop."""
+
+
+class Alarm(Protocol):
+    """A pending call, as `asyncio.TimerHandle` is one."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """The two clocks. `now` reads both at once; `call_after` calls once, `microseconds` later, in the loop's thread."""
+
+    def now(self) -> Instant: ...
+
+    def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm: ...
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Calls after the current callback has returned."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A process to start, ready for the operating system: no template, no default is left in it.
+
+    `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process leads a
+    new session. `drain` bounds nothing here: when to give up on open output is the engine's decision.
+    """
+
+    run: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stdin: bytes = b""
+    user: str | None = None
+    group: str | None = None
+    umask: int | None = None
+    nice: int = 0
+    rlimits: tuple[tuple[str, tuple[int, int]], ...] = ()
+
+
+Stream: TypeAlias = Literal["stdout", "stderr"]
+
+
+class Sink(Protocol):
+    """Takes a run's output, in the order written in each stream."""
+
+    def write(self, run: str, stream: Stream, data: bytes) -> bool:
+        """Takes a chunk. False: the reader must pause this run until it is told to go on."""
+        ...
+
+    def matched(self, run: str) -> frozenset[str]:
+        """The patterns found in the run's whole output. Called once, at its end."""
+        ...
+
+
+class Spawner(Protocol):
+    """Owns processes. Starting never blocks the loop; the facts of a run come through the `Tell` it was built with.
+
+    After RunEnded nothing of the run is alive (as far as the level of the adapter sees) and `Sink.write` will not be
+    called for it again.
+    """
+
+    def start(self, launch: Launch) -> None: ...
+
+    def signal(self, run: str, signal: str) -> None:
+        """To every process of the session, then CONT. Unknown or ended runs are ignored."""
+        ...
+
+    def sweep(self, run: str) -> None:
+        """Kills whatever is left and closes the output; RunEnded follows."""
+        ...
+
+    def resume(self, run: str) -> None:
+        """Go on reading a run that `Sink.write` asked to pause."""
+        ...
+
+    def close(self) -> None:
+        """Kills whatever still lives and frees everything. Tells nothing any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a store knows when it is opened: the last generation, every job's progress, unfinished rows."""
+
+    generation: int = 0
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    open_rows: tuple[RunRecord, ...] = ()
+
+
+class Store(Protocol):
+    """Keeps rows and progress. Writes return at once and are committed in groups, in the order asked for.
+
+    `then` is called in the loop's thread once the write is durable, with None, or with the error that kept it from
+    being so. What was reported as written survives `kill -9` of this process.
+    """
+
+    def load(self) -> Remembered: ...
+
+    def begin(self, generation: int) -> None:
+        """A new generation is in force."""
+        ...
+
+    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
+        """Insert the row of a new attempt; fails if (job, nominal, attempt) was ever claimed."""
+        ...
+
+    def started(self, row: RunRecord, pid: int) -> None: ...
+
+    def record(self, row: RunRecord, progress: Progress) -> None:
+        """Insert or close the row of (job, nominal, attempts), and keep the progress, in one transaction."""
+        ...
+
+    def save(self, progress: Progress) -> None: ...
+
+    def move(self, old: str, new: str) -> None:
+        """Rows and progress of job `old` belong to `new`."""
+        ...
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        """Drop the progress of jobs that were removed long ago."""
+        ...
+
+    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot."""
+        ...
+
+    def durations(self) -> Mapping[str, float]:
+        """Median seconds of the last runs of each job; for simulation."""
+        ...
+
+    def flush(self) -> None:
+        """Returns when everything asked for so far is durable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Watcher(Protocol):
+    """Tells when files change. Hints only: whoever is told reads again and compares."""
+
+    def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str]) -> None:
+        """Report changes of files under `folder` that match, with their paths, to the callback of `key`'s owner."""
+        ...
+
+    def unwatch(self, key: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Env: TypeAlias = Pairs

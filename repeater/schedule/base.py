@@ -1,0 +1,54 @@
+"""What every schedule is: a pure function from what happened to the next instant.
+
+A schedule never reads a clock and keeps no state: the same `Track` gives the same answer, so the engine may ask again
+at any time, and forecasts, simulations and live runs agree. Only `schedule.factory` lists the kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, Protocol
+
+from repeater.model.time import Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What a schedule may know about its job.
+
+    `anchor` is where its grid begins. `cursor` is the instant after which the next slot is wanted, exclusive: the last
+    decided nominal time, or the moment of a change; None when no slot was decided and the anchor itself may be one.
+    `last_end` is the end of the last decided run, None before the first or while it is not known; `runs` counts
+    decided runs, `failures_in_row` the failures since the last success.
+    """
+
+    anchor: Instant
+    cursor: Instant | None = None
+    last_end: Instant | None = None
+    runs: int = 0
+    failures_in_row: int = 0
+
+
+class Schedule(Protocol):
+    """`rides` says which clock its instants are kept by: `wall` for times of day, `mono` for distances."""
+
+    @property
+    def rides(self) -> Literal["wall", "mono"]: ...
+
+    @property
+    def waits_for_end(self) -> bool:
+        """Whether the next slot counts from the end of the run before, so that it is not known while one is live."""
+        ...
+
+    def next(self, track: Track) -> Instant | None:
+        """The first nominal time strictly after `track.cursor`; None when the schedule has ended, or when the next
+        slot depends on something that has not happened yet.
+        """
+        ...
+
+    def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:
+        """The jitter of one slot: zero or more, and less than the distance to the next nominal time. `draw` in [0, 1)
+        is the random number of this slot, used only by `random` jitter.
+        """
+        ...

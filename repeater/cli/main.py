@@ -1,0 +1,121 @@
+"""`rpr`: which command is meant, and the one place that prints errors.
+
+The table below is all that `rpr --help` needs; the module of a command is imported when the command is used,
+click itself only after `--version` was answered. Nothing heavy may be imported at the top of this file, and no
+command may print an error or call `sys.exit`: it raises, or it returns its exit code (None is 0).
+"""
+
+import os
+import sys
+
+# name -> (module, function, words for the listing, short forms); the order is that of the listing
+COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "apply": ("repeater.cli.apply", "apply", "Run a job file, and follow its changes.", ()),
+    "plan": ("repeater.cli.plan", "plan", "Show what apply would change.", ()),
+    "validate": ("repeater.cli.validate", "validate", "Check job files; report every problem.", ()),
+    "render": ("repeater.cli.render", "render", "Show the expanded jobs, and where values come from.", ()),
+    "graph": ("repeater.cli.graph", "graph", "Show the jobs and what they need.", ()),
+    "next": ("repeater.cli.next", "next_", "Show the next starts of each job.", ()),
+    "simulate": ("repeater.cli.simulate", "simulate", "Run the jobs on a virtual clock.", ()),
+    "schema": ("repeater.cli.schema", "schema", "Print the JSON schema of job files.", ()),
+    "init": ("repeater.cli.init", "init", "Write a commented starter job file.", ()),
+}
+CLOSED_PIPE = 141  # as a shell shows a process that SIGPIPE ended
+
+
+def main() -> None:
+    """The entry point of the `rpr` script; ends the process with the exit code of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line and returns its exit code. Every error is printed here, on standard error."""
+    if arguments[:1] in (["--version"], ["-V"], ["version"]):
+        from repeater import __version__
+
+        return _print_version(__version__)
+    _secure_streams()
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return _leave_closed_pipe()
+    except Exception as error:  # noqa: BLE001 - the last line of defence: one clear line, no traceback
+        return _print_error(error)
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    import click
+
+    from repeater.cli.group import rpr
+
+    try:
+        code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _print_error(error: Exception) -> int:
+    import click
+
+    from repeater.errors import JobFileError, RepeaterError
+
+    if isinstance(error, RepeaterError):
+        text = error.message if isinstance(error, JobFileError) else f"rpr: {error.message}"
+        _complain(text, error.hint)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        from repeater.cli.group import explain
+
+        message, hint = explain(error)
+        _complain(f"rpr: {message}", hint)
+        return 2
+    if os.environ.get("RPR_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    _complain(
+        f"rpr: internal error: {type(error).__name__}: {error}",
+        "this is a defect of rpr; `RPR_DEBUG=1` shows where, please report it",
+    )
+    return 1
+
+
+def _complain(text: str, hint: str | None) -> None:
+    try:
+        print(text, file=sys.stderr)  # noqa: T201
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+    except OSError:
+        pass  # nobody is left to tell
+
+
+def _print_version(version: str) -> int:
+    try:
+        os.write(1, f"rpr {version}\n".encode())
+    except OSError:
+        return CLOSED_PIPE
+    return 0
+
+
+def _secure_streams() -> None:
+    """Names of files may hold any bytes, and the streams may be closed: neither may end in a traceback."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - lives as long as the process
+        elif name == "stdout":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _leave_closed_pipe() -> int:
+    # What is still buffered has nowhere to go; Python would complain about it at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return CLOSED_PIPE

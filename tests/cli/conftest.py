@@ -1,0 +1,81 @@
+"""A small runner for the real `rpr`: its own process, in its own folder, with its own state."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+RPR = str(Path(sys.executable).with_name("rpr"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: texts as printed, and its exit code."""
+
+    out: str
+    err: str
+    code: int
+
+    def is_(self, *, out: str = "", err: str = "", code: int = 0) -> None:
+        """Compares everything to the letter."""
+        assert (self.out, self.err, self.code) == (out, err, code)
+
+
+class Rpr:
+    """`rpr("validate", "jobs.toml")` runs the command in `folder` and waits for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "XDG_STATE_HOME": str(folder / ".state"),
+            "XDG_RUNTIME_DIR": str(folder / ".run"),
+            "XDG_CONFIG_HOME": str(folder / ".config"),
+        }
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        """Writes a file under the folder, making its parents."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Starts the command and does not wait; the caller ends it."""
+        return subprocess.Popen(
+            [RPR, *args],
+            cwd=self.folder,
+            env={**self.env, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(
+        self, *args: str, stdin: str = "", env: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> Result:
+        done = subprocess.run(
+            [RPR, *args],
+            cwd=self.folder,
+            env={**self.env, **(env or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Result(done.stdout, done.stderr, done.returncode)
+
+
+@pytest.fixture
+def rpr(tmp_path: Path) -> Rpr:
+    return Rpr(tmp_path)

@@ -1,0 +1,64 @@
+# make run     start the example job file        make test   the whole suite
+# make check   everything that CI runs           make bench  the figures, beside peers
+#
+# Nothing is needed but a Python >= 3.11 with venv, and a package index. `make test PYTHON=python3.12` uses another
+# interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments.
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+MODERN := import sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for it in $(BIN)/python python3 python3.14 python3.13 python3.12 python3.11; do \
+            "$$it" -c '$(MODERN)' 2>/dev/null && { echo "$$it"; break; }; done)
+HAVE   := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null)
+INSTALLED := $(VENV)/.installed-$(HAVE)
+TOOLS     := $(VENV)/.tools-$(HAVE)
+
+.PHONY: run test check bench fmt format lint types imports docs clean
+
+run: $(INSTALLED)
+	$(BIN)/rpr apply jobs.example.toml
+
+test: $(TOOLS)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types imports test
+
+bench: $(INSTALLED)
+	$(BIN)/python -m bench $(ARGS)
+
+fmt: $(TOOLS)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+format: $(TOOLS)
+	$(BIN)/ruff format --check .
+
+lint: $(TOOLS)
+	$(BIN)/ruff check .
+
+types: $(TOOLS)
+	$(BIN)/mypy
+
+imports: $(TOOLS)
+	$(BIN)/lint-imports
+
+docs: $(TOOLS)
+	$(BIN)/python -m pytest tests/docs $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench
+
+# The stamps carry the interpreter's version: asking for another one makes the environment anew, a changed
+# pyproject.toml only installs again.
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "cannot find a Python >= 3.11 with venv: name one with PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c '$(MODERN)' || { echo "cannot use \`$(PYTHON)\`: Python >= 3.11 with venv is needed" >&2; exit 1; }
+	@has=$$($(BIN)/python -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null); \
+	 test "$$has" = "$(HAVE)" || "$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(TOOLS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@

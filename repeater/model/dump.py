@@ -1,0 +1,217 @@
+"""From a spec back to the keys of a job file: what `rpr render` prints and `plan.diff` compares.
+
+Canonical: one spelling for each meaning, keys in the order of the reference page, nothing at its default.
+Law, tested as a property: building what was dumped gives the same spec. The name and the matrix cell of a job
+stand in its key (`poll[region=eu]`), not in its table. Knows nothing of files, YAML or TOML.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from repeater.model.spec import (
+    Always,
+    At,
+    Backoff,
+    CatchUp,
+    Cron,
+    Ending,
+    Every,
+    Growing,
+    Hooks,
+    Jitter,
+    JobFile,
+    JobSpec,
+    Manual,
+    Need,
+    Once,
+    OnChange,
+    Output,
+    Overlap,
+    Probe,
+    ProcessSpec,
+    Retry,
+    ScheduleSpec,
+    Stop,
+    Success,
+)
+from repeater.model.time import rfc3339
+from repeater.model.units import format_duration, format_size
+
+_DEFAULT = JobSpec("x", ProcessSpec(""))
+NEVER = "never"  # the duration that is none
+
+
+def dump_job(spec: JobSpec) -> dict[str, Any]:
+    """The job's table, plain data: every key that is not at its default."""
+    keys: dict[str, Any] = {"description": spec.description or None}
+    keys["labels"] = dict(spec.labels) or None
+    keys["enabled"] = None if spec.enabled else False
+    keys |= _process(spec.process)
+    schedule = dump_schedule(spec.schedule)
+    keys["schedule"] = None if schedule == "once" else schedule
+    keys["matrix"] = {"max_parallel": spec.max_parallel} if spec.max_parallel is not None else None
+    keys["stop"] = _fields(spec.stop, Stop()) or None
+    keys |= _fields(spec.ending, Ending())
+    keys["retry"] = _retry(spec.retry, Retry())
+    if spec.slowdown is not None:
+        keys["slowdown"] = _growth(spec.slowdown.backoff) | _plain("on_exit", spec.slowdown.on_exit)
+    keys["success"] = _fields(spec.success, Success()) or None
+    keys |= _overlap(spec.overlap) | _catch_up(spec.catch_up)
+    keys["delivery"] = None if spec.delivery == _DEFAULT.delivery else spec.delivery
+    keys["pool"] = spec.pool
+    keys["needs"] = {need.job: _need(need) for need in spec.needs} or None
+    keys["restart"] = None if spec.restart == _DEFAULT.restart else spec.restart
+    keys["watch"] = list(spec.watch) or None
+    keys["watch_ignore"] = list(spec.watch_ignore) or None
+    keys["ready"] = _fields(spec.ready, Probe()) if spec.ready else None
+    keys["live"] = _fields(spec.live, Probe()) if spec.live else None
+    keys["output"] = _output(spec.output) or None
+    keys["hooks"] = _fields(spec.hooks, Hooks()) or None
+    keys["moved_from"] = spec.moved_from
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def dump_file(jobfile: JobFile) -> dict[str, Any]:
+    """The whole job file as one document without templates, includes and variables."""
+    document: dict[str, Any] = {"version": 1, "project": jobfile.project}
+    if jobfile.pools:
+        document["pools"] = {pool.name: {"slots": pool.slots} for pool in jobfile.pools}
+    document["jobs"] = {job.name: dump_job(job) for job in jobfile.jobs}
+    return document
+
+
+def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
+    """The value of the key `schedule`."""
+    match schedule:
+        case Once():
+            return "once"
+        case Manual():
+            return "manual"
+        case Always():
+            return "always"
+        case Every():
+            keys: dict[str, Any] = {"every": format_duration(schedule.every)}
+            keys |= {"after_end": True} if schedule.after_end else {}
+            keys |= {} if schedule.immediate else {"immediate": False}
+            keys |= {"offset": format_duration(schedule.offset)} if schedule.offset else {}
+            return keys | _jitter(schedule.jitter)
+        case Cron():
+            keys = {"cron": schedule.expression} | _plain("seconds", schedule.seconds)
+            for key, default in (("timezone", "UTC"), ("day_match", "or")):
+                if getattr(schedule, key) != default:
+                    keys[key] = getattr(schedule, key)
+            dst: dict[str, Any] = {} if schedule.gap == "next" else {"gap": schedule.gap}
+            dst |= {} if schedule.fold == "first" else {"fold": schedule.fold}
+            return keys | ({"dst": dst} if dst else {}) | _jitter(schedule.jitter)
+        case At():
+            return {"at": rfc3339(schedule.at)}
+        case OnChange():
+            return {"watch": list(schedule.globs)} | _fields(schedule, OnChange(schedule.globs), skip="globs")
+        case Growing():
+            return {"backoff": schedule.backoff.kind} | _backoff(schedule.backoff)
+
+
+def _process(process: ProcessSpec) -> dict[str, Any]:
+    default = ProcessSpec("")
+    keys: dict[str, Any] = {"command": _value(process.command)}
+    for name in ("shell", "cwd", "env", "env_file", "env_mode", "stdin", "user", "group"):
+        value = getattr(process, name)
+        if value != getattr(default, name):
+            keys[name] = dict(value) if name == "env" else _value(value)
+    keys |= {} if process.umask is None else {"umask": f"{process.umask:03o}"}
+    keys |= {"nice": process.nice} if process.nice else {}
+    if process.rlimits:
+        keys["rlimits"] = {name: _rlimit(*pair) for name, pair in process.rlimits}
+    keys |= {"secrets": list(process.secrets)} if process.secrets else {}
+    return keys
+
+
+def _rlimit(soft: int, hard: int) -> Any:
+    words = ["unlimited" if one == -1 else one for one in (soft, hard)]
+    return words[0] if soft == hard else words
+
+
+def _jitter(jitter: Jitter | None) -> dict[str, Any]:
+    if jitter is None:
+        return {}
+    amount = format_duration(jitter.span) if jitter.span is not None else _share(jitter.share or Fraction(0))
+    return {"jitter": amount} | ({"jitter_mode": jitter.mode} if jitter.mode != "stable" else {})
+
+
+def _share(share: Fraction) -> str:
+    percent = share * 100
+    if percent.denominator == 1:
+        return f"{percent.numerator}%"
+    return f"{float(percent):.6f}".rstrip("0") + "%"
+
+
+def _retry(retry: Retry, default: Retry) -> dict[str, Any] | None:
+    if retry == default:
+        return None
+    return {"attempts": retry.attempts} | _growth(retry.backoff) | _plain("on_exit", retry.on_exit)
+
+
+def _growth(backoff: Backoff) -> dict[str, Any]:
+    return ({} if backoff.kind == Backoff().kind else {"backoff": backoff.kind}) | _backoff(backoff)
+
+
+def _backoff(backoff: Backoff) -> dict[str, Any]:
+    return _fields(backoff, Backoff(), skip="kind")
+
+
+def _overlap(overlap: Overlap) -> dict[str, Any]:
+    keys = {} if overlap.kind == "skip" else {"overlap": overlap.kind}
+    return keys | _plain("queue_max", overlap.queue_max) | _plain("max_instances", overlap.max_instances)
+
+
+def _catch_up(catch_up: CatchUp) -> dict[str, Any]:
+    default = CatchUp()
+    keys: dict[str, Any] = {}
+    for key, name in (("catch_up", "kind"), ("catch_up_window", "window"), ("catch_up_max", "most")):
+        if getattr(catch_up, name) != getattr(default, name):
+            keys[key] = _value(getattr(catch_up, name))
+    return keys | _plain("start_deadline", catch_up.start_deadline)
+
+
+def _need(need: Need) -> dict[str, Any]:
+    keys: dict[str, Any] = {"condition": need.condition}
+    rest = _fields(need, Need(need.job, need.condition), skip="condition")
+    if "hold" in rest:
+        rest["while"] = rest.pop("hold")
+    if need.timeout is None:
+        rest["timeout"] = NEVER
+    return keys | rest
+
+
+def _output(output: Output) -> dict[str, Any]:
+    keys = _fields(output, Output())
+    return {
+        key: format_size(value) if key in ("max_size", "capture") else value for key, value in keys.items()
+    }
+
+
+def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
+    """The fields that differ from the default, in their order, as job-file values; None is left out."""
+    found = {}
+    for name in value.__dataclass_fields__:
+        field = getattr(value, name)
+        if field != getattr(default, name) and field is not None and name != skip:
+            found[name.rstrip("_")] = _value(field)
+    return found
+
+
+def _plain(key: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {key: _value(value)}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, tuple):
+        return [_value(one) for one in value]
+    return value

@@ -1,7 +1,7 @@
 """The seams between the decisions and the world: one protocol for each, and the plain values that cross them.
 
-Adapters implement them for real, `tests/fakes` in memory; both pass the same contract tests in `tests/contract`.
-Nothing here does anything.
+Adapters implement them for real, `tests/fakes` in memory; both pass the same contract tests in
+`tests/contract`. Nothing here does anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ class Alarm(Protocol):
 
 
 class Clock(Protocol):
-    """The two clocks. `now` reads both at once; `call_after` calls once, `microseconds` later, in the loop's thread."""
+    """The two clocks. `now` reads both at once.
+
+    `call_after` calls once, `microseconds` later, in the loop's thread.
+    """
 
     def now(self) -> Instant: ...
 
@@ -41,8 +44,8 @@ class Clock(Protocol):
 class Launch:
     """A process to start, ready for the operating system: no template, no default is left in it.
 
-    `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process leads a
-    new session. `drain` bounds nothing here: when to give up on open output is the engine's decision.
+    `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process
+    leads a new session. `drain` bounds nothing here: when to give up on open output is the engine's decision.
     """
 
     run: str
@@ -73,10 +76,10 @@ class Sink(Protocol):
 
 
 class Spawner(Protocol):
-    """Owns processes. Starting never blocks the loop; the facts of a run come through the `Tell` it was built with.
+    """Owns processes. Starting never blocks the loop.
 
-    After RunEnded nothing of the run is alive (as far as the level of the adapter sees) and `Sink.write` will not be
-    called for it again.
+    The facts of a run come through the `Tell` it was built with. After RunEnded nothing of the run is alive
+    (as far as the level of the adapter sees) and `Sink.write` will not be called for it again.
     """
 
     def start(self, launch: Launch) -> None: ...
@@ -110,8 +113,8 @@ class Remembered:
 class Store(Protocol):
     """Keeps rows and progress. Writes return at once and are committed in groups, in the order asked for.
 
-    `then` is called in the loop's thread once the write is durable, with None, or with the error that kept it from
-    being so. What was reported as written survives `kill -9` of this process.
+    `then` is called in the loop's thread once the write is durable, with None, or with the error that kept it
+    from being so. What was reported as written survives `kill -9` of this process.
     """
 
     def load(self) -> Remembered: ...
@@ -156,10 +159,21 @@ class Store(Protocol):
 
 
 class Watcher(Protocol):
-    """Tells when files change. Hints only: whoever is told reads again and compares."""
+    """Tells when files change, through the `changed(key, paths)` it was built with, in the loop's thread.
 
-    def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str]) -> None:
-        """Report changes of files under `folder` that match, with their paths, to the callback of `key`'s owner."""
+    Hints only: one change may be told twice or with others, so whoever is told reads again and compares; none
+    is left out for longer than the slow look that stands behind the system's own messages.
+    """
+
+    def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
+        """Report files under `folder` that match (`policy.paths`). Replaces what `key` watched."""
+        ...
+
+    def watch_files(self, key: str, paths: Sequence[str]) -> None:
+        """Report these files when what they lead to changes, also through symbolic links.
+
+        Appearing and going are changes. Replaces what `key` watched.
+        """
         ...
 
     def unwatch(self, key: str) -> None: ...

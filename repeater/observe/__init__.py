@@ -1,0 +1,1 @@
+"""Subscribers: they read events and output, and never steer."""

@@ -1,0 +1,248 @@
+"""Processes that follow a script, in virtual time, telling the same facts in the same order as the real ones.
+
+`Act` says what a process does. A spawner is given acts by job (`RPR_JOB` of the environment), one for every
+run or a list of which each run takes the next and the last stays, or a function from a `Launch`. Passes the
+contract of `adapters.spawn` in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeAlias
+
+from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.model.run import Exit
+from repeater.model.time import micros
+from repeater.ports import Launch, Sink, Stream, Tell
+from tests.fakes.clock import FakeAlarm, FakeClock
+
+NOTHING = timedelta(0)
+OK = Exit(code=0)
+FOR_EVER = timedelta(days=36_525)
+
+
+def seconds(number: float) -> timedelta:
+    """A length, for short scripts."""
+    return timedelta(seconds=number)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Output, `at` this long after the start."""
+
+    data: bytes
+    stream: Stream = "stdout"
+    at: timedelta = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a process does: it lives for `lasts`, says things, and ends with `exit`; None: the signal decides.
+
+    `starting` is how long it takes to exist. It dies of any signal that it does not ignore (KILL cannot be
+    ignored). `leaves` is how long a background child outlives it, holding its output unless `quiet`;
+    `escaped`: the child left the session, so that only a sweep reaches it. `refusal` is why it cannot be
+    started at all.
+    """
+
+    lasts: timedelta = NOTHING
+    exit: Exit = OK
+    says: tuple[Said, ...] = ()
+    ignores: frozenset[str] = frozenset()
+    starting: timedelta = NOTHING
+    leaves: timedelta = NOTHING
+    quiet: bool = False
+    escaped: bool = False
+    refusal: str | None = None
+    temporary: bool = False
+
+
+Script: TypeAlias = Mapping[str, Act | Sequence[Act]] | Callable[[Launch], Act]
+
+_HARMLESS = frozenset({"CONT", "STOP", "TSTP", "CHLD", "WINCH", "URG"})
+
+
+@dataclass(slots=True)
+class _Process:
+    launch: Launch
+    act: Act
+    alarms: list[FakeAlarm] = field(default_factory=list)
+    started: bool = False
+    early: list[str] = field(default_factory=list)
+    swept_early: bool = False
+    exit: Exit | None = None
+    exit_told: bool = False
+    child: bool = False
+    paused: bool = False
+    unsaid: list[Said] = field(default_factory=list)
+    over: bool = False
+
+
+class FakeSpawner:
+    """`ports.Spawner` without processes. `launches` and `signals` are what it was asked for."""
+
+    def __init__(self, clock: FakeClock, tell: Tell, sink: Sink, script: Script | None = None) -> None:
+        self.script: Script = {} if script is None else script
+        self.launches: list[Launch] = []
+        self.signals: list[tuple[str, str]] = []
+        self.sweeps: list[str] = []
+        self.closed = False
+        self._clock = clock
+        self._tell = tell
+        self._sink = sink
+        self._live: dict[str, _Process] = {}
+        self._turn: dict[str, int] = {}
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Runs that were started and have not ended."""
+        return frozenset(run for run, process in self._live.items() if process.started)
+
+    def start(self, launch: Launch) -> None:
+        assert not self.closed
+        assert launch.run not in self._live, f"`{launch.run}` was started twice"
+        self.launches.append(launch)
+        process = _Process(launch, self._act(launch))
+        self._live[launch.run] = process
+        self._after(process, process.act.starting, self._begin)
+
+    def signal(self, run: str, signal: str) -> None:
+        process = self._live.get(run)
+        if process is None:
+            return
+        self.signals.append((run, signal))
+        if process.started:
+            self._after(process, NOTHING, lambda p: self._deliver(p, signal))
+        else:
+            process.early.append(signal)
+
+    def sweep(self, run: str) -> None:
+        process = self._live.get(run)
+        if process is None:
+            return
+        self.sweeps.append(run)
+        if process.started:
+            self._after(process, NOTHING, self._sweep)
+        else:
+            process.swept_early = True
+
+    def resume(self, run: str) -> None:
+        process = self._live.get(run)
+        if process is not None and process.paused:
+            process.paused = False
+            self._after(process, NOTHING, self._catch_up)
+
+    def close(self) -> None:
+        self.closed = True
+        for process in self._live.values():
+            self._drop(process)
+        self._live.clear()
+
+    def _act(self, launch: Launch) -> Act:
+        if callable(self.script):
+            return self.script(launch)
+        job = launch.env.get("RPR_JOB", "")
+        acts = self.script.get(job, Act())
+        if isinstance(acts, Act):
+            return acts
+        turn = self._turn.get(job, 0)
+        self._turn[job] = turn + 1
+        return acts[min(turn, len(acts) - 1)]
+
+    def _after(self, process: _Process, length: timedelta, call: Callable[[_Process], None]) -> None:
+        def ring() -> None:
+            if not process.over and not self.closed:
+                call(process)
+
+        process.alarms.append(self._clock.call_after(micros(length), ring))
+
+    def _begin(self, process: _Process) -> None:
+        act = process.act
+        if act.refusal is not None:
+            self._drop(process)
+            del self._live[process.launch.run]
+            self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary))
+            return
+        process.started = True
+        self._tell(RunStarted(process.launch.run, 10_000 + len(self.launches)))
+        for said in act.says:
+            if said.at <= act.lasts:
+                self._after(process, said.at, lambda p, said=said: self._say(p, said))  # type: ignore[misc]
+        self._after(process, act.lasts, self._exit)
+        for name in process.early:
+            self.signal(process.launch.run, name)
+        if process.swept_early:
+            self.sweep(process.launch.run)
+
+    def _say(self, process: _Process, said: Said) -> None:
+        if process.exit is not None:
+            return
+        if process.paused or process.unsaid:
+            process.unsaid.append(said)
+        elif not self._sink.write(process.launch.run, said.stream, said.data):
+            process.paused = True
+
+    def _catch_up(self, process: _Process) -> None:
+        while process.unsaid and not process.paused:
+            said = process.unsaid.pop(0)
+            process.paused = not self._sink.write(process.launch.run, said.stream, said.data)
+        if process.exit is not None:
+            self._look(process)
+
+    def _exit(self, process: _Process) -> None:
+        if process.exit is not None:
+            return
+        process.exit = process.act.exit
+        if process.act.leaves > NOTHING:
+            process.child = True
+            self._after(process, process.act.leaves, self._bury_child)
+        self._look(process)
+
+    def _bury_child(self, process: _Process) -> None:
+        process.child = False
+        self._look(process)
+
+    def _deliver(self, process: _Process, name: str) -> None:
+        if name in _HARMLESS or (name in process.act.ignores and name != "KILL"):
+            return
+        if process.child and not process.act.escaped:
+            process.child = False
+        if process.exit is None:
+            process.exit = Exit(signal=signal.Signals[f"SIG{name}"].value)
+            if process.act.leaves > NOTHING and process.act.escaped:
+                process.child = True
+                self._after(process, process.act.leaves, self._bury_child)
+        self._look(process)
+
+    def _sweep(self, process: _Process) -> None:
+        process.child = False
+        process.paused = False
+        if process.exit is None:
+            process.exit = Exit(signal=signal.SIGKILL.value)
+        for said in process.unsaid:
+            self._sink.write(process.launch.run, said.stream, said.data)
+        process.unsaid.clear()
+        process.paused = False
+        self._look(process)
+
+    def _look(self, process: _Process) -> None:
+        run = process.launch.run
+        assert process.exit is not None
+        if process.child and process.act.quiet and process.act.escaped:
+            process.child = False  # nobody can know of it
+        if process.child or process.unsaid:
+            if not process.exit_told:
+                process.exit_told = True
+                self._tell(RunExited(run, process.exit))
+            return
+        self._drop(process)
+        del self._live[run]
+        self._tell(RunEnded(run, process.exit, self._sink.matched(run)))
+
+    def _drop(self, process: _Process) -> None:
+        process.over = True
+        for alarm in process.alarms:
+            alarm.cancel()

@@ -1,0 +1,118 @@
+"""A store in memory, with the same rules as `adapters.sqlite`: what is unique there is unique here.
+
+`failing` is the error that every claim meets while it is set (a full disk). `reopened()` is the same history
+in a new store, as after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime
+from statistics import median
+from typing import TypeAlias
+
+from repeater.model.run import INTERIM, Progress, RunRecord
+from repeater.ports import Remembered
+
+Key: TypeAlias = tuple[str, datetime, int]
+
+
+class SlotTakenError(Exception):
+    """The attempt was claimed before."""
+
+
+class FakeStore:
+    """`ports.Store` in memory. `call_soon` is the clock's; without one, `then` is called at once."""
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], None] | None = None) -> None:
+        self.failing: Exception | None = None
+        self.pids: dict[str, int] = {}
+        self.generation = 0
+        self.progress: dict[str, Progress] = {}
+        self.table: dict[Key, RunRecord] = {}
+        self.closed = False
+        self._call_soon = call_soon
+
+    def reopened(self, call_soon: Callable[[Callable[[], None]], None] | None = None) -> FakeStore:
+        """A new store that remembers what this one holds."""
+        other = FakeStore(call_soon)
+        other.generation = self.generation
+        other.progress = deepcopy(self.progress)
+        other.table = deepcopy(self.table)
+        return other
+
+    def load(self) -> Remembered:
+        unfinished = sorted(
+            (row for row in self._last_rows() if row.state in INTERIM), key=lambda row: (row.nominal, row.job)
+        )
+        return Remembered(self.generation, dict(self.progress), tuple(unfinished))
+
+    def begin(self, generation: int) -> None:
+        self.generation = generation
+
+    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
+        key = (row.job, row.nominal, row.attempts)
+        error: Exception | None = self.failing
+        if error is None and key in self.table:
+            error = SlotTakenError(f"cannot claim `{row.job}` at {row.nominal}: it was claimed before")
+        if error is None:
+            for (job, nominal, attempt), earlier in list(self.table.items()):
+                is_earlier = (job, nominal) == key[:2] and attempt < row.attempts
+                if is_earlier and earlier.state in ("claimed", "running"):
+                    self.table[job, nominal, attempt] = replace(earlier, state="interrupted")
+            self.table[key] = row
+            self.progress[progress.job] = progress
+        if self._call_soon is None:
+            then(error)
+        else:
+            self._call_soon(lambda: then(error))
+
+    def started(self, row: RunRecord, pid: int) -> None:
+        self.table[row.job, row.nominal, row.attempts] = row
+        if row.run:
+            self.pids[row.run] = pid
+
+    def record(self, row: RunRecord, progress: Progress) -> None:
+        self.table[row.job, row.nominal, row.attempts] = row
+        self.progress[progress.job] = progress
+
+    def save(self, progress: Progress) -> None:
+        self.progress[progress.job] = progress
+
+    def move(self, old: str, new: str) -> None:
+        for (job, nominal, attempt), row in list(self.table.items()):
+            if job == old:
+                del self.table[job, nominal, attempt]
+                self.table.setdefault((new, nominal, attempt), replace(row, job=new))
+        if old in self.progress:
+            self.progress[new] = replace(self.progress.pop(old), job=new)
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        for job in jobs:
+            self.progress.pop(job, None)
+
+    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+        found = [row for row in self._last_rows() if jobs is None or row.job in jobs]
+        found.sort(key=lambda row: (row.nominal, row.job), reverse=True)
+        return iter(found[:most])
+
+    def durations(self) -> Mapping[str, float]:
+        lengths: dict[str, list[float]] = {}
+        for row in self.rows(most=1_000_000):
+            if row.state == "ran" and row.started and row.ended:
+                lengths.setdefault(row.job, []).append((row.ended - row.started).total_seconds())
+        return {job: median(found[:20]) for job, found in lengths.items()}
+
+    def flush(self) -> None:
+        """Nothing is ever pending here but calls."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _last_rows(self) -> list[RunRecord]:
+        last: dict[tuple[str, datetime], RunRecord] = {}
+        for (job, nominal, _), row in sorted(self.table.items()):
+            last[job, nominal] = row
+        return list(last.values())

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from repeater.engine.facts import Fact
 from repeater.model.run import Progress, RunRecord
-from repeater.model.spec import Pairs
+from repeater.model.spec import JobSpec, Pairs, Probe
 from repeater.model.time import Instant
 
 Tell: TypeAlias = Callable[[Fact], None]
@@ -177,6 +177,14 @@ class Watcher(Protocol):
         ...
 
     def unwatch(self, key: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Prober(Protocol):
+    """Asks probes. Each answer is told once, as ProbeReported, within the probe's timeout."""
+
+    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
 
     def close(self) -> None: ...
 

@@ -50,6 +50,14 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Keep that the process of a claimed row exists."""
+
+    row: RunRecord
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Keep a job's progress; no row changed."""
 
@@ -108,5 +116,5 @@ class Leave:
 
 
 Action: TypeAlias = (
-    Start | Send | Sweep | Record | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave
+    Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave
 )

@@ -41,6 +41,11 @@ class Schedule(Protocol):
         """Whether the next slot counts from the end of the run before, so that it is not known while one is live."""
         ...
 
+    @property
+    def ends(self) -> bool:
+        """Whether None from `next`, with no run live, means that no slot will ever come (`once`, `at`)."""
+        ...
+
     def next(self, track: Track) -> Instant | None:
         """The first nominal time strictly after `track.cursor`; None when the schedule has ended, or when the next
         slot depends on something that has not happened yet.

@@ -1,0 +1,190 @@
+"""One attempt, from the order to start it until nothing of it is left: a table of state x event.
+
+    STARTING ──started──> RUNNING ──exited──> DRAINING ──ended──> ENDED
+                             │ stop, timed out     │ drain over
+                             v                     v
+                        TERMINATING ─grace over─> KILLING ──ended──> ENDED
+
+A pair that is not in `TABLE` cannot happen; if it does, `ImpossibleMove` names it. Every move is in the table, so that
+the picture in the docs can be drawn from it. Whether a run is asked to end is decided elsewhere (`engine.job`); how it
+ends is decided here: the signal, the grace, the kill, and how long output may follow the exit. Escalation waits for the
+whole tree, not for its first process.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import Enum, auto
+
+from repeater.engine.actions import Send, Sweep
+from repeater.engine.context import Context
+from repeater.engine.timeline import Wake
+from repeater.model.events import StopBegan
+from repeater.model.run import Exit, Run
+from repeater.model.spec import Ending
+from repeater.model.time import Instant
+from repeater.model.units import format_duration
+
+
+class State(Enum):
+    """Where an attempt is."""
+
+    STARTING = auto()
+    RUNNING = auto()
+    DRAINING = auto()
+    TERMINATING = auto()
+    KILLING = auto()
+    ENDED = auto()
+
+
+class Event(Enum):
+    """What moves an attempt."""
+
+    STARTED = auto()
+    SPAWN_FAILED = auto()
+    EXITED = auto()
+    ENDED = auto()
+    STOP = auto()
+    KILL = auto()
+    TIMED_OUT = auto()
+    GRACE_OVER = auto()
+    DRAIN_OVER = auto()
+
+
+S, E = State, Event
+TABLE: dict[tuple[State, Event], tuple[str, State]] = {
+    (S.STARTING, E.STARTED): ("watch_time", S.RUNNING),
+    (S.STARTING, E.SPAWN_FAILED): ("rest", S.ENDED),
+    (S.STARTING, E.STOP): ("stop_later", S.STARTING),
+    (S.STARTING, E.KILL): ("kill_later", S.STARTING),
+    (S.RUNNING, E.EXITED): ("drain", S.DRAINING),
+    (S.RUNNING, E.ENDED): ("rest", S.ENDED),
+    (S.RUNNING, E.STOP): ("terminate", S.TERMINATING),
+    (S.RUNNING, E.TIMED_OUT): ("time_out", S.TERMINATING),
+    (S.RUNNING, E.KILL): ("sweep", S.KILLING),
+    (S.DRAINING, E.ENDED): ("rest", S.ENDED),
+    (S.DRAINING, E.DRAIN_OVER): ("sweep", S.KILLING),
+    (S.DRAINING, E.STOP): ("terminate", S.TERMINATING),
+    (S.DRAINING, E.KILL): ("sweep", S.KILLING),
+    (S.TERMINATING, E.EXITED): ("go_on", S.TERMINATING),
+    (S.TERMINATING, E.ENDED): ("rest", S.ENDED),
+    (S.TERMINATING, E.STOP): ("go_on", S.TERMINATING),
+    (S.TERMINATING, E.GRACE_OVER): ("sweep", S.KILLING),
+    (S.TERMINATING, E.KILL): ("sweep", S.KILLING),
+    (S.KILLING, E.EXITED): ("go_on", S.KILLING),
+    (S.KILLING, E.ENDED): ("rest", S.ENDED),
+    (S.KILLING, E.STOP): ("go_on", S.KILLING),
+    (S.KILLING, E.KILL): ("sweep", S.KILLING),
+}
+
+
+class ImpossibleMove(AssertionError):
+    """A fact that contradicts those before it: a fault in repeater, never in a job."""
+
+
+class Attempt:
+    """`exit` is how the first process ended, None while it lives. `ended_by` says why we ended it, None if we did not.
+
+    `started` is when its process came to exist, None until then.
+    """
+
+    __slots__ = (
+        "_alarm",
+        "_context",
+        "_ending",
+        "_grace",
+        "_later",
+        "ended_by",
+        "exit",
+        "run",
+        "started",
+        "state",
+    )
+
+    def __init__(self, context: Context, run: Run, ending: Ending) -> None:
+        self._context = context
+        self._ending = ending
+        self._alarm: Wake | None = None
+        self._grace: timedelta = ending.stop_timeout
+        self._later: Event | None = None
+        self.run = run
+        self.state = State.STARTING
+        self.started: Instant | None = None
+        self.exit: Exit | None = None
+        self.ended_by: str | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state is not State.ENDED
+
+    def on(self, event: Event, exit: Exit | None = None) -> None:  # noqa: A002
+        """Make the move of `event`. `exit` comes with EXITED and ENDED."""
+        try:
+            move, state = TABLE[self.state, event]
+        except KeyError:
+            raise ImpossibleMove(
+                f"run {self.run.id} of `{self.run.slot.job}` cannot take {event.name} in {self.state.name}"
+            ) from None
+        if exit is not None and self.exit is None:
+            self.exit = exit
+        self.state = state
+        getattr(self, "_" + move)()
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end with its own signal and grace; asking again changes nothing."""
+        if self.live:
+            self.ended_by = self.ended_by or reason
+            self.on(Event.STOP)
+
+    def kill(self, reason: str) -> None:
+        """End the run now."""
+        if self.live:
+            self.ended_by = self.ended_by or reason
+            self.on(Event.KILL)
+
+    def _set_alarm(self, length: timedelta, event: Event) -> None:
+        self._drop_alarm()
+        self._alarm = self._context.wake_in(length, lambda _: self.on(event))
+
+    def _drop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _watch_time(self) -> None:
+        self.started = self._context.now
+        if self._ending.timeout is not None:
+            self._set_alarm(self._ending.timeout, Event.TIMED_OUT)
+        if self._later is not None:
+            self.on(self._later)
+
+    def _stop_later(self) -> None:
+        self._later = self._later or Event.STOP
+
+    def _kill_later(self) -> None:
+        self._later = Event.KILL
+
+    def _drain(self) -> None:
+        self._set_alarm(self._ending.drain_timeout, Event.DRAIN_OVER)
+
+    def _time_out(self) -> None:
+        assert self._ending.timeout is not None
+        self.ended_by = f"timed out after {format_duration(self._ending.timeout)}"
+        self._terminate()
+
+    def _terminate(self) -> None:
+        signal = self._ending.stop_signal
+        slot = self.run.slot
+        self._context.announce(StopBegan(slot.job, self.run.id, signal, self.ended_by or "stopped"))
+        self._context.do(Send(self.run.id, signal))
+        self._set_alarm(self._grace, Event.GRACE_OVER)
+
+    def _sweep(self) -> None:
+        self._drop_alarm()
+        self._context.do(Sweep(self.run.id))
+
+    def _go_on(self) -> None:
+        pass
+
+    def _rest(self) -> None:
+        self._drop_alarm()

@@ -1,0 +1,49 @@
+"""What the machines of one engine share: the reading of the clocks in hand, the timeline, and where actions go.
+
+It holds no decision. `Engine` sets `now` once for each fact, so that everything decided from one fact is decided at
+one instant.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Literal
+
+from repeater.engine.actions import Action, Announce
+from repeater.engine.timeline import Timeline, Wake
+from repeater.model.events import Event
+from repeater.model.time import Instant
+
+
+class Context:
+    """`draw` gives the random numbers of backoff and the tails of run ids; `seed` those of random jitter."""
+
+    __slots__ = ("actions", "draw", "generation", "now", "seed", "timeline")
+
+    def __init__(self, now: Instant, seed: int) -> None:
+        self.now = now
+        self.seed = seed
+        self.draw = random.Random(seed)  # noqa: S311
+        self.generation = 0
+        self.timeline = Timeline()
+        self.actions: list[Action] = []
+
+    def do(self, action: Action) -> None:
+        self.actions.append(action)
+
+    def announce(self, event: Event) -> None:
+        self.actions.append(Announce(event))
+
+    def wake_in(self, length: timedelta, call: Callable[[Instant], None]) -> Wake:
+        """A distance from now, on the monotonic clock."""
+        return self.timeline.add(self.now.plus(length), "mono", call)
+
+    def wake_at(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Wake:
+        return self.timeline.add(at, rides, call)
+
+    def new_run_id(self) -> str:
+        """Twenty hexadecimal digits that sort by time: milliseconds since 1970, then a random tail."""
+        milliseconds = int(self.now.wall.timestamp() * 1000)
+        return f"{milliseconds:011x}{self.draw.getrandbits(36):09x}"

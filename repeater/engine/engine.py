@@ -1,0 +1,400 @@
+"""The engine: facts and one reading of the clocks in, actions out.
+
+    engine.handle(fact, now) -> actions      engine.next_due() -> Due
+
+It never reads a clock, sleeps, or does IO: the supervisor drives it for real, `simulate` on a virtual clock, and both
+get the same decisions for the same facts. The same facts and the same seed give the same actions, to the last run id.
+Here are only the roads from a fact to the job that it concerns, and what concerns all jobs: coming into force, edges
+that trigger, leaving. What happens to one job is `engine.job`, to one attempt `engine.attempt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
+from repeater.engine.context import Context
+from repeater.engine.facts import (
+    ClockJumped,
+    Fact,
+    PathsChanged,
+    PlanAccepted,
+    ProbeReported,
+    Requested,
+    RunEnded,
+    RunExited,
+    RunStarted,
+    SpawnFailed,
+    StopRequested,
+    TimePassed,
+)
+from repeater.engine.gates import Board
+from repeater.engine.job import TAKES_SLOTS, Job, State
+from repeater.engine.probe import Probing
+from repeater.engine.timeline import Wake
+from repeater.model.events import JobAdded, JobChanged, JobRemoved, Warned
+from repeater.model.run import Progress, RunRecord
+from repeater.model.spec import JobSpec, OnChange
+from repeater.model.time import Instant, Mono
+from repeater.plan.diff import JobPlan
+from repeater.plan.graph import Graph, Node
+
+_LONGEST_DEBOUNCE = 10
+"""A burst of changes that never ends is answered after this many debounce times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When the engine wants to be told that time passed: whichever of the two comes first. None: never."""
+
+    wall: datetime | None
+    mono: Mono | None
+
+    def wait(self, now: Instant) -> int | None:
+        """Microseconds until then, 0 if it is past, None for never."""
+        waits = []
+        if self.mono is not None:
+            waits.append(self.mono - now.mono)
+        if self.wall is not None:
+            waits.append((self.wall - now.wall) // timedelta(microseconds=1))
+        return max(0, min(waits)) if waits else None
+
+
+class Engine:
+    """`seed` makes its random choices repeatable. With `keep_alive` it never asks to leave by itself."""
+
+    def __init__(self, now: Instant, *, seed: int = 0, keep_alive: bool = False) -> None:
+        self._context = Context(now, seed)
+        self._keep_alive = keep_alive
+        self._leaving: str | None = None
+        self._left = False
+        self._stays: Job | None = None
+        self._graph: Graph | None = None
+        self._dependents: dict[str, list[str]] = {}
+        self._probes: dict[str, tuple[Probing, Probing]] = {}
+        self._changes: dict[str, tuple[Wake, Instant]] = {}
+        self._gone: list[Job] = []
+        self.jobs: dict[str, Job] = {}
+        self.board = Board(self._context, self.jobs)
+
+    @property
+    def generation(self) -> int:
+        return self._context.generation
+
+    def next_due(self) -> Due:
+        """When TimePassed is wanted, if nothing else happens before."""
+        return Due(*self._context.timeline.next_due())
+
+    def handle(self, fact: Fact, now: Instant) -> list[Action]:
+        """Everything that follows from one fact at one instant, in the order in which it has to be done."""
+        self._context.now = now
+        self._take(fact)
+        self._settle()
+        while (wake := self._context.timeline.pop_due(now)) is not None:
+            if not wake.cancelled:
+                wake.call(now)
+                self._settle()
+        self._maybe_leave()
+        actions, self._context.actions = self._context.actions, []
+        return actions
+
+    def _take(self, fact: Fact) -> None:
+        match fact:
+            case TimePassed() | ClockJumped():
+                pass  # what is due follows from the reading that came with the fact
+            case RunEnded(run, exit_, matched):
+                if run in self.board.runs:
+                    job, held = self.board.runs[run]
+                    job.run_ended(held, exit_, matched)
+                    self._rest_probes(job)
+            case RunStarted(run, pid):
+                if run in self.board.runs:
+                    job, held = self.board.runs[run]
+                    job.run_started(held, pid)
+                    self._begin_probes(job, run)
+            case RunExited(run, exit_):
+                if run in self.board.runs:
+                    job, held = self.board.runs[run]
+                    job.run_exited(held, exit_)
+                    self._rest_probes(job)
+            case SpawnFailed(run, reason, temporary):
+                if run in self.board.runs:
+                    job, held = self.board.runs[run]
+                    job.spawn_failed(held, reason, temporary=temporary)
+            case PathsChanged(name):
+                self._paths_changed(name)
+            case ProbeReported(name, kind, ok, reason):
+                self._probe_reported(name, kind == "live", ok, reason)
+            case Requested():
+                self._requested(fact)
+            case PlanAccepted():
+                self._accept(fact)
+            case StopRequested(level):
+                self._stop(level)
+            case _:
+                assert_never(fact)
+
+    # --- a new generation --------------------------------------------------------------------------------------
+
+    def _accept(self, fact: PlanAccepted) -> None:
+        context, graph = self._context, fact.graph
+        context.generation = fact.generation
+        self._graph = graph
+        self.board.pools = graph.pools
+        for entry in fact.plan.of("remove"):
+            self._remove(entry.job)
+        moved = {}
+        for entry in fact.plan.of("move"):
+            assert entry.moved_from is not None
+            moved[entry.job] = self.jobs.pop(entry.moved_from)
+            context.do(Move(entry.moved_from, entry.job))
+            self._unwatch(entry.moved_from)
+            self._probes.pop(entry.moved_from, None)
+        for row in fact.open_rows:
+            self._close_open_row(row, fact.progress.get(row.job))
+        order = graph.order or tuple(graph.nodes)
+        plans = {entry.job: entry for entry in fact.plan.jobs}
+        for name in order:
+            self._bring(plans[name], graph.nodes[name], fact.progress.get(name), moved.get(name))
+        self._dependents = {}
+        for node in graph:
+            for need, targets in node.needs:
+                for target in targets:
+                    if need.trigger:
+                        self._dependents.setdefault(target, []).append(node.spec.name)
+        self.board.touch_all()
+
+    def _bring(self, entry: JobPlan, node: Node, progress: Progress | None, moved: Job | None) -> None:
+        context, name = self._context, node.spec.name
+        if moved is not None:
+            self.jobs[name] = moved
+            retime = any(change.key == "schedule" for change in entry.changes)
+            moved.become(node, retime=retime, restart=False, renamed=True)
+            self._watch(node.spec)
+            context.announce(JobChanged(name, "move"))
+        elif entry.reload == "add" or name not in self.jobs:
+            job = self.jobs[name] = Job(context, self.board, node)
+            job.begin(progress)
+            self._watch(node.spec)
+            context.announce(JobAdded(name, job.next.due if job.next else None))
+        elif entry.reload == "keep":
+            self.jobs[name].node = node
+        else:
+            job = self.jobs[name]
+            if _watched(job.spec) != _watched(node.spec):
+                self._unwatch(name)
+                self._watch(node.spec)
+            job.become(node, retime=entry.reload in ("retime", "restart"), restart=entry.reload == "restart")
+            context.announce(JobChanged(name, entry.reload))
+
+    def _remove(self, name: str) -> None:
+        job = self.jobs.pop(name)
+        self._unwatch(name)
+        job.leave("removed")
+        if job.spec.is_service:
+            job.stop_runs("removed")
+        if job.state is not State.GONE:
+            self._gone.append(job)
+        self._probes.pop(name, None)
+        self._context.announce(JobRemoved(name))
+
+    def _close_open_row(self, row: RunRecord, progress: Progress | None) -> None:
+        """A run of an earlier supervisor, of which nothing is alive any more."""
+        now = self._context.now.wall
+        ended = replace(row, state="interrupted", reason="the supervisor was gone before it ended", ended=now)
+        self._context.do(Record(ended, progress or Progress(row.job, row.nominal)))
+
+    def _watch(self, spec: JobSpec) -> None:
+        watched = _watched(spec)
+        if watched is not None:
+            self._context.do(WatchPaths(spec.name, watched, spec.process.cwd))
+
+    def _unwatch(self, name: str) -> None:
+        job = self.jobs.get(name)
+        if job is None or _watched(job.spec) is not None:
+            self._context.do(WatchPaths(name, None))
+        if name in self._changes:
+            self._changes.pop(name)[0].cancel()
+
+    # --- files, probes, requests -------------------------------------------------------------------------------
+
+    def _paths_changed(self, name: str) -> None:
+        """Wait until a burst of changes is over, but not for ever."""
+        job = self.jobs.get(name)
+        watched = _watched(job.spec) if job is not None else None
+        if job is None or watched is None:
+            return
+        now = self._context.now
+        wake, first = self._changes.pop(name, (None, now))
+        if wake is not None:
+            wake.cancel()
+        latest = first.plus(_LONGEST_DEBOUNCE * watched.debounce)
+        at = min(now.plus(watched.debounce), latest, key=lambda instant: instant.mono)
+
+        def run(_: object) -> None:
+            self._changes.pop(name, None)
+            if name in self.jobs and self.jobs[name].state in TAKES_SLOTS:
+                self.jobs[name].ask("watch", "files changed")
+
+        self._changes[name] = (self._context.wake_at(at, "mono", run), first)
+
+    def _begin_probes(self, job: Job, run: str) -> None:
+        if job.spec.ready is None and job.spec.live is None:
+            return
+        name = job.spec.name
+        if name not in self._probes:
+            self._probes[name] = (Probing(self._context, job, "ready"), Probing(self._context, job, "live"))
+        job.ready = False if job.spec.ready is not None else None
+        for probing in self._probes[name]:
+            probing.run_began(run)
+
+    def _rest_probes(self, job: Job) -> None:
+        for probing in self._probes.get(job.spec.name, ()):
+            probing.rest()
+        if job.ready is not None and job.spec.is_service:
+            job.ready = False
+
+    def _probe_reported(self, name: str, live: bool, ok: bool, reason: str) -> None:
+        job = self.jobs.get(name)
+        if job is None or name not in self._probes:
+            return
+        was = job.ready
+        if self._probes[name][live].answer(ok, reason):
+            self._context.announce(Warned(name, f"is not alive ({reason}); restarting it"))
+            job.ask("restart", "not alive")
+        if job.ready is not was:
+            self.board.changed(job, None)
+
+    def _requested(self, fact: Requested) -> None:
+        job = self.jobs.get(fact.job)
+        if job is None:
+            return
+        match fact.verb:
+            case "trigger":
+                job.ask("manual", forced=fact.force)
+            case "restart":
+                job.ask("restart", "asked")
+            case "pause":
+                job.pause(fact.reason or "paused")
+            case "resume":
+                job.pause(None)
+            case "start":
+                job.turn_on()
+            case "stop":
+                job.turn_off(fact.reason or "stopped")
+            case "reset":
+                job.reset()
+            case _:
+                assert_never(fact.verb)
+
+    # --- edges that trigger ------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        while True:
+            news, self.board.news = self.board.news, []
+            for job, row in news:
+                self._follow_edges(job, row)
+            self.board.settle()
+            if not self.board.news:
+                return
+
+    def _follow_edges(self, upstream: Job, row: RunRecord | None) -> None:
+        for name in self._dependents.get(upstream.spec.name, ()):
+            job = self.jobs.get(name)
+            if job is None or job.state not in TAKES_SLOTS or self._leaving:
+                continue
+            for need, targets in job.node.needs:
+                if need.trigger and upstream.spec.name in targets:
+                    if need.condition in ("completed", "succeeded", "failed"):
+                        if row is not None and not job.knows(row.nominal):
+                            job.ask("dependency", nominal=row.nominal)
+                    elif row is None and self._just_became(upstream, need.condition) and not job.open:
+                        job.ask("dependency")
+
+    def _just_became(self, upstream: Job, condition: str) -> bool:
+        if condition == "healthy":
+            return upstream.ready is True
+        attempts = [held.attempt for held in upstream.open if held.attempt is not None]
+        return any(attempt.started == self._context.now for attempt in attempts)
+
+    # --- leaving -----------------------------------------------------------------------------------------------
+
+    def _stop(self, level: str) -> None:
+        first = self._leaving is None
+        self._leaving = level
+        if first:
+            for job in self.jobs.values():
+                job.leave("stopped")
+        if level == "drain":
+            self._stop_services()
+            return
+        for job in (*self.jobs.values(), *self._gone):
+            job.stop_runs("stopped", kill=level == "kill")
+
+    def _stop_services(self) -> None:
+        """In reverse order of need: a service is stopped once nothing that needs it is alive."""
+        assert self._graph is not None
+        for name in reversed(self._graph.order):
+            job = self.jobs.get(name)
+            if job is not None and job.spec.is_service and job.open and not self._is_needed(name):
+                job.stop_runs("stopped")
+
+    def _is_needed(self, name: str) -> bool:
+        return any(
+            job.open and any(name in targets for _, targets in job.node.needs)
+            for job in self.jobs.values()
+            if job.spec.name != name
+        )
+
+    def _maybe_leave(self) -> None:
+        if self._gone:
+            self._gone = [job for job in self._gone if job.open]
+        if self._left or self._graph is None:
+            return
+        if self._leaving:
+            if self._leaving == "drain":
+                self._stop_services()
+            if not self._gone and not any(job.open for job in self.jobs.values()):
+                self._left = True
+                self._context.do(Leave(0))
+            return
+        if self._keep_alive or self._gone or (self._stays is not None and _may_start(self._stays)):
+            return
+        self._stays = next(filter(_may_start, self.jobs.values()), None)
+        if self._stays is not None:
+            return
+        self._left = True
+        self._context.do(Leave(self.exit_code()))
+
+    def exit_code(self) -> int:
+        """1 if the last run of a job failed, 3 if a job ended without its goal, 4 if a need failed, else 0."""
+        codes = {_outcome(job) for job in self.jobs.values()}
+        return next((code for code in (1, 3, 4) if code in codes), 0)
+
+
+def _watched(spec: JobSpec) -> OnChange | None:
+    if isinstance(spec.schedule, OnChange):
+        return spec.schedule
+    return OnChange(spec.watch, spec.watch_ignore) if spec.watch else None
+
+
+def _may_start(job: Job) -> bool:
+    """Whether a job has something open, or will start something without being asked by a person or another job."""
+    if job.open or job.pending or job.next is not None:
+        return True
+    return job.state in TAKES_SLOTS and _watched(job.spec) is not None
+
+
+def _outcome(job: Job) -> int:
+    rule = job.spec.stop
+    goal = rule.on_success or rule.successes is not None or rule.pattern is not None
+    if job.progress.streak < 0:
+        return 1
+    if goal and job.state is State.DONE and (job.progress.done or "").startswith(("for ", "until ")):
+        return 3
+    rows = list(job.recent.values())
+    if rows and (rows[-1].reason or "").startswith("upstream_failed"):
+        return 4
+    return 0

@@ -1,0 +1,197 @@
+"""What stands between a slot that was admitted and its start: needs, places of matrix cells, pools.
+
+A slot that may not start yet is held under the keys that it waits on (`job:db`, `pool:disk`, `cells:poll`). Whoever
+changes something behind a key touches it, and only the slots held under it are asked again, in the order in which they
+came. A need that can no longer come true refuses the slot at once. Called by `engine.job` and `engine.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from repeater.engine.context import Context
+from repeater.engine.job import Job, OpenSlot, State
+from repeater.model.events import Warned
+from repeater.model.run import Run, RunRecord
+from repeater.model.spec import Need, Pool
+from repeater.model.units import format_duration
+
+UPSTREAM_FAILED = "upstream_failed"
+
+
+class Board:
+    """Implements `engine.job.Gates`. `runs` maps the id of every live run to its job and slot."""
+
+    def __init__(self, context: Context, jobs: Mapping[str, Job]) -> None:
+        self._context = context
+        self._jobs = jobs
+        self._taken: dict[str, int] = {}
+        self._waiting: dict[str, dict[OpenSlot, Job]] = {}
+        self._touched: dict[str, None] = {}
+        self._met: set[tuple[str, str]] = set()
+        self.pools: Mapping[str, Pool] = {}
+        self.runs: dict[str, tuple[Job, OpenSlot]] = {}
+        self.news: list[tuple[Job, RunRecord | None]] = []
+
+    # --- what a job asks ---------------------------------------------------------------------------------------
+
+    def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
+        self._forget(slot)
+        if job.node.needs and not slot.slot.forced and slot.attempts == 0:
+            answer = self._needs(job, slot)
+            if answer is not None:
+                return answer
+        return self._take_places(job, slot)
+
+    def release(self, job: Job, slot: OpenSlot) -> None:
+        self._forget(slot)
+        if slot.attempt is not None:
+            self.runs.pop(slot.attempt.run.id, None)
+        for key in slot.pool:
+            self._taken[key] -= 1
+            self._touched[key] = None
+        slot.pool = ()
+
+    def enrol(self, run: Run, job: Job, slot: OpenSlot) -> None:
+        self.runs[run.id] = (job, slot)
+
+    def changed(self, job: Job, row: RunRecord | None) -> None:
+        self._touched[f"job:{job.spec.name}"] = None
+        self.news.append((job, row))
+
+    # --- what the engine does after each fact --------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Ask the slots again that wait on something that changed, until nothing more follows."""
+        while self._touched:
+            key = next(iter(self._touched))
+            del self._touched[key]
+            for slot, job in list(self._waiting.get(key, {}).items()):
+                if slot in job.open and slot.held is not None:
+                    job.try_start(slot)
+
+    def touch_all(self) -> None:
+        """A new generation: everything may be different."""
+        self._touched.update(dict.fromkeys(self._waiting))
+
+    # --- places --------------------------------------------------------------------------------------------------
+
+    def _take_places(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
+        spec = job.spec
+        wanted = []
+        if spec.max_parallel is not None:
+            wanted.append((f"cells:{spec.group}", spec.max_parallel, f"max_parallel of `{spec.group}`"))
+        if spec.pool is not None and spec.pool in self.pools:
+            wanted.append((f"pool:{spec.pool}", self.pools[spec.pool].slots, f"pool `{spec.pool}`"))
+        for key, most, what in wanted:
+            if self._taken.get(key, 0) >= most:
+                self._wait(job, slot, (key,))
+                return "hold", f"{what} is full"
+        for key, _, _ in wanted:
+            self._taken[key] = self._taken.get(key, 0) + 1
+        slot.pool = tuple(key for key, _, _ in wanted)
+        return None
+
+    def _wait(self, job: Job, slot: OpenSlot, keys: tuple[str, ...]) -> None:
+        slot.waits_on = keys
+        for key in keys:
+            self._waiting.setdefault(key, {})[slot] = job
+
+    def _forget(self, slot: OpenSlot) -> None:
+        for key in slot.waits_on:
+            waiting = self._waiting[key]
+            waiting.pop(slot, None)
+            if not waiting:
+                del self._waiting[key]
+        slot.waits_on = ()
+
+    # --- needs ---------------------------------------------------------------------------------------------------
+
+    def _needs(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
+        keys, reasons = [], []
+        for need, targets in job.node.needs:
+            for target in targets:
+                met = self._met_before(job, need, target) or self._is_met(need, target, slot)
+                if met is True:
+                    self._met.add((job.spec.name, f"{target}/{need.condition}"))
+                    continue
+                overdue = need.timeout is not None and self._waited(slot) >= need.timeout
+                if met is None and not overdue:
+                    keys.append(f"job:{target}")
+                    reasons.append(f"needs `{target}` {need.condition}")
+                    if need.timeout is not None:
+                        self._look_again(job, slot, need.timeout - self._waited(slot))
+                    continue
+                cause = f"{UPSTREAM_FAILED}: `{target}` is not {need.condition}"
+                if met is None and need.timeout is not None:
+                    cause += f" after {format_duration(need.timeout)}"
+                if need.required:
+                    return "skipped", cause
+                self._context.announce(Warned(job.spec.name, f"goes on without `{target}`, which is not required"))
+        if not keys:
+            return None
+        self._wait(job, slot, tuple(dict.fromkeys(keys)))
+        return "hold", "; ".join(reasons)
+
+    def _waited(self, slot: OpenSlot) -> timedelta:
+        return timedelta(microseconds=self._context.now.mono - slot.since.mono)
+
+    def _look_again(self, job: Job, slot: OpenSlot, length: timedelta) -> None:
+        def look(_: object) -> None:
+            if slot in job.open and slot.held is not None:
+                job.try_start(slot)
+
+        if not slot.wakes or all(wake.cancelled or wake.at.mono <= self._context.now.mono for wake in slot.wakes):
+            slot.wakes.append(self._context.wake_in(length, look))
+
+    def _met_before(self, job: Job, need: Need, target: str) -> bool:
+        """`started` and `healthy` gate the first start only, unless the edge holds (`while`)."""
+        once = need.condition in ("started", "healthy") and need.within == "ever" and not need.hold
+        return once and (job.spec.name, f"{target}/{need.condition}") in self._met
+
+    def _is_met(self, need: Need, target: str, slot: OpenSlot) -> bool | None:
+        """True: met. None: may still be. False: it never will be for this slot."""
+        upstream = self._jobs.get(target)
+        if upstream is None:
+            return False
+        over = upstream.state in (State.DONE, State.OFF, State.GONE, State.LEAVING)
+        if need.condition == "healthy":
+            return True if upstream.ready else (False if over else None)
+        if need.within == "same_slot":
+            return self._met_in_slot(need, upstream, slot)
+        since = None if need.within == "ever" else self._context.now.wall - need.within
+        if need.condition == "started":
+            when = upstream.progress.last_start
+            live = any(held.attempt is not None and held.attempt.started for held in upstream.open)
+            begun = live or (
+                not upstream.spec.is_service and when is not None and when >= (since or upstream.anchor.wall)
+            )
+            return True if begun else (False if over else None)
+        end = upstream.last_end
+        known = end is not None and upstream.last_success is not None and (since is None or end.wall >= since)
+        if known and _fits(need, success=bool(upstream.last_success)):
+            return True
+        settled = over and not upstream.open
+        never_came = upstream.state is State.IDLE and upstream.next is None and upstream.recent and not upstream.pending
+        return False if settled or never_came else None
+
+    def _met_in_slot(self, need: Need, upstream: Job, slot: OpenSlot) -> bool | None:
+        nominal = slot.slot.nominal
+        row = upstream.recent.get(nominal)
+        if row is None:
+            held = next((held for held in upstream.open if held.slot.nominal == nominal), None)
+            if held is not None and need.condition == "started" and held.started is not None:
+                return True
+            passed = upstream.cursor is not None and upstream.cursor.wall >= nominal and not upstream.knows(nominal)
+            over = upstream.state in (State.DONE, State.OFF, State.GONE)
+            return False if (over or passed) and held is None else None
+        if row.state not in ("ran", "spawn_failed"):
+            return False
+        if need.condition == "started":
+            return row.started is not None
+        return _fits(need, success=row.reason == "success")
+
+
+def _fits(need: Need, *, success: bool) -> bool:
+    return need.condition == "completed" or success == (need.condition == "succeeded")

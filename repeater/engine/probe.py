@@ -1,0 +1,81 @@
+"""Asking a service whether it is ready, or alive: when to ask, and what an answer means.
+
+A probe is asked `every`, counted from its last answer, while a run of the service is live. `ready` turns true with the
+first good answer and false after `failures` bad ones in a row; `live` asks for a restart after as many.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from repeater.engine.actions import Ask
+from repeater.engine.context import Context
+from repeater.engine.job import Job
+from repeater.engine.timeline import Wake
+from repeater.model.events import JobReady
+from repeater.model.spec import Probe
+
+Kind = Literal["ready", "live"]
+
+
+class Probing:
+    """The state of one probe of one job."""
+
+    __slots__ = ("_context", "_job", "_wake", "bad", "kind", "run")
+
+    def __init__(self, context: Context, job: Job, kind: Kind) -> None:
+        self._context = context
+        self._job = job
+        self._wake: Wake | None = None
+        self.kind: Kind = kind
+        self.bad = 0
+        self.run = ""
+
+    @property
+    def probe(self) -> Probe | None:
+        return self._job.spec.ready if self.kind == "ready" else self._job.spec.live
+
+    def run_began(self, run: str) -> None:
+        """A run of the service is live: begin to ask."""
+        self.rest()
+        self.run, self.bad = run, 0
+        if self.probe is not None:
+            self._ask_later()
+
+    def rest(self) -> None:
+        """No run is live."""
+        self.run = ""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+
+    def answer(self, ok: bool, reason: str) -> bool:
+        """Take an answer. True if the service has to be restarted for it."""
+        probe = self.probe
+        if probe is None or not self.run:
+            return False
+        self.bad = 0 if ok else self.bad + 1
+        job = self._job
+        if self.kind == "ready":
+            turned = (ok and job.ready is not True) or (self.bad >= probe.failures and job.ready is True)
+            if turned:
+                job.ready = ok
+                self._context.announce(JobReady(job.spec.name, ok, reason))
+        elif self.bad >= probe.failures:
+            return True
+        if not (probe.log and ok):
+            self._ask_later()
+        return False
+
+    def _ask_later(self) -> None:
+        probe = self.probe
+        assert probe is not None
+
+        def ask(_: object) -> None:
+            if self.run and probe is self.probe:
+                self._context.do(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
+
+        if probe.log:  # the output tells by itself when the line comes
+            self._context.do(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
+            return
+        self._wake = self._context.wake_in(probe.every, ask)

@@ -1,0 +1,112 @@
+"""The production engine on a virtual clock: what would happen, without waiting and without starting anything.
+
+The world here is as simple as can be said: a process exists at once, lasts as long as it is told to, succeeds, and ends
+at once when it gets a signal; probes answer well. Files do not change and nobody asks for anything. Everything else is
+the engine that runs jobs for real.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from repeater.engine.actions import Ask, Leave, Note, Record, Send, Start, Sweep
+from repeater.engine.engine import Engine
+from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed
+from repeater.model.run import INTERIM, Exit, Progress, RunRecord
+from repeater.model.spec import JobFile
+from repeater.model.time import Instant, Mono
+from repeater.plan.diff import diff
+from repeater.plan.graph import wire
+
+DEFAULT_DURATION = timedelta(seconds=1)
+_SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
+
+
+def simulate(
+    jobfile: JobFile,
+    start: Instant,
+    length: timedelta,
+    *,
+    durations: Mapping[str, timedelta] | None = None,
+    seed: int = 0,
+    progress: Mapping[str, Progress] | None = None,
+) -> Iterator[RunRecord]:
+    """The row of every slot that comes up in `length` from `start`, by nominal time and then in the file's order.
+
+    `durations` are by job name; other jobs last a second, services for ever. A slot that is still open at the end has
+    an interim state (`claimed`, `running`, `retrying`) and no `ended`.
+    """
+    world = _World(jobfile, start, seed, durations or {})
+    rows = world.run(start.plus(length), progress or {})
+    order = {job.name: index for index, job in enumerate(jobfile.jobs)}
+    yield from sorted(rows, key=lambda row: (row.nominal, order.get(row.job, -1), row.due))
+
+
+class _World:
+    def __init__(self, jobfile: JobFile, start: Instant, seed: int, durations: Mapping[str, timedelta]) -> None:
+        self._jobfile = jobfile
+        self._now = start
+        self._durations = durations
+        self._engine = Engine(start, seed=seed)
+        self._coming: list[tuple[Mono, int, Fact]] = []
+        self._told = 0
+        self._live: set[str] = set()
+        self._rows: dict[tuple[str, str], RunRecord] = {}
+        self._over = False
+
+    def run(self, until: Instant, progress: Mapping[str, Progress]) -> list[RunRecord]:
+        plan = diff({}, self._jobfile.jobs)
+        self._handle(PlanAccepted(1, plan, wire(self._jobfile), progress))
+        while not self._over:
+            due = self._engine.next_due().wait(self._now)
+            engine_at = None if due is None else Mono(self._now.mono + due)
+            world_at = self._coming[0][0] if self._coming else None
+            at = min((mono for mono in (engine_at, world_at) if mono is not None), default=None)
+            if at is None or at > until.mono:
+                break
+            self._now = self._now.at_mono(at)
+            if world_at is not None and world_at <= at:
+                self._handle(heapq.heappop(self._coming)[2])
+            else:
+                self._handle(TimePassed())
+        return list(self._rows.values())
+
+    def _handle(self, fact: Fact) -> None:
+        if isinstance(fact, RunEnded):
+            if fact.run not in self._live:
+                return
+            self._live.discard(fact.run)
+        for action in self._engine.handle(fact, self._now):
+            match action:
+                case Start(run, spec, row):
+                    self._live.add(run.id)
+                    self._keep(row)
+                    self._tell(RunStarted(run.id, 1))
+                    if spec.name in self._durations or not spec.is_service:
+                        length = self._durations.get(spec.name, self._durations.get(spec.group, DEFAULT_DURATION))
+                        self._tell(RunEnded(run.id, Exit(code=0)), length)
+                case Send(run, signal):
+                    self._tell(RunEnded(run, Exit(signal=_SIGNAL_NUMBERS.get(signal, 15))))
+                case Sweep(run):
+                    self._tell(RunEnded(run, Exit(signal=9)))
+                case Record(row) | Note(row):
+                    self._keep(row)
+                case Ask(job, kind):
+                    self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
+                case Leave():
+                    self._over = True
+                case _:
+                    pass
+
+    def _tell(self, fact: Fact, later: timedelta = timedelta(0)) -> None:
+        self._told += 1
+        heapq.heappush(self._coming, (self._now.plus(later).mono, self._told, fact))
+
+    def _keep(self, row: RunRecord) -> None:
+        key = (row.job, row.nominal.isoformat())
+        before = self._rows.get(key)
+        if row.state in INTERIM and before is not None and before.started is not None:
+            return
+        self._rows[key] = row

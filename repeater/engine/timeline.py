@@ -1,0 +1,90 @@
+"""What is due when, on both clocks.
+
+Two heaps, one for each clock, because a wall clock that is set must move cron and leave distances alone. A `Wake` is
+cancelled by marking it; the heap forgets it when it comes up, or when more than half of it is marked.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from repeater.model.time import Instant, Mono
+
+
+class Wake:
+    """One thing to do at an instant. `call` gets the reading of the clocks at which it really happens."""
+
+    __slots__ = ("at", "call", "cancelled", "order", "rides")
+
+    def __init__(
+        self, at: Instant, rides: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]
+    ):
+        self.at = at
+        self.rides = rides
+        self.order = order
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Nothing will happen. Cancelling twice, or after it happened, does nothing."""
+        self.cancelled = True
+
+
+class Timeline:
+    """Wakes in the order of their instants; those of one instant in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._wall: list[tuple[datetime, int, Wake]] = []
+        self._mono: list[tuple[Mono, int, Wake]] = []
+        self._asked = 0
+        self._tidy_at = 1024
+
+    def add(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Wake:
+        """Wake at `at`, by the clock that it rides."""
+        self._asked += 1
+        wake = Wake(at, rides, self._asked, call)
+        if rides == "wall":
+            heapq.heappush(self._wall, (at.wall, wake.order, wake))
+        else:
+            heapq.heappush(self._mono, (at.mono, wake.order, wake))
+        if len(self._wall) + len(self._mono) > self._tidy_at:
+            self._tidy()
+        return wake
+
+    def pop_due(self, now: Instant) -> Wake | None:
+        """The earliest wake that is due, removed; None when nothing is."""
+        wall, mono = self._first_wall(), self._first_mono()
+        if wall is not None and wall.at.wall > now.wall:
+            wall = None
+        if mono is not None and mono.at.mono > now.mono:
+            mono = None
+        if wall is None and mono is None:
+            return None
+        if mono is None or (wall is not None and (wall.at.wall, wall.order) < (mono.at.wall, mono.order)):
+            return heapq.heappop(self._wall)[2]
+        return heapq.heappop(self._mono)[2]
+
+    def next_due(self) -> tuple[datetime | None, Mono | None]:
+        """The earliest instants on the wall clock and on the monotonic one; None where nothing waits."""
+        wall, mono = self._first_wall(), self._first_mono()
+        return (wall.at.wall if wall else None, mono.at.mono if mono else None)
+
+    def _first_wall(self) -> Wake | None:
+        while self._wall and self._wall[0][2].cancelled:
+            heapq.heappop(self._wall)
+        return self._wall[0][2] if self._wall else None
+
+    def _first_mono(self) -> Wake | None:
+        while self._mono and self._mono[0][2].cancelled:
+            heapq.heappop(self._mono)
+        return self._mono[0][2] if self._mono else None
+
+    def _tidy(self) -> None:
+        self._wall = [entry for entry in self._wall if not entry[2].cancelled]
+        self._mono = [entry for entry in self._mono if not entry[2].cancelled]
+        heapq.heapify(self._wall)
+        heapq.heapify(self._mono)
+        self._tidy_at = max(1024, 2 * (len(self._wall) + len(self._mono)))

@@ -1,0 +1,1 @@
+"""The only loops: facts in, actions out."""

@@ -1,0 +1,99 @@
+"""From a spec and a run to what the operating system is asked for: argv, environment, working folder.
+
+Templates over `run` are rendered here, at the last moment. It decides nothing and starts nothing. Called by
+`runtime.supervisor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+from repeater.jobfile.template import render_late
+from repeater.model.run import Run, RunRecord
+from repeater.model.spec import ProcessSpec, JobSpec
+from repeater.model.time import rfc3339
+from repeater.ports import Launch
+
+CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
+"""What a job with `env_mode = "clean"` still inherits."""
+
+
+def launch_for(
+    spec: JobSpec, run: Run, environ: Mapping[str, str], *, now: datetime, last_success: datetime | None
+) -> Launch:
+    """The launch of one attempt. Raises RepeaterError when a template over `run` cannot be rendered."""
+    slot = run.slot
+    facts = {
+        "RPR_JOB": spec.name,
+        "RPR_RUN_ID": run.id,
+        "RPR_ATTEMPT": str(run.attempt),
+        "RPR_NOMINAL_TIME": rfc3339(slot.nominal) or "",
+        "RPR_DUE_TIME": rfc3339(slot.due) or "",
+        "RPR_START_TIME": rfc3339(now) or "",
+        "RPR_TRIGGER": slot.trigger,
+        "RPR_LAST_SUCCESS": rfc3339(last_success) or "",
+        "RPR_GENERATION": str(run.generation),
+        "TRACEPARENT": traceparent(environ.get("TRACEPARENT"), run.id),
+    }
+    process = spec.process
+    if process.late:
+        names = {"nominal": slot.nominal, "due": slot.due, "attempt": run.attempt, "id": run.id, "trigger": slot.trigger}
+        process = render_late(process, names)
+    return _launch(run.id, process, {**environment(process, environ), **facts})
+
+
+def hook_launch(
+    spec: JobSpec, kind: str, command: str | tuple[str, ...], row: RunRecord, environ: Mapping[str, str]
+) -> Launch:
+    """The launch of a hook: the job's own process with another command, and the facts of the decided slot."""
+    facts = {
+        "RPR_JOB": spec.name,
+        "RPR_HOOK": kind,
+        "RPR_RUN_ID": row.run or "",
+        "RPR_STATE": row.state,
+        "RPR_REASON": row.reason or "",
+        "RPR_EXIT": "" if row.exit is None else str(row.exit),
+        "RPR_ATTEMPT": str(row.attempts),
+        "RPR_NOMINAL_TIME": rfc3339(row.nominal) or "",
+        "RPR_START_TIME": rfc3339(row.started) or "",
+        "RPR_END_TIME": rfc3339(row.ended) or "",
+        "RPR_TRIGGER": row.trigger,
+        "RPR_GENERATION": str(row.generation),
+    }
+    process = spec.process
+    name = f"hook:{kind}:{row.run or rfc3339(row.nominal)}:{spec.name}"
+    return _launch(name, process, {**environment(process, environ), **facts}, command)
+
+
+def environment(process: ProcessSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """The job's own values over those of its `env_file`s over what it inherits."""
+    kept = environ if process.env_mode == "inherit" else {name: environ[name] for name in CLEAN if name in environ}
+    return {**kept, **dict(process.env_from_files), **dict(process.env)}
+
+
+def traceparent(inherited: str | None, run: str) -> str:
+    """A W3C trace context: the trace that we are part of, or one of our own, with a span for the run."""
+    digest = sha256(run.encode()).hexdigest()
+    parts = (inherited or "").split("-")
+    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else digest[:32]
+    return f"00-{trace}-{digest[32:48]}-01"
+
+
+def _launch(
+    name: str, process: ProcessSpec, env: dict[str, str], command: str | tuple[str, ...] | None = None
+) -> Launch:
+    command = process.command if command is None else command
+    return Launch(
+        run=name,
+        argv=(*process.shell, command) if isinstance(command, str) else command,
+        cwd=process.cwd,
+        env=env,
+        stdin=process.stdin.encode() if command is process.command else b"",
+        user=process.user,
+        group=process.group,
+        umask=process.umask,
+        nice=process.nice,
+        rlimits=process.rlimits,
+    )

@@ -1,0 +1,245 @@
+"""The supervisor: facts in, actions out, on one loop.
+
+Facts are gathered and handed to the engine one after another, each with one reading of the clocks; its actions are
+carried out at once, in order, through the ports. It waits for the next fact or the engine's next instant, never for a
+reason of its own, and decides nothing. Everything here runs in the loop's thread and nothing blocks it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, assert_never
+
+from repeater.engine.actions import (
+    Action,
+    Announce,
+    Ask,
+    Leave,
+    Move,
+    Note,
+    Record,
+    RunHook,
+    Save,
+    Send,
+    Start,
+    Sweep,
+    WatchPaths,
+)
+from repeater.engine.engine import Due, Engine
+from repeater.engine.facts import (
+    ClockJumped,
+    Fact,
+    PathsChanged,
+    RunEnded,
+    RunStarted,
+    SpawnFailed,
+    TimePassed,
+)
+from repeater.errors import RepeaterError
+from repeater.model.events import Event, Warned
+from repeater.model.spec import JobSpec
+from repeater.model.time import MICROSECOND, Instant
+from repeater.ports import Alarm, Clock, Launch, Prober, Spawner, Store, Watcher
+from repeater.runtime.launch import hook_launch, launch_for
+
+LONGEST_WAIT = 30_000_000
+"""Microseconds after which the two clocks are compared even if nothing is due."""
+JUMP = 2_000_000
+"""Microseconds by which the clocks may drift apart between two looks before it counts as a jump."""
+HOOK_GRACE = 10_000_000
+"""Microseconds that hooks get to end when everything else has."""
+
+
+class Outputs(Protocol):
+    """Where the output of runs goes; told before a run writes and after its slot is decided."""
+
+    def begin(self, run: str, spec: JobSpec) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The ports that a supervisor drives, and what its children inherit."""
+
+    clock: Clock
+    spawner: Spawner
+    store: Store
+    watcher: Watcher
+    outputs: Outputs
+    prober: Prober
+    environ: Mapping[str, str]
+
+
+class Supervisor:
+    """`left` is called once, with the exit status, when the engine has nothing left to do. `listeners` get every event."""
+
+    def __init__(
+        self, engine: Engine, outside: Outside, left: Callable[[int], None], listeners: Iterable[Callable[[Event], None]]
+    ) -> None:
+        self._engine = engine
+        self._outside = outside
+        self._left = left
+        self._listeners = tuple(listeners)
+        self._inbox: deque[Fact] = deque()
+        self._woken = False
+        self._alarm: Alarm | None = None
+        self._armed: Due | None = None
+        self._last: Instant = outside.clock.now()
+        self._hooks: set[str] = set()
+        self._leave: int | None = None
+        self._over = False
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def tell(self, fact: Fact) -> None:
+        """Take a fact; it is handled in this turn of the loop or the next, in the order in which facts were told."""
+        self._inbox.append(fact)
+        if not self._woken:
+            self._woken = True
+            self._outside.clock.call_soon(self._turn)
+
+    def paths_changed(self, job: str, paths: tuple[str, ...]) -> None:
+        """What a `Watcher` calls for the files of a job."""
+        self.tell(PathsChanged(job, paths))
+
+    def close(self) -> None:
+        """Nothing is handled any more."""
+        self._over = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _turn(self) -> None:
+        self._woken = False
+        while self._inbox and not self._over:
+            fact = self._inbox.popleft()
+            if isinstance(fact, (RunStarted, RunEnded, SpawnFailed)) and fact.run.startswith("hook:"):
+                self._hook_fact(fact)
+            else:
+                self._handle(fact)
+        self._arm()
+
+    def _handle(self, fact: Fact) -> None:
+        now = self._outside.clock.now()
+        drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
+        self._last = now
+        if abs(drift) > JUMP:
+            self._listen(Warned("", f"the clock was set by {drift / 1e6:+.1f} s"))
+            self._carry_out(self._engine.handle(ClockJumped(), now))
+        self._carry_out(self._engine.handle(fact, now))
+
+    def _arm(self) -> None:
+        if self._over:
+            return
+        due = self._engine.next_due()
+        if due == self._armed:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        wait = due.wait(self._outside.clock.now())
+        self._armed = due
+        self._alarm = self._outside.clock.call_after(
+            LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT), self._ring
+        )
+
+    def _ring(self) -> None:
+        self._armed = self._alarm = None
+        if not self._over:
+            self._handle(TimePassed())
+            self._arm()
+
+    def _carry_out(self, actions: Iterable[Action]) -> None:
+        outside = self._outside
+        for action in actions:
+            match action:
+                case Start():
+                    outside.store.claim(action.row, action.progress, partial(self._claimed, action))
+                case Send(run, signal):
+                    outside.spawner.signal(run, signal)
+                case Sweep(run):
+                    outside.spawner.sweep(run)
+                case Record(row, progress):
+                    outside.store.record(row, progress)
+                case Note(row, pid):
+                    outside.store.started(row, pid)
+                case Save(progress):
+                    outside.store.save(progress)
+                case Move(old, new):
+                    outside.store.move(old, new)
+                case WatchPaths(job, watch, folder):
+                    if watch is None:
+                        outside.watcher.unwatch(job)
+                    else:
+                        outside.watcher.watch(job, folder, watch.globs, watch.ignore)
+                case Ask(job, kind, probe, spec):
+                    outside.prober.ask(job, kind, probe, spec)
+                case RunHook():
+                    self._run_hook(action)
+                case Announce(event):
+                    self._listen(event)
+                case Leave(code):
+                    self._leave = code
+                    self._maybe_left()
+                case _:
+                    assert_never(action)
+
+    def _claimed(self, start: Start, error: Exception | None) -> None:
+        """The slot is ours, durably: only now may its process exist."""
+        if self._over:
+            return
+        if error is not None:
+            full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "temporary", False)
+            self.tell(SpawnFailed(start.run.id, f"cannot claim the slot: {error}", temporary=full))
+            return
+        spec, now = start.spec, self._outside.clock.now().wall
+        try:
+            launch = launch_for(
+                spec, start.run, self._outside.environ, now=now, last_success=start.progress.last_success
+            )
+        except RepeaterError as refusal:
+            self.tell(SpawnFailed(start.run.id, str(refusal)))
+            return
+        self._start(launch, spec)
+
+    def _start(self, launch: Launch, spec: JobSpec) -> None:
+        self._outside.outputs.begin(launch.run, spec)
+        self._outside.spawner.start(launch)
+
+    def _run_hook(self, action: RunHook) -> None:
+        command = getattr(action.spec.hooks, action.kind)
+        launch = hook_launch(action.spec, action.kind, command, action.row, self._outside.environ)
+        if launch.run not in self._hooks:
+            self._hooks.add(launch.run)
+            self._start(launch, action.spec)
+
+    def _hook_fact(self, fact: RunStarted | RunEnded | SpawnFailed) -> None:
+        if isinstance(fact, RunStarted):
+            return
+        self._hooks.discard(fact.run)
+        _, kind, *_, job = fact.run.split(":")
+        if isinstance(fact, SpawnFailed):
+            self._listen(Warned(job, f"hook {kind} could not be started: {fact.reason}"))
+        elif fact.exit.code != 0:
+            self._listen(Warned(job, f"hook {kind} failed: {fact.exit}"))
+        self._maybe_left()
+
+    def _maybe_left(self) -> None:
+        if self._leave is None or self._over:
+            return
+        if self._hooks:
+            self._outside.clock.call_after(HOOK_GRACE, self._give_up_hooks)
+            return
+        self.close()
+        self._left(self._leave)
+
+    def _give_up_hooks(self) -> None:
+        self._hooks.clear()
+        self._maybe_left()
+
+    def _listen(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

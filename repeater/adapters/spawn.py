@@ -1,0 +1,351 @@
+"""Owns the processes of the runs, as children of this one, without ever blocking the loop.
+
+One thread starts them, one after the other; another one, begun when first needed, searches and kills process trees;
+everything else happens in the loop, woken by pidfds and pipes. What a process is, and why it could not be started, is
+`keeper.process`; what belongs to it, `keeper.tree`. Used by `app` only; passes the contract in `tests/contract`.
+
+Rules that must hold here: never `waitpid(-1)`, which steals the status of others; a signal goes to a process group
+only as long as that number is surely ours; cancelling a task never kills or forgets a child, because no task owns one.
+
+How a run ends. The leader's exit, the end of both pipes and an empty process group come in any order; RunEnded needs
+all three. If the leader is gone and others are missing, RunExited is told at once, and only then, and only if the
+output is over, the group is looked at every few milliseconds, later every quarter of a second. Whoever is tired of
+waiting calls `sweep`. A run that was signalled is swept at its end in any case: nothing of it is alive when RunEnded
+is told, even if it left its session and closed its output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.keeper import tree
+from repeater.keeper.process import Spawned, SpawnError, spawn
+from repeater.model.run import Exit
+from repeater.ports import Launch, Sink, Stream, Tell
+
+CHUNK = 65_536  # what a pipe holds at most by default
+_BIRTHS_AT_ONCE = 16  # then the loop gets a turn
+_FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between looks at a group whose leader is gone
+_READS_AT_EXIT = 32
+
+
+@dataclass(slots=True)
+class _Process:
+    """One run, from the call of `start` to RunEnded. Touched in the loop's thread only."""
+
+    run: str
+    early: list[str] = field(default_factory=list)
+    child: Spawned | None = None
+    open: dict[Stream, int] = field(default_factory=dict)
+    paused: bool = False
+    exit: Exit | None = None
+    exit_told: bool = False
+    signalled: bool = False
+    sweep: str = ""  # "", "wanted" before there is a process, "begun", "done"
+    look_again: asyncio.TimerHandle | None = None
+    pause: float = _FIRST_LOOK
+
+
+class ProcessSpawner:
+    """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread."""
+
+    def __init__(self, tell: Tell, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+        self._tell = tell
+        self._sink = sink
+        self._loop = loop
+        self._processes: dict[str, _Process] = {}
+        self._closed = False
+        self._woken = False
+        self._asked: queue.SimpleQueue[Launch | None] = queue.SimpleQueue()
+        self._born: deque[tuple[Launch, Spawned | SpawnError]] = deque()
+        self._midwife = threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
+        self._midwife.start()
+        self._sweeper = _Sweeper(self._call)
+
+    def start(self, launch: Launch) -> None:
+        self._processes[launch.run] = _Process(launch.run)
+        self._asked.put(launch)
+
+    def signal(self, run: str, signal: str) -> None:
+        process = self._processes.get(run)
+        if process is None:
+            return
+        if process.child is None:
+            process.early.append(signal)
+            return
+        process.signalled = True
+        number = _number(signal)
+        tree.signal_group(process.child.pid, number, reaped=process.exit is not None)
+        self._sweeper.signal(tree.session_of(process.child.pid, reaped=process.exit is not None), number)
+
+    def sweep(self, run: str) -> None:
+        process = self._processes.get(run)
+        if process is None or process.sweep in {"begun", "done"}:
+            return
+        if process.child is None:
+            process.sweep = "wanted"
+            return
+        process.sweep = "begun"
+        reaped = process.exit is not None
+        tree.signal_group(process.child.pid, signal.SIGKILL, reaped=reaped)
+        self._sweeper.sweep(run, tree.session_of(process.child.pid, reaped=reaped), self._swept)
+
+    def resume(self, run: str) -> None:
+        process = self._processes.get(run)
+        if process is not None and process.paused:
+            process.paused = False
+            for stream, fd in process.open.items():
+                self._loop.add_reader(fd, self._read, process, stream, fd)
+
+    def close(self) -> None:
+        """Blocks until everything is dead, 2 seconds at most."""
+        if self._closed:
+            return
+        self._closed = True
+        self._asked.put(None)
+        self._midwife.join()
+        self._sweeper.close()
+        for launch, born in self._born:
+            process = self._processes.get(launch.run)
+            if process is not None and isinstance(born, Spawned):
+                process.child = born
+                process.open = {"stdout": born.stdout, "stderr": born.stderr}
+        self._born.clear()
+        living = [process for process in self._processes.values() if process.child is not None]
+        for process in living:
+            self._bury(process)
+        self._processes.clear()
+        if living:
+            tree.kill({p.run: 0 for p in living}, within=2)
+
+    def _bury(self, process: _Process) -> None:
+        child = process.child
+        assert child is not None
+        for stream in list(process.open):
+            self._close_pipe(process, stream)
+        if child.pidfd is not None and process.exit is None:
+            self._loop.remove_reader(child.pidfd)
+            os.close(child.pidfd)
+        if process.look_again is not None:
+            process.look_again.cancel()
+        tree.signal_group(child.pid, signal.SIGKILL, reaped=process.exit is not None)
+        if process.exit is None:
+            child.process.wait()
+
+    # --- in the spawner's thread ---
+
+    def _spawn_all(self) -> None:
+        while (launch := self._asked.get()) is not None:
+            if self._closed:
+                continue
+            born: Spawned | SpawnError
+            try:
+                born = spawn(
+                    launch.argv,
+                    cwd=launch.cwd,
+                    env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
+                    stdin=launch.stdin,
+                    user=launch.user,
+                    group=launch.group,
+                    umask=launch.umask,
+                    nice=launch.nice,
+                    rlimits=launch.rlimits,
+                )
+            except SpawnError as error:
+                born = error
+            except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
+                born = SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
+            self._born.append((launch, born))
+            if not self._woken:
+                self._woken = True
+                self._call(self._take_births)
+
+    def _call(self, call: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call, *args)
+
+    # --- in the loop ---
+
+    def _take_births(self) -> None:
+        self._woken = False
+        for _ in range(_BIRTHS_AT_ONCE):
+            if not self._born or self._closed:
+                return
+            launch, born = self._born.popleft()
+            process = self._processes[launch.run]
+            if isinstance(born, SpawnError):
+                del self._processes[launch.run]
+                self._tell(SpawnFailed(launch.run, born.reason, born.temporary))
+            else:
+                self._adopt(process, born)
+        if self._born and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._take_births)
+
+    def _adopt(self, process: _Process, child: Spawned) -> None:
+        process.child = child
+        process.open = {"stdout": child.stdout, "stderr": child.stderr}
+        for stream, fd in process.open.items():
+            self._loop.add_reader(fd, self._read, process, stream, fd)
+        if child.pidfd is not None:
+            self._loop.add_reader(child.pidfd, self._reap, process)
+        else:
+            threading.Thread(target=self._wait, args=(process,), name="rpr-wait", daemon=True).start()
+        self._tell(RunStarted(process.run, child.pid))
+        for name in process.early:
+            self.signal(process.run, name)
+        if process.sweep == "wanted":
+            self.sweep(process.run)
+
+    def _read(self, process: _Process, stream: Stream, fd: int) -> bool:
+        """Take what one pipe holds; whether it may hold more."""
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._close_pipe(process, stream)
+            if process.exit is not None and not process.open:
+                self._look(process)
+            return False
+        if not self._sink.write(process.run, stream, data) and not process.paused:
+            process.paused = True
+            for other in process.open.values():
+                self._loop.remove_reader(other)
+        return not process.paused
+
+    def _wait(self, process: _Process) -> None:
+        """A thread for one process, where there is no pidfd. It looks, the loop reaps: only one may."""
+        assert process.child is not None
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, process.child.pid, os.WEXITED | os.WNOWAIT)
+        self._call(self._reap, process)
+
+    def _reap(self, process: _Process) -> None:
+        child = process.child
+        assert child is not None
+        status = child.process.poll()
+        if status is None or self._closed:
+            return
+        if child.pidfd is not None:
+            self._loop.remove_reader(child.pidfd)
+            os.close(child.pidfd)
+        process.exit = Exit(code=status) if status >= 0 else Exit(signal=-status)
+        for stream, fd in list(process.open.items()):
+            for _ in range(_READS_AT_EXIT):
+                if process.paused or not self._read(process, stream, fd):
+                    break
+        if process.run in self._processes and not process.exit_told:
+            self._look(process)
+
+    def _look(self, process: _Process) -> None:
+        """Find out, once the leader is gone, whether the rest is too."""
+        child, exit_ = process.child, process.exit
+        assert child is not None
+        assert exit_ is not None
+        if process.look_again is not None:
+            process.look_again.cancel()
+            process.look_again = None
+        if process.sweep == "begun":
+            return
+        if process.sweep == "done":
+            self._end(process)
+        elif process.open or tree.group_lives(child.pid, reaped=True):
+            if not process.open:
+                process.look_again = self._loop.call_later(process.pause, self._look, process)
+                process.pause = min(process.pause * 2, _LAST_LOOK)
+            if not process.exit_told:
+                process.exit_told = True
+                self._tell(RunExited(process.run, exit_))
+        elif process.signalled:
+            self.sweep(process.run)
+        else:
+            self._end(process)
+
+    def _swept(self, run: str) -> None:
+        process = self._processes.get(run)
+        if process is None or self._closed:
+            return
+        process.sweep = "done"
+        if process.exit is not None:
+            self._look(process)
+
+    def _end(self, process: _Process) -> None:
+        assert process.exit is not None
+        for stream, fd in list(process.open.items()):
+            with contextlib.suppress(OSError):
+                if data := os.read(fd, CHUNK):
+                    self._sink.write(process.run, stream, data)
+            self._close_pipe(process, stream)
+        if process.look_again is not None:
+            process.look_again.cancel()
+        del self._processes[process.run]
+        self._tell(RunEnded(process.run, process.exit, self._sink.matched(process.run)))
+
+    def _close_pipe(self, process: _Process, stream: Stream) -> None:
+        fd = process.open.pop(stream)
+        self._loop.remove_reader(fd)
+        os.close(fd)
+
+
+class _Sweeper:
+    """The thread that searches /proc; it begins with the first request. Many requests share one search."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+        self._asked: queue.SimpleQueue[tuple[str, int, int, Callable[[str], None]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def sweep(self, run: str, session: int, then: Callable[[str], None]) -> None:
+        """Kill a run's processes; `then` is called in the loop when none is left, or after five seconds."""
+        self._ask((run, session, 0, then))
+
+    def signal(self, session: int, number: int) -> None:
+        """Reach the process groups of a session that are not its leader's."""
+        if session:
+            self._ask(("", session, number, lambda _: None))
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._asked.put(None)
+            self._thread.join(6)
+
+    def _ask(self, request: tuple[str, int, int, Callable[[str], None]]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
+            self._thread.start()
+        self._asked.put(request)
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._asked.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    batch.append(self._asked.get_nowait())
+            requests = [request for request in batch if request is not None]
+            for _, session, number, _ in requests:
+                if number:
+                    tree.signal_session(session, number)
+            sweeps = {run: session for run, session, number, _ in requests if not number}
+            if sweeps:
+                tree.kill(sweeps)
+            for run, _, number, then in requests:
+                if not number:
+                    self._call(then, run)
+            if None in batch:
+                return
+
+
+def _number(name: str) -> int:
+    return signal.Signals[f"SIG{name}"].value

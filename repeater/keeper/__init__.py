@@ -1,0 +1,1 @@
+"""What owns child processes; standard library only, so that it starts in milliseconds."""

@@ -1,0 +1,279 @@
+"""Starts one process, captured and leading a session of its own, and says in words why it could not.
+
+Blocking: one `spawn` takes about half a millisecond, so whoever calls it does so outside the loop (`adapters.spawn`
+from its spawner thread, later the keeper process). It must never use `preexec_fn` (a fork of the whole heap, 50 times
+slower) and never leave a descriptor or a child behind when it fails. Imports the standard library only.
+
+Resource limits and `nice` are set from outside while a shell of a few lines holds still (`kill -STOP $$`), and only
+then does the command itself begin: it never runs without them, and jobs that have none pay nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import resource
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+TEMPORARY = frozenset(
+    {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.ETXTBSY}
+)
+_HOLD = ("/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "hold")
+
+
+class SpawnError(Exception):
+    """Nothing was started. `temporary`: the machine lacked something, the command is not to blame."""
+
+    def __init__(self, reason: str, *, temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.temporary = temporary
+
+
+@dataclass(slots=True)
+class Spawned:
+    """A process that exists. `pidfd` is None where the system has none; `stdout` and `stderr` do not block."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int | None
+    stdout: int
+    stderr: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a process is to be: what Popen needs. All None: who we are."""
+
+    user: int | None = None
+    group: int | None = None
+    groups: tuple[int, ...] | None = None
+
+
+def spawn(  # noqa: PLR0913 - what a process is takes that many words
+    argv: Sequence[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    user: str | None = None,
+    group: str | None = None,
+    umask: int | None = None,
+    nice: int = 0,
+    rlimits: Sequence[tuple[str, tuple[int, int]]] = (),
+) -> Spawned:
+    """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError."""
+    try:
+        owner = _owner(user, group)
+        limits = [(_limit(name), values) for name, values in rlimits]
+        held = bool(limits or nice)
+        if held:
+            _check_runnable(argv, cwd, env)
+            _check_allowed(limits, nice)
+        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
+            stdout, out_write = _pipe(on_failure, always)
+            stderr, err_write = _pipe(on_failure, always)
+            process = subprocess.Popen(
+                [*_HOLD, *argv] if held else argv,
+                cwd=cwd or None,
+                env=env,
+                stdin=always.enter_context(_readable(stdin)) if stdin else subprocess.DEVNULL,
+                stdout=out_write,
+                stderr=err_write,
+                start_new_session=True,
+                close_fds=True,
+                user=owner.user,
+                group=owner.group,
+                extra_groups=owner.groups,
+                umask=-1 if umask is None else umask,
+            )
+            if held:
+                _release(process, limits, nice)
+            on_failure.pop_all()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise _explained(error, argv, cwd, env, user) from error
+    return Spawned(process, _pidfd(process.pid), stdout, stderr)
+
+
+def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tuple[int, int]:
+    read, write = os.pipe()
+    on_failure.callback(os.close, read)
+    always.callback(os.close, write)
+    os.set_blocking(read, False)
+    return read, write
+
+
+def _readable(data: bytes) -> IO[bytes]:
+    """A nameless file that holds `data`: nobody has to feed it, and the process sees its end."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
+    else:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
+    with contextlib.ExitStack() as on_failure:
+        on_failure.enter_context(file)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        file.seek(0)
+        on_failure.pop_all()
+    return file
+
+
+def _pidfd(pid: int) -> int | None:
+    """None too when descriptors ran out: the process lives, so it is waited for in another way, not given up."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+# --- who, and with which limits ---------------------------------------------------------------------------------
+
+
+def _owner(user: str | None, group: str | None) -> Owner:
+    """A user brings its own groups along; changing to who we already are needs no privilege."""
+    if user is None and group is None:
+        return Owner()
+    wanted_gid = None
+    if group is not None:
+        try:
+            wanted_gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise SpawnError(f"cannot run as group `{group}`: there is no such group") from None
+    if user is None:
+        return Owner(group=None if wanted_gid == os.getegid() else wanted_gid)
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        raise SpawnError(f"cannot run as user `{user}`: there is no such user") from None
+    gid = entry.pw_gid if wanted_gid is None else wanted_gid
+    if entry.pw_uid == os.geteuid() and gid == os.getegid():
+        return Owner()
+    if os.geteuid() != 0:
+        raise SpawnError(f"cannot run as user `{user}`: {os.strerror(errno.EPERM)}")
+    return Owner(entry.pw_uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)))
+
+
+def _limit(name: str) -> int:
+    number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+    if not isinstance(number, int):
+        raise SpawnError(f"cannot limit `{name}`: this system does not know it")
+    return number
+
+
+def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> None:
+    """Refuse before anything runs what could not be set afterwards. Root may everything."""
+    if os.geteuid() == 0:
+        return
+    if nice < 0:
+        raise SpawnError(f"cannot run with nice {nice}: {os.strerror(errno.EACCES)}")
+    for number, (_, hard) in limits:
+        ours = resource.getrlimit(number)[1]
+        if ours != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > ours):
+            raise SpawnError(f"cannot raise a limit to {hard}: {ours} is the most allowed here")
+
+
+def _check_runnable(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
+    """The shell that holds still would find a missing command too late, as its own exit code 127."""
+    if not os.path.isdir(cwd or "."):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
+    if _found(argv[0], cwd, env) is None:
+        exists = "/" in argv[0] and os.path.exists(os.path.join(cwd, argv[0]))
+        code = errno.EACCES if exists else errno.ENOENT
+        raise OSError(code, os.strerror(code), argv[0])
+
+
+def _release(process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> None:
+    """Set the limits of a process that holds still, and let it go on; if they cannot be set, it never does."""
+    try:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+        for number, values in limits:
+            resource.prlimit(process.pid, number, values)
+        os.kill(process.pid, signal.SIGCONT)
+    except (OSError, ValueError) as error:
+        process.kill()
+        process.wait()
+        raise SpawnError(f"cannot set limits: {error}") from error
+
+
+# --- why not ----------------------------------------------------------------------------------------------------
+
+
+def _explained(error: Exception, argv: Sequence[str], cwd: str, env: Mapping[str, str], user: str | None) -> SpawnError:
+    command = argv[0] if argv else ""
+    shown = command if len(command) <= 200 else command[:197] + "..."
+    if not isinstance(error, OSError):
+        return SpawnError(f"cannot start `{_visible(shown)}`: {_refused(argv, env) or error}")
+    text = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in TEMPORARY:
+        return SpawnError(f"cannot start `{shown}`: {text}", temporary=True)
+    if cwd and error.errno != errno.E2BIG and not (os.path.isdir(cwd) and os.access(cwd, os.X_OK)):
+        return SpawnError(f"cannot enter folder `{cwd}`: {text}")
+    return SpawnError(f"cannot start `{shown}`: {_cause(error, text, command, cwd, env, user)}")
+
+
+def _cause(error: OSError, text: str, command: str, cwd: str, env: Mapping[str, str], user: str | None) -> str:
+    path = _found(command, cwd, env) or os.path.join(cwd, command)
+    if error.errno == errno.ENOENT and os.path.isfile(path):
+        return f"its interpreter `{_interpreter(path)}` does not exist"
+    if error.errno == errno.ENOENT and "/" not in command:
+        return f"{text} on the PATH"
+    if error.errno == errno.EACCES and os.path.isdir(path):
+        return f"{text}, it is a folder"
+    if error.errno == errno.EPERM and user:
+        return f"{text} to run as user `{user}`"
+    if error.errno == errno.E2BIG:
+        return f"{text}: arguments and environment are too big for the system"
+    if error.errno == errno.ENOEXEC:
+        return f"{text}, it has no `#!` line and is no program of this machine"
+    return text
+
+
+def _refused(argv: Sequence[str], env: Mapping[str, str]) -> str | None:
+    """What of a command no operating system can take."""
+    if not argv or not argv[0]:
+        return "the command is empty"
+    if any("\0" in part for part in argv):
+        return "it contains a NUL byte"
+    for name, value in env.items():
+        if "\0" in name or "\0" in value:
+            return f"environment variable `{_visible(name)}` contains a NUL byte"
+        if "=" in name or not name:
+            return f"`{name}` cannot be the name of an environment variable"
+    return None
+
+
+def _visible(text: str) -> str:
+    return text.replace("\0", "\\0")
+
+
+def _found(command: str, cwd: str, env: Mapping[str, str]) -> str | None:
+    if "/" in command:
+        path = os.path.join(cwd, command)
+        return path if os.path.isfile(path) and os.access(path, os.X_OK) else None
+    return shutil.which(command, path=env.get("PATH", os.defpath))
+
+
+def _interpreter(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return "?"
+    return first.removeprefix(b"#!").decode(errors="replace").strip().partition(" ")[0] or "?"

@@ -47,13 +47,16 @@ class Schedule(Protocol):
         ...
 
     def next(self, track: Track) -> Instant | None:
-        """The first nominal time strictly after `track.cursor`; None when the schedule has ended, or when the next
-        slot depends on something that has not happened yet.
+        """The first nominal time strictly after `track.cursor`.
+
+        None when the schedule has ended, or when the next slot depends on something that has not happened yet. Only
+        asked while no run is live if the schedule waits for its end.
         """
         ...
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:
-        """The jitter of one slot: zero or more, and less than the distance to the next nominal time. `draw` in [0, 1)
-        is the random number of this slot, used only by `random` jitter.
+        """The jitter of one slot: zero or more, and less than the distance to the next nominal time.
+
+        `draw` in [0, 1) is the random number of this slot, used only by `random` jitter.
         """
         ...

@@ -1,0 +1,60 @@
+"""Which of the slots that were missed (while down, asleep, or held) still run. Called by `engine.job`.
+
+Whether a slot was missed at all is the engine's decision; here each one that was gets its fate and its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from repeater.model.run import Slot
+from repeater.model.spec import CatchUp
+
+Fate: TypeAlias = Literal["run", "skip", "expire"]
+
+
+def decide(catch_up: CatchUp, missed: Sequence[Slot], now: datetime) -> list[tuple[Slot, Fate, str]]:
+    """Every missed slot with its fate and the reason that its row gives, oldest first.
+
+    `skip` skips all. Else slots whose nominal time lies further back than the window expire (`catch_up_window`), those
+    too late for their start deadline, which counts from due, expire (`start_deadline`), and of the rest run: the
+    newest (`latest`), the oldest (`earliest`), or all of them (`all`). More than `most` collapse into the newest: the
+    oldest run until one place is left, the newest takes it, those between are skipped (`catch_up_max`).
+    """
+    slots = sorted(missed, key=lambda slot: slot.nominal)
+    if catch_up.kind == "skip":
+        return [(slot, "skip", "missed") for slot in slots]
+    late = {slot.nominal: reason for slot in slots if (reason := _too_late(catch_up, slot, now))}
+    owed = [slot for slot in slots if slot.nominal not in late]
+    chosen = {slot.nominal for slot in _chosen(catch_up, owed)}
+    unchosen = "catch_up_max" if catch_up.kind == "all" else "missed"
+    fates: list[tuple[Slot, Fate, str]] = []
+    for slot in slots:
+        if slot.nominal in late:
+            fates.append((slot, "expire", late[slot.nominal]))
+        elif slot.nominal in chosen:
+            fates.append((slot, "run", "missed"))
+        else:
+            fates.append((slot, "skip", unchosen))
+    return fates
+
+
+def _too_late(catch_up: CatchUp, slot: Slot, now: datetime) -> str | None:
+    if now - slot.nominal > catch_up.window:
+        return "catch_up_window"
+    if catch_up.start_deadline is not None and now - slot.due > catch_up.start_deadline:
+        return "start_deadline"
+    return None
+
+
+def _chosen(catch_up: CatchUp, owed: list[Slot]) -> list[Slot]:
+    match catch_up.kind:
+        case "latest":
+            return owed[-1:]
+        case "earliest":
+            return owed[:1]
+    if len(owed) <= catch_up.most:
+        return owed
+    return owed[: max(0, catch_up.most - 1)] + owed[-1:]

@@ -1,0 +1,100 @@
+"""When a job is done. Asked at once after every run and at deadlines, never only at the next tick.
+
+`for` counts from when the job came into force, as timeout(1) counts from its own start and not from the first thing its
+command does: a job that waits (for a dependency, for its first cron time) uses up its time. A changed schedule moves
+the anchor of its grid, but not this beginning: the earlier of anchor and first start counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from repeater.model.run import Progress
+from repeater.model.spec import Stop
+from repeater.model.time import rfc3339
+from repeater.model.units import format_duration
+
+
+def met(
+    stop: Stop,
+    progress: Progress,
+    *,
+    pattern_found: bool,
+    last_success: bool | None,
+    now: datetime,
+    elapsed: timedelta | None = None,
+) -> str | None:
+    """Why the job is done, as a person reads it (`10 runs`); None if it is not.
+
+    `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline. `elapsed`
+    is how long the job is in force by a clock that is never set; None: by the wall clock. With `all` the reason names
+    all conditions, and `on_success` means that the last run so far was one.
+    """
+    if last_success is None and stop.all and progress.streak:
+        last_success = progress.streak > 0
+    if elapsed is None:
+        elapsed = now - began(progress)
+    reasons = []
+    for reason, holds in _conditions(stop, progress, pattern_found, last_success, now, elapsed):
+        if holds and not stop.all:
+            return reason
+        if not holds and stop.all:
+            return None
+        if holds:
+            reasons.append(reason)
+    return ", ".join(reasons) or None
+
+
+def deadline(stop: Stop, progress: Progress) -> datetime | None:
+    """The instant at which time alone may make the job done; it may lie in the past. None without `for` and `until`.
+
+    With `all` that is the later of both, and the other conditions may still keep the job going then.
+    """
+    instants = [] if stop.until is None else [stop.until]
+    if stop.for_ is not None:
+        instants.append(began(progress) + stop.for_)
+    if not instants:
+        return None
+    return max(instants) if stop.all else min(instants)
+
+
+def began(progress: Progress) -> datetime:
+    """Where `for` counts from."""
+    if progress.first_start is None:
+        return progress.anchor
+    return min(progress.anchor, progress.first_start)
+
+
+def _conditions(
+    stop: Stop,
+    progress: Progress,
+    pattern_found: bool,
+    last_success: bool | None,
+    now: datetime,
+    elapsed: timedelta,
+) -> Iterator[tuple[str, bool]]:
+    """Every condition that is given: what it says when it holds, and whether it does."""
+    if stop.times is not None:
+        yield _counted(progress.runs, "run"), progress.runs >= stop.times
+    if stop.successes is not None:
+        yield _counted(progress.successes, "success", "successes"), progress.successes >= stop.successes
+    if stop.failures is not None:
+        yield _counted(progress.failures, "failure"), progress.failures >= stop.failures
+    if stop.consecutive_failures is not None:
+        row = -progress.streak
+        yield _counted(row, "failure") + " in a row", row >= stop.consecutive_failures
+    if stop.for_ is not None:
+        yield f"{format_duration(stop.for_)} passed", elapsed >= stop.for_
+    if stop.until is not None:
+        yield f"{rfc3339(stop.until)} reached", now >= stop.until
+    if stop.on_success:
+        yield "a run succeeded", last_success is True
+    if stop.on_failure:
+        yield "a run failed", last_success is False
+    if stop.pattern is not None:
+        yield "output matched the stop pattern", pattern_found
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

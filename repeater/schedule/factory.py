@@ -1,0 +1,35 @@
+"""The one place that lists the kinds of schedules."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from repeater.model.spec import Always, At, Cron, Every, Growing, JobSpec, Manual, Once, OnChange
+from repeater.schedule.backoff import GrowingSchedule
+from repeater.schedule.base import Schedule
+from repeater.schedule.interval import EverySchedule
+from repeater.schedule.simple import AlwaysSchedule, AskedSchedule, AtSchedule, OnceSchedule
+
+
+def schedule_for(job: JobSpec) -> Schedule:
+    """The schedule of a job. Cheap: what is costly about cron happens at its first `next`."""
+    spec = job.schedule
+    match spec:
+        case Once():
+            return OnceSchedule()
+        case Manual() | OnChange():
+            return AskedSchedule()
+        case Always():
+            return AlwaysSchedule()
+        case At():
+            return AtSchedule(spec.at)
+        case Every():
+            return EverySchedule(spec)
+        case Growing():
+            return GrowingSchedule(spec, job.name)
+        case Cron():
+            from repeater.schedule.cron import CronSchedule
+
+            return CronSchedule(spec, job.name)
+        case _:
+            assert_never(spec)

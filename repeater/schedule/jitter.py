@@ -1,0 +1,44 @@
+"""Jitter: how long after its nominal time a slot is due. It only delays, and never reaches the next nominal time.
+
+`stable` jitter is a hash of the job's name, the same in every process and on every machine, so that a job keeps its
+place and ten jobs of one schedule spread out. Called by the schedules that know the distance to their next slot.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
+
+from repeater.model.spec import Jitter
+from repeater.model.time import MICROSECOND, micros
+
+
+def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, draw: float) -> timedelta:
+    """The delay of one slot: from zero to less than the jitter's width, and to less than `distance`.
+
+    `distance` is how far the next nominal time is away, None if there is none; a share of nothing is no delay. `draw`
+    in [0, 1) is used by `random` jitter only.
+    """
+    if jitter is None:
+        return timedelta(0)
+    widths = []
+    if distance is not None:
+        widths.append(micros(distance))
+        if jitter.share is not None:
+            widths.append(int(micros(distance) * jitter.share))
+    if jitter.span is not None:
+        widths.append(micros(jitter.span))
+    elif distance is None:
+        return timedelta(0)
+    width = min(widths)
+    if width <= 0:
+        return timedelta(0)
+    part = width * stable_number(f"jitter/{job}") >> 64 if jitter.mode == "stable" else int(width * draw)
+    return min(part, width - 1) * MICROSECOND
+
+
+@lru_cache(maxsize=65_536)
+def stable_number(text: str) -> int:
+    """A number from 0 to 2**64 - 1 that depends on the text alone; `hash()` would differ in every process."""
+    return int.from_bytes(sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,163 @@
+"""Wall times of a zone as instants: where its clock jumps, and which instants a pattern of wall times means.
+
+A zone is a row of spans, each with one offset from UTC. Where the clock jumps ahead between two spans some wall times
+do not exist (a *gap*), where it falls back some exist twice (a *fold*); what a slot does there is the job's policy, and
+is decided here and nowhere else. Instants are naive UTC here, wall times naive local; names keep them apart. Used by
+`schedule.cron`; no clock is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Literal, NamedTuple, Protocol
+from zoneinfo import ZoneInfo
+
+from repeater.model.time import MICROSECOND
+
+Gap = Literal["next", "shift", "skip"]
+Fold = Literal["first", "second", "both", "skip"]
+_DAY = timedelta(days=1)
+_NEAR = timedelta(hours=25)  # no clock was ever moved by more than a day
+_SHAPE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", re.ASCII)
+
+
+class Pattern(Protocol):
+    """A set of wall times."""
+
+    def after(self, wall: datetime) -> datetime | None:
+        """The first one strictly after `wall`; None if there is none any more."""
+        ...
+
+
+class Change(NamedTuple):
+    """The clock is moved at an instant: the offsets `before` it and from then on (`then`)."""
+
+    at: datetime
+    before: timedelta
+    then: timedelta
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """The zone of an IANA name. Raises ValueError for anything else, with the nearest name.
+
+    Abbreviations (`EST`) and fixed offsets (`Etc/GMT+5`) are refused although the database has some of them: the ones
+    ignore daylight saving, the others have the opposite sign of what people mean.
+    """
+    if name in ("UTC", "Etc/UTC"):
+        return ZoneInfo("UTC")
+    area = name.partition("/")[0]
+    if not _SHAPE.fullmatch(name) or name.isupper() or area in ("Etc", "SystemV"):
+        raise ValueError(f"found the time zone `{name[:60]}`, expected a name like `Europe/Berlin`, or `UTC`")
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, LookupError):
+        raise ValueError(f"found the time zone `{name[:60]}`, which is not known{_nearest(name)}") from None
+
+
+def slot_after(pattern: Pattern, zone: ZoneInfo, gap: Gap, fold: Fold, utc: datetime) -> datetime | None:
+    """The first instant strictly after `utc` that the pattern means in the zone; None if there is none any more."""
+    if zone.key == "UTC":
+        return pattern.after(utc)
+    change = _last_change(zone, utc)
+    floor, begin, offset = utc, utc, _offset(zone, utc)
+    while True:
+        found = _first_in_span(pattern, change, floor, offset, gap, fold)
+        if found is None:
+            return None
+        following = next(_changes(zone, begin, found + _NEAR), None)
+        if following is None or not _reaches(following, found, offset, fold):
+            return found
+        if gap == "next" and following.then > following.before:
+            lost = pattern.after(following.at + following.before - MICROSECOND)
+            if lost is not None and lost < following.at + following.then:
+                return following.at
+        change, begin, offset = following, following.at, following.then
+        floor = begin - MICROSECOND
+
+
+def _first_in_span(
+    pattern: Pattern, change: Change | None, floor: datetime, offset: timedelta, gap: Gap, fold: Fold
+) -> datetime | None:
+    """The first instant after `floor` as if the clock were not moved any more. `change`, if near, began the span."""
+    wall = floor + offset
+    shifted = None
+    if change is not None and change.then < change.before and fold in ("first", "skip"):
+        wall = max(wall, change.at + change.before - MICROSECOND)
+    if change is not None and change.then > change.before and gap == "shift":
+        lost = pattern.after(max(floor, change.at - MICROSECOND) + change.before)
+        if lost is not None and lost < change.at + change.then:
+            shifted = lost - change.before
+    found = pattern.after(wall)
+    if found is None:
+        return shifted
+    return found - offset if shifted is None else min(found - offset, shifted)
+
+
+def _reaches(change: Change, found: datetime, offset: timedelta, fold: Fold) -> bool:
+    """Whether a candidate found with the offset before `change` is not to be had before it."""
+    if found >= change.at:
+        return True
+    repeated = change.then < change.before and found + offset >= change.at + change.then
+    return repeated and fold in ("second", "skip")
+
+
+def _offset(zone: ZoneInfo, utc: datetime) -> timedelta:
+    offset = utc.replace(tzinfo=UTC).astimezone(zone).utcoffset()
+    assert offset is not None
+    return offset
+
+
+def _last_change(zone: ZoneInfo, utc: datetime) -> Change | None:
+    """The change at or before an instant if it is near enough to matter."""
+    last = None
+    for last in _changes(zone, utc - _NEAR, utc):  # noqa: B007
+        pass
+    return last
+
+
+def _changes(zone: ZoneInfo, after: datetime, until: datetime) -> Iterator[Change]:
+    """The changes strictly after one instant, up to and with another."""
+    for year in range(after.year, until.year + 1):
+        for change in _changes_of_year(zone.key, year):
+            if after < change.at <= until:
+                yield change
+
+
+@lru_cache(maxsize=4096)
+def _changes_of_year(key: str, year: int) -> tuple[Change, ...]:
+    """All changes of a year. `zoneinfo` does not tell them, so every day is looked at; no day has two."""
+    zone = ZoneInfo(key)
+    changes = []
+    low = datetime(year, 1, 1)  # noqa: DTZ001 - naive UTC
+    end = datetime(year + 1, 1, 1) if year < 9999 else datetime(9999, 12, 30)  # noqa: DTZ001
+    before = _offset(zone, low)
+    while low < end:
+        high = min(low + _DAY, end)
+        then = _offset(zone, high)
+        if then != before:
+            changes.append(Change(_moment(zone, low, high, before), before, then))
+        low, before = high, then
+    return tuple(changes)
+
+
+def _moment(zone: ZoneInfo, low: datetime, high: datetime, before: timedelta) -> datetime:
+    """The second in (low, high] at which the offset is no longer `before`."""
+    first, last = 0, int((high - low).total_seconds())
+    while last - first > 1:
+        middle = (first + last) // 2
+        if _offset(zone, low + timedelta(seconds=middle)) == before:
+            first = middle
+        else:
+            last = middle
+    return low + timedelta(seconds=last)
+
+
+def _nearest(name: str) -> str:
+    import difflib
+    from zoneinfo import available_timezones
+
+    near = difflib.get_close_matches(name, sorted(available_timezones()), 1, 0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""

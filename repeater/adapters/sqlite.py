@@ -1,0 +1,687 @@
+"""History and progress in SQLite: one writer thread, one connection, commits in groups.
+
+Used by `app` only; the fake with the same contract is `tests/fakes/store.py`. sqlite3 is imported nowhere
+else. It must never replace bad state by empty state: a database that is damaged, newer or missing where one
+was is refused and left as it is. Reached through two doors: `Store` for the one supervisor, which takes the
+lock before it touches anything, and `open_reader` for commands, which needs no lock and creates nothing.
+
+Durability. A claim is told as kept only after a commit with `synchronous=FULL`, so it survives a power cut.
+All other writes are committed with NORMAL: they survive the death of this process at once, and a power cut
+may take the last of them. A write that comes alone is committed at once; only those that pile up behind a
+commit share the next one.
+
+Layout (`user_version` is its number): `runs` has a row for each attempt, `progress` a JSON text for each job,
+`meta` the generation. Instants are whole microseconds since 1970 in UTC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+from repeater.errors import LockHeld, StateUnusable
+from repeater.model.run import Progress, RunRecord
+from repeater.ports import Remembered
+
+FORMAT = 1
+DATABASE = "history.db"
+MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
+LOCK = "lock"
+_GROUP = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE progress (job TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    job TEXT NOT NULL,
+    nominal INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    started INTEGER,
+    ended INTEGER,
+    state TEXT NOT NULL,
+    reason TEXT,
+    run TEXT,
+    exit INTEGER,
+    trigger TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    pid INTEGER,
+    last INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (job, nominal, attempt)
+);
+CREATE INDEX runs_by_time ON runs (nominal DESC) WHERE last;
+CREATE INDEX runs_open ON runs (state) WHERE last AND state IN ('claimed', 'running', 'retrying');
+"""
+_MIGRATIONS: dict[int, str] = {}  # from format N to N + 1
+_COLUMNS = "job, nominal, due, started, ended, state, reason, run, attempt, exit, trigger, generation"
+_INSERT = f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_UPSERT = (
+    _INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
+    "ended = excluded.ended, state = excluded.state, reason = excluded.reason, run = excluded.run, "
+    "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
+)
+_KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
+_SUPERSEDE = (
+    "UPDATE runs SET last = 0, state = CASE WHEN state IN ('claimed', 'running') THEN 'interrupted' ELSE state END "
+    "WHERE job = ? AND nominal = ? AND attempt < ?"
+)
+
+Then: TypeAlias = Callable[[Exception | None], None]
+CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
+
+
+class SlotTakenError(Exception):
+    """The attempt was claimed before."""
+
+
+def state_folder(project: str, environ: Mapping[str, str]) -> Path:
+    """`$XDG_STATE_HOME/repeater/<project>`, by default below `~/.local/state`. Nothing is created."""
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # the XDG base directory specification: relative paths are to be ignored
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "repeater" / project
+
+
+# --- the lock
+# ---------------------------------------------------------------------------------------------------
+
+
+class Lock:
+    """Who holds it owns the state folder. The kernel frees it with the process, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take it, creating the folder (0700) if needed. Raises LockHeld, or StateUnusable if that cannot be."""
+        import fcntl
+
+        _make_folder(folder)
+        path = folder / LOCK
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(self._fd)
+            os.close(self._fd)
+            if isinstance(error, BlockingIOError):
+                raise LockHeld(str(folder), holder) from None
+            raise _unusable(path, error) from error
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()} {_boot_id()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """The file stays: unlinking it would let two owners in."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def _holder(fd: int) -> int | None:
+    try:
+        return int(os.pread(fd, 100, 0).split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "-"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) & 0o077 and folder.stat().st_uid == os.geteuid():
+            folder.chmod(0o700)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(path: Path, why: object, hint: str | None = None) -> StateUnusable:
+    cause = os.strerror(why.errno) if isinstance(why, OSError) and why.errno else str(why)
+    return StateUnusable(
+        f"cannot use state `{path}`: {cause}",
+        hint=hint or "give another folder with `--state-dir`, or run without history with `--ephemeral`",
+    )
+
+
+# --- opening
+# ----------------------------------------------------------------------------------------------------
+
+
+def _connect(target: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        target, uri=target.startswith("file:"), isolation_level=None, check_same_thread=False, timeout=5
+    )
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    """The database of a locked folder, checked; created only on the first start. Raises StateUnusable."""
+    path, marker = folder / DATABASE, folder / MARKER
+    _check_present(path, marker)
+    db = None
+    try:
+        if not path.exists():
+            _create_file(path)
+        _check_wal(path, marker)
+        db = _connect(str(path))
+        _check_format(db, path)
+        db.execute("PRAGMA journal_mode = WAL")
+        _migrate(db)
+        db.executescript("BEGIN IMMEDIATE; COMMIT;")  # from here on there is a WAL
+        _mark(marker, "open")
+    except (OSError, sqlite3.Error, StateUnusable) as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, StateUnusable):
+            raise
+        raise _unusable(path, error, _REPAIR if isinstance(error, sqlite3.DatabaseError) else None) from error
+    return db
+
+
+_REPAIR = "`rpr doctor --repair` moves the damaged file aside and begins a new history; nothing is deleted"
+
+
+def _check_present(path: Path, marker: Path) -> None:
+    try:
+        size = path.stat().st_size if path.exists() else None
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if size is None and marker.exists():
+        raise _unusable(path, "the history was here before and is gone", _REPAIR)
+    if size == 0:
+        raise _unusable(path, "the file is empty, its history is lost", _REPAIR)
+
+
+def _check_wal(path: Path, marker: Path) -> None:
+    """After a death there is a WAL with the newest rows. Without it claims are forgotten and jobs would run twice."""
+    was_open = marker.exists() and marker.read_text(encoding="ascii").strip() == "open"
+    wal = Path(f"{path}-wal")
+    if was_open and not wal.exists():
+        raise _unusable(wal, "the newest part of the history is gone", _REPAIR)
+
+
+def _mark(marker: Path, text: str) -> None:
+    """Say durably whether the database is in use."""
+    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, f"{text}\n".encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    folder = os.open(marker.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _create_file(path: Path) -> None:
+    """Under another name first, so that a database under its own name is never half made."""
+    unborn = path.with_suffix(".new")
+    unborn.unlink(missing_ok=True)
+    os.close(os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with contextlib.closing(_connect(str(unborn))) as db:
+            _create(db)
+        unborn.rename(path)
+    except BaseException:
+        unborn.unlink(missing_ok=True)
+        raise
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+
+
+def _check_format(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > FORMAT:
+        raise _unusable(
+            path,
+            f"it has format {version}, this rpr knows formats up to {FORMAT}",
+            "use the newer rpr again, or give this one its own `--state-dir`",
+        )
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise _unusable(path, f"it is damaged ({str(verdict).splitlines()[-1]})", _REPAIR)
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if version == 0 or not {"meta", "progress", "runs"} <= tables:
+        raise _unusable(path, "it is no history of repeater", _REPAIR)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    for step in range(version, FORMAT):
+        db.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
+
+
+# --- rows
+# -------------------------------------------------------------------------------------------------------
+
+
+def _number(instant: datetime | None) -> int | None:
+    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+
+def _instant(number: int | None) -> datetime | None:
+    return None if number is None else _EPOCH + number * _MICROSECOND
+
+
+def _values(row: RunRecord) -> tuple[Any, ...]:
+    return (
+        row.job,
+        _number(row.nominal),
+        _number(row.due),
+        _number(row.started),
+        _number(row.ended),
+        row.state,
+        row.reason,
+        row.run,
+        row.attempts,
+        row.exit,
+        row.trigger,
+        row.generation,
+    )
+
+
+def _row(values: Sequence[Any]) -> RunRecord:
+    job, nominal, due, started, ended, state, reason, run, attempt, exit_, trigger, generation = values
+    return RunRecord(
+        job=job,
+        nominal=_EPOCH + nominal * _MICROSECOND,
+        due=_EPOCH + due * _MICROSECOND,
+        started=_instant(started),
+        ended=_instant(ended),
+        state=state,
+        reason=reason,
+        run=run,
+        attempts=attempt,
+        exit=exit_,
+        trigger=trigger,
+        generation=generation,
+    )
+
+
+class Reader:
+    """What commands may ask, and the supervisor too: it only reads, on a connection of its own."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot; at most `most` of them."""
+        where, names = "last", tuple(jobs or ())
+        if jobs is not None:
+            where += f" AND job IN ({', '.join('?' * len(names))})"
+        query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY nominal DESC, job DESC LIMIT ?"  # noqa: S608
+        return iter([_row(values) for values in self._db.execute(query, (*names, most))])
+
+    def progress(self) -> dict[str, Progress]:
+        return {job: _progress(data) for job, data in self._db.execute("SELECT job, data FROM progress")}
+
+    def generation(self) -> int:
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        return int(found[0]) if found else 0
+
+    def durations(self) -> dict[str, float]:
+        """Median seconds of the last twenty runs of each job."""
+        query = (
+            "SELECT job, ended - started FROM (SELECT job, started, ended, row_number() OVER "
+            "(PARTITION BY job ORDER BY nominal DESC) AS place FROM runs WHERE last AND state = 'ran' "
+            "AND started IS NOT NULL AND ended IS NOT NULL) WHERE place <= 20"
+        )
+        found: dict[str, list[int]] = {}
+        for job, length in self._db.execute(query):
+            found.setdefault(job, []).append(length)
+        return {job: median(lengths) / 1e6 for job, lengths in found.items()}
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _progress(data: str) -> Progress:
+    return Progress.from_json(json.loads(data))
+
+
+def open_reader(folder: Path) -> Reader | None:
+    """A reader of the history in a folder, while a supervisor writes or not; None if there is no history yet.
+
+    Takes no lock and creates nothing. Raises StateUnusable for a database that cannot be read.
+    """
+    path = folder / DATABASE
+    if not path.exists():
+        return None
+    _check_present(path, folder / MARKER)
+    try:
+        # On a read-only file system a cleanly closed database can only be read if nothing can change it.
+        frozen = not os.access(folder, os.W_OK) and not Path(f"{path}-wal").exists()
+        db = _connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            db.close()
+            raise _unusable(path, f"it has format {version}, this rpr reads format {FORMAT}", _REPAIR)
+    except sqlite3.Error as error:
+        raise _unusable(path, error, _REPAIR) from error
+    return Reader(db)
+
+
+# --- writing
+# ----------------------------------------------------------------------------------------------------
+
+
+class _Write:
+    """Something to do in the next group. `then` None: nobody waits, so it is tried again until it works."""
+
+    __slots__ = ("apply", "done", "is_claim", "then")
+
+    def __init__(
+        self,
+        apply: Callable[[sqlite3.Connection], object],
+        then: Then | None = None,
+        *,
+        is_claim: bool = False,
+        done: threading.Event | None = None,
+    ) -> None:
+        self.apply = apply
+        self.then = then
+        self.is_claim = is_claim
+        self.done = done
+
+
+class SqliteStore:
+    """`ports.Store`. `folder` None keeps everything in memory and nothing after it (`--ephemeral`).
+
+    Methods are called in the loop's thread; `call_soon` brings `then` and `warn` back there
+    (`loop.call_soon_threadsafe`). At most `keep_rows` slots of each job and `keep_days` of all are kept,
+    older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        call_soon: CallSoon,
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+        keep_rows: int = 1000,
+        keep_days: int = 30,
+    ) -> None:
+        self._call_soon = call_soon
+        self._warn = warn
+        self._keep_rows = keep_rows
+        self._keep_age = timedelta(days=keep_days)
+        self._lock = Lock(folder) if folder is not None else None
+        try:
+            self._db = self._opened(folder)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._folder = folder
+        self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
+        self._asked: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._backlog: list[_Write] = []
+        self._inserted: dict[str, int] = {}
+        self._is_failing = False
+        self._closed = False
+        self._writer = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
+        self._writer.start()
+
+    @staticmethod
+    def _opened(folder: Path | None) -> sqlite3.Connection:
+        if folder is not None:
+            return _open(folder)
+        db = _connect(":memory:")
+        _create(db)
+        return db
+
+    def load(self) -> Remembered:
+        query = (
+            f"SELECT {_COLUMNS} FROM runs WHERE last AND state IN ('claimed', 'running', 'retrying') "  # noqa: S608
+            "ORDER BY nominal, job"
+        )
+        with self._reader() as reader:
+            rows = tuple(_row(values) for values in reader._db.execute(query))
+            return Remembered(reader.generation(), reader.progress(), rows)
+
+    def begin(self, generation: int) -> None:
+        query = "INSERT INTO meta VALUES ('generation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+        self._ask(lambda db: db.execute(query, (str(generation),)))
+
+    def claim(self, row: RunRecord, progress: Progress, then: Then) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            try:
+                db.execute(_INSERT, _values(row))
+            except sqlite3.IntegrityError:
+                raise SlotTakenError(
+                    f"cannot claim `{row.job}` at {row.nominal.isoformat()}: attempt {row.attempts} was claimed before"
+                ) from None
+            if row.attempts > 1:
+                db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
+            _keep(db, progress)
+            self._inserted[row.job] = self._inserted.get(row.job, 0) + 1
+
+        self._asked.put(_Write(apply, then, is_claim=True))
+
+    def started(self, row: RunRecord, pid: int) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            db.execute(_UPSERT, _values(row))
+            key = (pid, row.job, _number(row.nominal), row.attempts)
+            db.execute("UPDATE runs SET pid = ? WHERE job = ? AND nominal = ? AND attempt = ?", key)
+
+        self._ask(apply)
+
+    def record(self, row: RunRecord, progress: Progress) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            db.execute(_UPSERT, _values(row))
+            if row.attempts > 0:
+                db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
+            _keep(db, progress)
+            self._inserted[row.job] = self._inserted.get(row.job, 0) + 1
+
+        self._ask(apply)
+
+    def save(self, progress: Progress) -> None:
+        self._ask(lambda db: _keep(db, progress))
+
+    def move(self, old: str, new: str) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE OR IGNORE runs SET job = ? WHERE job = ?", (new, old))
+            db.execute("DELETE FROM runs WHERE job = ?", (old,))  # slots that the new name has decided itself
+            found = db.execute("SELECT data FROM progress WHERE job = ?", (old,)).fetchone()
+            if found:
+                db.execute("DELETE FROM progress WHERE job = ?", (old,))
+                _keep(db, replace(_progress(found[0]), job=new))
+
+        self._ask(apply)
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        names = [(job,) for job in jobs]
+        self._ask(lambda db: db.executemany("DELETE FROM progress WHERE job = ?", names))
+
+    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot; what was asked for before is among them."""
+        self.flush()
+        with self._reader() as reader:
+            return reader.rows(jobs, most)
+
+    def durations(self) -> Mapping[str, float]:
+        self.flush()
+        with self._reader() as reader:
+            return reader.durations()
+
+    def flush(self) -> None:
+        """Returns when everything asked for so far is durable, or cannot be for now."""
+        done = threading.Event()
+        self._asked.put(_Write(lambda _: None, done=done))
+        while not done.wait(0.1):
+            if not self._writer.is_alive():
+                return
+
+    def close(self) -> None:
+        """Writes what is left, and frees the lock last."""
+        if self._closed:
+            return
+        self._closed = True
+        self._asked.put(None)
+        self._writer.join()
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._db.close()
+            if self._folder is not None:
+                _mark(self._folder / MARKER, "closed")
+        if self._lock is not None:
+            self._lock.release()
+
+    def _ask(self, apply: Callable[[sqlite3.Connection], object]) -> None:
+        self._asked.put(_Write(apply))
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[Reader]:
+        if self._folder is None:
+            with self._reading:
+                yield Reader(self._db)
+            return
+        reader = open_reader(self._folder)
+        if reader is None:
+            raise _unusable(self._folder / DATABASE, "it was removed while in use", _REPAIR)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    # --- in the writer's thread ---
+
+    def _write_all(self) -> None:
+        is_open, next_prune = True, 0
+        while is_open:
+            group, is_open = self._next_group()
+            self._commit(group)
+            next_prune += 1
+            if is_open and (self._asked.empty() or next_prune >= 100):
+                next_prune = 0
+                self._prune()
+
+    def _next_group(self) -> tuple[list[_Write], bool]:
+        """What waits, at most a group of it; whether more may come. A lone write does not wait for others."""
+        group: list[_Write] = []
+        try:
+            first = self._asked.get(timeout=1 if self._backlog else None)
+            while first is not None:
+                group.append(first)
+                if len(group) >= _GROUP:
+                    return group, True
+                first = self._asked.get_nowait()
+        except queue.Empty:
+            return group, True
+        return group, False
+
+    def _commit(self, group: list[_Write]) -> None:
+        """All of a group become durable at once, or none. Writes that nobody waits for are kept for the next try."""
+        writes = self._backlog + group
+        outcomes: list[tuple[Then, Exception | None]] = []
+        try:
+            with self._reading:
+                self._transact(writes, outcomes)
+        except Exception as error:  # noqa: BLE001 - a dead writer would leave every later claim without an answer
+            outcomes = [(write.then, error) for write in group if write.then is not None]
+            self._hold([write for write in writes if write.then is None and write.done is None], error)
+        else:
+            self._backlog = []
+            if self._is_failing and writes:
+                self._is_failing = False
+                self._tell("the history can be written again")
+        if outcomes:
+            self._later(lambda: _deliver(outcomes))
+        for write in group:
+            if write.done is not None:
+                write.done.set()
+
+    def _transact(self, writes: list[_Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
+        if not writes:
+            return
+        has_claim = any(write.is_claim for write in writes)
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if has_claim else 'NORMAL'}")
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for write in writes:
+                error: Exception | None = None
+                try:
+                    write.apply(self._db)
+                except SlotTakenError as taken:
+                    error = taken
+                except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as mistake:
+                    error = mistake  # this one would fail for ever, and hold up all others
+                    self._tell(f"cannot write a row of the history: {mistake!r}")
+                if write.then is not None:
+                    outcomes.append((write.then, error))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise
+
+    def _hold(self, writes: list[_Write], error: Exception) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._tell(f"cannot write the history: {error}; a job whose slot cannot be claimed does not start")
+        lost = max(0, len(writes) - _MOST_HELD)
+        if lost and len(self._backlog) < _MOST_HELD:
+            self._tell(f"cannot hold more than {_MOST_HELD} unwritten results, the oldest are lost")
+        self._backlog = writes[lost:]
+
+    def _prune(self) -> None:
+        """Delete a few old rows of jobs that got many new ones."""
+        due = [job for job, inserted in self._inserted.items() if inserted >= min(100, self._keep_rows)]
+        if not due:
+            return
+        job = due[0]
+        del self._inserted[job]
+        before = _number(datetime.now(UTC) - self._keep_age)
+        delete = (
+            "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
+            "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
+            "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT 500)"
+        )
+        values = {"job": job, "before": before, "most": self._keep_rows - 1}
+        with contextlib.suppress(sqlite3.Error), self._reading:
+            if self._db.execute(delete, values).rowcount >= 500:
+                self._inserted[job] = self._keep_rows
+
+    def _tell(self, message: str) -> None:
+        self._later(lambda: self._warn(message))
+
+    def _later(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens any more
+            self._call_soon(call)
+
+
+_MOST_HELD = 100_000
+
+
+def _keep(db: sqlite3.Connection, progress: Progress) -> None:
+    data = json.dumps(progress.as_json(), separators=(",", ":"), ensure_ascii=False)
+    db.execute(_KEEP_PROGRESS, (progress.job, data))
+
+
+def _deliver(outcomes: list[tuple[Then, Exception | None]]) -> None:
+    for then, error in outcomes:
+        then(error)

@@ -1,0 +1,102 @@
+"""Readings of processes from /proc, and what rounds of them come to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing measured once a round; `unit` is for people."""
+
+    rounds: tuple[float, ...]
+    unit: str
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def __str__(self) -> str:
+        low, high = min(self.rounds), max(self.rounds)
+        return f"{self.median:.3g} {self.unit} ({low:.3g}-{high:.3g})"
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of these processes themselves, without that of children they waited for."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def resident_mb(pids: Sequence[int]) -> float:
+    """Resident memory now, in MB, shared pages counted once for each process."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1])
+    return total * 1024 / 1e6
+
+
+def lasting(pid: int, but: str) -> list[int]:
+    """A supervisor and those of its descendants that are part of it: all whose command line lacks `but`."""
+    found = [pid]
+    for one in found:
+        try:
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                found += [int(child) for child in (thread / "children").read_text().split()]
+        except OSError:
+            continue
+    return [one for one in dict.fromkeys(found) if one == pid or _is_part(one, but)]
+
+
+def _is_part(pid: int, but: str) -> bool:
+    try:
+        argv = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(argv) and but.encode() not in argv and b"python" in argv.split(b"\0")[0]
+
+
+def run_timed(argv: Sequence[str], cwd: Path) -> tuple[float, float]:
+    """Seconds and peak resident MB of a command that must succeed."""
+    began = time.perf_counter()
+    process = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    errors = process.stderr.read() if process.stderr else b""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    took = time.perf_counter() - began
+    if process.stderr:
+        process.stderr.close()
+    if process.returncode:
+        raise RuntimeError(f"cannot measure `{' '.join(argv)}`: exit {process.returncode}\n{errors.decode()}")
+    return took, usage.ru_maxrss * 1024 / 1e6
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:
+    """TERM, and KILL for the whole session if that does not help."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def noise() -> float:
+    """Seconds of a fixed piece of work; how it varies over the rounds is the machine's doing, not ours."""
+    began = time.perf_counter()
+    sum(number * number for number in range(2_000_000))
+    return time.perf_counter() - began

@@ -87,6 +87,12 @@ class SlotTakenError(Exception):
     """The attempt was claimed before."""
 
 
+class NotWrittenError(Exception):
+    """A claim that could not be made durable, because of the disk. `temporary`: it may work later."""
+
+    temporary = True
+
+
 def state_folder(project: str, environ: Mapping[str, str]) -> Path:
     """`$XDG_STATE_HOME/repeater/<project>`, by default below `~/.local/state`. Nothing is created."""
     base = environ.get("XDG_STATE_HOME", "")
@@ -601,7 +607,8 @@ class SqliteStore:
             with self._reading:
                 self._transact(writes, outcomes)
         except Exception as error:  # noqa: BLE001 - a dead writer would leave every later claim without an answer
-            outcomes = [(write.then, error) for write in group if write.then is not None]
+            told = NotWrittenError(f"cannot write the history: {error}")
+            outcomes = [(write.then, told) for write in group if write.then is not None]
             self._hold([write for write in writes if write.then is None and write.done is None], error)
         else:
             self._backlog = []

@@ -1,6 +1,6 @@
 """A store in memory, with the same rules as `adapters.sqlite`: what is unique there is unique here.
 
-`failing` is the error that every claim meets while it is set (a full disk). `reopened()` is the same history
+`failing` is the error that every claim meets while it is set, `NotWrittenError()` for a full disk. `reopened()` is the same history
 in a new store, as after a restart.
 """
 
@@ -21,6 +21,12 @@ Key: TypeAlias = tuple[str, datetime, int]
 
 class SlotTakenError(Exception):
     """The attempt was claimed before."""
+
+
+class NotWrittenError(Exception):
+    """A claim met a full disk."""
+
+    temporary = True
 
 
 class FakeStore:

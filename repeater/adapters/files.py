@@ -1,0 +1,314 @@
+"""Tells when files change: messages of the operating system through watchfiles, and a slow look of our own behind it.
+
+Folders are watched, not files, because editors save by renaming; for a file that is reached through symbolic links,
+the folder of every link on the way, because Kubernetes swaps `..data`. Messages can be missing (network file systems,
+a folder that was removed and made again, too few inotify watches), so once a second the identity, size and times of
+the files, and the identity of the folders, are compared too. Everything told is a hint; contents are read elsewhere.
+
+All waiting is done in threads: one for folders, one for whole trees, one for the slow look; each begins when it has
+something to do. Used by `app` only. watchfiles is imported nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from repeater.policy.paths import PathSet
+
+SLOW_LOOK = 1.0
+"""Seconds between looks at what no message may come for."""
+_STEP = 50  # milliseconds: how often watchfiles looks for messages; ten times as often costs five times the CPU
+_DEBOUNCE = 100
+_HANDOVER = 0.5  # seconds for which old and new watches of folders live side by side, so that nothing falls between
+_MOST_FOUND = 1000
+_MOST_LINKS = 40
+
+Changed = Callable[[str, tuple[str, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Paths of one key, and what they looked like when it was last told."""
+
+    paths: tuple[str, ...]
+    looks: tuple[object, ...]
+
+
+class FileWatcher:
+    """`ports.Watcher`, by messages and by looking.
+
+    `changed(key, paths)` is called in the loop's thread, through `call_soon` (`loop.call_soon_threadsafe`); so is
+    `warn`, once, when messages are not to be had and files are polled instead.
+    """
+
+    def __init__(
+        self,
+        changed: Changed,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._changed = changed
+        self._call_soon = call_soon
+        self._warn = warn
+        self._lock = threading.RLock()
+        self._files: dict[str, _Files] = {}
+        self._globs: dict[str, PathSet] = {}
+        self._folders = {False: _Folders(self._messages, self._trouble), True: _Folders(self._messages, self._trouble)}
+        self._over = threading.Event()
+        self._slow: threading.Thread | None = None
+        self._rewatch = threading.Event()
+        self._present: dict[str, object] = {}
+        self._warned = False
+
+    def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
+        """Report files below `folder` that match. Raises ValueError for globs that cannot be understood."""
+        wanted = PathSet(folder, tuple(globs), tuple(ignore))
+        wanted.roots  # noqa: B018 - to raise here rather than in a thread
+        with self._lock:
+            self._files.pop(key, None)
+            self._globs[key] = wanted
+        self._begin()
+
+    def watch_files(self, key: str, paths: Sequence[str]) -> None:
+        files = tuple(os.path.abspath(path) for path in paths)
+        with self._lock:
+            self._globs.pop(key, None)
+            self._files[key] = _Files(files, tuple(_look(path) for path in files))
+        self._begin()
+
+    def unwatch(self, key: str) -> None:
+        with self._lock:
+            self._files.pop(key, None)
+            self._globs.pop(key, None)
+        self._rewatch.set()
+
+    def close(self) -> None:
+        with self._lock:
+            self._files.clear()
+            self._globs.clear()
+        self._over.set()
+        self._rewatch.set()
+        if self._slow is not None:
+            self._slow.join()
+        for folders in self._folders.values():
+            folders.close()
+
+    def _begin(self) -> None:
+        self._rewatch.set()
+        if self._slow is None:
+            self._slow = threading.Thread(target=self._look_slowly, name="rpr-look", daemon=True)
+            self._slow.start()
+
+    # --- in the threads ---
+
+    def _look_slowly(self) -> None:
+        while not self._over.is_set():
+            self._rewatch.clear()
+            self._watch_folders()
+            self._look_at_files()
+            self._rewatch.wait(SLOW_LOOK)
+
+    def _watch_folders(self) -> None:
+        """Watch the folders that matter now; those that came, or came again, may bring files along."""
+        with self._lock:
+            files = [path for entry in self._files.values() for path in entry.paths]
+            globs = dict(self._globs)
+        wanted: dict[bool, set[str]] = {False: set(), True: set()}
+        for path in files:
+            wanted[False].update(_nearest(folder) for folder in _folders_on_the_way(path))
+        present: dict[str, object] = {}
+        for key, path_set in globs.items():
+            for root, deep in path_set.roots:
+                identity = _identity(root)
+                present[root] = identity
+                if identity is None:
+                    wanted[False].add(_nearest(root))
+                    continue
+                wanted[deep].add(root)
+                if root in self._present and self._present[root] != identity:
+                    self._tell(key, [path for path in _below(root) if path in path_set])
+        self._present = present
+        for deep, folders in self._folders.items():
+            folders.set({folder: _identity(folder) for folder in wanted[deep]}, deep=deep)
+
+    def _look_at_files(self, named: frozenset[str] | None = None) -> None:
+        """Tell which files look different from what was last told; all of `named`, whatever they look like."""
+        with self._lock:
+            for key, entry in list(self._files.items()):
+                looks = tuple(_look(path) for path in entry.paths)
+                hits = [
+                    path
+                    for path, before, now in zip(entry.paths, entry.looks, looks, strict=True)
+                    if before != now or (named and named.intersection(_way(path)))
+                ]
+                if hits:
+                    self._files[key] = _Files(entry.paths, looks)
+                    self._tell(key, hits)
+
+    def _messages(self, paths: Iterable[str]) -> None:
+        """What the operating system says has changed."""
+        named = frozenset(paths)
+        self._look_at_files(named)
+        with self._lock:
+            globs = dict(self._globs)
+        if not globs:
+            if named:
+                self._rewatch.set()
+            return
+        found = sorted({inner for path in named for inner in (path, *_below(path))})
+        for key, path_set in globs.items():
+            self._tell(key, [path for path in found if path in path_set])
+        if any(path in self._present or os.path.isdir(path) for path in named):
+            self._rewatch.set()
+
+    def _tell(self, key: str, paths: Sequence[str]) -> None:
+        if paths:
+            told = tuple(paths)
+            self._later(lambda: self._changed(key, told) if key in self._files or key in self._globs else None)
+
+    def _trouble(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            self._later(lambda: self._warn(f"cannot be told of file changes, files are polled instead: {error}"))
+
+    def _later(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._call_soon(call)
+
+
+class _Folders:
+    """A thread that waits for messages about a set of folders; another set is another thread."""
+
+    def __init__(self, messages: Callable[[Iterable[str]], None], trouble: Callable[[Exception], None]) -> None:
+        self._messages = messages
+        self._trouble = trouble
+        self._watched: dict[str, object] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def set(self, folders: dict[str, object], *, deep: bool) -> None:
+        """Watch exactly these folders (path -> identity); nothing happens if they are watched already."""
+        if folders == self._watched:
+            return
+        old_stop, old_thread = self._stop, self._thread
+        self._watched, self._stop, self._thread = folders, threading.Event(), None
+        if folders:
+            self._thread = threading.Thread(
+                target=self._listen, args=(sorted(folders), deep, self._stop), name="rpr-watch", daemon=True
+            )
+            self._thread.start()
+            if old_thread is not None:
+                self._stop.wait(_HANDOVER)
+        _end(old_stop, old_thread)
+
+    def close(self) -> None:
+        _end(self._stop, self._thread)
+
+    def _listen(self, folders: list[str], deep: bool, stop: threading.Event) -> None:
+        from watchfiles import watch
+
+        polling: bool | None = None  # as WATCHFILES_FORCE_POLLING says
+        while not stop.is_set():
+            try:
+                for changes in watch(
+                    *folders,
+                    watch_filter=None,
+                    debounce=_DEBOUNCE,
+                    step=_STEP,
+                    stop_event=stop,
+                    rust_timeout=60_000,
+                    raise_interrupt=False,
+                    force_polling=polling,
+                    recursive=deep,
+                    ignore_permission_denied=True,
+                ):
+                    self._messages(path for _, path in changes)
+            except FileNotFoundError:
+                self._watched = {}  # one of them went meanwhile: the slow look will ask again
+                return
+            except Exception as error:  # noqa: BLE001 - an own kind of error for each trouble that inotify can have
+                if polling:
+                    return
+                self._trouble(error)
+                polling = True
+
+
+def _end(stop: threading.Event, thread: threading.Thread | None) -> None:
+    stop.set()
+    if thread is not None:
+        thread.join()
+
+
+# --- what there is ----------------------------------------------------------------------------------------------
+
+
+def _look(path: str) -> object:
+    """What tells that a file may have changed: where its path leads, which file that is, its size and times."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return error.errno
+    where = os.path.realpath(path)
+    return where, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _identity(folder: str) -> object:
+    """Which folder a path is; None if it is none."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if os.path.isdir(folder) else None
+
+
+def _way(path: str) -> list[str]:
+    """Every link that a path goes through, and the file at its end."""
+    found: list[str] = []
+    todo = [part for part in reversed(path.split("/")) if part]
+    here = "/"
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        step = os.path.join(here, part)
+        try:
+            target = os.readlink(step)
+        except OSError:
+            here = step
+            continue
+        found.append(step)
+        if len(found) > _MOST_LINKS:
+            return found
+        todo += [piece for piece in reversed(target.split("/")) if piece not in {"", "."}]
+        if target.startswith("/"):
+            here = "/"
+    return [*found, here]
+
+
+def _folders_on_the_way(path: str) -> set[str]:
+    return {os.path.dirname(step) for step in _way(path)}
+
+
+def _nearest(folder: str) -> str:
+    """The folder itself, or the nearest one above it that exists."""
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _below(path: str) -> Iterator[str]:
+    """Files in a folder that is new as a whole: no message comes for each. Nothing for a file; at most a thousand."""
+    count = 0
+    for folder, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if name not in {".git", "node_modules", ".venv", "__pycache__"}]
+        for name in files:
+            yield os.path.join(folder, name)
+            count += 1
+            if count >= _MOST_FOUND:
+                return

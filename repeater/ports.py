@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
-from repeater.engine.facts import Fact
+from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Pairs, Probe
 from repeater.model.time import Instant
@@ -185,6 +185,10 @@ class Prober(Protocol):
     """Asks probes. Each answer is told once, as ProbeReported, within the probe's timeout."""
 
     def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
+
+    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+        """A fact about a run named `probe:…`, which only the prober knows."""
+        ...
 
     def close(self) -> None: ...
 

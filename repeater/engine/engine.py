@@ -10,6 +10,7 @@ that trigger, leaving. What happens to one job is `engine.job`, to one attempt `
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -34,7 +35,7 @@ from repeater.engine.gates import Board
 from repeater.engine.job import TAKES_SLOTS, Job, State
 from repeater.engine.probe import Probing
 from repeater.engine.timeline import Wake
-from repeater.model.events import JobAdded, JobChanged, JobRemoved, Warned
+from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, Warned
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
 from repeater.model.time import Instant, Mono
@@ -76,6 +77,7 @@ class Engine:
         self._probes: dict[str, tuple[Probing, Probing]] = {}
         self._changes: dict[str, tuple[Wake, Instant]] = {}
         self._gone: list[Job] = []
+        self._remembered: dict[str, Progress] = {}
         self.jobs: dict[str, Job] = {}
         self.board = Board(self._context, self.jobs)
 
@@ -143,6 +145,8 @@ class Engine:
         context.generation = fact.generation
         self._graph = graph
         self.board.pools = graph.pools
+        returning = frozenset(self._remembered)
+        self._remembered.update(fact.progress)
         for entry in fact.plan.of("remove"):
             self._remove(entry.job)
         moved = {}
@@ -157,7 +161,7 @@ class Engine:
         order = graph.order or tuple(graph.nodes)
         plans = {entry.job: entry for entry in fact.plan.jobs}
         for name in order:
-            self._bring(plans[name], graph.nodes[name], fact.progress.get(name), moved.get(name))
+            self._bring(plans[name], graph.nodes[name], moved.get(name), returns=name in returning)
         self._dependents = {}
         for node in graph:
             for need, targets in node.needs:
@@ -165,8 +169,12 @@ class Engine:
                     if need.trigger:
                         self._dependents.setdefault(target, []).append(node.spec.name)
         self.board.touch_all()
+        counted = Counter(entry.reload for entry in fact.plan.jobs)
+        added, removed, kept = counted["add"], counted["remove"], counted["keep"]
+        changed = counted.total() - added - removed - kept
+        context.announce(GenerationBegan(fact.generation, added, changed, removed, kept))
 
-    def _bring(self, entry: JobPlan, node: Node, progress: Progress | None, moved: Job | None) -> None:
+    def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
         if moved is not None:
             self.jobs[name] = moved
@@ -176,7 +184,7 @@ class Engine:
             context.announce(JobChanged(name, "move"))
         elif entry.reload == "add" or name not in self.jobs:
             job = self.jobs[name] = Job(context, self.board, node)
-            job.begin(progress)
+            job.begin(self._remembered.pop(name, None), returns=returns)
             self._watch(node.spec)
             context.announce(JobAdded(name, job.next.due if job.next else None))
         elif entry.reload == "keep":
@@ -193,6 +201,7 @@ class Engine:
         job = self.jobs.pop(name)
         self._unwatch(name)
         job.leave("removed")
+        self._remembered[name] = job.progress
         if job.spec.is_service:
             job.stop_runs("removed")
         if job.state is not State.GONE:
@@ -329,6 +338,9 @@ class Engine:
                 job.leave("stopped")
         if level == "drain":
             self._stop_services()
+        waiting = tuple(job.spec.name for job in (*self.jobs.values(), *self._gone) if job.open)
+        self._context.announce(Draining(level, waiting))
+        if level == "drain":
             return
         for job in (*self.jobs.values(), *self._gone):
             job.stop_runs("stopped", kill=level == "kill")
@@ -392,7 +404,7 @@ def _outcome(job: Job) -> int:
     goal = rule.on_success or rule.successes is not None or rule.pattern is not None
     if job.progress.streak < 0:
         return 1
-    if goal and job.state is State.DONE and (job.progress.done or "").startswith(("for ", "until ")):
+    if goal and job.state is State.DONE and (job.progress.done or "").endswith((" passed", " reached")):
         return 3
     rows = list(job.recent.values())
     if rows and (rows[-1].reason or "").startswith("upstream_failed"):

@@ -183,6 +183,7 @@ class Job:
         self._slow = 0
         self._not_before: Instant | None = None
         self._pattern_found = False
+        self._refused = False
         self.spec: JobSpec = node.spec
         self.schedule = node.schedule
         self.node = node
@@ -201,8 +202,10 @@ class Job:
 
     # --- coming into force -------------------------------------------------------------------------------------
 
-    def begin(self, progress: Progress | None) -> None:
-        """Enter into force, with what is remembered from an earlier life, if anything."""
+    def begin(self, progress: Progress | None, *, returns: bool = False) -> None:
+        """Enter into force, with what is remembered from an earlier life, if anything. `returns`: the job was taken
+        out of the file and is back, so nothing is owed for the time between.
+        """
         now, spec = self._context.now, self.spec
         schedule, rule = repr(spec.schedule), repr(spec.stop)
         if progress is None or isinstance(spec.schedule, Once | Always):
@@ -218,7 +221,7 @@ class Job:
             self.last_end = None if progress.last_end is None else now.at_wall(progress.last_end)
             if progress.last_end is not None and progress.streak:
                 self.last_success = progress.streak > 0
-            if progress.schedule != schedule:
+            if returns or progress.schedule != schedule:
                 self._retime()
         self.progress = replace(self.progress, schedule=schedule, stop=rule)
         if progress is not None and progress.done is not None and progress.stop != rule:
@@ -233,7 +236,7 @@ class Job:
 
     def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
         """Take a changed definition: counters, cursor and live runs stay. Nothing is fired by the change itself."""
-        before = self.spec
+        before, now = self.spec, self._context.now
         self.node, self.spec, self.schedule = node, node.spec, node.schedule
         if renamed:
             self.pending = deque(replace(slot, job=node.spec.name) for slot in self.pending)
@@ -245,6 +248,7 @@ class Job:
             self.progress = replace(self.progress, done=self._stop_met())
             if self.progress.done is None and self.state is State.DONE:
                 self._on(Event.REARMED)
+                self.cursor = self.cursor and now  # nothing is owed for the time since
         if before.enabled != node.spec.enabled:
             self._switch(node.spec.enabled)
         self._context.do(Save(self.progress))
@@ -277,17 +281,16 @@ class Job:
     ) -> None:
         """A slot beside the schedule: a person, a changed file, another job, or a restart asks for it."""
         when = nominal or self._context.now.wall
-        while nominal is None and (
-            when in self.recent or any(held.slot.nominal == when for held in self.open)
-        ):
+        while nominal is None and self.knows(when):
             when += MICROSECOND
         slot = Slot(self.spec.name, when, max(when, self._context.now.wall), trigger, forced)
         self._consider(slot, why)
 
     def knows(self, nominal: datetime) -> bool:
-        """Whether a slot of this nominal time was decided lately, is open, or is pending."""
+        """Whether a slot of this nominal time was decided lately, is open, pending, or the next to come."""
         return (
             nominal in self.recent
+            or (self.next is not None and self.next.nominal == nominal)
             or any(held.slot.nominal == nominal for held in self.open)
             or any(slot.nominal == nominal for slot in self.pending)
         )
@@ -319,6 +322,9 @@ class Job:
     def pause(self, reason: str | None) -> None:
         """Slots that come up are skipped while `reason` is not None."""
         self.paused = reason
+        if reason is None and self.spec.is_service and not self.open:
+            self._refused = False
+            self._arm()
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
@@ -340,6 +346,8 @@ class Job:
         self._disarm()
         if self.state not in TAKES_SLOTS or (self.schedule.waits_for_end and (self.open or self.pending)):
             return
+        if self.spec.is_service and self._refused:
+            return  # else it would come up again in the same instant, for ever
         self._arm_for(self.schedule.next(self._track()))
 
     def _arm_for(self, nominal: Instant | None) -> None:
@@ -450,6 +458,7 @@ class Job:
     # --- deciding a slot ---------------------------------------------------------------------------------------
 
     def _consider(self, slot: Slot, why: str = "") -> None:
+        self._refused = False
         refusal = self._refusal(slot)
         if refusal is not None:
             self._decide(slot, *refusal)
@@ -560,6 +569,7 @@ class Job:
 
     def _decide(self, slot: Slot, state: SlotState, reason: str) -> None:
         """The slot ends without ever having been open."""
+        self._refused = True
         self._advance(slot)
         row = RunRecord(
             slot.job, slot.nominal, slot.due, None, None, state, reason, None, 0, None, slot.trigger,
@@ -672,6 +682,7 @@ class Job:
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
         if outcome is not None:
             self._count(outcome, held, code)
+        self._refused = held.attempts == 0
         if held.attempts:
             self.last_end = now
             self.progress = replace(self.progress, last_end=now.wall)
@@ -751,7 +762,7 @@ class Job:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _stop_met(self) -> str | None:
-        now, past = self._context.now, self._context.now.at_wall(self.progress.anchor)
+        now, past = self._context.now, self._context.now.at_wall(stop.began(self.progress))
         return stop.met(
             self.spec.stop,
             self.progress,
@@ -832,6 +843,7 @@ class Job:
         self.stop_runs(self._stop_reason)
 
     def _come_back(self) -> None:
+        self._refused = False
         if self.cursor is None:
             self.anchor = self._context.now
         elif not self.schedule.waits_for_end:
@@ -849,7 +861,7 @@ class Job:
             last_success=kept.last_success,
         )
         self.anchor, self.cursor, self._pattern_found = now, None, False
-        self._slow, self._not_before = 0, None
+        self._slow, self._not_before, self._refused = 0, None, False
         self._context.do(Save(self.progress))
         self._watch_deadlines()
         self._arm()

@@ -13,6 +13,33 @@ from repeater.model.run import Run, RunRecord, Verdict
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationBegan:
+    """A job file came into force. The numbers count jobs by what happened to them."""
+
+    generation: int
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRejected:
+    """A changed job file was refused as a whole; generation `generation` stays in force."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The supervisor was asked to leave and waits for these jobs; `level` is how hard it was asked."""
+
+    level: str
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobAdded:
     """A job is in force for the first time. `next` is its next start, None if it has none of its own."""
 
@@ -97,7 +124,10 @@ class Warned:
 
 
 Event: TypeAlias = (
-    JobAdded
+    GenerationBegan
+    | ReloadRejected
+    | Draining
+    | JobAdded
     | JobChanged
     | JobRemoved
     | JobDone

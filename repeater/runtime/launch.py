@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 
-from repeater.jobfile.template import render_late
+from repeater.errors import RepeaterError
+from repeater.jobfile.template import TemplateFailed, render_late
 from repeater.model.run import Run, RunRecord
-from repeater.model.spec import ProcessSpec, JobSpec
+from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import rfc3339
 from repeater.ports import Launch
 
@@ -40,7 +41,10 @@ def launch_for(
     process = spec.process
     if process.late:
         names = {"nominal": slot.nominal, "due": slot.due, "attempt": run.attempt, "id": run.id, "trigger": slot.trigger}
-        process = render_late(process, names)
+        try:
+            process = render_late(process, names)
+        except TemplateFailed as failure:
+            raise RepeaterError(f"cannot render `{', '.join(process.late)}`: {failure}") from None
     return _launch(run.id, process, {**environment(process, environ), **facts})
 
 
@@ -62,9 +66,16 @@ def hook_launch(
         "RPR_TRIGGER": row.trigger,
         "RPR_GENERATION": str(row.generation),
     }
-    process = spec.process
     name = f"hook:{kind}:{row.run or rfc3339(row.nominal)}:{spec.name}"
-    return _launch(name, process, {**environment(process, environ), **facts}, command)
+    return _launch(name, spec.process, {**environment(spec.process, environ), **facts}, command)
+
+
+def probe_launch(
+    spec: JobSpec, run: str, command: str | tuple[str, ...], environ: Mapping[str, str]
+) -> Launch:
+    """The launch of an `exec` probe: the job's own process with another command."""
+    facts = {"RPR_JOB": spec.name, "RPR_RUN_ID": run}
+    return _launch(run, spec.process, {**environment(spec.process, environ), **facts}, command)
 
 
 def environment(process: ProcessSpec, environ: Mapping[str, str]) -> dict[str, str]:

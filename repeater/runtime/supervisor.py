@@ -35,6 +35,7 @@ from repeater.engine.facts import (
     Fact,
     PathsChanged,
     RunEnded,
+    RunExited,
     RunStarted,
     SpawnFailed,
     TimePassed,
@@ -117,8 +118,8 @@ class Supervisor:
         self._woken = False
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
-            if isinstance(fact, (RunStarted, RunEnded, SpawnFailed)) and fact.run.startswith("hook:"):
-                self._hook_fact(fact)
+            if isinstance(fact, RunStarted | RunExited | RunEnded | SpawnFailed) and ":" in fact.run:
+                self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact)
         self._arm()
@@ -216,8 +217,13 @@ class Supervisor:
             self._hooks.add(launch.run)
             self._start(launch, action.spec)
 
-    def _hook_fact(self, fact: RunStarted | RunEnded | SpawnFailed) -> None:
-        if isinstance(fact, RunStarted):
+    def _aside(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+        if fact.run.startswith("probe:"):
+            self._outside.prober.take(fact)
+            return
+        if isinstance(fact, RunExited):
+            self._outside.spawner.sweep(fact.run)
+        if isinstance(fact, RunStarted | RunExited):
             return
         self._hooks.discard(fact.run)
         _, kind, *_, job = fact.run.split(":")

@@ -1,0 +1,62 @@
+"""`rpr apply`: become the supervisor of job files, in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from repeater.cli.options import assignments, files_argument, set_option
+
+
+@click.command(epilog="Example: rpr apply jobs.toml")
+@files_argument
+@set_option
+@click.option("--only", multiple=True, metavar="GLOB", help="Bring only the jobs with a fitting name into force.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing at all.")
+@click.option("--no-watch", is_flag=True, help="Do not follow changes of the files.")
+@click.option("--keep-alive", is_flag=True, help="Stay when every job is done.")
+@click.option("--allow-removals", is_flag=True, help="Let a changed file remove more than half of the jobs.")
+@click.option("--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Keep state there, not in the project's own folder.")
+@click.option("--ephemeral", is_flag=True, help="Keep no state at all.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
+@click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the output.")
+def apply(
+    files: tuple[str, ...],
+    set_vars: tuple[str, ...],
+    only: tuple[str, ...],
+    dry_run: bool,
+    no_watch: bool,
+    keep_alive: bool,
+    allow_removals: bool,
+    state_dir: str | None,
+    ephemeral: bool,
+    verbose: bool,
+    quiet: bool,
+    color: str,
+) -> int:
+    """Run job files, and follow their changes.
+
+    Runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second Ctrl-C
+    stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
+    """
+    from repeater.app import Supervision, load_selected, supervise
+    from repeater.cli.plan import print_plan, read_plan
+
+    options = Supervision(
+        files=files,
+        set_vars=assignments(set_vars),
+        only=only,
+        watch=not no_watch,
+        keep_alive=keep_alive,
+        allow_removals=allow_removals,
+        state_dir=state_dir,
+        ephemeral=ephemeral,
+        verbose=verbose,
+        quiet=quiet,
+        color={"always": True, "never": False}.get(color),
+    )
+    loaded = load_selected(options)
+    if dry_run or not quiet:
+        planned = read_plan(loaded.jobfile, state_dir=state_dir, ephemeral=ephemeral)
+        print_plan(planned, err=not dry_run, brief=not dry_run)
+    return 0 if dry_run else supervise(options, loaded)

@@ -1,0 +1,156 @@
+"""`rpr plan`: what an apply would change, in jobs and in time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.model.spec import JobFile, JobSpec
+from repeater.model.time import Instant, Mono, rfc3339
+from repeater.plan.diff import JobPlan, Plan, diff
+
+_SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
+_WORDS = {
+    "add": "is new",
+    "remove": "is removed",
+    "restart": "restarts",
+    "retime": "gets a new next start",
+    "next_run": "changes with its next run",
+    "in_place": "changes at once",
+    "move": "is renamed",
+    "keep": "stays as it is",
+}
+_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan against the generation in force, with both sides' specs and, by job, old and new next starts."""
+
+    generation: int
+    plan: Plan
+    old: dict[str, JobSpec]
+    new: dict[str, JobSpec]
+    next: dict[str, tuple[datetime | None, datetime | None]]
+
+
+@click.command(epilog="Example: rpr plan jobs.toml --detailed-exitcode")
+@files_argument
+@set_option
+@state_dir_option
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if anything would change.")
+@json_option
+def plan(
+    files: tuple[str, ...], set_vars: tuple[str, ...], state_dir: str | None, detailed_exitcode: bool, as_json: bool
+) -> int:
+    """Show what apply would change.
+
+    Compares the files with the generation that was applied last for this project. Nothing is started, written or
+    changed. `+` new, `-` removed, `~` changed without a restart, `!` restarted, `>` renamed.
+    """
+    from repeater.app import load_job_files
+    from repeater.cli.options import assignments
+
+    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    planned = read_plan(loaded.jobfile, state_dir=state_dir)
+    if as_json:
+        print(json.dumps(_as_json(planned), ensure_ascii=False))  # noqa: T201
+    else:
+        print_plan(planned)
+    return 10 if detailed_exitcode and planned.plan.changes_anything else 0
+
+
+def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool = False) -> Planned:
+    """The plan from what was applied last (nothing, if `ephemeral`) to `jobfile`, as of now."""
+    from repeater.app import in_force
+    from repeater.schedule.factory import schedule_for
+    from repeater.schedule.forecast import starts
+
+    generation, before = (0, ()) if ephemeral else in_force(jobfile.project, state_dir)
+    old, new = {job.name: job for job in before}, {job.name: job for job in jobfile.jobs}
+    result = diff(old, jobfile.jobs)
+    now = Instant(datetime.now(UTC), Mono(0))
+
+    def next_start(job: JobSpec | None) -> datetime | None:
+        if job is None or not job.enabled:
+            return None
+        return next((start.due for start in starts(job, schedule_for(job), now, 1)), None)
+
+    times = {}
+    for entry in result.jobs:
+        after = next_start(new.get(entry.job))
+        same = entry.reload == "keep"
+        times[entry.job] = (after if same else next_start(old.get(entry.moved_from or entry.job)), after)
+    return Planned(generation + 1, result, old, new, times)
+
+
+def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> None:
+    """The plan for people. `brief` leaves out the keys that changed."""
+    stream = sys.stderr if err else sys.stdout
+    entries = [entry for entry in planned.plan.jobs if entry.reload != "keep"]
+    kept = len(planned.plan.jobs) - len(entries)
+    width = max((len(entry.job) for entry in entries[:_SHOWN]), default=0)
+    for entry in entries[:_SHOWN]:
+        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(planned, entry)}", file=stream)  # noqa: T201
+        for change in () if brief else entry.changes:
+            print(f"    {change.key}: {_show(change.old)} -> {_show(change.new)}", file=stream)  # noqa: T201
+    if len(entries) > _SHOWN:
+        print(f"  and {len(entries) - _SHOWN} more", file=stream)  # noqa: T201
+    counts = [f"{len(entries)} to change" if entries else "no change"]
+    if kept:
+        counts.append(f"{kept} unchanged")
+    print(f"generation {planned.generation}: {', '.join(counts)}", file=stream)  # noqa: T201
+
+
+def _describe(planned: Planned, entry: JobPlan) -> str:
+    words = _WORDS[entry.reload]
+    if entry.moved_from:
+        words += f" from {entry.moved_from}"
+    before, after = planned.next[entry.job]
+    if entry.reload == "add":
+        spec = planned.new[entry.job]
+        return f"{words}; {_first_words(spec, after)}"
+    if before != after:
+        words += f"; next start {_clock(before)} -> {_clock(after)}"
+    return words
+
+
+def _first_words(spec: JobSpec, after: datetime | None) -> str:
+    from repeater.model.dump import dump_job
+
+    if not spec.enabled:
+        return "disabled"
+    schedule = dump_job(spec).get("schedule", "once")
+    text = schedule if isinstance(schedule, str) else ", ".join(f"{key} {_show(value)}" for key, value in schedule.items())
+    return text if after is None else f"{text}; next start {_clock(after)}"
+
+
+def _clock(instant: datetime | None) -> str:
+    return "none" if instant is None else f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "(default)"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _as_json(planned: Planned) -> dict[str, Any]:
+    return {
+        "generation": planned.generation,
+        "jobs": [
+            {
+                "job": entry.job,
+                "class": entry.reload,
+                "changes": [{"key": change.key, "old": change.old, "new": change.new} for change in entry.changes],
+                "next": dict(zip(("old", "new"), map(rfc3339, planned.next[entry.job]), strict=True)),
+            }
+            for entry in planned.plan.jobs
+        ],
+    }

@@ -1,0 +1,99 @@
+"""`rpr simulate`: the production engine on a virtual clock."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from repeater.cli.options import assignments, files_argument, json_option, set_option, state_dir_option
+from repeater.errors import UsageError
+from repeater.model.run import RunRecord
+from repeater.model.time import Instant, Mono
+from repeater.model.units import format_duration, parse_duration
+
+
+@click.command(epilog="Example: rpr simulate jobs.toml --for 24h --duration backup=40m")
+@files_argument
+@set_option
+@state_dir_option
+@click.option("--for", "length", required=True, metavar="DURATION", help="How much time to simulate, like `24h`.")
+@click.option("--from", "start", metavar="TIME", help="Where to begin, as RFC 3339; by default now.")
+@click.option(
+    "--duration", "durations", multiple=True, metavar="JOB=DURATION",
+    help="How long the runs of a job last; by default as in its history, or 1s.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, help="Makes random choices repeatable.")
+@json_option
+def simulate(
+    files: tuple[str, ...],
+    set_vars: tuple[str, ...],
+    state_dir: str | None,
+    length: str,
+    start: str | None,
+    durations: tuple[str, ...],
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Run the jobs on a virtual clock.
+
+    Shows every slot with its state and reason: what would run, what would be skipped and why. All runs succeed and
+    services go on for ever. Nothing is started and nothing is kept.
+    """
+    from repeater.app import known_durations, load_job_files
+    from repeater.cli.moments import parse_moment
+    from repeater.engine.simulate import simulate as run
+
+    span = _duration("--for", length)
+    begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
+    jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
+    lengths = known_durations(jobfile.project, state_dir)
+    names = {name for job in jobfile.jobs for name in (job.name, job.group)}
+    for job, text in assignments(durations):
+        if job not in names:
+            raise UsageError(f"cannot use `--duration {job}={text}`: there is no job `{job}`")
+        lengths[job] = _duration("--duration", text)
+    rows = run(jobfile, Instant(begin, Mono(0)), span, durations=lengths, seed=seed)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row.as_json(), ensure_ascii=False))  # noqa: T201
+    else:
+        _print_rows(list(rows), span)
+    return 0
+
+
+def _duration(option: str, text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"cannot use `{option} {text}`: {error}") from None
+
+
+def _print_rows(rows: list[RunRecord], span: timedelta) -> None:
+    width = max((len(row.job) for row in rows), default=0)
+    for row in rows:
+        print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {_outcome(row)}")  # noqa: T201
+    counted = Counter(_kind(row) for row in rows)
+    summary = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
+    print(f"{len(rows)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))  # noqa: T201
+
+
+def _outcome(row: RunRecord) -> str:
+    words = _kind(row)
+    if row.started is not None and row.ended is not None:
+        words += f" in {format_duration(row.ended - row.started)}"
+        late = row.started - row.due
+        if late >= timedelta(seconds=1):
+            words += f", {format_duration(late)} late"
+    return words
+
+
+def _kind(row: RunRecord) -> str:
+    if row.state == "ran":
+        return "ran" if row.reason == "success" else f"failed ({row.reason})"
+    return f"{row.state} ({row.reason})" if row.reason else row.state
+
+

@@ -1,0 +1,106 @@
+"""What `rpr apply` says about the jobs, one line a fact: the words only, no decision about where they go.
+
+Quiet by default: what the commands print is what people want to see, so successes and ordinary starts are not told
+unless asked for. Called as a listener of events; gives each line to `say`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from repeater.model.events import (
+    Draining,
+    Event,
+    GenerationBegan,
+    JobChanged,
+    JobDone,
+    JobReady,
+    JobRemoved,
+    ReloadRejected,
+    RunBegan,
+    RunFinished,
+    SlotDecided,
+    StopBegan,
+    Warned,
+)
+from repeater.model.run import RunRecord
+from repeater.model.units import format_duration
+
+Say = Callable[[str, str], None]
+"""Takes the name of a job, empty for the supervisor itself, and a line without newline."""
+
+
+class Narrator:
+    """`verbose` tells every start and end; `quiet` only what went wrong."""
+
+    def __init__(self, say: Say, *, verbose: bool = False, quiet: bool = False) -> None:
+        self._say = say
+        self._verbose = verbose
+        self._quiet = quiet
+        self._overlapping: set[str] = set()
+
+    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
+        match event:
+            case RunFinished(run, verdict, _, retry_at):
+                self._overlapping.discard(run.slot.job)
+                if retry_at is not None:
+                    self._say(run.slot.job, f"attempt {run.attempt} failed: {verdict.reason}; again at {_time(retry_at)}")
+                elif not verdict.success:
+                    self._say(run.slot.job, f"failed: {verdict.reason}")
+                elif self._verbose:
+                    self._say(run.slot.job, "succeeded")
+            case SlotDecided(row):
+                self._decided(row)
+            case Warned(job, message):
+                self._say(job, f"warning: {message}")
+            case ReloadRejected(generation, reason):
+                self._say("", f"change rejected, generation {generation} stays in force:\n{reason}")
+            case _ if not self._quiet:
+                self._tell(event)
+            case _:
+                pass
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case GenerationBegan(generation, added, changed, removed, kept) if generation and (changed or removed or kept):
+                parts = ((added, "added"), (changed, "changed"), (removed, "removed"), (kept, "unchanged"))
+                what = ", ".join(f"{count} {word}" for count, word in parts if count)
+                self._say("", f"generation {generation} in force: {what}")
+            case Draining(level, jobs) if jobs:
+                how = {"drain": "waiting for", "stop": "stopping", "kill": "killing"}[level]
+                more = "; Ctrl-C again stops now" if level == "drain" else ""
+                self._say("", f"{how} {_list(jobs)}{more}")
+            case JobChanged(job, reload):
+                self._say(job, f"changed ({reload.replace('_', ' ')})")
+            case JobRemoved(job):
+                self._say(job, "removed")
+            case JobDone(job, reason):
+                self._say(job, f"done: {reason}")
+            case JobReady(job, ready, reason):
+                self._say(job, "ready" if ready else f"not ready: {reason}")
+            case StopBegan(job, _, signal, reason) if self._verbose or reason not in ("stopped", "removed"):
+                self._say(job, f"sending {signal}: {reason}")
+            case RunBegan(run, pid, late) if self._verbose:
+                self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
+            case _:
+                pass
+
+    def _decided(self, row: RunRecord) -> None:
+        if row.state == "skipped" and row.reason == "overlap":
+            if row.job not in self._overlapping:  # told once for each run that goes on too long
+                self._overlapping.add(row.job)
+                self._say(row.job, "skipped: the run before is still going on")
+        elif row.state in ("skipped", "expired", "interrupted"):
+            self._say(row.job, f"{row.state}: {row.reason}")
+        elif row.state == "replaced" and self._verbose:
+            took = row.ended - row.started if row.ended and row.started else None
+            self._say(row.job, f"{row.reason}" + (f" after {format_duration(took)}" if took else ""))
+
+
+def _time(instant: object) -> str:
+    return f"{instant.astimezone():%H:%M:%S}" if hasattr(instant, "astimezone") else str(instant)
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

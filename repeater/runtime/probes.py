@@ -1,0 +1,119 @@
+"""Probes of every kind behind one port: HTTP and TCP go to an adapter, `exec` is run like a job, `log` reads output.
+
+An `exec` probe is a process of the spawner under a name that no run has, so its whole tree ends with its timeout. A
+`log` probe looks at every line since the start of the run and answers once. Decides nothing about readiness; that is
+`engine.probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.model.spec import JobSpec, Probe, Success
+from repeater.model.time import micros
+from repeater.policy.verdict import Matcher
+from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell
+from repeater.runtime.launch import probe_launch
+
+PREFIX = "probe:"
+
+
+class Output(Protocol):
+    """The sink that `LogTap` listens in front of."""
+
+    def begin(self, run: str, spec: JobSpec) -> None: ...
+
+    def write(self, run: str, stream: Stream, data: bytes) -> bool: ...
+
+    def matched(self, run: str) -> frozenset[str]: ...
+
+
+class Probes:
+    """Implements `ports.Prober` for all kinds. `take` must be given the facts of runs named `probe:…`."""
+
+    def __init__(
+        self, clock: Clock, spawner: Spawner, net: Prober, tell: Tell, environ: Mapping[str, str]
+    ) -> None:
+        self._clock = clock
+        self._spawner = spawner
+        self._net = net
+        self._tell = tell
+        self._environ = environ
+        self._asked = 0
+        self._running: dict[str, tuple[str, str, Alarm]] = {}
+        self._late: set[str] = set()
+
+    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
+        if probe.log is not None:
+            return  # LogTap answers when the line comes
+        if probe.exec is None:
+            self._net.ask(job, kind, probe, spec)
+            return
+        self._asked += 1
+        run = f"{PREFIX}{self._asked}"
+        alarm = self._clock.call_after(micros(probe.timeout), lambda: self._give_up(run))
+        self._running[run] = (job, kind, alarm)
+        self._spawner.start(probe_launch(spec, run, probe.exec, self._environ))
+
+    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+        """A fact about an `exec` probe."""
+        if isinstance(fact, RunExited):
+            self._spawner.sweep(fact.run)
+        if isinstance(fact, RunStarted | RunExited) or fact.run not in self._running:
+            return
+        job, kind, alarm = self._running.pop(fact.run)
+        alarm.cancel()
+        if isinstance(fact, SpawnFailed):
+            problem = fact.reason
+        elif fact.run in self._late:
+            self._late.discard(fact.run)
+            problem = "no answer in time"
+        else:
+            problem = "" if fact.exit.code == 0 else str(fact.exit)
+        self._tell(ProbeReported(job, _kind(kind), not problem, problem))
+
+    def close(self) -> None:
+        for _, _, alarm in self._running.values():
+            alarm.cancel()
+        self._net.close()
+
+    def _give_up(self, run: str) -> None:
+        self._late.add(run)
+        self._spawner.sweep(run)
+
+
+class LogTap:
+    """A sink in front of another one; it tells when a line of a service matches its `log` probe."""
+
+    def __init__(self, behind: Output, tell: Tell) -> None:
+        self._behind = behind
+        self._tell = tell
+        self._taps: dict[str, tuple[str, Matcher]] = {}
+
+    def begin(self, run: str, spec: JobSpec) -> None:
+        if spec.ready is not None and spec.ready.log is not None and not run.startswith("hook:"):
+            self._taps[run] = (spec.name, Matcher(Success(pattern=spec.ready.log, stderr=True), None))
+        self._behind.begin(run, spec)
+
+    def write(self, run: str, stream: Stream, data: bytes) -> bool:
+        if run.startswith(PREFIX):
+            return True  # what a probe prints is for nobody
+        if run in self._taps:
+            job, matcher = self._taps[run]
+            matcher.feed(stream, data)
+            if "success" in matcher.found():
+                del self._taps[run]
+                self._tell(ProbeReported(job, "ready", ok=True))
+        return self._behind.write(run, stream, data)
+
+    def matched(self, run: str) -> frozenset[str]:
+        if run.startswith(PREFIX):
+            return frozenset()
+        self._taps.pop(run, None)
+        return self._behind.matched(run)
+
+
+def _kind(kind: str) -> Literal["ready", "live"]:
+    return "live" if kind == "live" else "ready"

@@ -1,0 +1,148 @@
+"""Hot reload: a hint that files changed, a stable read, the road, the plan, one new generation, or nothing at all.
+
+Hints come from a `Watcher` and may be wrong, early, late or many; what counts is the content. A burst is awaited
+(`DEBOUNCE`), then the whole road is walked away from the loop; if the result is broken it is read once more, because
+half a file looks like a broken one. Any problem leaves the generation in force as it is and is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from repeater.engine.engine import Engine
+from repeater.engine.facts import Fact, PlanAccepted
+from repeater.errors import ApplyRefused, RepeaterError
+from repeater.model.events import Event, ReloadRejected
+from repeater.model.spec import JobFile, JobSpec
+from repeater.plan.diff import Plan, diff
+from repeater.plan.graph import wire
+from repeater.ports import Alarm, Clock
+
+DEBOUNCE = 200_000
+"""Microseconds without a further hint after which files are read."""
+LONGEST_BURST = 2_000_000
+"""Microseconds after which files are read although the hints do not end."""
+
+
+class Wanted(Protocol):
+    """What was read: the specs, and the content of every file, hashed by path."""
+
+    @property
+    def jobfile(self) -> JobFile: ...
+
+    @property
+    def files(self) -> Mapping[str, str]: ...
+
+
+Answer = Callable[[Wanted | RepeaterError], None]
+
+
+class Reload:
+    """`read` walks the road elsewhere and calls back in the loop's thread. `accepted` is told which files to watch."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        tell: Callable[[Fact], None],
+        *,
+        read: Callable[[Answer], None],
+        accepted: Callable[[Wanted, int], None],
+        listen: Callable[[Event], None],
+        allow_removals: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._tell = tell
+        self._read = read
+        self._accepted = accepted
+        self._listen = listen
+        self._allow_removals = allow_removals
+        self._alarm: Alarm | None = None
+        self._burst_began: int | None = None
+        self._reading = False
+        self._again = False
+        self._doubted: str | None = None
+        self._rejected: str | None = None
+        self._in_force: Mapping[str, str] = {}
+
+    def in_force(self, files: Mapping[str, str]) -> None:
+        """These contents are what runs now."""
+        self._in_force = files
+
+    def hint(self) -> None:
+        """A file may have changed."""
+        now = self._clock.now().mono
+        if self._burst_began is None:
+            self._burst_began = now
+        if self._alarm is not None:
+            self._alarm.cancel()
+        wait = max(0, min(DEBOUNCE, self._burst_began + LONGEST_BURST - now))
+        self._alarm = self._clock.call_after(wait, self.read_now)
+
+    def read_now(self) -> None:
+        """Read without waiting; SIGHUP and `rpr reload` ask for this."""
+        self._burst_began = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._reading:
+            self._again = True
+            return
+        self._reading = True
+        self._read(self._have_read)
+
+    def _have_read(self, answer: Wanted | RepeaterError) -> None:
+        self._reading = False
+        if self._again:
+            self._again = False
+            self.hint()
+            return
+        if isinstance(answer, RepeaterError):
+            self._doubt(str(answer))
+            return
+        self._doubted = None
+        if answer.files == self._in_force:
+            self._rejected = None
+            return
+        try:
+            plan = self._plan(answer.jobfile)
+        except ApplyRefused as refusal:
+            self._reject(f"{refusal.message} ({refusal.hint})")
+            return
+        self._rejected = None
+        self._in_force = answer.files
+        generation = self._engine.generation + 1
+        self._accepted(answer, generation)
+        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile)))
+
+    def _plan(self, jobfile: JobFile) -> Plan:
+        specs = {name: job.spec for name, job in self._engine.jobs.items()}
+        plan = diff(specs, jobfile.jobs)
+        if not self._allow_removals:
+            guard_removals(specs, plan)
+        return plan
+
+    def _doubt(self, reason: str) -> None:
+        """Perhaps somebody is still writing: believe it the second time."""
+        if reason == self._doubted:
+            self._reject(reason)
+        else:
+            self._doubted = reason
+            self.hint()
+
+    def _reject(self, reason: str) -> None:
+        if reason != self._rejected:
+            self._rejected = reason
+            self._listen(ReloadRejected(self._engine.generation, reason))
+
+
+def guard_removals(specs: Mapping[str, JobSpec], plan: Plan) -> None:
+    """Raises ApplyRefused for a plan that removes several jobs and more than half of all."""
+    removed = plan.of("remove")
+    if len(removed) > 1 and 2 * len(removed) > len(specs):
+        raise ApplyRefused(
+            f"cannot apply: {len(removed)} of {len(specs)} jobs would be removed",
+            hint="if that is meant, use `rpr apply --allow-removals`",
+        )

@@ -1,0 +1,148 @@
+"""A stage for the engine: the real supervisor and engine, fake ports, virtual time.
+
+    stage = Stage({"a": Act(lasts=seconds(3))})
+    stage.apply(job("a", Every(seconds(10))))
+    stage.advance(30)
+    assert stage.history("a") == ["ran 0s", "ran 10s", ...]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from repeater.engine.engine import Engine
+from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
+from repeater.model.events import Event
+from repeater.model.run import INTERIM, RunRecord
+from repeater.model.spec import JobFile, JobSpec, Pool, Probe, ProcessSpec, ScheduleSpec
+from repeater.plan.diff import Plan, diff
+from repeater.plan.graph import wire
+from repeater.runtime.supervisor import Outside, Supervisor
+from tests.fakes.clock import EPOCH, FakeClock
+from tests.fakes.sink import FakeSink
+from tests.fakes.spawn import FakeSpawner, Script
+from tests.fakes.store import FakeStore
+from tests.fakes.watcher import FakeWatcher
+
+
+def job(name: str, schedule: ScheduleSpec | None = None, **keys: Any) -> JobSpec:
+    """A spec with everything else at its default."""
+    spec = JobSpec(name=name, group=name, process=ProcessSpec(command=("true",), cwd="/"))
+    return replace(spec, **({"schedule": schedule} if schedule is not None else {}), **keys)
+
+
+class FakeOutputs(FakeSink):
+    def begin(self, run: str, spec: JobSpec) -> None:
+        pass
+
+
+class FakeProber:
+    """Probes answer what `health` says for a job: True unless set."""
+
+    def __init__(self, tell: Callable[[Fact], None]) -> None:
+        self.health: dict[str, bool] = {}
+        self._tell = tell
+
+    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
+        self._tell(ProbeReported(job, "live" if kind == "live" else "ready", self.health.get(job, True), "fake"))
+
+    def take(self, fact: Fact) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Stage:
+    """One life of a supervisor. `again()` is the next life on the same store and the same clock."""
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        clock: FakeClock | None = None,
+        store: FakeStore | None = None,
+        keep_alive: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.store = store or FakeStore(self.clock.call_soon)
+        self.script = script if script is not None else {}
+        self.sink = FakeOutputs()
+        self.spawner = FakeSpawner(self.clock, self.tell, self.sink, self.script)
+        self.watcher = FakeWatcher(lambda key, paths: self.supervisor.paths_changed(key, paths))
+        self.prober = FakeProber(self.tell)
+        self.events: list[Event] = []
+        self.left: list[int] = []
+        self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive)
+        outside = Outside(
+            self.clock, self.spawner, self.store, self.watcher, self.sink, self.prober, {"PATH": "/bin"}
+        )
+        self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append])
+        self._remembered = self.store.load()
+        self._generation = self._remembered.generation
+
+    def tell(self, fact: Fact) -> None:
+        self.supervisor.tell(fact)
+
+    def apply(self, *jobs: JobSpec, pools: tuple[Pool, ...] = ()) -> Plan:
+        """Bring these jobs into force, as the first generation or as a reload."""
+        plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs)
+        self._generation += 1
+        self.store.begin(self._generation)
+        first = not self.engine.jobs
+        self.tell(
+            PlanAccepted(
+                self._generation,
+                plan,
+                wire(JobFile("test", tuple(jobs), pools)),
+                self._remembered.progress if first else {},
+                self._remembered.open_rows if first else (),
+            )
+        )
+        self.clock.settle()
+        return plan
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(timedelta(seconds=seconds))
+
+    def request(self, verb: Any, name: str, *, force: bool = False) -> None:
+        self.tell(Requested(verb, name, force))
+        self.clock.settle()
+
+    def stop(self, level: Any = "drain") -> None:
+        self.tell(StopRequested(level))
+        self.clock.settle()
+
+    def again(self, script: Script | None = None, *, after: float = 0.0, **keys: Any) -> Stage:
+        """The supervisor is gone without a word; a new one begins `after` seconds later."""
+        self.spawner.close()
+        self.supervisor.close()
+        self.clock.stall(timedelta(seconds=after))
+        store = self.store.reopened(self.clock.call_soon)
+        return Stage(self.script if script is None else script, clock=self.clock, store=store, **keys)
+
+    def rows(self, name: str | None = None) -> list[RunRecord]:
+        """Decided slots, oldest first."""
+        rows = [row for row in self.store.rows(most=100_000) if name in (None, row.job) and row.state not in INTERIM]
+        return sorted(rows, key=lambda row: (row.nominal, row.job))
+
+    def history(self, name: str) -> list[str]:
+        """`state(reason) @seconds` of each decided slot, seconds from the start of the clock to nominal."""
+        return [f"{_say(row)} @{_offset(row.nominal)}" for row in self.rows(name)]
+
+    def starts(self, name: str) -> list[float]:
+        """When each decided slot began, in seconds from the start of the clock."""
+        return [_offset(row.started) for row in self.rows(name) if row.started is not None]
+
+
+def _offset(wall: datetime) -> float:
+    seconds = (wall - EPOCH).total_seconds()
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def _say(row: RunRecord) -> str:
+    return "ran" if row.reason == "success" else f"{row.state}({row.reason})"

@@ -1,0 +1,258 @@
+"""Hot reload in virtual time: what each class of change does to jobs that run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from repeater.model.run import Exit
+from repeater.model.spec import Always, Cron, Every, Manual, Once, OnChange, Overlap, ProcessSpec, Stop
+from tests.engine.stage import Stage, job
+from tests.fakes.spawn import FOR_EVER, Act, seconds
+
+
+def other(text: str) -> ProcessSpec:
+    return ProcessSpec(command=(text,), cwd="/")
+
+
+def test_an_unchanged_job_notices_nothing() -> None:
+    stage = Stage({"s": Act(lasts=FOR_EVER)})
+    tick, service = job("a", Every(seconds(1))), job("s", Always())
+    stage.apply(tick, service)
+    for _ in range(20):
+        stage.advance(0.35)
+        stage.apply(tick, service, job("b", Manual(), description=f"{stage.clock.now().mono}"))
+    assert stage.starts("a") == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert len([launch for launch in stage.spawner.launches if launch.env["RPR_JOB"] == "s"]) == 1
+
+
+def test_a_changed_command_waits_for_the_next_run_of_a_timed_job() -> None:
+    stage = Stage({"a": Act(lasts=seconds(3))})
+    stage.apply(job("a", Every(seconds(5))))
+    stage.advance(1)
+    plan = stage.apply(job("a", Every(seconds(5)), process=other("new")))
+    assert plan.jobs[0].reload == "next_run"
+    stage.advance(5)
+    assert [launch.argv for launch in stage.spawner.launches] == [("true",), ("new",)]
+    assert stage.starts("a") == [0]
+    assert stage.spawner.signals == []
+
+
+def test_a_changed_command_restarts_a_service() -> None:
+    stage = Stage({"s": Act(lasts=FOR_EVER)})
+    stage.apply(job("s", Always()))
+    stage.advance(10)
+    plan = stage.apply(job("s", Always(), process=other("new")))
+    stage.advance(1)
+    assert plan.jobs[0].reload == "restart"
+    assert [launch.argv for launch in stage.spawner.launches] == [("true",), ("new",)]
+    assert len(stage.spawner.live) == 1
+    assert stage.history("s") == ["replaced(replaced (reload)) @0"]
+
+
+def test_a_changed_schedule_counts_from_now_and_fires_nothing() -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(60))))
+    stage.advance(30)
+    stage.apply(job("a", Every(seconds(10))))
+    stage.advance(9)
+    assert stage.starts("a") == [0]
+    stage.advance(12)
+    assert stage.starts("a") == [0, 40, 50]
+
+
+def test_an_earlier_cron_hour_does_not_run_retroactively() -> None:
+    stage = Stage()
+    stage.apply(job("a", Cron("0 23 * * *")))
+    stage.advance(12 * 3600)
+    stage.apply(job("a", Cron("0 5 * * *")))
+    stage.advance(6 * 3600)
+    assert stage.rows("a") == []
+    stage.advance(12 * 3600)
+    assert stage.starts("a") == [29 * 3600]
+
+
+def test_counters_survive_a_change_of_schedule_and_of_name() -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(1)), stop=Stop(times=5)))
+    stage.advance(1.5)
+    stage.apply(job("a", Every(seconds(2)), stop=Stop(times=5)))
+    stage.advance(2)
+    stage.apply(job("b", Every(seconds(2)), stop=Stop(times=5), moved_from="a"))
+    stage.advance(60)
+    assert stage.engine.jobs["b"].progress.runs == 5
+    assert len(stage.rows("b")) == 5
+    assert stage.rows("a") == []
+
+
+def test_a_longer_stop_rule_rearms_a_job_that_is_done() -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(1)), stop=Stop(times=2)))
+    stage.advance(10)
+    stage.apply(job("a", Every(seconds(1)), stop=Stop(times=4)))
+    stage.advance(10)
+    assert stage.starts("a") == [0, 1, 11, 12]
+
+
+def test_a_removed_timed_job_finishes_its_run_and_a_service_stops() -> None:
+    stage = Stage({"a": Act(lasts=seconds(5)), "s": Act(lasts=FOR_EVER)})
+    stage.apply(job("a", Every(seconds(60))), job("s", Always()), job("b", Manual()))
+    stage.advance(1)
+    stage.apply(job("b", Manual()))
+    assert stage.history("s") == ["cancelled(removed) @0"]
+    stage.advance(10)
+    assert stage.history("a") == ["ran @0"]
+
+
+def test_a_removed_job_that_comes_back_keeps_its_counters_and_owes_nothing() -> None:
+    stage = Stage()
+    counted = job("a", Every(seconds(10)), stop=Stop(times=3))
+    stage.apply(counted, job("b", Manual()))
+    stage.advance(1)
+    stage.apply(job("b", Manual()))
+    stage.advance(100)
+    stage.apply(counted, job("b", Manual()))
+    stage.advance(100)
+    assert stage.starts("a") == [0, 111, 121]
+
+
+def test_overlap_changes_in_place_for_a_run_that_is_live() -> None:
+    stage = Stage({"a": Act(lasts=seconds(3.5))})
+    stage.apply(job("a", Every(seconds(1))))
+    stage.advance(1.5)
+    plan = stage.apply(job("a", Every(seconds(1)), overlap=Overlap("latest")))
+    assert plan.jobs[0].reload == "in_place"
+    stage.advance(2.2)
+    assert stage.history("a") == ["ran @0", "skipped(overlap) @1", "skipped(superseded) @2"]
+    assert len(stage.spawner.live) == 1
+
+
+def test_disabling_lets_the_live_run_finish_and_enabling_owes_nothing() -> None:
+    stage = Stage({"a": Act(lasts=seconds(2))})
+    on = job("a", Every(seconds(5)))
+    stage.apply(on)
+    stage.advance(1)
+    stage.apply(replace(on, enabled=False))
+    stage.advance(30)
+    assert stage.history("a") == ["ran @0"]
+    stage.apply(on)
+    stage.advance(8)
+    assert stage.starts("a") == [0, 35]
+
+
+def test_a_restart_continues_counts_and_next_starts() -> None:
+    stage = Stage({"a": Act()})
+    counted = job("a", Every(seconds(10)), stop=Stop(times=4))
+    stage.apply(counted)
+    stage.advance(15)
+    stage = stage.again(after=2)
+    stage.apply(counted)
+    stage.advance(60)
+    assert stage.starts("a") == [0, 10, 20, 30]
+    stage = stage.again(after=60, keep_alive=False)
+    stage.apply(counted)
+    stage.advance(60)
+    assert stage.spawner.launches == []
+    assert stage.left == [0]
+
+
+def test_slots_missed_while_down_are_rows_with_a_reason() -> None:
+    stage = Stage()
+    minutely = job("a", Cron("* * * * *"))
+    stage.apply(minutely)
+    stage.advance(90)
+    stage = stage.again(after=170)
+    stage.apply(minutely)
+    stage.advance(60)
+    assert stage.history("a") == [
+        "ran @0", "ran @60", "skipped(missed) @120", "skipped(missed) @180", "skipped(missed) @240", "ran @300",
+    ]  # fmt: skip
+
+
+def test_an_interval_missed_for_a_year_costs_few_rows_and_no_run() -> None:
+    stage = Stage()
+    fast = job("a", Every(seconds(1), immediate=False))
+    stage.apply(fast)
+    stage.advance(1.5)
+    stage = stage.again(after=365 * 86400)
+    stage.apply(fast)
+    stage.advance(3)
+    rows = stage.rows("a")
+    assert len(rows) < 20
+    assert [row.state for row in rows][-3:] == ["ran", "ran", "ran"]
+
+
+def test_a_run_that_a_dead_supervisor_left_open_is_shown_interrupted_and_not_run_again() -> None:
+    stage = Stage({"a": Act(lasts=seconds(100))})
+    hourly = job("a", Every(seconds(3600)))
+    stage.apply(hourly)
+    stage.advance(5)
+    stage = stage.again(after=5)
+    stage.apply(hourly)
+    stage.advance(3600)
+    assert stage.history("a")[0].startswith("interrupted(")
+    assert stage.starts("a")[1:] == []
+    assert len(stage.spawner.launches) == 1
+
+
+def test_once_runs_at_every_start_and_never_again_by_a_reload() -> None:
+    stage = Stage()
+    stage.apply(job("a", Once()), job("b", Manual()))
+    stage.advance(5)
+    stage.apply(job("a", Once()), job("b", Manual(), description="x"))
+    stage.advance(5)
+    assert stage.starts("a") == [0]
+    stage = stage.again(after=10)
+    stage.apply(job("a", Once()))
+    stage.advance(5)
+    assert stage.starts("a") == [0, 20]
+
+
+def test_changed_files_run_a_watch_job_once_for_a_burst() -> None:
+    stage = Stage({"a": Act(lasts=seconds(1))})
+    stage.apply(job("a", OnChange(("src/**",)), process=ProcessSpec(command=("make",), cwd="/w")))
+    for _ in range(5):
+        stage.watcher.touch("/w/src/x.py")
+        stage.advance(0.1)
+    stage.advance(2)
+    assert stage.starts("a") == [0.6]
+
+
+def test_changed_files_restart_a_service() -> None:
+    stage = Stage({"s": Act(lasts=FOR_EVER)})
+    stage.apply(job("s", Always(), watch=("src/*.py",), process=ProcessSpec(command=("serve",), cwd="/w")))
+    stage.advance(1)
+    stage.watcher.touch("/w/src/x.py")
+    stage.advance(1)
+    assert stage.history("s") == ["replaced(replaced (files changed)) @0"]
+    assert len(stage.spawner.live) == 1
+
+
+def test_a_wall_clock_set_back_decides_no_slot_twice() -> None:
+    stage = Stage()
+    stage.apply(job("a", Cron("* * * * *")), job("b", Every(seconds(30))))
+    stage.advance(125)
+    stage.clock.set_wall(stage.clock.now().wall - seconds(100))
+    stage.advance(240)
+    nominal = [row.nominal for row in stage.rows("a")]
+    assert len(nominal) == len(set(nominal))
+    assert len(stage.rows("b")) == 13
+
+
+def test_a_stall_of_a_minute_owes_an_interval_one_run() -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(1))))
+    stage.advance(2.5)
+    stage.clock.stall(seconds(3))
+    stage.advance(2)
+    assert [row.state for row in stage.rows("a")] == ["ran"] * 3 + ["skipped"] * 2 + ["ran"] * 3
+
+
+def test_exit_of_a_live_run_after_removal_leaves_when_nothing_else_is_left() -> None:
+    stage = Stage({"a": Act(lasts=seconds(5), exit=Exit(code=0))}, keep_alive=False)
+    stage.apply(job("a", Once()), job("b", Every(seconds(1))))
+    stage.advance(1)
+    stage.apply(job("b", Every(seconds(1)), stop=Stop(times=1)))
+    stage.advance(0.5)
+    assert stage.left == []
+    stage.advance(5)
+    assert stage.left == [0]

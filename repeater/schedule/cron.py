@@ -163,6 +163,7 @@ def _read(fields: Fields, shown: str) -> Meaning:
             texts.append(_day_text(index, field, found))
         else:
             texts.append("*" if found == ["*"] else _text(found, *RANGES[index], star=True))
+    texts[2:5:2] = _without_idle(texts[2], texts[4])
     days = None if near or "l" in values[2] else frozenset(_numbers(values[2], 2))
     return Meaning(Fields(*texts), days, frozenset(_numbers(values[3], 3)), values[1] == ["*"], bool(nth) or bool(near))
 
@@ -201,19 +202,22 @@ def _complaint(fields: Fields, shown: str) -> str:
 
 def _day_text(index: int, field: str, found: list[Any]) -> str:
     """A day field. Whether it begins with `*` has a meaning of its own, so it does in the canonical text as well."""
-    if found == ["*"]:
-        return "*"
     low, high = RANGES[index]
-    numbers = [n for n in found if n != "l"]
+    numbers = _numbers(found, index)
     text = ",".join(filter(None, [_text(numbers, low, high, star=False), "L" if "l" in found else ""]))
     if not field.startswith("*"):
         return text
     first = field.partition(",")[0]
-    if first == "*":
+    if first == "*" or len(numbers) == high - low + 1:
         return "*"
     stepped = set(range(low, high + 1, int(first[2:])))
     rest = _text([n for n in numbers if n not in stepped], low, high, star=False)
     return ",".join(filter(None, [first, rest, "L" if "l" in found else ""]))
+
+
+def _without_idle(day: str, weekday: str) -> tuple[str, str]:
+    """`1-31` beside a day field that begins with `*` asks for nothing."""
+    return "*" if day == "1-31" and weekday[0] == "*" else day, "*" if weekday == "0-6" and day[0] == "*" else weekday
 
 
 def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:

@@ -1,0 +1,110 @@
+"""`schedule.cron` against a minute-by-minute scan, over the nights on which the clocks are moved."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from repeater.model.spec import Cron
+from repeater.model.time import Instant, Mono
+from repeater.schedule.base import Track
+from repeater.schedule.cron import CronSchedule, canonical
+from tests.unit.schedule import oracle
+
+NIGHTS = [  # (zone, an instant near the change)
+    ("Europe/Berlin", datetime(2026, 3, 29, 1, tzinfo=UTC)),
+    ("Europe/Berlin", datetime(2026, 10, 25, 1, tzinfo=UTC)),
+    ("America/New_York", datetime(2026, 3, 8, 7, tzinfo=UTC)),
+    ("America/New_York", datetime(2026, 11, 1, 6, tzinfo=UTC)),
+    ("America/Santiago", datetime(2026, 9, 6, 4, tzinfo=UTC)),
+    ("America/Santiago", datetime(2026, 4, 5, 3, tzinfo=UTC)),
+    ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
+    ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, tzinfo=UTC)),
+]
+
+
+def numbers(low: int, high: int) -> st.SearchStrategy[str]:
+    one = st.integers(low, high)
+    step = st.integers(1, 30)
+    item = st.one_of(
+        one.map(str),
+        st.tuples(one, one).filter(lambda p: p[0] != p[1]).map(lambda p: f"{p[0]}-{p[1]}"),
+        st.tuples(one, one, step).filter(lambda p: p[0] < p[1]).map(lambda p: f"{p[0]}-{p[1]}/{p[2]}"),
+        step.map(lambda n: f"*/{n}"),
+        st.tuples(one, step).map(lambda p: f"{p[0]}/{p[1]}"),
+    )
+    return st.one_of(st.just("*"), st.lists(item, min_size=1, max_size=3).map(",".join))
+
+
+hours = st.one_of(
+    st.sampled_from(["*", "*/1", "0-23", "0", "1", "2", "3", "1-3", "0,2", "23,0-2", "*/2"]), numbers(0, 23)
+)
+days = st.one_of(st.sampled_from(["*", "*", "L", "29,L", "1-31", "*/2"]), numbers(1, 31))
+weekdays = st.one_of(st.sampled_from(["*", "*", "7", "0", "5-7", "L0", "0#1", "0#4,0#5", "6-1", "*/2"]), numbers(0, 6))
+expressions = st.tuples(numbers(0, 59), hours, days, st.just("*"), weekdays).map(" ".join)
+
+
+def instant(wall: datetime) -> Instant:
+    return Instant(wall, Mono(7_000_000))
+
+
+def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
+    schedule, cursor, found = CronSchedule(spec, "job"), instant(begin), []
+    while (following := schedule.next(Track(cursor, cursor))) is not None and following.wall <= end:
+        found.append(following.wall)
+        cursor = following
+    return found
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    expression=expressions,
+    night=st.sampled_from(NIGHTS),
+    gap=st.sampled_from(["next", "shift", "skip"]),
+    fold=st.sampled_from(["first", "second", "both", "skip"]),
+    match=st.sampled_from(["or", "or", "and"]),
+    offset=st.integers(-26 * 60, 3 * 60),
+)
+@example("26-38 * * * 0", NIGHTS[7], "next", "first", "or", -600)
+@example("30 0,2 * * *", NIGHTS[0], "shift", "both", "or", -600)
+@example("0-59 2-3 * * *", NIGHTS[0], "shift", "first", "or", -600)
+@example("*/7 0-2 * * *", NIGHTS[4], "next", "second", "or", -600)
+def test_cron_starts_when_a_scan_of_every_minute_says(expression, night, gap, fold, match, offset):
+    zone, change = night
+    begin = change + timedelta(minutes=offset)
+    end = begin + timedelta(hours=26)
+    spec = Cron(canonical(expression), timezone=zone, day_match=match, gap=gap, fold=fold)
+    found = starts(spec, begin, end)
+    assert found == oracle.starts(expression, zone, begin, end, gap, fold, match)
+    assert all(a < b for a, b in pairwise(found))
+
+
+dates = st.one_of(days, st.sampled_from(["30", "31", "28-30", "L"]))
+months = st.one_of(st.just("*"), st.sampled_from(["2", "2,4", "1", "11-2", "*/3"]))
+day_expressions = st.tuples(st.just("0"), st.just("12"), dates, months, weekdays).map(" ".join)
+
+
+@settings(max_examples=100, deadline=None)
+@given(day_expressions, st.sampled_from(["or", "and"]), st.dates(date(1999, 1, 1), date(2099, 1, 1)))
+@example("0 12 29 2 *", "or", date(2024, 1, 1))
+@example("0 12 31 2 1", "or", date(2024, 1, 1))
+def test_the_days_of_five_years_are_those_of_the_calendar(expression, match, first):
+    begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
+    means = oracle.Oracle(expression, match)
+    noons = (begin + timedelta(days=n, hours=12) for n in range(5 * 366))
+    wanted = [noon for noon in noons if means(noon.replace(tzinfo=None))]
+    try:
+        found = starts(Cron(canonical(expression), day_match=match), begin, begin + timedelta(days=5 * 366))
+    except ValueError:
+        found = []
+    assert found == wanted
+
+
+@given(expressions, st.sampled_from(["or", "and"]))
+@settings(max_examples=150, deadline=None)
+def test_the_canonical_text_of_a_canonical_text_is_itself(expression, match):
+    text = canonical(expression)
+    assert canonical(text) == text

@@ -1,0 +1,141 @@
+"""`rpr next`: the next starts of each job, from the files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from fnmatch import fnmatchcase
+
+import click
+
+from repeater.cli.options import assignments, files_argument, json_option, set_option
+from repeater.errors import UsageError
+from repeater.model.spec import Always, At, Cron, Every, Growing, JobFile, JobSpec, Manual, Once, OnChange
+from repeater.model.time import Instant, Mono, rfc3339
+from repeater.model.units import format_duration
+from repeater.schedule.factory import schedule_for
+from repeater.schedule.forecast import ComingStart, starts
+
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@click.command(epilog="Example: rpr next jobs.toml -n 3 --from 2026-03-29")
+@files_argument
+@set_option
+@click.option(
+    "-n", "--count", type=click.IntRange(1, 100_000), default=5, show_default=True, help="How many starts of each job."
+)
+@click.option("--from", "begin", metavar="TIME", help="Starts after this time instead of now; RFC 3339, or a date.")
+@click.option("--job", "globs", multiple=True, metavar="GLOB", help="Only jobs that match; may be given again.")
+@json_option
+def next_(
+    files: tuple[str, ...],
+    set_vars: tuple[str, ...],
+    count: int,
+    begin: str | None,
+    globs: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show the next starts of each job.
+
+    All starts strictly after now, or after `--from`, in UTC and in the job's own time zone (the machine's, if it has
+    none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept.
+    """
+    from repeater.app import load_job_files
+    from repeater.cli.moments import parse_moment
+
+    after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
+    jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
+    jobs = select(jobfile, globs)
+    if as_json:
+        for job in jobs:
+            for start in starts(job, schedule_for(job), after, count):
+                print(json.dumps(as_json_row(job, start), ensure_ascii=False))  # noqa: T201
+    else:
+        for line in table(jobs, after, count):
+            print(line)  # noqa: T201
+
+
+def select(jobfile: JobFile, globs: tuple[str, ...]) -> list[JobSpec]:
+    """The jobs whose name, or group of matrix cells, matches any of the globs; all without globs. Raises UsageError."""
+    for glob in globs:
+        if not any(_matches(job, glob) for job in jobfile.jobs):
+            raise UsageError(f"cannot show `{glob}`: no job has such a name")
+    return [job for job in jobfile.jobs if not globs or any(_matches(job, glob) for glob in globs)]
+
+
+def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
+    """One line of `--json`. `local` is the due time with the offset of the job's zone."""
+    local = start.due.astimezone(_zone(job))
+    return {
+        "job": start.job,
+        "nominal": rfc3339(start.nominal),
+        "due": rfc3339(start.due),
+        "local": local.isoformat(),
+    }
+
+
+def table(jobs: list[JobSpec], after: Instant, count: int) -> Iterator[str]:
+    """The lines of the listing: a start each, or words where time alone does not decide."""
+    width = max((len(job.name) for job in jobs), default=3)
+    for job in jobs:
+        name = job.name
+        for start in starts(job, schedule_for(job), after, count):
+            local = start.due.astimezone(_zone(job))
+            late = start.due - start.nominal
+            yield (
+                f"{name:<{width}}  {_clock(start.due)}Z  {_clock(local)} {_zone_words(job, local)}"
+                + (f"  (jitter {format_duration(late - late % MILLISECOND)})" if late else "")
+            )
+            name = ""
+        words = in_words(job, seen=not name, after=after.wall)
+        if words:
+            yield f"{name:<{width}}  {words}"
+
+
+def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
+    """What starts a job that the clock alone does not start; empty if there is nothing to say."""
+    if not job.enabled:
+        return "disabled"
+    spec = job.schedule
+    match spec:
+        case Once():
+            return "once, when it comes into force"
+        case Manual():
+            return "only when asked for"
+        case Always():
+            return "a service, kept running"
+        case OnChange():
+            return "when files change: " + ", ".join(spec.globs)
+        case Growing():
+            return f"when it comes into force, then after growing gaps ({spec.backoff.kind})"
+        case Every():
+            return f"then {format_duration(spec.every)} after the end of each run" if spec.after_end else ""
+        case At():
+            return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
+        case Cron():
+            return "" if seen else "never again"
+
+
+def _matches(job: JobSpec, glob: str) -> bool:
+    # a cell's name has brackets, which mean something else in a glob
+    return job.name == glob or fnmatchcase(job.name, glob) or fnmatchcase(job.group or job.name, glob)
+
+
+def _zone(job: JobSpec) -> tzinfo | None:
+    if isinstance(job.schedule, Cron):
+        from repeater.schedule.zone import zone_of
+
+        return zone_of(job.schedule.timezone)
+    return None
+
+
+def _zone_words(job: JobSpec, local: datetime) -> str:
+    offset = local.strftime("%z")
+    offset = f"{offset[:3]}:{offset[3:]}"
+    return f"{offset} {job.schedule.timezone}" if isinstance(job.schedule, Cron) else offset
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

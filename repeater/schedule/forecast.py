@@ -1,0 +1,43 @@
+"""The starts to come, as far as time alone decides them. Used by `rpr next` and `rpr plan`.
+
+A forecast supposes that the job comes into force at the instant after which it is asked for: a grid without a past
+begins there, and what starts with the job itself (`once`, `immediate`) is not a start to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from repeater.model.spec import Always, Growing, Jitter, JobSpec
+from repeater.model.time import Instant
+from repeater.schedule.base import Schedule, Track
+
+
+@dataclass(frozen=True, slots=True)
+class ComingStart:
+    """A slot to come. `due` is nominal plus jitter; of random jitter, which nobody knows, nothing."""
+
+    job: str
+    nominal: datetime
+    due: datetime
+
+
+def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iterator[ComingStart]:
+    """At most `count` starts strictly after an instant, in order; none for a job that is not enabled.
+
+    Of a schedule that waits for the end of its runs only the first is known, of growing gaps none.
+    """
+    if not job.enabled or isinstance(job.schedule, Always | Growing):
+        return
+    jitter: Jitter | None = getattr(job.schedule, "jitter", None)
+    known = jitter is None or jitter.mode == "stable"
+    cursor = after
+    for _ in range(min(count, 1) if schedule.waits_for_end else count):
+        following = schedule.next(Track(anchor=after, cursor=cursor))
+        if following is None:
+            return
+        delay = schedule.delay(job.name, following, 0.0) if known else timedelta(0)
+        yield ComingStart(job.name, following.wall, following.wall + delay)
+        cursor = following

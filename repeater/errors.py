@@ -66,12 +66,18 @@ class UsageError(RepeaterError):
 
 
 class JobFileError(RepeaterError):
-    """One or more problems in a job file, sorted by place. Nothing of the file is used."""
+    """One or more problems in a job file, sorted by place. Nothing of the file is used.
+
+    `files` are the absolute paths of all files that were read, so that they can be watched until they are mended.
+    """
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], *, hint: str | None = None, files: tuple[str, ...] = ()
+    ) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
+        self.files = files
         super().__init__("\n".join(map(str, self.problems)), hint=hint)
 
 

@@ -25,8 +25,7 @@ class ProcessSpec:
 
     `cwd` and `env_file` are absolute. `env` is the job's own (it wins), `env_from_files` what the `env_file`s held.
     `stdin` is the text that the command reads, empty for end of file at once. `late` names the fields that still hold
-    a template over `run` (`command`, `env.DAY`, `stdin`, `cwd`); `late_names` is canonical JSON of the other names
-    that those templates use.
+    a template over `run`, and over nothing else: `command`, `command[1]`, `env.DAY`, `stdin`, `cwd`.
     """
 
     command: str | tuple[str, ...]
@@ -44,7 +43,6 @@ class ProcessSpec:
     rlimits: tuple[tuple[str, tuple[int, int]], ...] = ()  # (name, (soft, hard)); -1 is unlimited
     secrets: tuple[str, ...] = ()  # names of environment values that no log, status or history may show
     late: tuple[str, ...] = ()
-    late_names: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,366 @@
+"""From a job's complete and valid table to its `JobSpec`.
+
+What the schema cannot say is checked here: durations, instants, sizes, expressions, and which keys go together. What
+needs other jobs is `check`'s. Built specs share their default parts, so ten thousand plain jobs cost little.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from repeater.jobfile.document import Path, kind
+from repeater.jobfile.expand import ExpandedJob
+from repeater.jobfile.reading import Reading
+from repeater.jobfile.schedules import read_backoff, read_schedule
+from repeater.jobfile.template import Late
+from repeater.model.spec import (
+    Always,
+    CatchUp,
+    Ending,
+    Hooks,
+    JobSpec,
+    Need,
+    Output,
+    Overlap,
+    Pairs,
+    Probe,
+    ProcessSpec,
+    Retry,
+    Slowdown,
+    Stop,
+    Success,
+)
+from repeater.model.units import parse_duration, parse_size
+
+_ONCE_TABLE: Mapping[str, Any] = {}
+_ENDING, _RETRY, _SUCCESS, _OVERLAP, _CATCH_UP = Ending(), Retry(), Success(), Overlap(), CatchUp()
+_STOP, _OUTPUT, _HOOKS = Stop(), Output(), Hooks()
+_ENDING_KEYS = frozenset({"timeout", "stop_signal", "stop_timeout", "drain_timeout"})
+_OVERLAP_KEYS = frozenset({"overlap", "queue_max", "max_instances"})
+_CATCH_UP_KEYS = frozenset({"catch_up", "catch_up_window", "catch_up_max", "start_deadline"})
+_SERVICE_KEYS = ("restart", "watch", "watch_ignore", "ready", "live")
+_DEFAULT_SHELL = ProcessSpec("").shell
+OPEN: Any = ""
+"""The condition of a need whose default depends on the needed job; `check` fills it in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a job is built in. `read_env` gives the variables of an env file, or a text that says what is wrong."""
+
+    folder: str
+    read_env: Callable[[str], Pairs | str]
+
+
+def build_job(
+    job: ExpandedJob, around: Surroundings, report: Callable[[Path, str, str | None], None]
+) -> JobSpec | None:
+    """The spec, or None after at least one problem was reported."""
+    table = job.table
+    keys = table.keys()
+    reading = Reading(report)
+    schedule = read_schedule(table.get("schedule", "once"), reading, job.name, job.stagger)
+    if not isinstance(schedule, Always):
+        _refuse_service_keys(job, reading)
+    moved = table.get("moved_from")
+    if moved is not None and job.in_matrix and "[" not in moved:
+        moved += job.name[len(job.group) :]
+    spec = JobSpec(
+        name=job.name,
+        process=_process(table, reading, around),
+        schedule=schedule,
+        group=job.group,
+        cell=job.cell,
+        max_parallel=_parallel(job, reading),
+        description=str(table.get("description", "")),
+        labels=reading.pairs(table, "labels", ()),
+        enabled=reading.truth(table, "enabled", (), True),
+        stop=_stop(table["stop"], reading) if "stop" in keys else _STOP,
+        ending=_ending(table, reading) if keys & _ENDING_KEYS else _ENDING,
+        retry=_retry(table["retry"], reading) if "retry" in keys else _RETRY,
+        slowdown=_slowdown(table["slowdown"], reading) if "slowdown" in keys else None,
+        success=_success(table["success"], reading) if "success" in keys else _SUCCESS,
+        overlap=_overlap(table, reading) if keys & _OVERLAP_KEYS else _OVERLAP,
+        catch_up=_catch_up(table, reading) if keys & _CATCH_UP_KEYS else _CATCH_UP,
+        delivery=table.get("delivery", "at-most-once"),
+        pool=table.get("pool"),
+        needs=_needs(table["needs"], reading) if "needs" in keys else (),
+        restart=table.get("restart", "always"),
+        watch=reading.texts(table, "watch", ()),
+        watch_ignore=reading.texts(table, "watch_ignore", ()),
+        ready=_probe(table["ready"], reading, ("ready",)) if "ready" in keys else None,
+        live=_probe(table["live"], reading, ("live",)) if "live" in keys else None,
+        output=_output(table["output"], reading, around.folder) if "output" in keys else _OUTPUT,
+        hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _HOOKS,
+        moved_from=moved,
+    )
+    return None if reading.failed else spec
+
+
+def _refuse_service_keys(job: ExpandedJob, reading: Reading) -> None:
+    for key in _SERVICE_KEYS:
+        if key in job.table:
+            if any(key in layer.raw for layer in job.layers if layer.kind != "defaults"):
+                hint = "a schedule `{ watch = […] }` runs a job on change" if key.startswith("watch") else None
+                reading.problem((key,), f'found `{key}`, which is for services only: `schedule = "always"`', hint)
+            else:
+                del job.table[key]  # a default for the services among the jobs
+
+
+def _parallel(job: ExpandedJob, reading: Reading) -> int | None:
+    value = job.max_parallel
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        reading.problem(("matrix", "max_parallel"), f"found {kind(value)}, expected a whole number of at least 1")
+        return None
+    return value
+
+
+# --- the process ------------------------------------------------------------------------------------------------
+
+
+def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -> ProcessSpec:
+    keys = table.keys()
+    command = reading.command(table, "command", ())
+    if command is None:
+        reading.problem((), "found no `command`, expected one")
+    if isinstance(command, str) and not command.strip():
+        reading.problem(("command",), "found an empty text, expected a command")
+    cwd = table.get("cwd")
+    rest: dict[str, Any] = {}
+    if "env_file" in keys:
+        rest["env_file"] = tuple(posixpath.join(around.folder, name) for name in reading.texts(table, "env_file", ()))
+        rest["env_from_files"] = _env_files(rest["env_file"], reading, around)
+    if "umask" in keys:
+        rest["umask"] = int(str(table["umask"]), 8) if isinstance(table["umask"], str) else table["umask"]
+    if "shell" in keys:
+        rest["shell"] = _shell(table["shell"])
+    if "rlimits" in keys:
+        rest["rlimits"] = tuple(sorted((name, _rlimit(name, one, reading)) for name, one in table["rlimits"].items()))
+    if "secrets" in keys:
+        rest["secrets"] = tuple(sorted(set(reading.texts(table, "secrets", ()))))
+    for key in ("user", "group"):
+        if key in keys:
+            rest[key] = str(table[key])
+    return ProcessSpec(
+        command=command or "",
+        cwd=posixpath.normpath(posixpath.join(around.folder, cwd))
+        if cwd and type(cwd) is str
+        else cwd or around.folder,
+        env=reading.pairs(table, "env", ()),
+        env_mode=table.get("env_mode", "inherit"),
+        stdin=str(table.get("stdin", "")),
+        nice=reading.whole(table, "nice", (), 0),
+        late=_late(table, reading),
+        **rest,
+    )
+
+
+def _late(table: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:
+    """The fields that hold a template over `run`. Anywhere else such a template is a problem."""
+    found: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, Late):
+            if key in ("command", "cwd", "stdin"):
+                found.append(key)
+            else:
+                _refuse_late((key,), reading)
+        elif key == "command" and isinstance(value, list):
+            found += [f"command[{number}]" for number, word in enumerate(value) if isinstance(word, Late)]
+        elif key == "env" and isinstance(value, dict):
+            found += [f"env.{name}" for name, one in value.items() if isinstance(one, Late)]
+        elif isinstance(value, dict | list):
+            _find_late(value, (key,), reading)
+    return tuple(sorted(found))
+
+
+def _find_late(tree: Any, at: Path, reading: Reading) -> None:
+    for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(value, Late):
+            _refuse_late((*at, key), reading)
+        elif isinstance(value, dict | list):
+            _find_late(value, (*at, key), reading)
+
+
+def _refuse_late(path: Path, reading: Reading) -> None:
+    reading.problem(path, "found a template over `run`, expected it only in `command`, `env`, `cwd` and `stdin`")
+
+
+def _shell(value: str | list[str]) -> tuple[str, ...]:
+    words = tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(value)) or _DEFAULT_SHELL
+    return (*words, "-c") if len(words) == 1 else words
+
+
+def _env_files(paths: tuple[str, ...], reading: Reading, around: Surroundings) -> Pairs:
+    values: dict[str, str] = {}
+    for path in paths:
+        found = around.read_env(path)
+        if isinstance(found, str):
+            reading.problem(("env_file",), found)
+        else:
+            values.update(found)
+    return tuple(sorted(values.items()))
+
+
+def _rlimit(name: str, value: Any, reading: Reading) -> tuple[int, int]:
+    def one(part: Any) -> int:
+        if part == "unlimited":
+            return -1
+        if isinstance(part, int):
+            return part
+        try:
+            return parse_size(str(part))
+        except ValueError as error:
+            reading.problem(("rlimits", name), f"{error}, or `unlimited`")
+            return 0
+
+    soft, hard = map(one, value) if isinstance(value, list) and len(value) == 2 else (one(value),) * 2
+    if hard != -1 and (soft == -1 or soft > hard):
+        reading.problem(("rlimits", name), "found a soft limit above the hard one")
+    return soft, hard
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _stop(table: Mapping[str, Any], reading: Reading) -> Stop:
+    at: Path = ("stop",)
+    return Stop(
+        **{key: reading.some(table, key, at) for key in ("times", "successes", "failures", "consecutive_failures")},
+        for_=reading.duration(table, "for", at, timedelta(1)) if "for" in table else None,
+        until=reading.instant(table, "until", at) if "until" in table else None,
+        on_success=reading.truth(table, "on_success", at, False),
+        on_failure=reading.truth(table, "on_failure", at, False),
+        pattern=reading.pattern(table, "pattern", at),
+        all=reading.truth(table, "all", at, False),
+    )
+
+
+def _ending(table: Mapping[str, Any], reading: Reading) -> Ending:
+    return Ending(
+        timeout=reading.duration_or_never(table, "timeout", (), None),
+        stop_signal=str(table.get("stop_signal", "TERM")).removeprefix("SIG"),
+        stop_timeout=reading.duration(table, "stop_timeout", (), _ENDING.stop_timeout, zero=True),
+        drain_timeout=reading.duration(table, "drain_timeout", (), _ENDING.drain_timeout, zero=True),
+    )
+
+
+def _retry(table: Mapping[str, Any], reading: Reading) -> Retry:
+    at: Path = ("retry",)
+    attempts = reading.whole(table, "attempts", at, 1)
+    return Retry(attempts, read_backoff(table, reading, at), _on_exit(table, reading, at))
+
+
+def _slowdown(table: Mapping[str, Any], reading: Reading) -> Slowdown:
+    at: Path = ("slowdown",)
+    return Slowdown(read_backoff(table, reading, at), _on_exit(table, reading, at))
+
+
+def _on_exit(table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[int, ...] | None:
+    return reading.numbers(table, "on_exit", at) if "on_exit" in table else None
+
+
+def _success(table: Mapping[str, Any], reading: Reading) -> Success:
+    at: Path = ("success",)
+    return Success(
+        exit_codes=reading.numbers(table, "exit_codes", at) if "exit_codes" in table else (0,),
+        pattern=reading.pattern(table, "pattern", at),
+        failure_pattern=reading.pattern(table, "failure_pattern", at),
+        ignore_case=reading.truth(table, "ignore_case", at, False),
+        stderr=reading.truth(table, "stderr", at, False),
+    )
+
+
+def _overlap(table: Mapping[str, Any], reading: Reading) -> Overlap:
+    name = table.get("overlap", "skip")
+    for key, needed in (("queue_max", "queue"), ("max_instances", "allow")):
+        if key in table and name != needed:
+            reading.problem((key,), f'found `{key}`, which is only for `overlap = "{needed}"`')
+    return Overlap(name, reading.some(table, "queue_max", ()), reading.some(table, "max_instances", ()))
+
+
+def _catch_up(table: Mapping[str, Any], reading: Reading) -> CatchUp:
+    name = table.get("catch_up", "skip")
+    return CatchUp(
+        kind=name,
+        window=reading.duration(table, "catch_up_window", (), _CATCH_UP.window),
+        most=reading.whole(table, "catch_up_max", (), _CATCH_UP.most),
+        start_deadline=reading.duration(table, "start_deadline", (), timedelta(1))
+        if "start_deadline" in table
+        else None,
+    )
+
+
+def _needs(value: Any, reading: Reading) -> tuple[Need, ...]:
+    table = dict.fromkeys(value, _ONCE_TABLE) if isinstance(value, list) else value
+    if len(table) < len(value):
+        reading.problem(("needs",), "found a job twice")
+    needs = []
+    for name, keys in table.items():
+        at: Path = ("needs", name)
+        needs.append(Need(
+            job=name,
+            condition=keys.get("condition", OPEN),
+            within=_within(keys, reading, at),
+            trigger=reading.truth(keys, "trigger", at, False),
+            required=reading.truth(keys, "required", at, True),
+            hold=reading.truth(keys, "while", at, False),
+            timeout=reading.duration_or_never(keys, "timeout", at, timedelta(minutes=5)),
+        ))  # fmt: skip
+    return tuple(needs)
+
+
+def _within(table: Mapping[str, Any], reading: Reading, at: Path) -> Any:
+    value = table.get("within", "ever")
+    if value in ("ever", "same_slot"):
+        return str(value)
+    try:
+        return parse_duration(str(value))
+    except ValueError:
+        cause = f"found {kind(value)}, expected `same_slot`, `ever`, or a duration like `24h`"
+        reading.problem((*at, "within"), cause)
+        return "ever"
+
+
+def _probe(table: Mapping[str, Any], reading: Reading, at: Path) -> Probe:
+    default = Probe()
+    http, tcp = table.get("http"), table.get("tcp")
+    if http is not None and not str(http).startswith(("http://", "https://")):
+        reading.problem((*at, "http"), f"found {kind(http)}, expected a URL like `http://localhost:8000/health`")
+    if tcp is not None and not str(tcp).rpartition(":")[2].isdigit():
+        reading.problem((*at, "tcp"), f"found {kind(tcp)}, expected `host:port` like `localhost:5432`")
+    return Probe(
+        http=http,
+        tcp=tcp,
+        exec=reading.command(table, "exec", at),
+        log=reading.pattern(table, "log", at),
+        every=reading.duration(table, "every", at, default.every),
+        timeout=reading.duration(table, "timeout", at, default.timeout),
+        failures=reading.whole(table, "failures", at, default.failures),
+    )
+
+
+def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
+    at: Path = ("output",)
+    file = table.get("file")
+    if file is None and (table.keys() & {"max_size", "backups"}):
+        key = "max_size" if "max_size" in table else "backups"
+        reading.problem((*at, key), f"found `{key}` without `file`")
+    return Output(
+        mode=table.get("mode", "stream"),
+        file=posixpath.normpath(posixpath.join(folder, file)) if file else None,
+        max_size=reading.size(table, "max_size", at, _OUTPUT.max_size),
+        backups=reading.whole(table, "backups", at, _OUTPUT.backups),
+        timestamps=reading.truth(table, "timestamps", at, False),
+        capture=reading.size(table, "capture", at, _OUTPUT.capture),
+    )
+
+
+def _hooks(table: Mapping[str, Any], reading: Reading) -> Hooks:
+    return Hooks(**{key: reading.command(table, key, ("hooks",)) for key in table})

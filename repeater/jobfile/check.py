@@ -1,0 +1,101 @@
+"""What can only be said about all jobs together: needs, conditions, pools, names, circles.
+
+Also fills in the default condition of each need, which depends on the needed job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from repeater.jobfile.build import OPEN
+from repeater.jobfile.document import Path, shown
+from repeater.jobfile.expand import nearest
+from repeater.model.spec import Condition, JobSpec, Need
+
+Report = Callable[[JobSpec, Path, str, str | None], None]
+
+
+def check_jobs(
+    jobs: list[JobSpec], pools: Mapping[str, object], report: Report, known: Mapping[str, object]
+) -> list[JobSpec]:
+    """The jobs with every need complete. `known` are all names in the file, of broken jobs too."""
+    targets: dict[str, JobSpec] = {job.name: job for job in jobs}
+    for job in jobs:
+        targets.setdefault(job.group, job)
+    done = []
+    for job in jobs:
+        if job.pool is not None and job.pool not in pools:
+            report(job, ("pool",), f"there is no pool `{shown(job.pool)}`", nearest(job.pool, pools))
+        if job.moved_from is not None and job.moved_from in targets:
+            report(job, ("moved_from",), f"found `{shown(job.moved_from)}`, which is still a job of this file", None)
+        done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)
+    _check_moves(jobs, report)
+    for circle in _circles(done):
+        names = " -> ".join([*circle, circle[0]])
+        report(targets[circle[0]], ("needs",), f"the jobs need each other in a circle: {names}", None)
+    return done
+
+
+def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: Mapping[str, object]) -> Iterator[Need]:
+    for need in job.needs:
+        target = targets.get(need.job)
+        at: Path = ("needs", need.job)
+        if target is None:
+            if need.job not in known:
+                report(job, at, f"there is no job `{shown(need.job)}`", nearest(need.job, targets))
+        elif need.job in (job.name, job.group):
+            report(job, at, "a job cannot need itself", None)
+        elif need.condition == OPEN:
+            yield replace(need, condition=_usual(target))
+            continue
+        elif need.condition == "healthy" and target.ready is None:
+            report(job, at, f"found `healthy`, but `{shown(need.job)}` has no `ready` probe", None)
+        yield need
+
+
+def _usual(target: JobSpec) -> Condition:
+    if target.is_service:
+        return "healthy" if target.ready else "started"
+    return "succeeded"
+
+
+def _check_moves(jobs: list[JobSpec], report: Report) -> None:
+    taken: dict[str, str] = {}
+    for job in jobs:
+        if job.moved_from is not None:
+            if job.moved_from in taken:
+                report(job, ("moved_from",), f"found `{shown(job.moved_from)}`, as in `{taken[job.moved_from]}`", None)
+            taken.setdefault(job.moved_from, job.name)
+
+
+def _circles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
+    """One circle for each knot of needs, its members in the order in which they need each other.
+
+    A matrix job stands for its cells, so it is a node of its own that needs them all.
+    """
+    edges: dict[str, list[str]] = {}
+    names = {job.name for job in jobs}
+    for job in jobs:
+        if job.needs:
+            edges[job.name] = [need.job for need in job.needs]
+        if job.group not in names:
+            edges.setdefault(job.group, []).append(job.name)
+    state: dict[str, int] = {}  # 1: on the way, 2: done
+    for start, first in edges.items():
+        if state.get(start):
+            continue
+        way: list[tuple[str, Iterator[str]]] = [(start, iter(first))]
+        state[start] = 1
+        while way:
+            name, rest = way[-1]
+            following = next(rest, None)
+            if following is None:
+                state[name] = 2
+                way.pop()
+            elif state.get(following) == 1:
+                on_way = [one for one, _ in way]
+                yield tuple(one for one in on_way[on_way.index(following) :] if one in names)
+            elif following not in state and following in edges:
+                state[following] = 1
+                way.append((following, iter(edges[following])))

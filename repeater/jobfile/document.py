@@ -1,0 +1,112 @@
+"""A file as it was read: plain nested data, where it came from, and the place of every key.
+
+The only untyped thing on the road; it dies when specs are built. Places are looked for only when something has to be
+said about one, so a file without problems pays nothing for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from repeater.errors import Problem
+
+Path: TypeAlias = tuple[str | int, ...]
+Place: TypeAlias = tuple[int, int]
+"""Line and column, both from 1, the column in characters. (0, 0) when it is not known."""
+Places: TypeAlias = Mapping[Path, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What a job file may not exceed. Sizes in bytes, depth in levels, jobs after the matrix was unfolded."""
+
+    file_size: int = 8 << 20
+    total_size: int = 8 << 20
+    depth: int = 50
+    jobs: int = 20_000
+
+
+class Files(Protocol):
+    """The way to the disk that `app` hands in. Paths are absolute, with `/`."""
+
+    def read(self, path: str, most: int) -> bytes:
+        """The content of a regular file. Raises `CannotRead` with a cause, also above `most` bytes."""
+        ...
+
+    def resolve(self, path: str) -> str:
+        """The path without symbolic links; of a missing file, what is there of it resolved."""
+        ...
+
+    def glob(self, folder: str, pattern: str) -> list[str]:
+        """The files below `folder` that match, sorted."""
+        ...
+
+
+class CannotRead(Exception):  # noqa: N818 - it reads as a sentence
+    """A file that cannot be read; the text is the cause alone."""
+
+
+@dataclass(slots=True)
+class Document:
+    """`name` is what messages call the file. `places` maps key paths; built on the first use of `place`."""
+
+    name: str
+    data: dict[str, Any]
+    find_places: Callable[[], Places] = field(repr=False)
+    _places: Places | None = field(default=None, repr=False)
+
+    def place(self, path: Path) -> Place:
+        """Where `path` stands, or the nearest thing around it."""
+        if self._places is None:
+            self._places = self.find_places()
+        if not self._places:
+            return (0, 0)
+        for end in range(len(path), 0, -1):
+            if path[:end] in self._places:
+                return self._places[path[:end]]
+        return (1, 1)
+
+    def problem(self, path: Path, message: str, hint: str | None = None) -> Problem:
+        """A problem with the value at `path`."""
+        line, column = self.place(path)
+        return Problem(self.name, line, column, dotted(path), message, hint)
+
+
+def step(tree: Any, part: str | int) -> Any:
+    """What stands at one part of a path below `tree`; None if there is nothing."""
+    if isinstance(tree, dict):
+        return tree.get(part)
+    return tree[part] if isinstance(tree, list) and isinstance(part, int) and part < len(tree) else None
+
+
+def dotted(path: Path) -> str:
+    """The path as people write it: `jobs.web.watch[0]`; a part that is not a plain word is quoted."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            word = part if part and part.replace("_", "").replace("-", "").isalnum() else f'"{shown(part)}"'
+            text += f".{word}" if text else word
+    return text
+
+
+def shown(value: object) -> str:
+    """A value for a message: one line, short, control characters made visible."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[:200])
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def kind(value: object) -> str:
+    """What was found, for a message: a scalar itself, in backticks, or the kind of thing it is."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    return "an empty text" if value == "" else f"`{shown(value)}`"

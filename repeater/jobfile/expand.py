@@ -1,0 +1,406 @@
+"""From the documents to one complete table for each job: variables, defaults, templates, matrix, `--set`.
+
+A job is a pile of layers, the weakest first: defaults, templates, the job itself, `--set`. Each layer is rendered with
+the names that are known to it, then they are merged, tables key by key. The layers stay reachable, so that every
+value can be traced to the file and line that it came from (`origin`); nothing is remembered for that in advance.
+Nothing here knows what a key means, but for `extends`, `with`, `params` and `matrix`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repeater.errors import Problem
+from repeater.jobfile.document import Caps, Document, Path, kind, shown, step
+from repeater.jobfile.matrix import BadMatrix, Cell, parse_cell, unfold
+from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
+from repeater.model.spec import Pairs
+
+TOP = ("project", "include", "vars", "defaults", "pools", "templates", "jobs")
+_HOW = ("extends", "with", "params", "matrix")
+LITERAL = "to write `{{` itself, use `{{ '{{' }}`"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One table that a job is made of: where it stands, as it was written, and the names that its templates see."""
+
+    kind: str  # `defaults`, `template http_check`, `job`, `--set`
+    document: Document
+    base: Path
+    raw: Mapping[str, Any]
+    names: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedJob:
+    """A job before it is checked. `place` is (number of this cell, number of cells) for an even stagger, or None."""
+
+    name: str
+    group: str
+    cell: Pairs
+    table: dict[str, Any]
+    layers: tuple[Layer, ...]
+    max_parallel: Any = None
+    stagger: tuple[int, int] | None = None
+    in_matrix: bool = False
+
+
+class Expansion:
+    """All documents of a job file, merged; gives its jobs one by one. `problems` holds each problem once."""
+
+    def __init__(
+        self,
+        documents: list[Document],
+        *,
+        settings: Mapping[str, str],
+        environ: Mapping[str, str],
+        caps: Caps,
+        folder: str,
+    ) -> None:
+        self.problems: dict[Problem, None] = {}
+        self.documents = [document for document in documents if isinstance(document.data, dict)]
+        self.caps = caps
+        self.jobs: dict[str, tuple[Document, Any]] = {}
+        self.templates: dict[str, tuple[Document, Any]] = {}
+        self.pools: dict[str, tuple[Document, Any]] = {}
+        for document in self.documents:
+            self._collect(document, "jobs", self.jobs)
+            self._collect(document, "templates", self.templates)
+            self._collect(document, "pools", self.pools)
+        self.set = self._settings(settings)
+        self.environ = Environ(environ)
+        self.project = self._project(folder)
+        self.names: dict[str, Any] = {"env": self.environ, "project": self.project}
+        self.names["vars"] = self._variables()
+        self.defaults = self._defaults()
+
+    # --- problems and origins ---
+
+    def report(self, document: Document, path: Path, message: str, hint: str | None = None) -> None:
+        self.problems[document.problem(path, message, hint)] = None
+
+    def origin(self, layers: tuple[Layer, ...], path: Path) -> tuple[Layer, Path]:
+        """The layer that the value at `path` of a job came from, and the part of `path` that stands there."""
+        best, depth = layers[-1 if layers[-1].kind == "job" else -2], -1
+        for layer in reversed(layers):
+            reached = _reach(layer.raw, path)
+            if reached > depth:
+                best, depth = layer, reached
+        return best, path[:depth] if depth >= 0 else ()
+
+    def report_job(self, job: ExpandedJob, path: Path, message: str, hint: str | None = None) -> None:
+        """A problem with a value of a job, told where that value stands."""
+        layer, found = self.origin(job.layers, path)
+        self.report(layer.document, (*layer.base, *path), message, hint)
+        del found
+
+    # --- the whole file ---
+
+    def _collect(self, document: Document, key: str, into: dict[str, tuple[Document, Any]]) -> None:
+        table = document.data.get(key)
+        if not isinstance(table, dict):
+            return
+        for name, value in table.items():
+            if name in into:
+                other = into[name][0]
+                line, _ = other.place((key, name))
+                what = key[:-1]
+                self.report(
+                    document, (key, name), f"the {what} `{shown(name)}` is already defined in {other.name}:{line}"
+                )
+            else:
+                into[name] = (document, value)
+
+    def _project(self, folder: str) -> str:
+        for document in reversed(self.documents):
+            if isinstance(document.data.get("project"), str):
+                return str(document.data["project"])
+        word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in folder.rpartition("/")[2])
+        return word.lstrip("._-")[:64] or "project"
+
+    def _settings(self, settings: Mapping[str, str]) -> Document:
+        """`--set` as one more document, the last: a key of the file, or else the name of a variable."""
+        data: dict[str, Any] = {}
+        document = Document("--set", data, dict)
+        for key, text in settings.items():
+            path = self._setting_path(key)
+            if not all(path):
+                self.problems[
+                    Problem("--set", 0, 0, key, "found an empty part in the key, expected words with dots")
+                ] = None
+                continue
+            table = data
+            for part in path[:-1]:
+                table = table.setdefault(part, {}) if isinstance(table.get(part, {}), dict) else {}
+            table[path[-1]] = self._setting_value(path, text)
+        for name in data.get("jobs", {}):
+            if name not in self.jobs:
+                self.report(document, ("jobs", name), f"there is no job `{shown(name)}`", nearest(name, self.jobs))
+        self.documents.append(document)
+        return document
+
+    def _setting_path(self, key: str) -> tuple[str, ...]:
+        head, _, rest = key.partition(".")
+        if head == "jobs":
+            for name in sorted(self.jobs, key=len, reverse=True):
+                if rest.startswith(f"{name}."):
+                    return ("jobs", name, *rest.removeprefix(f"{name}.").split("."))
+        path = tuple(key.split("."))
+        return path if head in TOP else ("vars", *path)
+
+    def _setting_value(self, path: tuple[str, ...], text: str) -> Any:
+        for document in reversed(self.documents):
+            old: Any = document.data
+            for part in path:
+                old = old.get(part) if isinstance(old, dict) else None
+            if isinstance(old, str) and not has_template(old):
+                return text
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        return text if value is None else value
+
+    def _variables(self) -> Names:
+        merged: dict[str, tuple[Document, Any]] = {}
+        for document in self.documents:
+            table = document.data.get("vars")
+            for name, value in table.items() if isinstance(table, dict) else ():
+                old = merged.get(name)
+                both = old is not None and isinstance(old[1], dict) and isinstance(value, dict)
+                merged[name] = (document, merge(old[1], value) if both and old else value)
+        values = Names("vars", {})
+        for name, (document, value) in merged.items():
+            names = {"env": self.environ, "project": self.project, "vars": values}
+            values[name] = self._rendered(value, names, document, ("vars", name))
+        return values
+
+    def _defaults(self) -> list[Layer]:
+        return [
+            Layer("defaults", document, ("defaults",), document.data["defaults"], self.names)
+            for document in self.documents
+            if isinstance(document.data.get("defaults"), dict)
+        ]
+
+    # --- the jobs ---
+
+    def expand(self) -> Iterator[ExpandedJob]:
+        """Every job, in the order of the files; a job that cannot be expanded is reported and left out."""
+        left = self.caps.jobs
+        for name, (document, raw) in self.jobs.items():
+            if not isinstance(raw, dict):
+                continue  # the schema says what is wrong
+            for job in self.cells(name):
+                left -= 1
+                if left < 0:
+                    self.report(document, ("jobs", name), f"more than {self.caps.jobs} jobs, the most allowed")
+                    return
+                yield job
+
+    def cells(self, name: str) -> Iterator[ExpandedJob]:
+        """The jobs that one entry of `jobs` stands for: one, or the cells of its matrix."""
+        document, raw = self.jobs[name]
+        own = Layer("job", document, ("jobs", name), raw, self.names)
+        over = self.set.data.get("jobs", {}).get(name)
+        top = (Layer("--set", self.set, ("jobs", name), over, self.names),) if isinstance(over, dict) else ()
+        written = merge(raw, over) if top else raw
+        matrix = written.get("matrix")
+        cell = parse_cell(name) if name[-1:] == "]" else None
+        if cell is not None or not isinstance(matrix, dict):
+            group, pairs = cell or (name, ())
+            parallel = matrix.get("max_parallel") if isinstance(matrix, dict) else None
+            job = ExpandedJob(name, group, pairs, {}, (own, *top), parallel)
+            yield self._filled(job, written, dict(pairs))
+            return
+        try:
+            rendered = self._rendered(matrix, {**self.names, "matrix": None}, document, ("jobs", name, "matrix"))
+            cells = unfold(rendered, self.caps.jobs)
+        except BadMatrix as error:
+            self.report(document, ("jobs", name, "matrix", *error.path), error.message)
+            return
+        even = rendered.get("stagger") == "even"
+        for number, one in enumerate(cells):
+            yield self._cell(ExpandedJob(
+                one.name(name), name, one.axes, {}, (own, *top), rendered.get("max_parallel"),
+                (number, len(cells)) if even else None, True,
+            ), one, written)  # fmt: skip
+
+    def _cell(self, job: ExpandedJob, cell: Cell, written: Mapping[str, Any]) -> ExpandedJob:
+        return self._filled(job, written, cell.values)
+
+    def _filled(self, job: ExpandedJob, written: Mapping[str, Any], matrix: Mapping[str, Any]) -> ExpandedJob:
+        """The job with its layers and the table that they merge to."""
+        names = self.names
+        own = tuple(job.layers)
+        if self.defaults or matrix or "extends" in written or has_template(dict(written)):
+            names = {**names, "job": Names("job", {"name": job.name, "group": job.group})}
+            names["matrix"] = Names("matrix", matrix)
+            own = tuple(Layer(one.kind, one.document, one.base, one.raw, names) for one in own)
+        defaults = [Layer(one.kind, one.document, one.base, one.raw, names) for one in self.defaults]
+        templates: list[Layer] = []
+        if "extends" in written or "with" in written:
+            templates = self._templates(written, own[0], names)
+        layers = (*defaults, *templates, *own)
+        table: dict[str, Any] = {}
+        for layer in layers:
+            rendered = self._rendered(layer.raw, layer.names, layer.document, layer.base, skip=_HOW)
+            table = merge(table, rendered) if table else rendered
+        for key in _HOW:
+            table.pop(key, None) if key in table else None
+        return ExpandedJob(job.name, job.group, job.cell, table, layers, job.max_parallel, job.stagger, job.in_matrix)
+
+    def _rendered(
+        self, value: Any, names: Mapping[str, Any], document: Document, path: Path, skip: tuple[str, ...] = ()
+    ) -> Any:
+        """The value with every template rendered; a text that fails is reported and stays as it is."""
+        if isinstance(value, str):
+            if not has_template(value):
+                return value
+            try:
+                return render(value, names)
+            except TemplateFailed as error:
+                self.report(
+                    document, path, f"cannot render `{shown(value)}`: {error}", LITERAL if "." in value else None
+                )
+                return value
+        if isinstance(value, dict):
+            if not has_template(value):
+                return {key: one for key, one in value.items() if key not in skip} if skip else value
+            return {
+                key: self._rendered(one, names, document, (*path, key)) for key, one in value.items() if key not in skip
+            }
+        if isinstance(value, list) and has_template(value):
+            return [self._rendered(one, names, document, (*path, number)) for number, one in enumerate(value)]
+        return value
+
+    # --- templates ---
+
+    def _templates(self, written: Mapping[str, Any], own: Layer, names: Mapping[str, Any]) -> list[Layer]:
+        found: list[Layer] = []
+        known: dict[str, None] = {}
+        given = written.get("with", {})
+        given = self._rendered(given, names, own.document, (*own.base, "with")) if isinstance(given, dict) else {}
+        self._extend(written.get("extends"), own, given, names, (), found, known)
+        for name in given:
+            if name not in known:
+                cause = f"`{shown(name)}` is not a parameter of the template"
+                self.report(own.document, (*own.base, "with", name), cause, nearest(name, known))
+        return found
+
+    def _extend(
+        self, extends: Any, user: Layer, given: Mapping[str, Any], names: Mapping[str, Any], chain: tuple[str, ...],
+        found: list[Layer], known: dict[str, None],
+    ) -> None:  # fmt: skip
+        """Adds the layers of the templates that `user` extends, those that they extend first."""
+        for name in [extends] if isinstance(extends, str) else extends if isinstance(extends, list) else ():
+            at = (*user.base, "extends")
+            if not isinstance(name, str) or name not in self.templates:
+                self.report(user.document, at, f"there is no template {kind(name)}", nearest(str(name), self.templates))
+                continue
+            if name in chain:
+                circle = " -> ".join([*chain[chain.index(name) :], name])
+                self.report(user.document, at, f"the templates form a circle: {circle}")
+                continue
+            document, raw = self.templates[name]
+            if not isinstance(raw, dict):
+                continue  # the schema says what is wrong
+            base = ("templates", name)
+            declared = raw.get("params", {})
+            declared = declared if isinstance(declared, dict) else {}
+            known.update(dict.fromkeys(declared))
+            values = Names("params", {})
+            for key, declaration in declared.items():
+                rule = declaration if isinstance(declaration, dict) else {}
+                if key in given:
+                    values[key] = given[key]
+                elif "default" in rule:
+                    values[key] = self._rendered(rule["default"], names, document, (*base, "params", key, "default"))
+                elif rule.get("required"):
+                    self.report(user.document, at, f"the template `{name}` needs the parameter `{shown(key)}`",
+                                f"give it with `with = {{ {key} = … }}`")  # fmt: skip
+                    values[key] = ""
+            inner = {**names, "params": values}
+            layer = Layer(f"template {name}", document, base, raw, inner)
+            if "extends" in raw:
+                passed = self._rendered(raw.get("with", {}), inner, document, (*base, "with"))
+                passed = {**given, **passed} if isinstance(passed, dict) else given
+                self._extend(raw["extends"], layer, passed, names, (*chain, name), found, known)
+            found.append(layer)
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """The higher table over the lower one, tables key by key. Neither is changed."""
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        if key in _KINDS and old is not None:
+            merged[key] = _merge_kind(key, old, value)
+        elif isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+# Tables that are one of several kinds: of another kind, only what both admit is taken over.
+_JITTER = frozenset({"jitter", "jitter_mode"})
+_GROWTH = frozenset({"base", "max", "increment", "multiplier", "exponent", "jitter"})
+_KINDS: dict[str, dict[str, frozenset[str]]] = {
+    "schedule": {
+        "every": _JITTER | {"after_end", "immediate", "offset"},
+        "cron": _JITTER | {"seconds", "timezone", "day_match", "dst"},
+        "at": frozenset(),
+        "watch": frozenset({"ignore", "debounce"}),
+        "backoff": _GROWTH,
+    },
+    "ready": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
+    "live": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
+}
+
+
+def _merge_kind(key: str, low: Any, high: Any) -> Any:
+    if key == "schedule" and isinstance(low, dict):
+        high = schedule_table(high)
+    if not isinstance(high, dict) or not isinstance(low, dict):
+        return high
+    kinds = _KINDS[key]
+    ours = next((one for one in kinds if one in high), None)
+    theirs = next((one for one in kinds if one in low), None)
+    if ours is None:
+        return merge(low, high)
+    taken = kinds[ours] if theirs in (None, ours) else frozenset()
+    return merge({name: value for name, value in low.items() if name in taken}, high)
+
+
+def schedule_table(value: Any) -> Any:
+    """The short forms of a schedule as the table that they stand for; anything else as it is."""
+    if isinstance(value, str) and not has_template(value):
+        text = value.strip()
+        if text.startswith("every "):
+            return {"every": text.removeprefix("every ").strip()}
+        if text.startswith("@") or len(text.split()) >= 5:
+            return {"cron": text}
+    return value
+
+
+def nearest(name: str, names: Any) -> str | None:
+    """The hint that names the most similar one, or those that there are."""
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    return f"did you mean `{near[0]}`?" if near else None
+
+
+def _reach(tree: Any, path: Path) -> int:
+    """How many parts of `path` the tree has."""
+    for number, part in enumerate(path):
+        tree = step(tree, part)
+        if tree is None:
+            return number
+    return len(path)
+
+
+__all__ = ["ExpandedJob", "Expansion", "Layer", "merge", "nearest", "schedule_table"]

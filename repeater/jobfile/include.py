@@ -1,0 +1,158 @@
+"""From the files that were named to all files that belong to them: includes, globs, escapes, cycles, caps.
+
+The first file is the root; its folder is what every relative path of the job file counts from. An included file may
+not lie outside that folder, links resolved. Every file that was read is remembered with a digest, for hot reload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from repeater.errors import JobFileError, Problem
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path, kind
+from repeater.jobfile.read import read_document
+
+STDIN = "-"
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All documents, an included one before the one that includes it, so that a later one wins.
+
+    `seen` maps the absolute path of every file that was read to the SHA-256 of its content; `globs` are the absolute
+    patterns of the includes, because a new file that matches changes the result too.
+    """
+
+    folder: str
+    documents: list[Document] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+    globs: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def gather(names: Sequence[str], files: Files, caps: Caps, *, folder: str, stdin: bytes = b"") -> Gathered:
+    """Reads the named files and all that they include. Problems are collected, not raised.
+
+    `folder` is the current one: what `names` are relative to, and the root folder of standard input (`-`).
+    """
+    first = names[0]
+    root = folder if first == STDIN else posixpath.dirname(posixpath.join(folder, first))
+    gathering = _Gathering(Gathered(posixpath.normpath(root)), files, caps)
+    for name in names:
+        path = "" if name == STDIN else posixpath.join(folder, name)
+        gathering.take("standard input" if name == STDIN else name, path, (), stdin)
+    return gathering.result
+
+
+def read_beside(result: Gathered, path: str, files: Files, caps: Caps) -> bytes:
+    """The content of another file, such as an env file, remembered like a job file. Raises CannotRead."""
+    content = files.read(path, caps.file_size)
+    result.seen[path] = hashlib.sha256(content).hexdigest()
+    return content
+
+
+class _Gathering:
+    def __init__(self, result: Gathered, files: Files, caps: Caps) -> None:
+        self.result, self.files, self.caps = result, files, caps
+        self.read: dict[str, str] = {}
+        self.size = 0
+
+    def take(self, name: str, path: str, chain: tuple[tuple[str, str], ...], stdin: bytes = b"") -> None:
+        """Reads one file and what it includes. `chain` holds (real path, name) of the files that led here."""
+        problems = self.result.problems
+        real = self.files.resolve(path) if path else ""
+        if real in self.read and path:
+            problems.append(Problem(name, 0, 0, "", f"this file is already read, as `{self.read[real]}`"))
+            return
+        self.read[real] = name
+        try:
+            content = self.content(path, stdin)
+            document = read_document(name, content, self.caps, syntax=None if path else self.guess(content))
+        except CannotRead as error:
+            problems.append(Problem(name, 0, 0, "", f"cannot read it: {error}"))
+            return
+        except JobFileError as error:
+            problems.extend(error.problems)
+            return
+        chain = (*chain, (real, name))
+        for at, pattern in _patterns(document, problems):
+            self.follow(document, at, pattern, chain)
+        self.result.documents.append(document)
+
+    def content(self, path: str, stdin: bytes) -> bytes:
+        content = self.files.read(path, self.caps.file_size) if path else stdin
+        if path:
+            self.result.seen[path] = hashlib.sha256(content).hexdigest()
+        self.size += len(content)
+        if len(content) > self.caps.file_size:
+            raise CannotRead(f"it has more than {self.caps.file_size} bytes, the most allowed")
+        if self.size > self.caps.total_size:
+            raise CannotRead(f"all files together have more than {self.caps.total_size} bytes, the most allowed")
+        return content
+
+    @staticmethod
+    def guess(content: bytes) -> str | None:
+        return "json" if content.lstrip()[:1] == b"{" else None
+
+    def follow(self, document: Document, at: Path, pattern: str, chain: tuple[tuple[str, str], ...]) -> None:
+        folder = self.result.folder
+        own = posixpath.dirname(document.name)
+        if posixpath.isabs(pattern) or ".." in pattern.split("/"):
+            self.result.problems.append(
+                document.problem(at, f"found `{pattern}`, expected a path inside the folder of the first file")
+            )
+            return
+        base = posixpath.dirname(chain[-1][0]) if len(chain) > 1 else folder
+        names = [pattern]
+        if any(mark in pattern for mark in "*?["):
+            self.result.globs.append(posixpath.join(base, pattern))
+            names = [posixpath.relpath(path, base) for path in self.files.glob(base, pattern)]
+        for name in names:
+            path = posixpath.normpath(posixpath.join(base, name))
+            shown = posixpath.join(own, name) if own else name
+            real = self.files.resolve(path)
+            if len(names) > 1 and real == chain[-1][0]:
+                continue  # a glob that matches the including file itself
+            if not f"{real}/".startswith(self.files.resolve(folder).rstrip("/") + "/"):
+                cause = f"`{shown}` leads to `{real}`, outside the folder of the first file"
+                self.result.problems.append(document.problem(at, cause))
+            elif any(real == one for one, _ in chain):
+                names_in_chain = [one for _, one in chain]
+                start = next(number for number, (one, _) in enumerate(chain) if one == real)
+                circle = " -> ".join([*names_in_chain[start:], shown])
+                self.result.problems.append(document.problem(at, f"the includes form a circle: {circle}"))
+            elif len(chain) > self.caps.depth:
+                self.result.problems.append(document.problem(at, f"more than {self.caps.depth} includes deep"))
+            elif real in self.read:
+                cause = f"`{shown}` is already read, as `{self.read[real]}`"
+                self.result.problems.append(document.problem(at, cause))
+            else:
+                self.one(document, at, shown, path, chain)
+
+    def one(self, document: Document, at: Path, name: str, path: str, chain: tuple[tuple[str, str], ...]) -> None:
+        before = len(self.result.problems)
+        self.take(name, path, chain)
+        for number, problem in enumerate(self.result.problems[before:], before):
+            if problem.file == name and not problem.line and problem.message.startswith("cannot read it"):
+                # Say it where the file is asked for: that is the line to change.
+                cause = f"cannot include `{name}`{problem.message.removeprefix('cannot read it')}"
+                self.result.problems[number] = document.problem(at, cause)
+
+
+def _patterns(document: Document, problems: list[Problem]) -> list[tuple[Path, str]]:
+    value = document.data.get("include", [])
+    if isinstance(value, str):
+        return [(("include",), value)]
+    if not isinstance(value, list):
+        return []  # the schema says what is wrong
+    found: list[tuple[Path, str]] = []
+    for number, pattern in enumerate(value):
+        if isinstance(pattern, str) and pattern:
+            found.append((("include", number), pattern))
+        else:
+            cause = f"found {kind(pattern)}, expected a path or a glob"
+            problems.append(document.problem(("include", number), cause))
+    return found

@@ -1,0 +1,137 @@
+"""The road: files -> documents -> expanded jobs -> checked -> specs. The way in for everybody else.
+
+All problems of all files are collected and raised at once; nothing of a file with a problem is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from repeater.errors import JobFileError, Problem
+from repeater.jobfile.build import Surroundings, build_job
+from repeater.jobfile.check import check_jobs
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path
+from repeater.jobfile.env_file import parse_env
+from repeater.jobfile.expand import ExpandedJob, Expansion
+from repeater.jobfile.include import Gathered, gather, read_beside
+from repeater.jobfile.validate import check_how, check_job, check_shell
+from repeater.model.spec import JobFile, JobSpec, Pairs, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A job file, built, and what it was built from.
+
+    `name` is what the user calls it. `files` maps the absolute path of every file that was read (job files, includes,
+    env files) to the SHA-256 of its content; `globs` are the absolute patterns of its includes. `folder` is what
+    relative paths count from. `expansion` can trace values back to their lines.
+    """
+
+    jobfile: JobFile
+    files: Mapping[str, str]
+    folder: str
+    name: str = ""
+    globs: tuple[str, ...] = ()
+    expansion: Expansion | None = field(default=None, repr=False, compare=False)
+
+
+def load(
+    names: Sequence[str],
+    *,
+    files: Files,
+    folder: str,
+    set_vars: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    caps: Caps | None = None,
+) -> Loaded:
+    """Walks the whole road. `names` are the job files as the user wrote them, `-` is `stdin`; at least one.
+
+    `folder` is the current folder. Raises JobFileError with every problem that was found; its `files` are those that
+    were read.
+    """
+    caps = caps or Caps()
+    gathered = gather(names, files, caps, folder=folder, stdin=stdin)
+    problems: dict[Problem, None] = dict.fromkeys(gathered.problems)
+    for document in gathered.documents:
+        _check_document(document, document is not gathered.documents[-1] and len(names) == 1, problems)
+    expansion = Expansion(
+        gathered.documents, settings=set_vars or {}, environ=environ or {}, caps=caps, folder=gathered.folder
+    )
+    road = _Road(expansion, gathered, files, caps)
+    jobs = road.walk()
+    pools = _pools(expansion)
+    jobs = check_jobs(jobs, expansion.pools, road.report, expansion.jobs)
+    problems |= expansion.problems
+    if problems:
+        raise JobFileError(list(problems), files=tuple(gathered.seen))
+    return Loaded(
+        JobFile(expansion.project, tuple(jobs), pools),
+        gathered.seen,
+        gathered.folder,
+        names[0],
+        tuple(gathered.globs),
+        expansion,
+    )
+
+
+def _check_document(document: Document, included: bool, problems: dict[Problem, None]) -> None:
+    for fault in check_shell(document.data, included=included):
+        problems[document.problem(fault.path, fault.message, fault.hint)] = None
+    jobs = document.data.get("jobs")
+    for name, job in jobs.items() if isinstance(jobs, dict) else ():
+        if isinstance(job, dict):
+            for fault in check_how(job):
+                problems[document.problem(("jobs", name, *fault.path), fault.message, fault.hint)] = None
+
+
+class _Road:
+    """Takes each job from expansion to its spec."""
+
+    def __init__(self, expansion: Expansion, gathered: Gathered, files: Files, caps: Caps) -> None:
+        self.expansion = expansion
+        self.gathered = gathered
+        self.files = files
+        self.caps = caps
+        self.env_files: dict[str, Pairs | str] = {}
+
+    def walk(self) -> list[JobSpec]:
+        around = Surroundings(self.gathered.folder, self.read_env)
+        built = []
+        for job in self.expansion.expand():
+            faults = list(check_job(job.table))
+            for fault in faults:
+                self.expansion.report_job(job, fault.path, fault.message, fault.hint)
+            spec = None if faults else build_job(job, around, self.reporter(job))
+            if spec is not None:
+                built.append(spec)
+        return built
+
+    def reporter(self, job: ExpandedJob) -> Any:
+        return lambda path, message, hint: self.expansion.report_job(job, path, message, hint)
+
+    def report(self, spec: JobSpec, path: Path, message: str, hint: str | None) -> None:
+        """A problem of a job that was built already: its layers are laid again."""
+        entry = spec.name if spec.name in self.expansion.jobs else spec.group
+        for job in self.expansion.cells(entry):
+            if job.name == spec.name:
+                self.expansion.report_job(job, path, message, hint)
+
+    def read_env(self, path: str) -> Pairs | str:
+        if path not in self.env_files:
+            try:
+                self.env_files[path] = parse_env(read_beside(self.gathered, path, self.files, self.caps))
+            except (CannotRead, ValueError) as error:
+                self.env_files[path] = f"cannot read `{path}`: {error}"
+        return self.env_files[path]
+
+
+def _pools(expansion: Expansion) -> tuple[Pool, ...]:
+    pools = []
+    for name, (_, table) in sorted(expansion.pools.items()):
+        slots = table.get("slots") if isinstance(table, dict) else None
+        if type(slots) is int:
+            pools.append(Pool(name, slots))
+    return tuple(pools)

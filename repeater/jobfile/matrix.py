@@ -1,0 +1,123 @@
+"""A matrix of values to its cells: which there are, in which order, and what each is called.
+
+Axes in the order of the file, the last one varies fastest. A cell's name is stable: it holds the axes and nothing
+else, so adding a value to an axis leaves the other cells alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repeater.jobfile.document import Path, kind, shown
+from repeater.model.spec import Pairs
+
+RESERVED = ("include", "exclude", "max_parallel", "stagger")
+_VALUE = re.compile(r"[^\s\[\],=\x00-\x1f\x7f]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`axes` are the texts of the name; `values` are what templates see, keys added by `include` among them."""
+
+    axes: Pairs
+    values: Mapping[str, Any]
+
+    def name(self, group: str) -> str:
+        """`poll[region=eu,size=1]`."""
+        return f"{group}[{','.join(f'{axis}={value}' for axis, value in self.axes)}]"
+
+
+class BadMatrix(Exception):  # noqa: N818 - what it is
+    """`path` is relative to the matrix."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path, self.message = path, message
+
+
+def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
+    """The cells of a rendered matrix, at least one and at most `most`. Raises BadMatrix."""
+    axes: dict[str, list[Any]] = {}
+    for axis, values in matrix.items():
+        if axis in RESERVED:
+            continue
+        if not isinstance(values, list) or not values:
+            found = "an empty list" if values == [] else kind(values)
+            raise BadMatrix((axis,), f"found {found}, expected a list of values")
+        for number, value in enumerate(values):
+            _text(value, (axis, number))
+        axes[axis] = values
+    count = math.prod(map(len, axes.values()))
+    if count > most:
+        raise BadMatrix((), f"{count} cells, more than the {most} jobs allowed")
+    combined = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
+    excluded = _tables(matrix, "exclude")
+    for number, entry in enumerate(excluded):
+        for key in entry:
+            if key not in axes:
+                raise BadMatrix(("exclude", number, key), f"`{shown(key)}` is not an axis of this matrix")
+    cells = [cell for cell in combined if not any(_fits(cell, entry) for entry in excluded)]
+    added = _tables(matrix, "include")
+    names = list(axes) or list(dict.fromkeys(key for entry in added for key in entry))
+    for number, entry in enumerate(added):
+        own = {key: value for key, value in entry.items() if key in names}
+        fitting = [cell for cell in cells if _fits(cell, own)] if axes else []
+        for cell in fitting:
+            cell.update({key: value for key, value in entry.items() if key not in names})
+        if not fitting:
+            missing = [axis for axis in names if axis not in entry]
+            if missing:
+                raise BadMatrix(("include", number), f"the cell has no value for the axis `{missing[0]}`")
+            cells.append(dict(entry))
+    if not cells:
+        raise BadMatrix((), "no cell is left")
+    return _named(names, cells)
+
+
+def parse_cell(name: str) -> tuple[str, Pairs] | None:
+    """The group and the axes of a cell's name; None for any other name."""
+    match = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)\[([^\[\]]+)\]", name)
+    if not match:
+        return None
+    pairs = tuple(tuple(part.split("=")) for part in match[2].split(","))
+    if any(len(pair) != 2 or not all(map(_VALUE.fullmatch, pair)) for pair in pairs):
+        return None
+    return match[1], pairs
+
+
+def _named(names: list[str], cells: list[dict[str, Any]]) -> list[Cell]:
+    found: dict[Pairs, Cell] = {}
+    for cell in cells:
+        axes = tuple((axis, _text(cell[axis], (axis,))) for axis in names)
+        if axes in found:
+            raise BadMatrix((), f"the cell `{found[axes].name('')}` is there twice")
+        found[axes] = Cell(axes, cell)
+    return list(found.values())
+
+
+def _tables(matrix: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    value = matrix.get(key, [])
+    if not isinstance(value, list):
+        raise BadMatrix((key,), f"found {kind(value)}, expected a list of tables")
+    for number, entry in enumerate(value):
+        if not isinstance(entry, dict) or not entry:
+            raise BadMatrix((key, number), f"found {kind(entry)}, expected a table of axes and values")
+    return value
+
+
+def _fits(cell: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    return all(key in cell and cell[key] == value for key, value in entry.items())
+
+
+def _text(value: Any, path: Path) -> str:
+    if isinstance(value, str | int | float):
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if _VALUE.fullmatch(text):
+            return text
+    cause = f"found {kind(value)}, expected a number or a text without spaces, commas, `=` and brackets"
+    raise BadMatrix(path, cause)

@@ -1,0 +1,154 @@
+"""Takes typed values out of a job's table and collects what is wrong with them.
+
+The schema has been asked before, so a wrong type is rare (a text that a template produced) but never a crash. After a
+problem the default stands in, so that the rest is still looked at; the spec is thrown away in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from repeater.jobfile.document import Path, kind
+from repeater.model.spec import Pairs
+from repeater.model.time import from_rfc3339
+from repeater.model.units import parse_duration, parse_size
+
+_duration = lru_cache(maxsize=1024)(parse_duration)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Reading:
+    """One job's table. `report` takes a path inside the table, a message, and a hint."""
+
+    def __init__(self, report: Callable[[Path, str, str | None], None]) -> None:
+        self._report = report
+        self.failed = False
+
+    def problem(self, path: Path, message: str, hint: str | None = None) -> None:
+        self.failed = True
+        self._report(path, message, hint)
+
+    def duration(
+        self, table: Mapping[str, Any], key: str, at: Path, default: timedelta, *, zero: bool = False
+    ) -> timedelta:
+        text = table.get(key)
+        if text is None:
+            return default
+        try:
+            return _duration(str(text), zero=zero)
+        except ValueError as error:
+            self.problem((*at, key), str(error))
+            return default
+
+    def duration_or_never(
+        self, table: Mapping[str, Any], key: str, at: Path, default: timedelta | None
+    ) -> timedelta | None:
+        if table.get(key) == "never":
+            return None
+        return self.duration(table, key, at, timedelta(1)) if key in table else default
+
+    def instant(self, table: Mapping[str, Any], key: str, at: Path) -> datetime:
+        text = str(table.get(key))
+        try:
+            instant = from_rfc3339(text)
+        except ValueError:
+            instant = None
+        if instant is None:
+            found = f"found {kind(text)}, expected an instant with an offset like `2027-01-01T00:00:00Z`"
+            self.problem((*at, key), found)
+        return instant or _EPOCH
+
+    def size(self, table: Mapping[str, Any], key: str, at: Path, default: int) -> int:
+        if key not in table:
+            return default
+        try:
+            return parse_size(str(table[key]))
+        except ValueError as error:
+            self.problem((*at, key), str(error))
+            return default
+
+    def number(self, table: Mapping[str, Any], key: str, at: Path, default: float) -> float:
+        value = table.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.problem((*at, key), f"found {kind(value)}, expected a number")
+            return default
+        return value
+
+    def whole(self, table: Mapping[str, Any], key: str, at: Path, default: int) -> int:
+        return int(self.number(table, key, at, default))
+
+    def some(self, table: Mapping[str, Any], key: str, at: Path) -> int | None:
+        """A whole number, None when it is not given."""
+        return int(self.number(table, key, at, 1)) if key in table else None
+
+    def truth(self, table: Mapping[str, Any], key: str, at: Path, default: bool) -> bool:
+        value = table.get(key, default)
+        if not isinstance(value, bool):
+            self.problem((*at, key), f"found {kind(value)}, expected `true` or `false`")
+            return default
+        return value
+
+    def texts(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[str, ...]:
+        """One text or a list of texts, as a tuple; () when it is not given."""
+        value = table.get(key, ())
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+            self.problem((*at, key), f"found {kind(value)}, expected a list of texts")
+            return ()
+        return tuple(value)
+
+    def numbers(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[int, ...]:
+        """A list of whole numbers, sorted, each once."""
+        value = table[key]
+        if not isinstance(value, list) or not all(type(one) is int for one in value):
+            self.problem((*at, key), f"found {kind(value)}, expected a list of whole numbers")
+            return (0,)
+        return tuple(sorted(set(value)))
+
+    def command(self, table: Mapping[str, Any], key: str, at: Path) -> str | tuple[str, ...] | None:
+        """A text for the shell, or the arguments; None when it is not given."""
+        value = table.get(key)
+        if isinstance(value, list):
+            value = tuple(one if isinstance(one, str) else str(one) for one in value)
+        words = (value,) if isinstance(value, str) else value or ()
+        if any("\0" in word for word in words):
+            self.problem((*at, key), "found a zero character, which no command can hold")
+        return value
+
+    def pairs(self, table: Mapping[str, Any], key: str, at: Path) -> Pairs:
+        """A table of texts, numbers and truths as sorted pairs of texts."""
+        value = table.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, dict):
+            self.problem((*at, key), f"found {kind(value)}, expected a table of names and values")
+            return ()
+        for name, one in value.items():
+            if isinstance(one, str) and "\0" in one:
+                self.problem((*at, key, name), "found a zero character, which no variable can hold")
+        return tuple(sorted((name, _scalar(one)) for name, one in value.items()))
+
+    def pattern(self, table: Mapping[str, Any], key: str, at: Path) -> str | None:
+        """A regular expression that compiles; None when it is not given."""
+        text = table.get(key)
+        if text is None:
+            return None
+        from repeater.policy.verdict import compile_pattern
+
+        try:
+            compile_pattern(str(text))
+        except ValueError as error:
+            self.problem((*at, key), str(error))
+        return str(text)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

@@ -1,0 +1,329 @@
+"""The schema's judgement: every fault of a table, in our words. The home of jsonschema.
+
+jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid. `_surely` turns the
+schema itself into nested checks; it knows the keywords that our schema uses, answers "no" whenever it is not certain,
+and judges nothing by itself. Faults name the found value, what is allowed, and the nearest name of an unknown key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from repeater.jobfile.document import Path, kind, shown, step
+from repeater.jobfile.template import has_template
+
+Sure = Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the schema holds against the value at `path`; the text of a message and of a hint."""
+
+    path: Path
+    message: str
+    hint: str | None = None
+
+
+@cache
+def schema_text() -> str:
+    """The schema of job files, as it is shipped: beside the package in a checkout, inside it when installed."""
+    package = FilePath(__file__).parents[1]
+    inside, beside = package / "schemas", package.parent / "schemas"
+    return ((inside if inside.is_dir() else beside) / "jobs.schema.json").read_text("utf-8")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The schema as data; not to be changed."""
+    loaded: dict[str, Any] = json.loads(schema_text())
+    return loaded
+
+
+def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[Fault]:
+    """The faults of a document as it was written, less its jobs, which are checked when they are complete.
+
+    Values that hold templates are not judged.
+    """
+    shell = dict(data)
+    if included and "project" in shell:
+        yield Fault(("project",), "found `project` in an included file, expected it in the first file only")
+        del shell["project"]
+    jobs = shell.pop("jobs", {})
+    for fault in _faults(shell, "#"):
+        if not _held_by_template(shell, fault.path):
+            yield fault
+    if not isinstance(jobs, dict):
+        yield Fault(("jobs",), f"found {kind(jobs)}, expected a table of jobs by name")
+        return
+    names = _compiled("#/definitions/job_name")
+    for name, job in jobs.items():
+        if not names(name):
+            yield Fault(("jobs", name), f"found the name `{shown(name)}`, expected {_words('job_name')}")
+        if not isinstance(job, dict):
+            yield Fault(("jobs", name), f"found {kind(job)}, expected a job: a table with a `command`")
+
+
+def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults of the keys that say how a job is made, which are gone once it is complete."""
+    how = {key: job[key] for key in ("extends", "with", "params", "matrix") if key in job}
+    if how:
+        for fault in _faults({"command": "x", **how}, "#/definitions/job"):
+            if not _held_by_template(how, fault.path):
+                yield fault
+
+
+def check_job(table: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults of a complete job."""
+    if not _compiled("#/definitions/job")(table):
+        yield from _faults(table, "#/definitions/job")
+
+
+def _held_by_template(tree: Any, path: Path) -> bool:
+    for part in path:
+        tree = step(tree, part)
+        if isinstance(tree, str) and has_template(tree):
+            return True
+    return False
+
+
+# --- faults, in words -------------------------------------------------------------------------------------------
+
+
+@cache
+def _validator(pointer: str) -> Any:
+    import jsonschema
+
+    whole = schema()
+    if pointer != "#":
+        whole = {"$schema": whole["$schema"], "$ref": pointer, "definitions": whole["definitions"]}
+    return jsonschema.Draft7Validator(whole)
+
+
+def _faults(value: Any, pointer: str) -> Iterator[Fault]:
+    found: dict[tuple[Path, str], Fault] = {}
+    for error in _validator(pointer).iter_errors(value):
+        for fault in _told(error):
+            found.setdefault((fault.path, fault.message), fault)
+    yield from found.values()
+
+
+def _told(error: Any) -> Iterator[Fault]:
+    path: Path = tuple(error.absolute_path)
+    rule, value, found = error.validator, error.validator_value, error.instance
+    title = error.schema.get("title", "")
+    words = title if title.startswith("`") or title[:1].islower() else ""
+    if "propertyNames" in error.absolute_schema_path:
+        yield _bad_name(error, path, words)
+    elif rule == "additionalProperties":
+        known = error.schema.get("properties", {})
+        beside = next((key for key in ("every", "cron", "at", "watch", "backoff") if key in known), None)
+        for key in sorted(set(found) - set(known)):
+            also = (
+                f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""
+            )
+            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _known(key, known))
+    elif rule == "required":
+        missing = next(key for key in value if key not in found)
+        yield Fault(path, f"found no `{missing}`, expected one")
+    elif rule == "enum":
+        allowed = [one for one in value if not str(one).startswith("SIG")]
+        near = difflib.get_close_matches(str(found), map(str, value), 1)
+        yield Fault(
+            path, f"found {kind(found)}, expected {_either(allowed)}", f"did you mean `{near[0]}`?" if near else None
+        )
+    elif rule in ("minimum", "maximum") and not words:
+        low, high = error.schema.get("minimum"), error.schema.get("maximum")
+        yield Fault(path, f"found {kind(found)}, expected a number from {low} to {high}")
+    elif rule == "maximum":
+        yield Fault(path, f"found {kind(found)}, expected at most `{value}`")
+    elif rule in ("minItems", "maxItems") and not words:
+        yield Fault(
+            path,
+            f"found {kind(found)} of {len(found)}, expected {'at least' if rule == 'minItems' else 'at most'} {value}",
+        )
+    elif rule == "type" and not words:
+        yield Fault(path, f"found {kind(found)}, expected {_types(value)}")
+    else:
+        empty = rule == "minItems" and not found
+        yield Fault(
+            path, f"found {'an empty list' if empty else kind(found)}, expected {words or _pattern_words(error)}"
+        )
+
+
+def _bad_name(error: Any, path: Path, words: str) -> Fault:
+    name = error.instance
+    if error.validator == "not":
+        return Fault((*path, name), f"found `{shown(name)}`, expected {words}")
+    if error.validator == "enum":
+        return Fault(
+            (*path, name), f"unknown {words.removeprefix('a ')} `{shown(name)}`", _known(name, error.validator_value)
+        )
+    return Fault((*path, name), f"found the name `{shown(name)}`, expected {words}")
+
+
+def _known(key: str, known: Any) -> str | None:
+    near = difflib.get_close_matches(key, known, 1, 0.5)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known are {', '.join(f'`{one}`' for one in sorted(known))}" if 0 < len(known) <= 12 else None
+
+
+def _either(values: list[Any]) -> str:
+    words = [kind(value) for value in values]
+    return words[0] if len(words) == 1 else "one of " + ", ".join(words)
+
+
+def _types(value: Any) -> str:
+    names = {"object": "a table", "array": "a list", "string": "text", "integer": "a whole number",
+             "number": "a number", "boolean": "`true` or `false`"}  # fmt: skip
+    return " or ".join(names[one] for one in ([value] if isinstance(value, str) else value))
+
+
+def _pattern_words(error: Any) -> str:
+    return f"a value like {_either(error.schema['examples'])}" if error.schema.get("examples") else "another value"
+
+
+def _words(definition: str) -> str:
+    return str(schema()["definitions"][definition]["title"])
+
+
+# --- surely valid -----------------------------------------------------------------------------------------------
+
+
+@cache
+def _compiled(pointer: str) -> Sure:
+    return _surely(_at(pointer))
+
+
+def _at(pointer: str) -> Any:
+    node: Any = schema()
+    for part in pointer.removeprefix("#").split("/")[1:]:
+        node = node[part]
+    return node
+
+
+_IGNORED = frozenset({"title", "description", "default", "examples", "$schema", "$id", "definitions"})
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: type(value) is dict,
+    "array": lambda value: type(value) is list,
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: type(value) is int,
+    "number": lambda value: type(value) in (int, float),
+    "boolean": lambda value: type(value) is bool,
+}
+
+
+def _surely(node: Mapping[str, Any]) -> Sure:
+    """A check that is true only for values that `node` admits."""
+    if "$ref" in node:
+        pointer = node["$ref"]
+        return lambda value: _compiled(pointer)(value)  # noqa: PLW0108 - compiled at its first use: the schema may be recursive
+    checks: list[Sure] = []
+    if "properties" in node or "additionalProperties" in node:
+        checks.append(_properties(node))
+    if "if" in node:
+        checks.append(_branch(node))
+    for key, rule in node.items():
+        if key in _RULES:
+            checks.append(_RULES[key](rule))
+        elif key not in _IGNORED and key not in ("properties", "additionalProperties", "if", "then", "else"):
+            return lambda _value: False
+    if len(checks) == 1:
+        return checks[0]
+    return lambda value: all(check(value) for check in checks)
+
+
+def _properties(node: Mapping[str, Any]) -> Sure:
+    known = {key: _surely(one) for key, one in node.get("properties", {}).items()}
+    more = node.get("additionalProperties", True)
+    rest: Sure = (lambda _value: more) if isinstance(more, bool) else _surely(more)
+
+    def check(value: Any) -> bool:
+        if type(value) is not dict:
+            return True
+        return all(known.get(key, rest)(one) for key, one in value.items())
+
+    return check
+
+
+def _branch(node: Mapping[str, Any]) -> Sure:
+    # `if` decides, so it must be answered exactly: only the forms that are, are used in the schema.
+    condition = node["if"]
+    negated = "not" in condition
+    inner = condition["not"] if negated else condition
+    if set(inner) - {"type", "required"} or "else" in node:
+        return lambda _value: False
+    keys = inner["required"]
+    then = _surely(node["then"])
+
+    def check(value: Any) -> bool:
+        if type(value) is not dict:
+            return "type" in inner
+        return then(value) if all(key in value for key in keys) != negated else True
+
+    return check
+
+
+def _pattern(rule: str) -> Sure:
+    search = re.compile(rule).search
+    return lambda value: not isinstance(value, str) or search(value) is not None
+
+
+def _not(rule: Mapping[str, Any]) -> Sure:
+    # Only `not: {enum}` is exact.
+    refused = rule["enum"] if set(rule) == {"enum"} else None
+    return lambda value: refused is not None and value not in refused
+
+
+def _type(rule: Any) -> Sure:
+    checks = [_TYPES[name] for name in ([rule] if isinstance(rule, str) else rule)]
+    return checks[0] if len(checks) == 1 else lambda value: any(check(value) for check in checks)
+
+
+def _any_of(rule: list[Any]) -> Sure:
+    checks = [_surely(one) for one in rule]
+    return lambda value: any(check(value) for check in checks)
+
+
+def _one_of(rule: list[Any]) -> Sure:
+    # Only for `required`, which is exact.
+    keys = [one["required"][0] for one in rule if set(one) == {"required"}]
+    return lambda value: type(value) is dict and len(keys) == len(rule) and sum(key in value for key in keys) == 1
+
+
+_RULES: dict[str, Callable[[Any], Sure]] = {
+    "type": _type,
+    "enum": lambda rule: lambda value: value in rule and type(value) is not bool,
+    "pattern": _pattern,
+    "minLength": lambda rule: lambda value: not isinstance(value, str) or len(value) >= rule,
+    "minItems": lambda rule: lambda value: type(value) is not list or len(value) >= rule,
+    "maxItems": lambda rule: lambda value: type(value) is not list or len(value) <= rule,
+    "minimum": lambda rule: lambda value: type(value) not in (int, float) or value >= rule,
+    "maximum": lambda rule: lambda value: type(value) not in (int, float) or value <= rule,
+    "required": lambda rule: lambda value: type(value) is dict and all(key in value for key in rule),
+    "items": lambda rule: _items(_surely(rule)),
+    "propertyNames": lambda rule: _property_names(_surely(rule)),
+    "not": _not,
+    "anyOf": _any_of,
+    "oneOf": _one_of,
+    "allOf": lambda rule: _all_of([_surely(one) for one in rule]),
+}
+
+
+def _items(check: Sure) -> Sure:
+    return lambda value: type(value) is not list or all(map(check, value))
+
+
+def _property_names(check: Sure) -> Sure:
+    return lambda value: type(value) is not dict or all(map(check, value))
+
+
+def _all_of(checks: list[Sure]) -> Sure:
+    return lambda value: all(check(value) for check in checks)

@@ -115,6 +115,4 @@ class Leave:
     code: int
 
 
-Action: TypeAlias = (
-    Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave
-)
+Action: TypeAlias = Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave

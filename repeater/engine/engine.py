@@ -32,7 +32,8 @@ from repeater.engine.facts import (
     TimePassed,
 )
 from repeater.engine.gates import Board
-from repeater.engine.job import TAKES_SLOTS, Job, State
+from repeater.engine.job import Job
+from repeater.engine.lifecycle import TAKES_SLOTS, State
 from repeater.engine.probe import Probing
 from repeater.engine.timeline import Wake
 from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, Warned

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from repeater.engine.context import Context
-from repeater.engine.job import Job, OpenSlot, State
+from repeater.engine.job import Job
+from repeater.engine.lifecycle import State
+from repeater.engine.slot import OpenSlot
 from repeater.model.events import Warned
 from repeater.model.run import Run, RunRecord
 from repeater.model.spec import Need, Pool
@@ -165,10 +167,10 @@ class Board:
             when = upstream.progress.last_start
             live = any(held.attempt is not None and held.attempt.started for held in upstream.open)
             begun = live or (
-                not upstream.spec.is_service and when is not None and when >= (since or upstream.anchor.wall)
+                not upstream.spec.is_service and when is not None and when >= (since or upstream.upcoming.anchor.wall)
             )
             return True if begun else (False if over else None)
-        end = upstream.last_end
+        end = upstream.upcoming.last_end
         known = end is not None and upstream.last_success is not None and (since is None or end.wall >= since)
         if known and _fits(need, success=bool(upstream.last_success)):
             return True
@@ -183,7 +185,8 @@ class Board:
             held = next((held for held in upstream.open if held.slot.nominal == nominal), None)
             if held is not None and need.condition == "started" and held.started is not None:
                 return True
-            passed = upstream.cursor is not None and upstream.cursor.wall >= nominal and not upstream.knows(nominal)
+            cursor = upstream.upcoming.cursor
+            passed = cursor is not None and cursor.wall >= nominal and not upstream.knows(nominal)
             over = upstream.state in (State.DONE, State.OFF, State.GONE)
             return False if (over or passed) and held is None else None
         if row.state not in ("ran", "spawn_failed"):

@@ -1,152 +1,41 @@
-"""One job while it is in force: a table of state x event, and the slots that it has open.
-
-    IDLE ──opened──> ACTIVE ──emptied──> IDLE        a stop condition: ──finished──> (FINISHING) ──> DONE
-    any ──turned off──> (STOPPING) ──> OFF           removed, or the supervisor leaves: ──leave──> (LEAVING) ──> GONE
+"""One job while it is in force: the slots that it has open, and what it decides about each that comes up.
 
 `ACTIVE` means that at least one slot is open: held at a gate, running, or waiting for its next attempt. Every slot that
-comes up is decided here exactly once and leaves exactly one row. The job never reads a clock; everything happens at
-`context.now`. What other jobs have to say (needs, pools) is asked of `engine.gates`. Called by `engine.engine` only.
+comes up is decided here exactly once and leaves exactly one row. The states and what moves them are the table of
+`engine.lifecycle`, when slots come up is `engine.upcoming`, how one attempt ends `engine.attempt`; what other jobs have
+to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everything happens at `context.now`. Called by
+`engine.engine` only.
 """
 
 from __future__ import annotations
 
-import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum, auto
 from typing import Protocol
 
 from repeater.engine.actions import Note, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
 from repeater.engine.attempt import Event as Move
 from repeater.engine.context import Context
+from repeater.engine.lifecycle import TABLE, TAKES_SLOTS, Event, State
+from repeater.engine.slot import OpenSlot
+from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
+from repeater.engine.upcoming import Coming, Upcoming
 from repeater.model.events import JobDone, RunBegan, RunFinished, SlotDecided, Warned
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
 from repeater.model.spec import Always, Backoff, JobSpec, Once, Overlap
-from repeater.model.time import MICROSECOND, Instant
+from repeater.model.time import MICROSECOND
 from repeater.plan.graph import Node
-from repeater.policy import catchup, overlap, retry, stop, verdict
+from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
-from repeater.schedule.base import Track
+from repeater.schedule.base import Schedule, Track
 
-GRACE = timedelta(seconds=10)
-"""A slot that comes up this late was delayed, not missed."""
-MOST_MISSED_ROWS = {"wall": 1000, "mono": 10}
-"""How many missed slots get a row of their own; the rest share one."""
-SERVICE_FLOOR = timedelta(seconds=1)
-"""A service starts at most this often, whatever its slowdown says."""
-_SERVICE_SLOWDOWN = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _REPLACE = Overlap("replace")
 _OUTCOMES_KEPT = 32
-
-
-class State(Enum):
-    """Where a job is."""
-
-    IDLE = auto()
-    ACTIVE = auto()
-    FINISHING = auto()
-    DONE = auto()
-    STOPPING = auto()
-    OFF = auto()
-    LEAVING = auto()
-    GONE = auto()
-
-
-class Event(Enum):
-    """What moves a job."""
-
-    OPENED = auto()
-    EMPTIED = auto()
-    FINISHED = auto()
-    TURNED_OFF = auto()
-    TURNED_ON = auto()
-    DISABLED = auto()
-    REARMED = auto()
-    RESET = auto()
-    LEAVE = auto()
-
-
-S, E = State, Event
-TABLE: dict[tuple[State, Event], tuple[str, State]] = {
-    (S.IDLE, E.OPENED): ("go_on", S.ACTIVE),
-    (S.IDLE, E.FINISHED): ("finish", S.DONE),
-    (S.IDLE, E.TURNED_OFF): ("rest", S.OFF),
-    (S.IDLE, E.TURNED_ON): ("go_on", S.IDLE),
-    (S.IDLE, E.RESET): ("begin_again", S.IDLE),
-    (S.IDLE, E.LEAVE): ("rest", S.GONE),
-    (S.ACTIVE, E.OPENED): ("go_on", S.ACTIVE),
-    (S.ACTIVE, E.EMPTIED): ("take_next", S.IDLE),
-    (S.ACTIVE, E.FINISHED): ("rest", S.FINISHING),
-    (S.ACTIVE, E.TURNED_OFF): ("stop_all", S.STOPPING),
-    (S.ACTIVE, E.TURNED_ON): ("go_on", S.ACTIVE),
-    (S.ACTIVE, E.RESET): ("begin_again", S.ACTIVE),
-    (S.ACTIVE, E.LEAVE): ("rest", S.LEAVING),
-    (S.FINISHING, E.EMPTIED): ("finish", S.DONE),
-    (S.FINISHING, E.FINISHED): ("go_on", S.FINISHING),
-    (S.FINISHING, E.TURNED_OFF): ("stop_all", S.STOPPING),
-    (S.FINISHING, E.RESET): ("begin_again", S.ACTIVE),
-    (S.FINISHING, E.LEAVE): ("rest", S.LEAVING),
-    (S.DONE, E.OPENED): ("go_on", S.FINISHING),
-    (S.IDLE, E.DISABLED): ("rest", S.OFF),
-    (S.ACTIVE, E.DISABLED): ("rest", S.STOPPING),
-    (S.FINISHING, E.DISABLED): ("rest", S.STOPPING),
-    (S.DONE, E.DISABLED): ("go_on", S.DONE),
-    (S.STOPPING, E.DISABLED): ("go_on", S.STOPPING),
-    (S.OFF, E.DISABLED): ("go_on", S.OFF),
-    (S.LEAVING, E.DISABLED): ("go_on", S.LEAVING),
-    (S.DONE, E.REARMED): ("go_on", S.IDLE),
-    (S.DONE, E.TURNED_OFF): ("go_on", S.DONE),
-    (S.DONE, E.TURNED_ON): ("go_on", S.DONE),
-    (S.DONE, E.RESET): ("begin_again", S.IDLE),
-    (S.DONE, E.LEAVE): ("go_on", S.GONE),
-    (S.STOPPING, E.EMPTIED): ("go_on", S.OFF),
-    (S.STOPPING, E.FINISHED): ("go_on", S.STOPPING),
-    (S.STOPPING, E.TURNED_OFF): ("go_on", S.STOPPING),
-    (S.STOPPING, E.TURNED_ON): ("come_back", S.ACTIVE),
-    (S.STOPPING, E.LEAVE): ("go_on", S.LEAVING),
-    (S.OFF, E.TURNED_OFF): ("go_on", S.OFF),
-    (S.OFF, E.TURNED_ON): ("come_back", S.IDLE),
-    (S.OFF, E.RESET): ("begin_again", S.OFF),
-    (S.OFF, E.LEAVE): ("go_on", S.GONE),
-    (S.LEAVING, E.EMPTIED): ("go_on", S.GONE),
-    (S.LEAVING, E.FINISHED): ("go_on", S.LEAVING),
-    (S.LEAVING, E.LEAVE): ("go_on", S.LEAVING),
-    (S.LEAVING, E.TURNED_OFF): ("stop_all", S.LEAVING),
-}
-TAKES_SLOTS = frozenset({S.IDLE, S.ACTIVE})
-
-
-class OpenSlot:
-    """A slot that was admitted and has no final row yet.
-
-    `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
-    somebody else decided how it ends. `free` counts attempts that the machine failed, not the command.
-    """
-
-    __slots__ = (
-        "attempt", "attempts", "delay", "fate", "free", "held", "pool", "retry", "since", "slot", "started", "waits_on",
-        "wakes",
-    )  # fmt: skip
-
-    def __init__(self, slot: Slot, since: Instant) -> None:
-        self.slot = slot
-        self.since = since
-        self.attempts = 0
-        self.free = 0
-        self.attempt: Attempt | None = None
-        self.started: datetime | None = None
-        self.delay: timedelta | None = None
-        self.retry: Wake | None = None
-        self.held: str | None = None
-        self.fate: tuple[SlotState, str] | None = None
-        self.waits_on: tuple[str, ...] = ()
-        self.pool: tuple[str, ...] = ()
-        self.wakes: list[Wake] = []
 
 
 class Gates(Protocol):
@@ -177,21 +66,15 @@ class Job:
     def __init__(self, context: Context, gates: Gates, node: Node) -> None:
         self._context = context
         self._gates = gates
-        self._wake: Wake | None = None
         self._deadlines: list[Wake] = []
         self._stop_reason = ""
-        self._slow = 0
-        self._not_before: Instant | None = None
         self._pattern_found = False
         self._refused = False
         self.spec: JobSpec = node.spec
-        self.schedule = node.schedule
         self.node = node
+        self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due)
+        self.slowing = Slowing()
         self.state = State.IDLE
-        self.anchor = context.now
-        self.cursor: Instant | None = None
-        self.last_end: Instant | None = None
-        self.next: Slot | None = None
         self.open: list[OpenSlot] = []
         self.pending: deque[Slot] = deque()
         self.recent: dict[datetime, RunRecord] = {}
@@ -216,9 +99,9 @@ class Job:
                 self.progress = replace(self.progress, done=progress.done)
         else:
             self.progress = replace(progress, job=spec.name)
-            self.anchor = now.at_wall(progress.anchor)
-            self.cursor = None if progress.cursor is None else now.at_wall(progress.cursor)
-            self.last_end = None if progress.last_end is None else now.at_wall(progress.last_end)
+            self.upcoming.anchor = now.at_wall(progress.anchor)
+            self.upcoming.cursor = None if progress.cursor is None else now.at_wall(progress.cursor)
+            self.upcoming.last_end = None if progress.last_end is None else now.at_wall(progress.last_end)
             if progress.last_end is not None and progress.streak:
                 self.last_success = progress.streak > 0
             if returns or progress.schedule != schedule:
@@ -236,8 +119,10 @@ class Job:
 
     def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
         """Take a changed definition: counters, cursor and live runs stay. Nothing is fired by the change itself."""
-        before, now = self.spec, self._context.now
-        self.node, self.spec, self.schedule = node, node.spec, node.schedule
+        before = self.spec
+        self.node = node
+        self.spec = self.upcoming.spec = node.spec
+        self.upcoming.schedule = node.schedule
         if renamed:
             self.pending = deque(replace(slot, job=node.spec.name) for slot in self.pending)
             self.progress = replace(self.progress, job=node.spec.name)
@@ -248,7 +133,7 @@ class Job:
             self.progress = replace(self.progress, done=self._stop_met())
             if self.progress.done is None and self.state is State.DONE:
                 self._on(Event.REARMED)
-                self.cursor = self.cursor and now  # nothing is owed for the time since
+                self.upcoming.forgive()
         if before.enabled != node.spec.enabled:
             self._switch(node.spec.enabled)
         self._context.do(Save(self.progress))
@@ -259,8 +144,9 @@ class Job:
             self.ask("restart", "reload")
 
     def _retime(self) -> None:
-        self.anchor = self.cursor = self._context.now
-        self.progress = replace(self.progress, anchor=self.anchor.wall, cursor=self.anchor.wall)
+        now = self._context.now.wall
+        self.upcoming.restart()
+        self.progress = replace(self.progress, anchor=now, cursor=now)
         for slot in self.pending:
             if slot.trigger in ("schedule", "catch_up"):
                 self._decide(slot, "cancelled", "schedule changed")
@@ -276,9 +162,7 @@ class Job:
 
     # --- requests from outside ---------------------------------------------------------------------------------
 
-    def ask(
-        self, trigger: Trigger, why: str = "", *, nominal: datetime | None = None, forced: bool = False
-    ) -> None:
+    def ask(self, trigger: Trigger, why: str = "", *, nominal: datetime | None = None, forced: bool = False) -> None:
         """A slot beside the schedule: a person, a changed file, another job, or a restart asks for it."""
         when = nominal or self._context.now.wall
         while nominal is None and self.knows(when):
@@ -328,132 +212,37 @@ class Job:
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
-    def _track(self) -> Track:
-        return Track(
-            self.anchor, self.cursor, self.last_end, self.progress.runs, max(0, -self.progress.streak)
-        )
+    @property
+    def schedule(self) -> Schedule:
+        return self.upcoming.schedule
 
-    def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
-        spec = self.spec
-        jitter = getattr(spec.schedule, "jitter", None)
-        draw = 0.0
-        if jitter is not None and jitter.mode == "random":
-            draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
-        due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
-        return Slot(spec.name, nominal.wall, due.wall), due
+    @property
+    def next(self) -> Slot | None:
+        """The slot that is waited for."""
+        return self.upcoming.slot
 
     def _arm(self) -> None:
-        self._disarm()
-        if self.state not in TAKES_SLOTS or (self.schedule.waits_for_end and (self.open or self.pending)):
+        waits = self.schedule.waits_for_end and (self.open or self.pending)
+        # a refused service would come up again in the same instant, for ever
+        if self.state not in TAKES_SLOTS or waits or (self.spec.is_service and self._refused):
+            self.upcoming.disarm()
             return
-        if self.spec.is_service and self._refused:
-            return  # else it would come up again in the same instant, for ever
-        self._arm_for(self.schedule.next(self._track()))
-
-    def _arm_for(self, nominal: Instant | None) -> None:
-        self._disarm()
-        if nominal is None:
+        if not self.upcoming.arm(self._track(), self.slowing.not_before):
             if self.schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
                 self._finish_with("its schedule has ended")
-            return
-        slot, due = self._slot_at(nominal)
-        if self.schedule.waits_for_end and self._not_before is not None and self._not_before.mono > due.mono:
-            due = self._not_before
-            slot = replace(slot, due=max(slot.due, due.wall))
-        self.next = slot
-        self._wake = self._context.wake_at(due, self.schedule.rides, lambda _: self._come_due(nominal))
 
-    def _disarm(self) -> None:
-        self.next = None
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
+    def _track(self) -> Track:
+        upcoming, progress = self.upcoming, self.progress
+        return Track(upcoming.anchor, upcoming.cursor, upcoming.last_end, progress.runs, max(0, -progress.streak))
 
-    def _come_due(self, nominal: Instant) -> None:
-        slot, now = self.next, self._context.now
-        assert slot is not None
-        self._disarm()
-        self.cursor = nominal
-        if self.schedule.waits_for_end:
-            self._consider(slot)
-            if self._wake is None:
-                self._arm()
-            return
-        following = self.schedule.next(self._track())
-        late = now.wall - slot.due if self.schedule.rides == "wall" else self._lateness(nominal, slot)
-        if late <= GRACE and (following is None or self._is_ahead(following)):
-            self._consider(slot)
-        else:
-            following = self._come_due_late(slot, following)
-        if self._wake is None and self.state in TAKES_SLOTS:
-            self._arm_for(following)
-
-    def _lateness(self, nominal: Instant, slot: Slot) -> timedelta:
-        return (self._context.now.mono - nominal.mono) * MICROSECOND - (slot.due - slot.nominal)
-
-    def _is_ahead(self, nominal: Instant) -> bool:
-        _, due = self._slot_at(nominal)
-        now = self._context.now
-        return due.wall > now.wall if self.schedule.rides == "wall" else due.mono > now.mono
-
-    def _come_due_late(self, first: Slot, following: Instant | None) -> Instant | None:
-        """Several slots have passed, or one was missed. Returns the first nominal time that is still ahead."""
-        missed = [first]
-        while following is not None and not self._is_ahead(following):
-            if len(missed) == MOST_MISSED_ROWS[self.schedule.rides]:
-                following = self._leap(missed)
-                continue
-            missed.append(self._slot_at(following)[0])
-            self.cursor = following
-            following = self.schedule.next(self._track())
-        newest, now = missed[-1], self._context.now.wall
-        owes_one = self.schedule.rides == "mono"
-        on_time = now - newest.due <= GRACE
-        if on_time:
-            missed.pop()
-        rule = self.spec.catch_up
-        if owes_one and on_time:
-            decisions = [(slot, "skip", "missed") for slot in missed]
-        else:
-            if owes_one and rule.kind == "all":
-                rule = replace(rule, kind="latest")
-            decisions = [(slot, str(what), why) for slot, what, why in catchup.decide(rule, missed, now)]
-            if on_time and rule.kind == "latest":
-                decisions = [
-                    (slot, "skip" if what == "run" else what, why or "missed")
-                    for slot, what, why in decisions
-                ]
-        for slot, what, why in decisions:
-            if what == "run":
-                self._consider(replace(slot, trigger="catch_up"))
+    def _come_due(self, coming: list[Coming]) -> None:
+        for slot, refusal in coming:
+            if refusal is None:
+                self._consider(slot)
             else:
-                self._decide(slot, "expired" if what == "expire" else "skipped", why)
-        if on_time:
-            self._consider(newest)
-        return following
-
-    def _leap(self, missed: list[Slot]) -> Instant | None:
-        """Far too many slots were missed for a row each: the rest but the newest share one row."""
-        now, low = self._context.now, self.cursor
-        assert low is not None
-        high = now if self.schedule.rides == "mono" else now.at_wall(now.wall)
-        first = self.schedule.next(self._track())
-        newest = first
-        while (high.mono - low.mono) > 1 and newest is not None:
-            middle = low.plus((high.mono - low.mono) // 2 * MICROSECOND)
-            self.cursor = middle
-            found = self.schedule.next(self._track())
-            if found is not None and not self._is_ahead(found):
-                low, newest = found, found
-            else:
-                high = middle
-        assert newest is not None
-        assert first is not None
-        slot, _ = self._slot_at(first)
-        self._decide(slot, "skipped", f"missed, as all others until {newest.wall:%Y-%m-%d %H:%M:%S}Z")
-        missed.append(self._slot_at(newest)[0])
-        self.cursor = newest
-        return self.schedule.next(self._track())
+                self._decide(slot, *refusal)
+        if self.upcoming.slot is None:
+            self._arm()
 
     # --- deciding a slot ---------------------------------------------------------------------------------------
 
@@ -499,12 +288,8 @@ class Job:
             return "skipped", "paused"
         if deadline is not None and now.wall - slot.due > deadline:
             return "expired", "start_deadline"
-        if (
-            self._not_before is not None
-            and not self.schedule.waits_for_end
-            and slot.trigger in ("schedule", "catch_up")
-            and now.mono < self._not_before.mono
-        ):
+        on_time = slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end
+        if on_time and self.slowing.holds(now):
             return "skipped", "slowdown"
         return None
 
@@ -548,24 +333,17 @@ class Job:
             )
         held.attempt = Attempt(context, run, self.spec.ending)
         self._gates.enrol(run, self, held)
-        row = self._row(held, "claimed", None)
+        row = held.row("claimed", None, None, context.generation)
         context.do(Start(run, self.spec, row, self.progress))
         times = self.spec.stop.times
-        if (
-            times is not None
-            and not self.spec.stop.all
-            and self.progress.runs >= times
-            and self.state is State.ACTIVE
-        ):
+        if times is not None and not self.spec.stop.all and self.progress.runs >= times and self.state is State.ACTIVE:
             self._finish_with(f"{times} runs" if times > 1 else "1 run")
 
     def _advance(self, slot: Slot) -> None:
         """The cursor of the progress follows the slots that the schedule named."""
         if slot.trigger in ("schedule", "catch_up"):
             cursor = self.progress.cursor
-            self.progress = replace(
-                self.progress, cursor=slot.nominal if cursor is None else max(cursor, slot.nominal)
-            )
+            self.progress = replace(self.progress, cursor=slot.nominal if cursor is None else max(cursor, slot.nominal))
 
     def _decide(self, slot: Slot, state: SlotState, reason: str) -> None:
         """The slot ends without ever having been open."""
@@ -585,7 +363,7 @@ class Job:
         if held.started is None:
             held.started = now.wall
         late = (now.wall - held.slot.due).total_seconds()
-        self._context.do(Note(self._row(held, "running", None), pid))
+        self._context.do(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
         attempt.on(Move.STARTED)
         self._gates.changed(self, None)
@@ -633,7 +411,7 @@ class Job:
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
-        row = self._row(held, "retrying", outcome.text(), code)
+        row = held.row("retrying", outcome.text(), code, context.generation)
         context.do(Record(replace(row, ended=context.now.wall), self.progress))
         self._retry_in(held, delay)
 
@@ -684,18 +462,13 @@ class Job:
             self._count(outcome, held, code)
         self._refused = held.attempts == 0
         if held.attempts:
-            self.last_end = now
+            self.upcoming.last_end = now
             self.progress = replace(self.progress, last_end=now.wall)
-        row = replace(self._row(held, state, reason, code), ended=now.wall if held.attempts else None)
+        row = replace(held.row(state, reason, code, context.generation), ended=now.wall if held.attempts else None)
         held.attempt = None
         self._keep(row, outcome, recovered=recovered)
         self._check_stop()
-        if (
-            self.spec.is_service
-            and held.attempts
-            and state in ("ran", "spawn_failed")
-            and self.state is State.ACTIVE
-        ):
+        if self.spec.is_service and held.attempts and state in ("ran", "spawn_failed") and self.state is State.ACTIVE:
             self._check_restart(outcome)
         if not self.open:
             self._on(Event.EMPTIED)
@@ -714,38 +487,12 @@ class Job:
             streak=streak,
             last_success=now.wall if good else progress.last_success,
         )
-        self._slow_down(outcome, held, code)
-
-    def _slow_down(self, outcome: Verdict, held: OpenSlot, code: int | None) -> None:
-        rule, now = self.spec.slowdown, self._context.now
-        backoff = rule.backoff if rule else _SERVICE_SLOWDOWN
-        self._not_before = None
-        if outcome.success or (rule and rule.on_exit is not None and code not in rule.on_exit):
-            self._slow = 0
-        else:
-            # a run that lasted long was healthy for a while, so its failure begins a new row
-            lasted = now.wall - held.started if held.started else timedelta(0)
-            self._slow = 1 if self.spec.is_service and lasted >= backoff.max else self._slow + 1
-            if rule is not None or self.spec.is_service:
-                self._not_before = now.plus(backoff_delay(backoff, self._slow, self._context.draw.random()))
-        if self.spec.is_service and held.started is not None:
-            floor = now.plus(held.started + SERVICE_FLOOR - now.wall)
-            if self._not_before is None or self._not_before.mono < floor.mono:
-                self._not_before = floor
+        self.slowing.note(self.spec, outcome, code, held.started, self._context)
 
     def _check_restart(self, outcome: Verdict | None) -> None:
         rule, good = self.spec.restart, outcome is not None and outcome.success
         if rule == "never" or (rule == "on-failure" and good):
             self._finish_with(f"it ended and `restart` is `{rule}`")
-
-    def _row(
-        self, held: OpenSlot, state: SlotState, reason: str | None, code: int | None = None
-    ) -> RunRecord:
-        slot, attempt = held.slot, held.attempt
-        return RunRecord(
-            self.spec.name, slot.nominal, slot.due, held.started, None, state, reason,
-            attempt.run.id if attempt else None, held.attempts, code, slot.trigger, self._context.generation,
-        )  # fmt: skip
 
     def _keep(self, row: RunRecord, outcome: Verdict | None = None, *, recovered: bool = False) -> None:
         self.recent[row.nominal] = row
@@ -784,9 +531,8 @@ class Job:
         rule, context = self.spec.stop, self._context
         self._deadlines = []
         if rule.for_ is not None:
-            self._deadlines.append(
-                context.wake_at(self.anchor.plus(rule.for_), "mono", lambda _: self._check_stop())
-            )
+            began = context.now.at_wall(stop.began(self.progress))
+            self._deadlines.append(context.wake_at(began.plus(rule.for_), "mono", lambda _: self._check_stop()))
         if rule.until is not None:
             until = context.now.at_wall(rule.until)
             self._deadlines.append(context.wake_at(until, "wall", lambda _: self._check_stop()))
@@ -812,9 +558,7 @@ class Job:
         try:
             move, state = TABLE[self.state, event]
         except KeyError:
-            raise ImpossibleMove(
-                f"job `{self.spec.name}` cannot take {event.name} in {self.state.name}"
-            ) from None
+            raise ImpossibleMove(f"job `{self.spec.name}` cannot take {event.name} in {self.state.name}") from None
         self.state = state
         getattr(self, "_" + move)()
 
@@ -822,13 +566,13 @@ class Job:
         pass
 
     def _rest(self) -> None:
-        self._disarm()
+        self.upcoming.disarm()
         self._drop_pending(self._stop_reason or "stopped")
 
     def _take_next(self) -> None:
         while self.pending and not self.open:
             self._consider(self.pending.popleft())
-        if not self.open and self._wake is None:
+        if not self.open and self.next is None:
             self._arm()
 
     def _finish(self) -> None:
@@ -844,10 +588,7 @@ class Job:
 
     def _come_back(self) -> None:
         self._refused = False
-        if self.cursor is None:
-            self.anchor = self._context.now
-        elif not self.schedule.waits_for_end:
-            self.cursor = self._context.now  # nothing is owed for the time while it was off
+        self.upcoming.forgive()
         if self.open:
             self.ask("restart", "started again")
         else:
@@ -860,8 +601,9 @@ class Job:
             Progress(kept.job, now.wall, schedule=kept.schedule, stop=kept.stop),
             last_success=kept.last_success,
         )
-        self.anchor, self.cursor, self._pattern_found = now, None, False
-        self._slow, self._not_before, self._refused = 0, None, False
+        self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
+        self.slowing.reset()
+        self._refused = False
         self._context.do(Save(self.progress))
         self._watch_deadlines()
         self._arm()

@@ -19,9 +19,7 @@ class Wake:
 
     __slots__ = ("at", "call", "cancelled", "order", "rides")
 
-    def __init__(
-        self, at: Instant, rides: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]
-    ):
+    def __init__(self, at: Instant, rides: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]):
         self.at = at
         self.rides = rides
         self.order = order

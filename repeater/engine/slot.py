@@ -1,0 +1,47 @@
+"""A slot that was admitted: what is known about it until its final row is written. Plain data; `engine.job` moves it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from repeater.engine.attempt import Attempt
+from repeater.engine.timeline import Wake
+from repeater.model.run import RunRecord, Slot, SlotState
+from repeater.model.time import Instant
+
+
+class OpenSlot:
+    """A slot that was admitted and has no final row yet.
+
+    `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
+    somebody else decided how it ends. `free` counts attempts that the machine failed, not the command.
+    """
+
+    __slots__ = (
+        "attempt", "attempts", "delay", "fate", "free", "held", "pool", "retry", "since", "slot", "started", "waits_on",
+        "wakes",
+    )  # fmt: skip
+
+    def __init__(self, slot: Slot, since: Instant) -> None:
+        self.slot = slot
+        self.since = since
+        self.attempts = 0
+        self.free = 0
+        self.attempt: Attempt | None = None
+        self.started: datetime | None = None
+        self.delay: timedelta | None = None
+        self.retry: Wake | None = None
+        self.held: str | None = None
+        self.fate: tuple[SlotState, str] | None = None
+        self.waits_on: tuple[str, ...] = ()
+        self.pool: tuple[str, ...] = ()
+        self.wakes: list[Wake] = []
+
+    def row(self, state: SlotState, reason: str | None, code: int | None, generation: int) -> RunRecord:
+        """The row of the slot as of its last attempt; `ended` is for the caller to set."""
+        slot, attempt = self.slot, self.attempt
+        run = attempt.run.id if attempt else None
+        return RunRecord(
+            slot.job, slot.nominal, slot.due, self.started, None, state, reason, run, self.attempts, code,
+            slot.trigger, generation,
+        )  # fmt: skip

@@ -1,0 +1,53 @@
+"""How failures in a row, and the restarts of a service, put off the next start."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from repeater.engine.context import Context
+from repeater.model.run import Verdict
+from repeater.model.spec import Backoff, JobSpec
+from repeater.model.time import Instant
+from repeater.schedule.backoff import backoff_delay
+
+SERVICE_FLOOR = timedelta(seconds=1)
+"""A service starts at most this often, whatever its `slowdown` says."""
+_SERVICE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
+
+
+class Slowing:
+    """`not_before` is the earliest instant of the next start, None when nothing puts it off."""
+
+    __slots__ = ("_row", "not_before")
+
+    def __init__(self) -> None:
+        self._row = 0
+        self.not_before: Instant | None = None
+
+    def reset(self) -> None:
+        self._row = 0
+        self.not_before = None
+
+    def holds(self, now: Instant) -> bool:
+        """Whether it is too early for a start."""
+        return self.not_before is not None and now.mono < self.not_before.mono
+
+    def note(
+        self, spec: JobSpec, outcome: Verdict, code: int | None, started: datetime | None, context: Context
+    ) -> None:
+        """A run of the job was decided now."""
+        rule, now = spec.slowdown, context.now
+        backoff = rule.backoff if rule else _SERVICE
+        self.not_before = None
+        if outcome.success or (rule and rule.on_exit is not None and code not in rule.on_exit):
+            self._row = 0
+        else:
+            # a service that lasted long was healthy for a while, so its failure begins a new row
+            lasted = now.wall - started if started else timedelta(0)
+            self._row = 1 if spec.is_service and lasted >= backoff.max else self._row + 1
+            if rule is not None or spec.is_service:
+                self.not_before = now.plus(backoff_delay(backoff, self._row, context.draw.random()))
+        if spec.is_service and started is not None:
+            floor = now.plus(started + SERVICE_FLOOR - now.wall)
+            if self.not_before is None or self.not_before.mono < floor.mono:
+                self.not_before = floor

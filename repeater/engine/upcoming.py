@@ -1,0 +1,157 @@
+"""The slot that a job waits for: which it is, when it comes due, and what was missed when it comes late.
+
+Keeps the place in the schedule (`anchor`, `cursor`) and one wake on the timeline. It admits nothing: slots that come due
+go to the job, each with the row it ends in at once if it was missed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import TypeAlias
+
+from repeater.engine.context import Context
+from repeater.engine.timeline import Wake
+from repeater.model.run import Slot, SlotState
+from repeater.model.spec import JobSpec
+from repeater.model.time import MICROSECOND, Instant
+from repeater.policy import catchup
+from repeater.schedule.base import Schedule, Track
+
+GRACE = timedelta(seconds=10)
+"""A slot that comes up this late was delayed, not missed."""
+MOST_ROWS = {"wall": 1000, "mono": 10}
+"""How many missed slots get a row of their own, by what the schedule rides; the rest share one."""
+
+Coming: TypeAlias = tuple[Slot, tuple[SlotState, str] | None]
+"""A slot that came due; with a state and a reason if it was missed and that is its end."""
+
+
+class Upcoming:
+    """`come_due` is called with the slots of one instant, oldest first; nothing is armed then."""
+
+    def __init__(
+        self,
+        context: Context,
+        spec: JobSpec,
+        schedule: Schedule,
+        track: Callable[[], Track],
+        come_due: Callable[[list[Coming]], None],
+    ) -> None:
+        self._context = context
+        self._track = track
+        self._come_due = come_due
+        self._wake: Wake | None = None
+        self.spec = spec
+        self.schedule = schedule
+        self.anchor = context.now
+        self.cursor: Instant | None = None
+        self.last_end: Instant | None = None
+        self.slot: Slot | None = None
+
+    def arm(self, track: Track, not_before: Instant | None) -> bool:
+        """Wait for the next slot, if there is one. `not_before` puts off slots that count from an end."""
+        self.disarm()
+        nominal = self.schedule.next(track)
+        if nominal is None:
+            return False
+        slot, due = self._slot_at(nominal)
+        if self.schedule.waits_for_end and not_before is not None and not_before.mono > due.mono:
+            due, slot = not_before, replace(slot, due=max(slot.due, not_before.wall))
+        self.slot = slot
+        self._wake = self._context.wake_at(due, self.schedule.rides, lambda _: self._ring(nominal, due))
+        return True
+
+    def disarm(self) -> None:
+        """Wait for nothing."""
+        self.slot = None
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+
+    def restart(self) -> None:
+        """The grid begins now, and the next slot lies strictly ahead."""
+        self.anchor = self.cursor = self._context.now
+
+    def forgive(self) -> None:
+        """Nothing is owed for the time until now."""
+        if self.cursor is None:
+            self.anchor = self._context.now
+        elif not self.schedule.waits_for_end:
+            self.cursor = self._context.now
+
+    def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
+        spec = self.spec
+        jitter = getattr(spec.schedule, "jitter", None)
+        draw = 0.0
+        if jitter is not None and jitter.mode == "random":
+            draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
+        due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
+        return Slot(spec.name, nominal.wall, due.wall), due
+
+    def _ring(self, nominal: Instant, due: Instant) -> None:
+        slot, now = self.slot, self._context.now
+        assert slot is not None
+        self.disarm()
+        self.cursor = nominal
+        if self.schedule.waits_for_end:
+            self._come_due([(slot, None)])
+            return
+        following = self.schedule.next(self._track())
+        late = now.wall - due.wall if self.schedule.rides == "wall" else (now.mono - due.mono) * MICROSECOND
+        if late <= GRACE and (following is None or self._is_ahead(following)):
+            self._come_due([(slot, None)])
+        else:
+            self._come_due(self._late(slot, following))
+
+    def _is_ahead(self, nominal: Instant) -> bool:
+        _, due = self._slot_at(nominal)
+        now = self._context.now
+        return due.wall > now.wall if self.schedule.rides == "wall" else due.mono > now.mono
+
+    def _late(self, first: Slot, following: Instant | None) -> list[Coming]:
+        """Several slots have passed, or one was missed. An interval owes one run at most."""
+        coming: list[Coming] = []
+        missed = [first]
+        while following is not None and not self._is_ahead(following):
+            if len(missed) == MOST_ROWS[self.schedule.rides]:
+                coming.append(self._leap(missed, following))
+                break
+            missed.append(self._slot_at(following)[0])
+            self.cursor = following
+            following = self.schedule.next(self._track())
+        now, rule, owes_one = self._context.now.wall, self.spec.catch_up, self.schedule.rides == "mono"
+        on_time = missed.pop() if now - missed[-1].due <= GRACE else None
+        if on_time is not None and (owes_one or rule.kind == "latest"):
+            rule = replace(rule, kind="skip")  # the newest runs anyway
+        elif owes_one and rule.kind == "all":
+            rule = replace(rule, kind="latest")
+        for slot, fate, reason in catchup.decide(rule, missed, now):
+            if fate == "run":
+                coming.append((replace(slot, trigger="catch_up"), None))
+            else:
+                coming.append((slot, ("expired" if fate == "expire" else "skipped", reason)))
+        if on_time is not None:
+            coming.append((on_time, None))
+        return coming
+
+    def _leap(self, missed: list[Slot], first: Instant) -> Coming:
+        """Far too many were missed for a row each: those up to the newest share one. Leaves the newest in `missed`.
+
+        The newest is found by halving the time between, so it costs the same for a minute and for a year.
+        """
+        low, high, newest = first, self._context.now, first
+        while high.mono - low.mono > 1:
+            self.cursor = low.plus((high.mono - low.mono) // 2 * MICROSECOND)
+            found = self.schedule.next(self._track())
+            if found is not None and not self._is_ahead(found):
+                low = newest = found
+            else:
+                high = self.cursor
+        self.cursor = newest
+        slot, last = self._slot_at(first)[0], self._slot_at(newest)[0]
+        if last != slot:
+            missed.append(last)
+        return slot, ("skipped", f"missed, as all others until {newest.wall:%Y-%m-%d %H:%M:%S}Z")

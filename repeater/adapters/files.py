@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from repeater.policy.paths import PathSet
@@ -150,9 +150,8 @@ class FileWatcher:
                     self._files[key] = _Files(entry.paths, looks)
                     self._tell(key, hits)
 
-    def _messages(self, paths: Iterable[str]) -> None:
+    def _messages(self, named: frozenset[str]) -> None:
         """What the operating system says has changed."""
-        named = frozenset(paths)
         self._look_at_files(named)
         with self._lock:
             globs = dict(self._globs)
@@ -184,7 +183,7 @@ class FileWatcher:
 class _Folders:
     """A thread that waits for messages about a set of folders; another set is another thread."""
 
-    def __init__(self, messages: Callable[[Iterable[str]], None], trouble: Callable[[Exception], None]) -> None:
+    def __init__(self, messages: Callable[[frozenset[str]], None], trouble: Callable[[Exception], None]) -> None:
         self._messages = messages
         self._trouble = trouble
         self._watched: dict[str, object] = {}
@@ -210,7 +209,7 @@ class _Folders:
         _end(self._stop, self._thread)
 
     def _listen(self, folders: list[str], deep: bool, stop: threading.Event) -> None:
-        from watchfiles import watch
+        from watchfiles import Change, watch
 
         polling: bool | None = None  # as WATCHFILES_FORCE_POLLING says
         while not stop.is_set():
@@ -227,7 +226,10 @@ class _Folders:
                     recursive=deep,
                     ignore_permission_denied=True,
                 ):
-                    self._messages(path for _, path in changes)
+                    # A folder made again may have the number of the one removed: its identity does not tell.
+                    if any(path in self._watched and kind != Change.modified for kind, path in changes):
+                        self._watched = {}
+                    self._messages(frozenset(path for _, path in changes))
             except FileNotFoundError:
                 self._watched = {}  # one of them went meanwhile: the slow look will ask again
                 return

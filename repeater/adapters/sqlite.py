@@ -348,6 +348,11 @@ class Reader:
         found = self._db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
         return int(found[0]) if found else 0
 
+    def document(self) -> str:
+        """What `begin` was given with the last generation; empty if there is none."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'document'").fetchone()
+        return str(found[0]) if found else ""
+
     def durations(self) -> dict[str, float]:
         """Median seconds of the last twenty runs of each job."""
         query = (
@@ -468,9 +473,10 @@ class SqliteStore:
             rows = tuple(_row(values) for values in reader._db.execute(query))
             return Remembered(reader.generation(), reader.progress(), rows)
 
-    def begin(self, generation: int) -> None:
-        query = "INSERT INTO meta VALUES ('generation', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-        self._ask(lambda db: db.execute(query, (str(generation),)))
+    def begin(self, generation: int, document: str = "") -> None:
+        query = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+        values = (("generation", str(generation)), ("document", document))
+        self._ask(lambda db: db.executemany(query, values))
 
     def claim(self, row: RunRecord, progress: Progress, then: Then) -> None:
         def apply(db: sqlite3.Connection) -> None:

@@ -6,14 +6,18 @@ are imported inside the functions that use them, so that `rpr validate` pays for
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repeater.errors import RepeaterError, UsageError
+from repeater.model.spec import JobFile, JobSpec
 from repeater.model.units import parse_size
 
 if TYPE_CHECKING:
@@ -40,7 +44,13 @@ def load_job_files(
     names = tuple(paths) or _found_job_file(environ)
     stdin = sys.stdin.buffer.read(_caps(environ).file_size + 1) if "-" in names else b""
     return load(
-        names, files=Disk(), folder=str(Path.cwd()), set_vars=set_vars, environ=environ, stdin=stdin, caps=_caps(environ)
+        names,
+        files=Disk(),
+        folder=str(Path.cwd()),
+        set_vars=set_vars,
+        environ=environ,
+        stdin=stdin,
+        caps=_caps(environ),
     )
 
 
@@ -117,62 +127,90 @@ async def _supervise(options: Supervision, loaded: Loaded) -> int:
     from repeater.adapters.clock import LoopClock
     from repeater.adapters.files import FileWatcher
     from repeater.adapters.probe import NetProber
-    from repeater.adapters.signals import Signals
+    from repeater.adapters.signals import Level, Signals
     from repeater.adapters.spawn import ProcessSpawner
     from repeater.adapters.sqlite import SqliteStore
     from repeater.engine.engine import Engine
     from repeater.engine.facts import Fact, PlanAccepted, StopRequested
     from repeater.model.events import Warned
     from repeater.observe.narrator import Narrator
-    from repeater.observe.output import Console
+    from repeater.observe.output import Output
     from repeater.plan.diff import diff
     from repeater.plan.graph import wire
+    from repeater.runtime.probes import LogTap, Probes
     from repeater.runtime.reload import Answer, Reload, Wanted
     from repeater.runtime.supervisor import Outside, Supervisor
 
     loop = asyncio.get_running_loop()
+    soon = loop.call_soon_threadsafe
     over: asyncio.Future[int] = loop.create_future()
     _fail_on_defects(loop, over)
+    environ = dict(os.environ)
+    clock = LoopClock(loop)
+    folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
+    exit_code: int | None = None
 
     def tell(fact: Fact) -> None:
         supervisor.tell(fact)
 
-    def leave(level: str, code: int) -> None:
+    def warn(message: str, job: str = "") -> None:
+        narrate(Warned(job, message))
+
+    def leave(level: Level, code: int) -> None:
         nonlocal exit_code
         exit_code = code if exit_code is None else exit_code
-        tell(StopRequested(level))  # type: ignore[arg-type]
+        tell(StopRequested(level))
 
-    exit_code: int | None = None
-    clock = LoopClock(loop)
-    folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
-    store = SqliteStore(folder, loop.call_soon_threadsafe, warn=lambda text: narrate(Warned("", text)))
-    try:
+    output = Output(
+        clock,
+        soon,
+        environ=environ,
+        warn=lambda job, message: warn(message, job),
+        gone=lambda where: leave("stop", 141) if where == "stdout" else None,
+        color=options.color,
+    )
+    narrate = Narrator(
+        lambda job, line: output.say(f"rpr: {job}: {line}" if job else f"rpr: {line}"),
+        verbose=options.verbose,
+        quiet=options.quiet,
+    )
+    with ExitStack() as closing:
+        closing.callback(output.close)
+        store = SqliteStore(folder, soon, warn=warn)
+        closing.callback(store.close)
         remembered = store.load()
-        engine = Engine(clock.now(), seed=_seed(), keep_alive=options.keep_alive)
-        console = Console(
-            loop,
-            resume=lambda run: spawner.resume(run),
-            closed=lambda: leave("stop", 141),
-            color=options.color,
-        )
-        narrate = Narrator(console.say, verbose=options.verbose, quiet=options.quiet)
-        spawner = ProcessSpawner(tell, console, loop)
-        watcher = FileWatcher(lambda key, paths: changed(key, paths), loop)
-        prober = NetProber(tell, loop)
-        outside = Outside(clock, spawner, store, watcher, console, prober, dict(os.environ))
-        supervisor = Supervisor(engine, outside, lambda code: over.done() or over.set_result(code), [narrate])
+        engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"), keep_alive=options.keep_alive)
+        outputs = LogTap(output, tell)
+        spawner = ProcessSpawner(tell, outputs, loop)
+        closing.callback(spawner.close)
+        output.resume = spawner.resume
+        watcher = FileWatcher(lambda key, paths: changed(key, paths), soon, warn=warn)
+        closing.callback(watcher.close)
+        prober = Probes(clock, spawner, NetProber(tell, loop), tell, environ)
+        closing.callback(prober.close)
+        outside = Outside(clock, spawner, store, watcher, outputs, prober, environ)
 
-        def read(answer: Answer) -> None:
-            _read_again(options, loop, answer)
+        def left(code: int) -> None:
+            if not over.done():
+                over.set_result(code)
+
+        supervisor = Supervisor(engine, outside, left, [narrate])
+        closing.callback(supervisor.close)
 
         def accepted(wanted: Wanted, generation: int) -> None:
             store.begin(generation, _document(wanted.jobfile))
-            console.jobs(job.name for job in wanted.jobfile.jobs)
+            output.align(job.name for job in wanted.jobfile.jobs)
             if options.watch:
                 watcher.watch_files(_JOB_FILES, sorted(wanted.files))
 
         reload = Reload(
-            engine, clock, tell, read=read, accepted=accepted, listen=narrate, allow_removals=options.allow_removals
+            engine,
+            clock,
+            tell,
+            read=lambda answer: _read_again(options, loop, answer),
+            accepted=accepted,
+            listen=narrate,
+            allow_removals=options.allow_removals,
         )
 
         def changed(key: str, paths: tuple[str, ...]) -> None:
@@ -181,25 +219,15 @@ async def _supervise(options: Supervision, loaded: Loaded) -> int:
             else:
                 supervisor.paths_changed(key, paths)
 
-        signals = Signals(
-            loop, leave=lambda count, code: leave(("drain", "stop", "kill")[min(count, 3) - 1], code), reload=reload.read_now
-        )
-        try:
-            generation = remembered.generation + 1
-            accepted(loaded, generation)
-            reload.in_force(loaded.files)
-            plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
-            tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
-            code = await over
-        finally:
-            supervisor.close()
-            signals.close()
-            prober.close()
-            watcher.close()
-            spawner.close()
-            console.close()
-    finally:
-        store.close()
+        codes = {"INT": 130, "TERM": 0}
+        signals = Signals(loop, lambda level, name: leave(level, codes[name]), reload.read_now)
+        closing.callback(signals.close)
+        generation = remembered.generation + 1
+        accepted(loaded, generation)
+        reload.in_force(loaded.files)
+        plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
+        tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
+        code = await over
     return code if exit_code is None else exit_code
 
 
@@ -242,5 +270,47 @@ def load_selected(options: Supervision) -> Loaded:
     return select(loaded, options.only) if options.only else loaded
 
 
-def _seed() -> int:
-    return int.from_bytes(os.urandom(8), "big")
+def select(loaded: Loaded, only: Sequence[str]) -> Loaded:
+    """The jobs whose name, or the name of whose matrix, fits one of the globs. Raises UsageError if none does."""
+    from fnmatch import fnmatchcase
+
+    jobs = loaded.jobfile.jobs
+    kept = tuple(job for job in jobs if any(fnmatchcase(n, glob) for glob in only for n in (job.name, job.group)))
+    if not kept:
+        names = ", ".join(f"`{job.name}`" for job in jobs[:10])
+        raise UsageError(f"cannot use `--only {' '.join(only)}`: no job fits", hint=f"there are {names}")
+    return replace(loaded, jobfile=replace(loaded.jobfile, jobs=kept))
+
+
+def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec]]:
+    """The generation that was applied last and its specs; 0 and nothing if there is none."""
+    from repeater.adapters.sqlite import open_reader
+    from repeater.jobfile import rebuild
+
+    reader = open_reader(state_folder(project, state_dir))
+    if reader is None:
+        return 0, {}
+    try:
+        generation, document = reader.generation(), reader.document()
+    finally:
+        reader.close()
+    return generation, rebuild(json.loads(document)) if document else {}
+
+
+def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:
+    """How long the runs of each job used to last."""
+    from repeater.adapters.sqlite import open_reader
+
+    reader = open_reader(state_folder(project, state_dir))
+    if reader is None:
+        return {}
+    try:
+        return {job: timedelta(seconds=length) for job, length in reader.durations().items()}
+    finally:
+        reader.close()
+
+
+def _document(jobfile: JobFile) -> str:
+    from repeater.model.dump import dump_job
+
+    return json.dumps({job.name: dump_job(job) for job in jobfile.jobs}, ensure_ascii=False)

@@ -119,8 +119,8 @@ class Store(Protocol):
 
     def load(self) -> Remembered: ...
 
-    def begin(self, generation: int) -> None:
-        """A new generation is in force."""
+    def begin(self, generation: int, document: str = "") -> None:
+        """A new generation is in force; `document` is its jobs as text, for those who compare later."""
         ...
 
     def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,8 +72,9 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import starts
 
-    generation, before = (0, ()) if ephemeral else in_force(jobfile.project, state_dir)
-    old, new = {job.name: job for job in before}, {job.name: job for job in jobfile.jobs}
+    generation, before = (0, {}) if ephemeral else in_force(jobfile.project, state_dir)
+    new = {job.name: job for job in jobfile.jobs}
+    old = {name: _aligned(job, new.get(name)) for name, job in before.items()}
     result = diff(old, jobfile.jobs)
     now = Instant(datetime.now(UTC), Mono(0))
 
@@ -88,6 +89,18 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
         same = entry.reload == "keep"
         times[entry.job] = (after if same else next_start(old.get(entry.moved_from or entry.job)), after)
     return Planned(generation + 1, result, old, new, times)
+
+
+def _aligned(stored: JobSpec, wanted: JobSpec | None) -> JobSpec:
+    """What is not stored with a generation cannot be compared: take it to be the same."""
+    if wanted is None:
+        return stored
+    process = replace(
+        stored.process,
+        env_from_files=wanted.process.env_from_files,
+        late=wanted.process.late,
+    )
+    return replace(stored, group=wanted.group, cell=wanted.cell, process=process)
 
 
 def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> None:
@@ -127,7 +140,9 @@ def _first_words(spec: JobSpec, after: datetime | None) -> str:
     if not spec.enabled:
         return "disabled"
     schedule = dump_job(spec).get("schedule", "once")
-    text = schedule if isinstance(schedule, str) else ", ".join(f"{key} {_show(value)}" for key, value in schedule.items())
+    text = (
+        schedule if isinstance(schedule, str) else ", ".join(f"{key} {_show(value)}" for key, value in schedule.items())
+    )
     return text if after is None else f"{text}; next start {_clock(after)}"
 
 

@@ -135,3 +135,18 @@ def _pools(expansion: Expansion) -> tuple[Pool, ...]:
         if type(slots) is int:
             pools.append(Pool(name, slots))
     return tuple(pools)
+
+
+def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
+    """Specs from what `model.dump.dump_job` made of them, by name; those that this version cannot read are left out.
+
+    What a dump does not hold (the content of env files, the matrix that a cell came from) is empty.
+    """
+    around = Surroundings("/", lambda _: ())
+    specs = {}
+    for name, table in tables.items():
+        job = ExpandedJob(name, name, (), dict(table), ())
+        spec = None if list(check_job(job.table)) else build_job(job, around, lambda *_: None)
+        if spec is not None:
+            specs[name] = spec
+    return specs

@@ -78,7 +78,7 @@ def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec]) -> Plan:
             entries.append(JobPlan(name, "keep"))
         else:
             changes = _changes(before, spec)
-            entries.append(JobPlan(name, reload_class(spec, changes), changes))
+            entries.append(JobPlan(name, reload_class(spec, changes), changes))  # "keep" if nothing that acts differs
     entries += [JobPlan(name, "remove") for name in old if name not in wanted and name not in taken]
     return Plan(tuple(entries))
 
@@ -108,6 +108,7 @@ def _class_of(spec: JobSpec, key: str) -> ReloadClass:
 def _changes(old: JobSpec, new: JobSpec) -> tuple[Change, ...]:
     before, after = dump_job(old), dump_job(new)
     keys = list(after) + [key for key in before if key not in after]
-    return tuple(
-        Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
-    )
+    changes = [Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    if old.process.env_from_files != new.process.env_from_files and before.get("env_file") == after.get("env_file"):
+        changes.append(Change("env_file", "(its former content)", "(its new content)"))
+    return tuple(changes)

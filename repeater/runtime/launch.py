@@ -40,7 +40,13 @@ def launch_for(
     }
     process = spec.process
     if process.late:
-        names = {"nominal": slot.nominal, "due": slot.due, "attempt": run.attempt, "id": run.id, "trigger": slot.trigger}
+        names = {
+            "nominal": slot.nominal,
+            "due": slot.due,
+            "attempt": run.attempt,
+            "id": run.id,
+            "trigger": slot.trigger,
+        }
         try:
             process = render_late(process, names)
         except TemplateFailed as failure:
@@ -70,9 +76,7 @@ def hook_launch(
     return _launch(name, spec.process, {**environment(spec.process, environ), **facts}, command)
 
 
-def probe_launch(
-    spec: JobSpec, run: str, command: str | tuple[str, ...], environ: Mapping[str, str]
-) -> Launch:
+def probe_launch(spec: JobSpec, run: str, command: str | tuple[str, ...], environ: Mapping[str, str]) -> Launch:
     """The launch of an `exec` probe: the job's own process with another command."""
     facts = {"RPR_JOB": spec.name, "RPR_RUN_ID": run}
     return _launch(run, spec.process, {**environment(spec.process, environ), **facts}, command)

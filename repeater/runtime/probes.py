@@ -33,9 +33,7 @@ class Output(Protocol):
 class Probes:
     """Implements `ports.Prober` for all kinds. `take` must be given the facts of runs named `probe:…`."""
 
-    def __init__(
-        self, clock: Clock, spawner: Spawner, net: Prober, tell: Tell, environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, clock: Clock, spawner: Spawner, net: Prober, tell: Tell, environ: Mapping[str, str]) -> None:
         self._clock = clock
         self._spawner = spawner
         self._net = net

@@ -60,6 +60,8 @@ class Outputs(Protocol):
 
     def begin(self, run: str, spec: JobSpec) -> None: ...
 
+    def matched(self, run: str) -> frozenset[str]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -78,7 +80,11 @@ class Supervisor:
     """`left` is called once, with the exit status, when the engine has nothing left to do. `listeners` get every event."""
 
     def __init__(
-        self, engine: Engine, outside: Outside, left: Callable[[int], None], listeners: Iterable[Callable[[Event], None]]
+        self,
+        engine: Engine,
+        outside: Outside,
+        left: Callable[[int], None],
+        listeners: Iterable[Callable[[Event], None]],
     ) -> None:
         self._engine = engine
         self._outside = outside
@@ -125,6 +131,8 @@ class Supervisor:
         self._arm()
 
     def _handle(self, fact: Fact) -> None:
+        if isinstance(fact, SpawnFailed):
+            self._outside.outputs.matched(fact.run)  # there will be no output
         now = self._outside.clock.now()
         drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
         self._last = now

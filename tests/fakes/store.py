@@ -36,6 +36,7 @@ class FakeStore:
         self.failing: Exception | None = None
         self.pids: dict[str, int] = {}
         self.generation = 0
+        self.document = ""
         self.progress: dict[str, Progress] = {}
         self.table: dict[Key, RunRecord] = {}
         self.closed = False
@@ -55,8 +56,9 @@ class FakeStore:
         )
         return Remembered(self.generation, dict(self.progress), tuple(unfinished))
 
-    def begin(self, generation: int) -> None:
+    def begin(self, generation: int, document: str = "") -> None:
         self.generation = generation
+        self.document = document
 
     def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
         key = (row.job, row.nominal, row.attempts)

@@ -50,11 +50,12 @@ class CannotRead(Exception):  # noqa: N818 - it reads as a sentence
 
 @dataclass(slots=True)
 class Document:
-    """`name` is what messages call the file. `places` maps key paths; built on the first use of `place`."""
+    """`name` is what messages call the file; `included_by` the file and the key that asked for it."""
 
     name: str
     data: dict[str, Any]
     find_places: Callable[[], Places] = field(repr=False)
+    included_by: tuple[Document, Path] | None = field(default=None, repr=False)
     _places: Places | None = field(default=None, repr=False)
 
     def place(self, path: Path) -> Place:

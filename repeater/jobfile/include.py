@@ -133,8 +133,11 @@ class _Gathering:
                 self.one(document, at, shown, path, chain)
 
     def one(self, document: Document, at: Path, name: str, path: str, chain: tuple[tuple[str, str], ...]) -> None:
-        before = len(self.result.problems)
+        before, documents = len(self.result.problems), len(self.result.documents)
         self.take(name, path, chain)
+        for included in self.result.documents[documents:]:
+            if included.name == name:
+                included.included_by = (document, at)
         for number, problem in enumerate(self.result.problems[before:], before):
             if problem.file == name and not problem.line and problem.message.startswith("cannot read it"):
                 # Say it where the file is asked for: that is the line to change.

@@ -1,0 +1,70 @@
+"""`rpr render`: the jobs as they are after everything was expanded, and where each value came from."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from repeater.cli.options import assignments, files_argument, set_option
+from repeater.errors import UsageError
+
+
+@click.command(epilog="Examples: rpr render jobs.toml; rpr render jobs.toml --explain jobs.api.timeout")
+@files_argument
+@set_option
+@click.option("--format", "form", type=click.Choice(["toml", "yaml", "json"]), default="toml", help="The language.")
+@click.option("--explain", "key", metavar="KEY", help="Say where one value came from.")
+@click.option("--job", "jobs", multiple=True, metavar="GLOB", help="Only the jobs with a fitting name.")
+def render(
+    files: tuple[str, ...], set_vars: tuple[str, ...], form: str, key: str | None, jobs: tuple[str, ...]
+) -> None:
+    """Print the expanded jobs: no variable, template, include or matrix is left.
+
+    The result is a job file that means the same. With `--explain jobs.NAME.KEY`: the value, and every place that had a
+    say in it, the one in force marked; `--format json` prints that as one object.
+    """
+    from fnmatch import fnmatchcase
+
+    from repeater.app import load_job_files
+    from repeater.jobfile.write import WRITERS
+    from repeater.model.dump import dump_file
+
+    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    if key is not None:
+        assert loaded.expansion is not None
+        _explain(loaded.expansion, key, as_json=form == "json")
+        return
+    document = dump_file(loaded.jobfile)
+    if jobs:
+        document["jobs"] = {
+            name: table for name, table in document["jobs"].items() if any(fnmatchcase(name, glob) for glob in jobs)
+        }
+        if not document["jobs"]:
+            raise UsageError(f"cannot render: no job is named like `{jobs[0]}`")
+    click.echo(WRITERS[form](document), nl=False)
+
+
+def _explain(expansion: object, key: str, *, as_json: bool) -> None:
+    from repeater.jobfile.expand import Expansion
+    from repeater.jobfile.explain import explain
+    from repeater.jobfile.write import toml_value
+
+    assert isinstance(expansion, Expansion)
+    told = explain(expansion, key)
+    if not told.found:
+        raise UsageError(f"cannot explain `{key}`: nothing gives it a value, and it has no default")
+    if as_json:
+        steps = [
+            {"source": one.source, "place": one.place, "value": one.value, "in_force": one.in_force}
+            for one in told.steps
+        ]
+        click.echo(json.dumps({"key": told.key, "value": told.value, "steps": steps}, ensure_ascii=False))
+        return
+    click.echo(f"{told.key} = {toml_value(told.value)}")
+    places = max((len(one.place) for one in told.steps), default=0)
+    sources = max((len(one.source) for one in told.steps), default=0)
+    for one in told.steps:
+        mark = "*" if one.in_force else " "
+        value = "not set" if one.value is None else toml_value(one.value)
+        click.echo(f"{mark} {one.source:{sources}}  {one.place:{places}}  {value}")

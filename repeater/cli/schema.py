@@ -1,0 +1,21 @@
+"""`rpr schema`: the schema of job files, for editors and other tools."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(epilog="Example: rpr schema > jobs.schema.json")
+@click.option(
+    "--format", "form", type=click.Choice(["json", "markdown"]), default="json", help="The schema, or its words."
+)
+def schema(form: str) -> None:
+    """Print the JSON schema (draft-07) of job files, or as `markdown` the reference of every key."""
+    from repeater.jobfile.validate import schema_text
+
+    if form == "json":
+        click.echo(schema_text(), nl=False)
+        return
+    from repeater.jobfile.reference import reference
+
+    click.echo(reference(), nl=False)

@@ -1,0 +1,71 @@
+"""`rpr validate`: is the job file right? Reads, never runs."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from repeater.cli.options import assignments, files_argument, set_option
+from repeater.errors import JobFileError, Problem
+
+
+@click.command(epilog="Example: rpr validate jobs.toml")
+@files_argument
+@set_option
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="How to report.")
+@click.option("--each", is_flag=True, help="Check each FILE on its own, not all as one.")
+def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each: bool) -> int:
+    """Check job files, and report every problem with its place.
+
+    Nothing is run or changed. Exit code 0: all is well; 2: at least one problem.
+    """
+    from repeater.app import load_job_files
+
+    settings = dict(assignments(set_vars))
+    jobs, names, problems = 0, [], []
+    for group in [(name,) for name in files] if each and files else [files]:
+        try:
+            loaded = load_job_files(group, set_vars=settings)
+            jobs += len(loaded.jobfile.jobs)
+            names.append((group[0] if len(group) == 1 else loaded.name, len(loaded.jobfile.jobs)))
+        except JobFileError as error:
+            problems += error.problems
+    if form == "json":
+        report = {"ok": not problems, "jobs": jobs, "problems": [_as_json(one) for one in problems]}
+        click.echo(json.dumps(report, ensure_ascii=False))
+    elif form == "github":
+        for problem in problems:
+            click.echo(_as_annotation(problem))
+    else:
+        for name, count in names:
+            click.echo(f"{name}: {count} {'job' if count == 1 else 'jobs'}, ok")
+        if problems:
+            raise JobFileError(problems)
+    return 2 if problems else 0
+
+
+def _as_json(problem: Problem) -> dict[str, str | int | None]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+        "hint": problem.hint,
+    }
+
+
+def _as_annotation(problem: Problem) -> str:
+    """A workflow command of GitHub Actions; https://docs.github.com/actions/reference/workflow-commands."""
+    place = f"file={_escaped(problem.file, ':,')}"
+    place += f",line={problem.line}" if problem.line else ""
+    place += f",col={problem.column}" if problem.column else ""
+    text = f"{problem.key}: {problem.message}" if problem.key else problem.message
+    return f"::error {place}::{_escaped(f'{text} ({problem.hint})' if problem.hint else text, '')}"
+
+
+def _escaped(text: str, more: str) -> str:
+    for char in "%\r\n" + more:
+        text = text.replace(char, f"%{ord(char):02X}")
+    return text

@@ -1,0 +1,141 @@
+"""Where a value of a job came from: the layers that gave it, with file and line, and the names in their templates.
+
+Nothing was remembered while the job was expanded; the layers are laid again and asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from repeater.errors import UsageError
+from repeater.jobfile.document import Document, Path, dotted, shown, step
+from repeater.jobfile.expand import ExpandedJob, Expansion, Layer, nearest
+from repeater.jobfile.template import has_template
+from repeater.jobfile.validate import schema
+
+_NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*[\"']([^\"']+)[\"']")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One source, the weakest first. `source` is `default`, `defaults`, `template NAME`, `job`, `--set`, `vars.NAME`,
+    `params.NAME`, `matrix.NAME`, `env NAME` or `include`; `place` is `file:line:col`, empty if it has none.
+    """
+
+    source: str
+    place: str
+    value: Any
+    in_force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`found` is false when nothing, not even a default, gives the key."""
+
+    key: str
+    value: Any
+    found: bool
+    steps: tuple[Step, ...]
+
+
+def explain(expansion: Expansion, key: str) -> Explanation:
+    """The chain behind a key such as `jobs.api.timeout` or `jobs.poll[region=eu].schedule.every`.
+
+    Raises UsageError when there is no such job.
+    """
+    job, path = _find(expansion, key)
+    at = dotted(path)
+    default = _default(path)
+    steps = [] if default is None else [Step("default", "", default, False)]
+    for layer in job.layers:
+        value, depth = _walk(layer.raw, path)
+        if depth == len(path):
+            steps += _names(expansion, layer, value)
+            steps += _include(layer.document)
+            steps.append(Step(layer.kind, _place(layer.document, (*layer.base, *path)), value, False))
+    value, depth = _walk(job.table, path)
+    found = depth == len(path)
+    sources = [number for number, one in enumerate(steps) if one.source.split()[0] in _LAYERS]
+    if sources:
+        last = steps[sources[-1]]
+        steps[sources[-1]] = Step(last.source, last.place, last.value, True)
+    return Explanation(f"jobs.{job.name}.{at}", value if found else default, found or bool(steps), tuple(steps))
+
+
+_LAYERS = ("default", "defaults", "template", "job", "--set")
+
+
+def _find(expansion: Expansion, key: str) -> tuple[ExpandedJob, Path]:
+    rest = key.removeprefix("jobs.")
+    names = sorted(expansion.jobs, key=len, reverse=True)
+    for name in names:
+        if not rest.startswith(name):
+            continue
+        cells = list(expansion.cells(name))
+        job = next((one for one in cells if rest.startswith(f"{one.name}.")), None)
+        if job is None and rest.startswith(f"{name}.") and cells:
+            job = cells[0]
+            rest = job.name + rest.removeprefix(name)
+        if job is not None:
+            return job, tuple(_parts(rest.removeprefix(f"{job.name}.")))
+    hint = nearest(rest.partition(".")[0], expansion.jobs)
+    raise UsageError(f"cannot explain `{shown(key)}`: expected `jobs.NAME.KEY` of a job in the file", hint=hint)
+
+
+def _parts(text: str) -> Iterator[str | int]:
+    for match in re.finditer(r'"([^"]*)"|\[(\d+)\]|([^.\[\]]+)', text):
+        yield int(match[2]) if match[2] else match[1] if match[1] is not None else match[3]
+
+
+def _walk(tree: Any, path: Path) -> tuple[Any, int]:
+    for depth, part in enumerate(path):
+        below = step(tree, part)
+        if below is None:
+            return None, depth
+        tree = below
+    return tree, len(path)
+
+
+def _default(path: Path) -> Any:
+    """The built-in default of a key, from the schema; None if it has none."""
+    node = schema()["definitions"]["keys"]
+    for part in path:
+        node = _resolved(node).get("properties", {}).get(part, {})
+    return node.get("default", _resolved(node).get("default"))
+
+
+def _resolved(node: Any) -> Any:
+    while "$ref" in node:
+        node = schema()["definitions"][node["$ref"].rpartition("/")[2]]
+    return node
+
+
+def _names(expansion: Expansion, layer: Layer, value: Any) -> Iterator[Step]:
+    if not has_template(value):
+        return
+    for match in _NAME.finditer(str(value)):
+        space, name, variable = match.groups()
+        if variable:
+            yield Step(f"env {variable}", "", expansion.environ.values.get(variable), False)
+            continue
+        known = layer.names.get(space) or {}
+        place = ""
+        if space == "vars":
+            holders = [one for one in expansion.documents if name in (one.data.get("vars") or {})]
+            place = _place(holders[-1], ("vars", name)) if holders else ""
+        yield Step(f"{space}.{name}", place, known.get(name), False)
+
+
+def _include(document: Document) -> Iterator[Step]:
+    if document.included_by is not None:
+        parent, path = document.included_by
+        yield from _include(parent)
+        yield Step("include", _place(parent, path), document.name, False)
+
+
+def _place(document: Document, path: Path) -> str:
+    line, column = document.place(path)
+    return f"{document.name}:{line}:{column}" if line else document.name

@@ -1,0 +1,99 @@
+"""The reference of every key, written from the schema: `rpr schema --format markdown`, `docs/reference/job-file.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from repeater.jobfile.validate import schema
+from repeater.jobfile.write import toml_value
+
+_HEAD = """\
+# The keys of a job file
+
+Written from the schema by `rpr schema --format markdown`; TOML, YAML (1.2 core) and JSON carry the same keys.
+Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes: `10MB`, `64KiB`. Unknown keys are errors.
+Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default, `defaults`,
+templates, the job, `--set`.
+"""
+_SECTIONS = (
+    ("schedule_every", "schedule = { every = … }"),
+    ("schedule_cron", "schedule = { cron = … }"),
+    ("schedule_at", "schedule = { at = … }"),
+    ("schedule_watch", "schedule = { watch = … }"),
+    ("schedule_backoff", "schedule = { backoff = … }"),
+    ("probe", "ready and live"),
+    ("need", "needs = { NAME = … }"),
+)
+
+
+def reference() -> str:
+    """The whole page, as Markdown."""
+    whole = schema()
+    parts = [
+        _HEAD,
+        *_section("The file", whole),
+        *_section("A pool", whole["properties"]["pools"]["additionalProperties"]),
+    ]
+    keys = whole["definitions"]["keys"]
+    parts += _section("A job", keys)
+    for key, node in keys["properties"].items():
+        if "properties" in node:
+            parts += _section(f"`{key}` of a job", node)
+    parts += _section("A parameter of a template", keys["properties"]["params"]["additionalProperties"])
+    for name, title in _SECTIONS:
+        parts += _section(f"`{title}`" if "=" in title else title, whole["definitions"][name])
+    return "\n".join(parts)
+
+
+def _section(title: str, node: Any) -> Iterator[str]:
+    yield f"\n## {title}\n\n| key | meaning | value | default | example |\n|---|---|---|---|---|"
+    for key, given in node["properties"].items():
+        one = _annotated(given)
+        default = "" if "default" not in one else f"`{_cell(toml_value(one['default']))}`"
+        value = _cell(_value(one))
+        meaning, example = _cell(one["description"]), f"`{_cell(toml_value(one['examples'][0]))}`"
+        yield f"| `{key}` | {meaning} | {value} | {default} | {example} |"
+
+
+def _annotated(node: Any) -> Any:
+    """The node with the annotations of what it refers to, its own first."""
+    if "$ref" not in node:
+        return node
+    target = _annotated(schema()["definitions"][node["$ref"].rpartition("/")[2]])
+    return {**{key: target[key] for key in ("description", "default", "examples") if key in target}, **node}
+
+
+def _value(node: Any) -> str:
+    """What a key may hold, in words."""
+    target = _resolved(node)
+    if "enum" in target:
+        return ", ".join(f"`{toml_value(one)}`" for one in target["enum"] if not str(one).startswith("SIG"))
+    title = str(target.get("title", ""))
+    if title[:1].islower() or title.startswith("`"):
+        return title
+    kinds = target.get("type", "object")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    words = {
+        "object": "table",
+        "array": "list",
+        "integer": "whole number",
+        "boolean": "`true`, `false`",
+        "string": "text",
+    }
+    found = [words.get(kind, kind) for kind in kinds if kind != "string" or target.get("pattern") != "\\{[{%]"]
+    low, high = target.get("minimum"), target.get("maximum")
+    span = f" from {low} to {high}" if low is not None and high is not None else ""
+    return " or ".join(found) + span
+
+
+def _resolved(node: Any) -> Any:
+    merged = dict(node)
+    while "$ref" in merged:
+        target = schema()["definitions"][merged.pop("$ref").rpartition("/")[2]]
+        merged = {**target, "description": merged.get("description", target.get("description"))}
+    return merged
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

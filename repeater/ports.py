@@ -71,7 +71,7 @@ class Sink(Protocol):
         ...
 
     def matched(self, run: str) -> frozenset[str]:
-        """The patterns found in the run's whole output. Called once, at its end."""
+        """The patterns found in the run's whole output. Called once, at its end or when it could not be started."""
         ...
 
 

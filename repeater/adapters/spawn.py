@@ -184,6 +184,7 @@ class ProcessSpawner:
             process = self._processes[launch.run]
             if isinstance(born, SpawnError):
                 del self._processes[launch.run]
+                self._sink.matched(launch.run)
                 self._tell(SpawnFailed(launch.run, born.reason, born.temporary))
             else:
                 self._adopt(process, born)

@@ -164,6 +164,7 @@ class FakeSpawner:
         if act.refusal is not None:
             self._drop(process)
             del self._live[process.launch.run]
+            self._sink.matched(process.launch.run)
             self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary))
             return
         process.started = True

@@ -1,0 +1,353 @@
+"""Takes the output of all runs and brings it where the job wants it: console, file, the tail that is kept, patterns.
+
+`ports.Sink` for `adapters.spawn`; `runtime.supervisor` announces a run by `begin`. On the console every line carries
+its job's name, lines are never mixed, and a part of a line is shown when nothing follows for a moment. Nothing here
+waits: writing is done by threads, and a run whose output cannot be written is paused. Memory is bounded by `WINDOW`
+for a line, `writer.FULL` for what waits, `capture` for what is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO
+
+from repeater.model.spec import JobSpec
+from repeater.model.time import rfc3339
+from repeater.observe.logfile import LogFile
+from repeater.observe.terminal import colored, cut_here, is_terminal, visible, visible_text, wants_color
+from repeater.observe.writer import Console, Piece, Writer
+from repeater.policy.verdict import Matcher
+from repeater.ports import Alarm, Clock, Stream
+
+WINDOW = 64 * 1024
+"""Bytes of a line without end that are held back at most."""
+PATIENCE = 100_000
+"""Microseconds after which the beginning of a line is shown although its end has not come."""
+WIDEST_NAME = 24
+_MOST_WAITING = 16 << 20  # bytes; beyond it output is left out, and how much is told
+_TAILS_KEPT = 8 << 20  # bytes, over all ended runs
+_SPOOL = 256 * 1024  # bytes of an aggregated run in memory, the rest is in a nameless file
+_LEAVING = 2.0  # seconds that a console or disk that does not take anything gets at the end
+_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+
+
+@dataclass(slots=True)
+class _Line:
+    """The line that one stream of a run is in the middle of."""
+
+    held: bytes = b""
+    is_shown: bool = False  # its beginning is on the console
+    is_in_file: bool = False  # its beginning is in the file
+    alarm: Alarm | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    id: str
+    spec: JobSpec
+    matcher: Matcher
+    file: LogFile | None
+    lines: dict[Stream, _Line]
+    tail: bytearray = field(default_factory=bytearray)
+    spool: IO[bytes] | None = None
+    spooled: list[tuple[Stream, int]] = field(default_factory=list)
+
+
+class Output:
+    """`ports.Sink`, and the voice of rpr itself. All methods are called in the loop's thread.
+
+    `resume` continues a paused run; it may be set later, before the first run. `warn(job, message)` tells what a
+    person should know; `gone(stream)` that nobody reads `stdout` or `stderr` any more. All three are called in the
+    loop, through `call_soon` (`loop.call_soon_threadsafe`). `plain` passes the jobs' bytes on without names.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        environ: Mapping[str, str],
+        resume: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str, str], None] = lambda _job, _message: None,
+        gone: Callable[[Stream], None] = lambda _: None,
+        plain: bool = False,
+        fds: tuple[int, int] = (1, 2),
+    ) -> None:
+        self.resume = resume
+        self._clock = clock
+        self._call_soon = call_soon
+        self._warn = warn
+        self._gone = gone
+        self._plain = plain
+        self._runs: dict[str, _Run] = {}
+        self._paused: set[str] = set()
+        self._files: dict[str, tuple[LogFile, int]] = {}
+        self._tails: OrderedDict[str, bytes] = OrderedDict()
+        self._tails_size = 0
+        self._left_out = 0
+        self._width = 0
+        self._heads: dict[tuple[str, Stream], bytes] = {}
+        self._consoles = {stream: Console(fd, partial(self._nobody_reads, stream)) for stream, fd in _pairs(fds)}
+        self._consoles["stdout"].share_with(self._consoles["stderr"])
+        self._is_terminal = {stream: is_terminal(fd) for stream, fd in _pairs(fds)}
+        self._is_colored = {stream: wants_color(fd, environ) for stream, fd in _pairs(fds)}
+        self._console = Writer("rpr-console", self._told_of_room)
+        self._disk = Writer("rpr-files", self._told_of_room)
+
+    def align(self, jobs: Iterable[str]) -> None:
+        """These are the jobs of now: names are padded to the longest of them."""
+        self._width = min(WIDEST_NAME, max(map(len, jobs), default=0))
+        self._heads.clear()
+
+    def say(self, text: str) -> None:
+        """Words of rpr itself, one line or more, to standard error, in order with everything else."""
+        self._show("stderr", Piece(None, b"", f"{text}\n".encode("utf-8", "backslashreplace")))
+
+    # --- runs ---
+
+    def begin(self, run: str, spec: JobSpec) -> None:
+        """A run of this job is about to start; its output comes next."""
+        if len(spec.name) > self._width < WIDEST_NAME:
+            self._width = min(WIDEST_NAME, len(spec.name))
+            self._heads.clear()
+        matcher = Matcher(spec.success, spec.stop.pattern)
+        self._runs[run] = _Run(run, spec, matcher, self._open_file(spec), {stream: _Line() for stream in _STREAMS})
+
+    def write(self, run: str, stream: Stream, data: bytes) -> bool:
+        """Take a chunk; False asks to pause the run until `resume`. Unknown runs are dropped."""
+        state = self._runs.get(run)
+        if state is None:
+            return True
+        output = state.spec.output
+        if not state.matcher.idle:
+            state.matcher.feed(stream, data)
+        if output.capture:
+            state.tail += data
+            if len(state.tail) > 2 * output.capture:
+                del state.tail[: -output.capture]
+        goes_on = True
+        if state.file is not None:
+            goes_on = self._write_file(state, state.file, stream, data)
+        if output.mode == "stream":
+            goes_on = self._stream(state, stream, data) and goes_on
+        elif output.mode == "aggregate":
+            goes_on = self._spool(state, stream, data) and goes_on
+        if not goes_on:
+            self._paused.add(run)
+        return goes_on
+
+    def matched(self, run: str) -> frozenset[str]:
+        """The patterns found in the run's whole output. The run is over: what was held back is shown now."""
+        state = self._runs.pop(run, None)
+        if state is None:
+            return frozenset()
+        self._paused.discard(run)
+        for stream, line in state.lines.items():
+            if line.alarm is not None:
+                line.alarm.cancel()
+            if line.held or line.is_shown:
+                body = self._text(stream, line.held) + b"\n"
+                self._show(stream, Piece((run, stream), self._head(state, stream), body, continues=line.is_shown))
+        if state.spool is not None:
+            self._console.put(partial(self._show_spooled, state, state.spool), _SPOOL)
+        if state.file is not None:
+            self._release_file(state.file)
+        self._keep_tail(run, self._tail_of(state))
+        if state.matcher.problem is not None:
+            self._warn(state.spec.name, state.matcher.problem)
+        return state.matcher.found()
+
+    def tail(self, run: str) -> bytes:
+        """The last `capture` bytes that a run wrote, both streams as they came; ended runs are forgotten in time."""
+        state = self._runs.get(run)
+        return self._tails.get(run, b"") if state is None else self._tail_of(state)
+
+    def flush(self) -> None:
+        """Blocks until what was taken is written, two seconds at most for each of console and disk."""
+        self._disk.flush(_LEAVING)
+        self._console.flush(_LEAVING)
+
+    def close(self) -> None:
+        """Blocks like `flush`; what cannot be written by then is lost."""
+        for run in list(self._runs):
+            self.matched(run)
+        self._disk.close(_LEAVING)
+        self._console.close(_LEAVING)
+
+    # --- the console ---
+
+    def _stream(self, state: _Run, stream: Stream, data: bytes) -> bool:
+        if self._plain:
+            return self._show(stream, Piece(None, b"", data))
+        line = state.lines[stream]
+        if line.alarm is not None:
+            line.alarm.cancel()
+            line.alarm = None
+        data = line.held + data
+        head = self._head(state, stream)
+        goes_on = True
+        if end := data.rfind(b"\n") + 1:
+            body = self._text(stream, data[: end - 1]).replace(b"\n", b"\n" + head) + b"\n"
+            goes_on = self._show(stream, Piece((state.id, stream), head, body, continues=line.is_shown))
+            line.is_shown = False
+        line.held = data[end:]
+        if len(line.held) > WINDOW:
+            self._show_beginning(state, stream)
+            goes_on = not self._console.is_full
+        if line.held:
+            line.alarm = self._clock.call_after(PATIENCE, partial(self._show_beginning, state, stream))
+        return goes_on
+
+    def _show_beginning(self, state: _Run, stream: Stream) -> None:
+        """Show what is there of a line that has no end yet."""
+        line = state.lines[stream]
+        line.alarm = None
+        cut = cut_here(line.held)
+        text, line.held = self._text(stream, line.held[:cut]), line.held[cut:]
+        head = self._head(state, stream)
+        piece = Piece((state.id, stream), head, text, continues=line.is_shown, is_open=True)
+        line.is_shown = True
+        self._show(stream, piece)
+
+    def _show(self, stream: Stream, piece: Piece) -> bool:
+        if self._console.waiting > _MOST_WAITING:
+            self._left_out += len(piece.body)
+            return False
+        return self._console.put(partial(self._consoles[stream].show, (piece,)), len(piece.body))
+
+    def _text(self, stream: Stream, data: bytes) -> bytes:
+        return visible(data) if self._is_terminal[stream] else data
+
+    def _head(self, state: _Run, stream: Stream) -> bytes:
+        name = state.spec.name
+        head = self._heads.get((name, stream))
+        if head is None:
+            shown = visible_text(name)
+            shown = shown if len(shown) <= WIDEST_NAME else shown[: WIDEST_NAME - 1] + "…"
+            text = f"{shown:<{self._width}} |"
+            head = f"{colored(text, name) if self._is_colored[stream] else text} ".encode()
+            self._heads[name, stream] = head
+        return head + self._stamp() if state.spec.output.timestamps else head
+
+    def _stamp(self) -> bytes:
+        return f"{rfc3339(self._clock.now().wall)} ".encode()
+
+    def _spool(self, state: _Run, stream: Stream, data: bytes) -> bool:
+        if state.spool is None:
+            state.spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - closed when it was shown
+        try:
+            state.spool.write(data)
+        except OSError as error:
+            self._warn(state.spec.name, f"cannot keep output until the end of the run: {error}")
+            return True
+        if state.spooled and state.spooled[-1][0] == stream:
+            stream, size = state.spooled.pop()
+            state.spooled.append((stream, size + len(data)))
+        else:
+            state.spooled.append((stream, len(data)))
+        return not self._console.is_full
+
+    def _show_spooled(self, state: _Run, spool: IO[bytes]) -> None:
+        """In the writer's thread: a whole run at once, from wherever it was kept."""
+        with spool:
+            spool.seek(0)
+            for stream, size in state.spooled:
+                self._consoles[stream].show(self._pieces(state, stream, spool, size))
+
+    def _pieces(self, state: _Run, stream: Stream, spool: IO[bytes], size: int) -> Iterator[Piece]:
+        if self._plain:
+            while size > 0 and (data := spool.read(min(WINDOW, size))):
+                size -= len(data)
+                yield Piece(None, b"", data)
+            return
+        head, owner, is_shown = self._head(state, stream), (state.id, stream), False
+        while size > 0 and (data := spool.readline(min(WINDOW, size))):
+            size -= len(data)
+            is_open = not data.endswith(b"\n") and size > 0
+            text = self._text(stream, data.removesuffix(b"\n"))
+            yield Piece(owner, head, text if is_open else text + b"\n", continues=is_shown, is_open=is_open)
+            is_shown = is_open
+
+    # --- files ---
+
+    def _open_file(self, spec: JobSpec) -> LogFile | None:
+        output = spec.output
+        if output.file is None:
+            return None
+        file, users = self._files.get(output.file) or (
+            LogFile(output.file, output.max_size, output.backups, partial(self._told_of_trouble, spec.name)),
+            0,
+        )
+        file.max_size, file.backups = output.max_size, output.backups
+        self._files[output.file] = file, users + 1
+        return file
+
+    def _release_file(self, file: LogFile) -> None:
+        _, users = self._files[file.path]
+        if users > 1:
+            self._files[file.path] = file, users - 1
+        else:
+            del self._files[file.path]
+            self._disk.put(file.close, 0)
+
+    def _write_file(self, state: _Run, file: LogFile, stream: Stream, data: bytes) -> bool:
+        if state.spec.output.timestamps:
+            line, stamp = state.lines[stream], self._stamp()
+            start = b"" if line.is_in_file else stamp
+            line.is_in_file = not data.endswith(b"\n")
+            body = data.removesuffix(b"\n").replace(b"\n", b"\n" + stamp)
+            data = start + body + (b"" if line.is_in_file else b"\n")
+        if self._disk.waiting > _MOST_WAITING:
+            file.skip(len(data))
+            return False
+        return self._disk.put(partial(file.write, data), len(data))
+
+    # --- what is kept ---
+
+    @staticmethod
+    def _tail_of(state: _Run) -> bytes:
+        most = state.spec.output.capture
+        return bytes(state.tail[-most:]) if most else b""
+
+    def _keep_tail(self, run: str, tail: bytes) -> None:
+        if not tail:
+            return
+        self._tails[run] = tail
+        self._tails_size += len(tail)
+        while self._tails_size > _TAILS_KEPT:
+            self._tails_size -= len(self._tails.popitem(last=False)[1])
+
+    # --- from the writers' threads ---
+
+    def _nobody_reads(self, stream: Stream) -> None:
+        self._later(partial(self._gone, stream))
+
+    def _told_of_trouble(self, job: str, message: str) -> None:
+        self._later(partial(self._warn, job, message))
+
+    def _told_of_room(self) -> None:
+        self._later(self._go_on)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._call_soon(call)
+
+    def _go_on(self) -> None:
+        """There is room again: all that were paused may try."""
+        if self._console.is_full or self._disk.is_full:
+            return
+        if self._left_out:
+            left_out, self._left_out = self._left_out, 0
+            self.say(f"rpr: {left_out} bytes of output were not shown, because nothing was read for too long")
+        paused, self._paused = self._paused, set()
+        for run in paused:
+            self.resume(run)
+
+
+def _pairs(fds: tuple[int, int]) -> Iterator[tuple[Stream, int]]:
+    return zip(_STREAMS, fds, strict=True)

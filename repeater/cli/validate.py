@@ -23,7 +23,9 @@ def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each:
     from repeater.app import load_job_files
 
     settings = dict(assignments(set_vars))
-    jobs, names, problems = 0, [], []
+    jobs = 0
+    names: list[tuple[str, int]] = []
+    problems: list[Problem] = []
     for group in [(name,) for name in files] if each and files else [files]:
         try:
             loaded = load_job_files(group, set_vars=settings)

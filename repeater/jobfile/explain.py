@@ -21,8 +21,10 @@ _NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One source, the weakest first. `source` is `default`, `defaults`, `template NAME`, `job`, `--set`, `vars.NAME`,
-    `params.NAME`, `matrix.NAME`, `env NAME` or `include`; `place` is `file:line:col`, empty if it has none.
+    """One source of a value; a stronger one comes later.
+
+    `source` is `default`, `defaults`, `template NAME`, `job`, `--set`, `vars.NAME`, `params.NAME`, `matrix.NAME`,
+    `env NAME` or `include`; `place` is `file:line:col`, empty if it has none.
     """
 
     source: str

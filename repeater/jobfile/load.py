@@ -56,7 +56,7 @@ def load(
     gathered = gather(names, files, caps, folder=folder, stdin=stdin)
     problems: dict[Problem, None] = dict.fromkeys(gathered.problems)
     for document in gathered.documents:
-        _check_document(document, document is not gathered.documents[-1] and len(names) == 1, problems)
+        _check_document(document, problems)
     expansion = Expansion(
         gathered.documents, settings=set_vars or {}, environ=environ or {}, caps=caps, folder=gathered.folder
     )
@@ -77,8 +77,8 @@ def load(
     )
 
 
-def _check_document(document: Document, included: bool, problems: dict[Problem, None]) -> None:
-    for fault in check_shell(document.data, included=included):
+def _check_document(document: Document, problems: dict[Problem, None]) -> None:
+    for fault in check_shell(document.data, included=document.included_by is not None):
         problems[document.problem(fault.path, fault.message, fault.hint)] = None
     jobs = document.data.get("jobs")
     for name, job in jobs.items() if isinstance(jobs, dict) else ():

@@ -12,9 +12,9 @@ _HEAD = """\
 # The keys of a job file
 
 Written from the schema by `rpr schema --format markdown`; TOML, YAML (1.2 core) and JSON carry the same keys.
-Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes: `10MB`, `64KiB`. Unknown keys are errors.
-Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default, `defaults`,
-templates, the job, `--set`.
+Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes: `10MB`, `64KiB`. Unknown keys are
+errors. Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default,
+`defaults`, templates, the job, `--set`.
 """
 _SECTIONS = (
     ("schedule_every", "schedule = { every = … }"),
@@ -81,7 +81,7 @@ def _value(node: Any) -> str:
         "boolean": "`true`, `false`",
         "string": "text",
     }
-    found = [words.get(kind, kind) for kind in kinds if kind != "string" or target.get("pattern") != "\\{[{%]"]
+    found = [words.get(kind, str(kind)) for kind in kinds if kind != "string" or target.get("pattern") != "\\{[{%]"]
     low, high = target.get("minimum"), target.get("maximum")
     span = f" from {low} to {high}" if low is not None and high is not None else ""
     return " or ".join(found) + span

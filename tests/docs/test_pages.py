@@ -22,6 +22,7 @@ SESSIONS = [page for page in PAGES if any(block.language == "console" for block 
 @pytest.mark.parametrize("block", FILES, ids=str)
 def test_a_job_file_in_the_docs_is_valid(block: Block, tmp_path: Path) -> None:
     from repeater.app import load_job_files
+    from repeater.errors import JobFileError
 
     if block.name.startswith("not a job file"):
         pytest.skip("says so")
@@ -37,7 +38,11 @@ def test_a_job_file_in_the_docs_is_valid(block: Block, tmp_path: Path) -> None:
     file = tmp_path / (block.name if block.name.endswith(block.language) else f"jobs.{block.language}")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    load_job_files([str(file)])
+    if block.name.startswith("broken"):
+        with pytest.raises(JobFileError):
+            load_job_files([str(file)])
+    else:
+        load_job_files([str(file)])
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ class Supervision:
     ephemeral: bool = False
     verbose: bool = False
     quiet: bool = False
-    color: bool | None = None
+    color: str = "auto"
 
 
 def state_folder(project: str, state_dir: str | None) -> Path:
@@ -164,10 +164,9 @@ async def _supervise(options: Supervision, loaded: Loaded) -> int:
     output = Output(
         clock,
         soon,
-        environ=environ,
+        environ=environ | _COLORS.get(options.color, {}),
         warn=lambda job, message: warn(message, job),
         gone=lambda where: leave("stop", 141) if where == "stdout" else None,
-        color=options.color,
     )
     narrate = Narrator(
         lambda job, line: output.say(f"rpr: {job}: {line}" if job else f"rpr: {line}"),
@@ -231,6 +230,7 @@ async def _supervise(options: Supervision, loaded: Loaded) -> int:
     return code if exit_code is None else exit_code
 
 
+_COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
 _JOB_FILES = "\0job files"  # the watcher's key; no job can have this name
 
 

@@ -15,7 +15,9 @@ from repeater.cli.options import assignments, files_argument, set_option
 @click.option("--no-watch", is_flag=True, help="Do not follow changes of the files.")
 @click.option("--keep-alive", is_flag=True, help="Stay when every job is done.")
 @click.option("--allow-removals", is_flag=True, help="Let a changed file remove more than half of the jobs.")
-@click.option("--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Keep state there, not in the project's own folder.")
+@click.option(
+    "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Keep state there, not in the project's own folder."
+)
 @click.option("--ephemeral", is_flag=True, help="Keep no state at all.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
@@ -53,7 +55,7 @@ def apply(
         ephemeral=ephemeral,
         verbose=verbose,
         quiet=quiet,
-        color={"always": True, "never": False}.get(color),
+        color=color,
     )
     loaded = load_selected(options)
     if dry_run or not quiet:

@@ -24,7 +24,7 @@ from repeater.model.units import format_duration, parse_duration
 @click.option("--from", "start", metavar="TIME", help="Where to begin, as RFC 3339; by default now.")
 @click.option(
     "--duration", "durations", multiple=True, metavar="JOB=DURATION",
-    help="How long the runs of a job last; by default as in its history, or 1s.",
+    help="How long the runs of a job last; by default as in its history, or no time at all.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, help="Makes random choices repeatable.")
 @json_option
@@ -95,5 +95,3 @@ def _kind(row: RunRecord) -> str:
     if row.state == "ran":
         return "ran" if row.reason == "success" else f"failed ({row.reason})"
     return f"{row.state} ({row.reason})" if row.reason else row.state
-
-

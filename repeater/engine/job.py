@@ -405,7 +405,8 @@ class Job:
             and retry.wants_retry(spec.retry, tries, exit, outcome.success)
         )
         if not again:
-            context.announce(RunFinished(attempt.run, outcome, code))
+            if held.fate is None:
+                context.announce(RunFinished(attempt.run, outcome, code))
             self._close(held, state, outcome.text(), code, outcome)
             return
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)

@@ -20,7 +20,7 @@ from repeater.model.time import Instant, Mono
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 
-DEFAULT_DURATION = timedelta(seconds=1)
+DEFAULT_DURATION = timedelta(0)
 _SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
 
 
@@ -35,7 +35,7 @@ def simulate(
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, by nominal time and then in the file's order.
 
-    `durations` are by job name; other jobs last a second, services for ever. A slot that is still open at the end has
+    `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the end has
     an interim state (`claimed`, `running`, `retrying`) and no `ended`.
     """
     world = _World(jobfile, start, seed, durations or {})

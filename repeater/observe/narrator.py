@@ -44,7 +44,9 @@ class Narrator:
             case RunFinished(run, verdict, _, retry_at):
                 self._overlapping.discard(run.slot.job)
                 if retry_at is not None:
-                    self._say(run.slot.job, f"attempt {run.attempt} failed: {verdict.reason}; again at {_time(retry_at)}")
+                    self._say(
+                        run.slot.job, f"attempt {run.attempt} failed: {verdict.reason}; again at {_time(retry_at)}"
+                    )
                 elif not verdict.success:
                     self._say(run.slot.job, f"failed: {verdict.reason}")
                 elif self._verbose:
@@ -62,7 +64,9 @@ class Narrator:
 
     def _tell(self, event: Event) -> None:
         match event:
-            case GenerationBegan(generation, added, changed, removed, kept) if generation and (changed or removed or kept):
+            case GenerationBegan(generation, added, changed, removed, kept) if generation and (
+                changed or removed or kept
+            ):
                 parts = ((added, "added"), (changed, "changed"), (removed, "removed"), (kept, "unchanged"))
                 what = ", ".join(f"{count} {word}" for count, word in parts if count)
                 self._say("", f"generation {generation} in force: {what}")

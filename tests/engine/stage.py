@@ -1,9 +1,9 @@
 """A stage for the engine: the real supervisor and engine, fake ports, virtual time.
 
-    stage = Stage({"a": Act(lasts=seconds(3))})
-    stage.apply(job("a", Every(seconds(10))))
-    stage.advance(30)
-    assert stage.history("a") == ["ran 0s", "ran 10s", ...]
+stage = Stage({"a": Act(lasts=seconds(3))})
+stage.apply(job("a", Every(seconds(10))))
+stage.advance(30)
+assert stage.history("a") == ["ran 0s", "ran 10s", ...]
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ class Stage:
         self.events: list[Event] = []
         self.left: list[int] = []
         self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive)
-        outside = Outside(
-            self.clock, self.spawner, self.store, self.watcher, self.sink, self.prober, {"PATH": "/bin"}
-        )
+        outside = Outside(self.clock, self.spawner, self.store, self.watcher, self.sink, self.prober, {"PATH": "/bin"})
         self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append])
         self._remembered = self.store.load()
         self._generation = self._remembered.generation

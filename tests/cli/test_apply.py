@@ -1,0 +1,312 @@
+"""`rpr apply` for real: a folder, a file, processes, signals, saved changes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RPR, Rpr
+
+PATIENCE = 20.0
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.01)
+
+
+class Live:
+    """A running `rpr apply`, whose output goes to files of the folder."""
+
+    def __init__(self, rpr: Rpr, *args: str) -> None:
+        self.folder = rpr.folder
+        self._out, self._err = rpr.folder / ".out", rpr.folder / ".err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [RPR, "apply", *args],
+                cwd=rpr.folder,
+                env=rpr.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def until_out(self, text: str, count: int = 1) -> None:
+        wait_for(lambda: self.out.count(text) >= count, f"{count} x {text!r} in output: {self.out!r} {self.err!r}")
+
+    def until_err(self, text: str, count: int = 1) -> None:
+        wait_for(lambda: self.err.count(text) >= count, f"{count} x {text!r} in messages: {self.err!r}")
+
+    def leaves(self) -> int:
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def live(rpr: Rpr) -> Iterator[Callable[..., Live]]:
+    begun: list[Live] = []
+
+    def begin(*args: str) -> Live:
+        begun.append(Live(rpr, *args))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.send_signal(signal.SIGINT)
+            try:
+                one.process.wait(PATIENCE)
+            finally:
+                one.process.kill()
+                one.process.wait()
+
+
+@contextmanager
+def effects(folder: Path) -> Iterator[Callable[[], list[str]]]:
+    yield lambda: (folder / "effects").read_text().splitlines() if (folder / "effects").exists() else []
+
+
+def test_a_file_of_finished_jobs_runs_and_leaves_with_0(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo hello; echo oops >&2"\n')
+    done = rpr("apply", "jobs.toml", "-q")
+    done.is_(out="a | hello\n", err="a | oops\n")
+
+
+def test_a_failed_job_makes_it_1(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "exit 3"\n')
+    rpr("apply", "jobs.toml", "-q").is_(err="rpr: a: failed: exit 3\n", code=1)
+
+
+def test_times_ends_it_at_once(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = ["echo", "x"]\nschedule = "every 1h"\nstop = { times = 1 }\n')
+    began = time.monotonic()
+    done = rpr("apply", "jobs.toml", "-q")
+    assert (done.out, done.code) == ("a | x\n", 0)
+    assert time.monotonic() - began < 30
+
+
+def test_a_missing_command_is_a_row_not_a_load_error(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml", '[jobs.a]\ncommand = ["no-such-command-here"]\n[jobs.b]\ncommand = "true"\ncwd = "nowhere"\n'
+    )
+    done = rpr("apply", "jobs.toml", "-q")
+    assert done.code == 1
+    assert "no-such-command-here" in done.err
+    assert "nowhere" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_nothing_starts_when_the_file_is_wrong(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "touch started"\n[jobs.b]\ncomand = "x"\n')
+    done = rpr("apply", "jobs.toml")
+    assert done.code == 2
+    assert "jobs.toml:4:1: jobs.b.comand" in done.err
+    assert "`command`" in done.err
+    assert not (rpr.folder / "started").exists()
+    assert not (rpr.folder / ".state").exists()
+
+
+def test_dry_run_does_nothing_at_all(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "touch started"\n')
+    before = sorted(path.name for path in rpr.folder.iterdir())
+    done = rpr("apply", "jobs.toml", "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("+ a")
+    assert sorted(path.name for path in rpr.folder.iterdir()) == before
+
+
+def test_ctrl_c_drains_and_leaves_nothing(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write(
+        "jobs.toml",
+        '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n'
+        '[jobs.t]\ncommand = "echo begun; sleep 1; echo finished"\n',
+    )
+    run = live("jobs.toml")
+    run.until_out("up")
+    run.until_out("begun")
+    run.process.send_signal(signal.SIGINT)
+    assert run.leaves() == 130
+    assert "t | finished" in run.out
+
+
+def test_sigterm_in_good_order_is_0(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write("jobs.toml", '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n')
+    run = live("jobs.toml")
+    run.until_out("up")
+    run.process.send_signal(signal.SIGTERM)
+    assert run.leaves() == 0
+
+
+def test_a_third_signal_kills_what_ignores_term(rpr: Rpr, live: Callable[..., Live]) -> None:
+    command = "trap '' TERM; echo up; while :; do sleep 1; done"
+    rpr.write("jobs.toml", f'[jobs.s]\ncommand = "{command}"\nschedule = "always"\nstop_timeout = "1h"\n')
+    run = live("jobs.toml")
+    run.until_out("up")
+    for times in range(3):
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.2 * (times + 1))
+    assert run.leaves() == 130
+
+
+def test_a_second_supervisor_is_refused_and_told_who_holds_the_state(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write("jobs.toml", '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n')
+    first = live("jobs.toml")
+    first.until_out("up")
+    began = time.monotonic()
+    second = rpr("apply", "jobs.toml", "-q")
+    assert second.code == 5
+    assert f"process {first.process.pid} is using it" in second.err
+    assert time.monotonic() - began < PATIENCE
+    first.process.send_signal(signal.SIGTERM)
+    assert first.leaves() == 0
+
+
+def test_counts_and_done_jobs_survive_a_restart(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo x >> effects"\nschedule = "every 1h"\nstop = { times = 2 }\n')
+    with effects(rpr.folder) as lines:
+        run = live("jobs.toml")
+        wait_for(lambda: len(lines()) == 1, "one run")
+        run.process.kill()
+        run.leaves()
+        again = live("jobs.toml", "-v")
+        again.until_err("generation 2")
+        time.sleep(0.3)
+        assert lines() == ["x"]
+        again.process.send_signal(signal.SIGTERM)
+        again.leaves()
+
+
+def test_a_saved_change_is_in_force_and_nobody_else_notices(rpr: Rpr, live: Callable[..., Live]) -> None:
+    service = '[jobs.s]\ncommand = "echo up $$; exec sleep 600"\nschedule = "always"\n'
+    rpr.write("jobs.toml", service + '[jobs.a]\ncommand = "echo old"\nschedule = "every 100ms"\n')
+    run = live("jobs.toml")
+    run.until_out("a | old", 2)
+    rpr.write("jobs.toml", service + '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms"\n')
+    run.until_out("a | new", 2)
+    assert run.out.count("s | up") == 1
+    run.until_err("generation 2 in force: 1 changed, 1 unchanged")
+
+
+def test_a_broken_file_changes_nothing_and_a_mended_one_does(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo old"\nschedule = "every 100ms"\n')
+    run = live("jobs.toml")
+    run.until_out("a | old", 2)
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms\n')
+    run.until_err("change rejected, generation 1 stays in force")
+    before = run.out.count("a | old")
+    run.until_out("a | old", before + 3)
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms"\n')
+    run.until_out("a | new")
+    assert run.err.count("change rejected") == 1
+
+
+def save_in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def save_by_rename(path: Path, text: str) -> None:
+    beside = path.with_name(".beside")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def save_by_recreation(path: Path, text: str) -> None:
+    path.unlink()
+    time.sleep(0.05)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("save", [save_in_place, save_by_rename, save_by_recreation])
+def test_every_way_to_save_is_noticed_once(
+    rpr: Rpr, live: Callable[..., Live], save: Callable[[Path, str], None]
+) -> None:
+    def text(word: str) -> str:
+        return f'[jobs.a]\ncommand = "echo {word}"\nschedule = "every 100ms"\n'
+
+    path = rpr.write("jobs.toml", text("zero"))
+    run = live("jobs.toml")
+    run.until_out("a | zero")
+    for generation, word in ((2, "one"), (3, "two")):
+        save(path, text(word))
+        run.until_err(f"generation {generation} in force")
+        run.until_out(f"a | {word}")
+    assert "generation 4" not in run.err
+
+
+def test_a_swapped_symlink_as_of_a_config_map_is_noticed(rpr: Rpr, live: Callable[..., Live]) -> None:
+    def publish(version: str) -> None:
+        rpr.write(f"mount/{version}/jobs.toml", f'[jobs.a]\ncommand = "echo {version}"\nschedule = "every 100ms"\n')
+        fresh = rpr.folder / "mount" / "..data_tmp"
+        fresh.symlink_to(version)
+        fresh.replace(rpr.folder / "mount" / "..data")
+
+    publish("v1")
+    (rpr.folder / "mount" / "jobs.toml").symlink_to("..data/jobs.toml")
+    run = live("mount/jobs.toml")
+    run.until_out("a | v1")
+    publish("v2")
+    run.until_out("a | v2")
+
+
+@pytest.mark.slow
+def test_a_hundred_saves_a_second_end_with_the_last_one_in_force(rpr: Rpr, live: Callable[..., Live]) -> None:
+    path = rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo start"\nschedule = "every 100ms"\n')
+    run = live("jobs.toml")
+    run.until_out("a | start")
+    for number in range(300):
+        save_by_rename(path, f'[jobs.a]\ncommand = "echo n{number}"\nschedule = "every 100ms"\n')
+        time.sleep(0.01)
+    run.until_out("a | n299")
+    assert run.err.count("in force") <= 8
+
+
+def test_a_change_that_removes_most_jobs_is_refused_unless_allowed(rpr: Rpr, live: Callable[..., Live]) -> None:
+    jobs = "".join(f'[jobs.j{n}]\ncommand = "true"\nschedule = "every 1h"\n' for n in range(4))
+    rpr.write("jobs.toml", jobs + '[jobs.t]\ncommand = "echo tick"\nschedule = "every 100ms"\n')
+    run = live("jobs.toml")
+    run.until_out("tick")
+    rpr.write("jobs.toml", '[jobs.t]\ncommand = "echo tock"\nschedule = "every 100ms"\n')
+    run.until_err("4 of 5 jobs would be removed")
+    assert "tock" not in run.out
+
+
+def test_a_closed_pipe_ends_it(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo x"\nschedule = "every 20ms"\n')
+    with rpr.start("apply", "jobs.toml", "-q") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a | x\n"
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 141
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_an_ephemeral_run_keeps_nothing(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo x"\nschedule = "every 1h"\nstop = { times = 1 }\n')
+    for _ in range(2):
+        assert rpr("apply", "jobs.toml", "-q", "--ephemeral").out == "a | x\n"
+    assert not (rpr.folder / ".state").exists()
+
+
+def test_only_brings_fitting_jobs_into_force(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.api]\ncommand = "echo api"\n[jobs.web]\ncommand = "echo web"\n')
+    assert rpr("apply", "jobs.toml", "-q", "--only", "a*").out == "api | api\n"
+    refused = rpr("apply", "jobs.toml", "-q", "--only", "x*")
+    assert refused.code == 2
+    assert "no job fits" in refused.err

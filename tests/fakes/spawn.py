@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import TypeAlias
 
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
@@ -95,6 +96,7 @@ class FakeSpawner:
         self._sink = sink
         self._live: dict[str, _Process] = {}
         self._turn: dict[str, int] = {}
+        self._pids = count(10_001)
 
     @property
     def live(self) -> frozenset[str]:
@@ -168,7 +170,7 @@ class FakeSpawner:
             self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary))
             return
         process.started = True
-        self._tell(RunStarted(process.launch.run, 10_000 + len(self.launches)))
+        self._tell(RunStarted(process.launch.run, next(self._pids)))
         for said in act.says:
             if said.at <= act.lasts:
                 self._after(process, said.at, lambda p, said=said: self._say(p, said))  # type: ignore[misc]

@@ -33,7 +33,7 @@ LONGEST = timedelta(days=36_525)
 DURATION_FORM = "a duration like `30s`, `1h30m`, `500ms` or `2d`"
 
 _SIZE_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 10**6, "GB": 10**9, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_SIZE = re.compile(r"([0-9]{1,15})(B|kB|KB|MB|GB|KiB|MiB|GiB)")
+_SIZE = re.compile(r"([0-9]{1,16})(B|kB|KB|MB|GB|KiB|MiB|GiB)")
 _RATE = re.compile(r"([0-9]{1,9})/(.+)")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 

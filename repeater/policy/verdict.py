@@ -63,7 +63,8 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
         cause = getattr(error, "msg", str(error))
         place = getattr(error, "pos", None)
         where = "" if place is None else f" at position {place}"
-        raise ValueError(f"`{text}` is no regular expression: {cause}{where}") from None
+        shown = text if len(text) <= 100 else text[:97] + "..."
+        raise ValueError(f"`{shown}` is no regular expression: {cause}{where}") from None
     return compiled
 
 

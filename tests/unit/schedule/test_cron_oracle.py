@@ -59,7 +59,7 @@ def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(
     expression=expressions,
     night=st.sampled_from(NIGHTS),
@@ -87,7 +87,7 @@ months = st.one_of(st.just("*"), st.sampled_from(["2", "2,4", "1", "11-2", "*/3"
 day_expressions = st.tuples(st.just("0"), st.just("12"), dates, months, weekdays).map(" ".join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(day_expressions, st.sampled_from(["or", "and"]), st.dates(date(1999, 1, 1), date(2099, 1, 1)))
 @example("0 12 29 2 *", "or", date(2024, 1, 1))
 @example("0 12 31 2 1", "or", date(2024, 1, 1))
@@ -104,7 +104,7 @@ def test_the_days_of_five_years_are_those_of_the_calendar(expression, match, fir
 
 
 @given(expressions, st.sampled_from(["or", "and"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_canonical_text_of_a_canonical_text_is_itself(expression, match):
     text = canonical(expression)
     assert canonical(text) == text

@@ -1,0 +1,36 @@
+"""Whether a failed attempt is followed by another one."""
+
+from __future__ import annotations
+
+import pytest
+
+from repeater.model.run import Exit
+from repeater.model.spec import Retry
+from repeater.policy.retry import wants_retry
+
+
+@pytest.mark.parametrize(
+    ("retry", "attempt", "exit", "again"),
+    [
+        (Retry(), 1, Exit(1), False),
+        (Retry(3), 1, Exit(1), True),
+        (Retry(3), 2, Exit(1), True),
+        (Retry(3), 3, Exit(1), False),
+        (Retry(3), 4, Exit(1), False),
+        (Retry(3), 1, None, True),
+        (Retry(3), 1, Exit(signal=9), True),
+        (Retry(3, on_exit=(75,)), 1, Exit(75), True),
+        (Retry(3, on_exit=(75,)), 1, Exit(1), False),
+        (Retry(3, on_exit=(75,)), 1, None, False),
+        (Retry(3, on_exit=(75,)), 1, Exit(signal=9), False),
+        (Retry(3, on_exit=(137,)), 1, Exit(signal=9), True),
+        (Retry(3, on_exit=(0,)), 1, Exit(0), True),
+        (Retry(3, on_exit=()), 1, Exit(1), False),
+    ],
+)
+def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, again):  # noqa: A002
+    assert wants_retry(retry, attempt, exit, False) is again
+
+
+def test_a_success_is_never_tried_again():
+    assert wants_retry(Retry(3), 1, Exit(1), True) is False

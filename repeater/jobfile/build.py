@@ -57,10 +57,8 @@ class Surroundings:
     read_env: Callable[[str], Pairs | str]
 
 
-def build_job(
-    job: ExpandedJob, around: Surroundings, report: Callable[[Path, str, str | None], None]
-) -> JobSpec | None:
-    """The spec, or None after at least one problem was reported."""
+def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, str, str | None], None]) -> JobSpec:
+    """The spec. When a problem was reported it stands for the job only in what is checked after it."""
     table = job.table
     keys = table.keys()
     reading = Reading(report)
@@ -70,7 +68,7 @@ def build_job(
     moved = table.get("moved_from")
     if moved is not None and job.in_matrix and "[" not in moved:
         moved += job.name[len(job.group) :]
-    spec = JobSpec(
+    return JobSpec(
         name=job.name,
         process=_process(table, reading, around),
         schedule=schedule,
@@ -99,7 +97,6 @@ def build_job(
         hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _HOOKS,
         moved_from=moved,
     )
-    return None if reading.failed else spec
 
 
 def _refuse_service_keys(job: ExpandedJob, reading: Reading) -> None:

@@ -82,6 +82,15 @@ def step(tree: Any, part: str | int) -> Any:
     return tree[part] if isinstance(tree, list) and isinstance(part, int) and part < len(tree) else None
 
 
+def without(tree: Any, path: Path) -> Any:
+    """A copy of the tree without what stands at `path`, as far as it is tables; the tree itself is not changed."""
+    if not isinstance(tree, dict) or not path:
+        return tree
+    if len(path) == 1 or not isinstance(tree.get(path[0]), dict):
+        return {key: one for key, one in tree.items() if key != path[0]}
+    return {key: without(one, path[1:]) if key == path[0] else one for key, one in tree.items()}
+
+
 def dotted(path: Path) -> str:
     """The path as people write it: `jobs.web.watch[0]`; a part that is not a plain word is quoted."""
     text = ""

@@ -74,6 +74,7 @@ class Expansion:
             self._collect(document, "pools", self.pools)
         self.set = self._settings(settings)
         self.environ = Environ(environ)
+        self.torn: set[Path] = set()  # jobs and templates that lack a template: what else they lack is no news
         self.project = self._project(folder)
         self.names: dict[str, Any] = {"env": self.environ, "project": self.project}
         self.names["vars"] = self._variables()
@@ -264,9 +265,8 @@ class Expansion:
             try:
                 return render(value, names)
             except TemplateFailed as error:
-                self.report(
-                    document, path, f"cannot render `{shown(value)}`: {error}", LITERAL if "." in value else None
-                )
+                hint = LITERAL if "expected" in str(error) else None
+                self.report(document, path, f"cannot render `{shown(value)}`: {error}", hint)
                 return value
         if isinstance(value, dict):
             if not has_template(value):
@@ -301,6 +301,7 @@ class Expansion:
             at = (*user.base, "extends")
             if not isinstance(name, str) or name not in self.templates:
                 self.report(user.document, at, f"there is no template {kind(name)}", nearest(str(name), self.templates))
+                self.torn.add(user.base)
                 continue
             if name in chain:
                 circle = " -> ".join([*chain[chain.index(name) :], name])

@@ -6,13 +6,13 @@ All problems of all files are collected and raised at once; nothing of a file wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from repeater.errors import JobFileError, Problem
 from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.check import check_jobs
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path, without
 from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import ExpandedJob, Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
@@ -101,12 +101,12 @@ class _Road:
         around = Surroundings(self.gathered.folder, self.read_env)
         built = []
         for job in self.expansion.expand():
-            faults = list(check_job(job.table))
-            for fault in faults:
-                self.expansion.report_job(job, fault.path, fault.message, fault.hint)
-            spec = None if faults else build_job(job, around, self.reporter(job))
-            if spec is not None:
-                built.append(spec)
+            for fault in check_job(job.table):
+                if fault.path or ("jobs", job.group) not in self.expansion.torn:
+                    self.expansion.report_job(job, fault.path, fault.message, fault.hint)
+                # Without its broken keys the job is still looked at, for what else is wrong with it.
+                job = replace(job, table={"command": "?", **without(job.table, fault.path)})  # noqa: PLW2901
+            built.append(build_job(job, around, self.reporter(job)))
         return built
 
     def reporter(self, job: ExpandedJob) -> Any:

@@ -25,10 +25,8 @@ class Reading:
 
     def __init__(self, report: Callable[[Path, str, str | None], None]) -> None:
         self._report = report
-        self.failed = False
 
     def problem(self, path: Path, message: str, hint: str | None = None) -> None:
-        self.failed = True
         self._report(path, message, hint)
 
     def duration(

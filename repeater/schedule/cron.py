@@ -145,79 +145,85 @@ class Meaning(NamedTuple):
     nth: bool
 
 
-@lru_cache(maxsize=65_536)
+class Field(NamedTuple):
+    """One field that was read: all `numbers` it names, in order, whether it has `L`, and `nth` as in Meaning."""
+
+    text: str
+    numbers: tuple[int, ...]
+    last: bool = False
+    nth: bool = False
+
+
 def _read(fields: Fields, shown: str) -> Meaning:
-    values, nth = _expand(fields, shown)
-    texts: list[str] = []
-    near = _NEAREST_WEEKDAY.fullmatch(fields.day)
-    for index, field in enumerate(fields):
-        if field is None:
-            break
-        found = values[index]
-        if index == 2 and near:
-            texts.append(f"{int(near[1] or near[2])}W")
-        elif index == 4 and nth:
-            marks = [(day, str(n)) for day, ns in nth.items() for n in ns]
-            texts.append(",".join(f"L{d}" if n == "l" else f"{d}#{n}" for d, n in sorted(marks)))
-        elif index in (2, 4):
-            texts.append(_day_text(index, field, found))
-        else:
-            texts.append("*" if found == ["*"] else _text(found, *RANGES[index], star=True))
-    texts[2:5:2] = _without_idle(texts[2], texts[4])
-    days = None if near or "l" in values[2] else frozenset(_numbers(values[2], 2))
-    return Meaning(Fields(*texts), days, frozenset(_numbers(values[3], 3)), values[1] == ["*"], bool(nth) or bool(near))
+    six = fields.second is not None
+    minute, hour, day, month, weekday, *second = (
+        _field(index, field, shown) for index, field in enumerate(fields) if field is not None
+    )
+    days = None if day.last or day.nth else frozenset(day.numbers)
+    return Meaning(
+        Fields(
+            minute.text,
+            hour.text,
+            # `1-31` beside a day field that begins with `*` asks for nothing
+            "*" if day.text == "1-31" and weekday.text[0] == "*" else day.text,
+            month.text,
+            "*" if weekday.text == "0-6" and day.text[0] == "*" else weekday.text,
+            second[0].text if six else None,
+        ),
+        days,
+        frozenset(month.numbers),
+        hour.text == "*",
+        day.nth or weekday.nth,
+    )
 
 
-def _expand(fields: Fields, shown: str) -> tuple[list[list[Any]], dict[Any, set[Any]]]:
-    """The numbers of each field, and the numbered weekdays, as croniter reads them."""
-    from croniter import croniter
-
+def _field(index: int, field: str, shown: str) -> Field:
     try:
-        values, nth = croniter.expand(fields.text("last"))
+        return _field_alone(index, field)
     except (ValueError, TypeError, KeyError):
-        raise ValueError(_complaint(fields, shown)) from None
-    return values, nth
+        low, high = RANGES[index]
+        extra = {2: ", also `L` or `15W`", 3: ", also `jan`-`dec`", 4: ", also `sun`-`sat`, `5#2`, `L5`"}
+        raise ValueError(
+            f"found `{shown}`, whose {NAMES[index]} field `{clip(field)}` cannot be read; allowed are `*`, numbers "
+            f"from {low} to {7 if index == 4 else high}, ranges, lists and steps{extra.get(index, '')}"
+        ) from None
 
 
-def _complaint(fields: Fields, shown: str) -> str:
-    """Which field cannot be read; the message of croniter does not tell."""
+@lru_cache(maxsize=65_536)
+def _field_alone(index: int, field: str) -> Field:
+    """What croniter makes of a field by itself, as there are fewer fields in the world than expressions of them."""
     from croniter import croniter
 
-    for index, field in enumerate(fields):
-        if field is None:
-            break
-        alone = ["*"] * (5 if fields.second is None else 6)
-        alone[index] = field
-        try:
-            croniter.expand(" ".join(alone))
-        except (ValueError, TypeError, KeyError):
-            low, high = RANGES[index]
-            extra = {2: ", also `L` or `15W`", 3: ", also `jan`-`dec`", 4: ", also `sun`-`sat`, `5#2`, `L5`"}
-            return (
-                f"found `{shown}`, whose {NAMES[index]} field `{field}` cannot be read; allowed are `*`, numbers from "
-                f"{low} to {7 if index == 4 else high}, ranges, lists and steps{extra.get(index, '')}"
-            )
-    return f"found `{shown}`, whose fields cannot be combined"
+    alone = ["*"] * 6
+    alone[index] = field
+    values, nth = croniter.expand(" ".join(alone))
+    found, (low, high) = values[index], RANGES[index]
+    near = _NEAREST_WEEKDAY.fullmatch(field) if index == 2 else None
+    if near:
+        return Field(f"{int(near[1] or near[2])}W", (), nth=True)
+    if nth:
+        marks = sorted((day, str(n)) for day, ns in nth.items() for n in ns)
+        return Field(",".join(f"L{d}" if n == "l" else f"{d}#{n}" for d, n in marks), (), nth=True)
+    numbers = list(range(low, high + 1)) if found == ["*"] else [n for n in found if n != "l"]
+    last = "l" in found
+    is_day = index in (2, 4)
+    text = _day_text(index, field, numbers, last=last) if is_day else _text(numbers, low, high, star=True)
+    return Field(text, tuple(numbers), last)
 
 
-def _day_text(index: int, field: str, found: list[Any]) -> str:
+def _day_text(index: int, field: str, numbers: list[int], *, last: bool) -> str:
     """A day field. Whether it begins with `*` has a meaning of its own, so it does in the canonical text as well."""
     low, high = RANGES[index]
-    numbers = _numbers(found, index)
-    text = ",".join(filter(None, [_text(numbers, low, high, star=False), "L" if "l" in found else ""]))
-    if not field.startswith("*"):
-        return text
-    first = field.partition(",")[0]
-    if first == "*" or len(numbers) == high - low + 1:
-        return "*"
-    stepped = set(range(low, high + 1, int(first[2:])))
-    rest = _text([n for n in numbers if n not in stepped], low, high, star=False)
-    return ",".join(filter(None, [first, rest, "L" if "l" in found else ""]))
-
-
-def _without_idle(day: str, weekday: str) -> tuple[str, str]:
-    """`1-31` beside a day field that begins with `*` asks for nothing."""
-    return "*" if day == "1-31" and weekday[0] == "*" else day, "*" if weekday == "0-6" and day[0] == "*" else weekday
+    starred = []
+    if field.startswith("*"):
+        first = field.partition(",")[0]
+        if first == "*" or len(numbers) == high - low + 1:
+            return "*"
+        starred = [first]
+        stepped = range(low, high + 1, int(first[2:]))
+        numbers = [n for n in numbers if n not in stepped]
+    rest = _text(numbers, low, high, star=False)
+    return ",".join([*starred, *filter(None, [rest, "L" if last else ""])])
 
 
 def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
@@ -238,11 +244,6 @@ def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
             row = []
         row.append(number)
     return ",".join(parts)
-
-
-def _numbers(values: list[Any], index: int) -> list[int]:
-    low, high = RANGES[index]
-    return list(range(low, high + 1)) if values == ["*"] else [n for n in values if n != "l"]
 
 
 # --- days -------------------------------------------------------------------------------------------------------

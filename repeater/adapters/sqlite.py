@@ -300,13 +300,18 @@ def _values(row: RunRecord) -> tuple[Any, ...]:
         _number(row.started),
         _number(row.ended),
         row.state,
-        row.reason,
+        None if row.reason is None else _storable(row.reason),
         row.run,
         row.attempts,
         row.exit,
         row.trigger,
         row.generation,
     )
+
+
+def _storable(text: str) -> str:
+    """SQLite holds UTF-8; a reason may quote a path that is none."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _row(values: Sequence[Any]) -> RunRecord:
@@ -383,8 +388,8 @@ def open_reader(folder: Path) -> Reader | None:
         return None
     _check_present(path, folder / MARKER)
     try:
-        # On a read-only file system a cleanly closed database can only be read if nothing can change it.
-        frozen = not os.access(folder, os.W_OK) and not Path(f"{path}-wal").exists()
+        # Without a WAL nobody has it open; saying that it will not change keeps SQLite from making one.
+        frozen = not Path(f"{path}-wal").exists()
         db = _connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
@@ -464,11 +469,17 @@ class SqliteStore:
         _create(db)
         return db
 
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether nothing of it is left after `close`."""
+        return self._folder is None
+
     def load(self) -> Remembered:
         query = (
             f"SELECT {_COLUMNS} FROM runs WHERE last AND state IN ('claimed', 'running', 'retrying') "  # noqa: S608
             "ORDER BY nominal, job"
         )
+        self.flush()
         with self._reader() as reader:
             rows = tuple(_row(values) for values in reader._db.execute(query))
             return Remembered(reader.generation(), reader.progress(), rows)

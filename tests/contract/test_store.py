@@ -1,0 +1,246 @@
+"""What every store must do: in SQLite on disk, in SQLite in memory, and in the fake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from repeater.adapters.sqlite import SqliteStore
+from repeater.model.run import Progress, RunRecord, SlotState
+from repeater.ports import Store
+from tests.fakes.store import FakeStore
+
+START = datetime.now(UTC).replace(microsecond=250_000)
+
+
+def at(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = "claimed") -> RunRecord:
+    ran = state == "ran"
+    return RunRecord(
+        job,
+        at(second),
+        at(second + 0.5),
+        started=at(second + 1) if ran else None,
+        ended=at(second + 3) if ran else None,
+        state=state,
+        reason="success" if ran else None,
+        run=f"{job}-{second}-{attempt}" if attempt else None,
+        attempts=attempt,
+        exit=0 if ran else None,
+        trigger="manual",
+        generation=7,
+    )
+
+
+def progress(job: str = "a", runs: int = 0) -> Progress:
+    return Progress(job, at(0), cursor=at(1), runs=runs, done="times reached" if runs > 5 else None)
+
+
+class Kept:
+    """A store, the calls that wait for its loop, and a way to open it again."""
+
+    def __init__(self, make: Callable[[Callable[[Callable[[], None]], object]], Store]) -> None:
+        self._make = make
+        self._calls: list[Callable[[], None]] = []
+        self._threads: set[int] = set()
+        self.store = make(self._soon)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+
+    def claim(self, record: RunRecord, kept: Progress | None = None) -> Exception | None:
+        """Claim and wait for the answer, as the loop would."""
+        answers: list[Exception | None] = []
+        self.store.claim(record, kept or progress(record.job), answers.append)
+        assert answers == [], "the answer came inside the call"
+        end = time.monotonic() + 5
+        while not answers:
+            assert time.monotonic() < end, "no answer"
+            if self._calls:
+                self._calls.pop(0)()
+            else:
+                time.sleep(0.001)
+        return answers[0]
+
+    def reopen(self) -> Store:
+        if isinstance(self.store, FakeStore):
+            self.store = self.store.reopened(self._soon)
+        else:
+            self.store.close()
+            self.store = self._make(self._soon)
+        return self.store
+
+
+@pytest.fixture(params=["disk", "memory", "fake"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    makers: dict[str, Callable[[Callable[[Callable[[], None]], object]], Store]] = {
+        "disk": lambda soon: SqliteStore(tmp_path / "state", soon),
+        "memory": lambda soon: SqliteStore(None, soon),
+        "fake": FakeStore,
+    }
+    made = Kept(makers[request.param])
+    yield made
+    made.store.close()
+
+
+def test_a_new_store_remembers_nothing(kept: Kept) -> None:
+    remembered = kept.store.load()
+    assert (remembered.generation, dict(remembered.progress), remembered.open_rows) == (0, {}, ())
+    assert list(kept.store.rows()) == []
+
+
+def test_a_claim_is_answered_once_it_is_kept(kept: Kept) -> None:
+    assert kept.claim(row()) is None
+    assert list(kept.store.rows()) == [row()]
+    assert kept.store.load().open_rows == (row(),)
+
+
+def test_an_attempt_can_be_claimed_once_only(kept: Kept) -> None:
+    assert kept.claim(row()) is None
+    refusal = kept.claim(replace(row(), run="other"), progress(runs=9))
+    assert refusal is not None
+    assert not getattr(refusal, "temporary", False)
+    assert list(kept.store.rows()) == [row()]
+    assert kept.store.load().progress["a"].runs == 0
+
+
+def test_an_attempt_stays_taken_after_it_was_decided(kept: Kept) -> None:
+    kept.claim(row())
+    kept.store.record(row(state="ran"), progress(runs=1))
+    assert kept.claim(row()) is not None
+    assert list(kept.store.rows()) == [row(state="ran")]
+
+
+def test_a_later_attempt_takes_the_place_of_the_earlier_ones(kept: Kept) -> None:
+    kept.claim(row(attempt=1))
+    kept.store.record(row(attempt=1, state="retrying"), progress())
+    assert kept.claim(row(attempt=2)) is None
+    assert list(kept.store.rows()) == [row(attempt=2)]
+    assert kept.store.load().open_rows == (row(attempt=2),)
+
+
+def test_a_recorded_row_closes_the_claimed_one(kept: Kept) -> None:
+    kept.claim(row())
+    kept.store.record(row(state="ran"), progress(runs=1))
+    assert list(kept.store.rows()) == [row(state="ran")]
+    assert kept.store.load().open_rows == ()
+    assert kept.store.load().progress == {"a": progress(runs=1)}
+
+
+def test_a_slot_that_was_never_claimed_can_be_recorded(kept: Kept) -> None:
+    skipped = replace(row(attempt=0, state="skipped"), reason="overlap")
+    kept.store.record(skipped, progress())
+    assert list(kept.store.rows()) == [skipped]
+
+
+def test_a_started_run_is_open_with_its_start(kept: Kept) -> None:
+    kept.claim(row())
+    running = replace(row(state="running"), started=at(0.7))
+    kept.store.started(running, pid=123)
+    assert kept.store.load().open_rows == (running,)
+
+
+def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
+    for second in (3, 1, 2):
+        kept.store.record(row(second=second, state="ran"), progress())
+    kept.store.record(row("b", second=9, state="ran"), progress("b"))
+    assert [found.nominal for found in kept.store.rows(["a"])] == [at(3), at(2), at(1)]
+    assert [found.job for found in kept.store.rows(most=2)] == ["b", "a"]
+    assert [found.job for found in kept.store.rows(["b", "nobody"])] == ["b"]
+    assert list(kept.store.rows([])) == []
+
+
+def test_everything_of_a_row_is_kept_to_the_microsecond(kept: Kept) -> None:
+    written = RunRecord(
+        "job[region=eu]", at(0.000_001), at(0.000_002), at(0.000_003), at(4.999_999), "ran",
+        "failure: `ünïcode`\n\0", "r", 3, -9, "catch_up", 41,
+    )  # fmt: skip
+    kept.store.record(written, progress("job[region=eu]"))
+    assert list(kept.store.rows()) == [written]
+
+
+def test_progress_can_be_saved_alone(kept: Kept) -> None:
+    kept.store.save(progress(runs=3))
+    kept.store.save(progress(runs=6))
+    kept.store.flush()
+    assert kept.store.load().progress == {"a": progress(runs=6)}
+
+
+def test_the_last_generation_is_remembered(kept: Kept) -> None:
+    kept.store.begin(4, "jobs")
+    kept.store.begin(5, "jobs")
+    kept.store.flush()
+    assert kept.store.load().generation == 5
+
+
+def test_a_moved_job_takes_rows_and_progress_along(kept: Kept) -> None:
+    kept.store.record(row("old", state="ran"), progress("old", runs=2))
+    kept.store.move("old", "new")
+    kept.store.flush()
+    assert [found.job for found in kept.store.rows()] == ["new"]
+    assert kept.store.load().progress == {"new": progress("new", runs=2)}
+    assert kept.claim(row("new")) is not None
+
+
+def test_a_forgotten_job_leaves_its_rows(kept: Kept) -> None:
+    kept.store.record(row(state="ran"), progress())
+    kept.store.forget(["a", "nobody"])
+    kept.store.flush()
+    assert kept.store.load().progress == {}
+    assert list(kept.store.rows()) == [row(state="ran")]
+
+
+def test_durations_are_the_medians_of_runs(kept: Kept) -> None:
+    for second in range(3):
+        kept.store.record(row(second=second, state="ran"), progress())
+    kept.store.record(replace(row(second=9, state="ran"), ended=at(1000)), progress())
+    kept.store.record(row("b", attempt=0, state="skipped"), progress("b"))
+    assert dict(kept.store.durations()) == {"a": 2.0}
+
+
+def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
+    if isinstance(kept.store, SqliteStore) and kept.store.is_ephemeral:
+        pytest.skip("it keeps nothing on purpose")
+    kept.store.begin(2)
+    kept.claim(row(second=1), progress(runs=1))
+    kept.store.record(row(second=0, state="ran"), progress(runs=2))
+    store = kept.reopen()
+    remembered = store.load()
+    assert remembered.generation == 2
+    assert remembered.progress == {"a": progress(runs=2)}
+    assert remembered.open_rows == (row(second=1),)
+    assert list(store.rows()) == [row(second=1), row(second=0, state="ran")]
+
+
+def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:
+    answers: list[int] = []
+    for number in range(300):
+        kept.store.claim(row(second=number), progress(), lambda _, number=number: answers.append(number))  # type: ignore[misc]
+    kept.store.flush()
+    end = time.monotonic() + 5
+    while len(answers) < 300 and time.monotonic() < end:
+        while kept._calls:
+            kept._calls.pop(0)()
+        time.sleep(0.001)
+    assert answers == list(range(300))
+
+
+def test_answers_come_through_the_loop_not_in_another_thread(kept: Kept) -> None:
+    threads: list[int] = []
+    kept.store.claim(row(), progress(), lambda _: threads.append(threading.get_ident()))
+    kept.store.flush()
+    end = time.monotonic() + 5
+    while not threads and time.monotonic() < end:
+        while kept._calls:
+            kept._calls.pop(0)()
+        time.sleep(0.001)
+    assert threads == [threading.get_ident()]

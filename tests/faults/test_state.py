@@ -1,0 +1,391 @@
+"""State that was damaged, taken, or has no room: it is refused or waited for, never replaced by an empty one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from repeater.adapters import sqlite
+from repeater.adapters.sqlite import SqliteStore, open_reader, state_folder
+from repeater.errors import LockHeld, StateUnusable
+from repeater.model.run import Progress, RunRecord
+
+START = datetime.now(UTC)
+
+
+def at_once(call: Callable[[], None]) -> None:
+    call()
+
+
+def row(second: int = 0, job: str = "a") -> RunRecord:
+    nominal = START + timedelta(seconds=second)
+    return RunRecord(job, nominal, nominal, None, None, "claimed", None, f"r{second}", 1)
+
+
+def claim(store: SqliteStore, record: RunRecord) -> Exception | None:
+    answers: list[Exception | None] = []
+    store.claim(record, Progress(record.job, START), answers.append)
+    store.flush()
+    return answers[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A state folder with a history of 300 rows, closed properly."""
+    folder = tmp_path / "state"
+    store = SqliteStore(folder, at_once)
+    for second in range(300):
+        store.claim(row(second), Progress("a", START), lambda _: None)
+    store.close()
+    return folder
+
+
+def refused(folder: Path) -> StateUnusable:
+    """The error that opening gives; nothing in the folder is changed by it, and the lock is free again."""
+    before = contents(folder)
+    with pytest.raises(StateUnusable) as caught:
+        SqliteStore(folder, at_once)
+    assert contents(folder) == before
+    sqlite.Lock(folder).release()
+    return caught.value
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+
+
+def test_a_zero_byte_history_is_refused_by_name_with_a_way_out(folder: Path) -> None:
+    (folder / "history.db").write_bytes(b"")
+    error = refused(folder)
+    assert error.message == f"cannot use state `{folder}/history.db`: the file is empty, its history is lost"
+    assert "rpr doctor --repair" in (error.hint or "")
+    assert error.exit_code == 5
+
+
+def test_a_truncated_history_is_refused(folder: Path) -> None:
+    path = folder / "history.db"
+    os.truncate(path, path.stat().st_size // 2)
+    assert "history.db" in refused(folder).message
+
+
+def test_a_history_of_garbage_is_refused(folder: Path) -> None:
+    (folder / "history.db").write_bytes(os.urandom(50_000))
+    assert "file is not a database" in refused(folder).message
+
+
+def test_a_history_with_a_damaged_page_is_refused(folder: Path) -> None:
+    path = folder / "history.db"
+    data = bytearray(path.read_bytes())
+    for offset in range(4096 * 3, len(data), 4096):
+        data[offset : offset + 200] = os.urandom(200)
+    path.write_bytes(data)
+    assert "damaged" in refused(folder).message or "malformed" in refused(folder).message
+
+
+def test_a_history_of_a_newer_rpr_is_refused(folder: Path) -> None:
+    db = sqlite3.connect(folder / "history.db")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    error = refused(folder)
+    assert "it has format 99, this rpr knows formats up to" in error.message
+
+
+def test_somebody_elses_database_is_refused(folder: Path) -> None:
+    (folder / "history.db").unlink()
+    db = sqlite3.connect(folder / "history.db")
+    db.execute("CREATE TABLE mine (x)")
+    db.commit()
+    db.close()
+    assert "no history of repeater" in refused(folder).message
+
+
+def test_a_history_that_was_there_and_is_gone_is_no_first_start(folder: Path) -> None:
+    (folder / "history.db").unlink()
+    assert "was here before and is gone" in refused(folder).message
+
+
+def test_the_loss_of_the_newest_part_after_a_crash_is_noticed(tmp_path: Path) -> None:
+    killed_supervisor(tmp_path / "state")
+    (tmp_path / "state" / "history.db-wal").unlink()
+    (tmp_path / "state" / "history.db-shm").unlink(missing_ok=True)
+    assert "the newest part of the history is gone" in refused(tmp_path / "state").message
+
+
+def test_a_second_supervisor_is_refused_at_once_and_told_who_holds_it(folder: Path) -> None:
+    first = SqliteStore(folder, at_once)
+    began = time.monotonic()
+    try:
+        with pytest.raises(LockHeld) as caught:
+            SqliteStore(folder, at_once)
+    finally:
+        first.close()
+    assert time.monotonic() - began < 1
+    assert caught.value.pid == os.getpid()
+    assert f"process {os.getpid()} is using it" in caught.value.message
+
+
+def test_a_lock_whose_words_are_gone_still_holds(folder: Path) -> None:
+    first = SqliteStore(folder, at_once)
+    try:
+        (folder / "lock").write_bytes(b"")
+        with pytest.raises(LockHeld) as caught:
+            SqliteStore(folder, at_once)
+    finally:
+        first.close()
+    assert caught.value.pid is None
+
+
+def test_the_lock_is_not_inherited_by_processes_of_jobs(folder: Path) -> None:
+    store = SqliteStore(folder, at_once)
+    child = subprocess.Popen(["sleep", "30"], close_fds=False)
+    try:
+        store.close()
+        SqliteStore(folder, at_once).close()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_files_are_for_the_owner_alone(folder: Path) -> None:
+    store = SqliteStore(folder, at_once)
+    try:
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    finally:
+        store.close()
+
+
+def test_a_folder_open_to_others_is_closed_to_them(folder: Path) -> None:
+    folder.chmod(0o755)
+    SqliteStore(folder, at_once).close()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(StateUnusable, match="Permission denied"):
+        SqliteStore(tmp_path / "closed" / "state", at_once)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StateUnusable, match=r"File exists|Not a directory"):
+        SqliteStore(tmp_path / "state", at_once)
+
+
+def test_the_folder_follows_the_xdg_specification() -> None:
+    assert state_folder("shop", {"XDG_STATE_HOME": "/s", "HOME": "/h"}) == Path("/s/repeater/shop")
+    assert state_folder("shop", {"XDG_STATE_HOME": "relative", "HOME": "/h"}) == Path("/h/.local/state/repeater/shop")
+    assert state_folder("shop", {"HOME": "/h"}) == Path("/h/.local/state/repeater/shop")
+
+
+def test_a_reader_needs_no_lock_and_creates_nothing(tmp_path: Path) -> None:
+    assert open_reader(tmp_path / "nowhere") is None
+    assert list(tmp_path.iterdir()) == []
+    store = SqliteStore(tmp_path / "state", at_once)
+    claim(store, row())
+    reader = open_reader(tmp_path / "state")
+    assert reader is not None
+    assert list(reader.rows()) == [row()]
+    claim(store, row(1))
+    assert len(list(reader.rows())) == 2
+    reader.close()
+    store.close()
+
+
+def test_a_reader_of_a_closed_history_leaves_the_folder_as_it_was(folder: Path) -> None:
+    before = contents(folder)
+    reader = open_reader(folder)
+    assert reader is not None
+    assert len(list(reader.rows(most=1000))) == 300
+    reader.close()
+    assert contents(folder) == before
+
+
+def test_a_reader_of_a_killed_supervisors_history_sees_the_last_rows_and_takes_nothing_away(tmp_path: Path) -> None:
+    last = killed_supervisor(tmp_path / "state")
+    reader = open_reader(tmp_path / "state")
+    assert reader is not None
+    assert next(reader.rows()).run == f"r{last}"
+    reader.close()
+    store = SqliteStore(tmp_path / "state", at_once)
+    assert len(store.load().open_rows) == last + 1
+    store.close()
+
+
+def test_a_damaged_history_is_refused_to_readers_too(folder: Path) -> None:
+    (folder / "history.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(StateUnusable, match=r"history\.db"):
+        open_reader(folder)
+
+
+def test_every_claim_that_was_answered_survives_kill_nine(tmp_path: Path) -> None:
+    for _ in range(3):
+        last = killed_supervisor(tmp_path / "state")
+        store = SqliteStore(tmp_path / "state", at_once)
+        rows = {found.run for found in store.load().open_rows}
+        assert rows >= {f"r{second}" for second in range(last + 1)}
+        store.close()
+        shutil.rmtree(tmp_path / "state")
+
+
+CLAIMS_FOR_EVER = """
+import sys
+from pathlib import Path
+from tests.faults.test_state import *
+store = SqliteStore(Path(sys.argv[1]), at_once)
+for second in range(1_000_000):
+    assert claim(store, row(second)) is None
+    print(second, flush=True)
+"""
+
+
+def killed_supervisor(folder: Path) -> int:
+    """Claims until it is killed; the number of the last claim that it was told is kept."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", CLAIMS_FOR_EVER, str(folder)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": "."},
+    )
+    assert child.stdout is not None
+    with child.stdout as output:
+        for line in output:
+            if int(line) >= 40:
+                child.send_signal(signal.SIGKILL)
+                break
+        rest = output.read().split(b"\n")[:-1]
+    child.wait()
+    return int(rest[-1] if rest else line)
+
+
+def test_an_ephemeral_store_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SqliteStore(None, at_once)
+    assert claim(store, row()) is None
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state", at_once, keep_rows=50, keep_days=1)
+    ancient = START - timedelta(days=2)
+    for second in range(500):
+        done = replace(row(second), state="ran")
+        store.record(done, Progress("a", START))
+        store.record(replace(done, job="b", nominal=ancient + timedelta(seconds=second)), Progress("b", START))
+    store.claim(replace(row(0, "b"), nominal=ancient), Progress("b", START), lambda _: None)
+    end = time.monotonic() + 5
+    while True:
+        store.flush()
+        kept = [found.nominal for found in store.rows(["a"], most=1000)]
+        old = list(store.rows(["b"], most=1000))
+        if (len(kept) < 160 and len(old) < 110) or time.monotonic() > end:
+            break
+        store.save(Progress("c", START))
+        time.sleep(0.01)
+    assert 50 <= len(kept) < 160
+    assert kept[0] == row(499).nominal
+    assert len(old) < 110
+    store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until nothing fits any more."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while os.write(fd, b"x" * 4096):
+            pass
+    except OSError as error:
+        assert error.errno == errno.ENOSPC  # noqa: PT017 - it must come, and then it is this
+    finally:
+        os.close(fd)
+
+
+def test_a_read_only_file_system_is_refused_and_can_be_read(small_disk: Path) -> None:
+    store = SqliteStore(small_disk / "state", at_once)
+    claim(store, row())
+    store.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StateUnusable, match="Read-only file system"):
+        SqliteStore(small_disk / "state", at_once)
+    reader = open_reader(small_disk / "state")
+    assert reader is not None
+    assert list(reader.rows()) == [row()]
+    reader.close()
+
+
+def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(small_disk: Path) -> None:
+    warnings: list[str] = []
+    store = SqliteStore(small_disk / "state", at_once, warn=warnings.append)
+    assert claim(store, row(0)) is None
+    fill(small_disk / "ballast")
+    failed = None
+    for second in range(1, 20_000):
+        if failed := claim(store, replace(row(second), reason="y" * 3000)):
+            break
+    assert getattr(failed, "temporary", False)
+    store.record(replace(row(0), state="ran"), Progress("a", START, runs=1))
+    assert isinstance(claim(store, row(20_001)), Exception)
+    assert len(warnings) == 1
+    (small_disk / "ballast").unlink()
+    assert claim(store, row(20_002)) is None
+    assert next(found for found in store.rows(most=100_000) if found.run == "r0").state == "ran"
+    assert warnings[1:] == ["the history can be written again"]
+    store.close()
+
+
+def test_a_full_disk_at_the_first_start_is_refused_and_leaves_no_half_history(small_disk: Path) -> None:
+    fill(small_disk / "ballast")
+    with pytest.raises(StateUnusable):
+        SqliteStore(small_disk / "state", at_once)
+    (small_disk / "ballast").unlink()
+    store = SqliteStore(small_disk / "state", at_once)
+    assert claim(store, row()) is None
+    store.close()
+
+
+def test_claims_do_not_wait_for_company() -> None:
+    """A lone claim is answered at once, not at the end of a group's time."""
+
+    async def answers(folder: Path | None) -> float:
+        loop = asyncio.get_running_loop()
+        store = SqliteStore(folder, loop.call_soon_threadsafe)
+        best = 9.0
+        for second in range(50):
+            answered = loop.create_future()
+            began = time.perf_counter()
+            store.claim(row(second), Progress("a", START), answered.set_result)
+            assert await answered is None
+            best = min(best, time.perf_counter() - began)
+        store.close()
+        return best
+
+    assert asyncio.run(answers(None)) < 0.002

@@ -95,7 +95,7 @@ def lines(bench: Bench) -> Iterator[str]:
         yield "".join(f"{text!s:<32}" for text in (f"  {metric}", *(figure or "-" for figure in figures))).rstrip()
     for metric, peer, most in bench.goals:
         ours, other = bench.figure(metric, names[0]), bench.figure(metric, peer) if peer else None
-        if ours and other:
+        if ours and other and other.median:
             ratio = ours.median / other.median
             yield f"  {metric}: {ratio:.2f}x of {peer}, goal at most {most:g}x: {'met' if ratio <= most else 'MISSED'}"
         elif ours and not peer:

@@ -66,7 +66,7 @@ def measure(
         )
     try:
         _await_first(folder / "effects", process)
-        time.sleep(1.5)
+        time.sleep(min(1.5, seconds))
         parts = lasting(process.pid, tools.stamp)
         began, cpu = time.time(), cpu_seconds(parts)
         time.sleep(seconds)

@@ -95,7 +95,9 @@ def _circles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
                 way.pop()
             elif state.get(following) == 1:
                 on_way = [one for one, _ in way]
-                yield tuple(one for one in on_way[on_way.index(following) :] if one in names)
+                circle = tuple(one for one in on_way[on_way.index(following) :] if one in names)
+                if len(circle) > 1:
+                    yield circle
             elif following not in state and following in edges:
                 state[following] = 1
                 way.append((following, iter(edges[following])))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from repeater.errors import JobFileError, Problem
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path, kind
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path
 from repeater.jobfile.read import read_document
 
 STDIN = "-"
@@ -78,7 +78,7 @@ class _Gathering:
             problems.extend(error.problems)
             return
         chain = (*chain, (real, name))
-        for at, pattern in _patterns(document, problems):
+        for at, pattern in _patterns(document):
             self.follow(document, at, pattern, chain)
         self.result.documents.append(document)
 
@@ -145,7 +145,7 @@ class _Gathering:
                 self.result.problems[number] = document.problem(at, cause)
 
 
-def _patterns(document: Document, problems: list[Problem]) -> list[tuple[Path, str]]:
+def _patterns(document: Document) -> list[tuple[Path, str]]:
     value = document.data.get("include", [])
     if isinstance(value, str):
         return [(("include",), value)]
@@ -153,9 +153,6 @@ def _patterns(document: Document, problems: list[Problem]) -> list[tuple[Path, s
         return []  # the schema says what is wrong
     found: list[tuple[Path, str]] = []
     for number, pattern in enumerate(value):
-        if isinstance(pattern, str) and pattern:
+        if isinstance(pattern, str) and pattern:  # what else there is, the schema tells
             found.append((("include", number), pattern))
-        else:
-            cause = f"found {kind(pattern)}, expected a path or a glob"
-            problems.append(document.problem(("include", number), cause))
     return found

@@ -48,7 +48,7 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
             continue
         if not isinstance(values, list) or not values:
             found = "an empty list" if values == [] else kind(values)
-            raise BadMatrix((axis,), f"found {found}, expected a list of values")
+            raise BadMatrix((axis,), f"found {found}, expected a list of values, or a template that gives one")
         for number, value in enumerate(values):
             _text(value, (axis, number))
         axes[axis] = values

@@ -76,6 +76,9 @@ def _read_toml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
     except tomli.TOMLDecodeError as error:
         line, column = getattr(error, "lineno", 0), getattr(error, "colno", 0)
         cause = re.sub(r" \(at .*\)$", "", str(error))
+        cause = re.sub(
+            r"\(('.*'),?\)", lambda path: "`" + re.sub("'(.*?)'(, )?", r"\1.", path[1]).rstrip(".") + "`", cause
+        )
         raise _broken(name, f"not TOML: {cause[:1].lower()}{cause[1:]}", line, column) from None
     except RecursionError:
         raise _broken(name, "not TOML: nested too deeply") from None

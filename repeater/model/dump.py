@@ -50,6 +50,7 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
     keys["labels"] = dict(spec.labels) or None
     keys["enabled"] = None if spec.enabled else False
     keys |= _process(spec.process)
+    late = {key: keys[key] for key in _MAY_BE_LATE if key in keys}
     schedule = dump_schedule(spec.schedule)
     keys["schedule"] = None if schedule == "once" else schedule
     keys["matrix"] = {"max_parallel": spec.max_parallel} if spec.max_parallel is not None else None
@@ -71,7 +72,31 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
     keys["output"] = _output(spec.output) or None
     keys["hooks"] = _fields(spec.hooks, Hooks()) or None
     keys["moved_from"] = spec.moved_from
-    return {key: value for key, value in keys.items() if value is not None}
+    keys = {key: _literal(value) for key, value in keys.items() if value is not None}
+    if spec.process.late:
+        keys |= {key: _kept(value, key, spec.process.late) for key, value in late.items()}
+    return keys
+
+
+_MAY_BE_LATE = ("command", "cwd", "stdin", "env")
+
+
+def _literal(value: Any) -> Any:
+    """The value so that the road does not take it for a template."""
+    if isinstance(value, str):
+        return "{{ " + ascii(value) + " }}" if any(mark in value for mark in ("{{", "{%", "{#")) else value
+    if isinstance(value, dict):
+        return {key: _literal(one) for key, one in value.items()}
+    return [_literal(one) for one in value] if isinstance(value, list) else value
+
+
+def _kept(value: Any, key: str, late: tuple[str, ...]) -> Any:
+    """The value with its late texts as they are: they are templates, and shall stay such."""
+    if isinstance(value, dict):
+        return {name: _kept(one, f"{key}.{name}", late) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_kept(one, f"{key}[{number}]", late) for number, one in enumerate(value)]
+    return value if key in late else _literal(value)
 
 
 def dump_file(jobfile: JobFile) -> dict[str, Any]:
@@ -188,9 +213,7 @@ def _need(need: Need) -> dict[str, Any]:
 
 def _output(output: Output) -> dict[str, Any]:
     keys = _fields(output, Output())
-    return {
-        key: format_size(value) if key in ("max_size", "capture") else value for key, value in keys.items()
-    }
+    return {key: format_size(value) if key in ("max_size", "capture") else value for key, value in keys.items()}
 
 
 def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""A corpus of job files: what is valid loads, what is not says exactly why, two validators agree with the road."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from repeater.adapters.disk import Disk
+from repeater.errors import JobFileError
+from repeater.jobfile import Caps, load
+from repeater.jobfile.read import read_document
+from repeater.jobfile.validate import schema
+from repeater.jobfile.write import WRITERS
+from repeater.model.dump import dump_file
+
+CORPUS = Path(__file__).parents[2] / "corpus"
+SUFFIXES = (".toml", ".yaml", ".json")
+VALID = sorted(path for path in (CORPUS / "valid").iterdir() if path.suffix in SUFFIXES)
+INVALID = sorted(path for path in (CORPUS / "invalid").iterdir() if path.suffix in SUFFIXES)
+
+
+def walk(path, **options):
+    return load([path.name], files=Disk(), folder=str(path.parent), environ={}, **options)
+
+
+def test_the_corpus_is_there():
+    assert len(VALID) >= 60
+    assert len(INVALID) >= 120
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.name)
+def test_an_invalid_file_says_what_is_wrong_and_where(path):
+    with pytest.raises(JobFileError) as caught:
+        walk(path)
+    told = str(caught.value).replace(str(path.parent), "FOLDER") + "\n"
+    assert told == path.with_name(path.name + ".expected").read_text()
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+def test_a_valid_file_loads(path):
+    walk(path)
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+def test_the_schema_alone_admits_every_valid_file_as_it_was_written(path):
+    document = read_document(path.name, path.read_bytes(), Caps())
+    errors = [error.message for error in jsonschema.Draft7Validator(schema()).iter_errors(document.data)]
+    assert errors == []
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+def test_what_is_rendered_means_the_same(path, form, tmp_path):
+    before = walk(path).jobfile
+    (tmp_path / f"again.{form}").write_text(WRITERS[form](dump_file(before)))
+    after = load([f"again.{form}"], files=Disk(), folder=str(tmp_path), environ={}).jobfile
+    assert after == before
+
+
+def test_the_schema_is_a_draft_07_schema():
+    jsonschema.Draft7Validator.check_schema(schema())
+    assert json.loads(json.dumps(schema()))["$schema"] == "http://json-schema.org/draft-07/schema#"

@@ -1,17 +1,19 @@
 """Owns the processes of the runs, as children of this one, without ever blocking the loop.
 
-One thread starts them, one after the other; another one, begun when first needed, searches and kills process trees;
-everything else happens in the loop, woken by pidfds and pipes. What a process is, and why it could not be started, is
-`keeper.process`; what belongs to it, `keeper.tree`. Used by `app` only; passes the contract in `tests/contract`.
+One thread starts them, one after the other; another one, begun when first needed, searches and kills process
+trees; everything else happens in the loop, woken by pidfds and pipes. What a process is, and why it could not
+be started, is `keeper.process`; what belongs to it, `keeper.tree`. Used by `app` only; passes the contract in
+`tests/contract`.
 
-Rules that must hold here: never `waitpid(-1)`, which steals the status of others; a signal goes to a process group
-only as long as that number is surely ours; cancelling a task never kills or forgets a child, because no task owns one.
+Rules that must hold here: never `waitpid(-1)`, which steals the status of others (as process 1 of a
+container, orphans are buried one by one); a signal goes to a process group only as long as that number is
+surely ours; cancelling a task never kills or forgets a child, because no task owns one.
 
 How a run ends. The leader's exit, the end of both pipes and an empty process group come in any order; RunEnded needs
 all three. If the leader is gone and others are missing, RunExited is told at once, and only then, and only if the
-output is over, the group is looked at every few milliseconds, later every quarter of a second. Whoever is tired of
-waiting calls `sweep`. A run that was signalled is swept at its end in any case: nothing of it is alive when RunEnded
-is told, even if it left its session and closed its output.
+output is over, the group is looked at, after a few milliseconds first, later every quarter of a second. Whoever is
+tired of waiting calls `sweep`. A run that was signalled is swept at its end in any case: nothing of it is alive when
+RunEnded is told, even if it left its session and closed its output.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
@@ -70,6 +73,9 @@ class ProcessSpawner:
         self._midwife = threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
         self._midwife.start()
         self._sweeper = _Sweeper(self._call)
+        self._is_first = os.getpid() == 1  # then orphans are given to us, and nobody else will bury them
+        self._births = threading.Lock()
+        self._pids: set[int] = set()
 
     def start(self, launch: Launch) -> None:
         self._processes[launch.run] = _Process(launch.run)
@@ -85,7 +91,8 @@ class ProcessSpawner:
         process.signalled = True
         number = _number(signal)
         tree.signal_group(process.child.pid, number, reaped=process.exit is not None)
-        self._sweeper.signal(tree.session_of(process.child.pid, reaped=process.exit is not None), number)
+        session = tree.session_of(process.child.pid, reaped=process.exit is not None)
+        self._sweeper.ask(_Request("signal", run, session, number))
 
     def sweep(self, run: str) -> None:
         process = self._processes.get(run)
@@ -97,7 +104,8 @@ class ProcessSpawner:
         process.sweep = "begun"
         reaped = process.exit is not None
         tree.signal_group(process.child.pid, signal.SIGKILL, reaped=reaped)
-        self._sweeper.sweep(run, tree.session_of(process.child.pid, reaped=reaped), self._swept)
+        session = tree.session_of(process.child.pid, reaped=reaped)
+        self._sweeper.ask(_Request("kill", run, session, then=self._swept))
 
     def resume(self, run: str) -> None:
         process = self._processes.get(run)
@@ -147,23 +155,10 @@ class ProcessSpawner:
         while (launch := self._asked.get()) is not None:
             if self._closed:
                 continue
-            born: Spawned | SpawnError
-            try:
-                born = spawn(
-                    launch.argv,
-                    cwd=launch.cwd,
-                    env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
-                    stdin=launch.stdin,
-                    user=launch.user,
-                    group=launch.group,
-                    umask=launch.umask,
-                    nice=launch.nice,
-                    rlimits=launch.rlimits,
-                )
-            except SpawnError as error:
-                born = error
-            except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
-                born = SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
+            with self._births:
+                born = _spawned(launch)
+                if isinstance(born, Spawned):
+                    self._pids.add(born.pid)
             self._born.append((launch, born))
             if not self._woken:
                 self._woken = True
@@ -243,6 +238,12 @@ class ProcessSpawner:
             self._loop.remove_reader(child.pidfd)
             os.close(child.pidfd)
         process.exit = Exit(code=status) if status >= 0 else Exit(signal=-status)
+        self._pids.discard(child.pid)
+        if self._is_first and self._births.acquire(blocking=False):
+            try:
+                tree.bury_orphans(self._pids)
+            finally:
+                self._births.release()
         for stream, fd in list(process.open.items()):
             for _ in range(_READS_AT_EXIT):
                 if process.paused or not self._read(process, stream, fd):
@@ -264,17 +265,40 @@ class ProcessSpawner:
             self._end(process)
         elif process.open or tree.group_lives(child.pid, reaped=True):
             if not process.open:
-                process.look_again = self._loop.call_later(process.pause, self._look, process)
+                process.look_again = self._loop.call_later(process.pause, self._look_closely, process)
                 process.pause = min(process.pause * 2, _LAST_LOOK)
             if not process.exit_told:
                 process.exit_told = True
                 self._tell(RunExited(process.run, exit_))
-        elif process.signalled:
+        else:
+            self._end_clean(process)
+
+    def _look_closely(self, process: _Process) -> None:
+        """A group may consist of zombies alone, if process 1 is slow to bury them: only /proc tells."""
+        assert process.child is not None
+        process.look_again = None
+        if tree.group_lives(process.child.pid, reaped=True):
+            self._sweeper.ask(_Request("look", process.run, process.child.pid, then=self._looked))
+        else:
+            self._look(process)
+
+    def _looked(self, run: str, lives: bool) -> None:
+        process = self._processes.get(run)
+        if process is None or self._closed or process.sweep:
+            return
+        if lives:
+            self._look(process)
+        else:
+            self._end_clean(process)
+
+    def _end_clean(self, process: _Process) -> None:
+        """The group and the output are over. What was asked to stop shall not live on outside of its session."""
+        if process.signalled:
             self.sweep(process.run)
         else:
             self._end(process)
 
-    def _swept(self, run: str) -> None:
+    def _swept(self, run: str, _lives: bool) -> None:
         process = self._processes.get(run)
         if process is None or self._closed:
             return
@@ -300,33 +324,35 @@ class ProcessSpawner:
         os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """`then` is told, in the loop, whether anything lives (still, after a kill)."""
+
+    kind: Literal["kill", "signal", "look"]
+    run: str
+    leader: int
+    number: int = 0
+    then: Callable[[str, bool], None] | None = None
+
+
 class _Sweeper:
     """The thread that searches /proc; it begins with the first request. Many requests share one search."""
 
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
-        self._asked: queue.SimpleQueue[tuple[str, int, int, Callable[[str], None]] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def sweep(self, run: str, session: int, then: Callable[[str], None]) -> None:
-        """Kill a run's processes; `then` is called in the loop when none is left, or after five seconds."""
-        self._ask((run, session, 0, then))
-
-    def signal(self, session: int, number: int) -> None:
-        """Reach the process groups of a session that are not its leader's."""
-        if session:
-            self._ask(("", session, number, lambda _: None))
+    def ask(self, request: _Request) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
+            self._thread.start()
+        self._asked.put(request)
 
     def close(self) -> None:
         if self._thread is not None:
             self._asked.put(None)
             self._thread.join(6)
-
-    def _ask(self, request: tuple[str, int, int, Callable[[str], None]]) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
-            self._thread.start()
-        self._asked.put(request)
 
     def _work(self) -> None:
         while True:
@@ -335,17 +361,38 @@ class _Sweeper:
                 while True:
                     batch.append(self._asked.get_nowait())
             requests = [request for request in batch if request is not None]
-            for _, session, number, _ in requests:
-                if number:
-                    tree.signal_session(session, number)
-            sweeps = {run: session for run, session, number, _ in requests if not number}
-            if sweeps:
-                tree.kill(sweeps)
-            for run, _, number, then in requests:
-                if not number:
-                    self._call(then, run)
+            for request in requests:
+                if request.kind == "signal" and request.leader:
+                    tree.signal_session(request.leader, request.number)
+            kills = {request.run: request.leader for request in requests if request.kind == "kill"}
+            left = tree.kill(kills) if kills else frozenset()
+            looks = {request.leader for request in requests if request.kind == "look"}
+            living = tree.living_groups(looks) if looks else frozenset()
+            for request in requests:
+                if request.then is not None:
+                    lives = request.run in left if request.kind == "kill" else request.leader in living
+                    self._call(request.then, request.run, lives)
             if None in batch:
                 return
+
+
+def _spawned(launch: Launch) -> Spawned | SpawnError:
+    try:
+        return spawn(
+            launch.argv,
+            cwd=launch.cwd,
+            env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
+            stdin=launch.stdin,
+            user=launch.user,
+            group=launch.group,
+            umask=launch.umask,
+            nice=launch.nice,
+            rlimits=launch.rlimits,
+        )
+    except SpawnError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
+        return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
 
 
 def _number(name: str) -> int:

@@ -79,6 +79,8 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
         owner = _owner(user, group)
         limits = [(_limit(name), values) for name, values in rlimits]
         held = bool(limits or nice)
+        if not argv or not argv[0]:
+            raise ValueError("empty")
         if held:
             _check_runnable(argv, cwd, env)
             _check_allowed(limits, nice)

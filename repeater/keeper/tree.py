@@ -12,9 +12,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 TOKEN = "RPR_RUN_ID"  # noqa: S105 - no secret
 _MARK = f"\0{TOKEN}=".encode()
@@ -52,6 +53,21 @@ def kill(runs: Mapping[str, int], *, within: float = 5.0) -> frozenset[str]:
             break
         time.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
     return frozenset(left)
+
+
+def living_groups(leaders: Collection[int]) -> frozenset[int]:
+    """Those of these process groups that have a member which is no zombie."""
+    found = (look(pid, token=False) for pid in _pids())
+    return frozenset(member.group for member in found if member is not None and member.group in leaders)
+
+
+def bury_orphans(ours: Collection[int]) -> None:
+    """As process 1: take the status of dead children that are not ours. None of ours may be born meanwhile."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in map(int, _read(f"{task}/children").split()):
+                if pid not in ours:
+                    os.waitpid(pid, os.WNOHANG)
 
 
 def signal_session(leader: int, number: int) -> None:

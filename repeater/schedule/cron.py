@@ -1,17 +1,17 @@
 """Cron schedules: the only home of croniter.
 
-croniter reads expressions and walks naive local time; what a time zone makes of that is the business of
-`schedule.zone`, for croniter itself runs a daily 01:30 job twice in autumn. Its own rule for the two day fields is not
-used either: crontab(5) has them as alternatives only if neither begins with `*`, so an expression becomes one walk or
-the union of two. It is never given a hash id, as that would change what `@daily` means. Expressions are read once and
-remembered.
+croniter reads the fields, one by one, and walks the days of the calendar. It is not asked about time zones, as it runs
+a daily 01:30 job twice in autumn (`schedule.zone` has our rules); nor about the two day fields together, which crontab(5)
+has as alternatives only if neither begins with `*` (so the days are one walk or the union of two); nor about `H`, as a
+hash id would change what `@daily` means. There are fewer fields and days than jobs: what croniter says is remembered.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from datetime import UTC, datetime, timedelta
+from bisect import bisect_left, bisect_right
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -24,7 +24,8 @@ from repeater.schedule.zone import Fold, Gap, slot_after, zone_of
 
 _NEAREST_WEEKDAY = re.compile(r"([0-9]+)w|w([0-9]+)")
 _DAYS_AT_MOST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-_FIRST_DAY = datetime(2000, 1, 1)  # noqa: DTZ001 - a wall time
+_SOME_DAY = date(2000, 1, 1)
+_DAY = timedelta(days=1)
 
 
 def canonical(expression: str, seconds: Seconds | None = None, job: str = "") -> str:
@@ -96,52 +97,62 @@ class CronSchedule:
 
 
 class WallTimes:
-    """The wall times that an expression means, in order. Remembers the last answers, which are often asked again."""
+    """The wall times that an expression means, in order: its days, and in each of them the same times of day."""
 
-    __slots__ = ("_answers", "_unit", "_walks", "every_hour")
+    __slots__ = ("_days", "_minutes", "_seconds", "every_hour")
 
     def __init__(self, meaning: Meaning, day_match: Literal["or", "and"]) -> None:
-        self.every_hour = meaning.every_hour
-        # a walk has a position: each schedule needs its own, what was read may be shared
-        self._walks = [copy.copy(_walk(branch)) for branch in _branches(meaning, day_match)]
-        self._unit = "minute" if meaning.fields.second is None else "second"
-        self._answers: list[tuple[datetime, datetime]] = []
+        self._days = _branches(meaning, day_match)
+        self._minutes = _minutes_of_day(meaning.hours, meaning.minutes)
+        self._seconds = meaning.seconds
+        self.every_hour = len(meaning.hours) == 24
 
     def after(self, wall: datetime) -> datetime | None:
         """The first wall time strictly after `wall`; None if there is none in the fifty years to come."""
-        wall = wall.replace(microsecond=0) if self._unit == "second" else wall.replace(second=0, microsecond=0)
-        for low, high in self._answers:
-            if low <= wall < high:
-                return high
-        found = min((time for walk in self._walks if (time := _step(walk, wall)) is not None), default=None)
-        if found is not None:
-            self._answers = [*self._answers[-1:], (wall, found)]
-        return found
+        today = wall.date()
+        day = self._day_after(today - _DAY)
+        if day == today:
+            minute = wall.hour * 60 + wall.minute
+            place = bisect_left(self._minutes, minute)
+            if self._minutes[place : place + 1] == (minute,):
+                second = bisect_right(self._seconds, wall.second)
+                if second < len(self._seconds):
+                    return _wall_time(day, minute, self._seconds[second])
+                place += 1
+            if place < len(self._minutes):
+                return _wall_time(day, self._minutes[place], self._seconds[0])
+            day = self._day_after(day)
+        return None if day is None else _wall_time(day, self._minutes[0], self._seconds[0])
+
+    def _day_after(self, day: date) -> date | None:
+        found = [following for branch in self._days if (following := _next_day(branch, day)) is not None]
+        return min(found, default=None)
 
 
-def _step(walk: Any, wall: datetime) -> datetime | None:
-    from croniter import CroniterBadDateError
+def _wall_time(day: date, minute: int, second: int) -> datetime:
+    return datetime(day.year, day.month, day.day, minute // 60, minute % 60, second)  # noqa: DTZ001
 
-    try:
-        found: datetime = walk.get_next(datetime, wall)
-    except (CroniterBadDateError, OverflowError, ValueError):
-        return None
-    return found
+
+@lru_cache(maxsize=4096)
+def _minutes_of_day(hours: tuple[int, ...], minutes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(60 * hour + minute for hour in hours for minute in minutes)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
 class Meaning(NamedTuple):
-    """An expression that was read: canonical fields, and the sets of days and months where they are plain numbers.
+    """An expression that was read. `days` and `months` are numbers, `days` None if they differ from month to month.
 
     `nth` is whether the days depend on the weeks of a month (`5#2`, `L5`, `15W`).
     """
 
     fields: Fields
-    days: frozenset[int] | None
-    months: frozenset[int]
-    every_hour: bool
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    seconds: tuple[int, ...]
+    days: tuple[int, ...] | None
+    months: tuple[int, ...]
     nth: bool
 
 
@@ -155,24 +166,25 @@ class Field(NamedTuple):
 
 
 def _read(fields: Fields, shown: str) -> Meaning:
-    six = fields.second is not None
     minute, hour, day, month, weekday, *second = (
         _field(index, field, shown) for index, field in enumerate(fields) if field is not None
     )
-    days = None if day.last or day.nth else frozenset(day.numbers)
+    fields = Fields(
+        minute.text,
+        hour.text,
+        # `1-31` beside a day field that begins with `*` asks for nothing
+        "*" if day.text == "1-31" and weekday.text[0] == "*" else day.text,
+        month.text,
+        "*" if weekday.text == "0-6" and day.text[0] == "*" else weekday.text,
+        second[0].text if second else None,
+    )
     return Meaning(
-        Fields(
-            minute.text,
-            hour.text,
-            # `1-31` beside a day field that begins with `*` asks for nothing
-            "*" if day.text == "1-31" and weekday.text[0] == "*" else day.text,
-            month.text,
-            "*" if weekday.text == "0-6" and day.text[0] == "*" else weekday.text,
-            second[0].text if six else None,
-        ),
-        days,
-        frozenset(month.numbers),
-        hour.text == "*",
+        fields,
+        minute.numbers,
+        hour.numbers,
+        second[0].numbers if second else (0,),
+        None if day.last or day.nth else day.numbers,
+        month.numbers,
         day.nth or weekday.nth,
     )
 
@@ -249,22 +261,34 @@ def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
 # --- days -------------------------------------------------------------------------------------------------------
 
 
-def _branches(meaning: Meaning, day_match: Literal["or", "and"]) -> list[str]:
-    """The expressions, seconds last, whose union is meant; those that never match are left out."""
-    fields = meaning.fields
+def _branches(meaning: Meaning, day_match: Literal["or", "and"]) -> tuple[str, ...]:
+    """The days as expressions whose union is meant, at midnight; those that never match are left out."""
+    _, _, day, month, weekday, _ = meaning.fields
     possible = meaning.days is None or any(min(meaning.days) <= _DAYS_AT_MOST[month - 1] for month in meaning.months)
-    either = day_match == "or" and not fields.day.startswith("*") and not fields.weekday.startswith("*")
-    if either:
-        days, weekdays = fields._replace(weekday="*").text("last"), fields._replace(day="*").text("last")
-        return [days, weekdays] if possible else [weekdays]
-    both = fields.text("last")
-    if not possible or (meaning.nth and _step(copy.copy(_walk(both)), _FIRST_DAY) is None):
-        return []
-    return [both]
+    if day_match == "or" and not day.startswith("*") and not weekday.startswith("*"):
+        days, weekdays = f"0 0 {day} {month} *", f"0 0 * {month} {weekday}"
+        return (days, weekdays) if possible else (weekdays,)
+    both = f"0 0 {day} {month} {weekday}"
+    if not possible or (meaning.nth and _next_day(both, _SOME_DAY) is None):
+        return ()
+    return (both,)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
+def _next_day(expression: str, day: date) -> date | None:
+    """The first day strictly after `day`; None if there is none in the fifty years to come."""
+    from croniter import CroniterBadDateError
+
+    try:
+        # a walk has a position, so what is shared is copied
+        found: datetime = copy.copy(_walk(expression)).get_next(datetime, datetime(day.year, day.month, day.day))  # noqa: DTZ001
+    except (CroniterBadDateError, OverflowError, ValueError):
+        return None
+    return found.date()
+
+
+@lru_cache(maxsize=4096)
 def _walk(expression: str) -> Any:
     from croniter import croniter
 
-    return croniter(expression, _FIRST_DAY, ret_type=datetime, day_or=False)
+    return croniter(expression, datetime(2000, 1, 1), ret_type=datetime, day_or=False)  # noqa: DTZ001

@@ -129,7 +129,6 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
         reading.problem((), "found no `command`, expected one")
     if isinstance(command, str) and not command.strip():
         reading.problem(("command",), "found an empty text, expected a command")
-    cwd = table.get("cwd")
     rest: dict[str, Any] = {}
     if "env_file" in keys:
         rest["env_file"] = tuple(posixpath.join(around.folder, name) for name in reading.texts(table, "env_file", ()))
@@ -147,9 +146,7 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
             rest[key] = str(table[key])
     return ProcessSpec(
         command=command or "",
-        cwd=posixpath.normpath(posixpath.join(around.folder, cwd))
-        if cwd and type(cwd) is str
-        else cwd or around.folder,
+        cwd=_cwd(table.get("cwd"), around.folder),
         env=reading.pairs(table, "env", ()),
         env_mode=table.get("env_mode", "inherit"),
         stdin=str(table.get("stdin", "")),
@@ -157,6 +154,13 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
         late=_late(table, reading),
         **rest,
     )
+
+
+def _cwd(path: str | None, folder: str) -> str:
+    if not path:
+        return folder
+    joined = posixpath.join(folder, path)
+    return joined if isinstance(path, Late) else posixpath.normpath(joined)
 
 
 def _late(table: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:

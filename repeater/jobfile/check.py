@@ -98,6 +98,8 @@ def _circles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
                 circle = tuple(one for one in on_way[on_way.index(following) :] if one in names)
                 if len(circle) > 1:
                     yield circle
+                    state.update((one, 2) for one in on_way)  # one circle names the knot
+                    way.clear()
             elif following not in state and following in edges:
                 state[following] = 1
                 way.append((following, iter(edges[following])))

@@ -121,7 +121,7 @@ def _names(expansion: Expansion, layer: Layer, value: Any) -> Iterator[Step]:
     for match in _NAME.finditer(str(value)):
         space, name, variable = match.groups()
         if variable:
-            yield Step(f"env {variable}", "", expansion.environ.values.get(variable), False)
+            yield Step(f"env {variable}", "", expansion.environ(variable, "") or None, False)
             continue
         known = layer.names.get(space) or {}
         place = ""

@@ -66,10 +66,10 @@ class Environ:
     """`env("NAME", default)`: a variable of the environment that rpr itself was started with."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
-        self.values = values
+        self._values = values  # a name that no template may use
 
     def __call__(self, name: str, default: Any = None) -> Any:
-        value = self.values.get(str(name), default)
+        value = self._values.get(str(name), default)
         if value is None:
             raise TemplateFailed(
                 f'the environment has no variable `{shown(name)}`; `env("{shown(name)}", "…")` gives a default'
@@ -173,6 +173,12 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
     class Fence(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"*", "**", "%", "+"})
 
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            """A table's own keys come before its methods: `vars.items` is a variable."""
+            if isinstance(obj, dict) and attribute in obj:
+                return obj[attribute]
+            return super().getattr(obj, attribute)
+
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             if not callable(value):
                 return super().is_safe_attribute(obj, attr, value)
@@ -202,7 +208,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
         def wrap_str_format(self, value: Any) -> None:
             """Jinja would let `str.format` through, with a width of any size."""
 
-    fence = Fence(undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True)
+    fence = Fence(undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=_text)
     fence.filters = {name: fence.filters[name] for name in _FILTERS} | {
         "sh": _quote, "date": _date, "tojson": _to_json, "join": _join, "replace": _replace,
     }  # fmt: skip
@@ -340,11 +346,16 @@ def _literal(value: Any) -> str:
 # --- filters ----------------------------------------------------------------------------------------------------
 
 
+def _text(value: Any) -> Any:
+    """How a value reads inside a text: `true`, not `True`."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _quote(value: Any) -> str:
     """`sh`: one word for a POSIX shell; a list becomes several words."""
     if isinstance(value, list | tuple):
-        return " ".join(shlex.quote(str(one)) for one in value)
-    return shlex.quote(str(value))
+        return " ".join(shlex.quote(str(_text(one))) for one in value)
+    return shlex.quote(str(_text(value)))
 
 
 def _date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
@@ -363,7 +374,7 @@ def _to_json(value: Any) -> str:
 
 
 def _join(values: Any, between: str = "", attribute: str | None = None) -> str:
-    items = [str(one if attribute is None else one[attribute]) for one in values]
+    items = [str(_text(one if attribute is None else one[attribute])) for one in values]
     _cap(sum(map(len, items)) + len(items) * len(str(between)))
     return str(between).join(items)
 

@@ -40,9 +40,9 @@ def test_follows_links_and_resolves_them(disk_at):
 
 def test_names_what_is_missing_and_what_is_a_folder(disk_at):
     disk, folder = disk_at
-    with pytest.raises(CannotRead, match="^there is no such file$"):
+    with pytest.raises(CannotRead, match=r"^there is no such file$"):
         disk.read(f"{folder}/nothing", 9)
-    with pytest.raises(CannotRead, match="^it is a folder$"):
+    with pytest.raises(CannotRead, match=r"^it is a folder$"):
         disk.read(f"{folder}/sub", 9)
 
 
@@ -65,9 +65,9 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for path in (tmp_path / "fifo", "/dev/zero"):
-        with pytest.raises(CannotRead, match="^it is not a regular file$"):
+        with pytest.raises(CannotRead, match=r"^it is not a regular file$"):
             Disk().read(str(path), 100)
-    with pytest.raises(CannotRead, match="^its links form a circle$"):
+    with pytest.raises(CannotRead, match=r"^its links form a circle$"):
         Disk().read(str(tmp_path / "circle"), 100)
 
 
@@ -84,5 +84,5 @@ def test_a_swapped_folder_link_is_read_through_like_kubernetes_mounts(tmp_path):
 def test_an_unreadable_file_says_so(tmp_path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "a").chmod(0)
-    with pytest.raises(CannotRead, match="^permission denied$"):
+    with pytest.raises(CannotRead, match=r"^permission denied$"):
         Disk().read(str(tmp_path / "a"), 100)

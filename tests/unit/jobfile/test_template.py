@@ -1,0 +1,132 @@
+"""Templates: what they give, what they may not do, and which wait for the run."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from repeater.jobfile.template import Environ, Late, Names, TemplateFailed, render, render_late
+from repeater.model.dump import dump_job
+from repeater.model.spec import ProcessSpec
+from tests.unit.jobfile.road import job
+
+NAMES = {
+    "vars": Names("vars", {"api": "http://x", "list": ["b", "a"], "n": 3, "odd": "it's {{ x }} é😀\n"}),
+    "env": Environ({"HOME": "/h"}),
+    "matrix": Names("matrix", {"region": "eu"}),
+    "project": "shop",
+}
+RUN = {
+    "nominal": datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC), "due": datetime(2026, 3, 1, 4, 5, 7, tzinfo=UTC),
+    "attempt": 2, "id": "r1", "trigger": "schedule",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ vars.api }}/health", "http://x/health"),
+        ("{{ vars.n }}", 3),
+        (" {{ vars.n }}", " 3"),
+        ("{{ vars.list }}", ["b", "a"]),
+        ("{{ vars.list | sort | join(',') }}", "a,b"),
+        ("{{ vars.list | map('upper') }}", ["B", "A"]),
+        ("{{ vars.n + 1 }}", 4),
+        ("{{ vars.n > 2 }}", True),
+        ("{{ 'a' ~ vars.n }}", "a3"),
+        ("{{ vars.odd | sh }}", "'it'\"'\"'s {{ x }} é😀\n'"),
+        ("{{ vars.list | sh }}", "b a"),
+        ("{{ {'a': 1} | tojson }}", '{"a": 1}'),
+        ("{{ 'A-b'.lower().split('-') }}", ["a", "b"]),
+        ("{{ vars.none | default('d') }}", "d"),
+        ("{{ env('HOME') }}{{ env('NO', '-') }}", "/h-"),
+        ("{% if vars.n == 3 %}three{% endif %}", "three"),
+        ("{% for one in vars.list %}{{ one }};{% endfor %}", "b;a;"),
+        ("{# gone #}left", "left"),
+        ("{{ '{{' }}.Names}}", "{{.Names}}"),
+        ("{{ project }}", "shop"),
+    ],
+)
+def test_a_template_gives(text, value):
+    assert render(text, NAMES) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'a' * 1000000000 }}", "{{ [0] * 1000000000 }}", "{{ 'a'.center(1000000000) }}", "{{ 'a'.ljust(1000000000) }}",
+        "{{ 'a'.zfill(1000000000) }}", "{{ '%1000000000d' % 3 }}", "{{ '{:1000000000}'.format(3) }}",
+        "{{ '{0:1000000000}'.format_map({}) }}", "{{ range(1000000000) | list }}", "{{ 2 ** 100000 }}",
+        "{{ 9 ** 64 ** 64 }}", "{{ (5).to_bytes(1000000000) }}", "{{ ''.__class__.__mro__ }}", "{{ vars.list.append(1) }}",
+        "{{ vars.update({}) }}", "{{ env.values }}", "{{ lipsum(1000) }}", "{{ cycler('a') }}", "{{ namespace() }}", "{{ self }}",
+        "{% for a in range(999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",
+        "{% for a in [1] %}{% if a %}{% for b in [1] %}{% endfor %}{% endif %}{% endfor %}",
+        "{% macro x() %}{% endmacro %}", "{% include 'x' %}", "{% import 'x' as y %}", "{% extends 'x' %}", "{% set a = 1 %}",
+        "{% block a %}{% endblock %}", "{{ 'a' | attr('__class__') }}", "{{ 'a' | center(1000000000) }}",
+        "{{ 'a' | format }}", "{{ 'a' | indent(1000000000) }}", "{{ 'a' | replace('', 'b' * 10) }}",
+        "{{ ['a'] | map('center', 1000000000) | list }}", "{{ [1, 2] | map('__class__') }}", "{{ vars.api.__init__.__globals__ }}",
+        "{{ vars.missing }}", "{{ vars.missing.more }}", "{{ missing }}", "{{ 1 / 0 }}", "{{", "{{ }}", "{{ a b }}", "{% if %}", "{{ " + "(" * 5000,
+        "{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "{{ 'x' * 70000 }}" + "y" * 70000, "{{ vars.api.strip }}",
+        "{{ run.nothing }}", "{{ run.nominal | date('%1000000000Y') }}", "{{ run.nominal.strftime('%9999999Y') }}", "{{ vars.api | date }}",
+        "{{ run.nominal }} {{ vars.missing }}",
+    ],
+)  # fmt: skip
+def test_a_template_fails_in_words_and_at_once(text):
+    with pytest.raises(TemplateFailed) as caught:
+        render(text, NAMES)
+    assert str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ vars.x ~ vars.x }}", "{{ vars.x + vars.x }}", "{{ [vars.x, vars.x] | join }}", "{{ vars.x }}{{ vars.x }}",
+     "{{ vars.x | replace('a', 'bbb') }}", "{{ [vars.x, vars.x] }}", "{% for i in range(9) %}{{ vars.x }}{% endfor %}"],
+)  # fmt: skip
+def test_no_result_is_larger_than_a_mebibyte(text):
+    with pytest.raises(TemplateFailed, match="larger than 1 MiB"):
+        render(text, {"vars": Names("vars", {"x": "a" * 600_000})})
+
+
+def test_a_missing_name_is_told_with_the_nearest():
+    with pytest.raises(TemplateFailed, match=r"^`vars.ap` is not defined; did you mean `vars.api`\?$"):
+        render("{{ vars.ap }}", NAMES)
+
+
+def test_a_text_over_the_run_keeps_nothing_else():
+    late = render(
+        "{{ run.nominal | date('%F') }} {{ vars.odd }}{{env('HOME')}}{{ matrix . region }} {{ vars.n + run.attempt }}",
+        NAMES,
+    )
+    assert isinstance(late, Late)
+    process = render_late(ProcessSpec(str(late), late=("command",)), RUN)
+    assert process.command == "2026-03-01 it's {{ x }} é😀\n/heu 5"
+    assert process.late == ()
+
+
+def test_late_texts_survive_being_rendered_again():
+    late = render("{{ run.id }} {{ vars.odd }}", NAMES)
+    assert render(late, {}) == late
+
+
+def test_every_late_field_is_rendered_and_no_other():
+    spec = job(
+        'command = ["x", "{{ run.attempt }}", "{{ \'{{ run.id }}\' }}"]\nenv = { A = "{{ run.id }}", B = "b" }\n'
+        'cwd = "out/{{ run.id }}"\nstdin = "{{ run.due | date(\'%S\') }}"\n'
+    )
+    assert spec.process.late == ("command[1]", "cwd", "env.A", "stdin")
+    done = render_late(spec.process, RUN)
+    assert done.command == ("x", "2", "{{ run.id }}")
+    assert (done.env, done.cwd, done.stdin) == ((("A", "r1"), ("B", "b")), "/p/out/r1", "07")
+    assert dump_job(spec)["command"][2] == "{{ '{{ run.id }}' }}"
+
+
+def test_a_changed_variable_that_no_template_names_changes_no_spec():
+    text = 'command = "echo {{ run.id }} {{ vars.x }}"\n'
+    one = job(text, set_vars={"x": "1", "y": "1"})
+    assert one == job(text, set_vars={"x": "1", "y": "2"})
+    assert one != job(text, set_vars={"x": "2", "y": "1"})
+
+
+def test_a_late_template_that_fails_at_run_time_says_so():
+    with pytest.raises(TemplateFailed):
+        render_late(ProcessSpec("{{ run.trigger | date }}", late=("command",)), RUN)

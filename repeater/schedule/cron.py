@@ -1,9 +1,10 @@
 """Cron schedules: the only home of croniter.
 
 croniter reads the fields, one by one, and walks the days of the calendar. It is not asked about time zones, as it runs
-a daily 01:30 job twice in autumn (`schedule.zone` has our rules); nor about the two day fields together, which crontab(5)
-has as alternatives only if neither begins with `*` (so the days are one walk or the union of two); nor about `H`, as a
-hash id would change what `@daily` means. There are fewer fields and days than jobs: what croniter says is remembered.
+a daily 01:30 job twice in autumn (`schedule.zone` has our rules); nor about the two day fields together, which are
+alternatives in crontab(5) only if neither begins with `*` (so the days are one walk or the union of two); nor about
+`H`, as a hash id would change what `@daily` means. There are fewer fields and days than jobs: what croniter says is
+remembered.
 """
 
 from __future__ import annotations

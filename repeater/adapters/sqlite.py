@@ -23,6 +23,7 @@ import queue
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,7 @@ DATABASE = "history.db"
 MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
 LOCK = "lock"
 _GROUP = 64
+_GATHER = 0.005  # seconds that a write nobody waits for may wait for others
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -73,6 +75,7 @@ _UPSERT = (
     "ended = excluded.ended, state = excluded.state, reason = excluded.reason, run = excluded.run, "
     "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
 )
+_STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
 _KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
 _SUPERSEDE = (
     "UPDATE runs SET last = 0, state = CASE WHEN state IN ('claimed', 'running') THEN 'interrupted' ELSE state END "
@@ -455,7 +458,9 @@ class SqliteStore:
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._asked: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._backlog: list[_Write] = []
+        self._kept: dict[str, Progress] = {}
         self._inserted: dict[str, int] = {}
+        self._to_prune: list[str] = []
         self._is_failing = False
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
@@ -499,46 +504,49 @@ class SqliteStore:
                 ) from None
             if row.attempts > 1:
                 db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
-            _keep(db, progress)
-            self._inserted[row.job] = self._inserted.get(row.job, 0) + 1
+            self._keep(progress, row.job)
 
         self._asked.put(_Write(apply, then, is_claim=True))
 
     def started(self, row: RunRecord, pid: int) -> None:
         def apply(db: sqlite3.Connection) -> None:
-            db.execute(_UPSERT, _values(row))
-            key = (pid, row.job, _number(row.nominal), row.attempts)
-            db.execute("UPDATE runs SET pid = ? WHERE job = ? AND nominal = ? AND attempt = ?", key)
+            values = (row.state, _number(row.started), pid, row.job, _number(row.nominal), row.attempts)
+            db.execute(_STARTED, values)
 
         self._ask(apply)
 
     def record(self, row: RunRecord, progress: Progress) -> None:
         def apply(db: sqlite3.Connection) -> None:
             db.execute(_UPSERT, _values(row))
-            if row.attempts > 0:
+            if row.attempts > 1:
                 db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
-            _keep(db, progress)
-            self._inserted[row.job] = self._inserted.get(row.job, 0) + 1
+            self._keep(progress, row.job)
 
         self._ask(apply)
 
     def save(self, progress: Progress) -> None:
-        self._ask(lambda db: _keep(db, progress))
+        self._ask(lambda _: self._keep(progress, None))
 
     def move(self, old: str, new: str) -> None:
         def apply(db: sqlite3.Connection) -> None:
+            self._write_kept(db)
             db.execute("UPDATE OR IGNORE runs SET job = ? WHERE job = ?", (new, old))
             db.execute("DELETE FROM runs WHERE job = ?", (old,))  # slots that the new name has decided itself
             found = db.execute("SELECT data FROM progress WHERE job = ?", (old,)).fetchone()
             if found:
                 db.execute("DELETE FROM progress WHERE job = ?", (old,))
-                _keep(db, replace(_progress(found[0]), job=new))
+                self._keep(replace(_progress(found[0]), job=new), None)
 
         self._ask(apply)
 
     def forget(self, jobs: Iterable[str]) -> None:
         names = [(job,) for job in jobs]
-        self._ask(lambda db: db.executemany("DELETE FROM progress WHERE job = ?", names))
+
+        def apply(db: sqlite3.Connection) -> None:
+            self._write_kept(db)
+            db.executemany("DELETE FROM progress WHERE job = ?", names)
+
+        self._ask(apply)
 
     def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
         """The newest rows first, one for each slot; what was asked for before is among them."""
@@ -603,15 +611,23 @@ class SqliteStore:
                 self._prune()
 
     def _next_group(self) -> tuple[list[_Write], bool]:
-        """What waits, at most a group of it; whether more may come. A lone write does not wait for others."""
+        """What waits, at most a group of it; whether more may come.
+
+        A write that somebody waits for does not wait for others; results do, for a moment, because one commit for
+        many costs little more than one for one.
+        """
         group: list[_Write] = []
         try:
-            first = self._asked.get(timeout=1 if self._backlog else None)
-            while first is not None:
-                group.append(first)
+            write = self._asked.get(timeout=1 if self._backlog else None)
+            gathered_at = time.monotonic() + _GATHER
+            hurry = False
+            while write is not None:
+                group.append(write)
                 if len(group) >= _GROUP:
                     return group, True
-                first = self._asked.get_nowait()
+                hurry = hurry or write.is_claim or write.done is not None
+                left = 0.0 if hurry else gathered_at - time.monotonic()
+                write = self._asked.get(timeout=left) if left > 0 else self._asked.get_nowait()
         except queue.Empty:
             return group, True
         return group, False
@@ -644,6 +660,7 @@ class SqliteStore:
         has_claim = any(write.is_claim for write in writes)
         self._db.execute(f"PRAGMA synchronous = {'FULL' if has_claim else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")
+        self._kept.clear()
         try:
             for write in writes:
                 error: Exception | None = None
@@ -656,12 +673,26 @@ class SqliteStore:
                     self._tell(f"cannot write a row of the history: {mistake!r}")
                 if write.then is not None:
                     outcomes.append((write.then, error))
+            self._write_kept(self._db)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
             raise
+
+    def _keep(self, progress: Progress, decided: str | None) -> None:
+        """Write the progress with this group, once for each job; `decided` is the job of a new row."""
+        self._kept[progress.job] = progress
+        if decided is not None:
+            self._inserted[decided] = count = self._inserted.get(decided, 0) + 1
+            if count == min(100, self._keep_rows):
+                self._to_prune.append(decided)
+
+    def _write_kept(self, db: sqlite3.Connection) -> None:
+        if self._kept:
+            db.executemany(_KEEP_PROGRESS, [(job, _dumped(progress)) for job, progress in self._kept.items()])
+            self._kept.clear()
 
     def _hold(self, writes: list[_Write], error: Exception) -> None:
         if not self._is_failing:
@@ -674,11 +705,10 @@ class SqliteStore:
 
     def _prune(self) -> None:
         """Delete a few old rows of jobs that got many new ones."""
-        due = [job for job, inserted in self._inserted.items() if inserted >= min(100, self._keep_rows)]
-        if not due:
+        if not self._to_prune:
             return
-        job = due[0]
-        del self._inserted[job]
+        job = self._to_prune.pop(0)
+        self._inserted[job] = 0
         before = _number(datetime.now(UTC) - self._keep_age)
         delete = (
             "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
@@ -688,7 +718,7 @@ class SqliteStore:
         values = {"job": job, "before": before, "most": self._keep_rows - 1}
         with contextlib.suppress(sqlite3.Error), self._reading:
             if self._db.execute(delete, values).rowcount >= 500:
-                self._inserted[job] = self._keep_rows
+                self._to_prune.append(job)
 
     def _tell(self, message: str) -> None:
         self._later(lambda: self._warn(message))
@@ -701,9 +731,8 @@ class SqliteStore:
 _MOST_HELD = 100_000
 
 
-def _keep(db: sqlite3.Connection, progress: Progress) -> None:
-    data = json.dumps(progress.as_json(), separators=(",", ":"), ensure_ascii=False)
-    db.execute(_KEEP_PROGRESS, (progress.job, data))
+def _dumped(progress: Progress) -> str:
+    return json.dumps(progress.as_json(), separators=(",", ":"), ensure_ascii=False)
 
 
 def _deliver(outcomes: list[tuple[Then, Exception | None]]) -> None:

@@ -16,7 +16,8 @@ TOOLS     := $(VENV)/.tools-$(HAVE)
 .PHONY: run test check bench fmt format lint types imports docs clean
 
 run: $(INSTALLED)
-	$(BIN)/rpr apply jobs.example.toml
+	@echo "$(BIN)/rpr apply --ephemeral jobs.example.toml      (Ctrl-C ends it)"
+	@$(BIN)/rpr apply --ephemeral jobs.example.toml || test $$? -eq 130
 
 test: $(TOOLS)
 	$(BIN)/python -m pytest $(ARGS)

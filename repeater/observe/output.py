@@ -192,7 +192,7 @@ class Output:
         head = self._head(state, stream)
         goes_on = True
         if end := data.rfind(b"\n") + 1:
-            body = self._text(stream, data[: end - 1]).replace(b"\n", b"\n" + head) + b"\n"
+            body = self._text(stream, data[:end])[:-1].replace(b"\n", b"\n" + head) + b"\n"
             goes_on = self._show(stream, Piece((state.id, stream), head, body, continues=line.is_shown))
             line.is_shown = False
         line.held = data[end:]
@@ -269,7 +269,7 @@ class Output:
         while size > 0 and (data := spool.readline(min(WINDOW, size))):
             size -= len(data)
             is_open = not data.endswith(b"\n") and size > 0
-            text = self._text(stream, data.removesuffix(b"\n"))
+            text = self._text(stream, data).removesuffix(b"\n")
             yield Piece(owner, head, text if is_open else text + b"\n", continues=is_shown, is_open=is_open)
             is_shown = is_open
 

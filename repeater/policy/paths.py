@@ -56,7 +56,7 @@ class PathSet:
                 root, rest = _split(self.folder, choice)
                 deep = "/" in rest or "**" in rest
                 found[root] = found.get(root, False) or deep
-                if rest and not _WILD.search(rest.rpartition("/")[2]):
+                if rest and not _WILD.search(rest):
                     path = join(root, rest)
                     found[path] = True
         return tuple(found.items())

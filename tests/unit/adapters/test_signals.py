@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from repeater.adapters.signals import Signals
+
+
+def hear(act: Callable[[Signals], object]) -> list[object]:
+    """What is told after `act` was done to this process, in a loop."""
+    told: list[object] = []
+
+    async def main() -> None:
+        signals = Signals(
+            asyncio.get_running_loop(), lambda level, name: told.append((level, name)), lambda: told.append("reload")
+        )
+        try:
+            act(signals)
+            await asyncio.sleep(0.02)
+        finally:
+            signals.close()
+
+    asyncio.run(main())
+    return told
+
+
+def send(*names: str) -> Callable[[Signals], None]:
+    def act(_: Signals) -> None:
+        for name in names:
+            os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (["INT"], [("drain", "INT")]),
+        (["TERM"], [("drain", "TERM")]),
+        (["INT", "TERM", "INT"], [("drain", "INT"), ("stop", "TERM"), ("kill", "INT")]),
+        (["TERM"] * 5, [("drain", "TERM"), ("stop", "TERM"), ("kill", "TERM")]),
+        (["HUP"], ["reload"]),
+    ],
+)
+def test_signals_drain_then_stop_then_kill(sent: list[str], told: list[object]) -> None:
+    assert hear(send(*sent)) == told
+
+
+def test_ten_thousand_hups_are_one_reload_or_few_and_lose_no_other_signal() -> None:
+    told = hear(send(*["HUP"] * 5000, "TERM", *["HUP"] * 5000))
+    assert ("drain", "TERM") in told
+    assert 1 <= told.count("reload") <= 3
+
+
+def test_signals_mean_what_they_meant_before_once_it_is_closed() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    try:
+        hear(lambda _: None)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert heard == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -13,7 +13,7 @@ from repeater.model.spec import Pairs
 
 _LINE = re.compile(
     r"""(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*
-        (?:'(?P<single>[^']*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<plain>[^'"\s](?:.*?))?)\s*(?:(?<!\S)\#.*)?""",
+        (?:'(?P<single>[^']*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<plain>(?!(?<=\s)\#)[^'"\s](?:.*?))?)\s*(?:(?<!\S)\#.*)?""",
     re.VERBOSE,
 )
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}

@@ -1,0 +1,160 @@
+"""The schema: the quick check never admits what jsonschema refuses; annotations, defaults and pages agree with it."""
+
+import dataclasses
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repeater.jobfile import validate
+from repeater.jobfile.reference import reference
+from repeater.jobfile.validate import check_job, schema
+from repeater.model.dump import dump_job, dump_schedule
+from repeater.model.spec import (
+    Backoff,
+    CatchUp,
+    Cron,
+    Ending,
+    Every,
+    JobSpec,
+    Need,
+    OnChange,
+    Output,
+    Probe,
+    ProcessSpec,
+    Retry,
+    Success,
+)  # fmt: skip
+from repeater.model.units import format_duration, format_size
+from tests.unit.jobfile.road import job, jobs
+from tests.unit.jobfile.test_corpus import VALID, walk
+from tests.unit.jobfile.test_read import KEYS, VALUES
+
+DEFINITIONS = schema()["definitions"]
+JOB = jsonschema.Draft7Validator({"$ref": "#/definitions/job", "definitions": DEFINITIONS})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
+def test_what_is_surely_valid_is_valid(table):
+    if validate._compiled("#/definitions/job")(table):
+        assert list(JOB.iter_errors(table)) == []
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
+def test_the_quick_check_admits_every_valid_job(path):
+    """Else jsonschema would be asked, which is slow where it matters: on files without problems."""
+    expansion = walk(path).expansion
+    assert all(validate._compiled("#/definitions/job")(job.table) for job in expansion.expand())
+
+
+def _keys(node, path=""):
+    """Every key that the schema describes, with its node, references resolved."""
+    for name, one in node.get("properties", {}).items():
+        if "description" in one or "$ref" in one:
+            yield f"{path}{name}", _annotated(one)
+        yield from _keys(one, f"{path}{name}.")
+    for inner in ("additionalProperties", "items"):
+        if isinstance(node.get(inner), dict):
+            yield from _keys(node[inner], f"{path}*.")
+
+
+def _annotated(node):
+    if "$ref" not in node:
+        return node
+    return {**_annotated(DEFINITIONS[node["$ref"].rpartition("/")[2]]), **node}
+
+
+ALL = [*_keys(schema())] + [
+    found for name, one in DEFINITIONS.items() if name != "job" for found in _keys(one, f"{name}: ")
+]
+
+
+def test_every_key_has_a_title_a_description_and_an_example():
+    assert len(ALL) > 120
+    for key, node in ALL:
+        for annotation in ("title", "description", "examples"):
+            assert node.get(annotation), f"{key} has no {annotation}"
+        assert node["description"].endswith((".", ")")), key
+
+
+def test_every_default_and_example_is_admitted_by_its_own_key():
+    for key, node in ALL:
+        checker = jsonschema.Draft7Validator({**node, "definitions": DEFINITIONS})
+        for value in [*node["examples"], *([node["default"]] if "default" in node else [])]:
+            assert list(checker.iter_errors(value)) == [], f"{key}: {value}"
+
+
+def test_the_defaults_of_the_schema_are_those_of_the_specs():
+    plain, probe, need, retry = JobSpec("a", ProcessSpec("x")), Probe(), Need("a", "started"), Retry()
+
+    def told(value):
+        if dataclasses.is_dataclass(value):
+            return dump_schedule(value)
+        if hasattr(value, "total_seconds"):
+            return format_duration(value)
+        return list(value) if isinstance(value, tuple) else value
+
+    expected = {
+        **{name: getattr(plain, name) for name in ("description", "enabled", "schedule", "delivery", "restart")},
+        **{name: getattr(ProcessSpec("x"), name) for name in ("shell", "env_mode", "stdin", "nice")},
+        **{name: getattr(Ending(), name) for name in ("stop_signal", "stop_timeout", "drain_timeout")},
+        "timeout": "never", "overlap": plain.overlap.kind, "catch_up": CatchUp().kind, "catch_up_window": CatchUp().window,
+        "catch_up_max": CatchUp().most,
+    }  # fmt: skip
+    keys = {key: _annotated(node) for key, node in DEFINITIONS["keys"]["properties"].items()}
+    assert {key: node["default"] for key, node in keys.items() if "default" in node} == {
+        k: told(v) for k, v in expected.items()
+    }
+
+    def same(name, value, skip=(), **other):
+        nodes = {key: _annotated(node) for key, node in DEFINITIONS[name]["properties"].items()}
+        found = {key: node["default"] for key, node in nodes.items() if "default" in node and key not in skip}
+        assert found == {key: told(other.get(key, getattr(value, key, None))) for key in found}
+
+    same("probe", probe)
+    same("need", need, **{"while": need.hold})
+    same("schedule_watch", OnChange(()))
+    from datetime import timedelta
+
+    same("schedule_every", Every(timedelta(1)), jitter_mode="stable")
+    same("schedule_cron", Cron(""), jitter_mode="stable")
+    same("schedule_backoff", Backoff())
+    nested = DEFINITIONS["keys"]["properties"]
+    sized = {"max_size": format_size(Output().max_size), "capture": format_size(Output().capture)}
+    for name, value in (
+        ("success", Success()),
+        ("output", Output()),
+        ("retry", retry.backoff),
+        ("slowdown", Backoff()),
+    ):
+        for key, node in nested[name]["properties"].items():
+            one = _annotated(node)
+            if "default" in one:
+                wanted = {"backoff": Backoff().kind, "attempts": retry.attempts, **sized}.get(
+                    key, getattr(value, key, None)
+                )
+                assert one["default"] == told(wanted), f"{name}.{key}"
+
+
+def test_a_job_that_gives_every_default_is_the_plain_job():
+    keys = {key: _annotated(node) for key, node in DEFINITIONS["keys"]["properties"].items()}
+    import json
+
+    given = {key: node["default"] for key, node in keys.items() if "default" in node and key != "restart"}
+    table = {"command": "true", **given}
+    assert list(check_job(table)) == []
+    spec = jobs(json.dumps({"jobs": {"a": table}}), name="f.json")["a"]
+    assert spec == job("")
+    assert dump_job(spec) == {"command": "true", "cwd": "/p"}
+
+
+def test_the_reference_page_is_what_the_schema_says():
+    page = Path(__file__).parents[3] / "docs/reference/job-file.md"
+    assert page.read_text() == reference(), "run `rpr schema --format markdown > docs/reference/job-file.md`"
+
+
+def test_the_schema_is_found_in_a_checkout():
+    assert '"definitions"' in validate.schema_text()

@@ -73,7 +73,7 @@ def starts(
         found = {utc for utc in _every(begin, end) if means(utc.astimezone(tz).replace(tzinfo=None))}
     else:
         walls = _every(begin.replace(tzinfo=None) - 2 * DAY, end.replace(tzinfo=None) + 2 * DAY)
-        found = {utc for wall in walls if means(wall) for utc in _instants(wall, tz, gap, fold)}
+        found = {utc for wall in walls if means(wall) for utc in instants(wall, tz, gap, fold)}
     return sorted(utc for utc in found if begin < utc <= end)
 
 
@@ -86,7 +86,7 @@ def _every(begin: datetime, end: datetime) -> Iterator[datetime]:
         begin += MINUTE
 
 
-def _instants(wall: datetime, tz: ZoneInfo, gap: str, fold: str) -> set[datetime]:
+def instants(wall: datetime, tz: ZoneInfo, gap: str, fold: str) -> set[datetime]:
     first, second = (wall.replace(tzinfo=tz, fold=n).astimezone(UTC) for n in (0, 1))
     if first.astimezone(tz).replace(tzinfo=None) != wall:  # a wall time that does not exist
         if gap == "skip":

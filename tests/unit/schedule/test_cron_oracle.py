@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -108,3 +110,37 @@ def test_the_days_of_five_years_are_those_of_the_calendar(expression, match, fir
 def test_the_canonical_text_of_a_canonical_text_is_itself(expression, match):
     text = canonical(expression)
     assert canonical(text) == text
+
+
+ODD_YEARS = [
+    ("Africa/Casablanca", 2026),  # back to standard time for Ramadan
+    ("Africa/Juba", 2021),
+    ("America/Caracas", 2016),  # half an hour, for good
+    ("America/Nuuk", 2023),
+    ("Antarctica/Casey", 2023),  # three hours, four times a year
+    ("Antarctica/Troll", 2026),  # two hours
+    ("Asia/Gaza", 2026),
+    ("Asia/Pyongyang", 2015),
+    ("Asia/Pyongyang", 2018),
+    ("Asia/Tehran", 2022),
+    ("Asia/Tokyo", 2026),
+    ("Atlantic/Azores", 2026),
+    ("Europe/Berlin", 1945),
+    ("Europe/Dublin", 2026),
+    ("Europe/Moscow", 2014),
+    ("Pacific/Apia", 2011),  # a day that never was
+    ("Pacific/Kwajalein", 1993),
+    ("UTC", 2026),
+]
+
+
+@pytest.mark.parametrize(("zone", "year"), ODD_YEARS)
+@pytest.mark.parametrize(("gap", "fold"), [("next", "first"), ("shift", "both")])
+def test_a_whole_year_of_an_odd_zone_is_that_of_a_scan(zone, year, gap, fold):
+    expression, begin = "0,15,45 0-4,12,22-23 * * *", datetime(year, 1, 1, tzinfo=UTC)
+    end = begin + timedelta(days=365)
+    means, tz = oracle.Oracle(expression), ZoneInfo(zone)
+    walls = (begin.replace(tzinfo=None) + timedelta(minutes=15 * n - 2880) for n in range(369 * 96))
+    wanted = {utc for wall in walls if means(wall) for utc in oracle.instants(wall, tz, gap, fold)}
+    found = starts(Cron(expression, timezone=zone, gap=gap, fold=fold), begin, end)
+    assert found == sorted(utc for utc in wanted if begin < utc <= end)

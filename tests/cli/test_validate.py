@@ -1,0 +1,146 @@
+"""`rpr validate`, and how job files are found and read, through the real command."""
+
+import json
+import os
+
+import pytest
+
+GOOD = '[jobs.a]\ncommand = "true"\n'
+BAD = '[jobs.a]\ncommand = "true"\ntimout = "5s"\noverlap = "skp"\n'
+TIMOUT = "jobs.a.timout: unknown key `timout` (did you mean `timeout`?)"
+OVERLAP = "jobs.a.overlap: found `skp`, expected one of `skip`, `latest`, `first`, `queue`, `replace`, `allow` (did you mean `skip`?)"
+
+
+def test_a_valid_file_is_counted(rpr):
+    rpr.write("jobs.toml", GOOD)
+    rpr("validate", "jobs.toml").is_(out="jobs.toml: 1 job, ok\n")
+    rpr.write("jobs.toml", GOOD + '[jobs.b]\ncommand = "x"\n')
+    rpr("validate", "jobs.toml").is_(out="jobs.toml: 2 jobs, ok\n")
+
+
+def test_all_problems_come_at_once_in_the_order_of_the_file(rpr):
+    rpr.write("jobs.toml", BAD)
+    rpr("validate", "jobs.toml").is_(err=f"jobs.toml:3:1: {TIMOUT}\njobs.toml:4:1: {OVERLAP}\n", code=2)
+
+
+def test_json_lists_the_problems(rpr):
+    rpr.write("jobs.toml", BAD)
+    result = rpr("validate", "jobs.toml", "--format", "json")
+    assert (result.code, result.err) == (2, "")
+    report = json.loads(result.out)
+    assert report["ok"] is False
+    assert report["problems"][0] == {
+        "file": "jobs.toml", "line": 3, "column": 1, "key": "jobs.a.timout",
+        "message": "unknown key `timout`", "hint": "did you mean `timeout`?",
+    }  # fmt: skip
+    rpr.write("jobs.toml", GOOD)
+    assert json.loads(rpr("validate", "--format", "json").out) == {"ok": True, "jobs": 1, "problems": []}
+
+
+def test_github_gets_annotations(rpr):
+    rpr.write("jobs.toml", BAD)
+    rpr("validate", "jobs.toml", "--format", "github").is_(
+        out=f"::error file=jobs.toml,line=3,col=1::{TIMOUT}\n::error file=jobs.toml,line=4,col=1::{OVERLAP}\n", code=2
+    )
+
+
+def test_several_files_are_one_unless_each_is_asked_for(rpr):
+    rpr.write("a.toml", '[jobs.a]\ncommand = "true"\nneeds = ["b"]\n')
+    rpr.write("b.yaml", "jobs:\n  b: {command: x}\n")
+    rpr("validate", "a.toml", "b.yaml").is_(out="a.toml: 2 jobs, ok\n")
+    rpr("validate", "--each", "a.toml", "b.yaml").is_(
+        out="b.yaml: 1 job, ok\n", err="a.toml:3:1: jobs.a.needs.b: there is no job `b`\n", code=2
+    )
+
+
+def test_standard_input_is_a_dash(rpr):
+    rpr("validate", "-", stdin=GOOD).is_(out="-: 1 job, ok\n")
+    rpr("validate", "-", stdin="jobs:\n  a: {command: 5}\n").is_(
+        err="standard input:2:7: jobs.a.command: found `5`, expected a command: text for the shell, or a list of arguments\n",
+        code=2,
+    )
+
+
+@pytest.mark.parametrize("name", ["repeater.toml", "jobs.toml", "jobs.yaml", "repeater.yml"])
+def test_without_a_file_the_nearest_one_upward_is_taken(rpr, name):
+    rpr.write(name, GOOD if name.endswith("toml") else "jobs: {a: {command: x}}\n")
+    rpr("validate").is_(out=f"{name}: 1 job, ok\n")
+    rpr.write("deep/er/x", "")
+    rpr.folder = rpr.folder / "deep/er"
+    rpr("validate").is_(out=f"../../{name}: 1 job, ok\n")
+
+
+def test_rpr_file_names_the_file(rpr):
+    rpr.write("other.toml", GOOD)
+    rpr("validate", env={"RPR_FILE": "other.toml"}).is_(out="other.toml: 1 job, ok\n")
+
+
+def test_no_file_at_all_points_to_init(rpr):
+    rpr("validate").is_(
+        err="rpr: cannot find a job file: no `repeater.toml` or `jobs.toml` here or above\n"
+        "hint: name one, or let `rpr init` write a starter\n",
+        code=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (lambda path: None, "there is no such file"),
+        (lambda path: path.mkdir(), "it is a folder"),
+        (os.mkfifo, "it is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
+        (lambda path: path.symlink_to(path), "its links form a circle"),
+        (lambda path: path.write_bytes(b"#" * (9 << 20)), "it has more than 8388608 bytes, the most allowed"),
+    ],
+    ids=["missing", "folder", "fifo", "device", "circle", "huge"],
+)
+def test_what_cannot_be_read_is_told_in_one_line(rpr, make, cause):
+    make(rpr.folder / "jobs.toml")
+    rpr("validate", "jobs.toml", timeout=10).is_(err=f"jobs.toml: cannot read it: {cause}\n", code=2)
+
+
+def test_caps_are_settings(rpr):
+    rpr.write("jobs.toml", GOOD)
+    rpr("validate", env={"RPR_MAX_FILE_SIZE": "10B"}).is_(
+        err="jobs.toml: cannot read it: it has more than 10 bytes, the most allowed\n", code=2
+    )
+    rpr("validate", env={"RPR_MAX_JOBS": "x"}).is_(err="rpr: cannot use `RPR_MAX_JOBS=x`: expected a number\n", code=2)
+
+
+def test_set_reaches_the_file(rpr):
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "{{ vars.x }}"\n')
+    rpr("validate").is_(
+        err="jobs.toml:2:1: jobs.a.command: cannot render `{{ vars.x }}`: `vars.x` is not defined\n", code=2
+    )
+    rpr("validate", "--set", "x=echo").is_(out="jobs.toml: 1 job, ok\n")
+
+
+def test_validate_leaves_nothing_behind(rpr):
+    rpr.write("jobs.toml", GOOD)
+    rpr("validate")
+    assert sorted(path.name for path in rpr.folder.iterdir()) == ["jobs.toml"]
+
+
+def test_a_name_that_is_no_text_breaks_nothing(rpr):
+    result = rpr("validate", os.fsdecode(b"caf\xe9.toml"))
+    assert result.code == 2
+    assert "there is no such file" in result.err
+
+
+def test_a_plain_file_needs_neither_jinja_nor_jsonschema_nor_yaml_nor_asyncio(rpr):
+    rpr.write("jobs.toml", GOOD + 'schedule = "every 5s"\n')
+    result = rpr("validate", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {line.rpartition("|")[2].strip() for line in result.err.splitlines()}
+    assert "repeater.jobfile.build" in loaded
+    assert not loaded & {
+        "jinja2",
+        "yaml",
+        "asyncio",
+        "croniter",
+        "rich",
+        "regex",
+        "watchfiles",
+        "sqlite3",
+        "subprocess",
+    }

@@ -50,7 +50,15 @@ def resident_mb(pids: Sequence[int]) -> float:
 
 
 def lasting(pid: int, but: str) -> list[int]:
-    """A supervisor and those of its descendants that are part of it: all whose command line lacks `but`."""
+    """A supervisor and those of its descendants that are part of it: Python processes without `but` in their command
+    line that live for longer than it takes to fork.
+    """
+    first = _descendants(pid, but)
+    time.sleep(0.3)
+    return [one for one in _descendants(pid, but) if one in first]
+
+
+def _descendants(pid: int, but: str) -> list[int]:
     found = [pid]
     for one in found:
         try:

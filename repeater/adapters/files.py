@@ -5,6 +5,9 @@ the folder of every link on the way, because Kubernetes swaps `..data`. Messages
 a folder that was removed and made again, too few inotify watches), so once a second the identity, size and times of
 the files, and the identity of the folders, are compared too. Everything told is a hint; contents are read elsewhere.
 
+When files are polled instead of messages, a second change of a job's file within the same second can be missed:
+watchfiles compares whole seconds there.
+
 All waiting is done in threads: one for folders, one for whole trees, one for the slow look; each begins when it has
 something to do. Used by `app` only. watchfiles is imported nowhere else.
 """

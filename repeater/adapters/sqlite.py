@@ -206,7 +206,7 @@ def _open(folder: Path) -> sqlite3.Connection:
     return db
 
 
-_REPAIR = "`rpr doctor --repair` moves the damaged file aside and begins a new history; nothing is deleted"
+_REPAIR = "to begin a new history move the whole folder aside, or give another one with `--state-dir`"
 
 
 def _check_present(path: Path, marker: Path) -> None:

@@ -54,9 +54,7 @@ def nothing_is_left(own_folders: Path) -> Iterator[None]:
     yield
     patience = time.monotonic() + PATIENCE
     while left := {
-        key: text
-        for key, text in (_threads() | _open_files() | _processes(basetemp)).items()
-        if key not in before
+        key: text for key, text in (_threads() | _open_files() | _processes(basetemp)).items() if key not in before
     }:
         gc.collect()  # an object that nobody holds any more is garbage, not a leak
         if time.monotonic() > patience:

@@ -23,7 +23,11 @@ from repeater.model.units import parse_size
 if TYPE_CHECKING:
     import asyncio
 
+    from repeater.adapters.signals import Level
+    from repeater.engine.facts import Fact
     from repeater.jobfile import Caps, Loaded
+    from repeater.ports import Stream
+    from repeater.runtime.reload import Answer, Wanted
 
 # --- job files ------------------------------------------------------------------------------------------------------
 
@@ -118,116 +122,145 @@ def supervise(options: Supervision, loaded: Loaded) -> int:
     """Run until every job is done or a signal asks to leave; the exit status of `rpr apply`."""
     import asyncio
 
+    # A start passes from the loop to the writer, back, to the spawner, and back: with the usual 5 ms, whoever of them
+    # computes keeps the others from going on.
+    sys.setswitchinterval(0.0005)
     return asyncio.run(_supervise(options, loaded))
 
 
 async def _supervise(options: Supervision, loaded: Loaded) -> int:
     import asyncio
 
-    from repeater.adapters.clock import LoopClock
-    from repeater.adapters.files import FileWatcher
-    from repeater.adapters.probe import NetProber
-    from repeater.adapters.signals import Level, Signals
-    from repeater.adapters.spawn import ProcessSpawner
-    from repeater.adapters.sqlite import SqliteStore
-    from repeater.engine.engine import Engine
-    from repeater.engine.facts import Fact, PlanAccepted, StopRequested
-    from repeater.model.events import Warned
-    from repeater.observe.narrator import Narrator
-    from repeater.observe.output import Output
-    from repeater.plan.diff import diff
-    from repeater.plan.graph import wire
-    from repeater.runtime.probes import LogTap, Probes
-    from repeater.runtime.reload import Answer, Reload, Wanted
-    from repeater.runtime.supervisor import Outside, Supervisor
-
     loop = asyncio.get_running_loop()
-    soon = loop.call_soon_threadsafe
     over: asyncio.Future[int] = loop.create_future()
     _fail_on_defects(loop, over)
-    environ = dict(os.environ)
-    clock = LoopClock(loop)
-    folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
-    exit_code: int | None = None
-
-    def tell(fact: Fact) -> None:
-        supervisor.tell(fact)
-
-    def warn(message: str, job: str = "") -> None:
-        narrate(Warned(job, message))
-
-    def leave(level: Level, code: int) -> None:
-        nonlocal exit_code
-        exit_code = code if exit_code is None else exit_code
-        tell(StopRequested(level))
-
-    output = Output(
-        clock,
-        soon,
-        environ=environ | _COLORS.get(options.color, {}),
-        warn=lambda job, message: warn(message, job),
-        gone=lambda where: leave("stop", 141) if where == "stdout" else None,
-    )
-    narrate = Narrator(
-        lambda job, line: output.say(f"rpr: {job}: {line}" if job else f"rpr: {line}"),
-        verbose=options.verbose,
-        quiet=options.quiet,
-    )
     with ExitStack() as closing:
-        closing.callback(output.close)
-        store = SqliteStore(folder, soon, warn=warn)
-        closing.callback(store.close)
-        remembered = store.load()
-        engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"), keep_alive=options.keep_alive)
-        outputs = LogTap(output, tell)
-        spawner = ProcessSpawner(tell, outputs, loop)
+        assembly = _Assembly(options, loaded, loop, over, closing)
+        assembly.begin(loaded)
+        code = await over
+    return code if assembly.exit_code is None else assembly.exit_code
+
+
+class _Assembly:
+    """The parts of one supervisor, put together. Each is closed before those that it uses.
+
+    `exit_code` is what a signal, or nobody reading, makes the exit status; None as long as the jobs decide.
+    """
+
+    def __init__(
+        self,
+        options: Supervision,
+        loaded: Loaded,
+        loop: asyncio.AbstractEventLoop,
+        over: asyncio.Future[int],
+        closing: ExitStack,
+    ) -> None:
+        from repeater.adapters.clock import LoopClock
+        from repeater.adapters.files import FileWatcher
+        from repeater.adapters.probe import NetProber
+        from repeater.adapters.signals import Signals
+        from repeater.adapters.spawn import ProcessSpawner
+        from repeater.adapters.sqlite import SqliteStore
+        from repeater.engine.engine import Engine
+        from repeater.observe.narrator import Narrator
+        from repeater.observe.output import Output
+        from repeater.runtime.probes import LogTap, Probes
+        from repeater.runtime.reload import Reload
+        from repeater.runtime.supervisor import Outside, Supervisor
+
+        self.exit_code: int | None = None
+        self._options = options
+        self._over = over
+        soon, environ, clock = loop.call_soon_threadsafe, dict(os.environ), LoopClock(loop)
+        self._output = Output(
+            clock,
+            soon,
+            environ=environ | _COLORS.get(options.color, {}),
+            warn=lambda job, message: self._warn(message, job),
+            gone=self._gone,
+        )
+        closing.callback(self._output.close)
+        self._narrate = Narrator(self._say, verbose=options.verbose, quiet=options.quiet)
+        folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
+        self._store = SqliteStore(folder, soon, warn=self._warn)
+        closing.callback(self._store.close)
+        seed = int.from_bytes(os.urandom(8), "big")
+        engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
+        outputs = LogTap(self._output, self._tell)
+        spawner = ProcessSpawner(self._tell, outputs, loop)
         closing.callback(spawner.close)
-        output.resume = spawner.resume
-        watcher = FileWatcher(lambda key, paths: changed(key, paths), soon, warn=warn)
-        closing.callback(watcher.close)
-        prober = Probes(clock, spawner, NetProber(tell, loop), tell, environ)
+        self._output.resume = spawner.resume
+        self._watcher = FileWatcher(self._changed, soon, warn=self._warn)
+        closing.callback(self._watcher.close)
+        prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
-        outside = Outside(clock, spawner, store, watcher, outputs, prober, environ)
-
-        def left(code: int) -> None:
-            if not over.done():
-                over.set_result(code)
-
-        supervisor = Supervisor(engine, outside, left, [narrate])
-        closing.callback(supervisor.close)
-
-        def accepted(wanted: Wanted, generation: int) -> None:
-            store.begin(generation, _document(wanted.jobfile))
-            output.align(job.name for job in wanted.jobfile.jobs)
-            if options.watch:
-                watcher.watch_files(_JOB_FILES, sorted(wanted.files))
-
-        reload = Reload(
+        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, environ)
+        self._supervisor = Supervisor(engine, outside, self._left, [self._narrate])
+        closing.callback(self._supervisor.close)
+        self._reload = Reload(
             engine,
             clock,
-            tell,
+            self._tell,
             read=lambda answer: _read_again(options, loop, answer),
-            accepted=accepted,
-            listen=narrate,
+            accepted=self._accepted,
+            listen=self._narrate,
             allow_removals=options.allow_removals,
         )
-
-        def changed(key: str, paths: tuple[str, ...]) -> None:
-            if key == _JOB_FILES:
-                reload.hint()
-            else:
-                supervisor.paths_changed(key, paths)
-
-        codes = {"INT": 130, "TERM": 0}
-        signals = Signals(loop, lambda level, name: leave(level, codes[name]), reload.read_now)
+        signals = Signals(loop, self._signalled, self._reload.read_now)
         closing.callback(signals.close)
+
+    def begin(self, loaded: Loaded) -> None:
+        """Bring the first generation into force."""
+        from repeater.engine.facts import PlanAccepted
+        from repeater.plan.diff import diff
+        from repeater.plan.graph import wire
+
+        remembered = self._store.load()
         generation = remembered.generation + 1
-        accepted(loaded, generation)
-        reload.in_force(loaded.files)
+        self._accepted(loaded, generation)
+        self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
-        tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
-        code = await over
-    return code if exit_code is None else exit_code
+        self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
+
+    def _tell(self, fact: Fact) -> None:
+        self._supervisor.tell(fact)
+
+    def _say(self, job: str, line: str) -> None:
+        self._output.say(f"rpr: {job}: {line}" if job else f"rpr: {line}")
+
+    def _warn(self, message: str, job: str = "") -> None:
+        from repeater.model.events import Warned
+
+        self._narrate(Warned(job, message))
+
+    def _left(self, code: int) -> None:
+        if not self._over.done():
+            self._over.set_result(code)
+
+    def _leave(self, level: Level, code: int) -> None:
+        from repeater.engine.facts import StopRequested
+
+        self.exit_code = code if self.exit_code is None else self.exit_code
+        self._tell(StopRequested(level))
+
+    def _signalled(self, level: Level, name: str) -> None:
+        self._leave(level, 130 if name == "INT" else 0)
+
+    def _gone(self, stream: Stream) -> None:
+        if stream == "stdout":
+            self._leave("stop", 141)
+
+    def _accepted(self, wanted: Wanted, generation: int) -> None:
+        self._store.begin(generation, _document(wanted.jobfile))
+        self._output.align(job.name for job in wanted.jobfile.jobs)
+        if self._options.watch:
+            self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))
+
+    def _changed(self, key: str, paths: tuple[str, ...]) -> None:
+        if key == _JOB_FILES:
+            self._reload.hint()
+        else:
+            self._supervisor.paths_changed(key, paths)
 
 
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
@@ -246,7 +279,7 @@ def _fail_on_defects(loop: asyncio.AbstractEventLoop, over: asyncio.Future[int])
     loop.set_exception_handler(handle)
 
 
-def _read_again(options: Supervision, loop: asyncio.AbstractEventLoop, answer: Any) -> None:
+def _read_again(options: Supervision, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
     """Walk the road in a thread and answer in the loop."""
 
     def done(future: asyncio.Future[Any]) -> None:

@@ -60,7 +60,7 @@ def plan(
     loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
     planned = read_plan(loaded.jobfile, state_dir=state_dir)
     if as_json:
-        print(json.dumps(_as_json(planned), ensure_ascii=False))  # noqa: T201
+        print(json.dumps(_as_json(planned), ensure_ascii=False))
     else:
         print_plan(planned)
     return 10 if detailed_exitcode and planned.plan.changes_anything else 0
@@ -110,15 +110,15 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
     kept = len(planned.plan.jobs) - len(entries)
     width = max((len(entry.job) for entry in entries[:_SHOWN]), default=0)
     for entry in entries[:_SHOWN]:
-        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(planned, entry)}", file=stream)  # noqa: T201
+        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(planned, entry)}", file=stream)
         for change in () if brief else entry.changes:
-            print(f"    {change.key}: {_show(change.old)} -> {_show(change.new)}", file=stream)  # noqa: T201
+            print(f"    {change.key}: {_show(change.old)} -> {_show(change.new)}", file=stream)
     if len(entries) > _SHOWN:
-        print(f"  and {len(entries) - _SHOWN} more", file=stream)  # noqa: T201
+        print(f"  and {len(entries) - _SHOWN} more", file=stream)
     counts = [f"{len(entries)} to change" if entries else "no change"]
     if kept:
         counts.append(f"{kept} unchanged")
-    print(f"generation {planned.generation}: {', '.join(counts)}", file=stream)  # noqa: T201
+    print(f"generation {planned.generation}: {', '.join(counts)}", file=stream)
 
 
 def _describe(planned: Planned, entry: JobPlan) -> str:

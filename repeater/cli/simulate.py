@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -59,7 +58,7 @@ def simulate(
     rows = run(jobfile, Instant(begin, Mono(0)), span, durations=lengths, seed=seed)
     if as_json:
         for row in rows:
-            print(json.dumps(row.as_json(), ensure_ascii=False))  # noqa: T201
+            print(json.dumps(row.as_json(), ensure_ascii=False))
     else:
         _print_rows(list(rows), span)
     return 0
@@ -75,10 +74,10 @@ def _duration(option: str, text: str) -> timedelta:
 def _print_rows(rows: list[RunRecord], span: timedelta) -> None:
     width = max((len(row.job) for row in rows), default=0)
     for row in rows:
-        print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {_outcome(row)}")  # noqa: T201
+        print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {_outcome(row)}")
     counted = Counter(_kind(row) for row in rows)
     summary = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
-    print(f"{len(rows)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))  # noqa: T201
+    print(f"{len(rows)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))
 
 
 def _outcome(row: RunRecord) -> str:

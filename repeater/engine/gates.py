@@ -46,7 +46,7 @@ class Board:
                 return answer
         return self._take_places(job, slot)
 
-    def release(self, job: Job, slot: OpenSlot) -> None:
+    def release(self, slot: OpenSlot) -> None:
         self._forget(slot)
         if slot.attempt is not None:
             self.runs.pop(slot.attempt.run.id, None)

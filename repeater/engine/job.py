@@ -45,7 +45,7 @@ class Gates(Protocol):
         """None: go on, places in pools are taken. Else ("hold" or a slot state, reason)."""
         ...
 
-    def release(self, job: Job, slot: OpenSlot) -> None:
+    def release(self, slot: OpenSlot) -> None:
         """The slot takes no place any more and waits for nothing."""
         ...
 
@@ -227,9 +227,10 @@ class Job:
         if self.state not in TAKES_SLOTS or waits or (self.spec.is_service and self._refused):
             self.upcoming.disarm()
             return
-        if not self.upcoming.arm(self._track(), self.slowing.not_before):
-            if self.schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
-                self._finish_with("its schedule has ended")
+        if self.upcoming.arm(self._track(), self.slowing.not_before):
+            return
+        if self.schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
+            self._finish_with("its schedule has ended")
 
     def _track(self) -> Track:
         upcoming, progress = self.upcoming, self.progress
@@ -417,7 +418,7 @@ class Job:
         self._retry_in(held, delay)
 
     def _retry_in(self, held: OpenSlot, delay: timedelta) -> None:
-        self._gates.release(self, held)
+        self._gates.release(held)
         held.attempt = None
         held.retry = self._context.wake_in(delay, lambda _: self._retry(held))
 
@@ -456,7 +457,7 @@ class Job:
         for wake in held.wakes:
             wake.cancel()
         self.open.remove(held)
-        self._gates.release(self, held)
+        self._gates.release(held)
         self._advance(held.slot)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
         if outcome is not None:

@@ -35,8 +35,8 @@ def simulate(
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, by nominal time and then in the file's order.
 
-    `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the end has
-    an interim state (`claimed`, `running`, `retrying`) and no `ended`.
+    `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
+    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`.
     """
     world = _World(jobfile, start, seed, durations or {})
     rows = world.run(start.plus(length), progress or {})

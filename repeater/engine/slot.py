@@ -1,4 +1,4 @@
-"""A slot that was admitted: what is known about it until its final row is written. Plain data; `engine.job` moves it."""
+"""A slot that was admitted: what is known until its final row is written. Plain data; `engine.job` moves it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The slot that a job waits for: which it is, when it comes due, and what was missed when it comes late.
 
-Keeps the place in the schedule (`anchor`, `cursor`) and one wake on the timeline. It admits nothing: slots that come due
-go to the job, each with the row it ends in at once if it was missed.
+Keeps the place in the schedule (`anchor`, `cursor`) and one wake on the timeline. It admits nothing: slots that come
+due go to the job, each with the row it ends in at once if it was missed.
 """
 
 from __future__ import annotations

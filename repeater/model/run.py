@@ -145,8 +145,9 @@ class Progress:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
         instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success"}
-        return cls(**{
+        known: dict[str, Any] = {
             name: from_rfc3339(value) if name in instants else value
             for name, value in data.items()
             if name in cls.__dataclass_fields__
-        })  # fmt: skip
+        }
+        return cls(**known)

@@ -39,7 +39,7 @@ class Narrator:
         self._quiet = quiet
         self._overlapping: set[str] = set()
 
-    def __call__(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def __call__(self, event: Event) -> None:
         match event:
             case RunFinished(run, verdict, _, retry_at):
                 self._overlapping.discard(run.slot.job)

@@ -77,7 +77,7 @@ class Outside:
 
 
 class Supervisor:
-    """`left` is called once, with the exit status, when the engine has nothing left to do. `listeners` get every event."""
+    """`left` is called once, with the exit status, when nothing is left to do. `listeners` get every event."""
 
     def __init__(
         self,

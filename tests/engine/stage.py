@@ -73,7 +73,7 @@ class Stage:
         self.script = script if script is not None else {}
         self.sink = FakeOutputs()
         self.spawner = FakeSpawner(self.clock, self.tell, self.sink, self.script)
-        self.watcher = FakeWatcher(lambda key, paths: self.supervisor.paths_changed(key, paths)  # noqa: PLW0108 - it is made later)
+        self.watcher = FakeWatcher(lambda key, paths: self.supervisor.paths_changed(key, paths))  # noqa: PLW0108 - made later
         self.prober = FakeProber(self.tell)
         self.events: list[Event] = []
         self.left: list[int] = []

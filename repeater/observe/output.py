@@ -265,12 +265,17 @@ class Output:
                 size -= len(data)
                 yield Piece(None, b"", data)
             return
-        head, owner, is_shown = self._head(state, stream), (state.id, stream), False
-        while size > 0 and (data := spool.readline(min(WINDOW, size))):
+        head, owner, is_shown, held = self._head(state, stream), (state.id, stream), False, b""
+        while size > 0 and (data := spool.read(min(WINDOW, size))):
             size -= len(data)
-            is_open = not data.endswith(b"\n") and size > 0
-            text = self._text(stream, data).removesuffix(b"\n")
-            yield Piece(owner, head, text if is_open else text + b"\n", continues=is_shown, is_open=is_open)
+            data = held + data
+            end = len(data) if size <= 0 else data.rfind(b"\n") + 1
+            is_open = not end
+            end = end or cut_here(data)
+            text, held = self._text(stream, data[:end]), data[end:]
+            if not is_open:
+                text = text.removesuffix(b"\n").replace(b"\n", b"\n" + head) + b"\n"
+            yield Piece(owner, head, text, continues=is_shown, is_open=is_open)
             is_shown = is_open
 
     # --- files ---

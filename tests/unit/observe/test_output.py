@@ -231,6 +231,14 @@ def test_much_aggregated_output_is_kept_outside_of_memory_and_comes_whole(screen
     assert screen.stdout() == ("a | " + line.decode()) * 10_000
 
 
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 200_000])
+def test_a_long_line_in_aggregated_output_is_one_line(screen: Screen, size: int) -> None:
+    line = "ü" * size
+    screen.run("1", job("a", mode="aggregate"), line.encode(), b"\nend\n\n", b"last")
+    screen.output.matched("1")
+    assert screen.stdout() == f"a | {line}\na | end\na | \na | last\n"
+
+
 def test_timestamps_stand_before_every_line(screen: Screen, tmp_path: Path) -> None:
     spec = job("a", timestamps=True, file=str(tmp_path / "log"))
     screen.run("1", spec, b"one\ntw", b"o\n")

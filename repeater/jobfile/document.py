@@ -44,7 +44,7 @@ class Files(Protocol):
         ...
 
 
-class CannotRead(Exception):  # noqa: N818 - it reads as a sentence
+class CannotRead(Exception):
     """A file that cannot be read; the text is the cause alone."""
 
 

@@ -32,7 +32,7 @@ class Cell:
         return f"{group}[{','.join(f'{axis}={value}' for axis, value in self.axes)}]"
 
 
-class BadMatrix(Exception):  # noqa: N818 - what it is
+class BadMatrix(Exception):
     """`path` is relative to the matrix."""
 
     def __init__(self, path: Path, message: str) -> None:

@@ -23,7 +23,7 @@ _ODD_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _TAG = "tag:yaml.org,2002:"
 
 
-class NotYaml(Exception):  # noqa: N818 - it reads as a sentence
+class NotYaml(Exception):
     """The text is not YAML as we read it. The place counts from 1."""
 
     def __init__(self, message: str, line: int, column: int, hint: str | None = None) -> None:

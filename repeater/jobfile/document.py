@@ -48,6 +48,21 @@ class CannotRead(Exception):
     """A file that cannot be read; the text is the cause alone."""
 
 
+class Findings(dict[Problem, None]):
+    """Problems, each once. Nobody reads a thousand of them, so there the road ends: `TooManyProblems`."""
+
+    MOST = 1000
+
+    def add(self, problem: Problem) -> None:
+        self[problem] = None
+        if len(self) >= self.MOST:
+            raise TooManyProblems
+
+
+class TooManyProblems(Exception):
+    """Enough was found."""
+
+
 @dataclass(slots=True)
 class Document:
     """`name` is what messages call the file; `included_by` the file and the key that asked for it."""

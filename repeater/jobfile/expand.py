@@ -12,10 +12,11 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from repeater.errors import Problem
-from repeater.jobfile.document import Caps, Document, Path, kind, shown, step
+from repeater.jobfile.document import Caps, Document, Findings, Path, kind, shown, step
 from repeater.jobfile.matrix import BadMatrix, Cell, parse_cell, unfold
 from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
 from repeater.model.spec import Pairs
@@ -51,18 +52,19 @@ class ExpandedJob:
 
 
 class Expansion:
-    """All documents of a job file, merged; gives its jobs one by one. `problems` holds each problem once."""
+    """All documents of a job file, merged; gives its jobs one by one. Problems go to `findings`."""
 
     def __init__(
         self,
         documents: list[Document],
+        findings: Findings,
         *,
         settings: Mapping[str, str],
         environ: Mapping[str, str],
         caps: Caps,
         folder: str,
     ) -> None:
-        self.problems: dict[Problem, None] = {}
+        self.problems = findings
         self.documents = [document for document in documents if isinstance(document.data, dict)]
         self.caps = caps
         self.jobs: dict[str, tuple[Document, Any]] = {}
@@ -83,22 +85,21 @@ class Expansion:
     # --- problems and origins ---
 
     def report(self, document: Document, path: Path, message: str, hint: str | None = None) -> None:
-        self.problems[document.problem(path, message, hint)] = None
+        self.problems.add(document.problem(path, message, hint))
 
-    def origin(self, layers: tuple[Layer, ...], path: Path) -> tuple[Layer, Path]:
-        """The layer that the value at `path` of a job came from, and the part of `path` that stands there."""
+    def origin(self, layers: tuple[Layer, ...], path: Path) -> Layer:
+        """The layer that the value at `path` of a job came from, or what is nearest to it."""
         best, depth = layers[-1 if layers[-1].kind == "job" else -2], -1
         for layer in reversed(layers):
             reached = _reach(layer.raw, path)
             if reached > depth:
                 best, depth = layer, reached
-        return best, path[:depth] if depth >= 0 else ()
+        return best
 
     def report_job(self, job: ExpandedJob, path: Path, message: str, hint: str | None = None) -> None:
         """A problem with a value of a job, told where that value stands."""
-        layer, found = self.origin(job.layers, path)
+        layer = self.origin(job.layers, path)
         self.report(layer.document, (*layer.base, *path), message, hint)
-        del found
 
     # --- the whole file ---
 
@@ -131,9 +132,9 @@ class Expansion:
         for key, text in settings.items():
             path = self._setting_path(key)
             if not all(path):
-                self.problems[
+                self.problems.add(
                     Problem("--set", 0, 0, key, "found an empty part in the key, expected words with dots")
-                ] = None
+                )
                 continue
             table = data
             for part in path[:-1]:
@@ -391,6 +392,11 @@ def schedule_table(value: Any) -> Any:
 
 def nearest(name: str, names: Any) -> str | None:
     """The hint that names the most similar one, or those that there are."""
+    if len(names) > 200:  # difflib takes 10 us for each
+        alike = (
+            one for one in names if abs(len(one) - len(name)) < 3 and (one[:3] == name[:3] or one[-3:] == name[-3:])
+        )
+        names = list(islice(alike, 200))
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"did you mean `{near[0]}`?" if near else None
 

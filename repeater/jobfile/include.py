@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from repeater.errors import JobFileError, Problem
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path
 from repeater.jobfile.read import read_document
 
 STDIN = "-"
@@ -79,6 +79,8 @@ class _Gathering:
             return
         chain = (*chain, (real, name))
         for at, pattern in _patterns(document):
+            if len(problems) > Findings.MOST:
+                break
             self.follow(document, at, pattern, chain)
         self.result.documents.append(document)
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from repeater.errors import JobFileError, Problem
+from repeater.errors import JobFileError
 from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.check import check_jobs
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Path, without
+from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path, TooManyProblems, without
 from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import ExpandedJob, Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
@@ -54,19 +54,22 @@ def load(
     """
     caps = caps or Caps()
     gathered = gather(names, files, caps, folder=folder, stdin=stdin)
-    problems: dict[Problem, None] = dict.fromkeys(gathered.problems)
-    for document in gathered.documents:
-        _check_document(document, problems)
-    expansion = Expansion(
-        gathered.documents, settings=set_vars or {}, environ=environ or {}, caps=caps, folder=gathered.folder
-    )
-    road = _Road(expansion, gathered, files, caps)
-    jobs = road.walk()
-    pools = _pools(expansion)
-    jobs = check_jobs(jobs, expansion.pools, road.report, expansion.jobs)
-    problems |= expansion.problems
-    if problems:
-        raise JobFileError(list(problems), files=tuple(gathered.seen))
+    findings = Findings(dict.fromkeys(gathered.problems))
+    try:
+        for document in gathered.documents:
+            _check_document(document, findings)
+        settings, environ = set_vars or {}, environ or {}
+        expansion = Expansion(
+            gathered.documents, findings, settings=settings, environ=environ, caps=caps, folder=gathered.folder
+        )
+        road = _Road(expansion, gathered, files, caps)
+        jobs = check_jobs(road.walk(), expansion.pools, road.report, expansion.jobs)
+        pools = _pools(expansion)
+    except TooManyProblems:
+        hint = f"more than {Findings.MOST} problems; these are the first that were found"
+        raise JobFileError(list(findings), files=tuple(gathered.seen), hint=hint) from None
+    if findings:
+        raise JobFileError(list(findings), files=tuple(gathered.seen))
     return Loaded(
         JobFile(expansion.project, tuple(jobs), pools),
         gathered.seen,
@@ -77,14 +80,14 @@ def load(
     )
 
 
-def _check_document(document: Document, problems: dict[Problem, None]) -> None:
+def _check_document(document: Document, findings: Findings) -> None:
     for fault in check_shell(document.data, included=document.included_by is not None):
-        problems[document.problem(fault.path, fault.message, fault.hint)] = None
+        findings.add(document.problem(fault.path, fault.message, fault.hint))
     jobs = document.data.get("jobs")
     for name, job in jobs.items() if isinstance(jobs, dict) else ():
         if isinstance(job, dict):
             for fault in check_how(job):
-                problems[document.problem(("jobs", name, *fault.path), fault.message, fault.hint)] = None
+                findings.add(document.problem(("jobs", name, *fault.path), fault.message, fault.hint))
 
 
 class _Road:

@@ -17,7 +17,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from repeater.jobfile.document import shown
@@ -44,7 +44,7 @@ _METHODS: dict[type, list[str]] = {
 }  # fmt: skip
 
 
-class TemplateFailed(Exception):  # noqa: N818 - past tense, as what happened
+class TemplateFailed(Exception):
     """A template that gives no value; the text says why."""
 
 
@@ -91,6 +91,9 @@ def render(text: str, names: Mapping[str, Any]) -> Any:
 
     Raises TemplateFailed.
     """
+    found = _replaced(text, names)
+    if found is not _NOT_PLAIN:
+        return found
     template, late = _compiled(text)
     try:
         if late:
@@ -102,6 +105,37 @@ def render(text: str, names: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - a template is a program that a user wrote; it may fail in any way
         raise TemplateFailed(_cause(error)) from None
+
+
+_NAME = re.compile(r"\{\{ *(vars|params|matrix|job)((?:\.[A-Za-z_][A-Za-z0-9_]*)+) *\}\}")
+_MARK = re.compile(r"\{(?:[{%#]|\Z)|\r")
+_NOT_PLAIN = object()
+
+
+def _replaced(text: str, names: Mapping[str, Any]) -> Any:
+    """The value of a text whose templates are names and nothing more, without jinja, as jinja would give it.
+
+    Most are, and compiling ten thousand of them takes nine seconds. `_NOT_PLAIN` for any other, and for names that
+    are missing: the words for that are jinja's.
+    """
+    parts = _NAME.split(text)  # text, space, path, text, space, path, …, text
+    out = []
+    for number in range(0, len(parts), 3):
+        if _MARK.search(parts[number]):
+            return _NOT_PLAIN
+        out.append(parts[number])
+        if number + 1 == len(parts):
+            break
+        value = names.get(parts[number + 1])
+        for name in parts[number + 2].split(".")[1:]:
+            if not isinstance(value, dict) or name not in value:
+                return _NOT_PLAIN
+            value = value[name]
+        if len(parts) == 4 and parts[0] == parts[3] == "":
+            return value
+        out.append(str(_text(value)))
+    _cap(sum(map(len, out)))
+    return "".join(out)
 
 
 def render_late(process: ProcessSpec, run_names: Mapping[str, Any]) -> ProcessSpec:
@@ -230,7 +264,7 @@ def _check_shape(tree: Any, nodes: Any) -> None:
             raise TemplateFailed("a loop inside a loop is not allowed")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _compiled(text: str) -> tuple[Any, bool]:
     """The compiled template, and whether it refers to `run`. Raises TemplateFailed."""
     if len(text) > LONGEST_TEMPLATE:

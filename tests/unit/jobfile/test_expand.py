@@ -309,3 +309,8 @@ def test_a_circle_through_a_matrix_is_named():
     assert problems(text) == [
         "jobs.toml:3:1: jobs.a.needs: the jobs need each other in a circle: a -> m[r=1] -> a",
     ]
+
+
+def test_after_a_thousand_problems_the_rest_is_not_looked_for():
+    many = "".join(f'[jobs.j{number}]\ncommand = "x"\nnope = 1\nneeds = ["q{number}"]\n' for number in range(2000))
+    assert len(problems(many)) == 1000

@@ -3,7 +3,10 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from repeater.jobfile import template
 from repeater.jobfile.template import Environ, Late, Names, TemplateFailed, render, render_late
 from repeater.model.dump import dump_job
 from repeater.model.spec import ProcessSpec
@@ -64,7 +67,7 @@ def test_a_template_gives(text, value):
         "{% block a %}{% endblock %}", "{{ 'a' | attr('__class__') }}", "{{ 'a' | center(1000000000) }}",
         "{{ 'a' | format }}", "{{ 'a' | indent(1000000000) }}", "{{ 'a' | replace('', 'b' * 10) }}",
         "{{ ['a'] | map('center', 1000000000) | list }}", "{{ [1, 2] | map('__class__') }}", "{{ vars.api.__init__.__globals__ }}",
-        "{{ vars.missing }}", "{{ vars.missing.more }}", "{{ missing }}", "{{ 1 / 0 }}", "{{", "{{ }}", "{{ a b }}", "{% if %}", "{{ " + "(" * 5000,
+        "{{ vars.missing }}", "{{ vars.missing.more }}", "{{ missing }}", "{{ 1 / 0 }}", "{{", "{{{ vars.api }}", "{{ }}", "{{ a b }}", "{% if %}", "{{ " + "(" * 5000,
         "{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "{{ 'x' * 70000 }}" + "y" * 70000, "{{ vars.api.strip }}",
         "{{ run.nothing }}", "{{ run.nominal | date('%1000000000Y') }}", "{{ run.nominal.strftime('%9999999Y') }}", "{{ vars.api | date }}",
         "{{ run.nominal }} {{ vars.missing }}",
@@ -130,3 +133,18 @@ def test_a_changed_variable_that_no_template_names_changes_no_spec():
 def test_a_late_template_that_fails_at_run_time_says_so():
     with pytest.raises(TemplateFailed):
         render_late(ProcessSpec("{{ run.trigger | date }}", late=("command",)), RUN)
+
+
+PIECES = st.lists(st.sampled_from([
+    "{{ vars.api }}", "{{vars.n}}", "{{ vars.list }}", "{{ vars.truth }}", "{{ vars.deep.items }}", "{{ vars.none }}", "{{ matrix.region }}",
+    "x", " ", "\n", "}}", "a{b", "%}", "é",
+]), max_size=4).map("".join)  # fmt: skip
+
+
+@given(PIECES)
+def test_plain_names_are_replaced_as_jinja_would(text):
+    names = {**NAMES, "vars": Names("vars", {**NAMES["vars"], "truth": True, "deep": {"items": 1.5}, "none": None})}
+    found = template._replaced(text, names)
+    assert found is not template._NOT_PLAIN
+    assert found == template._plain(template._finish(template._compiled(text)[0], names))
+    assert type(found) is type(template._plain(template._finish(template._compiled(text)[0], names)))

@@ -16,6 +16,29 @@ Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes
 errors. Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default,
 `defaults`, templates, the job, `--set`.
 """
+_TAIL = """
+## Templates
+
+Every text may hold Jinja2: `{{ … }}`, `{% if … %}`, one level of `{% for … %}`. A text that is one expression keeps the
+type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `{{ '{{' }}`.
+
+| name | what it is |
+|---|---|
+| `vars.NAME` | a variable; one that stands above, in `vars` itself |
+| `env("NAME", default)` | a variable of the environment that `rpr` was started with |
+| `params.NAME` | in templates: a parameter |
+| `matrix.NAME` | in jobs with a matrix: the cell's value |
+| `job.name`, `job.group` | the job, and without its cell |
+| `project` | the project |
+| `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | known at each start; only in `command`, `env`, `cwd`, `stdin` |
+
+Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson`. A result has at most 1 MiB.
+
+## Caps
+
+One file and all files together: 8 MiB. Depth: 50. Jobs: 20 000. `RPR_MAX_FILE_SIZE`, `RPR_MAX_TOTAL_SIZE`,
+`RPR_MAX_DEPTH` and `RPR_MAX_JOBS` change them.
+"""
 _SECTIONS = (
     ("schedule_every", "schedule = { every = … }"),
     ("schedule_cron", "schedule = { cron = … }"),
@@ -43,7 +66,7 @@ def reference() -> str:
     parts += _section("A parameter of a template", keys["properties"]["params"]["additionalProperties"])
     for name, title in _SECTIONS:
         parts += _section(f"`{title}`" if "=" in title else title, whole["definitions"][name])
-    return "\n".join(parts)
+    return "\n".join([*parts, _TAIL])
 
 
 def _section(title: str, node: Any) -> Iterator[str]:

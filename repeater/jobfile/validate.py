@@ -56,7 +56,7 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
         yield Fault(("project",), "found `project` in an included file, expected it in the first file only")
         del shell["project"]
     jobs = shell.pop("jobs", {})
-    for fault in _faults(shell, "#"):
+    for fault in () if _compiled("#")(shell) else _faults(shell, "#"):
         if not _held_by_template(shell, fault.path):
             yield fault
     if not isinstance(jobs, dict):
@@ -73,7 +73,7 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
 def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults of the keys that say how a job is made, which are gone once it is complete."""
     how = {key: job[key] for key in ("extends", "with", "params", "matrix") if key in job}
-    if how:
+    if how and not _compiled("#/definitions/job")({"command": "x", **how}):
         for fault in _faults({"command": "x", **how}, "#/definitions/job"):
             if not _held_by_template(how, fault.path):
                 yield fault

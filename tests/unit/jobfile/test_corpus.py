@@ -1,6 +1,9 @@
 """A corpus of job files: what is valid loads, what is not says exactly why, two validators agree with the road."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -61,3 +64,41 @@ def test_what_is_rendered_means_the_same(path, form, tmp_path):
 def test_the_schema_is_a_draft_07_schema():
     jsonschema.Draft7Validator.check_schema(schema())
     assert json.loads(json.dumps(schema()))["$schema"] == "http://json-schema.org/draft-07/schema#"
+
+
+AJV = """
+const Ajv = require("ajv"), fs = require("fs");
+const [schema, documents] = JSON.parse(fs.readFileSync(0, "utf8"));
+const check = new Ajv({ allErrors: true, strict: false }).compile(schema);
+console.log(JSON.stringify(Object.entries(documents).filter(([_, data]) => !check(data)).map(([name]) => name)));
+"""
+
+
+def run_node(code, text=""):
+    """Runs JavaScript with the packages that npm installed for everybody, or where NODE_PATH says; None without node."""
+    if not shutil.which("node"):
+        return None
+    root = (
+        subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip()
+        if shutil.which("npm")
+        else ""
+    )
+    env = {**os.environ, "NODE_PATH": os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), root]))}
+    done = subprocess.run(["node", "-e", code], input=text, capture_output=True, text=True, env=env)
+    return done.stdout if done.returncode == 0 else None
+
+
+def test_ajv_agrees_with_jsonschema_about_the_corpus():
+    """ajv is what editors use; `npm install -g ajv` brings it."""
+    if run_node('require("ajv")') is None:
+        pytest.skip("node with ajv is not installed")
+    documents = {}
+    for path in [*VALID, *INVALID]:
+        try:
+            documents[path.name] = read_document(path.name, path.read_bytes(), Caps()).data
+        except JobFileError:
+            continue  # no document, nothing to judge
+    refused = json.loads(run_node(AJV, json.dumps([schema(), documents])))
+    checker = jsonschema.Draft7Validator(schema())
+    assert refused == [name for name, data in documents.items() if not checker.is_valid(data)]
+    assert len(refused) > 60

@@ -30,7 +30,7 @@ type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `
 | `matrix.NAME` | in jobs with a matrix: the cell's value |
 | `job.name`, `job.group` | the job, and without its cell |
 | `project` | the project |
-| `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | known at each start; only in `command`, `env`, `cwd`, `stdin` |
+| `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | the run; in `command`, `env`, `cwd`, `stdin` only |
 
 Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson`. A result has at most 1 MiB.
 

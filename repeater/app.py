@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from repeater.errors import RepeaterError, UsageError
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.units import parse_size
+from repeater.plan.select import select
 
 if TYPE_CHECKING:
     import asyncio
@@ -164,6 +165,7 @@ class _Assembly:
         from repeater.engine.engine import Engine
         from repeater.observe.narrator import Narrator
         from repeater.observe.output import Output
+        from repeater.runtime.masking import Masking
         from repeater.runtime.probes import LogTap, Probes
         from repeater.runtime.reload import Reload
         from repeater.runtime.supervisor import Outside, Supervisor
@@ -186,7 +188,7 @@ class _Assembly:
         closing.callback(self._store.close)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
-        outputs = LogTap(self._output, self._tell)
+        outputs = Masking(LogTap(self._output, self._tell), environ)
         spawner = ProcessSpawner(self._tell, outputs, loop)
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
@@ -216,11 +218,22 @@ class _Assembly:
         from repeater.plan.graph import wire
 
         remembered = self._store.load()
+        self._end_survivors(row.run for row in remembered.open_rows)
         generation = remembered.generation + 1
         self._accepted(loaded, generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
         self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
+
+    def _end_survivors(self, runs: Iterable[str | None]) -> None:
+        """Processes of a supervisor that died, whose slots are still open: no run may overlap with its own ghost."""
+        from repeater.keeper import tree
+
+        wanted = {run: 0 for run in runs if run is not None}
+        if wanted and any(True for _ in tree.members(wanted)):
+            self._warn("ending what a supervisor before this one left running")
+            if tree.kill(wanted):
+                self._warn("some of it cannot be killed")
 
     def _tell(self, fact: Fact) -> None:
         self._supervisor.tell(fact)
@@ -300,19 +313,9 @@ def _read_again(options: Supervision, loop: asyncio.AbstractEventLoop, answer: A
 def load_selected(options: Supervision) -> Loaded:
     """The job files of an apply, less what `--only` leaves out."""
     loaded = load_job_files(options.files, set_vars=dict(options.set_vars))
-    return select(loaded, options.only) if options.only else loaded
-
-
-def select(loaded: Loaded, only: Sequence[str]) -> Loaded:
-    """The jobs whose name, or the name of whose matrix, fits one of the globs. Raises UsageError if none does."""
-    from fnmatch import fnmatchcase
-
-    jobs = loaded.jobfile.jobs
-    kept = tuple(job for job in jobs if any(fnmatchcase(n, glob) for glob in only for n in (job.name, job.group)))
-    if not kept:
-        names = ", ".join(f"`{job.name}`" for job in jobs[:10])
-        raise UsageError(f"cannot use `--only {' '.join(only)}`: no job fits", hint=f"there are {names}")
-    return replace(loaded, jobfile=replace(loaded.jobfile, jobs=kept))
+    if not options.only:
+        return loaded
+    return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, options.only)))
 
 
 def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec]]:

@@ -33,6 +33,10 @@ class Clock(Protocol):
 
     def now(self) -> Instant: ...
 
+    def asleep(self) -> int:
+        """Microseconds that this machine has been suspended since it was started, as far as it can tell."""
+        ...
+
     def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm: ...
 
     def call_soon(self, call: Callable[[], None]) -> None:

@@ -15,6 +15,9 @@ from repeater.model.time import Instant, Mono
 from repeater.ports import Alarm
 
 
+_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs on while the machine sleeps; Linux only
+
+
 class LoopClock:
     """`ports.Clock` on a loop. Both clocks are read within a few microseconds, the wall first.
 
@@ -27,6 +30,11 @@ class LoopClock:
 
     def now(self) -> Instant:
         return Instant(datetime.now(UTC), Mono(time.monotonic_ns() // 1000))
+
+    def asleep(self) -> int:
+        if _BOOT is None:
+            return 0
+        return (time.clock_gettime_ns(_BOOT) - time.monotonic_ns()) // 1000
 
     def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm:
         return _Alarm(self._loop, microseconds, call)

@@ -10,7 +10,7 @@ from repeater.cli.options import assignments, files_argument, set_option
 @click.command(epilog="Example: rpr apply jobs.toml")
 @files_argument
 @set_option
-@click.option("--only", multiple=True, metavar="GLOB", help="Bring only the jobs with a fitting name into force.")
+@click.option("--only", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing at all.")
 @click.option("--no-watch", is_flag=True, help="Do not follow changes of the files.")
 @click.option("--keep-alive", is_flag=True, help="Stay when every job is done.")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
-from fnmatch import fnmatchcase
 
 import click
 
 from repeater.cli.options import assignments, files_argument, json_option, set_option
-from repeater.errors import UsageError
-from repeater.model.spec import Always, At, Cron, Every, Growing, JobFile, JobSpec, Manual, Once, OnChange
+from repeater.model.spec import Always, At, Cron, Every, Growing, JobSpec, Manual, Once, OnChange
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.model.units import format_duration
+from repeater.plan.select import select
 from repeater.schedule.factory import schedule_for
 from repeater.schedule.forecast import ComingStart, starts
 
@@ -27,7 +26,9 @@ MILLISECOND = timedelta(milliseconds=1)
     "-n", "--count", type=click.IntRange(1, 100_000), default=5, show_default=True, help="How many starts of each job."
 )
 @click.option("--from", "begin", metavar="TIME", help="Starts after this time instead of now; RFC 3339, or a date.")
-@click.option("--job", "globs", multiple=True, metavar="GLOB", help="Only jobs that match; may be given again.")
+@click.option(
+    "--job", "globs", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`."
+)
 @json_option
 def next_(
     files: tuple[str, ...],
@@ -47,22 +48,14 @@ def next_(
 
     after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
     jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
-    jobs = select(jobfile, globs)
+    jobs = select(jobfile.jobs, globs)
     if as_json:
         for job in jobs:
             for start in starts(job, schedule_for(job), after, count):
-                print(json.dumps(as_json_row(job, start), ensure_ascii=False))  # noqa: T201
+                print(json.dumps(as_json_row(job, start), ensure_ascii=False))
     else:
         for line in table(jobs, after, count):
-            print(line)  # noqa: T201
-
-
-def select(jobfile: JobFile, globs: tuple[str, ...]) -> list[JobSpec]:
-    """The jobs whose name, or group of matrix cells, matches any of the globs; all without globs. Raises UsageError."""
-    for glob in globs:
-        if not any(_matches(job, glob) for job in jobfile.jobs):
-            raise UsageError(f"cannot show `{glob}`: no job has such a name")
-    return [job for job in jobfile.jobs if not globs or any(_matches(job, glob) for glob in globs)]
+            print(line)
 
 
 def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
@@ -76,7 +69,7 @@ def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
     }
 
 
-def table(jobs: list[JobSpec], after: Instant, count: int) -> Iterator[str]:
+def table(jobs: Sequence[JobSpec], after: Instant, count: int) -> Iterator[str]:
     """The lines of the listing: a start each, or words where time alone does not decide."""
     width = max((len(job.name) for job in jobs), default=3)
     for job in jobs:
@@ -116,11 +109,6 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
             return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
         case Cron():
             return "" if seen else "never again"
-
-
-def _matches(job: JobSpec, glob: str) -> bool:
-    # a cell's name has brackets, which mean something else in a glob
-    return job.name == glob or fnmatchcase(job.name, glob) or fnmatchcase(job.group or job.name, glob)
 
 
 def _zone(job: JobSpec) -> tzinfo | None:

@@ -13,6 +13,7 @@ from repeater.errors import UsageError
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, Mono
 from repeater.model.units import format_duration, parse_duration
+from repeater.plan.select import select
 
 
 @click.command(epilog="Example: rpr simulate jobs.toml --for 24h --duration backup=40m")
@@ -50,11 +51,9 @@ def simulate(
     begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
     jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
     lengths = known_durations(jobfile.project, state_dir)
-    names = {name for job in jobfile.jobs for name in (job.name, job.group)}
-    for job, text in assignments(durations):
-        if job not in names:
-            raise UsageError(f"cannot use `--duration {job}={text}`: there is no job `{job}`")
-        lengths[job] = _duration("--duration", text)
+    for pattern, text in map(_last_equals, durations):
+        length_of = _duration("--duration", text)
+        lengths.update({job.name: length_of for job in select(jobfile.jobs, (pattern,))})
     rows = run(jobfile, Instant(begin, Mono(0)), span, durations=lengths, seed=seed)
     if as_json:
         for row in rows:
@@ -62,6 +61,13 @@ def simulate(
     else:
         _print_rows(list(rows), span)
     return 0
+
+
+def _last_equals(text: str) -> tuple[str, str]:
+    job, equals, length = text.rpartition("=")  # names of cells hold `=` too
+    if not equals:
+        raise UsageError(f"cannot use `--duration {text}`: expected `JOB=DURATION`")
+    return job, length
 
 
 def _duration(option: str, text: str) -> timedelta:

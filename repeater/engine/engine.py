@@ -36,7 +36,7 @@ from repeater.engine.job import Job
 from repeater.engine.lifecycle import TAKES_SLOTS, State
 from repeater.engine.probe import Probing
 from repeater.engine.timeline import Wake
-from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, Warned
+from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
 from repeater.model.time import Instant, Mono
@@ -157,12 +157,12 @@ class Engine:
             context.do(Move(entry.moved_from, entry.job))
             self._unwatch(entry.moved_from)
             self._probes.pop(entry.moved_from, None)
-        for row in fact.open_rows:
-            self._close_open_row(row, fact.progress.get(row.job))
         order = graph.order or tuple(graph.nodes)
         plans = {entry.job: entry for entry in fact.plan.jobs}
         for name in order:
             self._bring(plans[name], graph.nodes[name], moved.get(name), returns=name in returning)
+        for row in fact.open_rows:
+            self._close_open_row(row)
         self._dependents = {}
         for node in graph:
             for need, targets in node.needs:
@@ -210,11 +210,16 @@ class Engine:
         self._probes.pop(name, None)
         self._context.announce(JobRemoved(name))
 
-    def _close_open_row(self, row: RunRecord, progress: Progress | None) -> None:
-        """A run of an earlier supervisor, of which nothing is alive any more."""
+    def _close_open_row(self, row: RunRecord) -> None:
+        """A slot that an earlier supervisor left open, of which nothing is alive any more."""
+        job = self.jobs.get(row.job)
+        if job is not None and job.take_up(row):
+            return
         now = self._context.now.wall
         ended = replace(row, state="interrupted", reason="the supervisor was gone before it ended", ended=now)
-        self._context.do(Record(ended, progress or Progress(row.job, row.nominal)))
+        progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
+        self._context.do(Record(ended, progress))
+        self._context.announce(SlotDecided(ended))
 
     def _watch(self, spec: JobSpec) -> None:
         watched = _watched(spec)

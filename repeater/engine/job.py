@@ -179,6 +179,27 @@ class Job:
             or any(slot.nominal == nominal for slot in self.pending)
         )
 
+    def take_up(self, row: RunRecord) -> bool:
+        """Go on with a slot that an earlier supervisor left open; False if it must not be tried again.
+
+        An attempt that had failed and waited for the next one goes on in any case; one of which nobody knows the end
+        only if the job asks for at least one start.
+        """
+        spec = self.spec
+        retries = row.state == "retrying" and row.attempts < spec.retry.attempts
+        again = retries or (spec.delivery == "at-least-once" and row.state != "retrying")
+        too_old = self._context.now.wall - row.nominal > spec.catch_up.window
+        at_start = isinstance(spec.schedule, Once | Always)  # they begin anew anyway
+        if not again or too_old or at_start or self.state not in TAKES_SLOTS:
+            return False
+        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger), self._context.now)
+        held.attempts = row.attempts
+        held.free = 0 if retries else row.attempts
+        self.open.append(held)
+        self._on(Event.OPENED)
+        self.try_start(held)
+        return True
+
     def turn_off(self, reason: str) -> None:
         """No new slot; whatever runs is stopped."""
         self._stop_reason = reason
@@ -222,7 +243,7 @@ class Job:
         return self.upcoming.slot
 
     def _arm(self) -> None:
-        waits = self.schedule.waits_for_end and (self.open or self.pending)
+        waits = self.schedule.waits_for_end and (self.pending or len(self.open) >= self._width())
         # a refused service would come up again in the same instant, for ever
         if self.state not in TAKES_SLOTS or waits or (self.spec.is_service and self._refused):
             self.upcoming.disarm()
@@ -231,6 +252,11 @@ class Job:
             return
         if self.schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
             self._finish_with("its schedule has ended")
+
+    def _width(self) -> int:
+        """How many runs of a schedule that waits for an end may be open at once."""
+        rule = self.spec.overlap
+        return (rule.max_instances or 1) if rule.kind == "allow" and not self.spec.is_service else 1
 
     def _track(self) -> Track:
         upcoming, progress = self.upcoming, self.progress
@@ -473,9 +499,12 @@ class Job:
         if self.spec.is_service and held.attempts and state in ("ran", "spawn_failed") and self.state is State.ACTIVE:
             self._check_restart(outcome)
         if not self.open:
-            self._on(Event.EMPTIED)
+            if (self.state, Event.EMPTIED) in TABLE:  # the stop rule may have ended the other slots, and the job, above
+                self._on(Event.EMPTIED)
         elif self.state is State.ACTIVE:
             self._take_pending()
+            if self.schedule.waits_for_end:
+                self._arm()
         self._gates.changed(self, row)
 
     def _count(self, outcome: Verdict, held: OpenSlot, code: int | None) -> None:
@@ -574,7 +603,7 @@ class Job:
     def _take_next(self) -> None:
         while self.pending and not self.open:
             self._consider(self.pending.popleft())
-        if not self.open and self.next is None:
+        if not self.open and (self.next is None or self.schedule.waits_for_end):
             self._arm()
 
     def _finish(self) -> None:

@@ -95,6 +95,7 @@ class Supervisor:
         self._alarm: Alarm | None = None
         self._armed: Due | None = None
         self._last: Instant = outside.clock.now()
+        self._asleep = outside.clock.asleep()
         self._hooks: set[str] = set()
         self._leave: int | None = None
         self._over = False
@@ -137,9 +138,17 @@ class Supervisor:
         drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
         self._last = now
         if abs(drift) > JUMP:
-            self._listen(Warned("", f"the clock was set by {drift / 1e6:+.1f} s"))
+            self._tell_jump(drift)
             self._carry_out(self._engine.handle(ClockJumped(), now))
         self._carry_out(self._engine.handle(fact, now))
+
+    def _tell_jump(self, drift: int) -> None:
+        asleep = self._outside.clock.asleep()
+        slept, self._asleep = asleep - self._asleep, asleep
+        if slept > JUMP:
+            self._listen(Warned("", f"this machine slept for {slept / 1e6:.0f} s"))
+        if abs(drift - slept) > JUMP:
+            self._listen(Warned("", f"the clock was set by {(drift - slept) / 1e6:+.1f} s"))
 
     def _arm(self) -> None:
         if self._over:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
+from repeater.model.events import Warned
 from repeater.model.run import Exit
-from repeater.model.spec import Always, Cron, Every, Manual, Once, OnChange, Overlap, ProcessSpec, Stop
+from repeater.model.spec import (
+    Always,
+    Backoff,
+    CatchUp,
+    Cron,
+    Every,
+    Manual,
+    Once,
+    OnChange,
+    Overlap,
+    ProcessSpec,
+    Retry,
+    Stop,
+)
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
@@ -256,3 +271,77 @@ def test_exit_of_a_live_run_after_removal_leaves_when_nothing_else_is_left() -> 
     assert stage.left == []
     stage.advance(5)
     assert stage.left == [0]
+
+
+def test_at_least_once_tries_a_slot_again_that_a_dead_supervisor_left_open() -> None:
+    stage = Stage({"a": Act(lasts=seconds(100))})
+    hourly = job("a", Every(seconds(3600)), delivery="at-least-once", stop=Stop(times=2))
+    stage.apply(hourly)
+    stage.advance(5)
+    stage = stage.again({"a": Act(lasts=seconds(1))}, after=5)
+    stage.apply(hourly)
+    stage.advance(10)
+    (row,) = stage.rows("a")
+    assert (row.state, row.reason, row.attempts) == ("ran", "success", 2)
+    assert stage.spawner.launches[0].env["RPR_ATTEMPT"] == "2"
+    assert stage.engine.jobs["a"].progress.runs == 1
+
+
+def test_a_retry_that_was_awaited_goes_on_after_a_restart() -> None:
+    stage = Stage({"a": Act(exit=Exit(code=1))})
+    retried = job("a", Every(seconds(3600)), retry=Retry(3, Backoff("fixed", base=seconds(30))))
+    stage.apply(retried)
+    stage.advance(5)
+    stage = stage.again({"a": Act()}, after=5)
+    stage.apply(retried)
+    stage.advance(5)
+    (row,) = stage.rows("a")
+    assert (row.reason, row.attempts) == ("success", 2)
+
+
+def test_an_after_end_job_that_allows_overlap_keeps_that_many_runs_going() -> None:
+    stage = Stage({"a": Act(lasts=seconds(1))}, keep_alive=False)
+    back_to_back = Every(timedelta(microseconds=1), after_end=True)
+    stage.apply(job("a", back_to_back, overlap=Overlap("allow", max_instances=3), stop=Stop(times=7)))
+    stage.advance(0.5)
+    assert len(stage.spawner.live) == 3
+    stage.advance(1)
+    assert len(stage.spawner.live) == 3
+    stage.advance(5)
+    assert len(stage.rows("a")) == 7
+    assert stage.left == [0]
+
+
+def test_a_suspended_machine_is_downtime_for_cron_and_owes_an_interval_nothing() -> None:
+    stage = Stage()
+    stage.apply(job("c", Cron("* * * * *")), job("i", Every(seconds(600))))
+    stage.advance(65)
+    stage.clock.suspend(seconds(600))
+    stage.advance(65)
+    assert [event.message for event in stage.events if isinstance(event, Warned)] == ["this machine slept for 600 s"]
+    states = [row.state for row in stage.rows("c")]
+    assert states.count("skipped") >= 9
+    assert len(stage.rows("i")) == 1
+
+
+def test_catch_up_latest_runs_one_of_the_slots_that_a_suspend_missed() -> None:
+    stage = Stage()
+    stage.apply(job("c", Cron("* * * * *"), catch_up=CatchUp("latest")))
+    stage.advance(65)
+    stage.clock.suspend(seconds(600))
+    stage.advance(1)
+    stage.advance(30)
+    caught = [row for row in stage.rows("c") if row.trigger == "catch_up"]
+    assert [row.state for row in caught] == ["ran"]
+    assert len({row.nominal for row in stage.rows("c")}) == len(stage.rows("c"))
+
+
+def test_catch_up_all_runs_them_oldest_first() -> None:
+    stage = Stage({"c": Act(lasts=seconds(1))})
+    stage.apply(job("c", Cron("* * * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99)))
+    stage.advance(65)
+    stage.clock.suspend(seconds(300))
+    stage.advance(45)
+    started = [row.started for row in stage.rows("c")]
+    assert len(started) == 7
+    assert started == sorted(started)  # type: ignore[type-var]

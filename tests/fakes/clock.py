@@ -38,9 +38,18 @@ class FakeClock:
         self._alarms: list[tuple[int, int, FakeAlarm]] = []
         self._soon: deque[Callable[[], None]] = deque()
         self._order = count()
+        self._asleep = 0
 
     def now(self) -> Instant:
         return Instant(self._wall, self._mono)
+
+    def asleep(self) -> int:
+        return self._asleep
+
+    def suspend(self, length: timedelta) -> None:
+        """The machine sleeps: the wall clock goes on, the monotonic one does not."""
+        self._wall += length
+        self._asleep += micros(length)
 
     def call_after(self, microseconds: int, call: Callable[[], None]) -> FakeAlarm:
         alarm = FakeAlarm(Mono(self._mono + max(0, microseconds)), call)

@@ -1,0 +1,50 @@
+"""Which jobs a person means: by name, by cell, by the name of a matrix, by glob, or by label.
+
+One grammar wherever a JOB is taken: `poll`, `poll[region=eu]`, `db-*`, `tier=web`. Only `*` and `?` are special; the
+brackets of cells mean themselves. Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+from repeater.errors import UsageError
+from repeater.model.spec import JobSpec
+
+
+def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, ...]:
+    """The jobs that any of the patterns means, in the given order; all if there is no pattern.
+
+    Raises UsageError for a pattern that means none, with the nearest name.
+    """
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        if not any(means(pattern, job) for job in jobs):
+            raise UsageError(f"cannot find job `{pattern}`: {_nearest(pattern, jobs)}")
+    return tuple(job for job in jobs if not patterns or any(means(pattern, job) for pattern in patterns))
+
+
+def means(pattern: str, job: JobSpec) -> bool:
+    """Whether one pattern means one job."""
+    if pattern in (job.name, job.group):
+        return True
+    key, equals, value = pattern.partition("=")
+    if equals and "[" not in key:
+        return any(name == key and _fits(value, text) for name, text in job.labels)
+    return _fits(pattern, job.name) or _fits(pattern, job.group)
+
+
+def _fits(glob: str, text: str) -> bool:
+    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in glob)
+    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
+
+
+def _nearest(pattern: str, jobs: Sequence[JobSpec]) -> str:
+    names = list(dict.fromkeys(name for job in jobs for name in (job.name, job.group)))
+    near = difflib.get_close_matches(pattern, names, 1, 0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    shown = ", ".join(f"`{name}`" for name in names[:8])
+    return f"there is {shown}" + (" …" if len(names) > 8 else "") if names else "there are no jobs"

@@ -268,16 +268,20 @@ class _Assembly:
         self._output.align(job.name for job in wanted.jobfile.jobs)
         if self._options.watch:
             self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))
+            if wanted.globs:
+                self._watcher.watch(_INCLUDES, "/", [glob.lstrip("/") for glob in wanted.globs])
+            else:
+                self._watcher.unwatch(_INCLUDES)
 
     def _changed(self, key: str, paths: tuple[str, ...]) -> None:
-        if key == _JOB_FILES:
+        if key in (_JOB_FILES, _INCLUDES):
             self._reload.hint()
         else:
             self._supervisor.paths_changed(key, paths)
 
 
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
-_JOB_FILES = "\0job files"  # the watcher's key; no job can have this name
+_JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name
 
 
 def _fail_on_defects(loop: asyncio.AbstractEventLoop, over: asyncio.Future[int]) -> None:

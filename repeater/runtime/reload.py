@@ -34,6 +34,11 @@ class Wanted(Protocol):
     @property
     def files(self) -> Mapping[str, str]: ...
 
+    @property
+    def globs(self) -> tuple[str, ...]:
+        """Absolute patterns of included files, of which new ones may appear."""
+        ...
+
 
 Answer = Callable[[Wanted | RepeaterError], None]
 

@@ -310,3 +310,18 @@ def test_only_brings_fitting_jobs_into_force(rpr: Rpr) -> None:
     refused = rpr("apply", "jobs.toml", "-q", "--only", "x*")
     assert refused.code == 2
     assert "no job fits" in refused.err
+
+
+def test_a_new_included_file_is_in_force_and_so_is_a_changed_env_file(rpr: Rpr, live: Callable[..., Live]) -> None:
+    rpr.write("x.env", "WORD=one\n")
+    rpr.write(
+        "jobs.toml",
+        'include = ["jobs.d/*.toml"]\n[jobs.a]\ncommand = "echo a $WORD"\nschedule = "every 100ms"\nenv_file = "x.env"\n',
+    )
+    (rpr.folder / "jobs.d").mkdir()
+    run = live("jobs.toml")
+    run.until_out("a one")
+    rpr.write("jobs.d/b.toml", '[jobs.b]\ncommand = "echo b is here"\nschedule = "every 100ms"\n')
+    run.until_out("b is here")
+    rpr.write("x.env", "WORD=two\n")
+    run.until_out("a two")

@@ -16,7 +16,9 @@ def test_version_is_one_line(rpr, flag):
 
 
 def test_version_imports_neither_click_nor_the_commands():
-    code = "import sys; from repeater.cli.main import run; run(['--version']); print(sorted(sys.modules), file=sys.stderr)"
+    code = (
+        "import sys; from repeater.cli.main import run; run(['--version']); print(sorted(sys.modules), file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in eval(done.stderr) if not name.startswith("_")}
     assert not loaded & {"click", "dataclasses", "re", "asyncio", "yaml", "importlib.metadata"}
@@ -47,9 +49,7 @@ def test_every_command_in_the_table_exists_and_has_help_with_an_example(rpr, nam
 
 
 def test_an_unknown_command_names_the_nearest(rpr):
-    rpr("aply").is_(
-        err="rpr: cannot run `rpr`: there is no command `aply`\nhint: did you mean `rpr apply`?\n", code=2
-    )
+    rpr("aply").is_(err="rpr: cannot run `rpr`: there is no command `aply`\nhint: did you mean `rpr apply`?\n", code=2)
 
 
 def test_an_unknown_command_without_a_neighbour_points_to_the_list(rpr):

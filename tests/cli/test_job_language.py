@@ -1,0 +1,212 @@
+"""Keys of the job language through the real `rpr`: what a process gets, and what others see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Rpr
+from tests.cli.test_apply import Live, live, wait_for  # noqa: F401 - a fixture
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def apply(rpr: Rpr, text: str, *args: str) -> str:
+    rpr.write("jobs.toml", text)
+    done = rpr("apply", "jobs.toml", "-q", "--ephemeral", *args)
+    assert (done.err, done.code) == ("", 0)
+    return done.out
+
+
+def test_values_named_as_secrets_are_shown_nowhere(rpr: Rpr) -> None:
+    rpr.write("token.env", "TOKEN=hunter-twenty-two\n")
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.a]
+        command = "echo token $TOKEN; printf hunter-; sleep 0.3; printf twenty-two; env | grep TOKEN >&2"
+        env_file = "token.env"
+        secrets = ["TOKEN"]
+        output = { file = "a.log" }
+        """,
+    )
+    done = rpr("apply", "jobs.toml", "--state-dir", "state", "-v")
+    assert done.code == 0
+    assert "a | token ***\n" in done.out
+    assert "a | TOKEN=***\n" in done.err
+    for path in rpr.folder.rglob("*"):
+        if path.is_file() and path.name != "token.env":
+            assert b"hunter-twenty-two" not in path.read_bytes(), path
+
+
+def test_a_clean_environment_holds_only_what_it_must(rpr: Rpr) -> None:
+    text = '[jobs.a]\ncommand = ["env"]\nenv_mode = "clean"\nenv = { MINE = "yes" }\n'
+    rpr.env["OTHERS"] = "no"
+    names = {line.split("a | ")[1].split("=")[0] for line in apply(rpr, text).splitlines()}
+    assert "MINE" in names
+    assert "OTHERS" not in names
+    assert {name for name in names if not name.startswith("RPR_")} <= {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "MINE", "TRACEPARENT",
+    }  # fmt: skip
+
+
+def test_the_job_beats_its_files_which_beat_what_is_inherited(rpr: Rpr) -> None:
+    rpr.env |= {"A": "inherited", "B": "inherited", "C": "inherited"}
+    rpr.write("x.env", "A=file\nB=file\n")
+    text = '[jobs.a]\ncommand = "echo $A $B $C"\nenv_file = "x.env"\nenv = { A = "job" }\n'
+    assert apply(rpr, text) == "a | job file inherited\n"
+
+
+def test_stdin_shell_umask_nice_and_limits_reach_the_process(rpr: Rpr) -> None:
+    text = """
+    [jobs.a]
+    command = "cat; umask; nice; ulimit -n; ulimit -c; echo $0"
+    shell = ["/bin/sh", "-c"]
+    stdin = "from the file\\n"
+    umask = "027"
+    nice = 5
+    rlimits = { nofile = 77, core = 0 }
+    """
+    assert apply(rpr, text).splitlines()[:5] == ["a | from the file", "a | 0027", "a | 5", "a | 77", "a | 0"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_job_may_run_as_another_user(rpr: Rpr) -> None:
+    assert apply(rpr, '[jobs.a]\ncommand = "id -un"\nuser = "nobody"\ncwd = "/"\n') == "a | nobody\n"
+
+
+def test_a_template_over_the_run_is_rendered_when_it_starts(rpr: Rpr) -> None:
+    text = """
+    vars = { who = "world" }
+    [jobs.a]
+    command = "echo {{ vars.who }} {{ run.attempt }} {{ run.nominal | date('%Y') }}; test $RPR_ATTEMPT = 2"
+    retry = { attempts = 2, base = "10ms" }
+    """
+    rpr.write("jobs.toml", text)
+    done = rpr("apply", "jobs.toml", "-q", "--ephemeral")
+    year = time.strftime("%Y", time.gmtime())
+    assert done.out.splitlines() == [f"a | world 1 {year}", f"a | world 2 {year}"]
+
+
+def test_cells_of_a_matrix_run_under_their_stable_names(rpr: Rpr) -> None:
+    text = '[jobs.poll]\nmatrix = { region = ["eu", "us"] }\ncommand = "echo {{ matrix.region }}"\n'
+    assert sorted(apply(rpr, text).splitlines()) == ["poll[region=eu] | eu", "poll[region=us] | us"]
+    assert apply(rpr, text, "--only", "poll[region=us]") == "poll[region=us] | us\n"
+
+
+def test_needs_order_jobs_and_a_failure_skips_what_needs_it(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.deploy]
+        command = "echo deploy"
+        needs = { build = { condition = "succeeded" } }
+        [jobs.report]
+        command = "echo report"
+        needs = { build = { condition = "completed" } }
+        [jobs.build]
+        command = "sleep 0.2; echo build; exit 7"
+        """,
+    )
+    done = rpr("apply", "jobs.toml", "-q", "--ephemeral")
+    assert done.out.splitlines() == ["build  | build", "report | report"]
+    assert "rpr: deploy: skipped: upstream_failed: `build` is not succeeded" in done.err
+    assert done.code == 1
+
+
+def test_ready_by_log_http_tcp_and_exec_lets_the_dependents_go(rpr: Rpr) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        rpr.write(
+            "jobs.toml",
+            f"""
+            [defaults]
+            schedule = "always"
+            stop_timeout = "1s"
+            [jobs.logs]
+            command = "sleep 0.2; echo now listening on 80; exec sleep 60"
+            ready = {{ log = "listening on \\\\d+" }}
+            [jobs.execs]
+            command = "touch there; exec sleep 60"
+            ready = {{ exec = ["test", "-e", "there"], every = "50ms" }}
+            [jobs.tcps]
+            command = ["sleep", "60"]
+            ready = {{ tcp = "127.0.0.1:{port}", every = "50ms" }}
+            [jobs.user]
+            command = "echo all are ready; kill -INT $PPID"
+            schedule = "once"
+            needs = ["logs", "execs", "tcps"]
+            """,
+        )
+        done = rpr("apply", "jobs.toml", "--ephemeral")
+    assert "user  | all are ready" in done.out
+    assert done.code == 130
+    assert {line for line in done.err.splitlines() if line.endswith(": ready")} == {
+        "rpr: logs: ready", "rpr: execs: ready", "rpr: tcps: ready",
+    }  # fmt: skip
+
+
+def test_hooks_run_with_the_facts_of_the_slot(rpr: Rpr) -> None:
+    text = """
+    [jobs.a]
+    command = "exit 3"
+    hooks = { on_failure = "echo $RPR_JOB $RPR_STATE $RPR_EXIT: $RPR_REASON > hook" }
+    """
+    rpr.write("jobs.toml", text)
+    assert rpr("apply", "jobs.toml", "-q", "--ephemeral").code == 1
+    assert (rpr.folder / "hook").read_text() == "a ran 3: failure: exit 3\n"
+
+
+def test_a_pool_lets_no_more_run_at_once(rpr: Rpr) -> None:
+    command = "mkdir lock || echo OVERLAP; sleep 0.1; rmdir lock"
+    jobs = "".join(f'[jobs.j{n}]\ncommand = "{command}"\npool = "one"\n' for n in range(4))
+    assert apply(rpr, f"[pools.one]\nslots = 1\n{jobs}") == ""
+
+
+def test_moved_from_takes_the_counters_along(rpr: Rpr, live: Callable[..., Live]) -> None:  # noqa: F811
+    old = '[jobs.{name}]\ncommand = "echo x >> effects"\nschedule = "every 100ms"\nstop = {{ times = 3 }}\n{more}'
+    keep = '[jobs.k]\ncommand = "true"\nschedule = "every 1h"\n'
+    effects = rpr.folder / "effects"
+    rpr.write("jobs.toml", old.format(name="a", more="") + keep)
+    run = live("jobs.toml")
+    wait_for(lambda: effects.exists() and len(effects.read_text().splitlines()) == 3, "three runs")
+    rpr.write("jobs.toml", old.format(name="b", more='moved_from = "a"\n') + keep)
+    run.until_err("generation 2 in force")
+    time.sleep(0.4)
+    assert len(effects.read_text().splitlines()) == 3
+    plan = rpr("plan", "jobs.toml", "--json")
+    assert {job["class"] for job in json.loads(plan.out)["jobs"]} == {"keep"}
+
+
+def test_a_service_of_a_killed_supervisor_is_ended_before_it_starts_again(
+    rpr: Rpr,
+    live: Callable[..., Live],  # noqa: F811
+) -> None:
+    rpr.write("jobs.toml", '[jobs.s]\ncommand = "echo $$ >> pids; exec sleep 600"\nschedule = "always"\n')
+    pids = rpr.folder / "pids"
+
+    def count() -> int:
+        return len(pids.read_text().splitlines()) if pids.exists() else 0
+
+    first = live("jobs.toml")
+    wait_for(lambda: count() == 1, "the service")
+    first.process.kill()
+    first.leaves()
+    again = live("jobs.toml")
+    wait_for(lambda: count() == 2, "the service again")
+    old = int(pids.read_text().splitlines()[0])
+    assert "ending what a supervisor before this one left running" in again.err
+    assert not is_alive(old)

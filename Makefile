@@ -62,4 +62,6 @@ $(INSTALLED): pyproject.toml
 
 $(TOOLS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group dev
+	@if command -v npm >/dev/null 2>&1; then \
+	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node ajv@8 >/dev/null 2>&1 || echo "without ajv: no npm registry"; fi
 	@touch $@

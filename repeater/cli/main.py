@@ -90,9 +90,9 @@ def _print_error(error: Exception) -> int:
 
 def _complain(text: str, hint: str | None) -> None:
     try:
-        print(text, file=sys.stderr)  # noqa: T201
+        print(text, file=sys.stderr)
         if hint:
-            print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+            print(f"hint: {hint}", file=sys.stderr)
     except OSError:
         pass  # nobody is left to tell
 

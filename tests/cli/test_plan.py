@@ -1,0 +1,86 @@
+"""`rpr plan`: what an apply would change, against what was applied last."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Rpr
+
+TWO = """
+[jobs.a]
+command = "true"
+schedule = { cron = "0 3 * * *" }
+[jobs.b]
+command = "true"
+schedule = "manual"
+"""
+
+
+def applied(rpr: Rpr, text: str) -> None:
+    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "kill -TERM $PPID"\n')
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+
+
+def planned(rpr: Rpr, text: str) -> dict[str, dict[str, object]]:
+    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "kill -TERM $PPID"\n')
+    done = rpr("plan", "jobs.toml", "--json")
+    assert (done.err, done.code) == ("", 0)
+    plan = json.loads(done.out)
+    assert list(plan) == ["generation", "jobs"]
+    assert all(list(job) == ["job", "class", "changes", "next"] for job in plan["jobs"])
+    return {job["job"]: job for job in plan["jobs"]}
+
+
+def test_before_anything_was_applied_every_job_is_new(rpr: Rpr) -> None:
+    jobs = planned(rpr, TWO)
+    assert {name: job["class"] for name, job in jobs.items()} == {"a": "add", "b": "add", "end": "add"}
+    assert not (rpr.folder / ".state").exists()
+
+
+def test_a_plan_names_the_keys_that_changed_and_the_next_start_that_moved(rpr: Rpr) -> None:
+    applied(rpr, TWO)
+    jobs = planned(rpr, TWO.replace("0 3 * * *", "0 4 * * *"))
+    job = jobs["a"]
+    assert job["class"] == "retime"
+    assert job["changes"] == [{"key": "schedule", "old": {"cron": "0 3 * * *"}, "new": {"cron": "0 4 * * *"}}]
+    next_ = job["next"]
+    assert isinstance(next_, dict)
+    assert next_["old"].endswith("T03:00:00Z")
+    assert next_["new"].endswith("T04:00:00Z")
+    assert jobs["b"] == {"job": "b", "class": "keep", "changes": [], "next": {"old": None, "new": None}}
+
+
+def test_every_class_is_told_apart(rpr: Rpr) -> None:
+    service = '[jobs.{}]\ncommand = "{}"\nschedule = "always"\n'
+    applied(
+        rpr,
+        TWO + '[jobs.c]\ncommand = "true"\nschedule = "manual"\n[jobs.d]\ncommand = "true"\nschedule = "manual"\n'
+        '[jobs.old]\ncommand = "true"\nschedule = "manual"\n' + service.format("s", "exec sleep 60"),
+    )
+    jobs = planned(
+        rpr,
+        TWO.replace('schedule = "manual"', 'schedule = "manual"\nlabels = { tier = "web" }')
+        + '[jobs.c]\ncommand = "false"\nschedule = "manual"\n'
+        '[jobs.new]\ncommand = "true"\nschedule = "manual"\nmoved_from = "old"\n'
+        + service.format("s", "exec sleep 61"),
+    )
+    assert {name: job["class"] for name, job in jobs.items()} == {
+        "a": "keep", "b": "in_place", "c": "next_run", "new": "move", "s": "restart", "end": "keep", "d": "remove",
+    }  # fmt: skip
+
+
+def test_equal_meanings_in_other_words_are_no_change(rpr: Rpr) -> None:
+    applied(rpr, '[jobs.a]\ncommand = "true"\nschedule = { cron = "*/15 * * * *" }\ntimeout = "60s"\n')
+    same = planned(rpr, '[jobs.a]\ntimeout = "1m"\nschedule = "0-59/15 * * * *"\ncommand = "true" # said otherwise\n')
+    assert same["a"]["class"] == "keep"
+
+
+def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None:
+    applied(rpr, TWO)
+    assert rpr("plan", "jobs.toml", "--detailed-exitcode").code == 0
+    rpr.write("jobs.toml", (rpr.folder / "jobs.toml").read_text().replace("0 3", "0 5"))
+    changed = rpr("plan", "jobs.toml", "--detailed-exitcode")
+    assert changed.code == 10
+    assert "~ a  gets a new next start; next start " in changed.out
+    assert '    schedule: {"cron": "0 3 * * *"} -> {"cron": "0 5 * * *"}\n' in changed.out
+    assert changed.out.endswith("generation 2: 1 to change, 2 unchanged\n")

@@ -1,0 +1,73 @@
+"""`rpr simulate`: every slot of a stretch of time, without starting anything."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Rpr
+
+FILE = """
+[jobs.backup]
+command = "touch never"
+schedule = { cron = "0 3 * * *", timezone = "Europe/Berlin" }
+[jobs.poll]
+command = "touch never"
+schedule = "every 20m"
+"""
+FROM = ("--from", "2026-10-25T00:00:00Z")
+
+
+def rows(rpr: Rpr, *args: str) -> list[dict[str, object]]:
+    done = rpr("simulate", "jobs.toml", *FROM, "--json", *args)
+    assert (done.err, done.code) == ("", 0)
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_every_slot_is_one_object_with_the_ten_keys_in_order(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    found = rows(rpr, "--for", "24h")
+    assert list(found[0]) == ["job", "nominal", "due", "started", "ended", "state", "reason", "run", "attempts", "exit"]
+    assert [row["nominal"] for row in found] == sorted(str(row["nominal"]) for row in found)
+    assert len([row for row in found if row["job"] == "poll"]) == 73
+    (backup,) = [row for row in found if row["job"] == "backup"]
+    assert backup["nominal"] == "2026-10-25T02:00:00Z"  # 03:00 after the clocks went back
+    assert (backup["state"], backup["reason"], backup["attempts"], backup["exit"]) == ("ran", "success", 1, 0)
+    assert not (rpr.folder / "never").exists()
+    assert not (rpr.folder / ".state").exists()
+
+
+def test_durations_make_overlaps_visible(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    found = rows(rpr, "--for", "1h", "--duration", "poll=25m")
+    told = [(row["state"], row["reason"]) for row in found if row["job"] == "poll"]
+    assert told == [("ran", "success"), ("skipped", "overlap"), ("running", None), ("skipped", "overlap")]
+
+
+def test_the_text_is_a_line_a_slot_and_a_summary(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    rpr("simulate", "jobs.toml", *FROM, "--for", "40m", "--duration", "p*=30s").is_(
+        out="2026-10-25 00:00:00  poll  ran in 30s\n"
+        "2026-10-25 00:20:00  poll  ran in 30s\n"
+        "2026-10-25 00:40:00  poll  running\n"
+        "3 slots in 40m: 2 ran, 1 running\n"
+    )
+
+
+def test_wrong_options_are_explained(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    for args, message in (
+        (("--for", "5"), "cannot use `--for 5`: found `5`, expected a duration"),
+        (("--for", "1h", "--duration", "pol=1s"), "did you mean `poll`?"),
+        (("--for", "1h", "--duration", "poll"), "expected `JOB=DURATION`"),
+        (("--for", "1h", "--from", "yesterday"), "cannot use `--from yesterday`"),
+    ):
+        done = rpr("simulate", "jobs.toml", *args)
+        assert done.code == 2
+        assert message in done.err
+
+
+def test_lengths_come_from_history(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "sleep 0.5"\nschedule = "every 1m"\nstop = { times = 1 }\n')
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+    (row,) = rows(rpr, "--for", "30s")
+    assert str(row["ended"]).startswith("2026-10-25T00:00:00.")  # half a second and a little

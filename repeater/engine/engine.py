@@ -292,9 +292,9 @@ class Engine:
             case "restart":
                 job.ask("restart", "asked")
             case "pause":
-                job.pause(fact.reason or "paused")
+                job.pause(fact.reason or "paused", fact.until)
             case "resume":
-                job.pause(None)
+                job.resume("asked")
             case "start":
                 job.turn_on()
             case "stop":

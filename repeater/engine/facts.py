@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from repeater.model.run import Exit, Progress, RunRecord
@@ -95,12 +96,13 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Somebody asked for something about one job."""
+    """Somebody asked for something about one job. `until` is when a pause ends by itself, None for never."""
 
     verb: Verb
     job: str
     force: bool = False
     reason: str = ""
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

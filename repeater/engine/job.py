@@ -24,7 +24,7 @@ from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
 from repeater.engine.upcoming import Coming, Upcoming
-from repeater.model.events import JobDone, RunBegan, RunFinished, SlotDecided, Warned
+from repeater.model.events import JobDone, JobPaused, JobResumed, RunBegan, RunFinished, SlotDecided, Warned
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
 from repeater.model.spec import Always, Backoff, JobSpec, Once, Overlap
 from repeater.model.time import MICROSECOND
@@ -67,6 +67,7 @@ class Job:
         self._context = context
         self._gates = gates
         self._deadlines: list[Wake] = []
+        self._pause_end: Wake | None = None
         self._stop_reason = ""
         self._pattern_found = False
         self._refused = False
@@ -78,7 +79,6 @@ class Job:
         self.open: list[OpenSlot] = []
         self.pending: deque[Slot] = deque()
         self.recent: dict[datetime, RunRecord] = {}
-        self.paused: str | None = None
         self.ready: bool | None = None
         self.last_success: bool | None = None
         self.progress = Progress(self.spec.name, context.now.wall)
@@ -115,6 +115,7 @@ class Job:
             self.state = State.OFF
         self._context.do(Save(self.progress))
         self._watch_deadlines()
+        self._watch_pause()
         self._arm()
 
     def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
@@ -216,6 +217,8 @@ class Job:
         """The job was removed or the supervisor leaves: nothing new starts, live timed runs finish."""
         self._stop_reason = reason
         self._drop_pending(reason)
+        if self._pause_end is not None:
+            self._pause_end.cancel()
         if self.state is not State.GONE:
             self._on(Event.LEAVE)
 
@@ -224,12 +227,42 @@ class Job:
         for held in list(self.open):
             self._end(held, ("cancelled", reason), kill=kill)
 
-    def pause(self, reason: str | None) -> None:
-        """Slots that come up are skipped while `reason` is not None."""
-        self.paused = reason
-        if reason is None and self.spec.is_service and not self.open:
+    def pause(self, reason: str, until: datetime | None = None) -> None:
+        """Slots that come up are skipped from now on, also after a restart, until `until`; live runs go on."""
+        self._keep_pause(reason, until)
+        self._context.announce(JobPaused(self.spec.name, reason, until))
+        self._watch_pause()
+
+    def resume(self, why: str) -> None:
+        """The end of a pause; nothing if there is none."""
+        if self.paused is None:
+            return
+        self._keep_pause(None, None)
+        self._watch_pause()
+        self._context.announce(JobResumed(self.spec.name, why))
+        if self.spec.is_service and not self.open:
             self._refused = False
             self._arm()
+
+    @property
+    def paused(self) -> str | None:
+        """Why slots are skipped for now, None when they are not."""
+        return self.progress.paused
+
+    def _keep_pause(self, reason: str | None, until: datetime | None) -> None:
+        self.progress = replace(self.progress, paused=reason, paused_until=until)
+        self._context.do(Save(self.progress))
+
+    def _watch_pause(self) -> None:
+        if self._pause_end is not None:
+            self._pause_end.cancel()
+            self._pause_end = None
+        until = self.progress.paused_until
+        if until is not None and until <= self._context.now.wall:
+            self.resume("its time is over")
+        elif until is not None:
+            at = self._context.now.at_wall(until)
+            self._pause_end = self._context.wake_at(at, "wall", lambda _: self.resume("its time is over"))
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
@@ -312,7 +345,7 @@ class Job:
         if self.state not in TAKES_SLOTS and not (slot.forced and self.state is State.DONE):
             return "skipped", self.state.name.lower() if self.state is State.DONE else "stopped"
         if self.paused is not None and not slot.forced:
-            return "skipped", "paused"
+            return "skipped", "paused" if self.paused == "paused" else f"paused: {self.paused}"
         if deadline is not None and now.wall - slot.due > deadline:
             return "expired", "start_deadline"
         on_time = slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end
@@ -387,6 +420,7 @@ class Job:
     def run_started(self, held: OpenSlot, pid: int) -> None:
         attempt, now = held.attempt, self._context.now
         assert attempt is not None
+        held.pid = pid
         if held.started is None:
             held.started = now.wall
         late = (now.wall - held.slot.due).total_seconds()
@@ -631,6 +665,8 @@ class Job:
         self.progress = replace(
             Progress(kept.job, now.wall, schedule=kept.schedule, stop=kept.stop),
             last_success=kept.last_success,
+            paused=kept.paused,
+            paused_until=kept.paused_until,
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
         self.slowing.reset()

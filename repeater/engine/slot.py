@@ -15,11 +15,12 @@ class OpenSlot:
 
     `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
     somebody else decided how it ends. `free` counts attempts that the machine failed, not the command.
+    `pid` is the process of the last attempt.
     """
 
     __slots__ = (
-        "attempt", "attempts", "delay", "fate", "free", "held", "pool", "retry", "since", "slot", "started", "waits_on",
-        "wakes",
+        "attempt", "attempts", "delay", "fate", "free", "held", "pid", "pool", "retry", "since", "slot", "started",
+        "waits_on", "wakes",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, since: Instant) -> None:
@@ -29,6 +30,7 @@ class OpenSlot:
         self.free = 0
         self.attempt: Attempt | None = None
         self.started: datetime | None = None
+        self.pid: int | None = None
         self.delay: timedelta | None = None
         self.retry: Wake | None = None
         self.held: str | None = None

@@ -71,6 +71,23 @@ class JobDone:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPaused:
+    """Slots of the job are skipped from now on, until somebody resumes it or, if given, `until`."""
+
+    job: str
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobResumed:
+    """A pause ended; `reason` says how."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobReady:
     """A service's readiness changed."""
 
@@ -131,6 +148,8 @@ Event: TypeAlias = (
     | JobChanged
     | JobRemoved
     | JobDone
+    | JobPaused
+    | JobResumed
     | JobReady
     | RunBegan
     | RunFinished

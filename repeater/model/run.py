@@ -116,7 +116,8 @@ class Progress:
 
     `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
     `schedule` a fingerprint of the schedule that both belong to. `done` says why the job is finished, None when it
-    is not. `streak` counts outcomes in a row: positive successes, negative failures.
+    is not. `streak` counts outcomes in a row: positive successes, negative failures. `paused` says why slots are
+    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never.
     """
 
     job: str
@@ -133,6 +134,8 @@ class Progress:
     last_end: datetime | None = None
     last_success: datetime | None = None
     done: str | None = None
+    paused: str | None = None
+    paused_until: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the store; `from_json` reads it back, keys it does not know are left out."""
@@ -144,7 +147,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
-        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success"}
+        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"}
         known: dict[str, Any] = {
             name: from_rfc3339(value) if name in instants else value
             for name, value in data.items()

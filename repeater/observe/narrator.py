@@ -14,8 +14,10 @@ from repeater.model.events import (
     GenerationBegan,
     JobChanged,
     JobDone,
+    JobPaused,
     JobReady,
     JobRemoved,
+    JobResumed,
     ReloadRejected,
     RunBegan,
     RunFinished,
@@ -80,6 +82,11 @@ class Narrator:
                 self._say(job, "removed")
             case JobDone(job, reason):
                 self._say(job, f"done: {reason}")
+            case JobPaused(job, reason, until):
+                end = f" until {_time(until)}" if until else ""
+                self._say(job, f"paused{end}" + ("" if reason == "paused" else f": {reason}"))
+            case JobResumed(job, reason):
+                self._say(job, "resumed" if reason == "asked" else f"resumed: {reason}")
             case JobReady(job, ready, reason):
                 self._say(job, "ready" if ready else f"not ready: {reason}")
             case StopBegan(job, _, signal, reason) if self._verbose or reason not in ("stopped", "removed"):

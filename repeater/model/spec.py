@@ -153,6 +153,40 @@ class Growing:
     backoff: Backoff
 
 
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """Each slot follows the end of the run before by an interval between `min` and `max` that the runs themselves
+    decide: their latency and their success. `schedule.adaptive` has the formulas.
+
+    The thresholds are multiples of `target_latency`, which is learnt from the runs if it is None; `failure_threshold`
+    is the share of failures, above 0 and at most 1, that opens the circuit.
+    """
+
+    base: timedelta = timedelta(seconds=1)
+    min: timedelta = timedelta(milliseconds=100)
+    max: timedelta = timedelta(seconds=60)
+    target_latency: timedelta | None = None
+    slow_threshold: float = 2.0
+    fast_threshold: float = 0.5
+    failure_threshold: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAware:
+    """Each slot follows the end of the run before by an interval between `min` and `max` that the machine decides.
+
+    `cpu` and `memory` are the shares up to which the machine counts as free, `load` is the load average for each CPU.
+    `schedule.load` has the formulas.
+    """
+
+    base: timedelta = timedelta(seconds=1)
+    min: timedelta = timedelta(seconds=1)
+    max: timedelta = timedelta(seconds=60)
+    cpu: Fraction = Fraction(7, 10)
+    memory: Fraction = Fraction(8, 10)
+    load: float = 1.0
+
+
 ScheduleSpec: TypeAlias = Once | Manual | Always | Every | Cron | At | OnChange | Growing
 
 # --- whether ----------------------------------------------------------------------------------------------------
@@ -203,6 +237,22 @@ class Success:
     failure_pattern: str | None = None
     ignore_case: bool = False
     stderr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAware:
+    """Whether a server's push-back that is found in a run's output holds the next start, and for how long at most.
+
+    `fields` are further JSON fields that hold a delay, by name or dotted path. `trust_client`: hints also count in
+    answers that blame the request (400, 401, 404 ...), `policy.http_aware` has the list.
+    """
+
+    max_delay: timedelta = timedelta(hours=1)
+    min_delay: timedelta = timedelta(0)
+    headers: bool = True
+    json: bool = True
+    fields: tuple[str, ...] = ()
+    trust_client: bool = False
 
 
 OverlapKind: TypeAlias = Literal["skip", "latest", "first", "queue", "replace", "allow"]

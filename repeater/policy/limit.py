@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 Pattern: TypeAlias = tuple[int, ...]
@@ -220,11 +221,11 @@ def _pieces(pattern: Pattern, count: int, window: int) -> tuple[tuple[int, int, 
     Each is (low, high, needed, last): a window that starts in (low, high] holds some attempts of the request, the last
     of them at `last`, and is too full if it holds `needed` others.
     """
-    if not pattern or pattern[0] < 0 or any(one > two for one, two in zip(pattern, pattern[1:], strict=False)):
+    if not pattern or pattern[0] < 0 or any(one > two for one, two in pairwise(pattern)):
         raise ValueError(f"cannot use the retry pattern {list(pattern)}: expected ascending offsets, none negative")
     edges = sorted({edge for offset in pattern for edge in (offset - window, offset)})
     pieces = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         first, end = bisect_right(pattern, low), bisect_right(pattern, low + window)
         held = end - first
         if held > count:

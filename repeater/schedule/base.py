@@ -20,7 +20,8 @@ class Track:
     `anchor` is where its grid begins. `cursor` is the instant after which the next slot is wanted, exclusive: the last
     decided nominal time, or the moment of a change; None when no slot was decided and the anchor itself may be one.
     `last_end` is the end of the last decided run, None before the first or while it is not known; `runs` counts
-    decided runs, `failures_in_row` the failures since the last success.
+    decided runs, `failures_in_row` the failures since the last success. `pace` is the interval that `adaptive` and
+    `load` want now, None while nothing is known.
     """
 
     anchor: Instant
@@ -28,6 +29,7 @@ class Track:
     last_end: Instant | None = None
     runs: int = 0
     failures_in_row: int = 0
+    pace: timedelta | None = None
 
 
 class Schedule(Protocol):

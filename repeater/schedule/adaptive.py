@@ -1,0 +1,155 @@
+"""`adaptive`: an interval that follows what the runs show, as TCP follows what the network shows (AIMD, RFC 5681).
+
+    failed, or slow     the interval is doubled               (multiplicative decrease of the rate)
+    fast                the rate grows by 1/10 of 1/base      (additive increase)
+    neither             back towards base by one such step, never past it
+    too many failures   the circuit opens: `max`, then one trial run; its success closes the circuit and starts at base
+
+Slow and fast are `slow_threshold` and `fast_threshold` times the target latency, compared with the latency of the run
+itself, so that one slow run doubles the interval once. Without a target the usual latency of successful runs is it,
+which moves by 1/16 of the difference with each; the first run sets it. How long a failed run took says nothing and is
+not looked at.
+
+The failure rate is a Bayesian estimate, the mean of a Beta distribution that begins as if there had been 6 successes
+and half a failure; a run weighs 9/10 of the one after it:
+
+    failure rate  =  (f + 1/2) / (s + f + 13/2)        s, f <- 9/10 s + success, 9/10 f + failure
+
+so with the threshold 0.3 the circuit opens at the third failure in a row of a new job and at the sixth of one that has
+long been well; it opens for a job of which every second run fails, not for one of which every third does. The interval
+is always within `min` and `max`.
+Pure; the engine keeps the state with the job's progress and puts the interval in `Track.pace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import isfinite
+from typing import Any
+
+from repeater.model.spec import Adaptive
+from repeater.model.time import MICROSECOND, micros
+from repeater.model.units import format_duration
+
+_SUCCESSES, _FAILURES = 6.0, 0.5  # what is believed before anything is known
+_FORGETTING = 0.9
+_LEARNING = 1 / 16
+_STEPS = 10  # steps of the rate from nothing to that of base
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveState:
+    """What is known after some runs. `successes` and `failures` are weighted counts, `latency` is that of the last
+    successful run and `usual` the learnt one, in seconds, None before there was one. `open`: the circuit is, and the
+    next run is the trial. `reason` says in words what the last run changed.
+    """
+
+    pace: timedelta
+    successes: float = 0.0
+    failures: float = 0.0
+    latency: float | None = None
+    usual: float | None = None
+    open: bool = False
+    reason: str = ""
+
+    @property
+    def failure_rate(self) -> float:
+        """The estimate, above 0 and below 1."""
+        return (self.failures + _FAILURES) / (self.successes + self.failures + _SUCCESSES + _FAILURES)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; `from_json` reads it back as the same state."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return data | {"pace": micros(self.pace)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AdaptiveState | None:
+        """The state, None if the data is not one: then the job begins anew."""
+        try:
+            pace, successes, failures = data["pace"], float(data["successes"]), float(data["failures"])
+            latency, usual = (None if data[name] is None else float(data[name]) for name in ("latency", "usual"))
+            numbers = (pace, successes, failures, latency or 0.0, usual or 0.0)
+            if type(pace) is not int or not all(isfinite(number) and number >= 0 for number in numbers):
+                return None
+            reason = str(data["reason"])
+            return cls(pace * MICROSECOND, successes, failures, latency, usual, bool(data["open"]), reason)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+
+def interval(spec: Adaptive, state: AdaptiveState | None) -> timedelta:
+    """How long to wait from the end of a run to the next start; `base` before the first."""
+    return _bounded(spec, spec.base if state is None else state.pace)
+
+
+def observe(spec: Adaptive, state: AdaptiveState | None, *, success: bool, latency: timedelta) -> AdaptiveState:
+    """What is known after one more run, which took `latency` from its start to its end."""
+    before = state or AdaptiveState(spec.base)
+    pace = _bounded(spec, before.pace)
+    after = replace(
+        before,
+        successes=before.successes * _FORGETTING + success,
+        failures=before.failures * _FORGETTING + (not success),
+    )
+    if not success:
+        return _after_failure(spec, after, pace)
+    took = latency / timedelta(seconds=1)
+    target = before.usual if spec.target_latency is None else spec.target_latency / timedelta(seconds=1)
+    usual = took if before.usual is None else before.usual + (took - before.usual) * _LEARNING
+    after = replace(after, latency=took, usual=usual)
+    if before.open:
+        reason = "the trial run succeeded: the circuit is closed"
+        return replace(after, pace=_bounded(spec, spec.base), successes=0.0, failures=0.0, open=False, reason=reason)
+    pace, reason = _after_success(spec, pace, took, target)
+    return replace(after, pace=pace, reason=reason)
+
+
+def explain(spec: Adaptive, state: AdaptiveState | None) -> str:
+    """One line for people: the interval, why it is so, and what is known."""
+    if state is None:
+        return f"every {format_duration(interval(spec, None))}: no run yet"
+    known = [f"success {1 - state.failure_rate:.0%}"]
+    if state.latency is not None:
+        known.append(f"latency {_seconds(state.latency)}")
+    if spec.target_latency is not None:
+        known.append(f"target {format_duration(spec.target_latency)}")
+    elif state.usual is not None:
+        known.append(f"usually {_seconds(state.usual)}")
+    known.append("circuit open" if state.open else "circuit closed")
+    return f"every {format_duration(interval(spec, state))}: {state.reason} ({', '.join(known)})"
+
+
+def _after_failure(spec: Adaptive, after: AdaptiveState, pace: timedelta) -> AdaptiveState:
+    if after.open:
+        return replace(after, pace=spec.max, reason="the trial run failed: the circuit stays open")
+    if after.failure_rate >= spec.failure_threshold:
+        rate = f"{after.failure_rate:.0%} of runs fail, {spec.failure_threshold:.0%} are too many"
+        return replace(after, pace=spec.max, open=True, reason=f"{rate}: the circuit is open")
+    return replace(after, pace=_bounded(spec, 2 * pace), reason="the run failed: slower")
+
+
+def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float | None) -> tuple[timedelta, str]:
+    if target is not None and took >= spec.slow_threshold * target and took > 0:
+        return _bounded(spec, 2 * pace), f"{_seconds(took)} is slow for {_seconds(target)}: slower"
+    if target is not None and took <= spec.fast_threshold * target:
+        return _bounded(spec, _quicker(spec, pace)), f"{_seconds(took)} is fast for {_seconds(target)}: faster"
+    if pace > spec.base:
+        return _bounded(spec, max(spec.base, _quicker(spec, pace))), "as usual: back towards base"
+    return pace, "as usual: no change"
+
+
+def _quicker(spec: Adaptive, pace: timedelta) -> timedelta:
+    """The interval when the rate has grown by one step; a step is smaller than a microsecond for no interval."""
+    whole, now = _STEPS * micros(spec.base), micros(pace)
+    return whole * now // (whole + now) * MICROSECOND
+
+
+def _bounded(spec: Adaptive, pace: timedelta) -> timedelta:
+    return min(spec.max, max(spec.min, pace))
+
+
+def _seconds(length: float) -> str:
+    """To three digits, as a duration is written."""
+    return format_duration(timedelta(seconds=float(f"{length:.3g}")))

@@ -172,8 +172,9 @@ class _Assembly:
 
         self.exit_code: int | None = None
         self._options = options
+        self._clock = LoopClock(loop)
         self._over = over
-        soon, environ, clock = loop.call_soon_threadsafe, dict(os.environ), LoopClock(loop)
+        soon, environ, clock = loop.call_soon_threadsafe, dict(os.environ), self._clock
         self._output = Output(
             clock,
             soon,
@@ -269,7 +270,10 @@ class _Assembly:
         if self._options.watch:
             self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))
             if wanted.globs:
-                self._watcher.watch(_INCLUDES, "/", [glob.lstrip("/") for glob in wanted.globs])
+                globs = [os.path.relpath(glob, wanted.folder) for glob in wanted.globs]
+                self._watcher.watch(_INCLUDES, wanted.folder, globs)
+                # a file that came between reading and watching would be seen by nobody: look once more
+                self._clock.call_after(_SECOND_LOOK, self._reload.hint)
             else:
                 self._watcher.unwatch(_INCLUDES)
 
@@ -281,6 +285,7 @@ class _Assembly:
 
 
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
+_SECOND_LOOK = 1_000_000  # microseconds
 _JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name
 
 

@@ -35,6 +35,9 @@ class Wanted(Protocol):
     def files(self) -> Mapping[str, str]: ...
 
     @property
+    def folder(self) -> str: ...
+
+    @property
     def globs(self) -> tuple[str, ...]:
         """Absolute patterns of included files, of which new ones may appear."""
         ...

@@ -94,7 +94,10 @@ def test_a_group_name_means_its_cells(rpr):
 
 def test_next_refuses_what_it_cannot_do(rpr):
     rpr.write("jobs.toml", JOBS)
-    rpr("next", "--job", "nix*").is_(err="rpr: cannot show `nix*`: no job has such a name\n", code=2)
+    rpr("next", "--job", "nix*").is_(
+        err="rpr: cannot find job `nix*`: there is `backup`, `poll`, `web`, `ask`, `build`, `setup`, `off`, `poll2[region=eu]` …\n",
+        code=2,
+    )
     rpr("next", "--from", "soon").is_(
         err="rpr: cannot use `--from soon`: expected a time like `2026-11-24T03:00:00Z`, or a date\n", code=2
     )

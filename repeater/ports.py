@@ -14,6 +14,7 @@ from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFa
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Pairs, Probe
 from repeater.model.time import Instant
+from repeater.schedule.load import LoadReadings
 
 Tell: TypeAlias = Callable[[Fact], None]
 """Hands a fact to the supervisor. Only ever called in the thread of the loop."""
@@ -195,6 +196,12 @@ class Prober(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class LoadProbe(Protocol):
+    """Reads how busy the machine is. Never blocks; asked too soon again, it gives the same readings."""
+
+    def read(self) -> LoadReadings: ...
 
 
 Env: TypeAlias = Pairs

@@ -327,19 +327,26 @@ def load_selected(options: Supervision) -> Loaded:
     return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, options.only)))
 
 
-def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec]]:
-    """The generation that was applied last and its specs; 0 and nothing if there is none."""
+def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, str]]:
+    """The generation that was applied last, its specs, and why those of its jobs that are done are; 0 if none was."""
     from repeater.adapters.sqlite import open_reader
     from repeater.jobfile import rebuild
+    from repeater.model.spec import Once
 
     reader = open_reader(state_folder(project, state_dir))
     if reader is None:
-        return 0, {}
+        return 0, {}, {}
     try:
-        generation, document = reader.generation(), reader.document()
+        generation, document, progress = reader.generation(), reader.document(), reader.progress()
     finally:
         reader.close()
-    return generation, rebuild(json.loads(document)) if document else {}
+    specs = rebuild(json.loads(document)) if document else {}
+    done = {
+        job: kept.done
+        for job, kept in progress.items()
+        if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
+    }
+    return generation, specs, done
 
 
 def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:

@@ -31,13 +31,18 @@ _SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan against the generation in force, with both sides' specs and, by job, old and new next starts."""
+    """A plan against the generation in force, with both sides' specs and, by job, old and new next starts.
+
+    `done` says by job why it will not start again by itself; `now` is when the plan was made.
+    """
 
     generation: int
     plan: Plan
     old: dict[str, JobSpec]
     new: dict[str, JobSpec]
     next: dict[str, tuple[datetime | None, datetime | None]]
+    done: dict[str, str]
+    now: datetime
 
 
 @click.command(epilog="Example: rpr plan jobs.toml --detailed-exitcode")
@@ -70,9 +75,9 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
     """The plan from what was applied last (nothing, if `ephemeral`) to `jobfile`, as of now."""
     from repeater.app import in_force
     from repeater.schedule.factory import schedule_for
-    from repeater.schedule.forecast import starts
+    from repeater.schedule.forecast import first_start, starts
 
-    generation, before = (0, {}) if ephemeral else in_force(jobfile.project, state_dir)
+    generation, before, done = (0, {}, {}) if ephemeral else in_force(jobfile.project, state_dir)
     new = {job.name: job for job in jobfile.jobs}
     old = {name: _aligned(job, new.get(name)) for name, job in before.items()}
     result = diff(old, jobfile.jobs)
@@ -83,12 +88,16 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
             return None
         return next((start.due for start in starts(job, schedule_for(job), now, 1)), None)
 
-    times = {}
+    times: dict[str, tuple[datetime | None, datetime | None]] = {}
     for entry in result.jobs:
-        after = next_start(new.get(entry.job))
+        wanted = new.get(entry.job)
+        if entry.reload == "add" and wanted is not None:
+            times[entry.job] = (None, first_start(wanted, schedule_for(wanted), now))
+            continue
+        after = next_start(wanted)
         same = entry.reload == "keep"
         times[entry.job] = (after if same else next_start(old.get(entry.moved_from or entry.job)), after)
-    return Planned(generation + 1, result, old, new, times)
+    return Planned(generation + 1, result, old, new, times, done, now.wall)
 
 
 def _aligned(stored: JobSpec, wanted: JobSpec | None) -> JobSpec:
@@ -113,6 +122,10 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
         print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(planned, entry)}", file=stream)
         for change in () if brief else entry.changes:
             print(f"    {change.key}: {_show(change.old)} -> {_show(change.new)}", file=stream)
+    for name in [entry.job for entry in planned.plan.jobs if entry.reload == "keep" and entry.job in planned.done][
+        :_SHOWN
+    ]:
+        print(f"= {name:<{width}}  is done: {planned.done[name]}", file=stream)
     if len(entries) > _SHOWN:
         print(f"  and {len(entries) - _SHOWN} more", file=stream)
     counts = [f"{len(entries)} to change" if entries else "no change"]
@@ -128,13 +141,13 @@ def _describe(planned: Planned, entry: JobPlan) -> str:
     before, after = planned.next[entry.job]
     if entry.reload == "add":
         spec = planned.new[entry.job]
-        return f"{words}; {_first_words(spec, after)}"
+        return f"{words}; {_first_words(spec, after, planned.now)}"
     if before != after:
         words += f"; next start {_clock(before)} -> {_clock(after)}"
     return words
 
 
-def _first_words(spec: JobSpec, after: datetime | None) -> str:
+def _first_words(spec: JobSpec, after: datetime | None, now: datetime) -> str:
     from repeater.model.dump import dump_job
 
     if not spec.enabled:
@@ -143,11 +156,13 @@ def _first_words(spec: JobSpec, after: datetime | None) -> str:
     text = (
         schedule if isinstance(schedule, str) else ", ".join(f"{key} {_show(value)}" for key, value in schedule.items())
     )
-    return text if after is None else f"{text}; next start {_clock(after)}"
+    if after is None:
+        return text
+    return f"{text}; starts at once" if after <= now else f"{text}; first start {_clock(after)}"
 
 
 def _clock(instant: datetime | None) -> str:
-    return "none" if instant is None else f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+    return "none" if instant is None else f"{instant.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _show(value: Any) -> str:

@@ -24,7 +24,16 @@ from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
 from repeater.engine.upcoming import Coming, Upcoming
-from repeater.model.events import JobDone, JobPaused, JobResumed, RunBegan, RunFinished, SlotDecided, Warned
+from repeater.model.events import (
+    JobDone,
+    JobPaused,
+    JobResumed,
+    RunBegan,
+    RunFinished,
+    SlotDecided,
+    SlotsMissed,
+    Warned,
+)
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
 from repeater.model.spec import Always, Backoff, JobSpec, Once, Overlap
 from repeater.model.time import MICROSECOND
@@ -296,6 +305,10 @@ class Job:
         return Track(upcoming.anchor, upcoming.cursor, upcoming.last_end, progress.runs, max(0, -progress.streak))
 
     def _come_due(self, coming: list[Coming]) -> None:
+        missed = [slot for slot, refusal in coming if refusal is not None]
+        if missed:
+            event = SlotsMissed(self.spec.name, len(missed), missed[0].nominal, missed[-1].nominal)
+            self._context.announce(event)
         for slot, refusal in coming:
             if refusal is None:
                 self._consider(slot)

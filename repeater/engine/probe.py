@@ -1,11 +1,13 @@
 """Asking a service whether it is ready, or alive: when to ask, and what an answer means.
 
 A probe is asked `every`, counted from its last answer, while a run of the service is live. `ready` turns true with the
-first good answer and false after `failures` bad ones in a row; `live` asks for a restart after as many.
+first good answer and false after `failures` bad ones in a row; `live` asks for a restart after as many. While a service
+is ready it is asked every `SETTLED` at most: `every` is how soon its start is noticed, not a load to live with.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 from repeater.engine.actions import Ask
@@ -16,6 +18,7 @@ from repeater.model.events import JobReady
 from repeater.model.spec import Probe
 
 Kind = Literal["ready", "live"]
+SETTLED = timedelta(seconds=5)
 
 
 class Probing:
@@ -78,4 +81,5 @@ class Probing:
         if probe.log:  # the output tells by itself when the line comes
             self._context.do(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
             return
-        self._wake = self._context.wake_in(probe.every, ask)
+        settled = self.kind == "ready" and self._job.ready is True and self.bad == 0
+        self._wake = self._context.wake_in(max(probe.every, SETTLED) if settled else probe.every, ask)

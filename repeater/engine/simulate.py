@@ -33,7 +33,7 @@ def simulate(
     seed: int = 0,
     progress: Mapping[str, Progress] | None = None,
 ) -> Iterator[RunRecord]:
-    """The row of every slot that comes up in `length` from `start`, by nominal time and then in the file's order.
+    """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
     end has an interim state (`claimed`, `running`, `retrying`) and no `ended`.
@@ -64,7 +64,7 @@ class _World:
             engine_at = None if due is None else Mono(self._now.mono + due)
             world_at = self._coming[0][0] if self._coming else None
             at = min((mono for mono in (engine_at, world_at) if mono is not None), default=None)
-            if at is None or at > until.mono:
+            if at is None or at >= until.mono:
                 break
             self._now = self._now.at_mono(at)
             if world_at is not None and world_at <= at:

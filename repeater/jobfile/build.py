@@ -65,6 +65,8 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
     schedule = read_schedule(table.get("schedule", "once"), reading, job.name, job.stagger)
     if not isinstance(schedule, Always):
         _refuse_service_keys(job, reading)
+    elif "timeout" in keys and _is_default(job, "timeout"):
+        del table["timeout"]  # a default for the timed jobs; it would end a service again and again
     moved = table.get("moved_from")
     if moved is not None and job.in_matrix and "[" not in moved:
         moved += job.name[len(job.group) :]
@@ -102,11 +104,16 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
 def _refuse_service_keys(job: ExpandedJob, reading: Reading) -> None:
     for key in _SERVICE_KEYS:
         if key in job.table:
-            if any(key in layer.raw for layer in job.layers if layer.kind != "defaults"):
+            if not _is_default(job, key):
                 hint = "a schedule `{ watch = […] }` runs a job on change" if key.startswith("watch") else None
                 reading.problem((key,), f'found `{key}`, which is for services only: `schedule = "always"`', hint)
             else:
                 del job.table[key]  # a default for the services among the jobs
+
+
+def _is_default(job: ExpandedJob, key: str) -> bool:
+    """Whether a key comes from `defaults` alone."""
+    return bool(job.layers) and not any(key in layer.raw for layer in job.layers if layer.kind != "defaults")
 
 
 def _parallel(job: ExpandedJob, reading: Reading) -> int | None:

@@ -123,6 +123,16 @@ class SlotDecided:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotsMissed:
+    """Slots passed while nobody could start them; each has its own row too. `first` and `last` are nominal times."""
+
+    job: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class StopBegan:
     """A run was asked to end; `reason` says why, `signal` how."""
 
@@ -154,6 +164,7 @@ Event: TypeAlias = (
     | RunBegan
     | RunFinished
     | SlotDecided
+    | SlotsMissed
     | StopBegan
     | Warned
 )

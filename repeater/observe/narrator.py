@@ -22,6 +22,7 @@ from repeater.model.events import (
     RunBegan,
     RunFinished,
     SlotDecided,
+    SlotsMissed,
     StopBegan,
     Warned,
 )
@@ -30,6 +31,15 @@ from repeater.model.units import format_duration
 
 Say = Callable[[str, str], None]
 """Takes the name of a job, empty for the supervisor itself, and a line without newline."""
+
+
+_CHANGED = {
+    "in_place": "changed, at once",
+    "next_run": "changed, from its next run on",
+    "retime": "changed, with a new next start",
+    "restart": "changed, restarting",
+    "move": "renamed",
+}
 
 
 class Narrator:
@@ -55,6 +65,9 @@ class Narrator:
                     self._say(run.slot.job, "succeeded")
             case SlotDecided(row):
                 self._decided(row)
+            case SlotsMissed(job, count, first, last):
+                between = _time(first) if count == 1 else f"{_time(first)} to {_time(last)}"
+                self._say(job, f"missed {count} start{'s' * (count > 1)} ({between})")
             case Warned(job, message):
                 self._say(job, f"warning: {message}")
             case ReloadRejected(generation, reason):
@@ -77,7 +90,7 @@ class Narrator:
                 more = "; Ctrl-C again stops now" if level == "drain" else ""
                 self._say("", f"{how} {_list(jobs)}{more}")
             case JobChanged(job, reload):
-                self._say(job, f"changed ({reload.replace('_', ' ')})")
+                self._say(job, _CHANGED.get(reload, "changed"))
             case JobRemoved(job):
                 self._say(job, "removed")
             case JobDone(job, reason):
@@ -97,6 +110,8 @@ class Narrator:
                 pass
 
     def _decided(self, row: RunRecord) -> None:
+        if row.state == "skipped" and row.reason == "missed" and not self._verbose:
+            return  # told once for all of them
         if row.state == "skipped" and row.reason == "overlap":
             if row.job not in self._overlapping:  # told once for each run that goes on too long
                 self._overlapping.add(row.job)

@@ -24,6 +24,18 @@ class ComingStart:
     due: datetime
 
 
+def first_start(job: JobSpec, schedule: Schedule, now: Instant) -> datetime | None:
+    """When a job that comes into force now starts first, `now` itself if at once; None if it is disabled or waits to
+    be asked.
+    """
+    nominal = schedule.next(Track(anchor=now)) if job.enabled else None
+    if nominal is None:
+        return None
+    jitter: Jitter | None = getattr(job.schedule, "jitter", None)
+    known = jitter is None or jitter.mode == "stable"
+    return nominal.wall + (schedule.delay(job.name, nominal, 0.0) if known else timedelta(0))
+
+
 def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iterator[ComingStart]:
     """At most `count` starts strictly after an instant, in order; none for a job that is not enabled.
 

@@ -43,7 +43,7 @@ def test_an_example_is_simulated_as_it_would_run(path: Path) -> None:
 
     stage = Stage(act, clock=clock, keep_alive=False)
     stage.apply(*jobfile.jobs, pools=jobfile.pools)
-    stage.clock.advance(length)
+    stage.clock.advance(length - timedelta(microseconds=1))
 
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}
     live = sorted(stage.store.rows(most=1_000_000), key=lambda row: (row.nominal, order[row.job], row.due))

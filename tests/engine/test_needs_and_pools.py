@@ -77,7 +77,8 @@ def test_while_holds_runs_as_long_as_the_need_is_not_met() -> None:
     stage.advance(15)
     assert stage.starts("poll") == [1, 10]
     stage.prober.health["db"] = False
-    stage.advance(20)
+    stage.advance(4.5)  # asked every five seconds while it is ready, then every second
+    stage.advance(15.5)
     assert stage.starts("poll") == [1, 10]
     stage.prober.health["db"] = True
     stage.advance(6)

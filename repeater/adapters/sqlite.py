@@ -77,6 +77,7 @@ _UPSERT = (
 )
 _STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
 _KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
+_PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _SUPERSEDE = (
     "UPDATE runs SET last = 0, state = CASE WHEN state IN ('claimed', 'running') THEN 'interrupted' ELSE state END "
     "WHERE job = ? AND nominal = ? AND attempt < ?"
@@ -335,19 +336,67 @@ def _row(values: Sequence[Any]) -> RunRecord:
     )
 
 
+def _moment(number: int) -> datetime:
+    return _EPOCH + number * _MICROSECOND
+
+
+def _meta_list(db: sqlite3.Connection, key: str) -> list[list[Any]]:
+    """A short list that is kept as JSON; empty if it is not there or not what we wrote."""
+    found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    try:
+        value = json.loads(found[0]) if found else []
+    except ValueError:
+        return []
+    return value if isinstance(value, list) else []
+
+
+def _put_list(db: sqlite3.Connection, key: str, value: list[list[Any]]) -> None:
+    db.execute(_PUT_META, (key, json.dumps(value[-200:])))
+
+
 class Reader:
     """What commands may ask, and the supervisor too: it only reads, on a connection of its own."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
         """The newest rows first, one for each slot; at most `most` of them."""
-        where, names = "last", tuple(jobs or ())
+        where, values = ["last"], list[Any](jobs or ())
         if jobs is not None:
-            where += f" AND job IN ({', '.join('?' * len(names))})"
-        query = f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY nominal DESC, job DESC LIMIT ?"  # noqa: S608
-        return iter([_row(values) for values in self._db.execute(query, (*names, most))])
+            where.append(f"job IN ({', '.join('?' * len(values))})")
+        if since is not None:
+            where.append("nominal >= ?")
+            values.append(_number(since))
+        if until is not None:
+            where.append("nominal < ?")
+            values.append(_number(until))
+        if outcomes:
+            where.append("(" + " OR ".join(_OUTCOMES[outcome] for outcome in outcomes) + ")")
+        query = (
+            f"SELECT {_COLUMNS} FROM runs WHERE {' AND '.join(where)} "  # noqa: S608 - constants
+            "ORDER BY nominal DESC, job DESC LIMIT ?"
+        )
+        return iter([_row(found) for found in self._db.execute(query, (*values, most))])
+
+    def lives(self) -> list[tuple[datetime, datetime | None, int]]:
+        """The last supervisors: since when, until when (None: not known, or still there), and the pid."""
+        return [(_moment(began), _moment(ended) if ended else None, pid) for began, ended, pid in self._list("lives")]
+
+    def generations(self) -> list[tuple[int, datetime]]:
+        """The last generations, and since when each was in force."""
+        return [(number, _moment(began)) for number, began in self._list("generations")]
+
+    def _list(self, key: str) -> list[list[Any]]:
+        return _meta_list(self._db, key)
 
     def progress(self) -> dict[str, Progress]:
         return {job: _progress(data) for job, data in self._db.execute("SELECT job, data FROM progress")}
@@ -375,6 +424,14 @@ class Reader:
 
     def close(self) -> None:
         self._db.close()
+
+
+_OUTCOMES = {  # as `RunRecord.outcome` says it
+    "success": "(state = 'ran' AND reason = 'success')",
+    "failed": "((state = 'ran' AND reason IS NOT 'success') OR state = 'spawn_failed')",
+    "running": "state IN ('claimed', 'running', 'retrying')",
+    **{state: f"state = '{state}'" for state in ("skipped", "expired", "replaced", "cancelled", "interrupted")},
+}
 
 
 def _progress(data: str) -> Progress:
@@ -408,9 +465,11 @@ def open_reader(folder: Path) -> Reader | None:
 
 
 class _Write:
-    """Something to do in the next group. `then` None: nobody waits, so it is tried again until it works."""
+    """One thing to write. `then` is told what became of it, `done` is set after it. `begins` and `ends` name the run
+    whose beginning or end is written: a beginning whose end is in the same group need not be written at all.
+    """
 
-    __slots__ = ("apply", "done", "is_claim", "then")
+    __slots__ = ("apply", "begins", "done", "ends", "is_claim", "then")
 
     def __init__(
         self,
@@ -419,11 +478,15 @@ class _Write:
         *,
         is_claim: bool = False,
         done: threading.Event | None = None,
+        begins: str | None = None,
+        ends: str | None = None,
     ) -> None:
         self.apply = apply
         self.then = then
         self.is_claim = is_claim
         self.done = done
+        self.begins = begins
+        self.ends = ends
 
 
 class SqliteStore:
@@ -465,6 +528,7 @@ class SqliteStore:
         self._closed = False
         self._writer = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
         self._writer.start()
+        self._note_life(is_over=False)
 
     @staticmethod
     def _opened(folder: Path | None) -> sqlite3.Connection:
@@ -485,14 +549,33 @@ class SqliteStore:
             "ORDER BY nominal, job"
         )
         self.flush()
-        with self._reader() as reader:
+        with self.reader() as reader:
             rows = tuple(_row(values) for values in reader._db.execute(query))
             return Remembered(reader.generation(), reader.progress(), rows)
 
     def begin(self, generation: int, document: str = "") -> None:
-        query = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
         values = (("generation", str(generation)), ("document", document))
-        self._ask(lambda db: db.executemany(query, values))
+        now = _number(datetime.now(UTC))
+
+        def apply(db: sqlite3.Connection) -> None:
+            db.executemany(_PUT_META, values)
+            _put_list(db, "generations", [*_meta_list(db, "generations"), [generation, now]])
+
+        self._ask(apply)
+
+    def _note_life(self, *, is_over: bool) -> None:
+        """When this supervisor began, and when it ended in good order: `rpr why` tells downtimes by it."""
+        now = _number(datetime.now(UTC))
+
+        def apply(db: sqlite3.Connection) -> None:
+            lives = _meta_list(db, "lives")
+            if not is_over:
+                lives.append([now, None, os.getpid()])
+            elif lives:
+                lives[-1][1] = now
+            _put_list(db, "lives", lives)
+
+        self._ask(apply)
 
     def claim(self, row: RunRecord, progress: Progress, then: Then) -> None:
         def apply(db: sqlite3.Connection) -> None:
@@ -513,7 +596,7 @@ class SqliteStore:
             values = (row.state, _number(row.started), pid, row.job, _number(row.nominal), row.attempts)
             db.execute(_STARTED, values)
 
-        self._ask(apply)
+        self._asked.put(_Write(apply, begins=row.run))
 
     def record(self, row: RunRecord, progress: Progress) -> None:
         def apply(db: sqlite3.Connection) -> None:
@@ -522,7 +605,7 @@ class SqliteStore:
                 db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
             self._keep(progress, row.job)
 
-        self._ask(apply)
+        self._asked.put(_Write(apply, ends=row.run))
 
     def save(self, progress: Progress) -> None:
         self._ask(lambda _: self._keep(progress, None))
@@ -548,15 +631,23 @@ class SqliteStore:
 
         self._ask(apply)
 
-    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
         """The newest rows first, one for each slot; what was asked for before is among them."""
         self.flush()
-        with self._reader() as reader:
-            return reader.rows(jobs, most)
+        with self.reader() as reader:
+            return reader.rows(jobs, most, since=since, until=until, outcomes=outcomes)
 
     def durations(self) -> Mapping[str, float]:
         self.flush()
-        with self._reader() as reader:
+        with self.reader() as reader:
             return reader.durations()
 
     def flush(self) -> None:
@@ -572,6 +663,7 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
+        self._note_life(is_over=True)
         self._asked.put(None)
         self._writer.join()
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -585,7 +677,7 @@ class SqliteStore:
         self._asked.put(_Write(apply))
 
     @contextlib.contextmanager
-    def _reader(self) -> Iterator[Reader]:
+    def reader(self) -> Iterator[Reader]:
         if self._folder is None:
             with self._reading:
                 yield Reader(self._db)
@@ -662,7 +754,10 @@ class SqliteStore:
         self._db.execute("BEGIN IMMEDIATE")
         self._kept.clear()
         try:
+            ended = {write.ends for write in writes if write.ends is not None}
             for write in writes:
+                if write.begins is not None and write.begins in ended:
+                    continue
                 error: Exception | None = None
                 try:
                     write.apply(self._db)
@@ -719,6 +814,11 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.Error), self._reading:
             if self._db.execute(delete, values).rowcount >= 500:
                 self._to_prune.append(job)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._is_failing
 
     def _tell(self, message: str) -> None:
         self._later(lambda: self._warn(message))

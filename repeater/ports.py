@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
@@ -148,8 +149,19 @@ class Store(Protocol):
         """Drop the progress of jobs that were removed long ago."""
         ...
 
-    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
-        """The newest rows first, one for each slot."""
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot.
+
+        Only nominal times from `since` on and before `until`, and only these outcomes, if any are given.
+        """
         ...
 
     def durations(self) -> Mapping[str, float]:

@@ -29,6 +29,10 @@ SlotState: TypeAlias = Literal[
 ]
 INTERIM: frozenset[str] = frozenset({"claimed", "running", "retrying"})
 
+Outcome: TypeAlias = Literal[
+    "success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted"
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -93,6 +97,19 @@ class RunRecord:
     exit: int | None = None
     trigger: Trigger = field(default="schedule")
     generation: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a person calls it: states without the machinery, and a run that came to its end by its verdict."""
+        match self.state:
+            case "ran":
+                return "success" if self.reason == "success" else "failed"
+            case "spawn_failed":
+                return "failed"
+            case "claimed" | "running" | "retrying":
+                return "running"
+            case state:
+                return state
 
     def as_json(self) -> dict[str, Any]:
         """The ten keys, instants as RFC 3339 in UTC."""

@@ -3,14 +3,13 @@
 `ports.Sink` for `adapters.spawn`; `runtime.supervisor` announces a run by `begin`. On the console every line carries
 its job's name, lines are never mixed, and a part of a line is shown when nothing follows for a moment. Nothing here
 waits: writing is done by threads, and a run whose output cannot be written is paused. Memory is bounded by `WINDOW`
-for a line, `writer.FULL` for what waits, `capture` for what is kept.
+for a line, `writer.FULL` for what waits, `observe.kept` for what is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +17,7 @@ from typing import IO
 
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
+from repeater.observe.kept import Kept
 from repeater.observe.logfile import LogFile
 from repeater.observe.terminal import colored, cut_here, is_terminal, visible, visible_text, wants_color
 from repeater.observe.writer import Console, Piece, Writer
@@ -30,7 +30,6 @@ PATIENCE = 100_000
 """Microseconds after which the beginning of a line is shown although its end has not come."""
 WIDEST_NAME = 24
 _MOST_WAITING = 16 << 20  # bytes; beyond it output is left out, and how much is told
-_TAILS_KEPT = 8 << 20  # bytes, over all ended runs
 _SPOOL = 256 * 1024  # bytes of an aggregated run in memory, the rest is in a nameless file
 _LEAVING = 2.0  # seconds that a console or disk that does not take anything gets at the end
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
@@ -53,7 +52,6 @@ class _Run:
     matcher: Matcher
     file: LogFile | None
     lines: dict[Stream, _Line]
-    tail: bytearray = field(default_factory=bytearray)
     spool: IO[bytes] | None = None
     spooled: list[tuple[Stream, int]] = field(default_factory=list)
 
@@ -79,6 +77,7 @@ class Output:
         fds: tuple[int, int] = (1, 2),
     ) -> None:
         self.resume = resume
+        self.kept = Kept(clock)
         self._clock = clock
         self._call_soon = call_soon
         self._warn = warn
@@ -87,8 +86,6 @@ class Output:
         self._runs: dict[str, _Run] = {}
         self._paused: set[str] = set()
         self._files: dict[str, tuple[LogFile, int]] = {}
-        self._tails: OrderedDict[str, bytes] = OrderedDict()
-        self._tails_size = 0
         self._left_out = 0
         self._width = 0
         self._heads: dict[tuple[str, Stream], bytes] = {}
@@ -116,6 +113,7 @@ class Output:
             self._width = min(WIDEST_NAME, len(spec.name))
             self._heads.clear()
         matcher = Matcher(spec.success, spec.stop.pattern)
+        self.kept.begin(run, spec.name, spec.output.capture)
         self._runs[run] = _Run(run, spec, matcher, self._open_file(spec), {stream: _Line() for stream in _STREAMS})
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
@@ -126,10 +124,7 @@ class Output:
         output = state.spec.output
         if not state.matcher.idle:
             state.matcher.feed(stream, data)
-        if output.capture:
-            state.tail += data
-            if len(state.tail) > 2 * output.capture:
-                del state.tail[: -output.capture]
+        self.kept.add(run, stream, data)
         goes_on = True
         if state.file is not None:
             goes_on = self._write_file(state, state.file, stream, data)
@@ -157,15 +152,14 @@ class Output:
             self._console.put(partial(self._show_spooled, state, state.spool), _SPOOL)
         if state.file is not None:
             self._release_file(state.file)
-        self._keep_tail(run, self._tail_of(state))
+        self.kept.end(run)
         if state.matcher.problem is not None:
             self._warn(state.spec.name, state.matcher.problem)
         return state.matcher.found()
 
     def tail(self, run: str) -> bytes:
         """The last `capture` bytes that a run wrote, both streams as they came; ended runs are forgotten in time."""
-        state = self._runs.get(run)
-        return self._tails.get(run, b"") if state is None else self._tail_of(state)
+        return self.kept.tail(run)
 
     def flush(self) -> None:
         """Blocks until what was taken is written, two seconds at most for each of console and disk."""
@@ -311,21 +305,6 @@ class Output:
             file.skip(len(data))
             return False
         return self._disk.put(partial(file.write, data), len(data))
-
-    # --- what is kept ---
-
-    @staticmethod
-    def _tail_of(state: _Run) -> bytes:
-        most = state.spec.output.capture
-        return bytes(state.tail[-most:]) if most else b""
-
-    def _keep_tail(self, run: str, tail: bytes) -> None:
-        if not tail:
-            return
-        self._tails[run] = tail
-        self._tails_size += len(tail)
-        while self._tails_size > _TAILS_KEPT:
-            self._tails_size -= len(self._tails.popitem(last=False)[1])
 
     # --- from the writers' threads ---
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,6 +158,24 @@ def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
     assert [found.job for found in kept.store.rows(most=2)] == ["b", "a"]
     assert [found.job for found in kept.store.rows(["b", "nobody"])] == ["b"]
     assert list(kept.store.rows([])) == []
+
+
+def test_rows_are_chosen_by_time_and_outcome(kept: Kept) -> None:
+    failed = replace(row("a", 1, state="ran"), reason="failure: exit 1", exit=1)
+    skipped = replace(row("a", 2, attempt=0, state="skipped"), reason="overlap", run=None)
+    for one in (row("a", 0, state="ran"), failed, skipped, row("b", 3, state="spawn_failed")):
+        kept.store.record(one, progress(one.job))
+    assert kept.claim(row("b", 4)) is None
+
+    def chosen(**filters: Any) -> list[float]:
+        return [(one.nominal - START).total_seconds() for one in kept.store.rows(**filters)]
+
+    assert chosen(since=at(1), until=at(3)) == [2, 1]
+    assert chosen(outcomes=["failed"]) == [3, 1]
+    assert chosen(outcomes=["success", "skipped"]) == [2, 0]
+    assert chosen(outcomes=["running"]) == [4]
+    assert chosen(jobs=["a"], outcomes=["failed"], most=1) == [1]
+    assert [one.outcome for one in kept.store.rows()] == ["running", "failed", "skipped", "failed", "success"]
 
 
 def test_everything_of_a_row_is_kept_to_the_microsecond(kept: Kept) -> None:

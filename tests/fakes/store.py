@@ -101,8 +101,23 @@ class FakeStore:
         for job in jobs:
             self.progress.pop(job, None)
 
-    def rows(self, jobs: Sequence[str] | None = None, most: int = 100) -> Iterator[RunRecord]:
-        found = [row for row in self._last_rows() if jobs is None or row.job in jobs]
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
+        found = [
+            row
+            for row in self._last_rows()
+            if (jobs is None or row.job in jobs)
+            and (since is None or row.nominal >= since)
+            and (until is None or row.nominal < until)
+            and (not outcomes or row.outcome in outcomes)
+        ]
         found.sort(key=lambda row: (row.nominal, row.job), reverse=True)
         return iter(found[:most])
 

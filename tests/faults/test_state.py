@@ -228,6 +228,22 @@ def test_a_reader_of_a_killed_supervisors_history_sees_the_last_rows_and_takes_n
     store.close()
 
 
+def test_lives_and_generations_are_remembered_and_a_killed_life_has_no_end(tmp_path: Path) -> None:
+    killed_supervisor(tmp_path / "state")
+    for generation in (7, 8):
+        store = SqliteStore(tmp_path / "state", at_once)
+        store.begin(generation)
+        store.close()
+    reader = open_reader(tmp_path / "state")
+    assert reader is not None
+    lives, generations = reader.lives(), reader.generations()
+    reader.close()
+    ends = [ended for _, ended, _ in lives]
+    assert ends[0] is None
+    assert lives[1][0] <= ends[1] <= lives[2][0] <= ends[2]  # type: ignore[operator]
+    assert [number for number, _ in generations][-2:] == [7, 8]
+
+
 def test_a_damaged_history_is_refused_to_readers_too(folder: Path) -> None:
     (folder / "history.db").write_bytes(b"garbage" * 1000)
     with pytest.raises(StateUnusable, match=r"history\.db"):

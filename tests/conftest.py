@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from hypothesis import settings
+
+# Property tests are the same in every run, have no deadline (the machine may be busy) and write nothing.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")
 
 MARK = f"RPR_TEST_SESSION={uuid.uuid4().hex}"
 PATIENCE = 2.0

@@ -57,6 +57,7 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.FINISHING, E.EMPTIED): ("finish", S.DONE),
     (S.FINISHING, E.FINISHED): ("go_on", S.FINISHING),
     (S.FINISHING, E.TURNED_OFF): ("stop_all", S.STOPPING),
+    (S.FINISHING, E.TURNED_ON): ("go_on", S.FINISHING),
     (S.FINISHING, E.RESET): ("begin_again", S.ACTIVE),
     (S.FINISHING, E.LEAVE): ("rest", S.LEAVING),
     (S.DONE, E.OPENED): ("go_on", S.FINISHING),
@@ -76,6 +77,7 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.STOPPING, E.FINISHED): ("go_on", S.STOPPING),
     (S.STOPPING, E.TURNED_OFF): ("go_on", S.STOPPING),
     (S.STOPPING, E.TURNED_ON): ("come_back", S.ACTIVE),
+    (S.STOPPING, E.RESET): ("begin_again", S.STOPPING),
     (S.STOPPING, E.LEAVE): ("go_on", S.LEAVING),
     (S.OFF, E.TURNED_OFF): ("go_on", S.OFF),
     (S.OFF, E.TURNED_ON): ("come_back", S.IDLE),
@@ -85,5 +87,12 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.LEAVING, E.FINISHED): ("go_on", S.LEAVING),
     (S.LEAVING, E.LEAVE): ("go_on", S.LEAVING),
     (S.LEAVING, E.TURNED_OFF): ("stop_all", S.LEAVING),
+    (S.LEAVING, E.TURNED_ON): ("go_on", S.LEAVING),
+    (S.LEAVING, E.RESET): ("go_on", S.LEAVING),
+    (S.GONE, E.TURNED_OFF): ("go_on", S.GONE),
+    (S.GONE, E.TURNED_ON): ("go_on", S.GONE),
+    (S.GONE, E.DISABLED): ("go_on", S.GONE),
+    (S.GONE, E.RESET): ("go_on", S.GONE),
+    (S.GONE, E.LEAVE): ("go_on", S.GONE),
 }
 TAKES_SLOTS = frozenset({S.IDLE, S.ACTIVE})

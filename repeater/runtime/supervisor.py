@@ -60,8 +60,6 @@ class Outputs(Protocol):
 
     def begin(self, run: str, spec: JobSpec) -> None: ...
 
-    def matched(self, run: str) -> frozenset[str]: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -132,8 +130,6 @@ class Supervisor:
         self._arm()
 
     def _handle(self, fact: Fact) -> None:
-        if isinstance(fact, SpawnFailed):
-            self._outside.outputs.matched(fact.run)  # there will be no output
         now = self._outside.clock.now()
         drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
         self._last = now

@@ -17,7 +17,6 @@ from repeater.model.spec import (
     JobSpec,
     Need,
     OnChange,
-    Overlap,
     Pool,
     ProcessSpec,
     Retry,

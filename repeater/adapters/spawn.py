@@ -63,19 +63,36 @@ class _Process:
 
 
 class ProcessSpawner:
-    """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread."""
+    """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread.
 
-    def __init__(self, tell: Tell, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+    With `inline` processes are started in the loop, which is quicker as long as there are few at a time and nothing
+    else waits for the loop. `stdin` and `outputs` are descriptors of this process that the runs get as they are; then
+    the sink hears nothing of them.
+    """
+
+    def __init__(
+        self,
+        tell: Tell,
+        sink: Sink,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        inline: bool = False,
+        stdin: int | None = None,
+        outputs: tuple[int, int] | None = None,
+    ) -> None:
         self._tell = tell
         self._sink = sink
         self._loop = loop
+        self._stdin = stdin
+        self._outputs = outputs
         self._processes: dict[str, _Process] = {}
         self._closed = False
         self._woken = False
         self._asked: queue.SimpleQueue[Launch | None] = queue.SimpleQueue()
         self._born: deque[tuple[Launch, Spawned | SpawnError]] = deque()
-        self._midwife = threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
-        self._midwife.start()
+        self._midwife = None if inline else threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
+        if self._midwife is not None:
+            self._midwife.start()
         self._wakes = _Wakes(loop)
         self._sweeper = _Sweeper(self._call)
         self._is_first = os.getpid() == 1  # then orphans are given to us, and nobody else will bury them
@@ -84,7 +101,10 @@ class ProcessSpawner:
 
     def start(self, launch: Launch) -> None:
         self._processes[launch.run] = _Process(launch.run)
-        self._asked.put(launch)
+        if self._midwife is None:
+            self._bear(launch)
+        else:
+            self._asked.put(launch)
 
     def signal(self, run: str, signal: str) -> None:
         process = self._processes.get(run)
@@ -124,14 +144,15 @@ class ProcessSpawner:
         if self._closed:
             return
         self._closed = True
-        self._asked.put(None)
-        self._midwife.join()
+        if self._midwife is not None:
+            self._asked.put(None)
+            self._midwife.join()
         self._sweeper.close()
         for launch, born in self._born:
             process = self._processes.get(launch.run)
             if process is not None and isinstance(born, Spawned):
                 process.child = born
-                process.open = {"stdout": born.stdout, "stderr": born.stderr}
+                process.open = _ends(born)
         self._born.clear()
         living = [process for process in self._processes.values() if process.child is not None]
         for process in living:
@@ -159,16 +180,39 @@ class ProcessSpawner:
 
     def _spawn_all(self) -> None:
         while (launch := self._asked.get()) is not None:
-            if self._closed:
-                continue
-            with self._births:
-                born = _spawned(launch)
-                if isinstance(born, Spawned):
-                    self._pids.add(born.pid)
-            self._born.append((launch, born))
-            if not self._woken:
-                self._woken = True
-                self._call(self._take_births)
+            if not self._closed:
+                self._bear(launch)
+                if not self._woken:
+                    self._woken = True
+                    self._call(self._take_births)
+
+    def _bear(self, launch: Launch) -> None:
+        with self._births:
+            born = self._spawned(launch)
+            if isinstance(born, Spawned):
+                self._pids.add(born.pid)
+        self._born.append((launch, born))
+        if self._midwife is None:
+            self._take_births()
+
+    def _spawned(self, launch: Launch) -> Spawned | SpawnError:
+        try:
+            return spawn(
+                launch.argv,
+                cwd=launch.cwd,
+                env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
+                stdin=launch.stdin if self._stdin is None else self._stdin,
+                outputs=self._outputs,
+                user=launch.user,
+                group=launch.group,
+                umask=launch.umask,
+                nice=launch.nice,
+                rlimits=launch.rlimits,
+            )
+        except SpawnError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
+            return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
 
     def _call(self, call: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -195,7 +239,7 @@ class ProcessSpawner:
 
     def _adopt(self, process: _Process, child: Spawned) -> None:
         process.child = child
-        process.open = {"stdout": child.stdout, "stderr": child.stderr}
+        process.open = _ends(child)
         for stream, fd in process.open.items():
             self._wakes.add(fd, partial(self._read, process, stream, fd))
         if child.pidfd is not None:
@@ -423,23 +467,11 @@ class _Sweeper:
                 return
 
 
-def _spawned(launch: Launch) -> Spawned | SpawnError:
-    try:
-        return spawn(
-            launch.argv,
-            cwd=launch.cwd,
-            env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
-            stdin=launch.stdin,
-            user=launch.user,
-            group=launch.group,
-            umask=launch.umask,
-            nice=launch.nice,
-            rlimits=launch.rlimits,
-        )
-    except SpawnError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
-        return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
+def _ends(child: Spawned) -> dict[Stream, int]:
+    """The ends of its output that are to be read."""
+    if child.stdout is None or child.stderr is None:
+        return {}
+    return {"stdout": child.stdout, "stderr": child.stderr}
 
 
 def _number(name: str) -> int:

@@ -7,9 +7,10 @@ from importlib import import_module
 
 import click
 
-from repeater.cli.main import COMMANDS
+from repeater.cli.main import COMMANDS, ONE_OFF
 
 SHORT = {short: name for name, row in COMMANDS.items() for short in row[3]}
+_ALL = [*COMMANDS, *SHORT, *ONE_OFF, *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2)]
 
 
 class LazyGroup(click.Group):
@@ -30,7 +31,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], [*COMMANDS, *SHORT], 1, 0.5)
+            near = difflib.get_close_matches(args[0], _ALL, 1, 0.5)
             raise UnknownCommand(args[0], near[0] if near else None, ctx)
         return super().resolve_command(ctx, args)
 
@@ -38,6 +39,8 @@ class LazyGroup(click.Group):
         rows = [(", ".join((name, *row[3])), row[2]) for name, row in COMMANDS.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        with formatter.section("One command, without a file"):
+            formatter.write_dl([(", ".join((name, *shorts)), words) for name, (words, shorts) in ONE_OFF.items()])
 
 
 class UnknownCommand(click.UsageError):

@@ -18,7 +18,24 @@ COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "next": ("repeater.cli.next", "next_", "Show the next starts of each job.", ()),
     "simulate": ("repeater.cli.simulate", "simulate", "Run the jobs on a virtual clock.", ()),
     "schema": ("repeater.cli.schema", "schema", "Print the JSON schema of job files.", ()),
+    "config": ("repeater.cli.config", "config", "Show every setting and where it comes from.", ()),
     "init": ("repeater.cli.init", "init", "Write a commented starter job file.", ()),
+}
+# one-off commands: name -> (words, short forms); all are `repeater.cli.oneoff`
+ONE_OFF: dict[str, tuple[str, tuple[str, ...]]] = {
+    "interval": ("Run a command at fixed intervals.", ("int", "i")),
+    "count": ("Run a command so many times.", ("cnt", "c")),
+    "duration": ("Run a command again and again for a time.", ("dur", "d")),
+    "cron": ("Run a command at the times of a cron expression.", ("schedule", "cr", "sched")),
+    "rate-limit": ("Run a command as often as a limit allows.", ("rate", "rl", "r")),
+    "adaptive": ("Run a command at intervals that follow its latency and success.", ("adapt", "a")),
+    "load-adaptive": ("Run a command at intervals that follow the load of this machine.", ("load", "la")),
+    "exponential": ("Retry a command, each delay a multiple of the one before.", ("exp",)),
+    "fibonacci": ("Retry a command, delays growing as the Fibonacci numbers.", ("fib",)),
+    "linear": ("Retry a command, each delay longer by the same.", ("lin",)),
+    "polynomial": ("Retry a command, delays growing as a power.", ("poly",)),
+    "decorrelated-jitter": ("Retry a command, delays at random but growing.", ("dj",)),
+    "watch": ("Run a command when files change.", ("w",)),
 }
 CLOSED_PIPE = 141  # as a shell shows a process that SIGPIPE ended
 
@@ -36,7 +53,7 @@ def run(arguments: list[str]) -> int:
         return _print_version(__version__)
     _secure_streams()
     try:
-        code = _invoke(arguments)
+        code = _invoke_one_off(arguments) if _is_one_off(arguments) else _invoke(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -45,6 +62,17 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: one clear line, no traceback
         return _print_error(error)
     return code
+
+
+def _is_one_off(arguments: list[str]) -> bool:
+    word = arguments[0] if arguments else ""
+    return word in ONE_OFF or any(word in shorts for _, shorts in ONE_OFF.values())
+
+
+def _invoke_one_off(arguments: list[str]) -> int:
+    from repeater.cli.oneoff.run import run as run_one_off
+
+    return run_one_off(arguments[0], arguments[1:])
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -63,14 +91,14 @@ def _invoke(arguments: list[str]) -> int:
 
 
 def _print_error(error: Exception) -> int:
-    import click
-
     from repeater.errors import JobFileError, RepeaterError
 
     if isinstance(error, RepeaterError):
         text = error.message if isinstance(error, JobFileError) else f"rpr: {error.message}"
         _complain(text, error.hint)
         return error.exit_code
+    import click
+
     if isinstance(error, click.ClickException):
         from repeater.cli.group import explain
 

@@ -41,12 +41,14 @@ class SpawnError(Exception):
 
 @dataclass(slots=True)
 class Spawned:
-    """A process that exists. `pidfd` is None where the system has none; `stdout` and `stderr` do not block."""
+    """A process that exists. `pidfd` is None where the system has none. `stdout` and `stderr` are the ends of its
+    output to read from, which do not block; None where it writes elsewhere.
+    """
 
     process: subprocess.Popen[bytes]
     pidfd: int | None
-    stdout: int
-    stderr: int
+    stdout: int | None
+    stderr: int | None
 
     @property
     def pid(self) -> int:
@@ -67,14 +69,18 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     *,
     cwd: str,
     env: Mapping[str, str],
-    stdin: bytes = b"",
+    stdin: bytes | int = b"",
+    outputs: tuple[int, int] | None = None,
     user: str | None = None,
     group: str | None = None,
     umask: int | None = None,
     nice: int = 0,
     rlimits: Sequence[tuple[str, tuple[int, int]]] = (),
 ) -> Spawned:
-    """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError."""
+    """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError.
+
+    `stdin` is what it can read, or a descriptor. `outputs` are descriptors that it writes to instead of pipes.
+    """
     try:
         owner = _owner(user, group)
         limits = [(_limit(name), values) for name, values in rlimits]
@@ -85,13 +91,13 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             _check_runnable(argv, cwd, env)
             _check_allowed(limits, nice)
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
-            stdout, out_write = _pipe(on_failure, always)
-            stderr, err_write = _pipe(on_failure, always)
+            stdout, out_write = _pipe(on_failure, always) if outputs is None else (None, outputs[0])
+            stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
             process = subprocess.Popen(
                 [*_HOLD, *argv] if held else argv,
                 cwd=cwd or None,
                 env=env,
-                stdin=always.enter_context(_readable(stdin)) if stdin else subprocess.DEVNULL,
+                stdin=_input(stdin, always),
                 stdout=out_write,
                 stderr=err_write,
                 start_new_session=True,
@@ -107,6 +113,12 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise _explained(error, argv, cwd, env, user) from error
     return Spawned(process, _pidfd(process.pid), stdout, stderr)
+
+
+def _input(stdin: bytes | int, always: contextlib.ExitStack) -> IO[bytes] | int:
+    if isinstance(stdin, int):
+        return stdin
+    return always.enter_context(_readable(stdin)) if stdin else subprocess.DEVNULL
 
 
 def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tuple[int, int]:
@@ -212,6 +224,11 @@ def _release(process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple
         process.kill()
         process.wait()
         raise SpawnError(f"cannot set limits: {error}") from error
+
+
+def exit_code_of(reason: str) -> int:
+    """What a shell exits with when it cannot start a command for this reason (of a `SpawnError`): 127 or 126."""
+    return 127 if os.strerror(errno.ENOENT) in reason or "does not exist" in reason else 126
 
 
 # --- why not ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""Stand-ins for ports that a one-off command does not need: a store that keeps nothing, a watcher and a prober that
+are never asked. Used by `app` only; no thread, no file, nothing to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.model.run import Progress, RunRecord
+from repeater.model.spec import JobSpec, Probe
+from repeater.ports import Remembered
+
+
+class NoStore:
+    """`ports.Store` that forgets at once: a claim always succeeds, there and then, for nobody else can claim."""
+
+    def load(self) -> Remembered:
+        return Remembered()
+
+    def begin(self, generation: int, document: str = "") -> None:
+        pass
+
+    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:  # noqa: ARG002
+        then(None)
+
+    def started(self, row: RunRecord, pid: int) -> None:
+        pass
+
+    def record(self, row: RunRecord, progress: Progress) -> None:
+        pass
+
+    def save(self, progress: Progress) -> None:
+        pass
+
+    def move(self, old: str, new: str) -> None:
+        pass
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        pass
+
+    def rows(self, jobs: Sequence[str] | None = None, most: int = 100, **_: object) -> Iterator[RunRecord]:  # noqa: ARG002
+        return iter(())
+
+    def durations(self) -> Mapping[str, float]:
+        return {}
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class NoWatcher:
+    """`ports.Watcher` for a job that watches nothing."""
+
+    def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
+        pass
+
+    def watch_files(self, key: str, paths: Sequence[str]) -> None:
+        pass
+
+    def unwatch(self, key: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class NoProber:
+    """`ports.Prober` for a job without probes."""
+
+    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
+        pass
+
+    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

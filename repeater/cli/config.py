@@ -1,0 +1,30 @@
+"""`rpr config`: every setting with its value and its origin."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.settings import load_settings
+from repeater.settings import SETTINGS
+
+
+@click.command(epilog="Example: rpr config")
+@click.option("--config", "path", metavar="FILE", help="Read this file instead of the usual one.")
+@json_option
+def config(path: str | None, as_json: bool) -> None:
+    """Show every setting, its value, and where that comes from.
+
+    A flag of a command wins over `RPR_*`, that over the configuration file, that over the default. The file is
+    `~/.config/repeater/config.toml`, or what `--config` or `RPR_CONFIG` names.
+    """
+    settings = load_settings(path)
+    for setting, (name, value) in zip(SETTINGS, settings.items(), strict=True):
+        if as_json:
+            row = {"name": name, "value": value.text, "origin": value.origin}
+            more = {"section": setting.section, "variable": setting.variables[0], "description": setting.words}
+            print(json.dumps(row | more, ensure_ascii=False))
+        else:
+            print(f"{name:<18} {value.text if value.text is not None else '-':<12} {value.origin}")

@@ -1,0 +1,185 @@
+"""From options to the table of a job: what a job file would say, key by key, so that both mean the same.
+
+Texts of values are only brought into the shape that a job file has (`5` is a number, `a,b` a list); whether they are
+right is for the road to say, in its own words. `place` remembers which option filled which key, for the messages.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from repeater.cli.oneoff.parse import Given
+from repeater.cli.oneoff.table import Key, Option
+from repeater.errors import UsageError
+from repeater.settings import Settings, Value
+
+BACK_TO_BACK = {"every": "1us", "after_end": True}
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Table(NamedTuple):
+    """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them."""
+
+    name: str
+    job: dict[str, Any]
+    place: dict[Key, str]
+
+
+def table_of(given: Given, settings: Settings) -> Table:
+    """The job that the options describe. `settings` fill what they leave open, under the names of `repeater.settings`.
+
+    Raises UsageError for options that exclude each other, or are not there yet.
+    """
+    job: dict[str, Any] = {"command": " ".join(given.argv) if given.has("--shell") else list(given.argv)}
+    place: dict[Key, str] = {("command",): "command"}
+    for key, value in given.command.fixed:
+        _set(job, key, value)
+    if given.globs:
+        _set(job, ("schedule", "watch"), list(given.globs))
+        place["schedule", "watch"] = "GLOB"
+    for option, text in given.words:
+        if option.later:
+            raise UsageError(f"cannot use `{option.name}`: {option.later}")
+        if option.key:
+            _fill(job, place, option, text)
+    _complete(job, place, given, settings)
+    return Table(_name(given.argv[0]), job, place)
+
+
+def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings: Settings) -> None:
+    """What follows from several options together, and what the settings say."""
+    schedule = job.setdefault("schedule", {})
+    if given.command.name in ("count", "duration") and "every" not in schedule:
+        schedule |= BACK_TO_BACK
+    if given.command.name == "interval":
+        _settle(job, place, ("schedule", "every"), settings["default_interval"])
+        percent = settings["jitter_percent"]
+        if float(percent.text or 0) > 0:
+            _settle(job, place, ("schedule", "jitter"), percent._replace(text=f"{percent.text}%"))
+    if "jitter" in schedule:
+        schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
+    if "max_instances" in job:
+        job["overlap"] = "allow"
+        if not given.has("--interleave"):
+            job.setdefault("output", {}).setdefault("mode", "aggregate")
+    if "file" in job.get("output", {}):
+        job["output"].setdefault("mode", "suppress")
+        job["output"].setdefault("max_size", "1048576GiB")  # a file that somebody asked for is never rotated away
+    if given.text("--limit") is not None or given.text("--window") is not None:
+        _rate(schedule, place, given)
+    if given.command.name == "rate-limit" and "rate" not in schedule:
+        raise UsageError("cannot run `rpr rate-limit`: it needs `--rate N/DURATION`, or `--limit` and `--window`")
+    if given.command.strategy:
+        job.setdefault("stop", {})["on_success"] = True
+        _settle(job, place, ("stop", "times"), settings["max_retries"], whole=True)
+    if settings["timeout"].text not in ("0s", "0"):
+        _settle(job, place, ("timeout",), settings["timeout"])
+    if settings["kill_timeout"].origin != "default":
+        _settle(job, place, ("stop_timeout",), settings["kill_timeout"])
+
+
+def _settle(job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value, *, whole: bool = False) -> None:
+    """A setting stands behind an option that was not given."""
+    if setting.text is not None and key not in place:
+        _set(job, key, int(setting.text) if whole else setting.text)
+        place[key] = setting.origin
+
+
+def _rate(schedule: dict[str, Any], place: dict[Key, str], given: Given) -> None:
+    limit, window = given.text("--limit"), given.text("--window")
+    if "rate" in schedule or limit is None or window is None:
+        raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window` together")
+    schedule["rate"] = f"{limit}/{window}"
+    place["schedule", "rate"] = "--limit"
+
+
+def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str | None) -> None:
+    value = option.value if text is None else _value(option, text)
+    before, already = place.get(option.key), _get(job, option.key)
+    if option.kind in ("list", "pair") and already:
+        value = already + value if option.kind == "list" else {**already, **value}
+    elif option.key == ("http_aware",) and isinstance(already, dict):
+        return  # a table says more
+    elif already is True and option.key[0] == "http_aware":
+        pass
+    elif before is not None and already != value:
+        if before == option.name:
+            raise UsageError(f"cannot use `{option.name}` twice, with `{already}` and `{value}`")
+        raise UsageError(f"cannot use `{option.name}` together with `{before}`")
+    _set(job, option.key, value)
+    place[option.key] = option.name
+
+
+def _value(option: Option, text: str) -> Any:
+    match option.kind:
+        case "whole":
+            return int(text) if text.isascii() and text.isdigit() else text
+        case "number":
+            return _number(text)
+        case "share":  # the Go original took `70` and `0.7`
+            number = _number(text)
+            if isinstance(number, str):
+                return text
+            return f"{number * 100 if number <= 1 else number:g}%"
+        case "list":
+            return [text]
+        case "words":
+            return ["0s" if word == "0" else word for word in map(str.strip, text.split(","))]
+        case "pair":
+            name, equals, value = text.partition("=")
+            if not equals or not name:
+                raise UsageError(f"cannot use `{option.name} {text}`: expected `{option.metavar}`")
+            return {name: value}
+        case "moment":
+            return _moment(option, text)
+        case _:
+            return text
+
+
+def _moment(option: Option, text: str) -> str | None:
+    """A time of day is the next one, here; anything else is an instant."""
+    from datetime import datetime, timedelta
+
+    from repeater.cli.moments import parse_moment
+    from repeater.model.time import rfc3339
+
+    if _TIME_OF_DAY.fullmatch(text):
+        now = datetime.now().astimezone()
+        moment = parse_moment(option.name, f"{now:%Y-%m-%d}T{text:0>5}")
+        if moment <= now:
+            moment = parse_moment(option.name, f"{now.date() + timedelta(1)}T{text:0>5}")
+        return rfc3339(moment)
+    return rfc3339(parse_moment(option.name, text))
+
+
+def _number(text: str) -> int | float | str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(text) if text.isdigit() else number if abs(number) < float("inf") else text
+
+
+def _get(job: dict[str, Any], key: Key) -> Any:
+    tree: Any = job
+    for part in key:
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _set(job: dict[str, Any], key: Key, value: Any) -> None:
+    tree = job
+    for part in key[:-1]:
+        inner = tree.get(part)
+        if not isinstance(inner, dict):
+            inner = tree[part] = {}
+        tree = inner
+    tree[key[-1]] = dict(value) if isinstance(value, dict) else value
+
+
+def _name(command: str) -> str:
+    """A name that a job may have, from the program that it runs."""
+    name = _NO_NAME.sub("-", command.rpartition("/")[2].partition(" ")[0])[:64].strip("-._")
+    return name if name and name[0].isalnum() else "command"

@@ -1,0 +1,58 @@
+"""`rpr interval --help`: what a command does, its own options first, then those that all share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator
+
+from repeater.cli.main import ONE_OFF
+from repeater.cli.oneoff.table import COMMON, Command, Option
+
+_COLUMN = 30
+
+
+def help_text(command: Command) -> str:
+    """The whole help of one command."""
+    width = min(100, shutil.get_terminal_size().columns if os.isatty(1) else 100)
+    lines = [f"Usage: rpr {command.name} {command.usage}", "", f"  {command.words}", *_more(command, width), ""]
+    shorts = ONE_OFF[command.name][1]
+    lines += [f"  Short: {', '.join(f'`rpr {short}`' for short in shorts)}", "", "Options:"]
+    lines += _rows(command.own, width)
+    shown = set(command.options) - set(command.own)
+    for title, group in COMMON:
+        options = tuple(option for option in (_shown(one, shown) for one in group) if option is not None)
+        if options:
+            lines += ["", f"{title}:", *_rows(options, width)]
+    return "\n".join([*lines, "", f"Example: {command.example}"]) + "\n"
+
+
+def _more(command: Command, width: int) -> Iterator[str]:
+    text = "COMMAND begins with the first word that is no option; what is behind it is passed on as it is."
+    if command.strategy:
+        text = (
+            "Runs COMMAND until it succeeds, at most `--attempts` times. Ends with the status of its last run: 124 "
+            "timed out, 126 cannot be executed, 127 not found, 128 + n for signal n. " + text
+        )
+    elif command.name == "watch":
+        text = "GLOB is a pattern like `src/**/*.py`, in quotes. A change during a run leads to one more run after it."
+    yield ""
+    yield from textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
+
+
+def _shown(option: Option, shown: set[Option]) -> Option | None:
+    return next((one for one in shown if one.name == option.name and one.words == option.words), None)
+
+
+def _rows(options: tuple[Option, ...], width: int) -> Iterator[str]:
+    for option in options:
+        flags = ", ".join(sorted(option.flags, key=len)) + (f" {option.metavar}" if option.metavar else "")
+        words = option.words + ("  [not there yet]" if option.later else "") + ("  [needed]" if option.needed else "")
+        text = textwrap.wrap(words, width - _COLUMN - 2) or [""]
+        if len(flags) > _COLUMN - 4:
+            yield f"  {flags}"
+        else:
+            yield f"  {flags:<{_COLUMN - 2}}{text.pop(0)}"
+        for line in text:
+            yield " " * _COLUMN + line

@@ -1,0 +1,110 @@
+"""From the words behind `rpr interval` to options and a command. It judges no value: that is the job language's affair.
+
+Written by hand because click takes longer to import than all of this program, and because what a user runs must
+arrive unchanged: the first word that is no option begins the command, and everything behind it belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from repeater.cli.oneoff.table import Command, Option
+from repeater.errors import UsageError
+
+
+class Given(NamedTuple):
+    """What was typed. `words` are the options in order with their texts (None for flags), `globs` those of `watch`."""
+
+    command: Command
+    words: tuple[tuple[Option, str | None], ...]
+    globs: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+
+    def has(self, flag: str) -> bool:
+        return any(flag in option.flags for option, _ in self.words)
+
+    def text(self, flag: str) -> str | None:
+        """The last value of an option, None if it was not given."""
+        return next((text for option, text in reversed(self.words) if flag in option.flags), None)
+
+
+def parse(command: Command, arguments: list[str]) -> Given:
+    """Takes a command line apart. Raises UsageError that names the word which is wrong."""
+    flags = {flag: option for option in command.options for flag in option.flags}
+    left = iter(arguments)
+    words: list[tuple[Option, str | None]] = []
+    globs: list[str] = []
+    argv: tuple[str, ...] = ()
+    for word in left:
+        if word == "--":
+            argv = tuple(left)
+        elif word.startswith("--"):
+            words.append(_long(word, flags, left, command))
+        elif word.startswith("-") and len(word) > 1:
+            words += _short(word, flags, left, command)
+        elif command.name == "watch":
+            globs.append(word)
+        else:
+            argv = (word, *left)
+    return Given(command, tuple(words), tuple(globs), argv)
+
+
+def check(given: Given, *, has_interval: bool) -> None:
+    """Is everything there that the command needs? `has_interval`: the settings name an interval. Raises UsageError."""
+    command = given.command
+    for option in command.own:
+        if option.needed and not given.has(option.name) and not (option.name == "--every" and has_interval):
+            raise _usage(command, f"it needs `{option.name} {option.metavar}`", f"for example `{command.example}`")
+    if command.name == "duration" and not (given.has("--for") or given.has("--until")):
+        raise _usage(command, "it needs `--for DURATION` or `--until TIME`", f"for example `{command.example}`")
+    if command.name == "watch" and not given.globs:
+        raise _usage(command, "there are no files to watch", f"for example `{command.example}`")
+    if not given.argv:
+        raise _usage(command, "there is no command to run", f"it comes last, for example `{command.example}`")
+
+
+def _long(word: str, flags: dict[str, Option], left: Iterator[str], command: Command) -> tuple[Option, str | None]:
+    name, equals, text = word.partition("=")
+    option = flags.get(name)
+    if option is None:
+        raise _unknown(name, flags, command)
+    if not option.metavar:
+        if equals:
+            raise _usage(command, f"`{name}` takes no value, found `{text}`")
+        return option, None
+    return option, text if equals else _value(name, option, left, command)
+
+
+def _short(
+    word: str, flags: dict[str, Option], left: Iterator[str], command: Command
+) -> Iterator[tuple[Option, str | None]]:
+    """`-qv`, `-t 5`, `-t5`, `-qt5`."""
+    for place in range(1, len(word)):
+        name, rest = "-" + word[place], word[place + 1 :]
+        option = flags.get(name)
+        if option is None:
+            raise _unknown(name, flags, command)
+        if option.metavar:
+            yield option, rest.removeprefix("=") if rest else _value(name, option, left, command)
+            return
+        yield option, None
+
+
+def _value(name: str, option: Option, left: Iterator[str], command: Command) -> str:
+    text = next(left, None)
+    if text is None or text == "--":
+        raise _usage(command, f"`{name}` needs a value: `{name} {option.metavar}`")
+    return text
+
+
+def _unknown(name: str, flags: dict[str, Option], command: Command) -> UsageError:
+    import difflib
+
+    near = difflib.get_close_matches(name, flags, 1, 0.5) if len(name) > 2 else []
+    hint = f"did you mean `{near[0]}`?" if near else None
+    return _usage(command, f"there is no option `{name}`", hint)
+
+
+def _usage(command: Command, cause: str, hint: str | None = None) -> UsageError:
+    return UsageError(f"cannot run `rpr {command.name}`: {cause}", hint=hint or f"see `rpr {command.name} --help`")

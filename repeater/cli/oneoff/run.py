@@ -1,0 +1,95 @@
+"""`rpr interval` and its kin, from the words that were typed to the exit status."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from repeater.cli.main import ONE_OFF
+from repeater.cli.oneoff.document import Table, table_of
+from repeater.cli.oneoff.parse import Given, check, parse
+from repeater.cli.oneoff.table import COMMANDS
+from repeater.cli.settings import load_settings
+from repeater.errors import UsageError
+from repeater.model.spec import JobSpec
+from repeater.settings import Settings
+
+NAMES: dict[str, str] = {word: name for name, (_, shorts) in ONE_OFF.items() for word in (name, *shorts)}
+
+
+def run(word: str, arguments: list[str]) -> int:
+    """One command line. `word` is the command or a short form of it. Raises UsageError."""
+    command = COMMANDS[NAMES[word]]
+    given = parse(command, arguments)
+    if given.has("--help"):
+        from repeater.cli.oneoff.help import help_text
+
+        print(help_text(command), end="")
+        return 0
+    settings = load_settings(given.text("--config"))
+    check(given, has_interval=settings["default_interval"].text is not None)
+    table = table_of(given, settings)
+    spec = judged(table, os.path.abspath("."))  # noqa: PTH100 - pathlib takes a tenth of the start-up
+    if given.has("--as-job"):
+        from repeater.cli.oneoff.show import as_job
+
+        print(as_job(table), end="")
+        return 0
+    if given.has("--dry-run"):
+        from repeater.cli.oneoff.show import planned
+
+        print(planned(spec), end="")
+        return 0
+    return _run(spec, given, settings)
+
+
+def judged(table: Table, folder: str) -> JobSpec:
+    """The spec. Raises UsageError with everything that is wrong, each with the option that said it."""
+    from repeater.jobfile.alone import build_alone
+
+    spec, faults = build_alone(table.name, table.job, folder)
+    if faults:
+        lines = dict.fromkeys(_complaint(table, fault.path, fault.message) for fault in faults)
+        raise UsageError("\nrpr: ".join(lines), hint=next((fault.hint for fault in faults if fault.hint), None))
+    return spec
+
+
+def _complaint(table: Table, path: tuple[str | int, ...], message: str) -> str:
+    """`path` led to a value, which one of the options filled; the nearest one is to blame."""
+    for end in range(len(path), 0, -1):
+        words = table.place.get(tuple(map(str, path[:end])))
+        if words is not None:
+            value = _at(table.job, path)
+            shown = f" {value}" if isinstance(value, str | int | float) and words.startswith("-") else ""
+            return f"cannot use `{words}{shown}`: {message}"
+    return f"cannot use `{'.'.join(map(str, path))}`: {message}"
+
+
+def _at(job: Any, path: tuple[str | int, ...]) -> Any:
+    for part in path:
+        job = job.get(part) if isinstance(job, dict) else None
+    return None if isinstance(job, bool) else job
+
+
+def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
+    if given.has("--stdin") and os.isatty(0):
+        raise UsageError(
+            "cannot use `--stdin`: standard input is a terminal, and runs are in sessions of their own",
+            hint="give it a file or a pipe",
+        )
+    from repeater.once import OneOff, run_once
+
+    strategy = given.command.strategy
+    wants_success = strategy or given.has("--until-success")
+    return run_once(
+        OneOff(
+            spec,
+            goal="a failure" if given.has("--until-failure") else "a success" if wants_success else "no failure",
+            passes_code=bool(strategy),
+            kill_at_end=given.has("--kill-at-end"),
+            stdin=given.has("--stdin"),
+            verbose=given.has("--verbose") or settings["log_level"].text == "debug",
+            stats_only=given.has("--stats-only"),
+            log_file=given.text("--log-file"),
+        )
+    )

@@ -1,0 +1,31 @@
+"""A single table becomes a spec: the way of `rpr interval` and its kin onto the road, which they join at *check*.
+
+What the table holds is meant literally, `{{ }}` too, for it was not read from a file. The same schema and the same
+builder judge it as every job of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repeater.jobfile.build import Surroundings, build_job
+from repeater.jobfile.document import without
+from repeater.jobfile.expand import ExpandedJob
+from repeater.jobfile.validate import Fault, check_job
+from repeater.model.spec import JobSpec
+
+
+def build_alone(name: str, table: Mapping[str, Any], folder: str) -> tuple[JobSpec, list[Fault]]:
+    """The spec, and everything that is wrong; with faults the spec means nothing. Paths count from `folder`."""
+    faults = list(check_job(table))
+    sound: dict[str, Any] = dict(table)
+    for fault in faults:
+        sound = {"command": ["?"], **without(sound, fault.path)}
+    around = Surroundings(folder, lambda _: ())
+    spec = build_job(
+        ExpandedJob(name, name, (), sound, ()),
+        around,
+        lambda path, message, hint: faults.append(Fault(path, message, hint)),
+    )
+    return spec, faults

@@ -1,0 +1,106 @@
+"""The few words that rpr says around a one-off command, and what it counts.
+
+Silent by default: standard output and error belong to the command. What only rpr can know (it could not be started, it
+took too long) is told all the same. A listener of events: it never steers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from repeater.keeper.process import exit_code_of
+from repeater.model.events import Event, JobDone, RunFinished, SlotDecided, Warned
+from repeater.model.run import RunRecord
+from repeater.model.units import format_duration
+from repeater.policy.goal import Tally
+from repeater.ports import Stream
+
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class Chronicle:
+    """Counts runs; `say` gets a line for what nobody else can tell. `done` is called when the job is."""
+
+    def __init__(self, say: Callable[[str], None], done: Callable[[], None]) -> None:
+        self.tally = Tally()
+        self._say = say
+        self._done = done
+        self._first: datetime | None = None
+        self._last: datetime | None = None
+        self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
+        self._skipped = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunFinished(_, verdict, code):
+                timed_out = verdict.reason.startswith("timed out")
+                refusal = 0 if code is not None or verdict.success else exit_code_of(verdict.reason)
+                self.tally.count(success=verdict.success, exit_code=code, refusal=refusal, timed_out=timed_out)
+                if refusal or timed_out:
+                    self._say(verdict.reason)
+            case SlotDecided(row):
+                self._measure(row)
+            case Warned(_, message):
+                self._say(f"warning: {message}")
+            case JobDone():
+                self._done()
+            case _:
+                pass
+
+    def _measure(self, row: RunRecord) -> None:
+        if row.started is None or row.ended is None:
+            self._skipped += row.state == "skipped"
+            return
+        self._first = self._first or row.started
+        self._last = row.ended
+        length = row.ended - row.started
+        shortest, total, longest = self._lengths
+        self._lengths = [min(shortest, length), total + length, max(longest, length)]
+
+    def counts(self) -> str:
+        """What `--stats-only` and `--verbose` print at the end; a line for each figure."""
+        tally = self.tally
+        runs = tally.successes + tally.failures
+        shortest, total, longest = self._lengths
+        lines = [f"runs: {runs}", f"succeeded: {tally.successes}", f"failed: {tally.failures}"]
+        if self._skipped:
+            lines.append(f"skipped: {self._skipped}")
+        if self._first is not None and self._last is not None:
+            lines.append(f"took: {_short(self._last - self._first)}")
+            if runs:
+                lines.append(f"a run: {_short(shortest)} to {_short(longest)}, {_short(total / runs)} on average")
+        return "\n".join(lines) + "\n"
+
+
+class Passing:
+    """Stands for `observe.output.Output` when the runs write to rpr's own descriptors and nobody listens."""
+
+    def begin(self, run: str, spec: object) -> None:
+        pass
+
+    def write(self, run: str, stream: Stream, data: bytes) -> bool:  # noqa: ARG002
+        return True
+
+    def matched(self, run: str) -> frozenset[str]:  # noqa: ARG002
+        return frozenset()
+
+
+def say_to(fd: int, text: str) -> None:
+    """Write a line of rpr's own; if nobody reads, it is lost."""
+    rest = text.encode("utf-8", "backslashreplace")
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def stamped(text: str) -> str:
+    """A line for a log file."""
+    return f"{datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')} {text}\n"
+
+
+def _short(length: timedelta) -> str:
+    """To the millisecond, or the microsecond below one."""
+    return format_duration(length - length % _MILLISECOND if length > _MILLISECOND else length)

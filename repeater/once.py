@@ -1,0 +1,260 @@
+"""The composition root of one-off commands: the parts of a supervisor for a single job, without files or state.
+
+Beside `app` the only module that sees the adapters. It decides nothing, and imports nothing that the one job does not
+need, because a one-off command must be there at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from repeater.adapters.clock import LoopClock
+from repeater.adapters.nothing import NoProber, NoStore, NoWatcher
+from repeater.adapters.signals import Level, Signals
+from repeater.adapters.spawn import ProcessSpawner
+from repeater.engine.engine import Engine
+from repeater.engine.facts import Fact, PlanAccepted, StopRequested
+from repeater.model.events import Event
+from repeater.model.spec import JobFile, JobSpec, OnChange
+from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
+from repeater.plan.diff import diff
+from repeater.plan.graph import wire
+from repeater.policy.goal import Goal, exit_status
+from repeater.ports import Stream, Watcher
+from repeater.runtime.supervisor import Outside, Supervisor
+
+if TYPE_CHECKING:
+    from repeater.observe.output import Output
+
+CLOSED_PIPE = 141
+_SIGNALLED = {"INT": 130, "TERM": 143}
+_HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOff:
+    """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
+
+    `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
+    """
+
+    spec: JobSpec
+    goal: Goal = "no failure"
+    passes_code: bool = False
+    kill_at_end: bool = False
+    stdin: bool = False
+    verbose: bool = False
+    stats_only: bool = False
+    log_file: str | None = None
+
+
+def run_once(oneoff: OneOff) -> int:
+    """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
+    return asyncio.run(_run(oneoff))
+
+
+async def _run(oneoff: OneOff) -> int:
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[int] = loop.create_future()
+    with ExitStack() as closing:
+        assembly = _Assembly(oneoff, loop, over, closing)
+        loop.set_exception_handler(lambda _, context: _fail(over, context.get("exception")))
+        assembly.begin()
+        code = await over
+    assembly.report()
+    return code
+
+
+def _fail(over: asyncio.Future[int], error: object) -> None:
+    """A fault in repeater ends it with its own error."""
+    if not over.done():
+        over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+
+class _Assembly:
+    """The parts, put together. Each is closed before those that it uses."""
+
+    def __init__(
+        self, oneoff: OneOff, loop: asyncio.AbstractEventLoop, over: asyncio.Future[int], closing: ExitStack
+    ) -> None:
+        self._oneoff = oneoff
+        self._over = over
+        self._leaving: int | None = None
+        self._output: Output | None = None
+        spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
+        self._log = _open_log(oneoff.log_file, closing)
+        self._chronicle = Chronicle(self._say_alone, self._done)
+        listeners: list[Callable[[Event], None]] = [self._chronicle]
+        if oneoff.verbose or self._log is not None:
+            listeners.append(self._narrator(spec.name))
+        outputs: tuple[int, int] | None = (1, 2)
+        sink: Output | Passing = Passing()
+        if needs_reading(spec):
+            self._output = sink = self._make_output(clock, loop.call_soon_threadsafe, environ, closing)
+            outputs = None
+        elif spec.output.mode == "suppress":
+            outputs = (_opened(os.devnull, os.O_WRONLY, closing),) * 2
+        spawner = ProcessSpawner(
+            self._tell, sink, loop, inline=True, stdin=0 if oneoff.stdin else None, outputs=outputs
+        )
+        closing.callback(spawner.close)
+        if not isinstance(sink, Passing):
+            sink.resume = spawner.resume
+        watcher: Watcher = NoWatcher()
+        if isinstance(spec.schedule, OnChange):
+            from repeater.adapters.files import FileWatcher
+
+            watcher = FileWatcher(
+                lambda key, paths: self._supervisor.paths_changed(key, paths),  # noqa: PLW0108 - made later
+                loop.call_soon_threadsafe,
+                warn=lambda message: self._say(f"warning: {message}"),
+            )
+            closing.callback(watcher.close)
+        engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
+        outside = Outside(clock, spawner, NoStore(), watcher, sink, NoProber(), environ)
+        self._supervisor = Supervisor(engine, outside, self._left, listeners)
+        closing.callback(self._supervisor.close)
+        signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129))
+        closing.callback(signals.close)
+        if outputs == (1, 2):
+            self._watch_reader(loop, closing)
+
+    def begin(self) -> None:
+        """Bring the job into force."""
+        jobfile = JobFile("command line", (self._oneoff.spec,))
+        self._tell(PlanAccepted(1, diff({}, jobfile.jobs), wire(jobfile)))
+
+    def report(self) -> None:
+        """The counts, when everything else was said."""
+        if self._oneoff.stats_only:
+            say_to(1, self._chronicle.counts())
+        elif self._oneoff.verbose:
+            say_to(2, "".join(f"rpr: {line}\n" for line in self._chronicle.counts().splitlines()))
+
+    # --- what is told ---
+
+    def _tell(self, fact: Fact) -> None:
+        self._supervisor.tell(fact)
+
+    def _done(self) -> None:
+        if self._oneoff.kill_at_end:
+            self._tell(StopRequested("stop"))
+
+    def _left(self, _: int) -> None:
+        if not self._over.done():
+            oneoff, tally = self._oneoff, self._chronicle.tally
+            status = exit_status(tally, oneoff.goal, passes_code=oneoff.passes_code)
+            self._over.set_result(status if self._leaving is None else self._leaving)
+
+    def _leave(self, level: Level, code: int) -> None:
+        self._leaving = code if self._leaving is None else self._leaving
+        self._tell(StopRequested(level))
+
+    def _signalled(self, level: Level, name: str) -> None:
+        self._leave(_HARDER[level], _SIGNALLED[name])
+
+    def _gone(self, stream: Stream) -> None:
+        if stream == "stdout":
+            self._leave("stop", CLOSED_PIPE)
+
+    # --- words ---
+
+    def _narrator(self, job: str) -> Callable[[Event], None]:
+        from repeater.observe.narrator import Narrator
+
+        def say(_: str, line: str) -> None:
+            if self._log is not None:
+                say_to(self._log, stamped(f"{job}: {line}"))
+            if self._oneoff.verbose:
+                self._say(line)
+
+        return Narrator(say, verbose=True)
+
+    def _say_alone(self, line: str) -> None:
+        if not self._oneoff.verbose:  # else the narrator says it too
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        if self._output is not None:
+            self._output.say(f"rpr: {line}")
+        else:
+            say_to(2, f"rpr: {line}\n")
+
+    # --- output ---
+
+    def _make_output(
+        self,
+        clock: LoopClock,
+        soon: Callable[[Callable[[], None]], object],
+        environ: dict[str, str],
+        closing: ExitStack,
+    ) -> Output:
+        from repeater.observe.output import Output
+
+        output = Output(
+            clock,
+            soon,
+            environ=environ,
+            warn=lambda _, message: self._say(f"warning: {message}"),
+            gone=self._gone,
+            plain=True,
+        )
+        closing.callback(output.close)
+        return output
+
+    def _watch_reader(self, loop: asyncio.AbstractEventLoop, closing: ExitStack) -> None:
+        """The runs write to standard output themselves, so nobody else would notice that its reader is gone."""
+        if sys.platform != "linux":
+            return
+        import select
+
+        epoll = select.epoll()
+        closing.callback(epoll.close)
+        try:
+            epoll.register(1, 0)  # only what is always told: error and hang-up
+        except OSError:  # a file, which nobody has to read
+            return
+
+        def gone() -> None:
+            loop.remove_reader(epoll.fileno())
+            self._gone("stdout")
+
+        loop.add_reader(epoll.fileno(), gone)
+        closing.callback(loop.remove_reader, epoll.fileno())
+
+
+def needs_reading(spec: JobSpec) -> bool:
+    """Whether rpr has to see what the runs print; if not, they write to its own output themselves."""
+    output, success = spec.output, spec.success
+    return (
+        output.mode == "aggregate"
+        or output.file is not None
+        or (output.timestamps and output.mode == "stream")
+        or success.pattern is not None
+        or success.failure_pattern is not None
+        or spec.stop.pattern is not None
+        or getattr(spec, "http_aware", None) is not None
+    )
+
+
+def _open_log(path: str | None, closing: ExitStack) -> int | None:
+    from repeater.errors import UsageError
+
+    if path is None:
+        return None
+    try:
+        return _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, closing)
+    except OSError as error:
+        raise UsageError(f"cannot write `{path}`: {error.strerror}") from None
+
+
+def _opened(path: str, flags: int, closing: ExitStack) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    closing.callback(os.close, fd)
+    return fd

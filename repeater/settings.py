@@ -1,0 +1,167 @@
+"""The settings of rpr itself: flags over `RPR_*` over the configuration file over the defaults.
+
+Names and sections are those of the Go original's file, so that it can be kept. Pure: whoever calls hands in the text
+of the file and the environment. `rpr config` shows each value with its origin; the one-off commands use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from repeater.errors import UsageError
+
+
+class Setting(NamedTuple):
+    """One setting. `section` and `name` place it in the file; `variables` are its names in the environment, the first
+    that is set counts. `default` None: not set. `read` raises ValueError for a text that it cannot be.
+    """
+
+    section: str
+    name: str
+    variables: tuple[str, ...]
+    default: str | None
+    words: str
+    read: Callable[[str], object]
+
+
+class Value(NamedTuple):
+    """What a setting is, and where that comes from: `default`, a variable, or a file."""
+
+    text: str | None
+    origin: str
+
+
+Settings = Mapping[str, Value]
+"""By the name of the setting; every one is there."""
+
+
+def _duration(text: str) -> object:
+    from repeater.model.units import parse_duration
+
+    return parse_duration(text, zero=True)
+
+
+def _whole(text: str) -> object:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"found `{text}`, expected a whole number")
+    return int(text)
+
+
+def _percent(text: str) -> object:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise ValueError(f"found `{text}`, expected a number from 0 to 100")
+    return number
+
+
+def _truth(text: str) -> object:
+    if text not in ("true", "false", "1", "0"):
+        raise ValueError(f"found `{text}`, expected `true` or `false`")
+    return text in ("true", "1")
+
+
+def _port(text: str) -> object:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"found `{text}`, expected a port from 1 to 65535")
+    return int(text)
+
+
+def _level(text: str) -> object:
+    if text not in ("debug", "info", "warn", "error"):
+        raise ValueError(f"found `{text}`, expected `debug`, `info`, `warn` or `error`")
+    return text
+
+
+SETTINGS = (
+    Setting("defaults", "timeout", ("RPR_TIMEOUT",), None, "how long a run may take, without `--timeout`", _duration),
+    Setting("defaults", "kill_timeout", ("RPR_KILL_TIMEOUT",), "10s", "time between TERM and KILL", _duration),
+    Setting("defaults", "max_retries", ("RPR_MAX_RETRIES",), "3", "`--attempts` of the retry commands", _whole),
+    Setting("defaults", "log_level", ("RPR_LOG_LEVEL",), "info", "`debug` is the same as `--verbose`", _level),
+    Setting("scheduling", "default_interval", ("RPR_DEFAULT_INTERVAL",), None, "`--every` of `interval`", _duration),
+    Setting("scheduling", "jitter_percent", ("RPR_JITTER_PERCENT",), "0", "`--jitter` of `interval`", _percent),
+    Setting("observability", "metrics_enabled", ("RPR_METRICS_ENABLED",), "false", "not used yet", _truth),
+    Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "not used yet", _port),
+    Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "not used yet", _truth),
+    Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "not used yet", _port),
+    Setting("daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "not used yet", str),
+)
+_FOREIGN = ("plugins",)  # sections of others
+
+
+def config_path(environ: Mapping[str, str]) -> str:
+    """Where the configuration file is, if nobody says otherwise."""
+    home = environ.get("XDG_CONFIG_HOME") or environ.get("HOME", "") + "/.config"
+    return f"{home}/repeater/config.toml"
+
+
+def resolve(environ: Mapping[str, str], text: str = "", name: str = "") -> Settings:
+    """Every setting. `text` is the content of the configuration file, `name` what to call it.
+
+    Raises UsageError with everything that is wrong.
+    """
+    tables = _tables(text, name) if text else {}
+    problems = [f"cannot use `{name}`: {cause}" for cause in _unknown(tables)]
+    found = {}
+    for setting in SETTINGS:
+        value, wrong = _value(setting, environ, tables, name)
+        found[setting.name if setting.section != "daemon" else "daemon_socket"] = value
+        if wrong is not None:
+            problems.append(wrong)
+    if problems:
+        raise UsageError("\nrpr: ".join(problems))
+    return found
+
+
+def _value(
+    setting: Setting, environ: Mapping[str, str], tables: Mapping[str, Any], name: str
+) -> tuple[Value, str | None]:
+    variable = next((one for one in setting.variables if environ.get(one)), None)
+    given = tables.get(setting.section, {}).get(setting.name)
+    if variable is not None:
+        text, origin, shown = environ[variable], variable, f"{variable}={environ[variable]}"
+    elif given is not None:
+        text = ("true" if given else "false") if isinstance(given, bool) else str(given)
+        origin, shown = name, f"{setting.section}.{setting.name}` in `{name}"
+    else:
+        return Value(setting.default, "default"), None
+    try:
+        setting.read(text)
+    except ValueError as error:
+        return Value(text, origin), f"cannot use `{shown}`: {error}"
+    return Value(text, origin), None
+
+
+def _tables(text: str, name: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"cannot read `{name}`: {error}") from None
+    return tables
+
+
+def _unknown(tables: Mapping[str, Any]) -> Iterator[str]:
+    known: dict[str, set[str]] = {}
+    for setting in SETTINGS:
+        known.setdefault(setting.section, set()).add(setting.name)
+    for section, table in tables.items():
+        if section in _FOREIGN:
+            continue
+        if section not in known or not isinstance(table, dict):
+            yield f"unknown section `{section}`{_near(section, known)}"
+            continue
+        for key in table:
+            if key not in known[section]:
+                yield f"unknown key `{section}.{key}`{_near(key, known[section])}"
+
+
+def _near(word: str, known: Any) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1, 0.5)
+    return f", did you mean `{near[0]}`?" if near else f", known are {', '.join(f'`{one}`' for one in sorted(known))}"

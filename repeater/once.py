@@ -22,6 +22,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, StopRequested
 from repeater.model.events import Event
 from repeater.model.spec import JobFile, JobSpec, OnChange
+from repeater.model.time import micros
 from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
@@ -88,8 +89,9 @@ class _Assembly:
         self._leaving: int | None = None
         self._output: Output | None = None
         spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
+        self._clock = clock
         self._log = _open_log(oneoff.log_file, closing)
-        self._chronicle = Chronicle(self._say_alone, self._done)
+        self._chronicle = Chronicle(self._say_alone)
         listeners: list[Callable[[Event], None]] = [self._chronicle]
         if oneoff.verbose or self._log is not None:
             listeners.append(self._narrator(spec.name))
@@ -129,6 +131,16 @@ class _Assembly:
         """Bring the job into force."""
         jobfile = JobFile("command line", (self._oneoff.spec,))
         self._tell(PlanAccepted(1, diff({}, jobfile.jobs), wire(jobfile)))
+        if self._oneoff.kill_at_end:
+            self._end_in_time()
+
+    def _end_in_time(self) -> None:
+        """The engine starts nothing new when the time is over, and lets live runs end; here they do not get to."""
+        rule, now = self._oneoff.spec.stop, self._clock.now()
+        ends = [] if rule.for_ is None else [micros(rule.for_)]
+        ends += [] if rule.until is None else [micros(rule.until - now.wall)]
+        if ends:
+            self._clock.call_after(max(0, min(ends)), lambda: self._tell(StopRequested("stop")))
 
     def report(self) -> None:
         """The counts, when everything else was said."""
@@ -141,10 +153,6 @@ class _Assembly:
 
     def _tell(self, fact: Fact) -> None:
         self._supervisor.tell(fact)
-
-    def _done(self) -> None:
-        if self._oneoff.kill_at_end:
-            self._tell(StopRequested("stop"))
 
     def _left(self, _: int) -> None:
         if not self._over.done():

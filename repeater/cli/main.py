@@ -21,20 +21,40 @@ COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "config": ("repeater.cli.config", "config", "Show every setting and where it comes from.", ()),
     "init": ("repeater.cli.init", "init", "Write a commented starter job file.", ()),
 }
+# the same for commands that talk to a running supervisor
+CONTROL: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "status": ("repeater.cli.status", "status", "Show how each job is.", ("ps",)),
+    "logs": ("repeater.cli.logs", "logs", "Show what jobs printed.", ()),
+    "history": ("repeater.cli.history", "history", "Show what became of each slot.", ()),
+    "why": ("repeater.cli.why", "why", "Explain a job, or a slot.", ()),
+    "events": ("repeater.cli.events", "events", "Show what happened.", ()),
+    "trigger": ("repeater.cli.orders", "trigger", "Run jobs once, now.", ()),
+    "pause": ("repeater.cli.orders", "pause", "Skip the slots of jobs for a while.", ()),
+    "resume": ("repeater.cli.orders", "resume", "End a pause.", ()),
+    "start": ("repeater.cli.orders", "start", "Let stopped jobs start again.", ()),
+    "stop": ("repeater.cli.orders", "stop", "Stop jobs.", ()),
+    "restart": ("repeater.cli.orders", "restart", "End the live run of jobs and start a new one.", ()),
+    "reset": ("repeater.cli.orders", "reset", "Begin jobs anew.", ()),
+    "reload": ("repeater.cli.change", "reload", "Read the job files again, now.", ()),
+    "down": ("repeater.cli.change", "down", "Ask the supervisor to leave.", ()),
+    "health": ("repeater.cli.status", "health", "Tell whether the supervisor is well.", ()),
+    "doctor": ("repeater.cli.doctor", "doctor", "Show what this machine gives.", ()),
+    "systemd-unit": ("repeater.cli.systemd_unit", "systemd_unit", "Print a service of systemd.", ()),
+}
 # one-off commands: name -> (words, short forms); all are `repeater.cli.oneoff`
 ONE_OFF: dict[str, tuple[str, tuple[str, ...]]] = {
     "interval": ("Run a command at fixed intervals.", ("int", "i")),
     "count": ("Run a command so many times.", ("cnt", "c")),
     "duration": ("Run a command again and again for a time.", ("dur", "d")),
-    "cron": ("Run a command at the times of a cron expression.", ("schedule", "cr", "sched")),
+    "cron": ("Run a command at times of a cron expression.", ("schedule", "cr", "sched")),
     "rate-limit": ("Run a command as often as a limit allows.", ("rate", "rl", "r")),
-    "adaptive": ("Run a command at intervals that follow its latency and success.", ("adapt", "a")),
-    "load-adaptive": ("Run a command at intervals that follow the load of this machine.", ("load", "la")),
-    "exponential": ("Retry a command, each delay a multiple of the one before.", ("exp",)),
-    "fibonacci": ("Retry a command, delays growing as the Fibonacci numbers.", ("fib",)),
-    "linear": ("Retry a command, each delay longer by the same.", ("lin",)),
-    "polynomial": ("Retry a command, delays growing as a power.", ("poly",)),
-    "decorrelated-jitter": ("Retry a command, delays at random but growing.", ("dj",)),
+    "adaptive": ("Run a command; its latency sets the pace.", ("adapt", "a")),
+    "load-adaptive": ("Run a command; the machine's load sets the pace.", ("load", "la")),
+    "exponential": ("Retry a command after 1s, 2s, 4s, 8s …", ("exp",)),
+    "fibonacci": ("Retry a command after 1s, 1s, 2s, 3s, 5s …", ("fib",)),
+    "linear": ("Retry a command after 1s, 2s, 3s, 4s …", ("lin",)),
+    "polynomial": ("Retry a command after 1s, 4s, 9s, 16s …", ("poly",)),
+    "decorrelated-jitter": ("Retry a command after growing random delays.", ("dj",)),
     "watch": ("Run a command when files change.", ("w",)),
 }
 CLOSED_PIPE = 141  # as a shell shows a process that SIGPIPE ended

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from repeater.keeper.process import exit_code_of
-from repeater.model.events import Event, JobDone, RunFinished, SlotDecided, Warned
+from repeater.model.events import Event, RunFinished, SlotDecided, Warned
 from repeater.model.run import RunRecord
 from repeater.model.units import format_duration
 from repeater.policy.goal import Tally
@@ -22,12 +22,11 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Chronicle:
-    """Counts runs; `say` gets a line for what nobody else can tell. `done` is called when the job is."""
+    """Counts runs; `say` gets a line for what nobody else can tell."""
 
-    def __init__(self, say: Callable[[str], None], done: Callable[[], None]) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.tally = Tally()
         self._say = say
-        self._done = done
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
@@ -45,8 +44,6 @@ class Chronicle:
                 self._measure(row)
             case Warned(_, message):
                 self._say(f"warning: {message}")
-            case JobDone():
-                self._done()
             case _:
                 pass
 

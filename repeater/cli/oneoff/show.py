@@ -36,7 +36,7 @@ def as_job(table: Table) -> str:
 
 def planned(spec: JobSpec) -> str:
     """What would run, and when."""
-    from repeater.cli.next import in_words, table
+    from repeater.cli.next import table
     from repeater.model.time import Instant, Mono
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start
@@ -47,6 +47,4 @@ def planned(spec: JobSpec) -> str:
     lines = [f"would run: {shown}"]
     if first_start(spec, schedule_for(spec), now) == now.wall:
         lines.append("first run: now")
-    lines += table([spec], now, 5) if not in_words(spec, seen=False, after=now.wall) else []
-    words = in_words(spec, seen=True, after=now.wall)
-    return "\n".join([*lines, *([words] if words else [])]) + "\n"
+    return "\n".join([*lines, *table([spec], now, 5)]) + "\n"

@@ -199,7 +199,7 @@ _ALL = (
     Command("cron", ONE_OFF["cron"][0], "rpr cron --cron '0 9 * * 1-5' --tz Europe/Berlin -- ./report.sh", (
         Option(("--cron",), "Five fields of crontab(5), or `@daily` and its kin.", "EXPRESSION",
                ("schedule", "cron"), needed=True),
-        Option(("--tz", "--timezone"), "The time zone of the expression (UTC).", "ZONE", ("schedule", "timezone")),
+        Option(("--timezone", "--tz"), "The time zone of the expression (UTC).", "ZONE", ("schedule", "timezone")),
     )),
     Command("rate-limit", ONE_OFF["rate-limit"][0], "rpr rate-limit --rate 100/1h -- curl -fsS api.example.com", (
         Option(("-r", "--rate"), "So many starts in any window of this length.", "N/DURATION", ("schedule", "rate")),

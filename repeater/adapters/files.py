@@ -162,9 +162,12 @@ class FileWatcher:
             if named:
                 self._rewatch.set()
             return
-        found = sorted({inner for path in named for inner in (path, *_below(path))})
+        folders = {path for path in named if os.path.isdir(path)}
+        gone = {path for path in named if not os.path.lexists(path)}  # files or folders, nobody knows any more
+        found = sorted((named - folders).union(*map(_below, folders)))
         for key, path_set in globs.items():
-            self._tell(key, [path for path in found if path in path_set])
+            hits = [path for path in found if path in path_set and not (path in gone and path_set.hides(path))]
+            self._tell(key, hits)
         if any(path in self._present or os.path.isdir(path) for path in named):
             self._rewatch.set()
 

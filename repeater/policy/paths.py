@@ -43,6 +43,10 @@ class PathSet:
                 return not self._is_ignored(path[len(base) :].lstrip("/"))
         return False
 
+    def hides(self, path: str) -> bool:
+        """Whether a path would be ignored if it is, or was, a folder."""
+        return self._is_ignored(path.removeprefix(self.folder.rstrip("/") + "/") + "/.")
+
     @cached_property
     def roots(self) -> tuple[tuple[str, bool], ...]:
         """The folders to look at, each with whether what is below its folders counts too.

@@ -210,3 +210,162 @@ def test_a_service_of_a_killed_supervisor_is_ended_before_it_starts_again(
     old = int(pids.read_text().splitlines()[0])
     assert "ending what a supervisor before this one left running" in again.err
     assert not is_alive(old)
+
+
+def test_a_saved_source_restarts_its_service_and_runs_its_watch_job(
+    rpr: Rpr,
+    live: Callable[..., Live],  # noqa: F811
+) -> None:
+    rpr.write("src/app.py", "1")
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.serve]
+        command = "echo serving; exec sleep 600"
+        schedule = "always"
+        watch = ["src/**/*.py"]
+        [jobs.lint]
+        command = "echo linted"
+        schedule = { watch = ["src/**"] }
+        """,
+    )
+    run = live("jobs.toml")
+    run.until_out("serving")
+    time.sleep(0.5)  # until the folder is watched
+    rpr.write("src/app.py", "2")
+    run.until_out("serving", 2)
+    run.until_out("linted")
+    rpr.write("src/__pycache__/app.pyc", "x")
+    time.sleep(0.8)
+    assert run.out.count("linted") == 1
+
+
+def test_a_service_that_is_not_alive_is_restarted(rpr: Rpr, live: Callable[..., Live]) -> None:  # noqa: F811
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.s]
+        command = "rm -f sick; echo up; exec sleep 600"
+        schedule = "always"
+        live = { exec = "test ! -e sick", every = "50ms", failures = 2 }
+        """,
+    )
+    run = live("jobs.toml")
+    run.until_out("up")
+    rpr.write("sick", "")
+    run.until_out("up", 2)
+    run.until_err("s: warning: is not alive")
+
+
+def test_restart_on_failure_lets_a_service_end_well(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.s]
+        command = "echo run; test -e once || { touch once; exit 1; }"
+        schedule = "always"
+        restart = "on-failure"
+        slowdown = { backoff = "fixed", base = "10ms" }
+        """,
+    )
+    done = rpr("apply", "jobs.toml", "--ephemeral", "-q")
+    assert (done.out, done.code) == ("s | run\ns | run\n", 0)
+
+
+@pytest.mark.parametrize(("delivery", "starts"), [("at-most-once", 1), ("at-least-once", 2)])
+def test_delivery_says_what_a_death_between_start_and_end_means(
+    rpr: Rpr,
+    live: Callable[..., Live],  # noqa: F811
+    delivery: str,
+    starts: int,
+) -> None:
+    rpr.write(
+        "jobs.toml",
+        f"""
+        [jobs.a]
+        command = "echo $RPR_ATTEMPT $RPR_NOMINAL_TIME >> effects; sleep 600"
+        schedule = {{ every = "1h" }}
+        delivery = "{delivery}"
+        """,
+    )
+    effects = rpr.folder / "effects"
+    first = live("jobs.toml")
+    wait_for(effects.exists, "the first start")
+    first.process.kill()
+    first.leaves()
+    again = live("jobs.toml", "-v")
+    again.until_err("ending what a supervisor before this one left running")
+    again.until_err("started, pid" if starts == 2 else "interrupted")
+    wait_for(lambda: len(effects.read_text().splitlines()) == starts, "the starts")
+    rows = [line.split() for line in effects.read_text().splitlines()]
+    assert [row[0] for row in rows] == ["1", "2"][:starts]
+    assert len({row[1] for row in rows}) == 1
+
+
+def test_catch_up_runs_what_was_missed_while_down(rpr: Rpr) -> None:
+    text = """
+    [jobs.skips]
+    command = "echo $RPR_TRIGGER >> skips"
+    schedule = { cron = "* * * * * *", seconds = "first" }
+    stop = { times = 2 }
+    [jobs.catches]
+    command = "echo $RPR_TRIGGER >> catches"
+    schedule = { cron = "* * * * * *", seconds = "first" }
+    catch_up = "all"
+    overlap = "queue"
+    queue_max = 100
+    stop = { times = 14 }
+    [jobs.end]
+    command = "sleep 1.5; kill -TERM $PPID"
+    """
+    rpr.write("jobs.toml", text)
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+    before = len((rpr.folder / "catches").read_text().splitlines())
+    time.sleep(12)  # more than the ten seconds of grace
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+    triggers = (rpr.folder / "catches").read_text().split()
+    assert triggers[:before] == ["schedule"] * before
+    assert triggers[before:].count("catch_up") >= 2
+    assert set((rpr.folder / "skips").read_text().split()) == {"schedule"}
+
+
+def test_output_goes_where_the_job_says(rpr: Rpr) -> None:
+    text = """
+    [jobs.whole]
+    command = "echo one; sleep 0.2; echo two"
+    output = { mode = "aggregate" }
+    [jobs.silent]
+    command = "echo secret; seq 2000"
+    output = { mode = "suppress", file = "silent.log", max_size = "1KiB", backups = 2 }
+    [jobs.timed]
+    command = "sleep 0.1; echo tick"
+    output = { timestamps = true }
+    """
+    out = apply(rpr, text)
+    assert "whole  | one\nwhole  | two\n" in out
+    assert "secret" not in out
+    logs = sorted(path.name for path in rpr.folder.glob("silent.log*"))
+    assert logs == ["silent.log", "silent.log.1", "silent.log.2"]
+    assert all(path.stat().st_size <= 1024 for path in rpr.folder.glob("silent.log*"))
+    (timed,) = [line for line in out.splitlines() if line.endswith("tick")]
+    assert timed.split()[2].startswith("20")
+
+
+def test_a_stop_signal_and_a_drain_time_are_the_jobs_own(rpr: Rpr) -> None:
+    text = """
+    [jobs.asked]
+    command = "trap 'echo got USR1; exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    timeout = "300ms"
+    stop_signal = "USR1"
+    success = { exit_codes = [0] }
+    [jobs.leaves]
+    command = "sleep 60 & echo gone"
+    drain_timeout = "100ms"
+    """
+    rpr.write("jobs.toml", text)
+    began = time.monotonic()
+    done = rpr("apply", "jobs.toml", "-q", "--ephemeral")
+    assert "asked  | got USR1" in done.out
+    assert "leaves | gone" in done.out
+    assert "rpr: asked: failed: timed out after 300ms" in done.err
+    assert time.monotonic() - began < 30

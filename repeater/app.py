@@ -372,6 +372,6 @@ def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]
 
 
 def _document(jobfile: JobFile) -> str:
-    from repeater.model.dump import dump_job
+    from repeater.model.dump import dump_job, hidden
 
-    return json.dumps({job.name: dump_job(job) for job in jobfile.jobs}, ensure_ascii=False)
+    return json.dumps({job.name: dump_job(hidden(job)) for job in jobfile.jobs}, ensure_ascii=False)

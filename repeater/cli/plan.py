@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.model.dump import hidden
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.plan.diff import JobPlan, Plan, diff
@@ -78,9 +79,9 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
     from repeater.schedule.forecast import first_start, starts
 
     generation, before, done = (0, {}, {}) if ephemeral else in_force(jobfile.project, state_dir)
-    new = {job.name: job for job in jobfile.jobs}
+    new = {job.name: hidden(job) for job in jobfile.jobs}
     old = {name: _aligned(job, new.get(name)) for name, job in before.items()}
-    result = diff(old, jobfile.jobs)
+    result = diff(old, new.values())
     now = Instant(datetime.now(UTC), Mono(0))
 
     def next_start(job: JobSpec | None) -> datetime | None:

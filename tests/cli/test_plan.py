@@ -84,3 +84,15 @@ def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None
     assert "~ a  gets a new next start; next start " in changed.out
     assert '    schedule: {"cron": "0 3 * * *"} -> {"cron": "0 5 * * *"}\n' in changed.out
     assert changed.out.endswith("generation 2: 1 to change, 2 unchanged\n")
+
+
+def test_a_secret_of_the_jobs_own_is_kept_and_shown_nowhere_but_its_change_is(rpr: Rpr) -> None:
+    job = '[jobs.a]\ncommand = "true"\nschedule = "manual"\nsecrets = ["TOKEN"]\nenv = {{ TOKEN = "{}", OTHER = "x" }}\n'
+    applied(rpr, job.format("hunter-one"))
+    assert planned(rpr, job.format("hunter-one"))["a"]["class"] == "keep"
+    changed = planned(rpr, job.format("hunter-two"))["a"]
+    assert changed["class"] == "next_run"
+    assert "hunter" not in json.dumps(changed)
+    assert "hunter" not in rpr("plan", "jobs.toml").out
+    for path in (rpr.folder / ".state").rglob("*"):
+        assert path.is_dir() or b"hunter" not in path.read_bytes(), path

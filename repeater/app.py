@@ -10,14 +10,15 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeater.errors import RepeaterError, UsageError
+from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.units import parse_size
 from repeater.plan.select import select
@@ -25,11 +26,20 @@ from repeater.plan.select import select
 if TYPE_CHECKING:
     import asyncio
 
+    from repeater.adapters.machine import Finding
     from repeater.adapters.signals import Level
+    from repeater.adapters.sqlite import Reader
+    from repeater.control.client import Client
+    from repeater.control.desk import Rows
+    from repeater.control.desk import Wanted as Handed
+    from repeater.control.door import Door
+    from repeater.control.server import Server
     from repeater.engine.facts import Fact
     from repeater.jobfile import Caps, Loaded
+    from repeater.model.events import Event
+    from repeater.model.run import RunRecord
     from repeater.ports import Stream
-    from repeater.runtime.reload import Answer, Wanted
+    from repeater.runtime.reload import Answer, Applied, Wanted
 
 # --- job files ------------------------------------------------------------------------------------------------------
 
@@ -97,7 +107,8 @@ def _caps(environ: Mapping[str, str]) -> Caps:
 class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
-    `only` are globs over job names; nothing else is brought into force.
+    `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
+    console.
     """
 
     files: tuple[str, ...]
@@ -111,6 +122,7 @@ class Supervision:
     verbose: bool = False
     quiet: bool = False
     color: str = "auto"
+    log: str | None = None
 
 
 def state_folder(project: str, state_dir: str | None) -> Path:
@@ -120,17 +132,57 @@ def state_folder(project: str, state_dir: str | None) -> Path:
     return Path(state_dir).absolute() if state_dir else sqlite.state_folder(project, os.environ)
 
 
-def supervise(options: Supervision, loaded: Loaded) -> int:
-    """Run until every job is done or a signal asks to leave; the exit status of `rpr apply`."""
+def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
+    """Run until every job is done or a signal asks to leave; the exit status of `rpr apply`.
+
+    `ready` is called when the jobs are in force and the socket answers, with words for a person.
+    """
     import asyncio
 
     # A start passes from the loop to the writer, back, to the spawner, and back: with the usual 5 ms, whoever of them
     # computes keeps the others from going on.
     sys.setswitchinterval(0.0005)
-    return asyncio.run(_supervise(options, loaded))
+    return asyncio.run(_supervise(options, loaded, ready))
 
 
-async def _supervise(options: Supervision, loaded: Loaded) -> int:
+def supervise_detached(options: Supervision, loaded: Loaded) -> tuple[str, int]:
+    """Run in the background. In the parent: what the supervisor says when it is ready; raises what kept it from it.
+
+    In the child: nothing, and its exit status, when all is over.
+    """
+    from repeater.adapters.detach import detach
+    from repeater.adapters.sqlite import make_folder
+
+    log = None
+    if not options.ephemeral:
+        folder = state_folder(loaded.jobfile.project, options.state_dir)
+        make_folder(folder)
+        log = folder / "supervisor.log"
+    child = detach(log)
+    if isinstance(child, str):
+        return _told_by_child(child, log), 0
+    options = replace(options, color="never", log=None if log is None else str(log))
+    try:
+        return "", supervise(options, loaded, lambda words: child.tell(json.dumps({"ready": words})))
+    except RepeaterError as error:
+        child.tell(json.dumps({"error": error.message, "hint": error.hint, "exit": error.exit_code}))
+        raise
+
+
+def _told_by_child(text: str, log: Path | None) -> str:
+    told = json.loads(text) if text else {}
+    if "ready" in told:
+        return str(told["ready"])
+    if "error" in told:
+        error = ApplyRefused(told["error"], hint=told["hint"])
+        error.exit_code = int(told["exit"])
+        raise error
+    raise RepeaterError(
+        "cannot start the supervisor: it ended before it was ready", hint=f"`{log}` may say why" if log else None
+    )
+
+
+async def _supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None]) -> int:
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -138,7 +190,7 @@ async def _supervise(options: Supervision, loaded: Loaded) -> int:
     _fail_on_defects(loop, over)
     with ExitStack() as closing:
         assembly = _Assembly(options, loaded, loop, over, closing)
-        assembly.begin(loaded)
+        assembly.begin(loaded, ready)
         _spare_the_collector()
         code = await over
     return code if assembly.exit_code is None else assembly.exit_code
@@ -167,11 +219,13 @@ class _Assembly:
     ) -> None:
         from repeater.adapters.clock import LoopClock
         from repeater.adapters.files import FileWatcher
+        from repeater.adapters.notify import VARIABLES, Notify, writes_to_journal
         from repeater.adapters.probe import NetProber
         from repeater.adapters.signals import Signals
         from repeater.adapters.spawn import ProcessSpawner
         from repeater.adapters.sqlite import SqliteStore
         from repeater.engine.engine import Engine
+        from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
         from repeater.observe.output import Output
         from repeater.runtime.masking import Masking
@@ -181,21 +235,34 @@ class _Assembly:
 
         self.exit_code: int | None = None
         self._options = options
-        self._clock = LoopClock(loop)
         self._over = over
-        soon, environ, clock = loop.call_soon_threadsafe, dict(os.environ), self._clock
+        self._loop = loop
+        self._project = loaded.jobfile.project
+        self._server: Server | None = None
+        closing.callback(self._hang_up)  # last of all: the end of a connection says that nothing is left
+        self._clock = LoopClock(loop)
+        soon, clock = loop.call_soon_threadsafe, self._clock
+        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        self._notify = Notify(os.environ)
+        closing.callback(self._notify.close)
+        self._to_journal = writes_to_journal(2, os.environ)
+        self._priority = 6
         self._output = Output(
             clock,
             soon,
             environ=environ | _COLORS.get(options.color, {}),
             warn=lambda job, message: self._warn(message, job),
             gone=self._gone,
+            console=(1, 2) if options.log is None else options.log,
         )
         closing.callback(self._output.close)
-        self._narrate = Narrator(self._say, verbose=options.verbose, quiet=options.quiet)
+        self._narrator = Narrator(self._say, verbose=options.verbose, quiet=options.quiet)
+        self._journal = Journal(clock)
         folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
+        self._folder = folder
         self._store = SqliteStore(folder, soon, warn=self._warn)
         closing.callback(self._store.close)
+        self._door = self._open_door(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
         outputs = Masking(LogTap(self._output, self._tell), environ)
@@ -207,22 +274,24 @@ class _Assembly:
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
         outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, environ)
-        self._supervisor = Supervisor(engine, outside, self._left, [self._narrate])
+        self._engine = engine
+        self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
         self._reload = Reload(
             engine,
             clock,
             self._tell,
-            read=lambda answer: _read_again(options, loop, answer),
+            read=partial(_read_again, options, loop),
             accepted=self._accepted,
-            listen=self._narrate,
+            listen=self._hear,
             allow_removals=options.allow_removals,
         )
-        signals = Signals(loop, self._signalled, self._reload.read_now)
+        self._is_reloading = self._reload_again = False
+        signals = Signals(loop, self._signalled, self._asked_to_reload)
         closing.callback(signals.close)
 
-    def begin(self, loaded: Loaded) -> None:
-        """Bring the first generation into force."""
+    def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
+        """Bring the first generation into force, and say so when it is."""
         from repeater.engine.facts import PlanAccepted
         from repeater.plan.diff import diff
         from repeater.plan.graph import wire
@@ -234,6 +303,148 @@ class _Assembly:
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
         self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
+        self._serve()
+        self._loop.call_soon(self._is_ready, ready)
+
+    def _is_ready(self, ready: Callable[[str], None]) -> None:
+        words = self._status()
+        ready(words)
+        self._notify.ready(words)
+        if self._notify.watchdog is not None:
+            self._show_life(self._notify.watchdog)
+
+    def _show_life(self, period: int) -> None:
+        self._notify.alive()
+        self._clock.call_after(period, lambda: self._show_life(period))
+
+    def _status(self) -> str:
+        jobs = len(self._engine.jobs)
+        return f"generation {self._engine.generation}, {jobs} {'job' if jobs == 1 else 'jobs'}"
+
+    # --- the socket ---
+
+    def _open_door(self, folder: Path | None, closing: ExitStack) -> Door | None:
+        """Listen, but answer nobody yet. Without a socket jobs run as well, but nobody can ask about them."""
+        from repeater.control.door import CannotListen, Door, place_for
+
+        place = place_for(self._project, folder, os.environ, own_state=self._options.state_dir is not None)
+        try:
+            door = Door(place)
+        except CannotListen as error:
+            self._warn(f"{error.message}; `rpr status` and its like cannot reach this supervisor")
+            return None
+        closing.callback(self._shut, door)
+        return door
+
+    def _shut(self, door: Door) -> None:
+        if self._server is not None:
+            self._server.close()
+        door.close()
+
+    def _serve(self) -> None:
+        from repeater.control.desk import Desk, Life
+        from repeater.control.server import Server
+
+        if self._door is None:
+            return
+        life = Life(self._project, os.getpid(), self._clock.now().wall, str(self._folder or ""))
+        desk = Desk(
+            life,
+            self._engine,
+            self._clock,
+            tell=self._tell,
+            leave=lambda level: self._leave(level, 0),
+            apply=self._apply,
+            rows=lambda jobs=None, most=100, **filters: list(self._store.rows(jobs, most, **filters)),
+            past=self._past,
+            kept=self._output.kept,
+            journal=self._journal,
+            troubles=self._troubles,
+            rejected=lambda: self._reload.rejected,
+            files=lambda: self._options.files,
+        )
+        self._server = Server(desk, self._warn)
+        self._server.listen(self._door.socket)
+
+    def _hang_up(self) -> None:
+        if self._server is not None:
+            self._server.hang_up()
+
+    def _past(self) -> Mapping[str, Any]:
+        with self._store.reader() as reader:
+            return read_past(reader)
+
+    def _troubles(self) -> list[str]:
+        troubles = []
+        if self.exit_code is not None:
+            troubles.append("the supervisor is leaving")
+        if self._store.is_failing:
+            troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
+        return troubles
+
+    # --- new generations ---
+
+    async def _apply(self, wanted: Handed | None, *, allow_removals: bool = False, dry_run: bool = False) -> Applied:
+        """Read files, of now or others, for somebody who waits for the outcome."""
+        from repeater.runtime.reload import Applied
+
+        if self.exit_code is not None:
+            raise ApplyRefused("cannot apply: the supervisor is leaving")
+        options, read = self._options, None
+        if wanted is not None:
+            options = replace(options, files=wanted.files, set_vars=wanted.set_vars, only=wanted.only)
+            read = partial(_read_again, options, self._loop, project=self._project)
+        answered: asyncio.Future[Applied] = self._loop.create_future()
+
+        def then(answer: Applied | RepeaterError) -> None:
+            if isinstance(answer, Applied) and not dry_run:
+                self._options = options
+            if answered.done():
+                return
+            if isinstance(answer, Applied):
+                answered.set_result(answer)
+            else:
+                answered.set_exception(answer)
+
+        self._reload.ask(then, read=read, allow_removals=allow_removals, dry_run=dry_run)
+        return await answered
+
+    def _asked_to_reload(self) -> None:
+        """HUP. A service manager waits until it is told that it is over, whatever came of it."""
+        from repeater.model.events import ReloadRejected
+
+        if self._is_reloading:
+            self._reload_again = True
+            return
+        self._is_reloading = True
+        self._notify.reloading()
+
+        def then(answer: Applied | RepeaterError) -> None:
+            self._is_reloading = False
+            if isinstance(answer, RepeaterError):
+                self._hear(ReloadRejected(self._engine.generation, str(answer)))
+            if self._reload_again:
+                self._reload_again = False
+                self._asked_to_reload()
+            else:
+                self._loop.call_soon(lambda: self._notify.ready(self._status()))
+
+        self._reload.ask(then)
+
+    # --- what is told ---
+
+    def _hear(self, event: Event) -> None:
+        from repeater.model.events import Draining, GenerationBegan
+        from repeater.observe.narrator import priority
+
+        self._priority = priority(event)
+        self._narrator(event)
+        self._priority = 6
+        self._journal(event)
+        if isinstance(event, GenerationBegan):
+            self._notify.status(self._status())
+        elif isinstance(event, Draining):
+            self._notify.stopping("leaving")
 
     def _end_survivors(self, runs: Iterable[str | None]) -> None:
         """Processes of a supervisor that died, whose slots are still open: no run may overlap with its own ghost."""
@@ -249,12 +460,15 @@ class _Assembly:
         self._supervisor.tell(fact)
 
     def _say(self, job: str, line: str) -> None:
-        self._output.say(f"rpr: {job}: {line}" if job else f"rpr: {line}")
+        text = f"rpr: {job}: {line}" if job else f"rpr: {line}"
+        if self._to_journal:
+            text = "\n".join(f"<{self._priority}>{part}" for part in text.split("\n"))
+        self._output.say(text)
 
     def _warn(self, message: str, job: str = "") -> None:
         from repeater.model.events import Warned
 
-        self._narrate(Warned(job, message))
+        self._hear(Warned(job, message))
 
     def _left(self, code: int) -> None:
         if not self._over.done():
@@ -310,8 +524,10 @@ def _fail_on_defects(loop: asyncio.AbstractEventLoop, over: asyncio.Future[int])
     loop.set_exception_handler(handle)
 
 
-def _read_again(options: Supervision, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
-    """Walk the road in a thread and answer in the loop."""
+def _read_again(
+    options: Supervision, loop: asyncio.AbstractEventLoop, answer: Answer, *, project: str | None = None
+) -> None:
+    """Walk the road in a thread and answer in the loop. `project` is the only one that is wanted."""
 
     def done(future: asyncio.Future[Any]) -> None:
         error = future.exception()
@@ -323,7 +539,12 @@ def _read_again(options: Supervision, loop: asyncio.AbstractEventLoop, answer: A
             answer(RepeaterError(f"cannot read the job files: {type(error).__name__}: {error}"))
 
     def walk() -> Loaded:
-        return load_selected(options)
+        loaded = load_selected(options)
+        if project not in (None, loaded.jobfile.project):
+            raise ApplyRefused(
+                f"cannot apply: the files are of project `{loaded.jobfile.project}`, the supervisor of `{project}`"
+            )
+        return loaded
 
     loop.run_in_executor(None, walk).add_done_callback(done)
 
@@ -356,6 +577,132 @@ def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpe
         if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
     }
     return generation, specs, done
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the state folder of a project tells without a supervisor. `past` is as `read_past` gives it."""
+
+    project: str
+    rows: Rows
+    specs: tuple[JobSpec, ...]
+    past: Mapping[str, Any]
+
+
+@contextmanager
+def records(where: Whereabouts) -> Iterator[Records | None]:
+    """The records of a project, for as long as the context lasts; None if there are none."""
+    from repeater.adapters.sqlite import open_reader
+    from repeater.jobfile import rebuild
+
+    project = where.found_project() or "unknown"
+    reader = None if where.socket else open_reader(state_folder(project, where.state_dir))
+    if reader is None:
+        yield None
+        return
+    with closing(reader):
+        document = reader.document()
+        specs = rebuild(json.loads(document)) if document else {}
+
+        def rows(jobs: Sequence[str] | None = None, most: int = 100, **filters: Any) -> list[RunRecord]:
+            return list(reader.rows(jobs, most, **filters))
+
+        yield Records(project, rows, tuple(specs.values()), read_past(reader))
+
+
+def read_past(reader: Reader) -> dict[str, Any]:
+    """What is known of the lives of supervisors, of generations, and of jobs that have a history."""
+    return {"lives": reader.lives(), "generations": reader.generations(), "jobs": list(reader.progress())}
+
+
+# --- reach ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Which supervisor is meant: by its socket, its project, its state folder, or by the job file that is found."""
+
+    project: str | None = None
+    socket: str | None = None
+    state_dir: str | None = None
+
+    def found_project(self) -> str | None:
+        """The project; None if no job file is there to tell."""
+        return self.project or current_project()
+
+
+def current_project(environ: Mapping[str, str] | None = None) -> str | None:
+    """The project of the job file that would be used without a name; None if there is none."""
+    from repeater.adapters.disk import Disk
+    from repeater.jobfile import project_of
+
+    environ = os.environ if environ is None else environ
+    try:
+        (name,) = _found_job_file(environ)
+    except UsageError:
+        return None
+    return project_of(str(Path(name).absolute()), Disk(), _caps(environ))
+
+
+def reach(where: Whereabouts) -> Client:
+    """The supervisor that is meant. Raises Unreachable if it does not run, UsageError if none is meant."""
+    from repeater.control import client
+
+    if where.socket:
+        return client.open_socket(where.socket)
+    project = where.found_project()
+    if project is None and where.state_dir is None:
+        return _the_only_one()
+    name = project or "unknown"
+    found = reach_project(name, where.state_dir, guests=True)
+    if found is None:
+        raise Unreachable(
+            f"cannot reach a supervisor of project `{name}`: none is running", hint="`rpr apply` starts one"
+        )
+    return found
+
+
+def reach_project(project: str, state_dir: str | None, *, guests: bool) -> Client | None:
+    """The supervisor of a project, None if it has none; `guests`: also one that keeps no state."""
+    from repeater.control import client
+
+    folder = state_folder(project, state_dir)
+    return client.find(project, folder, os.environ, own_state=state_dir is not None, guests=guests)
+
+
+def examine(where: Whereabouts) -> list[Finding]:
+    """What this machine gives to repeater, and whether a supervisor of the project runs."""
+    from repeater.adapters.machine import Finding, examine_machine
+
+    project = where.found_project()
+    folder = state_folder(project or "unknown", where.state_dir)
+    found = examine_machine(folder, os.environ)
+    try:
+        with reach(where) as client:
+            told = client.ask("status", patience=5.0, jobs=["*"]).result()
+        words = f"pid {told['pid']} of project `{told['project']}` answers at `{client.path}`"
+        found.append(Finding("supervisor", "ok", words))
+    except RepeaterError as error:
+        found.append(Finding("supervisor", "note", error.message))
+    return found
+
+
+def _the_only_one() -> Client:
+    from repeater.control import client
+
+    sockets = client.everyone(os.environ)
+    if len(sockets) == 1:
+        return client.open_socket(sockets[0])
+    if sockets:
+        names = ", ".join(f"`{Path(path).stem}`" for path in sockets[:8])
+        raise UsageError(
+            f"cannot choose a supervisor: no job file is here, and {len(sockets)} supervisors run",
+            hint=f"name one with `--project`: {names}",
+        )
+    raise Unreachable(
+        "cannot reach a supervisor: no job file is here, and none is running",
+        hint="name its project with `--project`, or its socket with `--socket`",
+    )
 
 
 def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:

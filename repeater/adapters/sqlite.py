@@ -116,7 +116,7 @@ class Lock:
         """Take it, creating the folder (0700) if needed. Raises LockHeld, or StateUnusable if that cannot be."""
         import fcntl
 
-        _make_folder(folder)
+        make_folder(folder)
         path = folder / LOCK
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -155,7 +155,8 @@ def _boot_id() -> str:
         return "-"
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a state folder that only we can enter, if it is not there. Raises StateUnusable."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

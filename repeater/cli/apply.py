@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from repeater.cli.options import assignments, files_argument, set_option
@@ -12,6 +14,7 @@ from repeater.cli.options import assignments, files_argument, set_option
 @set_option
 @click.option("--only", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing at all.")
+@click.option("-d", "--detach", is_flag=True, help="Run in the background; return when it is ready, or has failed.")
 @click.option("--no-watch", is_flag=True, help="Do not follow changes of the files.")
 @click.option("--keep-alive", is_flag=True, help="Stay when every job is done.")
 @click.option("--allow-removals", is_flag=True, help="Let a changed file remove more than half of the jobs.")
@@ -27,6 +30,7 @@ def apply(
     set_vars: tuple[str, ...],
     only: tuple[str, ...],
     dry_run: bool,
+    detach: bool,
     no_watch: bool,
     keep_alive: bool,
     allow_removals: bool,
@@ -38,10 +42,13 @@ def apply(
 ) -> int:
     """Run job files, and follow their changes.
 
-    Runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second Ctrl-C
-    stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
+    If a supervisor of this project is running already, it takes the files over, and this returns.
+
+    Else runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second
+    Ctrl-C stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
     """
-    from repeater.app import Supervision, load_selected, supervise
+    from repeater.app import Supervision, load_selected, reach_project, supervise, supervise_detached
+    from repeater.cli.change import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
     options = Supervision(
@@ -58,7 +65,19 @@ def apply(
         color=color,
     )
     loaded = load_selected(options)
+    running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)
+    if running is not None:
+        with running:
+            hand_over(running, options, dry_run=dry_run)
+        return 0
     if dry_run or not quiet:
         planned = read_plan(loaded.jobfile, state_dir=state_dir, ephemeral=ephemeral)
         print_plan(planned, err=not dry_run, brief=not dry_run)
-    return 0 if dry_run else supervise(options, loaded)
+    if dry_run:
+        return 0
+    if not detach:
+        return supervise(options, loaded)
+    words, code = supervise_detached(options, loaded)
+    if words and not quiet:
+        print(f"running in the background: {words}", file=sys.stderr)
+    return code

@@ -7,20 +7,21 @@ from importlib import import_module
 
 import click
 
-from repeater.cli.main import COMMANDS, ONE_OFF
+from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
 
-SHORT = {short: name for name, row in COMMANDS.items() for short in row[3]}
-_ALL = [*COMMANDS, *SHORT, *ONE_OFF, *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2)]
+_IN_MODULES = COMMANDS | CONTROL
+SHORT = {short: name for name, row in _IN_MODULES.items() for short in row[3]}
+_ALL = [*_IN_MODULES, *SHORT, *ONE_OFF, *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2)]
 
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the one that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(COMMANDS)
+        return list(_IN_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        row = COMMANDS.get(SHORT.get(cmd_name, cmd_name))
+        row = _IN_MODULES.get(SHORT.get(cmd_name, cmd_name))
         if row is None:
             return None
         command = getattr(import_module(row[0]), row[1])
@@ -36,9 +37,9 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        rows = [(", ".join((name, *row[3])), row[2]) for name, row in COMMANDS.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        for title, table in (("Commands", COMMANDS), ("A running supervisor", CONTROL)):
+            with formatter.section(title):
+                formatter.write_dl([(", ".join((name, *row[3])), row[2]) for name, row in table.items()])
         with formatter.section("One command, without a file"):
             formatter.write_dl([(", ".join((name, *shorts)), words) for name, (words, shorts) in ONE_OFF.items()])
 

@@ -18,6 +18,7 @@ from typing import Any
 from repeater.errors import Problem
 from repeater.jobfile.document import Caps, Document, Findings, Path, kind, shown, step
 from repeater.jobfile.matrix import BadMatrix, Cell, parse_cell, unfold
+from repeater.jobfile.project import default_project
 from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
 from repeater.model.spec import Pairs
 
@@ -122,8 +123,7 @@ class Expansion:
         for document in reversed(self.documents):
             if isinstance(document.data.get("project"), str):
                 return str(document.data["project"])
-        word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in folder.rpartition("/")[2])
-        return word.lstrip("._-")[:64] or "project"
+        return default_project(folder)
 
     def _settings(self, settings: Mapping[str, str]) -> Document:
         """`--set` as one more document, the last: a key of the file, or else the name of a variable."""

@@ -123,6 +123,19 @@ class Narrator:
             self._say(row.job, f"{row.reason}" + (f" after {format_duration(took)}" if took else ""))
 
 
+def priority(event: Event) -> int:
+    """How urgent an event is, as syslog(3) counts: 3 an error, 4 a warning, 6 information."""
+    match event:
+        case ReloadRejected():
+            return 3
+        case RunFinished(verdict=verdict) if not verdict.success:
+            return 4
+        case Warned() | SlotDecided():
+            return 4
+        case _:
+            return 6
+
+
 def _time(instant: object) -> str:
     return f"{instant.astimezone():%H:%M:%S}" if hasattr(instant, "astimezone") else str(instant)
 

@@ -31,6 +31,7 @@ PATIENCE = 100_000
 WIDEST_NAME = 24
 _MOST_WAITING = 16 << 20  # bytes; beyond it output is left out, and how much is told
 _SPOOL = 256 * 1024  # bytes of an aggregated run in memory, the rest is in a nameless file
+_LOG_SIZE, _LOG_BACKUPS = 10_000_000, 3
 _LEAVING = 2.0  # seconds that a console or disk that does not take anything gets at the end
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
@@ -61,7 +62,9 @@ class Output:
 
     `resume` continues a paused run; it may be set later, before the first run. `warn(job, message)` tells what a
     person should know; `gone(stream)` that nobody reads `stdout` or `stderr` any more. All three are called in the
-    loop, through `call_soon` (`loop.call_soon_threadsafe`). `plain` passes the jobs' bytes on without names.
+    loop, through `call_soon` (`loop.call_soon_threadsafe`). `plain` passes the jobs' bytes on, with times if
+    the job wants them, but without names. `console`
+    are the descriptors of both, or a file that takes their place and is rotated.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Output:
         warn: Callable[[str, str], None] = lambda _job, _message: None,
         gone: Callable[[Stream], None] = lambda _: None,
         plain: bool = False,
-        fds: tuple[int, int] = (1, 2),
+        console: tuple[int, int] | str = (1, 2),
     ) -> None:
         self.resume = resume
         self.kept = Kept(clock)
@@ -89,7 +92,13 @@ class Output:
         self._left_out = 0
         self._width = 0
         self._heads: dict[tuple[str, Stream], bytes] = {}
-        self._consoles = {stream: Console(fd, partial(self._nobody_reads, stream)) for stream, fd in _pairs(fds)}
+        fds = (-1, -1) if isinstance(console, str) else console
+        self._log = None
+        if isinstance(console, str):
+            self._log = LogFile(console, _LOG_SIZE, _LOG_BACKUPS, partial(self._told_of_trouble, ""))
+        self._consoles = {
+            stream: Console(fd, partial(self._nobody_reads, stream), self._log) for stream, fd in _pairs(fds)
+        }
         self._consoles["stdout"].share_with(self._consoles["stderr"])
         self._is_terminal = {stream: is_terminal(fd) for stream, fd in _pairs(fds)}
         self._is_colored = {stream: wants_color(fd, environ) for stream, fd in _pairs(fds)}
@@ -172,11 +181,13 @@ class Output:
             self.matched(run)
         self._disk.close(_LEAVING)
         self._console.close(_LEAVING)
+        if self._log is not None:
+            self._log.close()
 
     # --- the console ---
 
     def _stream(self, state: _Run, stream: Stream, data: bytes) -> bool:
-        if self._plain:
+        if self._plain and not state.spec.output.timestamps:
             return self._show(stream, Piece(None, b"", data))
         line = state.lines[stream]
         if line.alarm is not None:
@@ -218,6 +229,8 @@ class Output:
         return visible(data) if self._is_terminal[stream] else data
 
     def _head(self, state: _Run, stream: Stream) -> bytes:
+        if self._plain:
+            return self._stamp()
         name = state.spec.name
         head = self._heads.get((name, stream))
         if head is None:
@@ -254,7 +267,7 @@ class Output:
                 self._consoles[stream].show(self._pieces(state, stream, spool, size))
 
     def _pieces(self, state: _Run, stream: Stream, spool: IO[bytes], size: int) -> Iterator[Piece]:
-        if self._plain:
+        if self._plain and not state.spec.output.timestamps:
             while size > 0 and (data := spool.read(min(WINDOW, size))):
                 size -= len(data)
                 yield Piece(None, b"", data)

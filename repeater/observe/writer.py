@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from repeater.observe.logfile import LogFile
+
 FULL = 1 << 20
 """Bytes that wait to be written from which on `put` asks for a pause."""
 _ROOM = FULL // 4
@@ -124,11 +126,12 @@ class Console:
     """Standard output or error. Called in a writer's thread only, so that it may block.
 
     A line that is not finished yet when somebody else has something to say is ended first. `gone` is called once, in
-    that thread, when nobody reads any more; after that everything is dropped.
+    that thread, when nobody reads any more; after that everything is dropped. `log` takes the place of `fd`.
     """
 
-    def __init__(self, fd: int, gone: Callable[[], None]) -> None:
+    def __init__(self, fd: int, gone: Callable[[], None], log: LogFile | None = None) -> None:
         self.fd = fd
+        self._log = log
         self._gone = gone
         self._is_gone = False
         self._owner: object = None
@@ -157,6 +160,9 @@ class Console:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
+        if self._log is not None:
+            self._log.write(data)
+            return
         rest = memoryview(data)
         while rest and not self._is_gone:
             try:

@@ -8,6 +8,7 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from repeater.engine.engine import Engine
@@ -44,6 +45,16 @@ class Wanted(Protocol):
 
 
 Answer = Callable[[Wanted | RepeaterError], None]
+Read = Callable[[Answer], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a request to read: the plan, against the specs in force, and the generation that it led to."""
+
+    generation: int
+    plan: Plan
+    jobfile: JobFile
 
 
 class Reload:
@@ -55,7 +66,7 @@ class Reload:
         clock: Clock,
         tell: Callable[[Fact], None],
         *,
-        read: Callable[[Answer], None],
+        read: Read,
         accepted: Callable[[Wanted, int], None],
         listen: Callable[[Event], None],
         allow_removals: bool = False,
@@ -74,6 +85,12 @@ class Reload:
         self._doubted: str | None = None
         self._rejected: str | None = None
         self._in_force: Mapping[str, str] = {}
+        self._accepted_last = 0
+
+    @property
+    def rejected(self) -> str | None:
+        """Why the files as they are now are not in force; None if they are."""
+        return self._rejected
 
     def in_force(self, files: Mapping[str, str]) -> None:
         """These contents are what runs now."""
@@ -101,7 +118,46 @@ class Reload:
         self._reading = True
         self._read(self._have_read)
 
+    def ask(
+        self,
+        then: Callable[[Applied | RepeaterError], None],
+        *,
+        read: Read | None = None,
+        allow_removals: bool = False,
+        dry_run: bool = False,
+    ) -> None:
+        """Read now because somebody asks, and tell `then` what came of it; a refusal is told to nobody else.
+
+        `read` takes the place of the road walked so far, if what it gives is accepted. With `dry_run` nothing changes.
+        """
+
+        def answered(answer: Wanted | RepeaterError) -> None:
+            if self._waits(lambda: answered(answer)):
+                return
+            if isinstance(answer, RepeaterError):
+                if read is None:
+                    self._rejected = str(answer)
+                then(answer)
+                return
+            try:
+                plan = self._plan(answer.jobfile, allow_removals=allow_removals)
+            except ApplyRefused as refusal:
+                then(refusal)
+                return
+            changes = plan.changes_anything or answer.files != self._in_force
+            generation = self._engine.generation + changes
+            if not dry_run:
+                self._read = read or self._read
+                self._again = self._reading  # what is being read now may be older
+                if changes:
+                    self._accept(answer, plan)
+            then(Applied(generation, plan, answer.jobfile))
+
+        (read or self._read)(answered)
+
     def _have_read(self, answer: Wanted | RepeaterError) -> None:
+        if self._waits(lambda: self._have_read(answer)):
+            return
         self._reading = False
         if self._again:
             self._again = False
@@ -115,20 +171,30 @@ class Reload:
             self._rejected = None
             return
         try:
-            plan = self._plan(answer.jobfile)
+            plan = self._plan(answer.jobfile, allow_removals=False)
         except ApplyRefused as refusal:
             self._reject(f"{refusal.message} ({refusal.hint})")
             return
-        self._rejected = None
+        self._accept(answer, plan)
+
+    def _accept(self, answer: Wanted, plan: Plan) -> None:
+        self._doubted = self._rejected = None
         self._in_force = answer.files
-        generation = self._engine.generation + 1
+        self._accepted_last = generation = self._engine.generation + 1
         self._accepted(answer, generation)
         self._tell(PlanAccepted(generation, plan, wire(answer.jobfile)))
 
-    def _plan(self, jobfile: JobFile) -> Plan:
+    def _waits(self, call: Callable[[], None]) -> bool:
+        """Whether a plan was accepted that the engine has not taken yet: another must be made against its outcome."""
+        if self._engine.generation >= self._accepted_last:
+            return False
+        self._clock.call_after(10_000, call)
+        return True
+
+    def _plan(self, jobfile: JobFile, *, allow_removals: bool) -> Plan:
         specs = {name: job.spec for name, job in self._engine.jobs.items()}
         plan = diff(specs, jobfile.jobs)
-        if not self._allow_removals:
+        if not (allow_removals or self._allow_removals):
             guard_removals(specs, plan)
         return plan
 

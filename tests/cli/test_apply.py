@@ -166,10 +166,11 @@ def test_a_third_signal_kills_what_ignores_term(rpr: Rpr, live: Callable[..., Li
 
 def test_a_second_supervisor_is_refused_and_told_who_holds_the_state(rpr: Rpr, live: Callable[..., Live]) -> None:
     rpr.write("jobs.toml", '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n')
-    first = live("jobs.toml")
+    first = live("jobs.toml", "--state-dir", "state")
     first.until_out("up")
+    (rpr.folder / "state" / "control.sock").unlink()  # else the first one would take the file over
     began = time.monotonic()
-    second = rpr("apply", "jobs.toml", "-q")
+    second = rpr("apply", "jobs.toml", "-q", "--state-dir", "state")
     assert second.code == 5
     assert f"process {first.process.pid} is using it" in second.err
     assert time.monotonic() - began < PATIENCE

@@ -48,7 +48,7 @@ class Screen:
         self.output = Output(
             self.clock, self._calls.append, environ={}, resume=self.resumed.append,
             warn=lambda job, message: self.warned.append((job, message)), gone=self.gone.append,
-            fds=(fds[0], fds[1]), **more,
+            console=(fds[0], fds[1]), **more,
         )  # fmt: skip
         self.size = 0
         self.keep = True

@@ -1,0 +1,144 @@
+"""What this machine gives: the facts behind `rpr doctor`. It only looks; nothing is made, changed or asked of anybody.
+
+Used by `app` only. A finding is `ok`, a `note` that explains a limit, or `bad`: something that keeps repeater from
+working as it should.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+Level: TypeAlias = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about this machine, in words."""
+
+    topic: str
+    level: Level
+    text: str
+
+
+def examine_machine(state: Path, environ: Mapping[str, str]) -> list[Finding]:
+    """Everything worth knowing, for a state folder that may not exist yet."""
+    return [
+        Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.release()}"),
+        *_processes(),
+        *_limits(),
+        *_clock(),
+        *_state(state),
+        *_socket(environ),
+        *_watching(),
+    ]
+
+
+def _processes() -> Iterator[Finding]:
+    if not hasattr(os, "pidfd_open"):
+        yield Finding("processes", "note", "no pidfd on this system: ends of processes are waited for in a thread")
+    elif not _can_pidfd():
+        yield Finding("processes", "note", "pidfd_open is not permitted here: ends are waited for in a thread")
+    if Path("/proc/self/stat").exists():
+        yield Finding("processes", "ok", "level A: sessions, and what leaves its session is found in /proc")
+    else:
+        yield Finding("processes", "bad", "no /proc: what leaves its session cannot be found")
+    delegated = _delegated_cgroup()
+    if delegated is not None:
+        yield Finding("cgroup", "note", f"`{delegated}` is ours to divide, which repeater does not use yet")
+    else:
+        yield Finding("cgroup", "note", "no cgroup v2 is delegated to us")
+    if os.getpid() == 1 or os.path.exists("/.dockerenv"):
+        yield Finding("container", "note", "this looks like a container; as process 1 repeater buries orphans")
+
+
+def _can_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def _delegated_cgroup() -> Path | None:
+    try:
+        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
+    except (OSError, IndexError):
+        return None
+    folder = Path("/sys/fs/cgroup") / line.rpartition(":")[2].lstrip("/")
+    there = (folder / "cgroup.kill").exists() and os.access(folder / "cgroup.procs", os.W_OK)
+    return folder if there and os.access(folder, os.W_OK) else None
+
+
+def _limits() -> Iterator[Finding]:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    runs = max(0, (files - 64) // 3)
+    level: Level = "ok" if runs >= 100 else "bad"
+    yield Finding("open files", level, f"limit {_limit(files)}, enough for about {_limit(runs)} live runs")
+    if hasattr(resource, "RLIMIT_NPROC"):
+        processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+        yield Finding("processes", "ok", f"limit {_limit(processes)}")
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == resource.RLIM_INFINITY or value > 1 << 30 else str(value)
+
+
+def _clock() -> Iterator[Finding]:
+    zone = time.tzname[0]
+    yield Finding("clock", "ok", f"local zone {zone}, now {time.strftime('%Y-%m-%d %H:%M:%S%z')}")
+    if time.time() < 1_700_000_000:
+        yield Finding("clock", "bad", "the clock is not set")
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        yield Finding("clock", "note", "this system does not tell how long it slept")
+    try:
+        from zoneinfo import ZoneInfo
+
+        ZoneInfo("Europe/Berlin")
+    except Exception as error:  # noqa: BLE001 - whatever is broken in the zone files
+        yield Finding("time zones", "bad", f"cannot be read: {error}")
+    else:
+        yield Finding("time zones", "ok", "known")
+
+
+def _state(state: Path) -> Iterator[Finding]:
+    yield Finding("history", "ok", f"SQLite {sqlite3.sqlite_version}")
+    there = state
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Finding("state folder", "bad", f"`{state}` cannot be written")
+        return
+    free = shutil.disk_usage(there).free
+    words = f"`{state}`" + ("" if state.exists() else ", made with the first apply") + f"; {free >> 20} MiB free"
+    yield Finding("state folder", "bad" if free < 16 << 20 else "ok", words)
+
+
+def _socket(environ: Mapping[str, str]) -> Iterator[Finding]:
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    if base and os.path.isdir(base):
+        yield Finding("socket", "ok", f"in `{base}/repeater`")
+    else:
+        why = "`XDG_RUNTIME_DIR` is not set" if not base else f"`{base}` (`XDG_RUNTIME_DIR`) does not exist"
+        yield Finding("socket", "note", f"in the state folder: {why}")
+    if sys.platform == "linux" and not os.path.isdir("/proc/self/fd"):
+        yield Finding("socket", "note", "no /proc: its path may have at most 107 bytes")
+
+
+def _watching() -> Iterator[Finding]:
+    try:
+        watches = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text(encoding="ascii"))
+        instances = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    level: Level = "ok" if watches >= 8192 and instances >= 16 else "note"
+    yield Finding("file watching", level, f"{watches} watches, {instances} instances; beyond them files are looked at")

@@ -1,0 +1,114 @@
+"""`rpr reload` and `rpr down`; and how `rpr apply` hands job files over to the supervisor that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.reaching import print_json, reaching, shown
+from repeater.errors import UsageError
+
+if TYPE_CHECKING:
+    from repeater.app import Supervision, Whereabouts
+    from repeater.control.client import Answer, Client
+
+_SHOWN = 40
+
+
+@click.command(epilog="Example: rpr reload")
+@click.option("--allow-removals", is_flag=True, help="Also if more than half of the jobs would go.")
+@json_option
+@reaching
+def reload(allow_removals: bool, as_json: bool, where: Whereabouts) -> None:
+    """Read the job files again, now.
+
+    Useful with `--no-watch`, or to see why a change is not in force: exit code 2 for a broken file, 5 for a refusal.
+    """
+    from repeater.app import reach
+
+    with reach(where) as client:
+        show_change(client.ask("reload", patience=120.0, allow_removals=allow_removals), as_json=as_json)
+
+
+@click.command(epilog="Example: rpr down")
+@click.option("--now", is_flag=True, help="Stop live runs too, with their stop signal, instead of waiting for them.")
+@click.option("--kill", is_flag=True, help="Kill everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@reaching
+def down(now: bool, kill: bool, quiet: bool, where: Whereabouts) -> None:
+    """Ask the supervisor to leave, and wait until it has.
+
+    Live runs may finish, services are stopped. When this returns no process of any job is left. Ctrl-C ends only the
+    waiting.
+    """
+    from repeater.app import reach
+
+    with reach(where) as client:
+        result = client.call("down", level="kill" if kill else "stop" if now else "")
+        waiting = result["waiting"]
+        if waiting and not quiet:
+            names = ", ".join(f"`{shown(name)}`" for name in waiting[:5]) + (" …" if len(waiting) > 5 else "")
+            print(f"waiting for {names}", file=sys.stderr, flush=True)
+        client.wait_for_end()
+
+
+def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
+    """Let a running supervisor read the files of an apply, and print what changed."""
+    for name, value in (("--no-watch", not options.watch), ("--keep-alive", options.keep_alive)):
+        if value:
+            raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
+    if "-" in options.files:
+        raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
+    answer = client.ask(
+        "apply",
+        patience=120.0,
+        files=[os.fspath(Path(name).absolute()) for name in options.files],
+        set=[list(pair) for pair in options.set_vars],
+        only=list(options.only),
+        allow_removals=options.allow_removals,
+        dry_run=dry_run,
+    )
+    show_change(answer, as_json=False, dry_run=dry_run, quiet=options.quiet)
+
+
+def show_change(answer: Answer, *, as_json: bool, dry_run: bool = False, quiet: bool = False) -> None:
+    """Print an answer of `apply` or `reload`."""
+    items = list(answer)
+    result = answer.result()
+    if as_json:
+        print_json({**result, "jobs": items})
+        return
+    if quiet:
+        return
+    width = max((len(item["job"]) for item in items[:_SHOWN]), default=0)
+    for item in items[:_SHOWN]:
+        print(f"{_signs()[item['class']]} {shown(item['job']):<{width}}  {_words(item)}")
+    if len(items) > _SHOWN:
+        print(f"  and {len(items) - _SHOWN} more")
+    counts = [f"{result['changed']} changed" if items else "no change"]
+    if result["unchanged"]:
+        counts.append(f"{result['unchanged']} unchanged")
+    state = "would be in force" if dry_run else "is in force"
+    print(f"generation {result['generation']} {state}: {', '.join(counts)}")
+
+
+def _signs() -> Mapping[str, str]:
+    from repeater.cli.plan import _SIGNS
+
+    return _SIGNS
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    from repeater.cli.plan import _WORDS
+
+    words = _WORDS[item["class"]]
+    if item["from"]:
+        words += f" from {shown(item['from'])}"
+    keys = ", ".join(change["key"] for change in item["changes"])
+    return f"{words} ({shown(keys)})" if keys else words

@@ -1,0 +1,35 @@
+"""`rpr doctor`: what this machine gives, and what it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.reaching import print_json, print_table, reaching
+
+if TYPE_CHECKING:
+    from repeater.app import Whereabouts
+
+_COLORS = {"ok": "32", "bad": "31"}
+
+
+@click.command(epilog="Example: rpr doctor")
+@json_option
+@reaching
+def doctor(as_json: bool, where: Whereabouts) -> int:
+    """Show what this machine gives: processes, limits, clock, state, sockets.
+
+    Only looks. Exit code 1 if something keeps repeater from working as it should.
+    """
+    from repeater.app import examine
+
+    found = examine(where)
+    if as_json:
+        for finding in found:
+            print_json({"topic": finding.topic, "level": finding.level, "text": finding.text})
+    else:
+        rows = ((finding.topic, finding.level, finding.text) for finding in found)
+        print_table(("TOPIC", "", ""), rows, paint=lambda column, cell: _COLORS.get(cell) if column == 1 else None)
+    return 1 if any(finding.level == "bad" for finding in found) else 0

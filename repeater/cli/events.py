@@ -1,0 +1,65 @@
+"""`rpr events`: what happened lately, and what happens from now on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.reaching import clock, jobs_argument, print_json, reaching, shown
+from repeater.errors import Unreachable
+
+if TYPE_CHECKING:
+    from repeater.app import Whereabouts
+
+_LEFT_OUT = {"time", "event", "job"}
+
+
+@click.command(epilog="Example: rpr events -f --json")
+@jobs_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N.")
+@json_option
+@reaching
+def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: Whereabouts) -> None:
+    """Show what happened: starts, ends, decided slots, generations, warnings.
+
+    The supervisor keeps the last 2000 in memory; what has to last is in `rpr history`.
+    """
+    from repeater.app import reach
+
+    args: dict[str, Any] = {"jobs": list(jobs), "follow": follow}
+    if tail is not None:
+        args["tail"] = tail
+    with reach(where) as client:
+        try:
+            for item in client.ask("events", patience=None if follow else 30.0, **args):
+                if as_json:
+                    print_json(item)
+                else:
+                    print(_line(item), flush=True)
+        except Unreachable:
+            if not follow:
+                raise
+            print("rpr: the supervisor has ended", file=sys.stderr)
+
+
+def _line(item: dict[str, Any]) -> str:
+    if "lost" in item:
+        return f"… {item['lost']} events are missing here"
+    rest = " ".join(
+        f"{name}={_value(value)}"
+        for name, value in item.items()
+        if name not in _LEFT_OUT and value not in (None, "", [])
+    )
+    job = f" {shown(item['job'])}" if item.get("job") else ""
+    return f"{clock(item['time'])} {item['event']}{job} {rest}".rstrip()
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(shown, map(str, value)))
+    text = shown(str(value))
+    return f'"{text}"' if " " in text else text

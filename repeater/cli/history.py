@@ -1,0 +1,110 @@
+"""`rpr history`: what became of each slot, with or without a supervisor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.reaching import clock, instant, instant_option, jobs_argument, print_table, reaching
+from repeater.errors import Unreachable
+from repeater.model.time import from_rfc3339
+from repeater.model.units import format_duration
+
+if TYPE_CHECKING:
+    from repeater.app import Whereabouts
+
+_COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "33", "replaced": "33"}
+_OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted")
+
+
+@click.command(epilog="Example: rpr history backup --failed --since 7d")
+@jobs_argument
+@click.option("-n", "--most", type=click.IntRange(1, 100_000), default=25, show_default=True, help="At most so many.")
+@click.option("--since", metavar="TIME", help="Only slots from this time on: `2h` (ago), or a time.")
+@click.option("--until", metavar="TIME", help="Only slots before this time.")
+@click.option(
+    "--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES), help="Only these; may be given again."
+)
+@click.option("--failed", is_flag=True, help="The same as `--outcome failed --outcome interrupted`.")
+@json_option
+@reaching
+def history(
+    jobs: tuple[str, ...],
+    most: int,
+    since: str | None,
+    until: str | None,
+    outcomes: tuple[str, ...],
+    failed: bool,
+    as_json: bool,
+    where: Whereabouts,
+) -> None:
+    """Show what became of each slot, the newest first.
+
+    Reads the state folder if no supervisor is running. Times are those of this machine; `--json` has the same keys as
+    `rpr simulate --json`, and `outcome`, `trigger`, `generation`.
+    """
+    args = {
+        "jobs": list(jobs),
+        "most": most,
+        "since": instant_option(since, "--since"),
+        "until": instant_option(until, "--until"),
+        "outcomes": [*outcomes, *(("failed", "interrupted") if failed else ())],
+    }
+    items = _rows(where, args)
+    if as_json:
+        for item in items:
+            sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+        return
+    rows = list(items)
+    if rows:
+        print_table(("TIME", "JOB", "OUTCOME", "TOOK", "RUN", "REASON"), map(_row, rows), paint=_paint)
+    else:
+        print("no slot fits", file=sys.stderr)
+
+
+def _rows(where: Whereabouts, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    from repeater.app import reach
+
+    try:
+        client = reach(where)
+    except Unreachable as error:
+        return _from_disk(where, args, error)
+    with client:
+        return list(client.ask("history", **args))
+
+
+def _from_disk(where: Whereabouts, args: Mapping[str, Any], error: Unreachable) -> list[dict[str, Any]]:
+    from repeater.app import records
+    from repeater.control.history import as_item, read
+
+    with records(where) as found:
+        if found is None:
+            raise error
+        given = {**args, "since": from_rfc3339(args["since"]), "until": from_rfc3339(args["until"])}
+        return [as_item(row) for row in read(found.rows, found.specs, found.past["jobs"], given)]
+
+
+def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
+    began, ended = instant(item["started"]), instant(item["ended"])
+    took = format_duration(_rounded(ended - began)) if began and ended else ""
+    reason = "" if item["outcome"] == "success" else (item["reason"] or "").removeprefix("failure: ")
+    tries = f"attempt {item['attempts']}" if item["attempts"] > 1 else ""
+    notes = "; ".join(
+        part for part in (reason, tries, "" if item["trigger"] == "schedule" else item["trigger"]) if part
+    )
+    return clock(item["nominal"]), item["job"], item["outcome"], took, item["run"] or "", notes
+
+
+def _rounded(length: timedelta) -> timedelta:
+    unit = timedelta(milliseconds=1 if length < timedelta(seconds=10) else 1000)
+    return max(timedelta(0), length - length % unit)
+
+
+def _paint(column: int, cell: str) -> str | None:
+    return _COLORS.get(cell) if column == 2 else None

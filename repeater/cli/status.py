@@ -1,0 +1,134 @@
+"""`rpr status` and `rpr health`: how the jobs are, and whether the supervisor is well."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown
+from repeater.errors import RepeaterError
+
+if TYPE_CHECKING:
+    from repeater.app import Whereabouts
+
+_HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
+_COLORS = {
+    "running": "32", "starting": "32", "failed": "31", "held": "33", "paused": "33", "slowed": "33", "retrying": "33",
+    "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
+}  # fmt: skip
+
+
+@click.command(epilog="Example: rpr status 'db-*' --json")
+@jobs_argument
+@json_option
+@reaching
+def status(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
+    """Show how each job is.
+
+    What it does, how its last run ended and how long ago, when it starts next, and why it does not run, if it should.
+    JOB is a name, a cell, a glob, or a label as `key=value`.
+    """
+    from repeater.app import reach
+
+    with reach(where) as client:
+        answer = client.ask("status", jobs=list(jobs))
+        items = list(answer)
+        about = answer.result()
+    if as_json:
+        for item in items:
+            sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+        return
+    now = instant(about["now"])
+    assert now is not None
+    print(_headline(about, now))
+    if items:
+        print_table(_HEAD, _rows(items, now), paint=_paint)
+
+
+def _headline(about: Mapping[str, Any], now: datetime) -> str:
+    from repeater.control.status import age
+
+    since = age(instant(about["since"]), now)
+    count = about["jobs"]
+    jobs = f"{count} {'job' if count == 1 else 'jobs'}"
+    generation = f"generation {about['generation']}"
+    lines = [f"project {shown(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {since}"]
+    if about.get("rejected"):
+        lines.append(f"the job files as they are now are not in force: {about['rejected']}")
+    lines += [f"trouble: {trouble}" for trouble in about["troubles"]]
+    return "\n".join(lines)
+
+
+def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[str, ...]]:
+    for item in items:
+        yield item["job"], item["state"], _last(item, now), _next(item, now), "; ".join(_notes(item, now))
+
+
+def _last(item: Mapping[str, Any], now: datetime) -> str:
+    from repeater.control.status import age
+
+    last = item["last"]
+    if last is None:
+        return "never" if not item["runs"] else "-"
+    word = "ok" if last["outcome"] == "success" else last["outcome"]
+    return f"{word} {age(instant(last['ended']), now)} ago" if last["ended"] else word
+
+
+def _next(item: Mapping[str, Any], now: datetime) -> str:
+    from repeater.control.status import age
+
+    following = instant(item["next"])
+    if following is None:
+        return "-"
+    return f"{clock(item['next'], now)}, in {age(now, following)}" if following > now else clock(item["next"], now)
+
+
+def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
+    from repeater.control.status import age
+
+    if item["why"]:
+        yield item["why"]
+    for run in item["running"]:
+        yield f"pid {run['pid']} for {age(instant(run['started']), now)}"
+    if item["pending"]:
+        yield f"{item['pending']} waiting behind it"
+    if item["ready"] is False and item["service"]:
+        yield "not ready"
+    if item["streak"] < 0:
+        last = item["last"] or {}
+        reason = (last.get("reason") or "").removeprefix("failure: ")
+        yield f"failed {-item['streak']} in a row" + (f" ({reason})" if reason else "")
+
+
+def _paint(column: int, cell: str) -> str | None:
+    return _COLORS.get(cell.partition(" ")[0]) if column in (1, 2) else None
+
+
+@click.command(epilog="Example: HEALTHCHECK CMD rpr health --quiet")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing, only exit.")
+@json_option
+@reaching
+def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
+    """Tell whether the supervisor is well: exit code 0 or 1.
+
+    It is well if it answers, can write its history, is not leaving, and every service that can tell is ready.
+    """
+    from repeater.app import reach
+
+    try:
+        with reach(where) as client:
+            result = client.ask("health", patience=5.0).result()
+    except RepeaterError as error:
+        result = {"ok": False, "problems": [error.message]}
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    elif not quiet:
+        for line in result["problems"] or ["ok"]:
+            print(line)
+    return 0 if result["ok"] else 1

@@ -1,0 +1,66 @@
+"""`rpr why`: why a job runs, waits or does nothing; what became of a slot, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.history import _row
+from repeater.cli.options import json_option
+from repeater.cli.reaching import print_json, reaching, shown
+from repeater.errors import Unreachable
+
+if TYPE_CHECKING:
+    from repeater.app import Whereabouts
+
+
+@click.command(epilog="Example: rpr why backup@03:00")
+@click.argument("question", metavar="JOB[@TIME]")
+@json_option
+@reaching
+def why(question: str, as_json: bool, where: Whereabouts) -> None:
+    """Explain a job now, or what became of its slot at a time.
+
+    TIME is a time of day (the last one that has passed), a date, or both, `2026-03-29T02:30`, in the zone of the job's
+    own schedule, or in this machine's; or with an offset, `2026-03-29T01:30:00Z`. Works from the history alone if no
+    supervisor is running.
+    """
+    from repeater.app import reach
+
+    job, _, at = question.partition("@")
+    try:
+        client = reach(where)
+    except Unreachable as error:
+        result = _from_disk(where, job, at, error)
+    else:
+        with client:
+            result = client.call("why", job=job, at=at)
+    if as_json:
+        print_json(result)
+        return
+    print(shown(result["answer"]))
+    for fact in result["facts"]:
+        print(f"  {shown(fact)}")
+    if result["slots"] and not at:
+        print("  its last slots:")
+        for slot in result["slots"]:
+            time, _, outcome, took, run, reason = map(shown, _row(_with_outcome(slot)))
+            print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, run, reason) if part))
+
+
+def _with_outcome(slot: dict[str, Any]) -> dict[str, Any]:
+    from repeater.control.past import outcome_of
+
+    return {"trigger": "schedule", **slot, "outcome": outcome_of(slot)}
+
+
+def _from_disk(where: Whereabouts, job: str, at: str, error: Unreachable) -> dict[str, Any]:
+    from repeater.app import records
+    from repeater.control.past import of_the_dead
+
+    with records(where) as found:
+        if found is None:
+            raise error
+        return of_the_dead(job, at, found.specs, found.rows, found.past, datetime.now(UTC))

@@ -1,0 +1,166 @@
+"""The asking end: finds the supervisor, sends one request, hands on what comes. Blocking, for the commands of `rpr`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from repeater.control.door import all_places, connect, places_of
+from repeater.control.protocol import LONGEST, BadMessage, Lines, decode, encode_request, error_from
+from repeater.errors import RepeaterError, Unreachable, UsageError
+
+PATIENCE = 30.0
+"""Seconds without a sign after which a supervisor is given up."""
+
+
+class Client:
+    """A connection. One request after the other; a context manager."""
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        self._sock = sock
+        self._lines = Lines(16 * LONGEST)
+        self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def ask(self, verb: str, *, patience: float | None = PATIENCE, **args: Any) -> Answer:
+        """Send a request. `patience` None waits for ever. Its items have to be read before the next request."""
+        try:
+            self._sock.settimeout(patience)
+            self._sock.sendall(encode_request(verb, args))
+        except OSError as error:
+            raise self._lost(error) from None
+        return Answer(self)
+
+    def call(self, verb: str, **args: Any) -> dict[str, Any]:
+        """The result of a request; items are left out."""
+        return self.ask(verb, **args).result()
+
+    def wait_for_end(self) -> None:
+        """Returns when the other end is gone."""
+        self._sock.settimeout(None)
+        try:
+            while self._sock.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+
+    def receive(self) -> dict[str, Any]:
+        """The next message. Raises Unreachable when the connection ends."""
+        try:
+            while (line := self._lines.take()) is None:
+                data = self._sock.recv(1 << 16)
+                if not data:
+                    raise Unreachable("cannot go on: the supervisor has ended")
+                self._lines.feed(data)
+            return decode(line)
+        except OSError as error:
+            raise self._lost(error) from None
+        except BadMessage as error:
+            raise RepeaterError(f"cannot understand the supervisor at `{self.path}`: {error.message}") from None
+
+    def _lost(self, error: OSError) -> RepeaterError:
+        if isinstance(error, TimeoutError):
+            return Unreachable(f"cannot reach the supervisor at `{self.path}`: it does not answer")
+        return Unreachable(f"cannot reach the supervisor at `{self.path}`: {os.strerror(error.errno or 0)}")
+
+
+class Answer:
+    """What comes for one request: iterate over the items, then ask for the `result`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._result: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while self._result is None:
+            message = self._client.receive()
+            if "item" in message:
+                yield message["item"]
+            elif "done" in message:
+                self._result = message["done"]
+            else:
+                raise error_from(message.get("error"))
+
+    def result(self) -> dict[str, Any]:
+        """What it came to; items that nobody took are dropped. Raises the error that the supervisor answered with."""
+        for _ in self:
+            pass
+        assert self._result is not None
+        return self._result
+
+
+# --- finding --------------------------------------------------------------------------------------------------------
+
+
+def open_socket(path: str) -> Client:
+    """The supervisor behind a socket that was named. Raises Unreachable."""
+    client = _try(Path(path))
+    if client is None:
+        raise Unreachable(f"cannot reach a supervisor at `{path}`: nobody listens there")
+    return client
+
+
+def find(
+    project: str, state: Path, environ: Mapping[str, str], *, own_state: bool, guests: bool = True
+) -> Client | None:
+    """The supervisor of a project; None if there is none. `guests`: also one that keeps no state.
+
+    Raises UsageError if several without state are there and none with it.
+    """
+    found: list[Client] = []
+    for path in places_of(project, state, environ, own_state=own_state):
+        is_guest = "@" in path.name
+        if is_guest and not guests:
+            continue
+        client = _try(path)
+        if client is not None and not is_guest:
+            for other in found:
+                other.close()
+            return client
+        if client is not None:
+            found.append(client)
+    if len(found) > 1:
+        names = ", ".join(f"`{client.path}`" for client in found)
+        for client in found:
+            client.close()
+        raise UsageError(
+            f"cannot choose a supervisor of project `{project}`: there are {len(found)}",
+            hint=f"name one with `--socket`: {names}",
+        )
+    return found[0] if found else None
+
+
+def everyone(environ: Mapping[str, str]) -> list[str]:
+    """The sockets at the usual places that somebody listens at."""
+    found = []
+    for path in all_places(environ):
+        client = _try(path)
+        if client is not None:
+            client.close()
+            found.append(os.fspath(path))
+    return found
+
+
+def _try(path: Path) -> Client | None:
+    try:
+        return Client(connect(path, 5.0), path)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return None
+    except PermissionError:
+        raise Unreachable(f"cannot reach the supervisor at `{path}`: permission denied") from None
+    except OSError as error:
+        raise Unreachable(f"cannot reach the supervisor at `{path}`: {error.strerror or error}") from None

@@ -1,0 +1,134 @@
+"""What the verbs may know of a supervisor and ask of it: everything in one place, and nothing else.
+
+Put together by `app`. All of it is used in the loop's thread, but for `rows`, which reads the history and is called in
+another one. Verbs never change the engine: they tell it facts, like everybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol, TypeAlias
+
+from repeater.engine.engine import Engine
+from repeater.engine.facts import Fact
+from repeater.engine.job import Job
+from repeater.errors import UsageError
+from repeater.model.run import RunRecord
+from repeater.observe.journal import Journal
+from repeater.observe.kept import Kept
+from repeater.plan.select import select
+from repeater.ports import Clock
+from repeater.runtime.reload import Applied
+
+Send: TypeAlias = Callable[..., Awaitable[None]]
+"""Sends items to whoever asked; waits until they were taken."""
+Args: TypeAlias = Mapping[str, Any]
+Level: TypeAlias = Literal["drain", "stop", "kill"]
+
+
+class Rows(Protocol):
+    """The history, newest first. Blocks; not to be called in the loop's thread."""
+
+    def __call__(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> list[RunRecord]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Job files that shall be in force from now on, and how they are read."""
+
+    files: tuple[str, ...]
+    set_vars: tuple[tuple[str, str], ...] = ()
+    only: tuple[str, ...] = ()
+
+
+class Apply(Protocol):
+    """Reads job files (None: those of now) and brings them into force. Raises RepeaterError; then nothing changed."""
+
+    async def __call__(
+        self, wanted: Wanted | None, *, allow_removals: bool = False, dry_run: bool = False
+    ) -> Applied: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Of one supervisor: who and since when. `state` is the folder, empty if it keeps nothing."""
+
+    project: str
+    pid: int
+    began: datetime
+    state: str = ""
+
+
+@dataclass(slots=True)
+class Desk:
+    """`leave` asks the supervisor to leave, as a signal would. `troubles` are what a health check complains about,
+    `rejected` is why the job files as they are now are not in force.
+    """
+
+    life: Life
+    engine: Engine
+    clock: Clock
+    tell: Callable[[Fact], None]
+    leave: Callable[[Level], None]
+    apply: Apply
+    rows: Rows
+    past: Callable[[], Mapping[str, Any]]
+    kept: Kept
+    journal: Journal
+    troubles: Callable[[], list[str]]
+    rejected: Callable[[], str | None]
+    files: Callable[[], tuple[str, ...]]
+
+    def now(self) -> datetime:
+        return self.clock.now().wall
+
+    def jobs(self, patterns: Iterable[str]) -> list[Job]:
+        """The jobs in force that are meant, in the order of the file; all without a pattern. Raises UsageError."""
+        patterns = tuple(patterns)
+        jobs = self.engine.jobs
+        if len(patterns) == 1 and patterns[0] in jobs:
+            return [jobs[patterns[0]]]
+        if not patterns:
+            return list(jobs.values())
+        return [jobs[spec.name] for spec in select([job.spec for job in jobs.values()], patterns)]
+
+    def some(self, patterns: Iterable[str]) -> list[Job]:
+        """The jobs that are meant, by at least one pattern: what changes jobs never means all by saying nothing."""
+        patterns = tuple(patterns)
+        if not patterns:
+            raise UsageError("cannot choose a job: none is named", hint="name jobs, or `'*'` for all")
+        return self.jobs(patterns)
+
+    async def say(self, *facts: Fact) -> None:
+        """Tell facts and return when they were handled."""
+        for fact in facts:
+            self.tell(fact)
+        await asyncio.sleep(0)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return once the condition holds; it is looked at again whenever something happened."""
+        while not condition():
+            happened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            deaf = self.journal.listen(lambda _, told=happened: None if told.done() else told.set_result(None))  # type: ignore[misc]
+            try:
+                await asyncio.wait_for(happened, 1.0)
+            except TimeoutError:
+                pass  # some changes are no event
+            finally:
+                deaf()
+
+
+def seconds(length: timedelta | None) -> float | None:
+    """For JSON."""
+    return None if length is None else round(length.total_seconds(), 6)

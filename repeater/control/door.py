@@ -1,0 +1,207 @@
+"""Where the socket of a supervisor is, and how it gets there: paths, binding, connecting, and who is at the other end.
+
+The usual place is `$XDG_RUNTIME_DIR/repeater/PROJECT.sock`, with a link in the state folder, so that it is also found
+without that variable. A supervisor with a state folder of its own (`--state-dir`) has it there; one without any
+(`--ephemeral`) beside the usual place, with its pid in the name. Binding is only for whoever holds the state lock: a
+name that a dead supervisor left is taken over, one that somebody answers at is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from repeater.errors import RepeaterError
+
+LINK = "control.sock"
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes that `sun_path` holds, without the zero at its end."""
+
+
+class CannotListen(RepeaterError):
+    """There is no place for a socket. A supervisor goes on without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a socket belongs, and the link that also leads there, if any."""
+
+    path: Path
+    link: Path | None = None
+
+
+def usual_folder(environ: Mapping[str, str]) -> Path | None:
+    """`$XDG_RUNTIME_DIR/repeater`; None where there is no such folder for this user."""
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    return Path(base) / "repeater" if os.path.isabs(base) and os.path.isdir(base) else None
+
+
+def _spare_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"repeater-{os.geteuid()}"
+
+
+def place_for(project: str, state: Path | None, environ: Mapping[str, str], *, own_state: bool) -> Place:
+    """Where a supervisor listens. `state` None: it keeps none; `own_state`: not the project's usual folder."""
+    usual = usual_folder(environ)
+    if state is None:
+        return Place((usual or _spare_folder()) / f"{project}@{os.getpid()}.sock")
+    if own_state or usual is None:
+        return Place(state / LINK)
+    return Place(usual / f"{project}.sock", state / LINK)
+
+
+def places_of(project: str, state: Path, environ: Mapping[str, str], *, own_state: bool) -> Iterator[Path]:
+    """Where a supervisor of a project may listen, the likeliest first."""
+    yield state / LINK
+    if own_state:
+        return
+    for folder in (usual_folder(environ), _spare_folder()):
+        if folder is not None:
+            yield folder / f"{project}.sock"
+            yield from sorted(folder.glob(f"{project}@*.sock"))
+
+
+def all_places(environ: Mapping[str, str]) -> Iterator[Path]:
+    """The sockets of all projects of this user that are at a usual place."""
+    for folder in (usual_folder(environ), _spare_folder()):
+        if folder is not None:
+            yield from sorted(folder.glob("*.sock"))
+
+
+# --- the listening end ----------------------------------------------------------------------------------------------
+
+
+class Door:
+    """A listening socket under its name. The caller holds the lock of the state that belongs to it."""
+
+    def __init__(self, place: Place) -> None:
+        """Raises CannotListen."""
+        self.path = place.path
+        self._link: Path | None = None
+        _check_folder(place.path.parent)
+        if _is_live(place.path):
+            raise CannotListen(f"cannot listen on `{place.path}`: another supervisor does")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                place.path.unlink()
+            with contextlib.suppress(OSError):  # Linux gives the file these; elsewhere the folder alone guards it
+                os.fchmod(self.socket.fileno(), 0o600)
+            with _short(place.path) as name:
+                self.socket.bind(name)
+            self._inode = place.path.lstat().st_ino
+            self.socket.listen(128)
+            self.socket.setblocking(False)
+        except OSError as error:
+            self.socket.close()
+            raise CannotListen(f"cannot listen on `{place.path}`: {_cause(error)}") from error
+        self._make_link(place)
+
+    def _make_link(self, place: Place) -> None:
+        if place.link is None:
+            return
+        with contextlib.suppress(OSError):  # a convenience only
+            place.link.unlink(missing_ok=True)
+            place.link.symlink_to(place.path)
+            self._link = place.link
+
+    def close(self) -> None:
+        """Nobody is let in any more, and the name is free."""
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            if self.path.lstat().st_ino == self._inode:
+                self.path.unlink()
+        with contextlib.suppress(OSError):
+            if self._link is not None and self._link.readlink() == self.path:
+                self._link.unlink()
+        if self.path.parent == _spare_folder():
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder that only we can enter, made if it is not there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077:
+            folder.chmod(0o700)
+            found = folder.lstat()
+    except OSError as error:
+        raise CannotListen(f"cannot use folder `{folder}` for the socket: {_cause(error)}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise CannotListen(f"cannot use folder `{folder}` for the socket: it is a link")
+    if found.st_uid != os.geteuid():
+        raise CannotListen(f"cannot use folder `{folder}` for the socket: it belongs to user {found.st_uid}")
+
+
+def _is_live(path: Path) -> bool:
+    try:
+        connect(path, 1.0).close()
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return False
+    except OSError:
+        return path.exists() and not path.is_symlink() and path.is_socket()
+    return True
+
+
+# --- the asking end -------------------------------------------------------------------------------------------------
+
+
+def connect(path: Path, timeout: float) -> socket.socket:
+    """A connected socket. Raises OSError: FileNotFoundError and ConnectionRefusedError mean that nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    try:
+        sock.settimeout(timeout)
+        with _short(path) as name:
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def user_of(sock: socket.socket) -> int | None:
+    """The user id of the process at the other end, None where the system does not tell."""
+    if hasattr(socket, "SO_PEERCRED"):
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(uid)
+    if sys.platform == "darwin":  # LOCAL_PEERCRED of unix(4): struct xucred begins with version and uid
+        _, uid = struct.unpack_from("2I", sock.getsockopt(0, 1, 76))
+        return int(uid)
+    return None
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""
+    name = os.fspath(path)
+    if len(os.fsencode(name)) <= LONGEST_PATH:
+        yield name
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise OSError(errno.ENAMETOOLONG, f"its path has more than {LONGEST_PATH} bytes")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    fd = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        short = f"/proc/self/fd/{fd}/{real.name}"
+        if len(os.fsencode(short)) > LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"its name has more than {LONGEST_PATH} bytes")
+        yield short
+    finally:
+        os.close(fd)
+
+
+def _cause(error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG and error.strerror:
+        return error.strerror
+    return os.strerror(error.errno) if error.errno else str(error)

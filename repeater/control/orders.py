@@ -1,0 +1,112 @@
+"""`trigger`, `pause`, `resume`, `start`, `stop`, `restart`, `reset`: what a person asks of single jobs.
+
+Each tells the engine one fact for each job and reports what became of it; the engine decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from repeater.control.desk import Args, Desk, Send
+from repeater.control.status import condition
+from repeater.engine.facts import Requested, Verb
+from repeater.engine.job import Job
+from repeater.engine.lifecycle import State
+from repeater.errors import RepeaterError
+from repeater.model.time import rfc3339
+
+
+async def trigger(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
+    """Runs each job once, now. An item says whether it was `started`, `held`, `queued` or `skipped`, and why."""
+    refused = 0
+    for job in desk.some(args["jobs"]):
+        before = _known(job)
+        await desk.say(Requested("trigger", job.spec.name, force=args["force"]))
+        item = _became(job, before)
+        refused += item["became"] == "skipped"
+        await send({"job": job.spec.name, **item})
+    return {"skipped": refused}
+
+
+def _known(job: Job) -> set[Any]:
+    return {slot.nominal for slot in _slots(job)} | set(job.recent)
+
+
+def _slots(job: Job) -> list[Any]:
+    return [held.slot for held in job.open] + list(job.pending)
+
+
+def _became(job: Job, before: set[Any]) -> dict[str, Any]:
+    for held in job.open:
+        if held.slot.nominal not in before and held.slot.trigger == "manual":
+            if held.held is not None:
+                return {"became": "held", "reason": held.held, "run": None}
+            return {"became": "started", "reason": None, "run": held.attempt.run.id if held.attempt else None}
+    for slot in job.pending:
+        if slot.nominal not in before:
+            return {"became": "queued", "reason": "the run before is still going on", "run": None}
+    for nominal, row in reversed(job.recent.items()):
+        if nominal not in before and row.trigger == "manual":
+            became = "skipped" if row.attempts == 0 else "started"
+            return {"became": became, "reason": row.reason, "run": row.run}
+    return {"became": "skipped", "reason": "the job is not in force any more", "run": None}
+
+
+async def pause(desk: Desk, args: Args, send: Send) -> None:
+    """Slots are skipped from now on; live runs go on."""
+    length = args["for"]
+    until = None if length is None else desk.now() + timedelta(seconds=length)
+    for job in desk.some(args["jobs"]):
+        await desk.say(Requested("pause", job.spec.name, reason=args["reason"], until=until))
+        await send({"job": job.spec.name, "paused": job.paused, "until": rfc3339(job.progress.paused_until)})
+
+
+async def resume(desk: Desk, args: Args, send: Send) -> None:
+    for job in desk.some(args["jobs"]):
+        was = job.paused
+        await desk.say(Requested("resume", job.spec.name))
+        await send({"job": job.spec.name, "was": was, "next": rfc3339(job.next.due) if job.next else None})
+
+
+async def start(desk: Desk, args: Args, send: Send) -> None:
+    await _order(desk, args, send, "start")
+
+
+async def restart(desk: Desk, args: Args, send: Send) -> None:
+    """Ends the live run, if any, and starts a new one when nothing of it is left."""
+    for job in desk.some(args["jobs"]):
+        if job.state is State.OFF:
+            raise RepeaterError(
+                f"cannot restart `{job.spec.name}`: it is {condition(job, desk.clock.now())[0]}",
+                hint=f"`rpr start {job.spec.name}` starts it",
+            )
+    await _order(desk, args, send, "restart")
+
+
+async def reset(desk: Desk, args: Args, send: Send) -> None:
+    """Forgets counters and that the job is done."""
+    await _order(desk, args, send, "reset")
+
+
+async def stop(desk: Desk, args: Args, send: Send) -> None:
+    """No new start, live runs are stopped; with `wait` an item comes when nothing of the job is alive."""
+    jobs = desk.some(args["jobs"])
+    reason = args["reason"] or "stopped"
+    await desk.say(*(Requested("stop", job.spec.name, reason=reason) for job in jobs))
+    for job in jobs:
+        if args["wait"]:
+            await desk.until(lambda job=job: not job.open or job.state is not State.STOPPING)  # type: ignore[misc]
+        await send(_report(desk, job))
+
+
+async def _order(desk: Desk, args: Args, send: Send, verb: Verb) -> None:
+    for job in desk.some(args["jobs"]):
+        await desk.say(Requested(verb, job.spec.name))
+        await send(_report(desk, job))
+
+
+def _report(desk: Desk, job: Job) -> dict[str, Any]:
+    state, why = condition(job, desk.clock.now())
+    return {"job": job.spec.name, "state": state, "why": why, "next": rfc3339(job.next.due) if job.next else None}

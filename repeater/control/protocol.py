@@ -1,0 +1,229 @@
+"""The messages between `rpr` and a supervisor: JSON, one line each. Sans-IO: bytes in, values out.
+
+    request   {"v": 1, "verb": "status", "args": {"jobs": ["poll*"]}}
+    reply     {"item": {...}} for each thing of a listing or a stream, then one of
+              {"done": {...}}   what it came to
+              {"error": {"code": "...", "message": "...", "hint": "...", "exit": 2}}
+
+A line has at most `LONGEST` bytes. It is taken from somebody who may be hostile: duplicate keys, NaN, numbers without
+end and nests without bottom are refused, and so is every argument that a verb does not know. Both ends use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
+from repeater.model.time import from_rfc3339
+
+VERSION = 1
+LONGEST = 1 << 20
+"""Bytes of one line, its end not counted."""
+MOST_TEXTS = 20_000
+LONGEST_TEXT = 4096
+
+Kind: TypeAlias = Literal["text", "texts", "pairs", "flag", "count", "seconds", "time"]
+Params: TypeAlias = Mapping[str, Kind]
+
+
+class BadMessage(RepeaterError):
+    """A line that is no message of this protocol. `code` is told to the other end."""
+
+    exit_code = 2
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks for; the arguments are not checked yet."""
+
+    verb: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Lines:
+    """Cuts what comes into lines. Never holds more than `longest` bytes and what came last."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self._longest = longest
+        self._held = bytearray()
+        self._looked = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were fed and not taken."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> None:
+        self._held += data
+
+    def take(self) -> bytes | None:
+        """The next whole line without its end, None if there is none yet. Raises BadMessage if it is too long."""
+        end = self._held.find(b"\n", self._looked)
+        if (len(self._held) if end < 0 else end) > self._longest:
+            raise BadMessage("too_long", f"cannot take the message: it has more than {self._longest} bytes")
+        if end < 0:
+            self._looked = len(self._held)
+            return None
+        line = bytes(self._held[:end])
+        del self._held[: end + 1]
+        self._looked = 0
+        return line
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """A message as a line, its end included; only ASCII, so that any text can be carried."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def encode_request(verb: str, args: Mapping[str, Any]) -> bytes:
+    return encode({"v": VERSION, "verb": verb, "args": {name: value for name, value in args.items() if value}})
+
+
+def encode_error(error: RepeaterError) -> bytes:
+    """The reply that ends a request that could not be carried out. What is too long is cut."""
+    code = error.code if isinstance(error, BadMessage) else "refused"
+    told = {"code": code, "message": error.message[: LONGEST // 16], "hint": error.hint, "exit": error.exit_code}
+    return encode({"error": told})
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The object of one line. Raises BadMessage."""
+    try:
+        message = json.loads(line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+    except RecursionError:
+        raise BadMessage("malformed", "cannot read the message: it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise BadMessage("malformed", "cannot read the message: it is no UTF-8") from None
+    except ValueError as error:
+        raise BadMessage("malformed", f"cannot read the message: {error}") from None
+    if not isinstance(message, dict):
+        raise BadMessage("malformed", "cannot read the message: it is no JSON object")
+    return message
+
+
+def decode_request(line: bytes) -> Request:
+    """A request, in the one version that there is. Raises BadMessage."""
+    message = decode(line)
+    version = message.get("v")
+    if version != VERSION or isinstance(version, bool):
+        raise BadMessage(
+            "version", f"cannot speak version `{_clip(version)}` of the protocol: this is version {VERSION}"
+        )
+    unknown = sorted(set(message) - {"v", "verb", "args"})
+    if unknown:
+        raise BadMessage("malformed", f"cannot use the message: unknown key `{_clip(unknown[0])}`")
+    verb, args = message.get("verb"), message.get("args", {})
+    if not isinstance(verb, str):
+        raise BadMessage("malformed", "cannot use the message: it names no `verb`")
+    if not isinstance(args, dict):
+        raise BadMessage("malformed", "cannot use the message: `args` is no object")
+    return Request(verb, args)
+
+
+def check_args(verb: str, params: Params, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter with its value: what was not given is empty (`""`, `()`, False, None). Raises BadMessage."""
+    for name in args:
+        if name not in params:
+            near = difflib.get_close_matches(name, params, 1)
+            hint = f"did you mean `{near[0]}`?" if near else None
+            raise BadMessage("args", f"cannot carry out `{verb}`: unknown argument `{_clip(name)}`", hint=hint)
+    checked = {}
+    for name, kind in params.items():
+        if args.get(name) is None:
+            checked[name] = _EMPTY[kind]
+            continue
+        value = _checked(kind, args[name])
+        if value is None:
+            raise BadMessage(
+                "args", f"cannot carry out `{verb}`: found `{_clip(args[name])}` for `{name}`, expected {_WORDS[kind]}"
+            )
+        checked[name] = value
+    return checked
+
+
+_EMPTY: dict[Kind, Any] = {
+    "text": "", "texts": (), "pairs": (), "flag": False, "count": None, "seconds": None, "time": None,
+}  # fmt: skip
+_WORDS: dict[Kind, str] = {
+    "text": f"a text of at most {LONGEST_TEXT} characters",
+    "texts": f"a list of at most {MOST_TEXTS} texts",
+    "pairs": "a list of pairs of texts",
+    "flag": "true or false",
+    "count": "a whole number from 0 to 1000000",
+    "seconds": "a number of seconds, more than 0",
+    "time": "a time like `2026-11-24T03:00:00Z`",
+}
+
+
+def _checked(kind: Kind, value: Any) -> Any:
+    """The value as the verb wants it; None if it is not of this kind."""
+    match kind:
+        case "text":
+            return value if _is_text(value) else None
+        case "texts":
+            fits = isinstance(value, list) and len(value) <= MOST_TEXTS and all(map(_is_text, value))
+            return tuple(value) if fits else None
+        case "pairs":
+            fits = isinstance(value, list) and len(value) <= MOST_TEXTS and all(map(_is_pair, value))
+            return tuple((key, text) for key, text in value) if fits else None
+        case "flag":
+            return value if isinstance(value, bool) else None
+        case "count":
+            return value if type(value) is int and 0 <= value <= 1_000_000 else None
+        case "seconds":
+            fits = type(value) in (int, float) and 0 < value <= 3_155_760_000 and math.isfinite(value)
+            return float(value) if fits else None
+        case "time":
+            return _moment(value)
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return from_rfc3339(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_text, value))
+
+
+def error_from(told: Any) -> RepeaterError:
+    """The error of a reply, as one of our own, so that it is printed and ends the command as usual."""
+    told = told if isinstance(told, dict) else {}
+    message, hint = str(told.get("message", "the supervisor answered with an error")), told.get("hint")
+    kinds = {2: UsageError, 5: ApplyRefused, 6: Unreachable}
+    return kinds.get(told.get("exit", 1), RepeaterError)(message, hint=hint if isinstance(hint, str) else None)
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key `{_clip(key)}` is there twice")
+        found[key] = value
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"`{text}` is no number")
+
+
+def _clip(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,255 @@
+"""The answering end: takes requests of a few clients at once and carries them out, without ever delaying a job.
+
+One task for each request, one request at a time for each client. Everything is bounded: clients, lines, how long a
+line may take to come, how long a client may take nothing. Whoever is not this user or root is sent away before a byte
+is read. Bound and closed by `app`; what the verbs do is in `control.verbs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from repeater.control.desk import Desk
+from repeater.control.door import user_of
+from repeater.control.protocol import BadMessage, Lines, check_args, decode_request, encode, encode_error
+from repeater.control.verbs import VERBS, unknown
+from repeater.errors import RepeaterError
+
+MOST_CLIENTS = 64
+LINE_WITHIN = 10.0
+"""Seconds for a line to come, from its first byte."""
+IDLE = 60.0
+"""Seconds that a client may ask nothing."""
+STUCK = 30.0
+"""Seconds that a client may take nothing of an answer."""
+_ROOM = 256 * 1024  # bytes that may wait to be sent before a verb has to
+_BATCH = 64 * 1024
+
+
+class Server:
+    """Listens on a socket that is bound already. `warn` tells of what should not happen."""
+
+    def __init__(self, desk: Desk, warn: Callable[[str], None], *, users: frozenset[int] | None = None) -> None:
+        self._desk = desk
+        self._warn = warn
+        self._users = frozenset({os.geteuid(), 0}) if users is None else users
+        self._loop = asyncio.get_running_loop()
+        self._door: socket.socket | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._clients: set[_Client] = set()
+        self._coming: set[asyncio.Task[None]] = set()
+
+    def listen(self, door: socket.socket) -> None:
+        self._door = door
+        self._loop.add_reader(door.fileno(), self._let_in)
+
+    def close(self) -> None:
+        """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
+        if self._door is not None:
+            self._loop.remove_reader(self._door.fileno())
+            self._door = None
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def hang_up(self) -> None:
+        """Ends every connection."""
+        self.close()
+        for client in tuple(self._clients):
+            client.end()
+
+    def _let_in(self) -> None:
+        assert self._door is not None
+        for _ in range(16):  # then others in the loop come first
+            try:
+                sock, _ = self._door.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause()
+                    return
+                raise
+            self._greet(sock)
+
+    def _greet(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        user = user_of(sock)
+        refusal = None
+        if user is not None and user not in self._users:
+            refusal = BadMessage("forbidden", "cannot talk to this supervisor: it belongs to another user")
+        elif len(self._clients) >= MOST_CLIENTS:
+            refusal = BadMessage("busy", f"cannot take more than {MOST_CLIENTS} clients at once")
+        if refusal is not None:
+            with contextlib.suppress(OSError):
+                sock.send(encode_error(refusal))
+            sock.close()
+            return
+        client = _Client(self._desk, self._warn, self._clients.discard)
+        self._clients.add(client)
+        task = self._loop.create_task(self._connect(client, sock))
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+
+    async def _connect(self, client: _Client, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: client, sock)
+        except OSError:
+            self._clients.discard(client)
+            sock.close()
+
+    def _pause(self) -> None:
+        """No descriptor is left: asking again at once would burn the processor."""
+        assert self._door is not None
+        door = self._door
+        self._loop.remove_reader(door.fileno())
+
+        def go_on() -> None:
+            self._loop.add_reader(door.fileno(), self._let_in)
+
+        self._rest = self._loop.call_later(1.0, go_on)
+
+
+class _Client(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, desk: Desk, warn: Callable[[str], None], gone: Callable[[_Client], None]) -> None:
+        self._desk = desk
+        self._warn = warn
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._lines = Lines()
+        self._transport: asyncio.Transport | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._is_full = False
+        self._asks_no_more = self._follows = False
+
+    def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- what the loop tells ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_ROOM)
+        self._end_in(IDLE)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._room is not None and not self._room.done():
+            self._room.cancel()
+        self._gone(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._lines.waiting and self._task is None:
+            self._end_in(LINE_WITHIN)
+        self._lines.feed(data)
+        if self._task is None:
+            self._next()
+        elif self._lines.waiting > _ROOM:
+            self._refuse(BadMessage("too_long", "cannot take more while the request before is being carried out"))
+
+    def eof_received(self) -> bool:
+        self._asks_no_more = True
+        # Who closed only this direction still gets the answer; of one without end nobody would notice the rest.
+        return self._task is not None and not self._follows
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    # --- requests ---
+
+    def _next(self) -> None:
+        try:
+            line = self._lines.take()
+            if line is None:
+                return
+            request = decode_request(line)
+            verb = VERBS.get(request.verb)
+            if verb is None:
+                raise unknown(request.verb)
+            args = check_args(request.verb, verb.params, request.args)
+        except BadMessage as refusal:
+            self._refuse(refusal)
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._follows = bool(args.get("follow"))
+        self._task = self._loop.create_task(self._carry_out(verb.run(self._desk, args, self._send)))
+        self._task.add_done_callback(self._carried_out)
+
+    async def _carry_out(self, work: Any) -> None:
+        try:
+            result: Mapping[str, Any] | None = await work
+            reply = encode({"done": result or {}})
+        except RepeaterError as error:
+            reply = encode_error(error)
+        except TimeoutError:
+            self.end()
+            return
+        except Exception as error:  # noqa: BLE001 - a fault in a verb must not end the jobs
+            self._warn(f"a request failed inside: {type(error).__name__}: {error}")
+            reply = encode_error(RepeaterError(f"internal error: {type(error).__name__}: {error}"))
+        self._write(reply)
+
+    def _carried_out(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if self._transport is None or self._transport.is_closing() or task.cancelled():
+            return
+        if self._asks_no_more and not self._lines.waiting:
+            self._transport.close()
+            return
+        self._end_in(LINE_WITHIN if self._lines.waiting else IDLE)
+        self._next()
+
+    async def _send(self, *items: Mapping[str, Any]) -> None:
+        """Waits while the client is slow; TimeoutError ends it when it takes nothing at all."""
+        batch = bytearray()
+        for item in items:
+            batch += encode({"item": item})
+            if len(batch) > _BATCH:
+                await self._push(batch)
+                batch = bytearray()
+        if batch:
+            await self._push(batch)
+
+    async def _push(self, data: bytearray) -> None:
+        self._write(data)
+        if self._is_full:
+            self._room = self._loop.create_future()
+            await asyncio.wait_for(self._room, STUCK)
+        else:
+            await asyncio.sleep(0)  # a long listing is no reason to keep a job waiting
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _refuse(self, refusal: BadMessage) -> None:
+        """After a line that was no request nothing that follows can be trusted."""
+        self._write(encode_error(refusal))
+        if self._transport is not None:
+            self._transport.close()
+            self._end_in(STUCK)
+
+    def _end_in(self, length: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(length, self.end)

@@ -1,0 +1,173 @@
+"""`status` and `health`: how each job is, and whether the supervisor is well. Reads the engine, changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from repeater.control.desk import Args, Desk, Send
+from repeater.engine.job import Job
+from repeater.engine.lifecycle import State
+from repeater.engine.slot import OpenSlot
+from repeater.model.run import RunRecord
+from repeater.model.time import Instant, rfc3339
+
+_BATCH = 100
+
+
+async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
+    """An item for each job; the result is about the supervisor."""
+    jobs = desk.jobs(args["jobs"])
+    now = desk.clock.now()
+    for first in range(0, len(jobs), _BATCH):
+        await send(*(describe(job, now) for job in jobs[first : first + _BATCH]))
+    life = desk.life
+    return {
+        "project": life.project,
+        "pid": life.pid,
+        "since": rfc3339(life.began),
+        "now": rfc3339(now.wall),
+        "generation": desk.engine.generation,
+        "jobs": len(desk.engine.jobs),
+        "state_dir": life.state,
+        "files": list(desk.files()),
+        "troubles": desk.troubles(),
+        "rejected": desk.rejected(),
+    }
+
+
+async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+    """Whether all is well: the supervisor does its work, and the services that can tell are ready."""
+    problems = [
+        f"service `{job.spec.name}` is not ready"
+        for job in desk.engine.jobs.values()
+        if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
+    ]
+    problems += desk.troubles()
+    return {"ok": not problems, "problems": problems[:100], "pid": os.getpid(), "generation": desk.engine.generation}
+
+
+def describe(job: Job, now: Instant) -> dict[str, Any]:
+    """One job for `status --json`. Instants are RFC 3339 in UTC, lengths seconds."""
+    spec, progress = job.spec, job.progress
+    state, why = condition(job, now)
+    return {
+        "job": spec.name,
+        "state": state,
+        "why": why,
+        "next": rfc3339(job.next.due) if job.next is not None else None,
+        "last": _last(job),
+        "running": [_running(held, now) for held in job.open if held.attempt is not None and held.attempt.started],
+        "runs": progress.runs,
+        "successes": progress.successes,
+        "failures": progress.failures,
+        "streak": progress.streak,
+        "last_success": rfc3339(progress.last_success),
+        "pending": len(job.pending),
+        "ready": job.ready,
+        "paused": None if job.paused is None else {"reason": job.paused, "until": rfc3339(progress.paused_until)},
+        "service": spec.is_service,
+        "labels": dict(spec.labels),
+        "description": spec.description,
+    }
+
+
+def condition(job: Job, now: Instant) -> tuple[str, str | None]:
+    """The state of a job in one word, and why it is so if that is not plain.
+
+    `running`, `starting`, `held` (at a gate), `retrying`, `stopping`, `paused`, `slowed`, `waiting` (for its next
+    slot), `idle` (nothing will start it by itself), `done`, `stopped`, `disabled`.
+    """
+    held = job.open[0] if job.open else None
+    if job.state in (State.STOPPING, State.LEAVING, State.FINISHING) and held is not None:
+        if job.state is State.FINISHING:
+            return _open_condition(held, now)
+        return "stopping", f"waiting for pid {held.pid}" if held.pid else None
+    if held is not None:
+        return _open_condition(held, now)
+    if job.state is State.OFF:
+        return ("stopped", None) if job.spec.enabled else ("disabled", "`enabled = false`")
+    if job.state is State.DONE:
+        return "done", job.progress.done
+    if job.state in (State.GONE, State.LEAVING):
+        return "stopped", "the supervisor is leaving"
+    if job.paused is not None:
+        until = job.progress.paused_until
+        end = f"until {rfc3339(_seconds(until))}" if until else "until it is resumed"
+        return "paused", end if job.paused == "paused" else f"{job.paused}; {end}"
+    not_before = job.slowing.not_before
+    if job.slowing.holds(now) and not_before is not None:
+        after = f"after {-job.progress.streak} failures in a row" if job.progress.streak < 0 else "after a short run"
+        return "slowed", f"{after}, not before {rfc3339(not_before.wall.replace(microsecond=0))}"
+    return ("waiting", None) if job.next is not None else ("idle", None)
+
+
+def _open_condition(held: OpenSlot, now: Instant) -> tuple[str, str | None]:
+    attempt = held.attempt
+    if attempt is not None and attempt.live:
+        if held.fate is not None:
+            return "stopping", held.fate[1]
+        if attempt.started is None:
+            return "starting", None
+        return "running", f"attempt {held.attempts}" if held.attempts > 1 else None
+    if held.held is not None:
+        waited = (now.mono - held.since.mono) // 1_000_000
+        return "held", f"{held.held} (for {waited}s)" if waited else held.held
+    if held.retry is not None:
+        return "retrying", f"attempt {held.attempts} failed, the next is at {rfc3339(_seconds(held.retry.at.wall))}"
+    return "starting", None
+
+
+def _running(held: OpenSlot, now: Instant) -> dict[str, Any]:
+    attempt = held.attempt
+    assert attempt is not None
+    began = attempt.started
+    return {
+        "run": attempt.run.id,
+        "pid": held.pid,
+        "attempt": held.attempts,
+        "nominal": rfc3339(held.slot.nominal),
+        "started": rfc3339(began.wall) if began else None,
+        "seconds": round((now.mono - began.mono) / 1e6, 3) if began else None,
+        "trigger": held.slot.trigger,
+    }
+
+
+def _last(job: Job) -> dict[str, Any] | None:
+    """The last slot that came to a run; after a restart of the supervisor only what is remembered of it."""
+    row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
+    if row is not None:
+        return last_of(row)
+    progress = job.progress
+    if progress.last_end is None or not progress.streak:
+        return None
+    outcome = "success" if progress.streak > 0 else "failed"
+    return {"outcome": outcome, "reason": None, "ended": rfc3339(progress.last_end), "run": None, "exit": None}
+
+
+def last_of(row: RunRecord) -> dict[str, Any]:
+    return {
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "ended": rfc3339(row.ended),
+        "run": row.run,
+        "exit": row.exit,
+    }
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
+    if since is None:
+        return ""
+    left = max(0, int((now - since).total_seconds()))
+    if left < 3600:
+        return f"{left}s" if left < 60 else f"{left // 60}m"
+    if left < 86_400:
+        return f"{left // 3600}h{left % 3600 // 60}m" if left % 3600 >= 60 else f"{left // 3600}h"
+    return f"{left // 86_400}d"
+
+
+def _seconds(wall: datetime) -> datetime:
+    return wall.replace(microsecond=0)

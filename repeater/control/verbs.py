@@ -1,0 +1,67 @@
+"""The table of all verbs: the only place that lists them. Each is an async function of a `Desk`.
+
+    async def verb(desk, args, send) -> result
+
+`args` were checked against `params` before; `send` passes items on, the result ends the answer. A verb raises
+RepeaterError for what cannot be, and never blocks the loop.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from repeater.control import change, events, history, logs, orders, status, why
+from repeater.control.desk import Args, Desk, Send
+from repeater.control.protocol import BadMessage, Params
+
+Run: TypeAlias = Callable[[Desk, Args, Send], Awaitable[Mapping[str, Any] | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What is done, and the arguments that it knows."""
+
+    run: Run
+    params: Params
+
+
+VERBS: Mapping[str, Verb] = {
+    "status": Verb(status.status, {"jobs": "texts"}),
+    "health": Verb(status.health, {}),
+    "logs": Verb(
+        logs.logs, {"jobs": "texts", "run": "text", "since": "time", "tail": "count", "follow": "flag", "new": "flag"}
+    ),
+    "history": Verb(
+        history.history,
+        {"jobs": "texts", "most": "count", "since": "time", "until": "time", "outcomes": "texts"},
+    ),
+    "events": Verb(events.events, {"jobs": "texts", "tail": "count", "follow": "flag"}),
+    "why": Verb(why.why, {"job": "text", "at": "text"}),
+    "trigger": Verb(orders.trigger, {"jobs": "texts", "force": "flag"}),
+    "pause": Verb(orders.pause, {"jobs": "texts", "for": "seconds", "reason": "text"}),
+    "resume": Verb(orders.resume, {"jobs": "texts"}),
+    "start": Verb(orders.start, {"jobs": "texts"}),
+    "stop": Verb(orders.stop, {"jobs": "texts", "reason": "text", "wait": "flag"}),
+    "restart": Verb(orders.restart, {"jobs": "texts"}),
+    "reset": Verb(orders.reset, {"jobs": "texts"}),
+    "apply": Verb(
+        change.apply,
+        {"files": "texts", "set": "pairs", "only": "texts", "allow_removals": "flag", "dry_run": "flag"},
+    ),
+    "reload": Verb(change.reload, {"allow_removals": "flag"}),
+    "down": Verb(change.down, {"level": "text"}),
+}
+
+
+def unknown(verb: str) -> BadMessage:
+    """The refusal of a verb that is not in the table."""
+    near = difflib.get_close_matches(verb[:100], VERBS, 1)
+    shown = verb[:60].encode("ascii", "backslashreplace").decode()
+    return BadMessage(
+        "unknown_verb",
+        f"cannot carry out `{shown}`: there is no such verb",
+        hint=f"did you mean `{near[0]}`?" if near else None,
+    )

@@ -1,0 +1,440 @@
+"""The server alone, with one job behind it: limits, deadlines and hostile clients, on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repeater.control import server as module
+from repeater.control.desk import Desk, Life
+from repeater.control.door import CannotListen, Door, Place, connect
+from repeater.control.server import MOST_CLIENTS, Server
+from repeater.control.verbs import VERBS
+from repeater.errors import ApplyRefused
+from repeater.model.events import Warned
+from repeater.model.spec import Every
+from repeater.observe.journal import Journal
+from repeater.observe.kept import Kept
+from tests.engine.stage import Stage, job
+from tests.fakes.spawn import seconds
+
+
+class House:
+    """A server with a desk; jobs are on a stage, whose clock stands still."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stage = Stage()
+        self.stage.apply(job("tick", Every(seconds(10))), job("tock", Every(seconds(10))))
+        self.kept = Kept(self.stage.clock)
+        self.journal = Journal(self.stage.clock)
+        self.warned: list[str] = []
+        self.left: list[str] = []
+        self.door = Door(Place(folder / "x.sock"))
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise ApplyRefused("cannot apply: this is a test")
+
+        def tell(fact: Any) -> None:
+            self.stage.tell(fact)
+            self.stage.clock.settle()
+
+        self.desk = Desk(
+            Life("shop", 7, datetime(2026, 11, 23, tzinfo=UTC)),
+            self.stage.engine,
+            self.stage.clock,
+            tell=tell,
+            leave=self.left.append,
+            apply=refuse,
+            rows=lambda jobs=None, most=100, **filters: list(self.stage.store.rows(jobs, most, **filters)),
+            past=lambda: {"lives": [], "generations": [], "jobs": ["tick"]},
+            kept=self.kept,
+            journal=self.journal,
+            troubles=list,
+            rejected=lambda: None,
+            files=lambda: ("jobs.toml",),
+        )
+        self.server = Server(self.desk, self.warned.append)
+        self.server.listen(self.door.socket)
+
+    async def connect(self) -> Peer:
+        reader, writer = await asyncio.open_unix_connection(str(self.door.path))
+        return Peer(reader, writer)
+
+
+class Peer:
+    """A client that may do anything."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def ask(self, verb: str, **args: Any) -> None:
+        self.send(json.dumps({"v": 1, "verb": verb, "args": args}).encode() + b"\n")
+
+    async def hear(self) -> dict[str, Any] | None:
+        """The next message; None at the end of the connection."""
+        try:
+            line = await asyncio.wait_for(self.reader.readline(), 10)
+        except ConnectionError:
+            return None
+        return json.loads(line) if line else None
+
+    async def answer(self, verb: str, **args: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        self.ask(verb, **args)
+        items = []
+        while True:
+            message = await self.hear()
+            assert message is not None
+            if "item" not in message:
+                return items, message
+            items.append(message["item"])
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def house(folder: Path) -> AsyncIterator[House]:
+    built = House(folder)
+    try:
+        yield built
+    finally:
+        built.server.hang_up()
+        built.door.close()
+        await asyncio.sleep(0.01)
+
+
+def live(test: Callable[[House], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
+    """Runs a test of a house in a loop of its own."""
+
+    def run(tmp_path: Path) -> None:
+        async def all_of_it() -> None:
+            async with house(tmp_path) as built:
+                await asyncio.wait_for(test(built), 30)
+
+        asyncio.run(all_of_it())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@live
+async def test_status_has_an_item_for_each_job_and_the_supervisor_as_result(house: House) -> None:
+    peer = await house.connect()
+    items, end = await peer.answer("status")
+    assert [item["job"] for item in items] == ["tick", "tock"]
+    assert end["done"]["project"] == "shop"
+    await peer.close()
+
+
+@live
+async def test_one_connection_carries_many_requests_also_if_sent_at_once(house: House) -> None:
+    peer = await house.connect()
+    for _ in range(20):
+        peer.ask("health")
+    assert [(await peer.hear())["done"]["ok"] for _ in range(20)] == [True] * 20  # type: ignore[index]
+    await peer.close()
+
+
+@live
+async def test_who_closes_only_its_own_direction_still_gets_the_answer(house: House) -> None:
+    peer = await house.connect()
+    peer.ask("status")
+    peer.writer.write_eof()
+    heard = []
+    while (message := await peer.hear()) is not None:
+        heard.append(message)
+    assert "done" in heard[-1]
+    await peer.close()
+
+
+@live
+async def test_a_line_that_is_no_request_is_answered_and_ends_the_connection(house: House) -> None:
+    for line in (b"hello\n", b"{}\n", b'{"v":1,"verb":"explode"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"\n"):
+        peer = await house.connect()
+        peer.send(line)
+        refused = await peer.hear()
+        assert refused is not None
+        assert refused["error"]["message"].startswith("cannot ")
+        assert await peer.hear() is None
+        await peer.close()
+    await answers(house)
+
+
+async def answers(house: House) -> None:
+    peer = await house.connect()
+    assert (await peer.answer("health"))[1]["done"]["ok"]
+    await peer.close()
+    assert house.warned == []
+
+
+@live
+async def test_a_line_without_end_is_refused_at_its_limit(house: House) -> None:
+    peer = await house.connect()
+    peer.send(b'{"v":1,"verb":"status","args":{"jobs":["' + b"x" * (2 << 20))
+    refused = await peer.hear()
+    assert refused is None or refused["error"]["code"] == "too_long"
+    await peer.close()
+    await answers(house)
+
+
+def hostile() -> list[tuple[str, dict[str, Any]]]:
+    """For each argument of each verb some values that fit its kind and mean harm."""
+    texts = ["", "nobody", "*" * 4000, "\x1b[2J", "\ud800", "a" * 4096, "../../etc/passwd", "tick@", "?" * 100, "="]
+    values: dict[str, list[Any]] = {
+        "text": texts,
+        "texts": [[text] for text in texts] + [["tick"] * 20_000],
+        "pairs": [[["a", text]] for text in texts],
+        "flag": [True],
+        "count": [0, 1_000_000],
+        "seconds": [1e-9, 3e9],
+        "time": ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"],
+    }
+    return [
+        (verb, {name: value})
+        for verb, entry in VERBS.items()
+        for name, kind in entry.params.items()
+        for value in values[kind]
+        if not (name == "follow" and value)
+    ]
+
+
+@live
+async def test_hostile_values_for_every_argument_of_every_verb_get_an_answer_and_harm_nobody(house: House) -> None:
+    peer = await house.connect()
+    for verb, args in hostile():
+        _, end = await peer.answer(verb, **args)
+        assert "done" in end or end["error"]["message"].startswith("cannot "), (verb, args, end)
+        assert "internal" not in str(end), (verb, args, end)
+    await peer.close()
+    assert house.warned == []
+
+
+@live
+async def test_every_verb_answers_with_nothing_given(house: House) -> None:
+    peer = await house.connect()
+    for verb in VERBS:
+        _, end = await peer.answer(verb)
+        assert "done" in end or end["error"]["code"] == "refused", (verb, end)
+    await peer.close()
+
+
+@live
+async def test_what_changes_jobs_wants_a_job(house: House) -> None:
+    peer = await house.connect()
+    for verb in ("trigger", "pause", "resume", "start", "stop", "restart", "reset"):
+        _, end = await peer.answer(verb)
+        assert end["error"]["message"] == "cannot choose a job: none is named"
+    await peer.close()
+
+
+@live
+async def test_one_client_too_many_is_told_so_and_a_place_is_free_again_when_one_leaves(house: House) -> None:
+    peers = [await house.connect() for _ in range(MOST_CLIENTS)]
+    for peer in peers:
+        assert (await peer.answer("health"))[1]["done"]["ok"]
+    late = await house.connect()
+    refused = await late.hear()
+    assert refused is not None
+    assert refused["error"]["code"] == "busy"
+    assert await late.hear() is None
+    await late.close()
+    await peers.pop().close()
+    await asyncio.sleep(0.02)
+    await answers(house)
+    for peer in peers:
+        await peer.close()
+
+
+def test_a_line_that_drips_and_a_client_that_asks_nothing_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LINE_WITHIN", 0.2)
+    monkeypatch.setattr(module, "IDLE", 0.4)
+
+    async def test() -> None:
+        async with house(tmp_path) as built:
+            idle, dripping = await built.connect(), await built.connect()
+            began = asyncio.get_running_loop().time()
+            for letter in b'{"v":1,"verb"':
+                dripping.send(bytes([letter]))
+                await asyncio.sleep(0.03)
+            assert await dripping.hear() is None
+            assert await idle.hear() is None
+            assert 0.3 < asyncio.get_running_loop().time() - began < 5
+            for peer in (idle, dripping):
+                await peer.close()
+            await answers(built)
+
+    asyncio.run(test())
+
+
+def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STUCK", 0.2)
+
+    async def test() -> None:
+        async with house(tmp_path) as built:
+            built.kept.begin("1", "tick", 4 << 20)
+            for _ in range(100):
+                built.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
+            sock = connect(built.door.path, 5)
+            sock.sendall(b'{"v":1,"verb":"logs"}\n')
+            while built.server._clients:  # noqa: ASYNC110 - what is looked at tells nobody
+                await asyncio.sleep(0.01)
+            sock.close()
+            await answers(built)
+
+    asyncio.run(test())
+
+
+@live
+async def test_a_slow_listener_loses_output_and_is_told_how_much(house: House) -> None:
+    sock = connect(house.door.path, 5)
+    sock.sendall(b'{"v":1,"verb":"logs","args":{"follow":true}}\n')
+    await asyncio.sleep(0.05)
+    house.kept.begin("1", "tick", 0)
+    for _ in range(200):
+        house.kept.add("1", "stdout", b"y" * 60_000 + b"\n")  # as quickly as a job can; nobody waits
+    sock.setblocking(False)
+    reader, writer = await asyncio.open_unix_connection(sock=sock, limit=1 << 22)
+    peer, got, lost = Peer(reader, writer), 0, 0
+    while got + lost < 200 * 60_001:
+        message = await peer.hear()
+        assert message is not None
+        lost += message["item"].get("lost", 0)
+        got += len(message["item"].get("text", ""))
+    assert lost > 0
+    assert got >= 60_001
+    await peer.close()
+
+
+@live
+async def test_output_reaches_a_listener_at_once_and_only_that_of_its_job(house: House) -> None:
+    peer = await house.connect()
+    house.kept.begin("1", "tick", 100)
+    house.kept.begin("2", "tock", 100)
+    house.kept.add("1", "stdout", b"before\n")
+    peer.ask("logs", jobs=["tick"], follow=True)
+    assert (await peer.hear())["item"]["text"] == "before\n"  # type: ignore[index]
+    house.kept.add("2", "stdout", b"other\n")
+    house.kept.add("1", "stderr", b"\xff\n")
+    item = (await peer.hear())["item"]  # type: ignore[index]
+    assert (item["job"], item["stream"], item["base64"]) == ("tick", "stderr", "/wo=")
+    await peer.close()
+    await asyncio.sleep(0.02)
+    assert house.kept._listeners == []
+
+
+@live
+async def test_events_follow_and_tail(house: House) -> None:
+    peer = await house.connect()
+    for number in range(5):
+        house.journal(Warned("tick", str(number)))
+    items, _ = await peer.answer("events", tail=2)
+    assert [item["message"] for item in items] == ["3", "4"]
+    peer.ask("events", follow=True, tail=0, jobs=["tick"])
+    await asyncio.sleep(0.05)
+    house.journal(Warned("tock", "no"))
+    house.journal(Warned("tick", "yes"))
+    assert (await peer.hear())["item"]["message"] == "yes"  # type: ignore[index]
+    await peer.close()
+    await asyncio.sleep(0.02)
+    assert house.journal._listeners == []
+
+
+@live
+async def test_a_fault_in_a_verb_is_told_and_harms_nobody(house: House) -> None:
+    peer = await house.connect()
+    house.desk.troubles = lambda: 1 / 0  # type: ignore[assignment, return-value]
+    _, end = await peer.answer("health")
+    assert "internal error: ZeroDivisionError" in end["error"]["message"]
+    assert "ZeroDivisionError" in house.warned[0]
+    house.desk.troubles = list
+    assert (await peer.answer("health"))[1]["done"]["ok"]
+    await peer.close()
+
+
+def test_another_user_is_sent_away(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with house(tmp_path) as built:
+            built.server._users = frozenset({os.geteuid() + 1})
+            peer = await built.connect()
+            refused = await peer.hear()
+            assert refused is not None
+            assert refused["error"]["code"] == "forbidden"
+            assert await peer.hear() is None
+            await peer.close()
+
+    asyncio.run(test())
+
+
+# --- the door -------------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        door = Door(Place(tmp_path / "new" / "x.sock"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "new" / "x.sock").stat().st_mode & 0o777 == 0o600
+    door.close()
+    assert not (tmp_path / "new" / "x.sock").exists()
+
+
+def test_a_name_that_a_dead_supervisor_left_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(tmp_path / "x.sock"))
+    dead.close()
+    door = Door(Place(tmp_path / "x.sock"))
+    with pytest.raises(CannotListen, match="another supervisor does"):
+        Door(Place(tmp_path / "x.sock"))
+    connect(tmp_path / "x.sock", 1).close()
+    door.close()
+
+
+def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(4):
+        folder = folder / ("d" * 60)
+        folder.mkdir()
+    door = Door(Place(folder / "x.sock", tmp_path / "link.sock"))
+    connect(folder / "x.sock", 1).close()
+    connect(tmp_path / "link.sock", 1).close()
+    door.close()
+    assert list(folder.iterdir()) == []
+    assert not (tmp_path / "link.sock").is_symlink()
+
+
+def test_a_folder_that_is_a_link_or_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(CannotListen, match="it is a link"):
+        Door(Place(tmp_path / "link" / "x.sock"))
+    assert list((tmp_path / "real").iterdir()) == []
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "real", 12345, -1)
+        with pytest.raises(CannotListen, match="belongs to user 12345"):
+            Door(Place(tmp_path / "real" / "x.sock"))
+
+
+def test_a_place_that_cannot_be_is_one_clear_refusal(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotListen, match="cannot use folder"):
+        Door(Place(tmp_path / "file" / "x.sock"))
+    with pytest.raises(CannotListen, match="cannot listen on"):
+        Door(Place(tmp_path / ("n" * 200 + ".sock")))

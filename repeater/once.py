@@ -6,7 +6,6 @@ need, because a one-off command must be there at once.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repeater.adapters.clock import LoopClock
+from repeater.adapters.loop import SmallLoop
 from repeater.adapters.nothing import NoProber, NoStore, NoWatcher
 from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
@@ -57,35 +57,23 @@ class OneOff:
 
 def run_once(oneoff: OneOff) -> int:
     """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
-    return asyncio.run(_run(oneoff))
-
-
-async def _run(oneoff: OneOff) -> int:
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[int] = loop.create_future()
     with ExitStack() as closing:
-        assembly = _Assembly(oneoff, loop, over, closing)
-        loop.set_exception_handler(lambda _, context: _fail(over, context.get("exception")))
+        loop = SmallLoop()
+        closing.callback(loop.close)
+        assembly = _Assembly(oneoff, loop, closing)
         assembly.begin()
-        code = await over
+        loop.run()
     assembly.report()
-    return code
-
-
-def _fail(over: asyncio.Future[int], error: object) -> None:
-    """A fault in repeater ends it with its own error."""
-    if not over.done():
-        over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+    return assembly.status
 
 
 class _Assembly:
-    """The parts, put together. Each is closed before those that it uses."""
+    """The parts, put together. Each is closed before those that it uses. `status` is what `rpr` exits with."""
 
-    def __init__(
-        self, oneoff: OneOff, loop: asyncio.AbstractEventLoop, over: asyncio.Future[int], closing: ExitStack
-    ) -> None:
+    def __init__(self, oneoff: OneOff, loop: SmallLoop, closing: ExitStack) -> None:
+        self.status = 0
         self._oneoff = oneoff
-        self._over = over
+        self._loop = loop
         self._leaving: int | None = None
         self._output: Output | None = None
         spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
@@ -155,10 +143,10 @@ class _Assembly:
         self._supervisor.tell(fact)
 
     def _left(self, _: int) -> None:
-        if not self._over.done():
-            oneoff, tally = self._oneoff, self._chronicle.tally
-            status = exit_status(tally, oneoff.goal, passes_code=oneoff.passes_code)
-            self._over.set_result(status if self._leaving is None else self._leaving)
+        oneoff, tally = self._oneoff, self._chronicle.tally
+        status = exit_status(tally, oneoff.goal, passes_code=oneoff.passes_code)
+        self.status = status if self._leaving is None else self._leaving
+        self._loop.stop()
 
     def _leave(self, level: Level, code: int) -> None:
         self._leaving = code if self._leaving is None else self._leaving
@@ -216,7 +204,7 @@ class _Assembly:
         closing.callback(output.close)
         return output
 
-    def _watch_reader(self, loop: asyncio.AbstractEventLoop, closing: ExitStack) -> None:
+    def _watch_reader(self, loop: SmallLoop, closing: ExitStack) -> None:
         """The runs write to standard output themselves, so nobody else would notice that its reader is gone."""
         if sys.platform != "linux":
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
@@ -25,6 +25,22 @@ class Alarm(Protocol):
     """A pending call, as `asyncio.TimerHandle` is one."""
 
     def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What adapters need of an event loop. asyncio's is one; `adapters.loop` another."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Alarm:
+        """`delay` in seconds."""
+        ...
+
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None: ...
+
+    def remove_reader(self, fd: int) -> object: ...
 
 
 class Clock(Protocol):

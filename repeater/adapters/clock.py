@@ -1,4 +1,4 @@
-"""The real clocks, on an asyncio loop: the only place where the time of this machine is read for a decision.
+"""The real clocks, on an event loop: the only place where the time of this machine is read for a decision.
 
 Nothing else may call `datetime.now` or `time.monotonic` to decide when a job runs. Used by `app`; the fake
 with the same contract is `tests/fakes/clock.py`.
@@ -6,14 +6,12 @@ with the same contract is `tests/fakes/clock.py`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from repeater.model.time import Instant, Mono
-from repeater.ports import Alarm
-
+from repeater.ports import Alarm, Loop
 
 _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs on while the machine sleeps; Linux only
 
@@ -21,11 +19,11 @@ _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs on while the m
 class LoopClock:
     """`ports.Clock` on a loop. Both clocks are read within a few microseconds, the wall first.
 
-    `call_after` never calls early: asyncio may wake up to its clock's resolution before the time, so the
+    `call_after` never calls early: a loop may wake up to its clock's resolution before the time, so the
     alarm looks again and waits for the rest.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
     def now(self) -> Instant:
@@ -46,11 +44,11 @@ class LoopClock:
 class _Alarm:
     __slots__ = ("_call", "_due", "_handle", "_loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, microseconds: int, call: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, microseconds: int, call: Callable[[], None]) -> None:
         self._loop = loop
         self._call = call
         self._due = time.monotonic_ns() + microseconds * 1000
-        self._handle: asyncio.Handle = loop.call_later(max(0, microseconds) / 1e6, self._ring)
+        self._handle: Alarm = loop.call_later(max(0, microseconds) / 1e6, self._ring)
 
     def cancel(self) -> None:
         self._handle.cancel()

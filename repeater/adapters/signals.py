@@ -7,11 +7,12 @@ thousand signals are as harmless as three; asyncio's own handlers drop signals w
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable
 from types import FrameType
 from typing import Literal
+
+from repeater.ports import Loop
 
 Level = Literal["drain", "stop", "kill"]
 _LEVELS: tuple[Level, ...] = ("drain", "stop", "kill")
@@ -25,9 +26,7 @@ class Signals:
     `reload()` comes once for any number of HUPs that arrive together. Both are called in the loop.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, stop: Callable[[Level, str], None], reload: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: Loop, stop: Callable[[Level, str], None], reload: Callable[[], None]) -> None:
         self._loop = loop
         self._stop = stop
         self._reload = reload

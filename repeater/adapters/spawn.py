@@ -18,7 +18,6 @@ RunEnded is told, even if it left its session and closed its output.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import queue
@@ -36,7 +35,7 @@ from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
 from repeater.keeper.process import Spawned, SpawnError, spawn
 from repeater.model.run import Exit
-from repeater.ports import Launch, Sink, Stream, Tell
+from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
 
 CHUNK = 65_536  # what a pipe holds at most by default
 _BIRTHS_AT_ONCE = 16  # then the loop gets a turn
@@ -58,7 +57,7 @@ class _Process:
     exit_told: bool = False
     signalled: bool = False
     sweep: str = ""  # "", "wanted" before there is a process, "begun", "done"
-    look_again: asyncio.TimerHandle | None = None
+    look_again: Alarm | None = None
     pause: float = _FIRST_LOOK
 
 
@@ -74,7 +73,7 @@ class ProcessSpawner:
         self,
         tell: Tell,
         sink: Sink,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         *,
         inline: bool = False,
         stdin: int | None = None,
@@ -103,6 +102,7 @@ class ProcessSpawner:
         self._processes[launch.run] = _Process(launch.run)
         if self._midwife is None:
             self._bear(launch)
+            self._loop.call_soon(self._take_births)
         else:
             self._asked.put(launch)
 
@@ -192,8 +192,6 @@ class ProcessSpawner:
             if isinstance(born, Spawned):
                 self._pids.add(born.pid)
         self._born.append((launch, born))
-        if self._midwife is None:
-            self._take_births()
 
     def _spawned(self, launch: Launch) -> Spawned | SpawnError:
         try:
@@ -381,7 +379,7 @@ class _Wakes:
     loop's own bookkeeping, and one wake-up serves many runs.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._calls: dict[int, Callable[[], object]] = {}
         self._epoll = select.epoll() if sys.platform == "linux" else None

@@ -90,9 +90,12 @@ def _is_one_off(arguments: list[str]) -> bool:
 
 
 def _invoke_one_off(arguments: list[str]) -> int:
-    from repeater.cli.oneoff.run import run as run_one_off
+    from repeater.cli.oneoff.quick import late_methods
 
-    return run_one_off(arguments[0], arguments[1:])
+    with late_methods():
+        from repeater.cli.oneoff.run import run as run_one_off
+
+        return run_one_off(arguments[0], arguments[1:])
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path as FilePath
 from typing import Any
 
+from repeater.errors import RepeaterError
 from repeater.jobfile.document import Path, kind, shown, step
 from repeater.jobfile.template import has_template
 
@@ -34,9 +35,14 @@ class Fault:
 @cache
 def schema_text() -> str:
     """The schema of job files, as it is shipped: beside the package in a checkout, inside it when installed."""
-    package = FilePath(__file__).parents[1]
-    inside, beside = package / "schemas", package.parent / "schemas"
-    return ((inside if inside.is_dir() else beside) / "jobs.schema.json").read_text("utf-8")
+    package = posixpath.dirname(posixpath.dirname(posixpath.abspath(__file__)))
+    for folder in (package, posixpath.dirname(package)):
+        try:
+            with open(f"{folder}/schemas/jobs.schema.json", encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    raise RepeaterError("cannot find `jobs.schema.json`, which is a part of repeater", hint="install repeater again")
 
 
 @cache

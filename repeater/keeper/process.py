@@ -16,10 +16,8 @@ import grp
 import os
 import pwd
 import resource
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -134,6 +132,8 @@ def _readable(data: bytes) -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
     else:
+        import tempfile
+
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
     with contextlib.ExitStack() as on_failure:
         on_failure.enter_context(file)
@@ -286,6 +286,8 @@ def _found(command: str, cwd: str, env: Mapping[str, str]) -> str | None:
     if "/" in command:
         path = os.path.join(cwd, command)
         return path if os.path.isfile(path) and os.access(path, os.X_OK) else None
+    import shutil
+
     return shutil.which(command, path=env.get("PATH", os.defpath))
 
 

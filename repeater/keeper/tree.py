@@ -15,7 +15,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 TOKEN = "RPR_RUN_ID"  # noqa: S105 - no secret
 _MARK = f"\0{TOKEN}=".encode()
@@ -63,9 +62,9 @@ def living_groups(leaders: Collection[int]) -> frozenset[int]:
 
 def bury_orphans(ours: Collection[int]) -> None:
     """As process 1: take the status of dead children that are not ours. None of ours may be born meanwhile."""
-    for task in Path("/proc/self/task").iterdir():
+    for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            for pid in map(int, _read(f"{task}/children").split()):
+            for pid in map(int, _read(f"/proc/self/task/{task}/children").split()):
                 if pid not in ours:
                     os.waitpid(pid, os.WNOHANG)
 

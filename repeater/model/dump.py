@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
-from hashlib import sha256
 from typing import Any
 
 from repeater.model.spec import (
@@ -106,6 +105,8 @@ def hidden(spec: JobSpec) -> JobSpec:
     process = spec.process
     if not process.secrets:
         return spec
+    from hashlib import sha256
+
     env = tuple(
         (name, f"*** {sha256(value.encode()).hexdigest()[:8]}" if name in process.secrets else value)
         for name, value in process.env

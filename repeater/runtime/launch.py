@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import sha256
 
 from repeater.errors import RepeaterError
 from repeater.jobfile.template import TemplateFailed, render_late
@@ -89,11 +88,13 @@ def environment(process: ProcessSpec, environ: Mapping[str, str]) -> dict[str, s
 
 
 def traceparent(inherited: str | None, run: str) -> str:
-    """A W3C trace context: the trace that we are part of, or one of our own, with a span for the run."""
-    digest = sha256(run.encode()).hexdigest()
+    """A W3C trace context: the trace that we are part of, or one of our own, with a span for the run.
+
+    A run id is twenty hexadecimal digits, the last of which are random, so it serves as both.
+    """
     parts = (inherited or "").split("-")
-    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else digest[:32]
-    return f"00-{trace}-{digest[32:48]}-01"
+    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else f"{run:0>32}"
+    return f"00-{trace}-{run[-16:]:0>16}-01"
 
 
 def _launch(

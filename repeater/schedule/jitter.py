@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import lru_cache
-from hashlib import sha256
 
 from repeater.model.spec import Jitter
 from repeater.model.time import MICROSECOND, micros
@@ -41,4 +40,6 @@ def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, dr
 @lru_cache(maxsize=65_536)
 def stable_number(text: str) -> int:
     """A number from 0 to 2**64 - 1 that depends on the text alone; `hash()` would differ in every process."""
+    from hashlib import sha256
+
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big")

@@ -9,6 +9,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from repeater.adapters.clock import LoopClock
+from repeater.adapters.loop import SmallLoop
 from repeater.ports import Clock
 from tests.fakes.clock import FakeClock
 
@@ -30,6 +31,27 @@ class RealTime:
         self.loop.close()
 
 
+class SmallTime:
+    """The loop of one-off commands."""
+
+    def __init__(self) -> None:
+        self.loop = SmallLoop()
+        self.clock: Clock = LoopClock(self.loop)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        def look() -> None:
+            if not condition():
+                self.loop.call_later(0.001, look)
+            else:
+                self.loop.stop()
+
+        look()
+        self.loop.run()
+
+    def close(self) -> None:
+        self.loop.close()
+
+
 class FakeTime:
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -41,7 +63,7 @@ class FakeTime:
         pass
 
 
-@pytest.fixture(params=[RealTime, FakeTime], ids=["real", "fake"])
+@pytest.fixture(params=[RealTime, SmallTime, FakeTime], ids=["real", "small", "fake"])
 def time(request: pytest.FixtureRequest) -> Iterator[RealTime | FakeTime]:
     made = request.param()
     yield made

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 
+from repeater.adapters.loop import SmallLoop
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Exit
@@ -103,6 +105,31 @@ class RealWorld(World):
         self.loop.close()
 
 
+class SmallWorld(World):
+    """As one-off commands have it: processes are started in the loop, which is a small one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = SmallLoop()
+        self.spawner = ProcessSpawner(self.facts.append, self.sink, self.loop, inline=True)
+
+    begin = RealWorld.begin
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end
+            self.go_on(0.002)
+
+    def go_on(self, length: float) -> None:
+        self.loop.call_later(length, self.loop.stop)
+        self.loop.run()
+
+    def close(self) -> None:
+        self.spawner.close()
+        self.loop.close()
+
+
 class FakeWorld(World):
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +151,7 @@ class FakeWorld(World):
         self.spawner.close()
 
 
-@pytest.fixture(params=[RealWorld, FakeWorld], ids=["real", "fake"])
+@pytest.fixture(params=[RealWorld, SmallWorld, FakeWorld], ids=["real", "small", "fake"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = request.param()
     yield made

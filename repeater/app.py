@@ -673,10 +673,11 @@ def reach_project(project: str, state_dir: str | None, *, guests: bool) -> Clien
 def examine(where: Whereabouts) -> list[Finding]:
     """What this machine gives to repeater, and whether a supervisor of the project runs."""
     from repeater.adapters.machine import Finding, examine_machine
+    from repeater.adapters.sqlite import VERSION
 
     project = where.found_project()
     folder = state_folder(project or "unknown", where.state_dir)
-    found = examine_machine(folder, os.environ)
+    found = [*examine_machine(folder, os.environ), Finding("history", "ok", f"SQLite {VERSION}")]
     try:
         with reach(where) as client:
             told = client.ask("status", patience=5.0, jobs=["*"]).result()

@@ -10,7 +10,6 @@ import os
 import platform
 import resource
 import shutil
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -111,7 +110,6 @@ def _clock() -> Iterator[Finding]:
 
 
 def _state(state: Path) -> Iterator[Finding]:
-    yield Finding("history", "ok", f"SQLite {sqlite3.sqlite_version}")
     there = state
     while not there.exists() and there != there.parent:
         there = there.parent

@@ -35,6 +35,7 @@ from repeater.errors import LockHeld, StateUnusable
 from repeater.model.run import Progress, RunRecord
 from repeater.ports import Remembered
 
+VERSION = sqlite3.sqlite_version
 FORMAT = 1
 DATABASE = "history.db"
 MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss

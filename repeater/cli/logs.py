@@ -50,8 +50,6 @@ def logs(
     args: dict[str, Any] = {"jobs": list(jobs), "run": run, "since": instant_option(since, "--since"), "follow": follow}
     if tail is not None:
         args["tail"] = tail
-        if tail == 0:
-            args["new"] = True
     screen = _Screen(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=timestamps, raw=raw)
     with reach(where) as client:
         try:

@@ -21,6 +21,7 @@ Description=repeat jobs of {project}
 Documentation=man:crontab(5)
 
 [Service]
+# Before systemd 253: `Type=notify`, and `ExecReload=/bin/kill -HUP $MAINPID`.
 Type=notify-reload
 ExecStart={command}
 WorkingDirectory={folder}

@@ -24,12 +24,11 @@ MOST_WAITING = 1 << 20
 async def logs(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """An item for each piece: `time`, `job`, `run`, `stream`, and `text`, or `base64` for what is no UTF-8.
 
-    `tail` is in lines of each job. With `follow` it ends only with the client or the supervisor; `new` leaves out what
-    was kept so far.
+    `tail` is in lines of each job. With `follow` it ends only with the client or the supervisor.
     """
     names = {job.spec.name for job in desk.jobs(args["jobs"])} if args["jobs"] else None
     run = args["run"]
-    past = [] if args["new"] else desk.kept.pieces(names, run=run, since=args["since"])
+    past = desk.kept.pieces(names, run=run, since=args["since"])
     if args["tail"] is not None:
         past = last_lines(past, args["tail"])
     if run and not past and not args["follow"] and not desk.kept.knows(run):

@@ -86,7 +86,8 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 def encode_request(verb: str, args: Mapping[str, Any]) -> bytes:
-    return encode({"v": VERSION, "verb": verb, "args": {name: value for name, value in args.items() if value}})
+    given = {name: value for name, value in args.items() if value or (value == 0 and value is not False)}
+    return encode({"v": VERSION, "verb": verb, "args": given})
 
 
 def encode_error(error: RepeaterError) -> bytes:

@@ -31,9 +31,7 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "status": Verb(status.status, {"jobs": "texts"}),
     "health": Verb(status.health, {}),
-    "logs": Verb(
-        logs.logs, {"jobs": "texts", "run": "text", "since": "time", "tail": "count", "follow": "flag", "new": "flag"}
-    ),
+    "logs": Verb(logs.logs, {"jobs": "texts", "run": "text", "since": "time", "tail": "count", "follow": "flag"}),
     "history": Verb(
         history.history,
         {"jobs": "texts", "most": "count", "since": "time", "until": "time", "outcomes": "texts"},

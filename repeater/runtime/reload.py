@@ -14,6 +14,7 @@ from typing import Protocol
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
 from repeater.errors import ApplyRefused, RepeaterError
+from repeater.model.dump import hidden
 from repeater.model.events import Event, ReloadRejected
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import Plan, diff
@@ -50,7 +51,10 @@ Read = Callable[[Answer], None]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a request to read: the plan, against the specs in force, and the generation that it led to."""
+    """What came of a request to read: the plan, against the specs in force, and the generation that it led to.
+
+    The plan is to be shown: values of secrets are marks in it.
+    """
 
     generation: int
     plan: Plan
@@ -144,6 +148,8 @@ class Reload:
             except ApplyRefused as refusal:
                 then(refusal)
                 return
+            before = {name: hidden(job.spec) for name, job in self._engine.jobs.items()}
+            shown = diff(before, map(hidden, answer.jobfile.jobs))
             changes = plan.changes_anything or answer.files != self._in_force
             generation = self._engine.generation + changes
             if not dry_run:
@@ -151,7 +157,7 @@ class Reload:
                 self._again = self._reading  # what is being read now may be older
                 if changes:
                     self._accept(answer, plan)
-            then(Applied(generation, plan, answer.jobfile))
+            then(Applied(generation, shown, answer.jobfile))
 
         (read or self._read)(answered)
 

@@ -152,6 +152,7 @@ def test_an_unknown_argument_or_verb_names_the_nearest() -> None:
 def test_a_request_leaves_out_what_is_empty() -> None:
     line = encode_request("logs", {"jobs": [], "run": "", "follow": True, "since": None})
     assert decode_request(line[:-1]) == Request("logs", {"follow": True})
+    assert decode_request(encode_request("logs", {"tail": 0, "follow": False})[:-1]) == Request("logs", {"tail": 0})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,798 @@
+"""A running supervisor and the commands that talk to it, all through the real `rpr`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repeater.cli.main import CONTROL
+from tests.cli.conftest import RPR, Result, Rpr
+from tests.cli.test_apply import Live, wait_for
+
+JOBS = """
+project = "shop"
+
+[jobs.tick]
+command = "echo tick"
+schedule = "every 1h"
+labels = { team = "a" }
+
+[jobs.web]
+command = "echo up; exec sleep 600"
+schedule = "always"
+
+[jobs.bad]
+command = "echo broken >&2; exit 3"
+schedule = "manual"
+labels = { team = "a" }
+"""
+
+
+class House:
+    """A supervisor in the foreground, and commands asked from the same folder."""
+
+    def __init__(self, rpr: Rpr, *args: str, jobs: str = JOBS, wait: str = "") -> None:
+        self.rpr = rpr
+        rpr.write("jobs.toml", jobs)
+        self.live = Live(rpr, "jobs.toml", *args)
+        where = args[args.index("--state-dir") :][:2] if "--state-dir" in args else ()
+        wait_for(lambda: rpr("health", "-q", *where).code == 0 or self.live.process.poll() is not None, "a supervisor")
+        assert self.live.process.poll() is None, self.live.err
+        if wait:
+            self.live.until_out(wait)
+
+    def __call__(self, *args: str, **more: Any) -> Result:
+        return self.rpr(*args, **more)
+
+    def lines(self, *args: str) -> list[dict[str, Any]]:
+        done = self(*args, "--json")
+        assert done.code == 0, done
+        return [json.loads(line) for line in done.out.splitlines()]
+
+    def job(self, name: str) -> dict[str, Any]:
+        (found,) = self.lines("status", name)
+        return found
+
+    def until(self, name: str, **wanted: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+
+        def is_so() -> bool:
+            found.update(self.job(name))
+            return all(found[key] == value for key, value in wanted.items())
+
+        wait_for(is_so, lambda: f"{name} with {wanted}, last {found}")
+        return found
+
+    def follow(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [RPR, *args], cwd=self.rpr.folder, env=self.rpr.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def end(self) -> None:
+        if self.live.process.poll() is None:
+            self.live.process.send_signal(signal.SIGINT)
+            self.live.process.send_signal(signal.SIGTERM)
+            try:
+                self.live.process.wait(20)
+            finally:
+                self.live.process.kill()
+                self.live.process.wait()
+
+
+@pytest.fixture
+def house(rpr: Rpr) -> Iterator[Callable[..., House]]:
+    built: list[House] = []
+    (rpr.folder / ".run").mkdir(mode=0o700)
+
+    def build(*args: str, **more: Any) -> House:
+        built.append(House(rpr, *args, **more))
+        return built[-1]
+
+    yield build
+    for one in built:
+        one.end()
+
+
+# --- every command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_every_command_has_help_with_an_example(rpr: Rpr, name: str) -> None:
+    told = rpr(name, "--help")
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith(f"Usage: rpr {name} ")
+    assert "Example: " in told.out
+
+
+NEEDS_ONE = [name for name in CONTROL if name not in ("health", "doctor", "systemd-unit")]
+
+
+@pytest.mark.parametrize("name", NEEDS_ONE)
+def test_without_a_supervisor_every_command_says_so_in_one_line_and_ends_with_6(rpr: Rpr, name: str) -> None:
+    rpr.write("jobs.toml", JOBS)
+    job = ["tick"] if name in ("why", "trigger", "pause", "resume", "start", "stop", "restart", "reset") else []
+    rpr(name, *job).is_(
+        err="rpr: cannot reach a supervisor of project `shop`: none is running\nhint: `rpr apply` starts one\n", code=6
+    )
+
+
+def test_health_without_a_supervisor_is_1(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", JOBS)
+    done = rpr("health")
+    assert (done.code, done.out) == (1, "cannot reach a supervisor of project `shop`: none is running\n")
+
+
+# --- finding it -----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_found_from_below_by_project_by_socket_and_by_state_folder(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house()
+    sock = rpr.folder / ".run" / "repeater" / "shop.sock"
+    assert sock.is_socket()
+    assert sock.stat().st_mode & 0o777 == 0o600
+    rpr.write("deep/er/x", "")
+    elsewhere = Rpr(rpr.folder / "deep" / "er")
+    elsewhere.env = rpr.env
+    assert "project shop" in elsewhere("status").out
+    nowhere = Rpr(Path("/"))
+    nowhere.env = rpr.env
+    assert "project shop" in nowhere("status", "--project", "shop").out
+    assert "project shop" in nowhere("status", env={"RPR_PROJECT": "shop"}).out
+    assert "project shop" in nowhere("status", "--socket", str(sock)).out
+    assert "project shop" in nowhere("status").out, "the only one that runs"
+    assert nowhere("status", "--project", "other").code == 6
+    without = {name: value for name, value in rpr.env.items() if name != "XDG_RUNTIME_DIR"}
+    elsewhere.env = without
+    assert "project shop" in elsewhere("status").out, "through the link in the state folder"
+    assert built("down", "-q").code == 0
+    assert not sock.exists()
+    assert not (rpr.folder / ".state/repeater/shop/control.sock").is_symlink()
+
+
+def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house()
+    rpr.write("jobs.toml", JOBS + "\n[jobs.tick\n")
+    assert built("status").code == 0
+    built.live.until_err("change rejected")
+    assert "are not in force" in built("status").out
+    refused = built("reload")
+    assert (refused.code, "jobs.toml:" in refused.err) == (2, True)
+    assert built("health").code == 0
+
+
+def test_one_with_a_state_folder_of_its_own_or_none_has_a_socket_too(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--ephemeral")
+    assert "project shop" in built("status").out
+    rpr.write("other/jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+    other = Live(rpr, "other/jobs.toml", "--state-dir", "st")
+    try:
+        wait_for(lambda: rpr("health", "-q", "--state-dir", "st").code == 0, "the other one")
+        assert "project other" in rpr("status", "--state-dir", "st").out
+        assert {path.name for path in (rpr.folder / "st").iterdir()} >= {"control.sock", "history.db"}
+        third = Rpr(Path("/"))
+        third.env = rpr.env
+        assert third("status").code == 0
+    finally:
+        other.process.send_signal(signal.SIGINT)
+        other.leaves()
+
+
+def test_a_socket_path_of_more_than_107_bytes_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("d" * 80) / ("e" * 80)
+    folder.mkdir(parents=True)
+    rpr = Rpr(folder)
+    rpr.env["XDG_STATE_HOME"] = str(tmp_path / "state")
+    built = House(rpr, "--state-dir", "st")
+    try:
+        assert "project shop" in rpr("status", "--state-dir", "st").out
+    finally:
+        built.end()
+
+
+def test_a_socket_that_a_killed_supervisor_left_is_taken_over(rpr: Rpr, house: Callable[..., House]) -> None:
+    first = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+    first.live.process.kill()
+    first.live.process.wait()
+    (path,) = (rpr.folder / ".run" / "repeater").iterdir()
+    assert path.is_socket()
+    assert first("status").code == 6
+    second = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+    assert second("status").code == 0
+
+
+# --- status, health -------------------------------------------------------------------------------------------------
+
+
+def test_status_tells_a_tired_person_how_each_job_is(house: Callable[..., House]) -> None:
+    built = house(wait="tick | tick")
+    built.until("tick", state="waiting")
+    built("trigger", "bad")
+    built.until("bad", streak=-1)
+    built("pause", "tick", "--for", "2h", "--reason", "moving")
+    told = built("status").out.splitlines()
+    assert re.fullmatch(r"project shop: 3 jobs, generation 1, pid \d+, up for \d+s", told[0])
+    assert re.fullmatch(r"JOB +STATE +LAST RUN +NEXT START +NOTE", told[1])
+    assert re.fullmatch(r"tick +paused +ok \d+s ago +\S+( \S+)?, in (59m|1h) +moving; until \S+Z", told[2]), told[2]
+    assert re.fullmatch(r"web +running +- +- +pid \d+ for \d+s", told[3]), told[3]
+    assert re.fullmatch(r"bad +idle +failed \d+s ago +- +failed 1 in a row \(exit 3\)", told[4]), told[4]
+
+
+def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., House]) -> None:
+    built = house(wait="web  | up")
+    assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
+    assert list(built.job("web")) == [
+        "job", "state", "why", "next", "last", "running", "runs", "successes", "failures", "streak", "last_success",
+        "pending", "ready", "paused", "service", "labels", "description",
+    ]  # fmt: skip
+    (run,) = built.job("web")["running"]
+    assert list(run) == ["run", "pid", "attempt", "nominal", "started", "seconds", "trigger"]
+    os.kill(run["pid"], 0)
+
+
+def test_jobs_are_chosen_by_name_glob_and_label_everywhere(house: Callable[..., House]) -> None:
+    built = house()
+    assert [item["job"] for item in built.lines("status", "team=a")] == ["tick", "bad"]
+    assert [item["job"] for item in built.lines("status", "w*", "bad")] == ["web", "bad"]
+    assert [item["job"] for item in built.lines("pause", "team=a")] == ["tick", "bad"]
+    built("status", "wob").is_(err="rpr: cannot find job `wob`: did you mean `web`?\n", code=2)
+    assert built("trigger").code == 2
+
+
+def test_health_waits_for_services_that_can_tell(rpr: Rpr, house: Callable[..., House]) -> None:
+    rpr.write(
+        "jobs.toml",
+        'project = "shop"\n[jobs.web]\ncommand = "sleep 600"\nschedule = "always"\n'
+        'ready = { exec = "test -e ready", every = "50ms" }\n',
+    )
+    live = Live(rpr, "jobs.toml")
+    try:
+        wait_for(lambda: rpr("status").code == 0, "a supervisor")
+        assert (rpr("health").code, rpr("health").out) == (1, "service `web` is not ready\n")
+        rpr.write("ready", "")
+        wait_for(lambda: rpr("health").code == 0, "health")
+        assert json.loads(rpr("health", "--json").out)["ok"] is True
+    finally:
+        live.process.send_signal(signal.SIGINT)
+        live.leaves()
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+TALKER = """
+[jobs.a]
+command = "printf 'one\\ntwo\\nthree\\n'; printf rest"
+schedule = "manual"
+[jobs.b]
+command = "echo other; echo problem >&2"
+schedule = "manual"
+"""
+
+
+def test_logs_show_what_was_printed_with_names_unless_one_job_is_named(house: Callable[..., House]) -> None:
+    built = house("--keep-alive", jobs=TALKER)
+    built("trigger", "a", "b")
+    built.until("a", successes=1)
+    built.until("b", successes=1)
+    built("logs", "a").is_(out="one\ntwo\nthree\nrest\n")
+    built("logs", "a", "--tail", "2").is_(out="three\nrest\n")
+    assert sorted(built("logs").out.splitlines()) == sorted(
+        ["a | one", "a | two", "a | three", "a | rest", "b | other", "b | problem"]
+    )
+    assert built("logs", "--raw", "a").out == "one\ntwo\nthree\nrest"
+    assert built("logs", "b", "--since", "1h").out == "other\nproblem\n"
+    assert built("logs", "b", "--since", "2099-01-01").out == ""
+    streams = {(item["stream"], item["text"]) for item in built.lines("logs", "b")}
+    assert streams == {("stdout", "other\n"), ("stderr", "problem\n")}
+
+
+def test_logs_of_one_run_and_of_one_that_is_not_known(house: Callable[..., House]) -> None:
+    built = house("--keep-alive", jobs=TALKER)
+    for number in (1, 2):
+        built("trigger", "a")
+        built.until("a", successes=number)
+    first = built.lines("history", "a")[1]["run"]
+    assert {item["run"] for item in built.lines("logs", "--run", first)} == {first}
+    assert "nothing is kept of it" in built("logs", "--run", "nope").err
+
+
+def test_logs_follow_within_a_blink_and_end_with_the_supervisor(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house(
+        jobs='[jobs.a]\ncommand = "tail -n +1 -f feed"\nschedule = "always"\n[jobs.b]\ncommand = "sleep 99"\n'
+    )
+    rpr.write("feed", "")
+    reader = built.follow("logs", "a", "-f")
+    try:
+        delays = []
+        for number in range(3):
+            with (rpr.folder / "feed").open("a") as feed:
+                feed.write(f"{number}\n")
+            began = time.monotonic()
+            assert reader.stdout is not None
+            while (line := reader.stdout.readline()) != f"{number}\n":
+                assert line.startswith("tail:"), line
+            delays.append(time.monotonic() - began)
+        assert min(delays) < 1.2  # `tail -f` itself may look only once a second
+        built("down", "--kill", "-q")
+        assert reader.wait(20) == 0
+        assert reader.stderr is not None
+        assert reader.stderr.read() == "rpr: the supervisor has ended\n"
+    finally:
+        reader.kill()
+        reader.communicate()
+
+
+def test_a_closed_pipe_ends_logs_quietly(house: Callable[..., House]) -> None:
+    built = house("--keep-alive", jobs='[jobs.a]\ncommand = "seq 4000"\nschedule = "manual"\n')
+    built("trigger", "a")
+    built.until("a", successes=1)
+    done = subprocess.run(
+        f"{RPR} logs a | head -1", shell=True, cwd=built.rpr.folder, env=built.rpr.env, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_secrets_are_hidden_in_logs_events_and_plans(rpr: Rpr, house: Callable[..., House]) -> None:
+    text = (
+        '[jobs.a]\ncommand = "echo key is $KEY"\nschedule = "manual"\nenv = { KEY = "hunter22" }\nsecrets = ["KEY"]\n'
+    )
+    built = house("--keep-alive", jobs=text)
+    built("trigger", "a")
+    built.until("a", successes=1)
+    assert built("logs", "a").out == "key is ***\n"
+    rpr.write("jobs.toml", text.replace("hunter22", "hunter33"))
+    told = built("apply", "jobs.toml").out + built("reload", "--json").out + built("events", "--json").out
+    assert "hunter" not in told
+
+
+# --- history, events ------------------------------------------------------------------------------------------------
+
+
+def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., House]) -> None:
+    built = house(wait="tick | tick")
+    for number in (1, 2):
+        built("trigger", "bad")
+        built.until("bad", failures=number)
+    rows = built.lines("history", "bad", "tick")
+    assert list(rows[0]) == [
+        "job", "nominal", "due", "started", "ended", "state", "reason", "run", "attempts", "exit",
+        "outcome", "trigger", "generation",
+    ]  # fmt: skip
+    assert [(row["job"], row["outcome"]) for row in rows] == [("bad", "failed"), ("bad", "failed"), ("tick", "success")]
+    assert [row["job"] for row in built.lines("history", "--failed")] == ["bad", "bad"]
+    assert len(built.lines("history", "-n", "1")) == 1
+    assert built.lines("history", "tick", "--until", "2000-01-01") == []
+    shown = built("history", "bad").out.splitlines()
+    assert re.fullmatch(r"TIME +JOB +OUTCOME +TOOK +RUN +REASON", shown[0])
+    assert re.fullmatch(r"\S+ +bad +failed +\S+ +\w{20} +exit 3; manual", shown[1])
+    built("down", "-q")
+    assert built.lines("history", "bad", "tick") == rows
+    built.rpr.write("jobs.toml", 'project = "shop"\n[jobs.new]\ncommand = "true"\n')
+    assert built.lines("history", "bad") == rows[:2], "of a job that is not in the file any more"
+
+
+def test_events_tell_what_happened_and_follow(house: Callable[..., House]) -> None:
+    built = house(wait="tick | tick")
+    reader = built.follow("events", "bad", "-f", "--tail", "1", "--json")
+    try:
+        assert reader.stdout is not None
+        assert json.loads(reader.stdout.readline())["event"] == "job_added"
+        built("trigger", "bad")
+        heard = [json.loads(reader.stdout.readline()) for _ in range(3)]
+        assert [item["event"] for item in heard] == ["run_began", "run_finished", "slot_decided"]
+        assert {item["job"] for item in heard} == {"bad"}
+        assert (heard[1]["success"], heard[1]["reason"], heard[1]["exit"]) == (False, "exit 3", 3)
+    finally:
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(20) == 130
+        reader.communicate()
+    assert "generation_began" in built("events").out
+
+
+# --- orders ---------------------------------------------------------------------------------------------------------
+
+
+def test_trigger_says_what_became_of_it(house: Callable[..., House]) -> None:
+    built = house(
+        jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "manual"\n[jobs.k]\ncommand = "true"\nschedule = "every 1h"\n'
+    )
+    assert re.fullmatch(r"a: started, run \w{20}\n", built("trigger", "a").out)
+    again = built("trigger", "a")
+    assert (again.out, again.code) == ("a: skipped: overlap\n", 1)
+    assert built.lines("trigger", "a", "--force")[0]["became"] == "started"
+    assert len(built.job("a")["running"]) == 2
+
+
+def test_pause_and_resume(house: Callable[..., House]) -> None:
+    built = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 100ms"\n')
+    built("pause", "a", "--reason", "deploy").is_(out="a: paused until it is resumed\n")
+    wait_for(lambda: built.lines("history", "-n", "1")[0]["reason"] == "paused: deploy", "a skipped slot")
+    assert built("trigger", "a").out == "a: skipped: paused: deploy\n"
+    assert built("resume", "a").out.startswith("a: resumed, next start ")
+    built("resume", "a").is_(out="a: was not paused\n")
+    built("pause", "a", "--for", "200ms")
+    wait_for(lambda: built.job("a")["paused"] is None, "the end of the pause")
+    assert built("pause", "a", "--for", "soon").code == 2
+
+
+def test_a_pause_is_there_after_a_restart(house: Callable[..., House]) -> None:
+    built = house()
+    built("pause", "tick", "--reason", "holidays")
+    built("down", "-q")
+    again = house()
+    assert again.job("tick")["paused"] == {"reason": "holidays", "until": None}
+
+
+def test_stop_returns_when_nothing_is_left_and_start_begins_again(house: Callable[..., House]) -> None:
+    built = house(wait="web  | up")
+    (run,) = built.job("web")["running"]
+    built("stop", "web", "--reason", "looking").is_(out="web: stopped\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(run["pid"], 0)
+    assert built.lines("history", "web", "-n", "1")[0]["reason"] == "looking"
+    refused = built("restart", "web")
+    assert (refused.code, refused.err) == (
+        1,
+        "rpr: cannot restart `web`: it is stopped\nhint: `rpr start web` starts it\n",
+    )
+    built("start", "web")
+    assert built.until("web", state="running")["running"][0]["pid"] != run["pid"]
+
+
+def test_restart_replaces_the_live_run(house: Callable[..., House]) -> None:
+    built = house(wait="web  | up")
+    (before,) = built.job("web")["running"]
+    built("restart", "web")
+    wait_for(lambda: [run["pid"] for run in built.job("web")["running"]] not in ([], [before["pid"]]), "a new run")
+
+
+def test_reset_begins_anew(house: Callable[..., House]) -> None:
+    built = house("--keep-alive", jobs='[jobs.a]\ncommand = "true"\nschedule = "every 10ms"\nstop = { times = 2 }\n')
+    built.until("a", state="done")
+    assert built("status", "a").out.endswith("2 runs\n")
+    built("reset", "a")
+    wait_for(lambda: len(built.lines("history", "a", "--outcome", "success")) == 4, "two more runs")
+
+
+def test_down_waits_until_nothing_is_left_and_by_default_lets_runs_finish(
+    rpr: Rpr, house: Callable[..., House]
+) -> None:
+    built = house(
+        jobs='[jobs.a]\ncommand = "sleep 0.7; touch finished"\nschedule = "every 1h"\n'
+        '[jobs.web]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n',
+        wait="web | up",
+    )
+    (run,) = built.job("web")["running"]
+    done = built("down")
+    assert (done.code, done.out) == (0, "")
+    assert "waiting for `a`" in done.err
+    assert (rpr.folder / "finished").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(run["pid"], 0)
+    assert built.live.leaves() == 0
+
+
+def test_down_now_stops_live_runs(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house(jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "every 1h"\n')
+    built.until("a", state="running")
+    began = time.monotonic()
+    built("down", "--now", "-q")
+    assert time.monotonic() - began < 15
+    assert built.live.leaves() == 0
+
+
+# --- apply, reload --------------------------------------------------------------------------------------------------
+
+
+def test_apply_hands_over_to_the_supervisor_that_runs(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--no-watch", wait="web  | up")
+    (run,) = built.job("web")["running"]
+    rpr.write(
+        "jobs.toml", JOBS.replace("every 1h", "every 2h") + '\n[jobs.new]\ncommand = "true"\nschedule = "manual"\n'
+    )
+    dry = built("apply", "jobs.toml", "--dry-run")
+    assert dry.out == (
+        "~ tick  gets a new next start (schedule)\n+ new   is new\n"
+        "generation 2 would be in force: 2 changed, 2 unchanged\n"
+    )
+    assert [item["job"] for item in built.lines("status")] == ["tick", "web", "bad"]
+    built("apply", "jobs.toml").is_(out=dry.out.replace("would be", "is"))
+    assert built.job("new")["state"] == "idle"
+    assert built.job("web")["running"][0]["pid"] == run["pid"]
+    built("apply", "jobs.toml").is_(out="generation 2 is in force: no change, 4 unchanged\n")
+
+
+def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--no-watch")
+    rpr.write("jobs.toml", 'project = "shop"\n[jobs.tick]\ncommand = "echo tick"\nschedule = "every 1h"\n')
+    refused = built("apply", "jobs.toml")
+    assert (refused.code, refused.out) == (5, "")
+    assert "2 of 3 jobs would be removed" in refused.err
+    assert len(built.lines("status")) == 3
+    assert built("apply", "jobs.toml", "--allow-removals").code == 0
+    assert len(built.lines("status")) == 1
+
+
+def test_an_apply_with_other_settings_is_in_force_and_stays_so(rpr: Rpr, house: Callable[..., House]) -> None:
+    text = (
+        'project = "shop"\nvars = { word = "one" }\n[jobs.a]\ncommand = "echo {{ vars.word }}"\nschedule = "manual"\n'
+    )
+    built = house("--keep-alive", jobs=text)
+    assert built("apply", "jobs.toml", "--set", "word=two").code == 0
+    built("trigger", "a")
+    built.live.until_out("two")
+    rpr.write("jobs.toml", text + 'description = "x"\n')
+    built.live.until_err("generation 3 in force")
+    built("trigger", "a")
+    built.live.until_out("two", 2)
+
+
+def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--no-watch")
+    rpr.write("jobs.toml", JOBS + "[jobs.x]\n")
+    assert built("apply", "jobs.toml").code == 2
+    assert built("apply", "--keep-alive", "jobs.toml").code == 2
+    assert len(built.lines("status")) == 3
+
+
+def test_reload_says_what_changed(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--no-watch")
+    built("reload").is_(out="generation 1 is in force: no change, 3 unchanged\n")
+    rpr.write("jobs.toml", JOBS.replace("exit 3", "exit 4"))
+    built("reload").is_(
+        out="~ bad  changes with its next run (command)\ngeneration 2 is in force: 1 changed, 2 unchanged\n"
+    )
+    assert json.loads(built("reload", "--json").out) == {"generation": 2, "changed": 0, "unchanged": 3, "jobs": []}
+
+
+def test_detach_returns_when_it_is_ready_and_what_is_printed_is_in_the_log(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", JOBS)
+    done = rpr("apply", "-d", "jobs.toml")
+    try:
+        assert (done.code, done.out) == (0, "")
+        assert done.err.endswith("running in the background: generation 1, 3 jobs\n")
+        assert rpr("health").code == 0
+        log = rpr.folder / ".state/repeater/shop/supervisor.log"
+        wait_for(lambda: "tick | tick\n" in log.read_text(), "output in the log")
+        assert log.stat().st_mode & 0o777 == 0o600
+    finally:
+        assert rpr("down", "--now", "-q").code == 0
+
+
+def test_detach_tells_the_reason_when_it_fails(rpr: Rpr, house: Callable[..., House]) -> None:
+    built = house("--state-dir", "st")
+    (rpr.folder / "st" / "control.sock").unlink()
+    done = rpr("apply", "-d", "-q", "--state-dir", "st", "jobs.toml")
+    assert done.code == 5
+    assert f"process {built.live.process.pid} is using it" in done.err
+    rpr.write("broken.toml", "[jobs.x]\n")
+    assert rpr("apply", "-d", "broken.toml").code == 2
+
+
+def test_detach_needs_no_state(rpr: Rpr) -> None:
+    (rpr.folder / ".run").mkdir(mode=0o700)
+    rpr.write("jobs.toml", JOBS)
+    assert rpr("apply", "-d", "--ephemeral", "jobs.toml").code == 0
+    assert rpr("status").code == 0
+    assert rpr("down", "--now", "-q").code == 0
+    assert not (rpr.folder / ".state").exists()
+
+
+def test_a_dry_run_has_no_side_effect_at_all(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", JOBS)
+    assert rpr("apply", "--dry-run", "jobs.toml").code == 0
+    assert sorted(path.name for path in rpr.folder.iterdir()) == ["jobs.toml"]
+
+
+# --- why ------------------------------------------------------------------------------------------------------------
+
+
+def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..., House]) -> None:
+    built = house(
+        jobs="[pools.db]\nslots = 1\n"
+        '[jobs.long]\ncommand = "sleep 600"\nschedule = "every 100ms"\npool = "db"\n'
+        '[jobs.poor]\ncommand = "true"\nschedule = "manual"\npool = "db"\n'
+        '[jobs.after]\ncommand = "true"\nschedule = "manual"\nneeds = { long = { condition = "succeeded" } }\n'
+    )
+    (run,) = built.until("long", state="running")["running"]
+    built("trigger", "poor", "after")
+    wait_for(lambda: any(row["reason"] == "overlap" for row in built.lines("history", "long")), "a skipped slot")
+    told = built("why", "long").out
+    assert told.startswith("`long` is running\n")
+    assert f"pid {run['pid']}" in told
+    assert 'was skipped for that (`overlap = "skip"`)' in told
+    told = built("why", "poor").out
+    assert "`poor` is due and held back: pool `db` is full" in told
+    assert re.search(rf"pool `db` is held by `long` \(pid {run['pid']}, for \d+s\)", told)
+    told = built("why", "after").out
+    assert "held back: needs `long` succeeded" in told
+    assert "it needs `long` succeeded; that is running" in told
+    skipped = next(row for row in built.lines("history", "long") if row["reason"] == "overlap")
+    told = built("why", f"long@{skipped['nominal']}").out
+    assert "skipped: the run before was still going on" in told
+    assert f"run `{run['run']}` was going on from " in told
+
+
+def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
+    built = house(
+        jobs='[jobs.p]\ncommand = "true"\nschedule = "every 1h"\n'
+        '[jobs.d]\ncommand = "true"\n'
+        '[jobs.s]\ncommand = "false"\nschedule = "every 1s"\nslowdown = { base = "1h" }\n'
+        '[jobs.x]\ncommand = "true"\nenabled = false\nschedule = "every 1h"\n'
+    )
+    built("pause", "p", "--reason", "audit")
+    assert built("why", "p").out.startswith("`p` is paused: audit; until it is resumed\n")
+    built.until("d", state="done")
+    assert "`d` is done: its schedule has ended; `rpr reset d` begins anew" in built("why", "d").out
+    built.until("s", state="slowed")
+    assert "after 1 failures in a row" in built("why", "s").out
+    assert built("why", "x").out.startswith("`x` is disabled: `enabled = false`")
+    assert built("why", "*").code == 2
+    assert built("why", "p@soon").code == 2
+
+
+def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rpr, house: Callable[..., House]) -> None:
+    jobs = '[jobs.a]\ncommand = "true"\nschedule = "* * * * * *"\n'.replace(
+        '"* * * * * *"', '{ cron = "* * * * * *", seconds = "first" }'
+    )
+    built = house(jobs=jobs)
+    wait_for(lambda: built.lines("history", "a"), "a slot")
+    row = built.lines("history", "a")[0]
+    told = built("why", f"a@{row['nominal']}").out
+    assert "it ran and succeeded" in told
+    assert "generation 1 was in force, since " in told
+    built("down", "-q")
+    time.sleep(2.1)
+    gone = datetime.now(UTC) - timedelta(seconds=1)
+    told = built("why", f"a@{gone:%Y-%m-%dT%H:%M:%SZ}").out
+    assert "its schedule names this time, but no slot is recorded" in told
+    assert re.search(r"the supervisor was down from \S+ \S+ on", told)
+    assert "no supervisor is running" in built("why", "a").out
+    again = house(jobs=jobs)
+    wait_for(lambda: len(again.lines("history", "a", "--outcome", "skipped")) > 0, "a missed slot")
+    missed = again.lines("history", "a", "--outcome", "skipped")[0]
+    told = again("why", f"a@{missed['nominal']}").out
+    assert "skipped: it was missed, and `catch_up` does not make up for it" in told
+    assert re.search(r"the supervisor was down from \S+ \S+ to \S+ \S+", told)
+
+
+def test_why_knows_the_nights_when_clocks_change(house: Callable[..., House]) -> None:
+    built = house(jobs='[jobs.n]\ncommand = "true"\nschedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }\n')
+    told = built("why", "n@2027-03-28T02:30").out
+    assert "no clock showed 02:30 there on 2027-03-28: it went forward, past it" in told
+    assert "gap = `next`, fold = `first`" in told
+    told = built("why", "n@2027-10-31T02:30").out
+    assert "clocks showed that time twice: 2027-10-31T00:30:00Z and 2027-10-31T01:30:00Z" in told
+    told = built("why", "n@2027-06-01T12:00").out
+    assert "its schedule names no slot then" in told
+    assert "the next one is 2027-06-02 02:30:00+0200" in told
+    assert "that is still to come" in built("why", "n@2027-06-02T02:30").out
+
+
+# --- doctor, systemd ------------------------------------------------------------------------------------------------
+
+
+def test_doctor_looks_and_touches_nothing(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", JOBS)
+    found = [json.loads(line) for line in rpr("doctor", "--json").out.splitlines()]
+    assert {one["topic"] for one in found} >= {"python", "processes", "open files", "clock", "history", "supervisor"}
+    assert {one["level"] for one in found} <= {"ok", "note", "bad"}
+    assert sorted(path.name for path in rpr.folder.iterdir()) == ["jobs.toml"]
+    (rpr.folder / ".state").write_text("")
+    broken = rpr("doctor")
+    assert broken.code in (0, 1)
+    assert "Traceback" not in broken.err
+
+
+class Manager:
+    """What systemd is to a service: a socket that listens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self._socket.settimeout(20)
+
+    def hear(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self._socket.recv(4096).decode().splitlines())
+
+    def until(self, key: str) -> list[dict[str, str]]:
+        heard = [self.hear()]
+        while key not in heard[-1]:
+            heard.append(self.hear())
+        return heard
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_a_service_manager_hears_of_ready_reload_life_and_stop(rpr: Rpr) -> None:
+    manager = Manager(rpr.folder)
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "env > seen"\nschedule = "every 1h"\n')
+    rpr.env |= {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}
+    live = Live(rpr, "jobs.toml")
+    try:
+        ready = manager.until("READY")[-1]
+        assert ready["STATUS"] == "generation 1, 1 job"
+        manager.until("WATCHDOG")
+        manager.until("WATCHDOG")
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        live.process.send_signal(signal.SIGHUP)
+        reloading = manager.until("RELOADING")[-1]
+        assert now <= int(reloading["MONOTONIC_USEC"]) <= now + 20_000_000
+        assert "READY" in manager.until("READY")[-1]
+        rpr.write("jobs.toml", "[jobs.\n")
+        live.process.send_signal(signal.SIGHUP)
+        manager.until("RELOADING")
+        manager.until("READY")
+        live.until_err("change rejected, generation 1 stays in force")
+        wait_for((rpr.folder / "seen").exists, "the job")
+        live.process.send_signal(signal.SIGTERM)
+        assert manager.until("STOPPING")
+        assert live.leaves() == 0
+        wait_for(lambda: "PATH=" in (rpr.folder / "seen").read_text(), "its environment")
+        assert "NOTIFY_SOCKET" not in (rpr.folder / "seen").read_text()
+    finally:
+        live.process.kill()
+        live.process.wait()
+        manager.close()
+
+
+def test_under_systemd_messages_carry_their_priority(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "exit 1"\n[jobs.b]\ncommand = "true"\n')
+    error = rpr.folder / "journal"
+    with error.open("wb") as sink:
+        found = os.fstat(sink.fileno())
+        done = subprocess.run(
+            [RPR, "apply", "jobs.toml"],
+            cwd=rpr.folder,
+            env={**rpr.env, "JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=sink,
+        )
+    assert done.returncode == 1
+    told = error.read_text()
+    assert "<4>rpr: a: failed: exit 1\n" in told
+    assert "<6>rpr: b: done" in told
+
+
+def test_a_systemd_unit_is_one_that_systemd_takes(rpr: Rpr) -> None:
+    folder = rpr.folder / "with space %x"
+    folder.mkdir()
+    (folder / "my jobs.toml").write_text('project = "shop"\n[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+    told = rpr("systemd-unit", "with space %x/my jobs.toml", "--set", "jobs.a.timeout=10s")
+    assert told.code == 0
+    assert "Type=notify-reload\n" in told.out
+    assert f'"{folder}/my jobs.toml"'.replace("%", "%%") in told.out
+    unit = rpr.write("shop.service", told.out)
+    verify = subprocess.run(["sh", "-c", "command -v systemd-analyze"], capture_output=True)
+    if verify.returncode:
+        pytest.skip("there is no systemd-analyze here")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, env={**os.environ}
+    )
+    told = [line for line in done.stderr.splitlines() if "shop.service" in line and "notify-reload" not in line]
+    assert not told  # before 253 it does not know `notify-reload`, as the unit says
+
+
+# --- many jobs, many clients ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_status_of_ten_thousand_jobs_is_complete(house: Callable[..., House]) -> None:
+    jobs = "".join(f'[jobs.j{n}]\ncommand = "true"\nschedule = "manual"\n' for n in range(10_000))
+    built = house("--keep-alive", jobs=jobs)
+    assert len(built("status").out.splitlines()) == 10_002
+    assert len(built.lines("status")) == 10_000

@@ -78,7 +78,7 @@ class _Screen:
         self._held: dict[tuple[str, str], tuple[str, str, bytes]] = {}
 
     def show(self, item: Mapping[str, Any]) -> None:
-        from repeater.control.logs import bytes_of
+        from repeater.control.client import bytes_of
 
         if "lost" in item:
             sys.stdout.flush()

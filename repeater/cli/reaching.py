@@ -110,6 +110,8 @@ def clock(text: str | None, now: datetime | None = None) -> str:
 
 def shown(text: str) -> str:
     """A text of somebody else, with everything that could steer a terminal made visible."""
+    if text.isascii() and text.isprintable():
+        return text
     from repeater.observe.terminal import visible_text
 
     return visible_text(text)

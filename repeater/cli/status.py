@@ -13,6 +13,7 @@ import click
 from repeater.cli.options import json_option
 from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown
 from repeater.errors import RepeaterError
+from repeater.model.time import age
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -52,8 +53,6 @@ def status(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
 
 
 def _headline(about: Mapping[str, Any], now: datetime) -> str:
-    from repeater.control.status import age
-
     since = age(instant(about["since"]), now)
     count = about["jobs"]
     jobs = f"{count} {'job' if count == 1 else 'jobs'}"
@@ -71,8 +70,6 @@ def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[s
 
 
 def _last(item: Mapping[str, Any], now: datetime) -> str:
-    from repeater.control.status import age
-
     last = item["last"]
     if last is None:
         return "never" if not item["runs"] else "-"
@@ -81,8 +78,6 @@ def _last(item: Mapping[str, Any], now: datetime) -> str:
 
 
 def _next(item: Mapping[str, Any], now: datetime) -> str:
-    from repeater.control.status import age
-
     following = instant(item["next"])
     if following is None:
         return "-"
@@ -90,8 +85,6 @@ def _next(item: Mapping[str, Any], now: datetime) -> str:
 
 
 def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
-    from repeater.control.status import age
-
     if item["why"]:
         yield item["why"]
     for run in item["running"]:

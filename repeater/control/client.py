@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -101,6 +102,13 @@ class Answer:
             pass
         assert self._result is not None
         return self._result
+
+
+def bytes_of(item: Mapping[str, Any]) -> bytes:
+    """What was written, of an item of `logs`."""
+    if "base64" in item:
+        return base64.b64decode(str(item["base64"]))
+    return str(item.get("text", "")).encode("utf-8", "surrogatepass")
 
 
 # --- finding --------------------------------------------------------------------------------------------------------

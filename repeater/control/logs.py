@@ -88,13 +88,6 @@ def as_item(piece: Piece) -> dict[str, Any]:
         return item | {"base64": base64.b64encode(piece.data).decode("ascii")}
 
 
-def bytes_of(item: Mapping[str, Any]) -> bytes:
-    """The inverse, for what was written."""
-    if "base64" in item:
-        return base64.b64decode(str(item["base64"]))
-    return str(item.get("text", "")).encode("utf-8", "surrogatepass")
-
-
 def last_lines(pieces: Iterable[Piece], most: int) -> list[Piece]:
     """Of each job the pieces with its last `most` lines; the first of them is cut where the lines begin."""
     left: dict[str, int] = {}

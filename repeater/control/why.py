@@ -9,13 +9,13 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
 from repeater.control.past import Answer, explain, parse_moment, zone_of
-from repeater.control.status import age, condition
+from repeater.control.status import condition
 from repeater.engine.job import Job
 from repeater.engine.slot import OpenSlot
 from repeater.errors import UsageError
 from repeater.model.dump import dump_job
 from repeater.model.spec import Always, Cron, Manual, OnChange
-from repeater.model.time import Instant, rfc3339
+from repeater.model.time import Instant, age, rfc3339
 
 
 async def why(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001

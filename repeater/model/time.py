@@ -63,3 +63,15 @@ def from_rfc3339(text: str | None) -> datetime | None:
     if wall.tzinfo is None:
         raise ValueError(f"`{text}` has no offset from UTC")
     return wall.astimezone(UTC)
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """How long ago in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
+    if since is None:
+        return ""
+    left = max(0, int((now - since).total_seconds()))
+    if left < 3600:
+        return f"{left}s" if left < 60 else f"{left // 60}m"
+    if left < 86_400:
+        return f"{left // 3600}h{left % 3600 // 60}m" if left % 3600 >= 60 else f"{left // 3600}h"
+    return f"{left // 86_400}d"

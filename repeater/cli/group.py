@@ -11,7 +11,12 @@ from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
 
 _IN_MODULES = COMMANDS | CONTROL
 SHORT = {short: name for name, row in _IN_MODULES.items() for short in row[3]}
-_ALL = [*_IN_MODULES, *SHORT, *ONE_OFF, *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2)]
+_ALL = [
+    *_IN_MODULES,
+    *SHORT,
+    *ONE_OFF,
+    *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2),
+]
 
 
 class LazyGroup(click.Group):

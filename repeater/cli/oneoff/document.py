@@ -16,6 +16,7 @@ from repeater.settings import Settings, Value
 
 BACK_TO_BACK = {"every": "1us", "after_end": True}
 _TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_ENDING = re.compile(r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$")
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -181,5 +182,6 @@ def _set(job: dict[str, Any], key: Key, value: Any) -> None:
 
 def _name(command: str) -> str:
     """A name that a job may have, from the program that it runs."""
-    name = _NO_NAME.sub("-", command.rpartition("/")[2].partition(" ")[0])[:64].strip("-._")
+    program = command.rpartition("/")[2].partition(" ")[0]
+    name = _NO_NAME.sub("-", _ENDING.sub("", program))[:64].strip("-._")
     return name if name and name[0].isalnum() else "command"

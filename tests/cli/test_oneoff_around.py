@@ -1,0 +1,125 @@
+"""Around the one-off commands: what they import, examples, completion, and lines of the usage guide that people know."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.oneoff.quick import late_methods
+from tests.cli.conftest import Rpr
+
+# each of these costs a one-off command more than one of its runs does
+HEAVY = {
+    "asyncio", "click", "concurrent.futures", "croniter", "difflib", "email", "hashlib", "http", "importlib.metadata",
+    "jinja2", "json.tool", "jsonschema", "logging", "pathlib", "platformdirs", "psutil", "regex", "rich", "shutil",
+    "socket", "sqlite3", "ssl", "tempfile", "tomllib", "urllib", "watchfiles", "yaml", "zoneinfo",
+}  # fmt: skip
+OURS = {
+    "repeater.app", "repeater.adapters.sqlite", "repeater.adapters.files", "repeater.adapters.probe",
+    "repeater.observe.output", "repeater.observe.writer", "repeater.jobfile.road", "repeater.jobfile.include",
+    "repeater.schedule.cron", "repeater.runtime.reload", "repeater.cli.group",
+}  # fmt: skip
+
+
+def imported(rpr: Rpr, *words: str) -> set[str]:
+    """The modules that a command line imports beyond those that a bare interpreter does."""
+    script = (
+        "import sys; before = set(sys.modules); from repeater.cli.main import run; code = run(sys.argv[1:]);"
+        "print(*sorted(set(sys.modules) - before), file=open('modules', 'w')); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=rpr.folder, env=rpr.env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return set((rpr.folder / "modules").read_text().split())
+
+
+def test_a_one_off_command_imports_nothing_heavy(rpr: Rpr) -> None:
+    found = imported(rpr, "i", "-e", "1s", "-t", "1", "--", "true")
+    assert found & (HEAVY | OURS) <= {"difflib"}  # the schema's judge knows the nearest names
+    assert len({name for name in found if name.startswith("repeater.")}) < 75
+
+
+def test_methods_that_compile_late_are_the_same() -> None:
+    from dataclasses import FrozenInstanceError, dataclass, field, replace
+
+    with late_methods():
+
+        @dataclass(frozen=True, slots=True, order=True)
+        class Late:
+            a: int
+            b: list[int] = field(default_factory=list, compare=False)
+
+    @dataclass(frozen=True, slots=True, order=True)
+    class Now:
+        a: int
+        b: list[int] = field(default_factory=list, compare=False)
+
+    for kind in (Late, Now):
+        one, two = kind(1), kind(a=2, b=[3])
+        assert one == kind(1, [9])
+        assert one != two
+        assert one < two
+        assert hash(one) == hash(kind(1))
+        assert repr(two).endswith("(a=2, b=[3])")
+        assert replace(two, a=5) == kind(5)
+        with pytest.raises(FrozenInstanceError):
+            one.a = 3  # type: ignore[misc]
+        with pytest.raises(TypeError):
+            kind()  # type: ignore[call-arg]
+
+
+def test_examples_show_every_command_without_a_file(rpr: Rpr) -> None:
+    out = rpr("examples").out
+    assert all(f"\nrpr {name} " in out for name in ONE_OFF)
+    assert rpr("examples", "fib").out == "rpr fibonacci --base-delay 1s --attempts 8 -- ./flaky.sh\n"
+    assert rpr("examples", "nothing").code == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_knows_every_command(rpr: Rpr, shell: str) -> None:
+    done = rpr("completion", shell)
+    assert (done.err, done.code) == ("", 0)
+    assert all(name in done.out for name in [*COMMANDS, *CONTROL, *ONE_OFF])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_commands_and_options(rpr: Rpr, tmp_path: Path) -> None:
+    script = rpr("completion", "bash").out + (
+        'ask() { COMP_WORDS=(rpr "$@"); COMP_CWORD=$#; _rpr; echo "${COMPREPLY[*]}"; }\n'
+        "ask inter; ask count --ti; ask c file; ask validate --for\n"
+    )
+    out = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines() == ["interval", "--times --timeout --timestamps", "", "--format"]
+
+
+# Lines that people know from the Go program of the same name, with commands that need no network.
+KNOWN = [
+    ("interval --every 20ms --times 3 -- echo test", "test\n" * 3, 0),
+    ("i -e 20ms -t 2 -- echo x", "x\n" * 2, 0),
+    ("int -e 10ms -f 100ms -q -- true", "", 0),
+    ("count --times 5 -- echo 'Hello World'", "Hello World\n" * 5, 0),
+    ("cnt --times 2 --every 10ms -- echo n", "n\n" * 2, 0),
+    ("dur --for 50ms --every 1s -- echo once", "once\n", 0),
+    ("cron --cron @hourly --times 1 --for 50ms -- echo x", "", 0),
+    ("exp --base-delay 1ms --max-delay 30ms --attempts 3 -- sh -c 'exit 4'", "", 4),
+    ("fibonacci --base-delay 1ms --attempts 4 -- echo up", "up\n", 0),
+    ("linear --increment 1ms --base-delay 1ms --attempts 2 -- false", "", 1),
+    ("polynomial --base-delay 1ms --exponent 1.5 --attempts 2 -- false", "", 1),
+    ("count --times 2 --success-pattern ok -- sh -c 'echo ok; exit 1'", "ok\n" * 2, 0),
+    ("count --times 1 --failure-pattern '(?i)error' -- echo Error", "Error\n", 1),
+    ("count --times 1 --case-insensitive --success-pattern 'healthy|ok' -- sh -c 'echo HEALTHY; exit 1'", "HEALTHY\n", 0),
+    ("count --times 1 --success-pattern ok --failure-pattern bad -- echo ok bad", "ok bad\n", 1),
+    ("interval --every 10ms --times 2 --for 1m -- sh -c 'echo a | wc -l'", "1\n" * 2, 0),
+    ("count --times 2 --quiet -- false", "", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "out", "code"), KNOWN, ids=[line for line, _, _ in KNOWN])
+def test_lines_that_people_know_do_what_they_did(rpr: Rpr, line: str, out: str, code: int) -> None:
+    import shlex
+
+    rpr(*shlex.split(line)).is_(out=out, code=code)

@@ -6,6 +6,7 @@ need, because a one-off command must be there at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -57,6 +58,8 @@ class OneOff:
 
 def run_once(oneoff: OneOff) -> int:
     """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
+    gc.freeze()  # what was imported stays
+    gc.enable()
     with ExitStack() as closing:
         loop = SmallLoop()
         closing.callback(loop.close)

@@ -8,6 +8,7 @@ where the function that is replaced here is not as expected nothing is done. Use
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,17 @@ Make = Callable[..., Callable[..., Any]]
 
 @contextmanager
 def late_methods() -> Iterator[None]:
-    """Inside, dataclasses get methods that compile themselves at their first call."""
+    """Inside, dataclasses get methods that compile themselves at their first call, and no garbage is collected."""
+    gc.disable()
+    try:
+        with _methods_compiled_later():
+            yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def _methods_compiled_later() -> Iterator[None]:
     compile_now: Make | None = getattr(dataclasses, "_create_fn", None)
     if compile_now is None or sys.version_info >= (3, 13):
         yield

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
-from repeater.model.spec import JobFile, JobSpec
+from repeater.model.spec import JobFile, JobSpec, LoadAware
 from repeater.model.units import parse_size
 from repeater.plan.select import select
 
@@ -219,6 +219,7 @@ class _Assembly:
     ) -> None:
         from repeater.adapters.clock import LoopClock
         from repeater.adapters.files import FileWatcher
+        from repeater.adapters.load import MachineLoad
         from repeater.adapters.notify import VARIABLES, Notify, writes_to_journal
         from repeater.adapters.probe import NetProber
         from repeater.adapters.signals import Signals
@@ -228,6 +229,7 @@ class _Assembly:
         from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
         from repeater.observe.output import Output
+        from repeater.runtime.answers import AnswerTap
         from repeater.runtime.masking import Masking
         from repeater.runtime.probes import LogTap, Probes
         from repeater.runtime.reload import Reload
@@ -265,7 +267,7 @@ class _Assembly:
         self._door = self._open_door(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
-        outputs = Masking(LogTap(self._output, self._tell), environ)
+        outputs = Masking(AnswerTap(LogTap(self._output, self._tell), clock, self._tell), environ)
         spawner = ProcessSpawner(self._tell, outputs, loop)
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
@@ -273,7 +275,7 @@ class _Assembly:
         closing.callback(self._watcher.close)
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
-        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, environ)
+        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, MachineLoad(), environ)
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
@@ -295,6 +297,7 @@ class _Assembly:
         from repeater.engine.facts import PlanAccepted
         from repeater.plan.diff import diff
         from repeater.plan.graph import wire
+        from repeater.runtime.starts import limited_starts
 
         remembered = self._store.load()
         self._end_survivors(row.run for row in remembered.open_rows)
@@ -302,7 +305,8 @@ class _Assembly:
         self._accepted(loaded, generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
-        self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows))
+        starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)
+        self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows, starts))
         self._serve()
         self._loop.call_soon(self._is_ready, ready)
 
@@ -488,7 +492,11 @@ class _Assembly:
             self._leave("stop", 141)
 
     def _accepted(self, wanted: Wanted, generation: int) -> None:
+        from repeater.jobfile.capacity import overfull
+
         self._store.begin(generation, _document(wanted.jobfile))
+        for words in overfull(wanted.jobfile):
+            self._warn(words)
         self._output.align(job.name for job in wanted.jobfile.jobs)
         if self._options.watch:
             self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))
@@ -552,6 +560,10 @@ def _read_again(
 def load_selected(options: Supervision) -> Loaded:
     """The job files of an apply, less what `--only` leaves out."""
     loaded = load_job_files(options.files, set_vars=dict(options.set_vars))
+    if any(isinstance(job.schedule, LoadAware) for job in loaded.jobfile.jobs):
+        from repeater.adapters.load import MachineLoad
+
+        MachineLoad().prepare()
     if not options.only:
         return loaded
     return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, options.only)))

@@ -16,23 +16,24 @@ from typing import TYPE_CHECKING
 
 from repeater.adapters.clock import LoopClock
 from repeater.adapters.loop import SmallLoop
-from repeater.adapters.nothing import NoProber, NoStore, NoWatcher
+from repeater.adapters.nothing import NoLoad, NoProber, NoStore, NoWatcher
 from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, StopRequested
-from repeater.model.events import Event
-from repeater.model.spec import JobFile, JobSpec, OnChange
+from repeater.model.events import Event, Paced
+from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
 from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 from repeater.policy.goal import Goal, exit_status
-from repeater.ports import Stream, Watcher
+from repeater.ports import LoadProbe, Stream, Watcher
 from repeater.runtime.supervisor import Outside, Supervisor
 
 if TYPE_CHECKING:
     from repeater.observe.output import Output
+    from repeater.runtime.answers import AnswerTap
 
 CLOSED_PIPE = 141
 _SIGNALLED = {"INT": 130, "TERM": 143}
@@ -44,6 +45,7 @@ class OneOff:
     """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
 
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
+    `shows_pace`: every change of an interval, or instant that a rate allows, is told.
     """
 
     spec: JobSpec
@@ -53,6 +55,7 @@ class OneOff:
     stdin: bool = False
     verbose: bool = False
     stats_only: bool = False
+    shows_pace: bool = False
     log_file: str | None = None
 
 
@@ -86,6 +89,8 @@ class _Assembly:
         listeners: list[Callable[[Event], None]] = [self._chronicle]
         if oneoff.verbose or self._log is not None:
             listeners.append(self._narrator(spec.name))
+        elif oneoff.shows_pace:
+            listeners.append(self._show_pace)
         outputs: tuple[int, int] | None = (1, 2)
         sink: Output | Passing = Passing()
         if needs_reading(spec):
@@ -93,8 +98,13 @@ class _Assembly:
             outputs = None
         elif spec.output.mode == "suppress":
             outputs = (_opened(os.devnull, os.O_WRONLY, closing),) * 2
+        taken: Output | Passing | AnswerTap = sink
+        if spec.http_aware is not None:
+            from repeater.runtime.answers import AnswerTap
+
+            taken = AnswerTap(sink, clock, self._tell)
         spawner = ProcessSpawner(
-            self._tell, sink, loop, inline=True, stdin=0 if oneoff.stdin else None, outputs=outputs
+            self._tell, taken, loop, inline=True, stdin=0 if oneoff.stdin else None, outputs=outputs
         )
         closing.callback(spawner.close)
         if not isinstance(sink, Passing):
@@ -109,8 +119,14 @@ class _Assembly:
                 warn=lambda message: self._say(f"warning: {message}"),
             )
             closing.callback(watcher.close)
+        load: LoadProbe = NoLoad()
+        if isinstance(spec.schedule, LoadAware):
+            from repeater.adapters.load import MachineLoad
+
+            load = MachineLoad()
+            load.prepare()
         engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
-        outside = Outside(clock, spawner, NoStore(), watcher, sink, NoProber(), environ)
+        outside = Outside(clock, spawner, NoStore(), watcher, taken, NoProber(), load, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
         signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129))
@@ -175,6 +191,10 @@ class _Assembly:
 
         return Narrator(say, verbose=True)
 
+    def _show_pace(self, event: Event) -> None:
+        if isinstance(event, Paced):
+            self._say(event.words)
+
     def _say_alone(self, line: str) -> None:
         if not self._oneoff.verbose:  # else the narrator says it too
             self._say(line)
@@ -238,7 +258,7 @@ def needs_reading(spec: JobSpec) -> bool:
         or success.pattern is not None
         or success.failure_pattern is not None
         or spec.stop.pattern is not None
-        or getattr(spec, "http_aware", None) is not None
+        or spec.http_aware is not None
     )
 
 

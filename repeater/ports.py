@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Pairs, Probe
 from repeater.model.time import Instant
-from repeater.schedule.load import LoadReadings
+
+if TYPE_CHECKING:
+    from repeater.schedule.load import LoadReadings
 
 Tell: TypeAlias = Callable[[Fact], None]
 """Hands a fact to the supervisor. Only ever called in the thread of the loop."""

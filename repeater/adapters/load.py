@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from time import monotonic
+from types import ModuleType
 
 from repeater.errors import RepeaterError
 from repeater.schedule.load import LoadReadings
@@ -17,35 +18,38 @@ _SOONEST = 0.1  # seconds
 
 
 class MachineLoad:
-    """Raises RepeaterError without psutil. The first CPU reading counts from when this was made."""
+    """psutil is imported, and the share of the CPUs counted, from `prepare` or the first reading on."""
 
     def __init__(self) -> None:
-        try:
-            import psutil
-        except ImportError as error:
-            raise RepeaterError(
-                f"cannot read the load of this machine: {error}", hint="pip install 'repeater-rpr[load]'"
-            ) from None
-        self._psutil = psutil
-        self._read_at = monotonic()
+        self._psutil: ModuleType | None = None
+        self._read_at = 0.0
         self._readings: LoadReadings | None = None
-        psutil.cpu_percent(None)
+
+    def prepare(self) -> ModuleType:
+        """Raises RepeaterError without psutil."""
+        if self._psutil is None:
+            try:
+                import psutil
+            except ImportError as error:
+                raise RepeaterError(
+                    f"cannot read the load of this machine: {error}", hint="pip install 'repeater-rpr[load]'"
+                ) from None
+            self._psutil = psutil
+            self._read_at = monotonic()
+            psutil.cpu_percent(None)
+        return self._psutil
 
     def read(self) -> LoadReadings:
-        now = monotonic()
-        if self._readings is None or now - self._read_at >= _SOONEST:
-            self._readings = self._ask(fresh=now - self._read_at >= _SOONEST)
-            if self._readings.cpu is not None:
-                self._read_at = now
+        psutil, now = self.prepare(), monotonic()
+        fresh = now - self._read_at >= _SOONEST
+        if fresh or self._readings is None:
+            self._readings = LoadReadings(
+                cpu=psutil.cpu_percent(None) / 100 if fresh else None,
+                memory=psutil.virtual_memory().percent / 100,
+                load=_load(psutil.cpu_count() or 1),
+            )
+            self._read_at = now if fresh else self._read_at
         return self._readings
-
-    def _ask(self, *, fresh: bool) -> LoadReadings:
-        psutil = self._psutil
-        return LoadReadings(
-            cpu=psutil.cpu_percent(None) / 100 if fresh else None,
-            memory=psutil.virtual_memory().percent / 100,
-            load=_load(psutil.cpu_count() or 1),
-        )
 
 
 def _load(cpus: int) -> float | None:

@@ -5,11 +5,15 @@ are never asked. Used by `app` only; no thread, no file, nothing to import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.ports import Remembered
+
+if TYPE_CHECKING:
+    from repeater.schedule.load import LoadReadings
 
 
 class NoStore:
@@ -66,6 +70,15 @@ class NoWatcher:
 
     def close(self) -> None:
         pass
+
+
+class NoLoad:
+    """`ports.LoadProbe` for a job that does not follow the load."""
+
+    def read(self) -> LoadReadings:
+        from repeater.schedule.load import LoadReadings
+
+        return LoadReadings()
 
 
 class NoProber:

@@ -9,7 +9,20 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import click
 
 from repeater.cli.options import assignments, files_argument, json_option, set_option
-from repeater.model.spec import Always, At, Cron, Every, Growing, JobSpec, Manual, Once, OnChange
+from repeater.model.spec import (
+    Adaptive,
+    Always,
+    At,
+    Cron,
+    Every,
+    Growing,
+    JobSpec,
+    LoadAware,
+    Manual,
+    Once,
+    OnChange,
+    Rated,
+)
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.model.units import format_duration
 from repeater.plan.select import select
@@ -89,10 +102,10 @@ def table(jobs: Sequence[JobSpec], after: Instant, count: int) -> Iterator[str]:
 
 def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
     """What starts a job that the clock alone does not start; empty if there is nothing to say."""
-    if not job.enabled:
-        return "disabled"
     spec = job.schedule
     match spec:
+        case _ if not job.enabled:
+            return "disabled"
         case Once():
             return "once, when it comes into force"
         case Manual():
@@ -103,12 +116,21 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
             return "when files change: " + ", ".join(spec.globs)
         case Growing():
             return f"when it comes into force, then after growing gaps ({spec.backoff.kind})"
+        case Rated() | Adaptive() | LoadAware():
+            return f"when it comes into force, then {_adapting(spec)}"
         case Every():
             return f"then {format_duration(spec.every)} after the end of each run" if spec.after_end else ""
         case At():
             return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
         case Cron():
             return "" if seen else "never again"
+
+
+def _adapting(spec: Rated | Adaptive | LoadAware) -> str:
+    if isinstance(spec, Rated):
+        return f"as often as {spec.rate} allows"
+    between = f"{format_duration(spec.min)} to {format_duration(spec.max)} after the end of each run"
+    return f"{between}, as {'its runs show' if isinstance(spec, Adaptive) else 'busy as the machine is'}"
 
 
 def _zone(job: JobSpec) -> tzinfo | None:

@@ -21,27 +21,35 @@ def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each:
     Nothing is run or changed. Exit code 0: all is well; 2: at least one problem.
     """
     from repeater.app import load_job_files
+    from repeater.jobfile.capacity import overfull
 
     settings = dict(assignments(set_vars))
     jobs = 0
     names: list[tuple[str, int]] = []
     problems: list[Problem] = []
+    warnings: list[str] = []
     for group in [(name,) for name in files] if each and files else [files]:
         try:
             loaded = load_job_files(group, set_vars=settings)
             jobs += len(loaded.jobfile.jobs)
+            warnings += overfull(loaded.jobfile)
             names.append((group[0] if len(group) == 1 else loaded.name, len(loaded.jobfile.jobs)))
         except JobFileError as error:
             problems += error.problems
     if form == "json":
         report = {"ok": not problems, "jobs": jobs, "problems": [_as_json(one) for one in problems]}
+        report |= {"warnings": warnings} if warnings else {}
         click.echo(json.dumps(report, ensure_ascii=False))
     elif form == "github":
         for problem in problems:
             click.echo(_as_annotation(problem))
+        for warning in warnings:
+            click.echo(f"::warning ::{_escaped(warning, '')}")
     else:
         for name, count in names:
             click.echo(f"{name}: {count} {'job' if count == 1 else 'jobs'}, ok")
+        for warning in warnings:
+            click.echo(f"rpr: warning: {warning}", err=True)
         if problems:
             raise JobFileError(problems)
     return 2 if problems else 0

@@ -92,6 +92,13 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadLoad:
+    """Read how busy the machine is; answered by LoadRead."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunHook:
     """Run a command beside the jobs; nobody waits for it, its failure is only told."""
 
@@ -115,4 +122,6 @@ class Leave:
     code: int
 
 
-Action: TypeAlias = Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | RunHook | Announce | Leave
+Action: TypeAlias = (
+    Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | ReadLoad | RunHook | Announce | Leave
+)

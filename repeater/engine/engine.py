@@ -20,9 +20,11 @@ from repeater.engine.context import Context
 from repeater.engine.facts import (
     ClockJumped,
     Fact,
+    LoadRead,
     PathsChanged,
     PlanAccepted,
     ProbeReported,
+    PushedBack,
     Requested,
     RunEnded,
     RunExited,
@@ -35,6 +37,7 @@ from repeater.engine.gates import Board
 from repeater.engine.job import Job
 from repeater.engine.lifecycle import TAKES_SLOTS, State
 from repeater.engine.probe import Probing
+from repeater.engine.slot import OpenSlot
 from repeater.engine.timeline import Wake
 from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
 from repeater.model.run import Progress, RunRecord
@@ -107,25 +110,12 @@ class Engine:
         match fact:
             case TimePassed() | ClockJumped():
                 pass  # what is due follows from the reading that came with the fact
-            case RunEnded(run, exit_, matched):
-                if run in self.board.runs:
-                    job, held = self.board.runs[run]
-                    job.run_ended(held, exit_, matched)
-                    self._rest_probes(job)
-            case RunStarted(run, pid):
-                if run in self.board.runs:
-                    job, held = self.board.runs[run]
-                    job.run_started(held, pid)
-                    self._begin_probes(job, run)
-            case RunExited(run, exit_):
-                if run in self.board.runs:
-                    job, held = self.board.runs[run]
-                    job.run_exited(held, exit_)
-                    self._rest_probes(job)
-            case SpawnFailed(run, reason, temporary):
-                if run in self.board.runs:
-                    job, held = self.board.runs[run]
-                    job.spawn_failed(held, reason, temporary=temporary)
+            case RunStarted() | RunExited() | RunEnded() | SpawnFailed() | PushedBack():
+                if fact.run in self.board.runs:
+                    self._take_of_run(fact, *self.board.runs[fact.run])
+            case LoadRead(name, readings):
+                if name in self.jobs:
+                    self.jobs[name].load_read(readings)
             case PathsChanged(name):
                 self._paths_changed(name)
             case ProbeReported(name, kind, ok, reason):
@@ -139,6 +129,24 @@ class Engine:
             case _:
                 assert_never(fact)
 
+    def _take_of_run(
+        self, fact: RunStarted | RunExited | RunEnded | SpawnFailed | PushedBack, job: Job, held: OpenSlot
+    ) -> None:
+        match fact:
+            case RunStarted(run, pid):
+                job.run_started(held, pid)
+                self._begin_probes(job, run)
+            case RunExited(_, exit_):
+                job.run_exited(held, exit_)
+                self._rest_probes(job)
+            case RunEnded(_, exit_, matched):
+                job.run_ended(held, exit_, matched)
+                self._rest_probes(job)
+            case SpawnFailed(_, reason, temporary):
+                job.spawn_failed(held, reason, temporary=temporary)
+            case PushedBack(_, delay, reason):
+                self.board.limits.push_back(job.spec, delay, reason)
+
     # --- a new generation --------------------------------------------------------------------------------------
 
     def _accept(self, fact: PlanAccepted) -> None:
@@ -146,6 +154,9 @@ class Engine:
         context.generation = fact.generation
         self._graph = graph
         self.board.pools = graph.pools
+        for entry in fact.plan.of("move"):
+            self.board.limits.move(entry.moved_from or "", entry.job)
+        self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts)
         returning = frozenset(self._remembered)
         self._remembered.update(fact.progress)
         for entry in fact.plan.of("remove"):

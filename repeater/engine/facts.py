@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal, TypeAlias
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.model.run import Exit, Progress, RunRecord
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
 
+if TYPE_CHECKING:
+    from repeater.schedule.load import LoadReadings
+
 
 @dataclass(frozen=True, slots=True)
 class PlanAccepted:
     """A new generation is in force. `progress` is what the store remembers about its jobs; `open_rows` are the rows
-    that a supervisor before this one left unfinished, with nothing of them alive any more.
+    that a supervisor before this one left unfinished, with nothing of them alive any more; `starts`
+    are the latest starts of jobs whose starts are limited.
     """
 
     generation: int
@@ -28,6 +32,7 @@ class PlanAccepted:
     graph: Graph
     progress: Mapping[str, Progress] = field(default_factory=dict)
     open_rows: tuple[RunRecord, ...] = ()
+    starts: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,23 @@ class PathsChanged:
     paths: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class PushedBack:
+    """The output of a run holds a server's push-back: not before `delay` from now. Told before the run has ended."""
+
+    run: str
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRead:
+    """How busy the machine is, read for a job."""
+
+    job: str
+    readings: LoadReadings
+
+
 Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restart", "reset"]
 
 
@@ -129,6 +151,8 @@ Fact: TypeAlias = (
     | ProbeReported
     | PathsChanged
     | Requested
+    | PushedBack
+    | LoadRead
     | ClockJumped
     | StopRequested
 )

@@ -1,4 +1,4 @@
-"""What stands between a slot that was admitted and its start: needs, places of matrix cells, pools.
+"""What stands between a slot that was admitted and its start: needs, places of matrix cells, pools, limits.
 
 A slot that may not start yet is held under the keys that it waits on (`job:db`, `pool:disk`, `cells:poll`). Whoever
 changes something behind a key touches it, and only the slots held under it are asked again, in the order in which they
@@ -7,16 +7,19 @@ came. A need that can no longer come true refuses the slot at once. Called by `e
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import timedelta
 
 from repeater.engine.context import Context
 from repeater.engine.job import Job
 from repeater.engine.lifecycle import State
+from repeater.engine.limits import Limits
 from repeater.engine.slot import OpenSlot
 from repeater.model.events import Warned
 from repeater.model.run import Run, RunRecord
 from repeater.model.spec import Need, Pool
+from repeater.model.time import Instant
 from repeater.model.units import format_duration
 
 UPSTREAM_FAILED = "upstream_failed"
@@ -29,10 +32,11 @@ class Board:
         self._context = context
         self._jobs = jobs
         self._taken: dict[str, int] = {}
-        self._waiting: dict[str, dict[OpenSlot, Job]] = {}
+        self._waiting: dict[str, OrderedDict[OpenSlot, Job]] = {}
         self._touched: dict[str, None] = {}
         self._met: set[tuple[str, str]] = set()
         self.pools: Mapping[str, Pool] = {}
+        self.limits = Limits(context, self.touch)
         self.runs: dict[str, tuple[Job, OpenSlot]] = {}
         self.news: list[tuple[Job, RunRecord | None]] = []
 
@@ -44,7 +48,17 @@ class Board:
             answer = self._needs(job, slot)
             if answer is not None:
                 return answer
-        return self._take_places(job, slot)
+        places = self._places(job, slot)
+        if isinstance(places, str):
+            return "hold", places
+        full = self.limits.enter(job.spec, slot)
+        if full is not None:
+            self._wait(job, slot, full[:1])
+            return "hold", full[1]
+        for key in places:
+            self._taken[key] = self._taken.get(key, 0) + 1
+        slot.pool = places
+        return None
 
     def release(self, slot: OpenSlot) -> None:
         self._forget(slot)
@@ -54,6 +68,9 @@ class Board:
             self._taken[key] -= 1
             self._touched[key] = None
         slot.pool = ()
+
+    def earliest(self, job: Job) -> Instant | None:
+        return self.limits.earliest(job.spec)
 
     def enrol(self, run: Run, job: Job, slot: OpenSlot) -> None:
         self.runs[run.id] = (job, slot)
@@ -72,6 +89,13 @@ class Board:
             for slot, job in list(self._waiting.get(key, {}).items()):
                 if slot in job.open and slot.held is not None:
                     job.try_start(slot)
+                    if key.startswith("limit:") and key in slot.waits_on:
+                        self._waiting[key].move_to_end(slot, last=False)
+                        break  # it is the first in the row, and what keeps it keeps the others
+
+    def touch(self, key: str) -> None:
+        """Something changed behind a key."""
+        self._touched[key] = None
 
     def touch_all(self) -> None:
         """A new generation: everything may be different."""
@@ -79,7 +103,8 @@ class Board:
 
     # --- places --------------------------------------------------------------------------------------------------
 
-    def _take_places(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
+    def _places(self, job: Job, slot: OpenSlot) -> tuple[str, ...] | str:
+        """The places that the slot needs; words if one of them is taken, and then it waits for it."""
         spec = job.spec
         wanted = []
         if spec.max_parallel is not None:
@@ -89,16 +114,13 @@ class Board:
         for key, most, what in wanted:
             if self._taken.get(key, 0) >= most:
                 self._wait(job, slot, (key,))
-                return "hold", f"{what} is full"
-        for key, _, _ in wanted:
-            self._taken[key] = self._taken.get(key, 0) + 1
-        slot.pool = tuple(key for key, _, _ in wanted)
-        return None
+                return f"{what} is full"
+        return tuple(key for key, _, _ in wanted)
 
     def _wait(self, job: Job, slot: OpenSlot, keys: tuple[str, ...]) -> None:
         slot.waits_on = keys
         for key in keys:
-            self._waiting.setdefault(key, {})[slot] = job
+            self._waiting.setdefault(key, OrderedDict())[slot] = job
 
     def _forget(self, slot: OpenSlot) -> None:
         for key in slot.waits_on:

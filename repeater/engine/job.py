@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from repeater.engine.actions import Note, Record, RunHook, Save, Start
+from repeater.engine.actions import Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
 from repeater.engine.attempt import Event as Move
 from repeater.engine.context import Context
 from repeater.engine.lifecycle import TABLE, TAKES_SLOTS, Event, State
+from repeater.engine.limits import Limits, retry_rule
+from repeater.engine.pacing import Pacing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
@@ -28,6 +30,7 @@ from repeater.model.events import (
     JobDone,
     JobPaused,
     JobResumed,
+    Paced,
     RunBegan,
     RunFinished,
     SlotDecided,
@@ -35,12 +38,15 @@ from repeater.model.events import (
     Warned,
 )
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
-from repeater.model.spec import Always, Backoff, JobSpec, Once, Overlap
-from repeater.model.time import MICROSECOND
+from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Rated
+from repeater.model.time import MICROSECOND, Instant, rfc3339
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
 from repeater.schedule.base import Schedule, Track
+
+if TYPE_CHECKING:
+    from repeater.schedule.load import LoadReadings
 
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _REPLACE = Overlap("replace")
@@ -56,6 +62,15 @@ class Gates(Protocol):
 
     def release(self, slot: OpenSlot) -> None:
         """The slot takes no place any more and waits for nothing."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Where attempts take their places, are told of, and are given back when the slot ends."""
+        ...
+
+    def earliest(self, job: Job) -> Instant | None:
+        """When the job's own rate allows its next start; None if it has none."""
         ...
 
     def enrol(self, run: Run, job: Job, slot: OpenSlot) -> None:
@@ -84,6 +99,7 @@ class Job:
         self.node = node
         self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due)
         self.slowing = Slowing()
+        self.pacing = Pacing()
         self.state = State.IDLE
         self.open: list[OpenSlot] = []
         self.pending: deque[Slot] = deque()
@@ -115,6 +131,7 @@ class Job:
                 self.last_success = progress.streak > 0
             if returns or progress.schedule != schedule:
                 self._retime()
+        self.pacing.take_up(self.progress.adaptive)
         self.progress = replace(self.progress, schedule=schedule, stop=rule)
         if progress is not None and progress.done is not None and progress.stop != rule:
             self.progress = replace(self.progress, done=self._stop_met())
@@ -302,7 +319,15 @@ class Job:
 
     def _track(self) -> Track:
         upcoming, progress = self.upcoming, self.progress
-        return Track(upcoming.anchor, upcoming.cursor, upcoming.last_end, progress.runs, max(0, -progress.streak))
+        return Track(
+            upcoming.anchor,
+            upcoming.cursor,
+            upcoming.last_end,
+            progress.runs,
+            max(0, -progress.streak),
+            self.pacing.pace(self.spec.schedule),
+            self._gates.earliest(self),
+        )
 
     def _come_due(self, coming: list[Coming]) -> None:
         missed = [slot for slot, refusal in coming if refusal is not None]
@@ -437,6 +462,7 @@ class Job:
         if held.started is None:
             held.started = now.wall
         late = (now.wall - held.slot.due).total_seconds()
+        self._gates.limits.started(held)
         self._context.do(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
         attempt.on(Move.STARTED)
@@ -459,6 +485,7 @@ class Job:
         attempt = held.attempt
         assert attempt is not None
         attempt.on(Move.SPAWN_FAILED)
+        self._gates.limits.failed(held)
         if temporary and held.fate is None and self.state in (State.ACTIVE, State.FINISHING):
             held.free += 1
             delay = backoff_delay(_SHORTAGE, held.free, 0.0)
@@ -476,7 +503,7 @@ class Job:
         again = (
             held.fate is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(spec.retry, tries, exit, outcome.success)
+            and retry.wants_retry(retry_rule(spec), tries, exit, outcome.success)
         )
         if not again:
             if held.fate is None:
@@ -484,6 +511,9 @@ class Job:
             self._close(held, state, outcome.text(), code, outcome)
             return
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)
+        if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern and held.started is not None:
+            planned = held.started + spec.schedule.retry_pattern[tries]
+            delay = max(timedelta(0), planned - context.now.wall)
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
         row = held.row("retrying", outcome.text(), code, context.generation)
@@ -531,6 +561,7 @@ class Job:
             wake.cancel()
         self.open.remove(held)
         self._gates.release(held)
+        self._gates.limits.dismiss(held)
         self._advance(held.slot)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
         if outcome is not None:
@@ -566,6 +597,32 @@ class Job:
             last_success=now.wall if good else progress.last_success,
         )
         self.slowing.note(self.spec, outcome, code, held.started, self._context)
+        self._adapt(held, good)
+
+    def _adapt(self, held: OpenSlot, good: bool) -> None:
+        """Let the run, the machine, or the rate say how long the next interval is, as the schedule asks."""
+        schedule, context = self.spec.schedule, self._context
+        if isinstance(schedule, LoadAware):
+            context.do(ReadLoad(self.spec.name))
+        elif isinstance(schedule, Adaptive):
+            began = held.attempt.started if held.attempt is not None else None
+            took = (context.now.mono - (began or context.now).mono) * MICROSECOND
+            words = self.pacing.note(schedule, success=good, latency=took)
+            self.progress = replace(self.progress, adaptive=self.pacing.as_json())
+            context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, words))
+        elif isinstance(schedule, Rated):
+            earliest = self._gates.earliest(self) or context.now
+            words = f"the next start is allowed at {rfc3339(earliest.wall)}"
+            context.announce(Paced(self.spec.name, (earliest.mono - context.now.mono) * MICROSECOND, words))
+
+    def load_read(self, readings: LoadReadings) -> None:
+        """How busy the machine is, just after a run."""
+        schedule = self.spec.schedule
+        if isinstance(schedule, LoadAware):
+            words = self.pacing.read(schedule, readings)
+            self._context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, words))
+            if self.next is not None:
+                self._arm()
 
     def _check_restart(self, outcome: Verdict | None) -> None:
         rule, good = self.spec.restart, outcome is not None and outcome.success
@@ -683,6 +740,7 @@ class Job:
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
         self.slowing.reset()
+        self.pacing.reset()
         self._refused = False
         self._context.do(Save(self.progress))
         self._watch_deadlines()

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from repeater.engine.attempt import Attempt
 from repeater.engine.timeline import Wake
 from repeater.model.run import RunRecord, Slot, SlotState
 from repeater.model.time import Instant
 
+if TYPE_CHECKING:
+    from repeater.policy.limit import Ticket
+
 
 class OpenSlot:
     """A slot that was admitted and has no final row yet.
 
     `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
-    somebody else decided how it ends. `free` counts attempts that the machine failed, not the command.
-    `pid` is the process of the last attempt.
+    somebody else decided how it ends. `free` counts attempts that the machine failed, not the command. `tickets` are
+    its places in limits.
     """
 
     __slots__ = (
         "attempt", "attempts", "delay", "fate", "free", "held", "pid", "pool", "retry", "since", "slot", "started",
-        "waits_on", "wakes",
+        "tickets", "waits_on", "wakes",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, since: Instant) -> None:
@@ -38,6 +42,7 @@ class OpenSlot:
         self.waits_on: tuple[str, ...] = ()
         self.pool: tuple[str, ...] = ()
         self.wakes: list[Wake] = []
+        self.tickets: dict[str, Ticket] = {}
 
     def row(self, state: SlotState, reason: str | None, code: int | None, generation: int) -> RunRecord:
         """The row of the slot as of its last attempt; `ended` is for the caller to set."""

@@ -23,6 +23,7 @@ from repeater.model.spec import (
     CatchUp,
     Ending,
     Hooks,
+    HttpAware,
     JobSpec,
     Need,
     Output,
@@ -35,7 +36,7 @@ from repeater.model.spec import (
     Stop,
     Success,
 )
-from repeater.model.units import parse_duration, parse_size
+from repeater.model.units import format_duration, parse_duration, parse_size
 
 _ONCE_TABLE: Mapping[str, Any] = {}
 _ENDING, _RETRY, _SUCCESS, _OVERLAP, _CATCH_UP = Ending(), Retry(), Success(), Overlap(), CatchUp()
@@ -85,9 +86,11 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
         retry=_retry(table["retry"], reading) if "retry" in keys else _RETRY,
         slowdown=_slowdown(table["slowdown"], reading) if "slowdown" in keys else None,
         success=_success(table["success"], reading) if "success" in keys else _SUCCESS,
+        http_aware=_http_aware(table["http_aware"], reading) if "http_aware" in keys else None,
         overlap=_overlap(table, reading) if keys & _OVERLAP_KEYS else _OVERLAP,
         catch_up=_catch_up(table, reading) if keys & _CATCH_UP_KEYS else _CATCH_UP,
         delivery=table.get("delivery", "at-most-once"),
+        limit=table.get("limit"),
         pool=table.get("pool"),
         needs=_needs(table["needs"], reading) if "needs" in keys else (),
         restart=table.get("restart", "always"),
@@ -283,6 +286,26 @@ def _success(table: Mapping[str, Any], reading: Reading) -> Success:
         ignore_case=reading.truth(table, "ignore_case", at, False),
         stderr=reading.truth(table, "stderr", at, False),
     )
+
+
+def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
+    at, default = ("http_aware",), HttpAware()
+    if not isinstance(value, dict):
+        return default if reading.truth({"http_aware": value}, "http_aware", (), False) else None
+    rule = HttpAware(
+        max_delay=reading.duration(value, "max_delay", at, default.max_delay),
+        min_delay=reading.duration(value, "min_delay", at, default.min_delay, zero=True),
+        headers=reading.truth(value, "headers", at, True),
+        json=reading.truth(value, "json", at, True),
+        fields=reading.texts(value, "fields", at),
+        trust_client=reading.truth(value, "trust_client", at, False),
+    )
+    if rule.min_delay > rule.max_delay:
+        most = f"`max_delay`, `{format_duration(rule.max_delay)}`"
+        reading.problem((*at, "min_delay"), f"found `{format_duration(rule.min_delay)}`, expected at most {most}")
+    if not rule.headers and not rule.json:
+        reading.problem((*at, "json"), "found neither `headers` nor `json`, expected at least one of them")
+    return rule
 
 
 def _overlap(table: Mapping[str, Any], reading: Reading) -> Overlap:

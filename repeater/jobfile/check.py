@@ -1,4 +1,4 @@
-"""What can only be said about all jobs together: needs, conditions, pools, names, circles.
+"""What can only be said about all jobs together: needs, conditions, pools, limits, names, circles.
 
 Also fills in the default condition of each need, which depends on the needed job.
 """
@@ -17,7 +17,11 @@ Report = Callable[[JobSpec, Path, str, str | None], None]
 
 
 def check_jobs(
-    jobs: list[JobSpec], pools: Mapping[str, object], report: Report, known: Mapping[str, object]
+    jobs: list[JobSpec],
+    pools: Mapping[str, object],
+    report: Report,
+    known: Mapping[str, object],
+    limits: Mapping[str, object],
 ) -> list[JobSpec]:
     """The jobs with every need complete. `known` are all names in the file, of broken jobs too."""
     targets: dict[str, JobSpec] = {job.name: job for job in jobs}
@@ -27,6 +31,8 @@ def check_jobs(
     for job in jobs:
         if job.pool is not None and job.pool not in pools:
             report(job, ("pool",), f"there is no pool `{shown(job.pool)}`", nearest(job.pool, pools))
+        if job.limit is not None and job.limit not in limits:
+            report(job, ("limit",), f"there is no limit `{shown(job.limit)}`", nearest(job.limit, limits))
         if job.moved_from is not None and job.moved_from in targets:
             report(job, ("moved_from",), f"found `{shown(job.moved_from)}`, which is still a job of this file", None)
         done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)

@@ -22,7 +22,7 @@ from repeater.jobfile.project import default_project
 from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
 from repeater.model.spec import Pairs
 
-TOP = ("project", "include", "vars", "defaults", "pools", "templates", "jobs")
+TOP = ("project", "include", "vars", "defaults", "limits", "pools", "templates", "jobs")
 _HOW = ("extends", "with", "params", "matrix")
 LITERAL = "to write `{{` itself, use `{{ '{{' }}`"
 
@@ -71,10 +71,12 @@ class Expansion:
         self.jobs: dict[str, tuple[Document, Any]] = {}
         self.templates: dict[str, tuple[Document, Any]] = {}
         self.pools: dict[str, tuple[Document, Any]] = {}
+        self.limits: dict[str, tuple[Document, Any]] = {}
         for document in self.documents:
             self._collect(document, "jobs", self.jobs)
             self._collect(document, "templates", self.templates)
             self._collect(document, "pools", self.pools)
+            self._collect(document, "limits", self.limits)
         self.set = self._settings(settings)
         self.environ = Environ(environ)
         self.torn: set[Path] = set()  # jobs and templates that lack a template: what else they lack is no news
@@ -359,6 +361,9 @@ _KINDS: dict[str, dict[str, frozenset[str]]] = {
         "at": frozenset(),
         "watch": frozenset({"ignore", "debounce"}),
         "backoff": _GROWTH,
+        "rate": frozenset({"retry_pattern"}),
+        "adaptive": frozenset(),
+        "load": frozenset(),
     },
     "ready": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
     "live": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),

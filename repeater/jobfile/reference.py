@@ -45,6 +45,10 @@ _SECTIONS = (
     ("schedule_at", "schedule = { at = … }"),
     ("schedule_watch", "schedule = { watch = … }"),
     ("schedule_backoff", "schedule = { backoff = … }"),
+    ("schedule_rate", "schedule = { rate = … }"),
+    ("adaptive", "schedule = { adaptive = { … } }"),
+    ("load", "schedule = { load = { … } }"),
+    ("http_aware", "http_aware = { … }"),
     ("probe", "ready and live"),
     ("need", "needs = { NAME = … }"),
 )
@@ -56,6 +60,7 @@ def reference() -> str:
     parts = [
         _HEAD,
         *_section("The file", whole),
+        *_section("A limit", whole["properties"]["limits"]["additionalProperties"]),
         *_section("A pool", whole["properties"]["pools"]["additionalProperties"]),
     ]
     keys = whole["definitions"]["keys"]

@@ -17,7 +17,8 @@ from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import ExpandedJob, Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
 from repeater.jobfile.validate import check_how, check_job, check_shell
-from repeater.model.spec import JobFile, JobSpec, Pairs, Pool
+from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
+from repeater.model.units import parse_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +64,15 @@ def load(
             gathered.documents, findings, settings=settings, environ=environ, caps=caps, folder=gathered.folder
         )
         road = _Road(expansion, gathered, files, caps)
-        jobs = check_jobs(road.walk(), expansion.pools, road.report, expansion.jobs)
-        pools = _pools(expansion)
+        jobs = check_jobs(road.walk(), expansion.pools, road.report, expansion.jobs, expansion.limits)
+        pools, limits = _pools(expansion), _limits(expansion)
     except TooManyProblems:
         hint = f"more than {Findings.MOST} problems; these are the first that were found"
         raise JobFileError(list(findings), files=tuple(gathered.seen), hint=hint) from None
     if findings:
         raise JobFileError(list(findings), files=tuple(gathered.seen))
     return Loaded(
-        JobFile(expansion.project, tuple(jobs), pools),
+        JobFile(expansion.project, tuple(jobs), pools, limits),
         gathered.seen,
         gathered.folder,
         names[0],
@@ -138,6 +139,18 @@ def _pools(expansion: Expansion) -> tuple[Pool, ...]:
         if type(slots) is int:
             pools.append(Pool(name, slots))
     return tuple(pools)
+
+
+def _limits(expansion: Expansion) -> tuple[Limit, ...]:
+    limits = []
+    for name, (document, table) in sorted(expansion.limits.items()):
+        text = table.get("rate") if isinstance(table, dict) else None
+        if isinstance(text, str):
+            try:
+                limits.append(Limit(name, parse_rate(text)))
+            except ValueError as error:
+                expansion.report(document, ("limits", name, "rate"), str(error))
+    return tuple(limits)
 
 
 def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:

@@ -6,14 +6,16 @@ Short forms and tables give equal specs for equal meanings: `"every 30s"`, `{ ev
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.expand import schedule_table
 from repeater.jobfile.reading import Reading
 from repeater.model.spec import (
+    Adaptive,
     Always,
     At,
     Backoff,
@@ -21,12 +23,15 @@ from repeater.model.spec import (
     Every,
     Growing,
     Jitter,
+    LoadAware,
     Manual,
     Once,
     OnChange,
+    Rated,
     ScheduleSpec,
 )
-from repeater.model.units import format_duration, parse_duration, parse_share
+from repeater.model.time import micros
+from repeater.model.units import Rate, format_duration, parse_duration, parse_rate, parse_share
 
 _WORDS: dict[str, ScheduleSpec] = {"once": Once(), "manual": Manual(), "always": Always()}
 _AT: Path = ("schedule",)
@@ -85,7 +90,96 @@ def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tup
             reading.texts(table, "ignore", _AT),
             reading.duration(table, "debounce", _AT, timedelta(milliseconds=200), zero=True),
         )
+    if "rate" in table:
+        return _rated(table, reading)
+    if "adaptive" in table:
+        return _adaptive(table["adaptive"], reading)
+    if "load" in table:
+        return _load(table["load"], reading)
     return Growing(read_backoff(table, reading, _AT))
+
+
+def read_rate(table: Mapping[str, Any], reading: Reading, at: Path) -> Rate:
+    """The value of the key `rate`."""
+    try:
+        return parse_rate(str(table["rate"]))
+    except ValueError as error:
+        reading.problem((*at, "rate"), str(error))
+        return Rate(1, timedelta(seconds=1))
+
+
+def _rated(table: Mapping[str, Any], reading: Reading) -> Rated:
+    from repeater.policy.limit import check_pattern
+
+    rate = read_rate(table, reading, _AT)
+    pattern = []
+    for text in reading.texts(table, "retry_pattern", _AT):
+        try:
+            pattern.append(parse_duration(text, zero=True))
+        except ValueError as error:
+            reading.problem((*_AT, "retry_pattern"), str(error))
+    if pattern != sorted(pattern):
+        reading.problem((*_AT, "retry_pattern"), "expected offsets that ascend, all counted from the first attempt")
+    elif pattern and pattern[0]:
+        reading.problem((*_AT, "retry_pattern"), "expected `0s`, the first attempt itself, as the first offset")
+    elif pattern:
+        try:
+            check_pattern(tuple(map(micros, pattern)), rate.count, micros(rate.window))
+        except ValueError as error:
+            reading.problem((*_AT, "retry_pattern"), str(error))
+    return Rated(rate, tuple(pattern))
+
+
+def _adaptive(table: Mapping[str, Any], reading: Reading) -> Adaptive:
+    at, default = (*_AT, "adaptive"), Adaptive()
+    base, low, high = _bounds(table, reading, at, low=lambda base: min(default.min, base))
+    return Adaptive(
+        base,
+        low,
+        high,
+        reading.duration(table, "target_latency", at, timedelta(1)) if "target_latency" in table else None,
+        float(reading.number(table, "slow_threshold", at, default.slow_threshold)),
+        float(reading.number(table, "fast_threshold", at, default.fast_threshold)),
+        _target(table, "failure_threshold", reading, at, default.failure_threshold),
+    )
+
+
+def _load(table: Mapping[str, Any], reading: Reading) -> LoadAware:
+    at, default = (*_AT, "load"), LoadAware()
+    base, low, high = _bounds(table, reading, at, low=lambda base: base)
+    cpu = _target(table, "cpu", reading, at, default.cpu)
+    memory = _target(table, "memory", reading, at, default.memory)
+    return LoadAware(base, low, high, cpu, memory, float(reading.number(table, "load", at, default.load)))
+
+
+def _bounds(
+    table: Mapping[str, Any], reading: Reading, at: Path, *, low: Callable[[timedelta], timedelta]
+) -> tuple[timedelta, timedelta, timedelta]:
+    """`base`, `min` and `max`, in this order; `low` gives the default of `min`."""
+    default = Adaptive()
+    base = reading.duration(table, "base", at, default.base)
+    least = reading.duration(table, "min", at, low(base))
+    most = reading.duration(table, "max", at, max(default.max, base))
+    shown = f"`base`, `{format_duration(base)}`"
+    if least > base:
+        reading.problem((*at, "min"), f"found `{format_duration(least)}`, expected at most {shown}")
+    if most < base:
+        reading.problem((*at, "max"), f"found `{format_duration(most)}`, expected at least {shown}")
+    return base, least, most
+
+
+def _target(table: Mapping[str, Any], key: str, reading: Reading, at: Path, default: Fraction) -> Fraction:
+    """A share that is not zero."""
+    if key not in table:
+        return default
+    try:
+        share = parse_share(str(table[key]))
+        if share:
+            return share
+        reading.problem((*at, key), f"found `{table[key]}`, expected more than `0%`")
+    except ValueError as error:
+        reading.problem((*at, key), str(error))
+    return default
 
 
 def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] | None) -> Every:

@@ -129,7 +129,10 @@ def _told(error: Any) -> Iterator[Fault]:
         yield _bad_name(error, path, words)
     elif rule == "additionalProperties":
         known = error.schema.get("properties", {})
-        beside = next((key for key in ("every", "cron", "at", "watch", "backoff") if key in known), None)
+        beside = next(
+            (key for key in ("every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load") if key in known),
+            None,
+        )
         for key in sorted(set(found) - set(known)):
             also = (
                 f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""

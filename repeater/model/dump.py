@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from repeater.model.spec import (
+    Adaptive,
     Always,
     At,
     Backoff,
@@ -22,9 +23,11 @@ from repeater.model.spec import (
     Every,
     Growing,
     Hooks,
+    HttpAware,
     Jitter,
     JobFile,
     JobSpec,
+    LoadAware,
     Manual,
     Need,
     Once,
@@ -33,6 +36,7 @@ from repeater.model.spec import (
     Overlap,
     Probe,
     ProcessSpec,
+    Rated,
     Retry,
     ScheduleSpec,
     Stop,
@@ -61,8 +65,10 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
     if spec.slowdown is not None:
         keys["slowdown"] = _growth(spec.slowdown.backoff) | _plain("on_exit", spec.slowdown.on_exit)
     keys["success"] = _fields(spec.success, Success()) or None
+    keys["http_aware"] = None if spec.http_aware is None else _fields(spec.http_aware, HttpAware()) or True
     keys |= _overlap(spec.overlap) | _catch_up(spec.catch_up)
     keys["delivery"] = None if spec.delivery == _DEFAULT.delivery else spec.delivery
+    keys["limit"] = spec.limit
     keys["pool"] = spec.pool
     keys["needs"] = {need.job: _need(need) for need in spec.needs} or None
     keys["restart"] = None if spec.restart == _DEFAULT.restart else spec.restart
@@ -117,6 +123,8 @@ def hidden(spec: JobSpec) -> JobSpec:
 def dump_file(jobfile: JobFile) -> dict[str, Any]:
     """The whole job file as one document without templates, includes and variables."""
     document: dict[str, Any] = {"version": 1, "project": jobfile.project}
+    if jobfile.limits:
+        document["limits"] = {limit.name: {"rate": str(limit.rate)} for limit in jobfile.limits}
     if jobfile.pools:
         document["pools"] = {pool.name: {"slots": pool.slots} for pool in jobfile.pools}
     document["jobs"] = {job.name: dump_job(job) for job in jobfile.jobs}
@@ -152,6 +160,19 @@ def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
             return {"watch": list(schedule.globs)} | _fields(schedule, OnChange(schedule.globs), skip="globs")
         case Growing():
             return {"backoff": schedule.backoff.kind} | _backoff(schedule.backoff)
+        case Adaptive() | LoadAware() | Rated():
+            return _paced(schedule)
+
+
+def _paced(schedule: Adaptive | LoadAware | Rated) -> dict[str, Any]:
+    match schedule:
+        case Adaptive():
+            return {"adaptive": _shares(_fields(schedule, Adaptive()))}
+        case LoadAware():  # without `min` it is `base`
+            return {"load": _shares(_fields(schedule, LoadAware(min=schedule.base)))}
+        case Rated():
+            pattern = {"retry_pattern": _value(schedule.retry_pattern)} if schedule.retry_pattern else {}
+            return {"rate": str(schedule.rate)} | pattern
 
 
 def _process(process: ProcessSpec) -> dict[str, Any]:
@@ -179,6 +200,10 @@ def _jitter(jitter: Jitter | None) -> dict[str, Any]:
         return {}
     amount = format_duration(jitter.span) if jitter.span is not None else _share(jitter.share or Fraction(0))
     return {"jitter": amount} | ({"jitter_mode": jitter.mode} if jitter.mode != "stable" else {})
+
+
+def _shares(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: _share(value) if isinstance(value, Fraction) else value for key, value in keys.items()}
 
 
 def _share(share: Fraction) -> str:

@@ -6,7 +6,7 @@ Events carry what a person or a metric wants to know; what the engine itself nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from repeater.model.run import Run, RunRecord, Verdict
@@ -53,6 +53,15 @@ class JobChanged:
 
     job: str
     reload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """An interval that adapts was decided anew; `words` say how long it is and why."""
+
+    job: str
+    pace: timedelta
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,7 @@ Event: TypeAlias = (
     | Draining
     | JobAdded
     | JobChanged
+    | Paced
     | JobRemoved
     | JobDone
     | JobPaused

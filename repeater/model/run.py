@@ -7,6 +7,7 @@ stored in the same transaction as the row that changed it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
@@ -153,6 +154,7 @@ class Progress:
     done: str | None = None
     paused: str | None = None
     paused_until: datetime | None = None
+    adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the store; `from_json` reads it back, keys it does not know are left out."""

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from repeater.model.units import Rate
+
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 # --- the process ------------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ class Adaptive:
     target_latency: timedelta | None = None
     slow_threshold: float = 2.0
     fast_threshold: float = 0.5
-    failure_threshold: float = 0.3
+    failure_threshold: Fraction = Fraction(3, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,18 @@ class LoadAware:
     load: float = 1.0
 
 
-ScheduleSpec: TypeAlias = Once | Manual | Always | Every | Cron | At | OnChange | Growing
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """As often as the rate allows, in any window, and no more; runs follow each other without a gap while it does.
+
+    A start reserves its further attempts at the offsets of `retry_pattern`, which begins with 0; empty: none.
+    """
+
+    rate: Rate
+    retry_pattern: tuple[timedelta, ...] = ()
+
+
+ScheduleSpec: TypeAlias = Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | Rated
 
 # --- whether ----------------------------------------------------------------------------------------------------
 
@@ -349,9 +362,11 @@ class JobSpec:
     retry: Retry = Retry()
     slowdown: Slowdown | None = None
     success: Success = Success()
+    http_aware: HttpAware | None = None
     overlap: Overlap = Overlap()
     catch_up: CatchUp = CatchUp()
     delivery: Literal["at-most-once", "at-least-once"] = "at-most-once"
+    limit: str | None = None
     pool: str | None = None
     needs: tuple[Need, ...] = ()
     restart: Literal["always", "on-failure", "never"] = "always"
@@ -377,12 +392,21 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """At most so many starts in any window, over all jobs that name it."""
+
+    name: str
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class JobFile:
     """A whole job file, built: what `plan` compares and `engine` runs. `jobs` are in the file's order."""
 
     project: str
     jobs: tuple[JobSpec, ...] = ()
     pools: tuple[Pool, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def job(self, name: str) -> JobSpec | None:
         return next((job for job in self.jobs if job.name == name), None)

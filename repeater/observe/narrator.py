@@ -18,6 +18,7 @@ from repeater.model.events import (
     JobReady,
     JobRemoved,
     JobResumed,
+    Paced,
     ReloadRejected,
     RunBegan,
     RunFinished,
@@ -104,6 +105,8 @@ class Narrator:
                 self._say(job, "ready" if ready else f"not ready: {reason}")
             case StopBegan(job, _, signal, reason) if self._verbose or reason not in ("stopped", "removed"):
                 self._say(job, f"sending {signal}: {reason}")
+            case Paced(job, _, words) if self._verbose:
+                self._say(job, words)
             case RunBegan(run, pid, late) if self._verbose:
                 self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
             case _:

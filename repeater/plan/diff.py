@@ -18,8 +18,8 @@ ReloadClass: TypeAlias = Literal["add", "keep", "in_place", "next_run", "retime"
 # The strongest class of any changed key decides. Keys not named here change what the next run does.
 _IN_PLACE = frozenset({
     "description", "labels", "overlap", "queue_max", "max_instances", "catch_up", "catch_up_window", "catch_up_max",
-    "start_deadline", "stop", "output", "hooks", "restart", "slowdown", "retry", "delivery", "pool", "needs",
-    "matrix", "moved_from",
+    "start_deadline", "stop", "output", "hooks", "restart", "slowdown", "retry", "delivery", "limit", "pool",
+    "needs", "http_aware", "matrix", "moved_from",
 })  # fmt: skip
 _RETIME = frozenset({"schedule", "enabled"})
 _SERVICE_RESTART = frozenset({"ready", "live"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from repeater.model.spec import JobFile, JobSpec, Need, Pool
+from repeater.model.spec import JobFile, JobSpec, Limit, Need, Pool
 from repeater.schedule.base import Schedule
 from repeater.schedule.factory import schedule_for
 
@@ -27,6 +27,7 @@ class Graph:
     nodes: Mapping[str, Node]
     pools: Mapping[str, Pool] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    limits: Mapping[str, Limit] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
@@ -44,7 +45,13 @@ def wire(jobfile: JobFile) -> Graph:
             (need, (need.job,) if need.job in names else tuple(groups.get(need.job, ()))) for need in job.needs
         )
         nodes[job.name] = Node(job, schedule_for(job), needs)
-    return Graph(jobfile.project, nodes, {pool.name: pool for pool in jobfile.pools}, start_order(nodes))
+    return Graph(
+        jobfile.project,
+        nodes,
+        {pool.name: pool for pool in jobfile.pools},
+        start_order(nodes),
+        {limit.name: limit for limit in jobfile.limits},
+    )
 
 
 def start_order(nodes: Mapping[str, Node]) -> tuple[str, ...]:

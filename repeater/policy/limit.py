@@ -98,6 +98,22 @@ class Ledger:
         """Take the earliest place there is; nothing is granted yet. `planned[0]` says when to ask with `readmit`."""
         return self._plan(self.earliest(now, pattern), pattern)
 
+    def force(self, ticket: Ticket | None = None) -> Ticket:
+        """Grant the next attempt, of a new ticket if none is given, whatever the limit says. It counts for others."""
+        ticket = ticket or Ticket()
+        self._fly(ticket)
+        return ticket
+
+    def when(self, ticket: Ticket, now: int) -> int:
+        """The first instant, `now` or later, at which the next attempt of the ticket may be granted. Takes nothing."""
+        planned = ticket.planned[0] if ticket.planned else None
+        if planned is not None:
+            self._remove(planned)
+        at = self.earliest(now)
+        if planned is not None:
+            insort(self._attempts, planned)
+        return at
+
     def readmit(self, ticket: Ticket, now: int) -> int | None:
         """None: the next attempt of the ticket is granted. Else the instant at which to ask again, kept for it.
 

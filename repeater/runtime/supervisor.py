@@ -21,6 +21,7 @@ from repeater.engine.actions import (
     Leave,
     Move,
     Note,
+    ReadLoad,
     Record,
     RunHook,
     Save,
@@ -33,6 +34,7 @@ from repeater.engine.engine import Due, Engine
 from repeater.engine.facts import (
     ClockJumped,
     Fact,
+    LoadRead,
     PathsChanged,
     RunEnded,
     RunExited,
@@ -44,7 +46,7 @@ from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
 from repeater.model.spec import JobSpec
 from repeater.model.time import MICROSECOND, Instant
-from repeater.ports import Alarm, Clock, Launch, Prober, Spawner, Store, Watcher
+from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Spawner, Store, Watcher
 from repeater.runtime.launch import hook_launch, launch_for
 
 LONGEST_WAIT = 30_000_000
@@ -71,6 +73,7 @@ class Outside:
     watcher: Watcher
     outputs: Outputs
     prober: Prober
+    load: LoadProbe
     environ: Mapping[str, str]
 
 
@@ -188,13 +191,12 @@ class Supervisor:
                     outside.store.save(progress)
                 case Move(old, new):
                     outside.store.move(old, new)
-                case WatchPaths(job, watch, folder):
-                    if watch is None:
-                        outside.watcher.unwatch(job)
-                    else:
-                        outside.watcher.watch(job, folder, watch.globs, watch.ignore)
+                case WatchPaths():
+                    self._watch(action)
                 case Ask(job, kind, probe, spec):
                     outside.prober.ask(job, kind, probe, spec)
+                case ReadLoad(job):
+                    self.tell(LoadRead(job, outside.load.read()))
                 case RunHook():
                     self._run_hook(action)
                 case Announce(event):
@@ -226,6 +228,12 @@ class Supervisor:
     def _start(self, launch: Launch, spec: JobSpec) -> None:
         self._outside.outputs.begin(launch.run, spec)
         self._outside.spawner.start(launch)
+
+    def _watch(self, action: WatchPaths) -> None:
+        if action.watch is None:
+            self._outside.watcher.unwatch(action.job)
+        else:
+            self._outside.watcher.watch(action.job, action.folder, action.watch.globs, action.watch.ignore)
 
     def _run_hook(self, action: RunHook) -> None:
         command = getattr(action.spec.hooks, action.kind)

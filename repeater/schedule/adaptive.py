@@ -125,7 +125,7 @@ def _after_failure(spec: Adaptive, after: AdaptiveState, pace: timedelta) -> Ada
     if after.open:
         return replace(after, pace=spec.max, reason="the trial run failed: the circuit stays open")
     if after.failure_rate >= spec.failure_threshold:
-        rate = f"{after.failure_rate:.0%} of runs fail, {spec.failure_threshold:.0%} are too many"
+        rate = f"{after.failure_rate:.0%} of runs fail, {float(spec.failure_threshold):.0%} are too many"
         return replace(after, pace=spec.max, open=True, reason=f"{rate}: the circuit is open")
     return replace(after, pace=_bounded(spec, 2 * pace), reason="the run failed: slower")
 
@@ -151,5 +151,7 @@ def _bounded(spec: Adaptive, pace: timedelta) -> timedelta:
 
 
 def _seconds(length: float) -> str:
-    """To three digits, as a duration is written."""
-    return format_duration(timedelta(seconds=float(f"{length:.3g}")))
+    """To three digits: `50.4ms`, `1.25s`, `1h2m`."""
+    if length < 1000:
+        return f"{length * 1000:.3g}ms" if length < 0.9995 else f"{length:.3g}s"
+    return format_duration(timedelta(seconds=round(length)))

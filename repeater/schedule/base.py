@@ -21,7 +21,7 @@ class Track:
     decided nominal time, or the moment of a change; None when no slot was decided and the anchor itself may be one.
     `last_end` is the end of the last decided run, None before the first or while it is not known; `runs` counts
     decided runs, `failures_in_row` the failures since the last success. `pace` is the interval that `adaptive` and
-    `load` want now, None while nothing is known.
+    `load` want now, `earliest` the instant that a `rate` allows; None while nothing is known.
     """
 
     anchor: Instant
@@ -30,6 +30,7 @@ class Track:
     runs: int = 0
     failures_in_row: int = 0
     pace: timedelta | None = None
+    earliest: Instant | None = None
 
 
 class Schedule(Protocol):

@@ -13,6 +13,7 @@ import copy
 import re
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -49,6 +50,27 @@ def check_cron(
     meaning = _read(split(expression, seconds, job), clip(expression))
     if not _branches(meaning, day_match):
         raise ValueError(f"found `{clip(expression)}`, which never matches any date")
+
+
+def mean_rate(spec: Cron, job: str) -> Fraction:
+    """Starts for each day in the long run, counted over four years; daylight saving is left out of it."""
+    meaning = _read(split(spec.expression, spec.seconds, job), spec.expression)
+    times = len(meaning.hours) * len(meaning.minutes) * len(meaning.seconds)
+    return times * _share_of_days(_branches(meaning, spec.day_match))
+
+
+@lru_cache(maxsize=1024)
+def _share_of_days(branches: tuple[str, ...]) -> Fraction:
+    if branches == ("0 0 * * *",):
+        return Fraction(1)
+    first, last = date(2023, 12, 31), date(2027, 12, 31)
+    days = set()
+    for branch in branches:
+        day = _next_day(branch, first)
+        while day is not None and day <= last:
+            days.add(day)
+            day = _next_day(branch, day)
+    return Fraction(len(days), (last - first).days)
 
 
 class CronSchedule:

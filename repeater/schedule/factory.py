@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from repeater.model.spec import Always, At, Cron, Every, Growing, JobSpec, Manual, Once, OnChange
+from repeater.model.spec import (
+    Adaptive,
+    Always,
+    At,
+    Cron,
+    Every,
+    Growing,
+    JobSpec,
+    LoadAware,
+    Manual,
+    Once,
+    OnChange,
+    Rated,
+)
 from repeater.schedule.backoff import GrowingSchedule
 from repeater.schedule.base import Schedule
 from repeater.schedule.interval import EverySchedule
@@ -27,6 +40,14 @@ def schedule_for(job: JobSpec) -> Schedule:
             return EverySchedule(spec)
         case Growing():
             return GrowingSchedule(spec, job.name)
+        case Adaptive() | LoadAware():
+            from repeater.schedule.paced import PacedSchedule
+
+            return PacedSchedule(spec.base)
+        case Rated():
+            from repeater.schedule.rated import RatedSchedule
+
+            return RatedSchedule(spec)
         case Cron():
             from repeater.schedule.cron import CronSchedule
 

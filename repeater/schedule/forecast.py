@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from repeater.model.spec import Always, Growing, Jitter, JobSpec
+from repeater.model.spec import Adaptive, Always, Growing, Jitter, JobSpec, LoadAware, Rated
 from repeater.model.time import Instant
 from repeater.schedule.base import Schedule, Track
 
@@ -39,9 +39,9 @@ def first_start(job: JobSpec, schedule: Schedule, now: Instant) -> datetime | No
 def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iterator[ComingStart]:
     """At most `count` starts strictly after an instant, in order; none for a job that is not enabled.
 
-    Of a schedule that waits for the end of its runs only the first is known, of growing gaps none.
+    Of a schedule that waits for the end of its runs only the first is known, of gaps that grow or adapt none.
     """
-    if not job.enabled or isinstance(job.schedule, Always | Growing):
+    if not job.enabled or isinstance(job.schedule, Always | Growing | Adaptive | LoadAware | Rated):
         return
     jitter: Jitter | None = getattr(job.schedule, "jitter", None)
     known = jitter is None or jitter.mode == "stable"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +19,9 @@ def probe(request: pytest.FixtureRequest) -> LoadProbe:
     if request.param == "fake":
         return FakeLoad()
     pytest.importorskip("psutil")
-    return MachineLoad()
+    machine = MachineLoad()
+    machine.prepare()
+    return machine
 
 
 def test_readings_are_shares_and_a_load_for_each_cpu(probe: LoadProbe) -> None:
@@ -38,14 +41,17 @@ def test_readings_asked_for_too_soon_are_the_same(probe: LoadProbe) -> None:
 
 def test_a_cpu_share_over_no_time_is_not_given() -> None:
     pytest.importorskip("psutil")
-    probe = MachineLoad()
-    assert probe.read().cpu is None
+    machine = MachineLoad()
+    assert machine.read().cpu is None
     time.sleep(0.11)
-    assert probe.read().cpu is not None
+    assert machine.read().cpu is not None
 
 
-def test_without_psutil_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ask", [MachineLoad.prepare, MachineLoad.read])
+def test_without_psutil_the_way_to_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[MachineLoad], object]
+) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(RepeaterError, match=r"^cannot read the load of this machine: ") as caught:
-        MachineLoad()
+        ask(MachineLoad())
     assert caught.value.hint == "pip install 'repeater-rpr[load]'"

@@ -17,11 +17,14 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
 from repeater.model.events import Event
 from repeater.model.run import INTERIM, RunRecord
-from repeater.model.spec import JobFile, JobSpec, Pool, Probe, ProcessSpec, ScheduleSpec
+from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
+from repeater.runtime.answers import AnswerTap
+from repeater.runtime.starts import limited_starts
 from repeater.runtime.supervisor import Outside, Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
+from tests.fakes.load import FakeLoad
 from tests.fakes.sink import FakeSink
 from tests.fakes.spawn import FakeSpawner, Script
 from tests.fakes.store import FakeStore
@@ -72,33 +75,49 @@ class Stage:
         self.store = store or FakeStore(self.clock.call_soon)
         self.script = script if script is not None else {}
         self.sink = FakeOutputs()
-        self.spawner = FakeSpawner(self.clock, self.tell, self.sink, self.script)
+        outputs = AnswerTap(self.sink, self.clock, self.tell)
+        self.spawner = FakeSpawner(self.clock, self.tell, outputs, self.script)
         self.watcher = FakeWatcher(lambda key, paths: self.supervisor.paths_changed(key, paths))  # noqa: PLW0108 - made later
         self.prober = FakeProber(self.tell)
+        self.load = FakeLoad()
         self.events: list[Event] = []
+        self.listeners: list[Callable[[Event], object]] = []
         self.left: list[int] = []
         self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive)
-        outside = Outside(self.clock, self.spawner, self.store, self.watcher, self.sink, self.prober, {"PATH": "/bin"})
-        self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append])
+        outside = Outside(
+            self.clock, self.spawner, self.store, self.watcher, outputs, self.prober, self.load, {"PATH": "/bin"}
+        )
+        self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append, self._listen])
         self._remembered = self.store.load()
         self._generation = self._remembered.generation
+
+    @property
+    def now(self) -> float:
+        """Seconds from the start of the clock."""
+        return (self.clock.now().wall - EPOCH).total_seconds()
+
+    def _listen(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
 
     def tell(self, fact: Fact) -> None:
         self.supervisor.tell(fact)
 
-    def apply(self, *jobs: JobSpec, pools: tuple[Pool, ...] = ()) -> Plan:
+    def apply(self, *jobs: JobSpec, pools: tuple[Pool, ...] = (), limits: tuple[Limit, ...] = ()) -> Plan:
         """Bring these jobs into force, as the first generation or as a reload."""
         plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs)
         self._generation += 1
         self.store.begin(self._generation)
         first = not self.engine.jobs
+        jobfile = JobFile("test", tuple(jobs), pools, limits)
         self.tell(
             PlanAccepted(
                 self._generation,
                 plan,
-                wire(JobFile("test", tuple(jobs), pools)),
+                wire(jobfile),
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
+                limited_starts(jobfile, self.store, self.clock.now().wall) if first else {},
             )
         )
         self.clock.settle()

@@ -42,7 +42,7 @@ def test_an_example_is_simulated_as_it_would_run(path: Path) -> None:
         return Act() if ":" in launch.run else Act(lasts=durations.get(launch.env["RPR_JOB"], FOR_EVER))
 
     stage = Stage(act, clock=clock, keep_alive=False)
-    stage.apply(*jobfile.jobs, pools=jobfile.pools)
+    stage.apply(*jobfile.jobs, pools=jobfile.pools, limits=jobfile.limits)
     stage.clock.advance(length - timedelta(microseconds=1))
 
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}

@@ -100,6 +100,7 @@ def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
             kill_at_end=given.has("--kill-at-end"),
             stdin=given.has("--stdin"),
             verbose=given.has("--verbose") or settings["log_level"].text == "debug",
+            shows_pace=given.has("--show-metrics") or given.has("--show-next"),
             stats_only=given.has("--stats-only"),
             log_file=given.text("--log-file"),
         )

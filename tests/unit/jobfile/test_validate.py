@@ -1,6 +1,7 @@
 """The schema: the quick check never admits what jsonschema refuses; annotations, defaults and pages agree with it."""
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import jsonschema
@@ -13,12 +14,15 @@ from repeater.jobfile.reference import reference
 from repeater.jobfile.validate import check_job, schema
 from repeater.model.dump import dump_job, dump_schedule
 from repeater.model.spec import (
+    Adaptive,
     Backoff,
     CatchUp,
     Cron,
     Ending,
     Every,
+    HttpAware,
     JobSpec,
+    LoadAware,
     Need,
     OnChange,
     Output,
@@ -93,6 +97,8 @@ def test_the_defaults_of_the_schema_are_those_of_the_specs():
     def told(value):
         if dataclasses.is_dataclass(value):
             return dump_schedule(value)
+        if isinstance(value, Fraction):
+            return f"{float(value * 100):g}%"
         if hasattr(value, "total_seconds"):
             return format_duration(value)
         return list(value) if isinstance(value, tuple) else value
@@ -122,6 +128,9 @@ def test_the_defaults_of_the_schema_are_those_of_the_specs():
     same("schedule_every", Every(timedelta(1)), jitter_mode="stable")
     same("schedule_cron", Cron(""), jitter_mode="stable")
     same("schedule_backoff", Backoff())
+    same("adaptive", Adaptive())
+    same("load", LoadAware())
+    same("http_aware", HttpAware())
     nested = DEFINITIONS["keys"]["properties"]
     sized = {"max_size": format_size(Output().max_size), "capture": format_size(Output().capture)}
     for name, value in (

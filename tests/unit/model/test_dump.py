@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file, dump_job
 from repeater.model.spec import (
+    Adaptive,
     Always,
     At,
     Backoff,
@@ -19,9 +20,12 @@ from repeater.model.spec import (
     Every,
     Growing,
     Hooks,
+    HttpAware,
     Jitter,
     JobFile,
     JobSpec,
+    Limit,
+    LoadAware,
     Manual,
     Need,
     Once,
@@ -31,11 +35,13 @@ from repeater.model.spec import (
     Pool,
     Probe,
     ProcessSpec,
+    Rated,
     Retry,
     Slowdown,
     Stop,
     Success,
 )  # fmt: skip
+from repeater.model.units import Rate
 from tests.unit.jobfile.road import road
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -90,9 +96,31 @@ CRON = st.builds(
     st.sampled_from(["or", "and"]), st.sampled_from(["next", "shift", "skip"]), st.sampled_from(["first", "second", "both", "skip"]),
     st.one_of(st.none(), st.builds(lambda share: Jitter(None, share), SHARES)),
 )  # fmt: skip
+BOUNDS = st.lists(LENGTHS, min_size=3, max_size=3).map(sorted)
+TARGETS = SHARES.filter(bool)
+ADAPTIVE = st.builds(
+    lambda bounds, *rest: Adaptive(bounds[1], bounds[0], bounds[2], *rest),
+    BOUNDS, perhaps(LENGTHS), st.floats(1, 1000), st.floats(0, 1), TARGETS,
+)  # fmt: skip
+LOAD = st.builds(
+    lambda bounds, *rest: LoadAware(bounds[1], bounds[0], bounds[2], *rest),
+    BOUNDS,
+    TARGETS,
+    TARGETS,
+    st.floats(0.001, 1000),
+)
+RATES = st.builds(Rate, COUNTS, LENGTHS)
+RATED = st.one_of(
+    RATES.map(Rated),
+    st.builds(
+        lambda rate, offsets: Rated(Rate(9, rate.window), (timedelta(0), *sorted(offsets))),
+        RATES,
+        st.lists(LENGTHS, max_size=4),
+    ),
+)
 TIMED = st.one_of(
     st.just(Once()), st.just(Manual()), every(), CRON, st.builds(At, INSTANTS), st.builds(OnChange, GLOBS, GLOBS, LENGTHS),
-    st.builds(Growing, backoffs()),
+    st.builds(Growing, backoffs()), ADAPTIVE, LOAD, RATED,
 )  # fmt: skip
 CODES = st.lists(st.integers(0, 255), min_size=1, max_size=3).map(lambda codes: tuple(sorted(set(codes))))
 PROBES = st.one_of(
@@ -116,6 +144,10 @@ OVERLAPS = st.one_of(
     st.sampled_from(["skip", "latest", "first", "queue", "replace", "allow"]).map(Overlap),
     COUNTS.map(lambda most: Overlap("queue", queue_max=most)), COUNTS.map(lambda most: Overlap("allow", max_instances=most)),
 )  # fmt: skip
+ANSWERS = st.builds(
+    lambda most, least, *rest: HttpAware(max(most, least), min(most, least), *rest), LENGTHS, LENGTHS, st.just(True), st.booleans(),
+    st.lists(WORDS, max_size=2).map(tuple), st.booleans(),
+)  # fmt: skip
 OUTPUTS = st.one_of(
     st.builds(Output, st.sampled_from(["stream", "aggregate", "suppress"]), timestamps=st.booleans(), capture=st.integers(0, 1 << 40)),
     st.builds(Output, file=st.just("/p/log"), max_size=st.integers(0, 1 << 40), backups=st.integers(0, 1000)),
@@ -127,7 +159,7 @@ REST = {
     "success": st.builds(Success, CODES, perhaps(PATTERNS), perhaps(PATTERNS), st.booleans(), st.booleans()),
     "overlap": OVERLAPS,
     "catch_up": st.builds(CatchUp, st.sampled_from(["skip", "latest", "earliest", "all"]), LENGTHS, COUNTS, perhaps(LENGTHS)),
-    "delivery": st.sampled_from(["at-most-once", "at-least-once"]), "pool": st.sampled_from([None, "db"]), "output": OUTPUTS,
+    "delivery": st.sampled_from(["at-most-once", "at-least-once"]), "pool": st.sampled_from([None, "db"]), "limit": st.sampled_from([None, "api"]), "http_aware": perhaps(ANSWERS), "output": OUTPUTS,
     "hooks": st.builds(Hooks, perhaps(COMMANDS), perhaps(COMMANDS), perhaps(COMMANDS), perhaps(COMMANDS)),
     "moved_from": st.sampled_from([None, "old", "old[r=x]"]),
     "needs": st.lists(st.builds(
@@ -146,7 +178,7 @@ OTHER = JobSpec("other", ProcessSpec("x", cwd="/p"), Always(), group="other", re
 @settings(max_examples=80, deadline=None)
 @given(st.one_of(TIMED_JOBS, SERVICES), st.sampled_from(sorted(WRITERS)))
 def test_a_dumped_job_built_again_is_the_same(spec, form):
-    before = JobFile("p", (spec, OTHER), (Pool("db", 2),))
+    before = JobFile("p", (spec, OTHER), (Pool("db", 2),), (Limit("api", Rate(5000, timedelta(hours=1))),))
     text = WRITERS[form](dump_file(before))
     assert road(text, name=f"jobs.{form}").jobfile == before
 

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from repeater.model.spec import (
+    Adaptive,
     Always,
     At,
     Backoff,
@@ -15,13 +16,16 @@ from repeater.model.spec import (
     Every,
     Growing,
     JobSpec,
+    LoadAware,
     Manual,
     Once,
     OnChange,
     ProcessSpec,
+    Rated,
     ScheduleSpec,
 )
 from repeater.model.time import MICROSECOND, Instant, Mono
+from repeater.model.units import Rate
 from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
 
@@ -37,6 +41,9 @@ SPECS = [
     (At(datetime(2027, 1, 1, tzinfo=UTC)), "wall", False, True),
     (OnChange(("src/**",)), "mono", False, False),
     (Growing(Backoff()), "mono", True, False),
+    (Adaptive(), "mono", True, False),
+    (LoadAware(), "mono", True, False),
+    (Rated(Rate(5, HOUR)), "mono", True, False),
 ]
 
 

@@ -1,0 +1,188 @@
+"""Limits of starts: which ledgers an attempt has to pass, and what a server's push-back holds.
+
+An attempt passes the ledger of its job's `limit` and, with a `rate` schedule, that of the job's own rate; all of them
+at the same instant or none. A key is what held slots wait on: `limit:github`, `limit:rate of poll`, `limit:answer to
+poll`. Called by `engine.gates` and, about attempts, by `engine.job`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from repeater.engine.context import Context
+from repeater.engine.slot import OpenSlot
+from repeater.engine.timeline import Wake
+from repeater.model.events import Warned
+from repeater.model.spec import JobSpec, Limit, Rated, Retry
+from repeater.model.time import Instant, Mono, micros
+from repeater.model.units import Rate
+
+if TYPE_CHECKING:
+    from repeater.policy.limit import Ledger, Pattern
+
+
+def retry_rule(spec: JobSpec) -> Retry:
+    """The retries of a job: a retry pattern says how many there are."""
+    if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern:
+        return replace(spec.retry, attempts=len(spec.schedule.retry_pattern))
+    return spec.retry
+
+
+class Limits:
+    """`touch` is called with a key when slots that wait on it should be asked again."""
+
+    def __init__(self, context: Context, touch: Callable[[str], None]) -> None:
+        self._context = context
+        self._touch = touch
+        self._limits: Mapping[str, Limit] = {}
+        self._ledgers: dict[str, Ledger] = {}
+        self._pushed: dict[str, tuple[Mono, str]] = {}
+        self._wakes: dict[str, Wake] = {}
+
+    # --- generations -------------------------------------------------------------------------------------------
+
+    def accept(
+        self, limits: Mapping[str, Limit], specs: Iterable[JobSpec], starts: Mapping[str, tuple[datetime, ...]]
+    ) -> None:
+        """These limits are in force. `starts` are starts of an earlier life; ledgers that go on keep what they know."""
+        self._limits = limits
+        before, self._ledgers = self._ledgers, {}
+        names = set()
+        for spec in specs:
+            names.add(spec.name)
+            for key, rate, _ in self._asked(spec):
+                if key not in self._ledgers:
+                    if key in before:
+                        self._ledgers[key] = before[key]
+                    self._ledger(key, rate).change(rate.count, micros(rate.window))
+                for start in starts.get(spec.name, ()):
+                    self._ledgers[key].record(self._context.now.at_wall(start).mono)
+        self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
+
+    def move(self, old: str, new: str) -> None:
+        """A job has a new name; told before `accept`."""
+        for table in (self._ledgers, self._pushed):
+            for before, after in ((_own(old), _own(new)), (old, new)):
+                if before in table:
+                    table[after] = table.pop(before)  # type: ignore[assignment]
+
+    # --- what gates ask ----------------------------------------------------------------------------------------
+
+    def earliest(self, spec: JobSpec) -> Instant | None:
+        """When a `rate` schedule may start its next run, as far as is known; None for other schedules."""
+        if not isinstance(spec.schedule, Rated):
+            return None
+        now, schedule = self._context.now, spec.schedule
+        ledger = self._ledger(_own(spec.name), schedule.rate)
+        return now.at_mono(Mono(ledger.earliest(now.mono, _pattern(schedule))))
+
+    def enter(self, spec: JobSpec, slot: OpenSlot) -> tuple[str, str] | None:
+        """None: the next attempt of the slot has its places. Else the key that it waits on, and words."""
+        now = self._context.now
+        if slot.slot.forced:
+            for key, rate, _ in self._asked(spec):
+                slot.tickets[key] = self._ledger(key, rate).force(slot.tickets.get(key))
+            return None
+        held: tuple[Mono, str, str] | None = None
+        if spec.name in self._pushed:
+            until, reason = self._pushed[spec.name]
+            if until > now.mono:
+                held = until, f"limit:answer to {spec.name}", reason
+            else:
+                del self._pushed[spec.name]
+        for key, rate, pattern in self._asked(spec):
+            ledger, ticket = self._ledger(key, rate), slot.tickets.get(key)
+            at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.when(ticket, now.mono))
+            if at > now.mono and (held is None or at > held[0]):
+                held = at, key, f"held by {_words(key, rate)}"
+        if held is not None:
+            until, key, words = held
+            self._wake(key, until)
+            return key, f"{words} until {now.at_mono(until).wall:%Y-%m-%dT%H:%M:%SZ}"
+        for key, rate, pattern in self._asked(spec):
+            ledger = self._ledger(key, rate)
+            if key in slot.tickets:
+                ledger.readmit(slot.tickets[key], now.mono)
+            else:
+                ticket = ledger.reserve(now.mono, pattern)
+                ledger.readmit(ticket, now.mono)
+                slot.tickets[key] = ticket
+        return None
+
+    # --- what is told of attempts ------------------------------------------------------------------------------
+
+    def started(self, slot: OpenSlot) -> None:
+        """The process of the attempt exists."""
+        for key, ticket in slot.tickets.items():
+            if key in self._ledgers:
+                self._ledgers[key].started(ticket, self._context.now.mono)
+
+    def failed(self, slot: OpenSlot) -> None:
+        """The attempt came to nothing."""
+        for key, ticket in slot.tickets.items():
+            if key in self._ledgers:
+                self._ledgers[key].failed(ticket)
+                self._touch(key)
+
+    def dismiss(self, slot: OpenSlot) -> None:
+        """The slot has ended: what it had reserved is free."""
+        for key, ticket in slot.tickets.items():
+            if key in self._ledgers and (ticket.planned or ticket.flying):
+                self._ledgers[key].release(ticket)
+                self._touch(key)
+        slot.tickets.clear()
+
+    def push_back(self, spec: JobSpec, delay: timedelta, reason: str) -> None:
+        """A server asks to wait: for this job, and for all that share its limit."""
+        until = self._context.now.plus(delay).mono
+        if spec.name not in self._pushed or self._pushed[spec.name][0] < until:
+            self._pushed[spec.name] = until, f"held: {reason}"
+        if spec.limit is not None and spec.limit in self._limits:
+            self._ledger(f"limit:{spec.limit}", self._limits[spec.limit].rate).push_back(until)
+        self._context.announce(Warned(spec.name, f"pushed back: {reason}"))
+
+    # --- within ------------------------------------------------------------------------------------------------
+
+    def _asked(self, spec: JobSpec) -> Iterator[tuple[str, Rate, Pattern]]:
+        if spec.limit is not None and spec.limit in self._limits:
+            yield f"limit:{spec.limit}", self._limits[spec.limit].rate, (0,)
+        if isinstance(spec.schedule, Rated):
+            yield _own(spec.name), spec.schedule.rate, _pattern(spec.schedule)
+
+    def _ledger(self, key: str, rate: Rate) -> Ledger:
+        ledger = self._ledgers.get(key)
+        if ledger is None:
+            from repeater.policy.limit import Ledger
+
+            ledger = self._ledgers[key] = Ledger(rate.count, micros(rate.window))
+        return ledger
+
+    def _wake(self, key: str, until: Mono) -> None:
+        """Ask again then; sooner is sooner for all that wait on the key."""
+        known = self._wakes.get(key)
+        if known is not None and not known.cancelled and self._context.now.mono < known.at.mono <= until:
+            return
+        if known is not None:
+            known.cancel()
+        at = self._context.now.at_mono(until)
+        self._wakes[key] = self._context.wake_at(at, "mono", lambda _: self._rung(key))
+
+    def _rung(self, key: str) -> None:
+        del self._wakes[key]
+        self._touch(key)
+
+
+def _own(job: str) -> str:
+    return f"limit:rate of {job}"
+
+
+def _words(key: str, rate: Rate) -> str:
+    name = key.removeprefix("limit:")
+    return f"its rate {rate}" if name.startswith("rate of ") else f"limit `{name}` ({rate})"
+
+
+def _pattern(schedule: Rated) -> Pattern:
+    return tuple(map(micros, schedule.retry_pattern)) or (0,)

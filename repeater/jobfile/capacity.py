@@ -1,0 +1,48 @@
+"""Whether limits can hold the schedules that share them: the sum of the mean rates against what a limit allows.
+
+A limit that cannot is no error, for it holds what it must; but some of the jobs' slots are then never run, and somebody
+should know. Retries, runs by hand and schedules that wait for the end of a run are not counted, so what is told holds.
+Called by `rpr validate` and by whoever brings a job file into force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from repeater.model.spec import Cron, Every, JobFile, JobSpec
+from repeater.model.time import micros
+from repeater.model.units import format_duration
+from repeater.policy.limit import share_used
+
+_DAY = 86_400_000_000  # microseconds
+_NAMED = 5
+
+
+def overfull(jobfile: JobFile) -> Iterator[str]:
+    """One line for each limit that cannot hold its jobs; it names those that ask for most."""
+    for limit in jobfile.limits:
+        rates = {job.name: mean_rate(job) for job in jobfile.jobs if job.limit == limit.name and job.enabled}
+        count, window = limit.rate.count, micros(limit.rate.window)
+        if share_used(rates.values(), count, window) <= 1:
+            continue
+        asked = sorted(((rate * window, name) for name, rate in rates.items() if rate), key=lambda one: -one[0])
+        shown = ", ".join(f"`{name}` {float(starts):.3g}" for starts, name in asked[:_NAMED])
+        more = f" and {len(asked) - _NAMED} more" if len(asked) > _NAMED else ""
+        total = float(sum(starts for starts, _ in asked))
+        yield (
+            f"limit `{limit.name}` allows {count} starts in {format_duration(limit.rate.window)}, "
+            f"its jobs ask for {total:.3g}: {shown}{more}"
+        )
+
+
+def mean_rate(job: JobSpec) -> Fraction:
+    """Starts for each microsecond that the schedule asks for in the long run, whatever the runs do."""
+    schedule = job.schedule
+    if isinstance(schedule, Every) and not schedule.after_end:
+        return Fraction(1, micros(schedule.every))
+    if isinstance(schedule, Cron):
+        from repeater.schedule.cron import mean_rate as starts_a_day
+
+        return starts_a_day(schedule, job.name) / _DAY
+    return Fraction(0)

@@ -1,0 +1,34 @@
+"""`rate`: as often as a rate allows, in any window. What it allows is known to a ledger (`policy.limit`), not here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from repeater.model.spec import Rated
+from repeater.model.time import MICROSECOND, Instant
+from repeater.schedule.base import Track
+
+
+@dataclass(frozen=True, slots=True)
+class RatedSchedule:
+    """The first slot at the anchor, every further one when the rate allows it and the run before has ended.
+
+    Without a ledger to ask, as in a forecast, slots are evenly spread. It never ends.
+    """
+
+    spec: Rated
+    rides: Literal["mono"] = "mono"
+    waits_for_end: bool = True
+    ends: bool = False
+
+    def next(self, track: Track) -> Instant:
+        if track.cursor is None:
+            return track.anchor
+        if track.earliest is None:
+            return track.cursor.plus(max(MICROSECOND, self.spec.rate.window / self.spec.rate.count))
+        return max(track.cursor.plus(MICROSECOND), track.earliest, key=lambda instant: instant.mono)
+
+    def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
+        return timedelta(0)

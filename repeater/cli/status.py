@@ -72,7 +72,7 @@ def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[s
 def _last(item: Mapping[str, Any], now: datetime) -> str:
     last = item["last"]
     if last is None:
-        return "never" if not item["runs"] else "-"
+        return "never" if item["runs"] <= len(item["running"]) else "-"
     word = "ok" if last["outcome"] == "success" else last["outcome"]
     return f"{word} {age(instant(last['ended']), now)} ago" if last["ended"] else word
 

@@ -225,7 +225,7 @@ def test_status_tells_a_tired_person_how_each_job_is(house: Callable[..., House]
     assert re.fullmatch(r"project shop: 3 jobs, generation 1, pid \d+, up for \d+s", told[0])
     assert re.fullmatch(r"JOB +STATE +LAST RUN +NEXT START +NOTE", told[1])
     assert re.fullmatch(r"tick +paused +ok \d+s ago +\S+( \S+)?, in (59m|1h) +moving; until \S+Z", told[2]), told[2]
-    assert re.fullmatch(r"web +running +- +- +pid \d+ for \d+s", told[3]), told[3]
+    assert re.fullmatch(r"web +running +never +- +pid \d+ for \d+s", told[3]), told[3]
     assert re.fullmatch(r"bad +idle +failed \d+s ago +- +failed 1 in a row \(exit 3\)", told[4]), told[4]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-from repeater.cli.main import COMMANDS
+from repeater.cli.main import COMMANDS, CONTROL
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "reference" / "commands.md"
+CONTROL_PAGE = ROOT / "docs" / "reference" / "control.md"
 
 
 def test_every_command_has_its_section_in_the_order_of_the_help() -> None:
@@ -17,3 +18,9 @@ def test_every_command_has_its_section_in_the_order_of_the_help() -> None:
 def test_every_command_shows_its_whole_help() -> None:
     shown = {line for block in blocks(PAGE) if block.language == "console" for line in block.text.splitlines()}
     assert {f"$ rpr {name} --help" for name in COMMANDS} <= shown
+
+
+def test_the_commands_for_a_running_supervisor_have_their_page() -> None:
+    assert re.findall(r"^## rpr (\S+)$", CONTROL_PAGE.read_text(), re.MULTILINE) == list(CONTROL)
+    shown = {line for block in blocks(CONTROL_PAGE) if block.language == "console" for line in block.text.splitlines()}
+    assert {f"$ rpr {name} --help" for name in CONTROL} <= shown

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import burst, many, reload
+from bench import burst, many, oneoff, reload
 from bench.measure import Figure, noise
 from bench.peers import Tools, tools
 
@@ -60,7 +60,36 @@ def benches(kit: Tools, tiny: bool) -> dict[str, Bench]:
     def start(name: str, spread: bool) -> Callable[[Path], Reading]:
         return lambda folder: burst.measure(kit, folder, name, jobs=jobs, seconds=seconds, spread=spread)
 
+    runs = 20 if tiny else 2000
+
+    def count(name: str, parallel: int) -> Callable[[Path], Reading]:
+        return lambda folder: oneoff.back_to_back(kit, folder, name, runs, parallel)
+
     return {
+        "count": Bench(
+            f"`true` {runs} times, one after the other",
+            {name: count(name, 1) for name in ("repeater", "xargs")},
+            (("a run", "xargs", 1 / 0.9), ("peak memory", None, 40)),
+        ),
+        "parallel": Bench(
+            f"`true` {runs} times, four at once",
+            {name: count(name, 4) for name in ("repeater", "xargs")},
+            (("a run", "xargs", 1 / 0.8),),
+        ),
+        "start-up": Bench(
+            "a one-off command of one run, and an interpreter that does nothing",
+            {
+                name: lambda folder, name=name: oneoff.start_up(kit, folder, name, 3 if tiny else 10)
+                for name in ("repeater", "python")
+            },
+            (("start-up", "python", 8),),
+        ),
+        "interval": Bench(
+            "an interval of 10 ms",
+            {"repeater": lambda folder: oneoff.interval(kit, folder, runs)},
+            (("drift", None, 0.1), ("lateness p99", None, 5)),
+            most_rounds=3,
+        ),
         "spread": Bench(
             f"{jobs} jobs every second, spread over the second, output captured, {seconds:g} s a round",
             {name: start(name, True) for name in burst.CONTENDERS},
@@ -105,7 +134,12 @@ def lines(bench: Bench) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="spread, burst, reload, many; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="count, parallel, start-up, interval, spread, burst, reload, many; default: all",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true", help="one small round: does it still run?")
     parser.add_argument("--json", action="store_true")

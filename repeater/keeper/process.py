@@ -93,6 +93,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
             process = subprocess.Popen(
                 [*_HOLD, *argv] if held else argv,
+                executable=None if held else _program(argv[0], env),
                 cwd=cwd or None,
                 env=env,
                 stdin=_input(stdin, always),
@@ -229,6 +230,19 @@ def _release(process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple
 def exit_code_of(reason: str) -> int:
     """What a shell exits with when it cannot start a command for this reason (of a `SpawnError`): 127 or 126."""
     return 127 if os.strerror(errno.ENOENT) in reason or "does not exist" in reason else 126
+
+
+def _program(command: str, env: Mapping[str, str]) -> str | None:
+    """Where the PATH leads now; None to let the child search, which has to try every folder by executing."""
+    if "/" in command:
+        return None
+    for folder in env.get("PATH", "").split(":"):
+        if not folder.startswith("/"):
+            return None  # counts from the folder of the child
+        path = f"{folder}/{command}"
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return None
 
 
 # --- why not ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Rpr:
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
+            "TMPDIR": os.environ["TMPDIR"],
             "XDG_STATE_HOME": str(folder / ".state"),
             "XDG_RUNTIME_DIR": str(folder / ".run"),
             "XDG_CONFIG_HOME": str(folder / ".config"),

@@ -95,6 +95,7 @@ class House:
 def house(rpr: Rpr) -> Iterator[Callable[..., House]]:
     built: list[House] = []
     (rpr.folder / ".run").mkdir(mode=0o700)
+    rpr.env["TMPDIR"] = str(rpr.folder / ".run")  # where others have no socket
 
     def build(*args: str, **more: Any) -> House:
         built.append(House(rpr, *args, **more))
@@ -469,14 +470,22 @@ def test_down_waits_until_nothing_is_left_and_by_default_lets_runs_finish(
     rpr: Rpr, house: Callable[..., House]
 ) -> None:
     built = house(
-        jobs='[jobs.a]\ncommand = "sleep 0.7; touch finished"\nschedule = "every 1h"\n'
+        jobs='[jobs.a]\ncommand = "until test -e go; do sleep 0.02; done; touch finished"\nschedule = "every 1h"\n'
         '[jobs.web]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n',
         wait="web | up",
     )
+    built.until("a", state="running")
     (run,) = built.job("web")["running"]
-    done = built("down")
-    assert (done.code, done.out) == (0, "")
-    assert "waiting for `a`" in done.err
+    leaving = built.follow("down")
+    try:
+        assert leaving.stderr is not None
+        assert "waiting for `a`" in leaving.stderr.readline()
+        assert leaving.poll() is None
+        rpr.write("go", "")
+        assert leaving.wait(20) == 0
+    finally:
+        leaving.kill()
+        leaving.communicate()
     assert (rpr.folder / "finished").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(run["pid"], 0)

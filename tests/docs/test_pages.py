@@ -105,6 +105,7 @@ class Session:
             "HOME": str(folder),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
+            "TMPDIR": str(folder),
             "XDG_STATE_HOME": str(folder / "state"),
         }
 

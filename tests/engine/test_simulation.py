@@ -73,8 +73,9 @@ def job_files(draw: st.DrawFn) -> tuple[JobFile, dict[str, timedelta]]:
         )
         jobs.append(spec)
         if not spec.is_service:
-            # never a whole second: when an end and a due time coincide, real life has no order either
-            durations[name] = seconds(draw(st.integers(0, 30)) + 0.013 + 0.0017 * index)
+            # odd lengths: when an end and a due time coincide, real life has no order either
+            odd = (0.013007, 0.014731, 0.017093, 0.019039, 0.023017)[index]
+            durations[name] = seconds(draw(st.integers(0, 30)) + odd)
     return JobFile("test", tuple(jobs), (Pool("p", 1),)), durations
 
 

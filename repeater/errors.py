@@ -73,9 +73,7 @@ class JobFileError(RepeaterError):
 
     exit_code = 2
 
-    def __init__(
-        self, problems: Sequence[Problem], *, hint: str | None = None, files: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None, files: tuple[str, ...] = ()) -> None:
         self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
         self.files = files
         super().__init__("\n".join(map(str, self.problems)), hint=hint)

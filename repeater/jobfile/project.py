@@ -13,7 +13,7 @@ from repeater.jobfile.document import CannotRead, Caps, Files
 from repeater.jobfile.read import read_document
 
 _SAYS = re.compile(
-    rb"^\s*[\"']?project[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,63})[\"']?\s*(?:[#,].*)?$", re.M
+    rb"^\s*[\"']?project[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,63})[\"']?\s*(?:[#,].*)?$", re.MULTILINE
 )
 
 

@@ -87,7 +87,9 @@ def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None
 
 
 def test_a_secret_of_the_jobs_own_is_kept_and_shown_nowhere_but_its_change_is(rpr: Rpr) -> None:
-    job = '[jobs.a]\ncommand = "true"\nschedule = "manual"\nsecrets = ["TOKEN"]\nenv = {{ TOKEN = "{}", OTHER = "x" }}\n'
+    job = (
+        '[jobs.a]\ncommand = "true"\nschedule = "manual"\nsecrets = ["TOKEN"]\nenv = {{ TOKEN = "{}", OTHER = "x" }}\n'
+    )
     applied(rpr, job.format("hunter-one"))
     assert planned(rpr, job.format("hunter-one"))["a"]["class"] == "keep"
     changed = planned(rpr, job.format("hunter-two"))["a"]

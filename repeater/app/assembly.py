@@ -1,7 +1,7 @@
-"""The composition root: the only file that sees the adapters. It puts parts together and decides nothing.
+"""The supervisor of job files, put together from its parts; it decides nothing itself.
 
-`load_job_files` walks the road over the real disk; `supervise` runs what it gave until nothing is left to do. Adapters
-are imported inside the functions that use them, so that `rpr validate` pays for none of asyncio.
+Each part is closed before those that it uses. `supervise` runs in the foreground, `supervise_detached` leaves the
+terminal first.
 """
 
 from __future__ import annotations
@@ -10,97 +10,31 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
-from repeater.model.spec import JobFile, JobSpec, LoadAware
-from repeater.model.units import parse_size
+from repeater.app.files import load_job_files
+from repeater.app.state import read_past, state_folder
+from repeater.errors import ApplyRefused, RepeaterError
+from repeater.model.spec import JobFile, LoadAware
 from repeater.plan.select import select
 
 if TYPE_CHECKING:
     import asyncio
 
-    from repeater.adapters.machine import Finding
     from repeater.adapters.signals import Level
-    from repeater.adapters.sqlite import Reader
-    from repeater.control.client import Client
-    from repeater.control.desk import Rows
     from repeater.control.desk import Wanted as Handed
     from repeater.control.door import Door
     from repeater.control.server import Server
     from repeater.engine.facts import Fact
-    from repeater.jobfile import Caps, Loaded
+    from repeater.jobfile import Loaded
     from repeater.model.events import Event
-    from repeater.model.run import RunRecord
     from repeater.ports import Stream
     from repeater.runtime.reload import Answer, Applied, Wanted
-
-# --- job files ------------------------------------------------------------------------------------------------------
-
-JOB_FILES = tuple(f"{stem}{suffix}" for stem in ("repeater", "jobs") for suffix in (".toml", ".yaml", ".yml"))
-
-
-def load_job_files(
-    paths: Sequence[str] = (), *, set_vars: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
-) -> Loaded:
-    """Walk the road over the real disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
-
-    Raises JobFileError with every problem, UsageError if there is no file at all.
-    """
-    from repeater.adapters.disk import Disk
-    from repeater.jobfile import load
-
-    environ = os.environ if environ is None else environ
-    names = tuple(paths) or _found_job_file(environ)
-    stdin = sys.stdin.buffer.read(_caps(environ).file_size + 1) if "-" in names else b""
-    return load(
-        names,
-        files=Disk(),
-        folder=str(Path.cwd()),
-        set_vars=set_vars,
-        environ=environ,
-        stdin=stdin,
-        caps=_caps(environ),
-    )
-
-
-def _found_job_file(environ: Mapping[str, str]) -> tuple[str]:
-    if environ.get("RPR_FILE"):
-        return (environ["RPR_FILE"],)
-    folder = Path.cwd()
-    for level in (folder, *folder.parents):
-        for name in JOB_FILES:
-            if (level / name).is_file():
-                return (os.path.relpath(level / name),)
-    raise UsageError(
-        f"cannot find a job file: no `{JOB_FILES[0]}` or `jobs.toml` here or above",
-        hint="name one, or let `rpr init` write a starter",
-    )
-
-
-def _caps(environ: Mapping[str, str]) -> Caps:
-    """The caps of job files; `RPR_MAX_FILE_SIZE` and its kin raise or lower them."""
-    from repeater.jobfile import Caps
-
-    given = {}
-    for name in ("file_size", "total_size", "depth", "jobs"):
-        key = f"RPR_MAX_{name.upper()}"
-        text = environ.get(key)
-        if text:
-            try:
-                given[name] = parse_size(text) if name.endswith("size") and not text.isdigit() else int(text)
-            except ValueError:
-                raise UsageError(f"cannot use `{key}={text}`: expected a number") from None
-    return Caps(**given)
-
-
-# --- supervise ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +57,6 @@ class Supervision:
     quiet: bool = False
     color: str = "auto"
     log: str | None = None
-
-
-def state_folder(project: str, state_dir: str | None) -> Path:
-    """Where the state of a project lives."""
-    from repeater.adapters import sqlite
-
-    return Path(state_dir).absolute() if state_dir else sqlite.state_folder(project, os.environ)
 
 
 def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
@@ -567,168 +494,6 @@ def load_selected(options: Supervision) -> Loaded:
     if not options.only:
         return loaded
     return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, options.only)))
-
-
-def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, str]]:
-    """The generation that was applied last, its specs, and why those of its jobs that are done are; 0 if none was."""
-    from repeater.adapters.sqlite import open_reader
-    from repeater.jobfile import rebuild
-    from repeater.model.spec import Once
-
-    reader = open_reader(state_folder(project, state_dir))
-    if reader is None:
-        return 0, {}, {}
-    try:
-        generation, document, progress = reader.generation(), reader.document(), reader.progress()
-    finally:
-        reader.close()
-    specs = rebuild(json.loads(document)) if document else {}
-    done = {
-        job: kept.done
-        for job, kept in progress.items()
-        if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
-    }
-    return generation, specs, done
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """What the state folder of a project tells without a supervisor. `past` is as `read_past` gives it."""
-
-    project: str
-    rows: Rows
-    specs: tuple[JobSpec, ...]
-    past: Mapping[str, Any]
-
-
-@contextmanager
-def records(where: Whereabouts) -> Iterator[Records | None]:
-    """The records of a project, for as long as the context lasts; None if there are none."""
-    from repeater.adapters.sqlite import open_reader
-    from repeater.jobfile import rebuild
-
-    project = where.found_project() or "unknown"
-    reader = None if where.socket else open_reader(state_folder(project, where.state_dir))
-    if reader is None:
-        yield None
-        return
-    with closing(reader):
-        document = reader.document()
-        specs = rebuild(json.loads(document)) if document else {}
-
-        def rows(jobs: Sequence[str] | None = None, most: int = 100, **filters: Any) -> list[RunRecord]:
-            return list(reader.rows(jobs, most, **filters))
-
-        yield Records(project, rows, tuple(specs.values()), read_past(reader))
-
-
-def read_past(reader: Reader) -> dict[str, Any]:
-    """What is known of the lives of supervisors, of generations, and of jobs that have a history."""
-    return {"lives": reader.lives(), "generations": reader.generations(), "jobs": list(reader.progress())}
-
-
-# --- reach ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Which supervisor is meant: by its socket, its project, its state folder, or by the job file that is found."""
-
-    project: str | None = None
-    socket: str | None = None
-    state_dir: str | None = None
-
-    def found_project(self) -> str | None:
-        """The project; None if no job file is there to tell."""
-        return self.project or current_project()
-
-
-def current_project(environ: Mapping[str, str] | None = None) -> str | None:
-    """The project of the job file that would be used without a name; None if there is none."""
-    from repeater.adapters.disk import Disk
-    from repeater.jobfile import project_of
-
-    environ = os.environ if environ is None else environ
-    try:
-        (name,) = _found_job_file(environ)
-    except UsageError:
-        return None
-    return project_of(str(Path(name).absolute()), Disk(), _caps(environ))
-
-
-def reach(where: Whereabouts) -> Client:
-    """The supervisor that is meant. Raises Unreachable if it does not run, UsageError if none is meant."""
-    from repeater.control import client
-
-    if where.socket:
-        return client.open_socket(where.socket)
-    project = where.found_project()
-    if project is None and where.state_dir is None:
-        return _the_only_one()
-    name = project or "unknown"
-    found = reach_project(name, where.state_dir, guests=True)
-    if found is None:
-        raise Unreachable(
-            f"cannot reach a supervisor of project `{name}`: none is running", hint="`rpr apply` starts one"
-        )
-    return found
-
-
-def reach_project(project: str, state_dir: str | None, *, guests: bool) -> Client | None:
-    """The supervisor of a project, None if it has none; `guests`: also one that keeps no state."""
-    from repeater.control import client
-
-    folder = state_folder(project, state_dir)
-    return client.find(project, folder, os.environ, own_state=state_dir is not None, guests=guests)
-
-
-def examine(where: Whereabouts) -> list[Finding]:
-    """What this machine gives to repeater, and whether a supervisor of the project runs."""
-    from repeater.adapters.machine import Finding, examine_machine
-    from repeater.adapters.sqlite import VERSION
-
-    project = where.found_project()
-    folder = state_folder(project or "unknown", where.state_dir)
-    found = [*examine_machine(folder, os.environ), Finding("history", "ok", f"SQLite {VERSION}")]
-    try:
-        with reach(where) as client:
-            told = client.ask("status", patience=5.0, jobs=["*"]).result()
-        words = f"pid {told['pid']} of project `{told['project']}` answers at `{client.path}`"
-        found.append(Finding("supervisor", "ok", words))
-    except RepeaterError as error:
-        found.append(Finding("supervisor", "note", error.message))
-    return found
-
-
-def _the_only_one() -> Client:
-    from repeater.control import client
-
-    sockets = client.everyone(os.environ)
-    if len(sockets) == 1:
-        return client.open_socket(sockets[0])
-    if sockets:
-        names = ", ".join(f"`{Path(path).stem}`" for path in sockets[:8])
-        raise UsageError(
-            f"cannot choose a supervisor: no job file is here, and {len(sockets)} supervisors run",
-            hint=f"name one with `--project`: {names}",
-        )
-    raise Unreachable(
-        "cannot reach a supervisor: no job file is here, and none is running",
-        hint="name its project with `--project`, or its socket with `--socket`",
-    )
-
-
-def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:
-    """How long the runs of each job used to last."""
-    from repeater.adapters.sqlite import open_reader
-
-    reader = open_reader(state_folder(project, state_dir))
-    if reader is None:
-        return {}
-    try:
-        return {job: timedelta(seconds=length) for job, length in reader.durations().items()}
-    finally:
-        reader.close()
 
 
 def _document(jobfile: JobFile) -> str:

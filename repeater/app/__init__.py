@@ -1,0 +1,30 @@
+"""The composition root: with `repeater.once` the only place that sees the adapters. It puts parts together.
+
+`files` walks the road over the real disk, `assembly` runs what it gave until nothing is left to do, `reaching` finds a
+supervisor that runs, `state` reads what one has left. Adapters are imported inside the functions that use them, so that
+`rpr validate` pays for none of asyncio.
+"""
+
+from repeater.app.assembly import Supervision, load_selected, supervise, supervise_detached
+from repeater.app.files import JOB_FILES, load_job_files
+from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
+from repeater.app.state import in_force, known_durations, state_folder
+
+__all__ = [
+    "JOB_FILES",
+    "Records",
+    "Supervision",
+    "Whereabouts",
+    "current_project",
+    "examine",
+    "in_force",
+    "known_durations",
+    "load_job_files",
+    "load_selected",
+    "reach",
+    "reach_project",
+    "records",
+    "state_folder",
+    "supervise",
+    "supervise_detached",
+]

@@ -1,0 +1,71 @@
+"""Job files on the real disk: which one is meant, and the road over it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repeater.errors import UsageError
+from repeater.model.units import parse_size
+
+if TYPE_CHECKING:
+    from repeater.jobfile import Caps, Loaded
+
+JOB_FILES = tuple(f"{stem}{suffix}" for stem in ("repeater", "jobs") for suffix in (".toml", ".yaml", ".yml"))
+
+
+def load_job_files(
+    paths: Sequence[str] = (), *, set_vars: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Loaded:
+    """Walk the road over the real disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
+
+    Raises JobFileError with every problem, UsageError if there is no file at all.
+    """
+    from repeater.adapters.disk import Disk
+    from repeater.jobfile import load
+
+    environ = os.environ if environ is None else environ
+    names = tuple(paths) or found_job_file(environ)
+    stdin = sys.stdin.buffer.read(caps(environ).file_size + 1) if "-" in names else b""
+    return load(
+        names,
+        files=Disk(),
+        folder=str(Path.cwd()),
+        set_vars=set_vars,
+        environ=environ,
+        stdin=stdin,
+        caps=caps(environ),
+    )
+
+
+def found_job_file(environ: Mapping[str, str]) -> tuple[str]:
+    if environ.get("RPR_FILE"):
+        return (environ["RPR_FILE"],)
+    folder = Path.cwd()
+    for level in (folder, *folder.parents):
+        for name in JOB_FILES:
+            if (level / name).is_file():
+                return (os.path.relpath(level / name),)
+    raise UsageError(
+        f"cannot find a job file: no `{JOB_FILES[0]}` or `jobs.toml` here or above",
+        hint="name one, or let `rpr init` write a starter",
+    )
+
+
+def caps(environ: Mapping[str, str]) -> Caps:
+    """The caps of job files; `RPR_MAX_FILE_SIZE` and its kin raise or lower them."""
+    from repeater.jobfile import Caps
+
+    given = {}
+    for name in ("file_size", "total_size", "depth", "jobs"):
+        key = f"RPR_MAX_{name.upper()}"
+        text = environ.get(key)
+        if text:
+            try:
+                given[name] = parse_size(text) if name.endswith("size") and not text.isdigit() else int(text)
+            except ValueError:
+                raise UsageError(f"cannot use `{key}={text}`: expected a number") from None
+    return Caps(**given)

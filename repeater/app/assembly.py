@@ -15,12 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from repeater.app.files import load_job_files
 from repeater.app.state import read_past, state_folder
 from repeater.errors import ApplyRefused, RepeaterError
 from repeater.model.spec import JobFile, LoadAware
+from repeater.model.time import rfc3339
 from repeater.plan.select import select
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
     `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
-    console.
+    console; `log_format` is that of the words of rpr itself.
     """
 
     files: tuple[str, ...]
@@ -57,6 +58,7 @@ class Supervision:
     quiet: bool = False
     color: str = "auto"
     log: str | None = None
+    log_format: Literal["text", "json"] = "text"
 
 
 def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
@@ -175,7 +177,7 @@ class _Assembly:
         self._notify = Notify(os.environ)
         closing.callback(self._notify.close)
         self._to_journal = writes_to_journal(2, os.environ)
-        self._priority = 6
+        self._event: Event | None = None
         self._output = Output(
             clock,
             soon,
@@ -366,11 +368,10 @@ class _Assembly:
 
     def _hear(self, event: Event) -> None:
         from repeater.model.events import Draining, GenerationBegan
-        from repeater.observe.narrator import priority
 
-        self._priority = priority(event)
+        self._event = event
         self._narrator(event)
-        self._priority = 6
+        self._event = None
         self._journal(event)
         if isinstance(event, GenerationBegan):
             self._notify.status(self._status())
@@ -391,10 +392,27 @@ class _Assembly:
         self._supervisor.tell(fact)
 
     def _say(self, job: str, line: str) -> None:
-        text = f"rpr: {job}: {line}" if job else f"rpr: {line}"
+        from repeater.observe.narrator import priority
+
+        urgency = 6 if self._event is None else priority(self._event)
+        if self._options.log_format == "json":
+            text = self._as_json(job, line, urgency)
+        else:
+            text = f"rpr: {job}: {line}" if job else f"rpr: {line}"
         if self._to_journal:
-            text = "\n".join(f"<{self._priority}>{part}" for part in text.split("\n"))
+            text = "\n".join(f"<{urgency}>{part}" for part in text.split("\n"))
         self._output.say(text)
+
+    def _as_json(self, job: str, line: str, urgency: int) -> str:
+        """One object: when, how urgent, what in words, and the event itself."""
+        from repeater.control.events import as_item
+        from repeater.observe.journal import Entry
+
+        now = self._clock.now().wall
+        event = {} if self._event is None else as_item(Entry(now, self._event))
+        level = {3: "error", 4: "warning"}.get(urgency, "info")
+        told = {"time": rfc3339(now), "level": level, "message": line, **({"job": job} if job else {})}
+        return json.dumps({**told, **event, "message": line}, ensure_ascii=False)
 
     def _warn(self, message: str, job: str = "") -> None:
         from repeater.model.events import Warned

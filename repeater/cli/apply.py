@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
@@ -24,6 +25,13 @@ from repeater.cli.options import assignments, files_argument, set_option
 @click.option("--ephemeral", is_flag=True, help="Keep no state at all.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="RPR_LOG_FORMAT",
+    help="How rpr words its own messages.",
+)
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the output.")
 def apply(
     files: tuple[str, ...],
@@ -38,6 +46,7 @@ def apply(
     ephemeral: bool,
     verbose: bool,
     quiet: bool,
+    log_format: Literal["text", "json"],
     color: str,
 ) -> int:
     """Run job files, and follow their changes.
@@ -63,6 +72,7 @@ def apply(
         verbose=verbose,
         quiet=quiet,
         color=color,
+        log_format=log_format,
     )
     loaded = load_selected(options)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)

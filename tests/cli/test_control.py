@@ -777,6 +777,15 @@ def test_under_systemd_messages_carry_their_priority(rpr: Rpr) -> None:
     assert "<6>rpr: b: done" in told
 
 
+def test_messages_can_be_json_with_the_event_in_them(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "exit 7"\n')
+    told = rpr("apply", "jobs.toml", "--log-format", "json")
+    objects = [json.loads(line) for line in told.err.splitlines() if line.startswith("{")]
+    failed = next(one for one in objects if one.get("event") == "run_finished")
+    assert (failed["level"], failed["message"], failed["job"], failed["exit"]) == ("warning", "failed: exit 7", "a", 7)
+    assert all(set(one) >= {"time", "level", "message"} for one in objects)
+
+
 def test_a_systemd_unit_is_one_that_systemd_takes(rpr: Rpr) -> None:
     folder = rpr.folder / "with space %x"
     folder.mkdir()

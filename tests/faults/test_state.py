@@ -221,10 +221,11 @@ def test_a_reader_of_a_killed_supervisors_history_sees_the_last_rows_and_takes_n
     last = killed_supervisor(tmp_path / "state")
     reader = open_reader(tmp_path / "state")
     assert reader is not None
-    assert next(reader.rows()).run == f"r{last}"
+    newest = int((next(reader.rows()).run or "").removeprefix("r"))
+    assert newest >= last  # one more may have been kept just before the kill, and not been told
     reader.close()
     store = SqliteStore(tmp_path / "state", at_once)
-    assert len(store.load().open_rows) == last + 1
+    assert len(store.load().open_rows) == newest + 1
     store.close()
 
 

@@ -3,7 +3,6 @@
     RepeaterError            1   something went wrong while running
     ├── UsageError           2   the command line is wrong
     ├── JobFileError         2   a job file is wrong; carries every `Problem` found
-    ├── DependencyFailed     4   something needed never became ready
     ├── ApplyRefused         5   nothing was changed
     │   ├── LockHeld         5   another supervisor owns this state
     │   └── StateUnusable    5   the state on disk is damaged, newer, or cannot be written
@@ -16,7 +15,7 @@ one. Nothing here may import another module of repeater.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +78,6 @@ class JobFileError(RepeaterError):
         super().__init__("\n".join(map(str, self.problems)), hint=hint)
 
 
-class DependencyFailed(RepeaterError):
-    """A dependency or a readiness probe failed and nothing more can be done."""
-
-    exit_code = 4
-
-
 class ApplyRefused(RepeaterError):
     """An apply that was not carried out at all."""
 
@@ -112,17 +105,3 @@ class Unreachable(RepeaterError):
     """No supervisor, or no rate-limit daemon, answers."""
 
     exit_code = 6
-
-
-@dataclass(slots=True)
-class Problems:
-    """Collects problems so that a reader of job files can report all of them at once."""
-
-    found: list[Problem] = field(default_factory=list)
-
-    def add(self, problem: Problem) -> None:
-        self.found.append(problem)
-
-    def raise_if_any(self) -> None:
-        if self.found:
-            raise JobFileError(self.found)

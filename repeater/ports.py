@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
-from repeater.model.spec import JobSpec, Pairs, Probe
+from repeater.model.spec import JobSpec, Probe
 from repeater.model.time import Instant
 
 if TYPE_CHECKING:
@@ -232,6 +232,3 @@ class LoadProbe(Protocol):
     """Reads how busy the machine is. Never blocks; asked too soon again, it gives the same readings."""
 
     def read(self) -> LoadReadings: ...
-
-
-Env: TypeAlias = Pairs

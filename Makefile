@@ -24,6 +24,7 @@ test: $(TOOLS)
 
 check: format lint types imports test
 
+# In an environment of its own, with the peers of PyPI and Debian; `.bench` keeps what is slow to make.
 bench: $(INSTALLED)
 	$(BIN)/python -m bench $(ARGS)
 

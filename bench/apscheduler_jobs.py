@@ -34,4 +34,5 @@ async def main(jobs: int, spread: bool, argv: list[str]) -> None:
     await asyncio.Event().wait()
 
 
-asyncio.run(main(int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:]))
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:]))

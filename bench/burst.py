@@ -17,8 +17,39 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from bench.bench import Bench, Goal, Size
 from bench.measure import cpu_seconds, end, lasting, resident_mb
 from bench.peers import Tools
+
+
+def benches(kit: Tools, size: Size) -> dict[str, Bench]:
+    jobs, many, seconds = size(300, 5), size(900, 10), size(6.0, 1.0)
+
+    def start(name: str, jobs: int, spread: bool) -> Callable[[Path], dict[str, tuple[float, str]]]:
+        return lambda folder: measure(kit, folder, name, jobs=jobs, seconds=seconds, spread=spread)
+
+    return {
+        "spread": Bench(
+            f"{jobs} jobs every second, spread over the second, output captured, {seconds:g} s a round",
+            {name: start(name, jobs, True) for name in CONTENDERS},
+            (
+                Goal("lateness p99", most=5),
+                Goal("CPU", most=1.5, of="APScheduler"),
+                Goal("lateness p50", most=0.1, of="cronstable"),
+            ),
+        ),
+        "spread-900": Bench(
+            f"{many} jobs every second, spread over the second, output captured, {seconds:g} s a round",
+            {name: start(name, many, True) for name in ("repeater", "APScheduler")},
+            (Goal("lateness p99", most=5), Goal("CPU", most=1.5, of="APScheduler")),
+        ),
+        "burst": Bench(
+            f"{jobs} jobs due in the same instant, every second, output captured, {seconds:g} s a round",
+            {name: start(name, jobs, False) for name in CONTENDERS},
+            (Goal("lateness p99", most=1, of="APScheduler"),),
+            most_rounds=3,
+        ),
+    }
 
 
 def repeater(tools: Tools, folder: Path, jobs: int, spread: bool) -> Sequence[str]:
@@ -34,7 +65,7 @@ def repeater(tools: Tools, folder: Path, jobs: int, spread: bool) -> Sequence[st
 
 def apscheduler(tools: Tools, folder: Path, jobs: int, spread: bool) -> Sequence[str]:
     driver = Path(__file__).with_name("apscheduler_jobs.py")
-    return [tools.peers_python, str(driver), str(jobs), str(int(spread)), tools.stamp, str(folder / "effects")]
+    return [tools.peer("python"), str(driver), str(jobs), str(int(spread)), tools.stamp, str(folder / "effects")]
 
 
 def cronstable(tools: Tools, folder: Path, jobs: int, _: bool) -> Sequence[str]:
@@ -45,7 +76,7 @@ def cronstable(tools: Tools, folder: Path, jobs: int, _: bool) -> Sequence[str]:
         for number in range(jobs)
     )
     (folder / "jobs.yaml").write_text(head + text)
-    return [tools.cronstable, "-c", "jobs.yaml", "-l", "WARNING"]
+    return [tools.peer("cronstable"), "-c", "jobs.yaml", "-l", "WARNING"]
 
 
 CONTENDERS: dict[str, Callable[[Tools, Path, int, bool], Sequence[str]]] = {

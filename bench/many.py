@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.bench import Bench, Goal, Size
 from bench.measure import cpu_seconds, end, lasting, resident_mb, run_timed
 from bench.peers import Tools
+
+
+def benches(kit: Tools, size: Size) -> dict[str, Bench]:
+    jobs, seconds = size(10_000, 20), size(5.0, 1.0)
+
+    def validate(name: str) -> Callable[[Path], dict[str, tuple[float, str]]]:
+        def measured(folder: Path) -> dict[str, tuple[float, str]]:
+            write(folder, jobs)
+            return {**measure(kit, folder, name, jobs), **measure_idle(kit, folder, name, seconds)}
+
+        return measured
+
+    return {
+        "many": Bench(
+            f"{jobs} distinct jobs: validate, then loaded and idle",
+            {name: validate(name) for name in ("repeater", "cronstable")},
+            (Goal("validate", most=0.125, of="cronstable"), Goal("idle CPU", most=1)),
+            most_rounds=3,
+        ),
+    }
 
 
 def write(folder: Path, jobs: int) -> None:
@@ -34,7 +56,7 @@ def measure(tools: Tools, folder: Path, name: str, jobs: int) -> dict[str, tuple
     if name == "repeater":
         took, memory = run_timed([tools.rpr, "validate", "jobs.toml"], folder)
     else:
-        took, memory = run_timed([tools.cronstable, "-v", "-c", "jobs.yaml"], folder)
+        took, memory = run_timed([tools.peer("cronstable"), "-v", "-c", "jobs.yaml"], folder)
     return {"validate": (took, "s"), "each job": (took / jobs * 1e6, "us"), "peak memory": (memory, "MB")}
 
 
@@ -43,7 +65,7 @@ def measure_idle(tools: Tools, folder: Path, name: str, seconds: float) -> dict[
     if name == "repeater":
         argv = [tools.rpr, "apply", "jobs.toml", "--state-dir", str(folder / f"state-{time.time_ns()}")]
     else:
-        argv = [tools.cronstable, "-c", "jobs.yaml", "-l", "WARNING"]
+        argv = [tools.peer("cronstable"), "-c", "jobs.yaml", "-l", "WARNING"]
     process = subprocess.Popen(
         argv,
         cwd=folder,

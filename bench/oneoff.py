@@ -4,25 +4,62 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.bench import Bench, Goal, Reading, Size
 from bench.peers import Tools
 
 
-def back_to_back(kit: Tools, folder: Path, name: str, runs: int, parallel: int) -> Mapping[str, tuple[float, str]]:
+def benches(kit: Tools, size: Size) -> dict[str, Bench]:
+    runs = size(2000, 20)
+
+    def count(name: str, parallel: int) -> Callable[[Path], Reading]:
+        return lambda folder: back_to_back(kit, folder, name, runs, parallel)
+
+    return {
+        "count": Bench(
+            f"`true` {runs} times, one after the other",
+            {name: count(name, 1) for name in ("repeater", "xargs")},
+            (Goal("a run", most=1 / 0.9, of="xargs"), Goal("peak memory", most=30)),
+        ),
+        "parallel": Bench(
+            f"`true` {runs} times, four at once",
+            {name: count(name, 4) for name in ("repeater", "xargs", "GNU parallel")},
+            (Goal("a run", most=1 / 0.8, of="xargs"),),
+        ),
+        "start-up": Bench(
+            "a one-off command of one run, and an interpreter that does nothing",
+            {
+                name: lambda folder, name=name: start_up(kit, folder, name, size(10, 3))
+                for name in ("repeater", "python")
+            },
+            (Goal("start-up", most=6, of="python"),),
+        ),
+        "interval": Bench(
+            "an interval of 10 ms",
+            {"repeater": lambda folder: interval(kit, folder, size(1000, 20))},
+            (Goal("drift", most=0.1), Goal("lateness p99", most=5)),
+            most_rounds=3,
+        ),
+    }
+
+
+def back_to_back(kit: Tools, folder: Path, name: str, runs: int, parallel: int) -> Reading:
     """`true`, so many times, at most `parallel` at once. The time of a run holds a share of the start-up."""
     if name == "xargs":
         command = ["xargs", f"-P{parallel}", "-n1", "true"]
+    elif name == "GNU parallel":
+        command = [kit.parallel, f"-j{parallel}", "true"]
+        runs //= 10  # it takes milliseconds for each
     else:
         command = [kit.rpr, "count", "-t", str(runs), *(["-p", str(parallel)] if parallel > 1 else []), "--", "true"]
     words = "".join(f"{number}\n" for number in range(runs)).encode()
     begin = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE)
     assert process.stdin is not None
-    process.stdin.write(words) if name == "xargs" else None
+    process.stdin.write(words) if name != "repeater" else None
     process.stdin.close()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -35,9 +72,9 @@ def back_to_back(kit: Tools, folder: Path, name: str, runs: int, parallel: int) 
     }
 
 
-def start_up(kit: Tools, folder: Path, name: str, times: int) -> Mapping[str, tuple[float, str]]:
+def start_up(kit: Tools, folder: Path, name: str, times: int) -> Reading:
     """From nothing to the end of one run of `true`; the best of `times`."""
-    bare = [sys.executable, "-c", "pass"]
+    bare = [kit.python, "-c", "pass"]
     command = bare if name == "python" else [kit.rpr, "i", "-e", "1s", "-t", "1", "--", "true"]
     lengths = []
     for _ in range(times):
@@ -47,7 +84,7 @@ def start_up(kit: Tools, folder: Path, name: str, times: int) -> Mapping[str, tu
     return {"start-up": (min(lengths) * 1e3, "ms")}
 
 
-def interval(kit: Tools, folder: Path, runs: int) -> Mapping[str, tuple[float, str]]:
+def interval(kit: Tools, folder: Path, runs: int) -> Reading:
     """Starts every 10 ms, stamped by the runs themselves."""
     log = folder / "log"
     script = f"date +%s%N >>{log}"

@@ -10,10 +10,23 @@ import subprocess
 import time
 from pathlib import Path
 
+from bench.bench import Bench, Goal, Size
 from bench.measure import end
 from bench.peers import Tools
 
 DEBOUNCE = 0.2
+
+
+def benches(kit: Tools, size: Size) -> dict[str, Bench]:
+    return {
+        f"reload-{jobs}": Bench(
+            f"save to in force, beyond the debounce, with {jobs} jobs",
+            {"repeater": lambda folder, jobs=jobs, saves=saves: measure(kit, folder, jobs, saves)},
+            (Goal("save to in force", most=most),),
+            most_rounds=rounds,
+        )
+        for jobs, saves, most, rounds in ((10, size(9, 2), 300, 99), (size(10_000, 20), size(3, 1), 1500, 3))
+    }
 
 
 def measure(tools: Tools, folder: Path, jobs: int, saves: int) -> dict[str, tuple[float, str]]:

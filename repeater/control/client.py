@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from repeater.control.door import all_places, connect, places_of
-from repeater.control.protocol import LONGEST, BadMessage, Lines, decode, encode_request, error_from
+from repeater.control.door import all_places, places_of
+from repeater.control.protocol import encode_request, error_from
 from repeater.errors import RepeaterError, Unreachable, UsageError
+from repeater.wire.lines import LONGEST, BadMessage, Lines, decode
+from repeater.wire.unix import connect
 
 PATIENCE = 30.0
 """Seconds without a sign after which a supervisor is given up."""

@@ -9,22 +9,18 @@ name that a dead supervisor left is taken over, one that somebody answers at is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import stat
-import struct
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from repeater.errors import RepeaterError
+from repeater.wire.unix import cause_of, connect, short_name
 
 LINK = "control.sock"
-LONGEST_PATH = 107 if sys.platform == "linux" else 103
-"""Bytes that `sun_path` holds, without the zero at its end."""
 
 
 class CannotListen(RepeaterError):
@@ -96,14 +92,14 @@ class Door:
                 place.path.unlink()
             with contextlib.suppress(OSError):  # Linux gives the file these; elsewhere the folder alone guards it
                 os.fchmod(self.socket.fileno(), 0o600)
-            with _short(place.path) as name:
+            with short_name(place.path) as name:
                 self.socket.bind(name)
             self._inode = place.path.lstat().st_ino
             self.socket.listen(128)
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
-            raise CannotListen(f"cannot listen on `{place.path}`: {_cause(error)}") from error
+            raise CannotListen(f"cannot listen on `{place.path}`: {cause_of(error)}") from error
         self._make_link(place)
 
     def _make_link(self, place: Place) -> None:
@@ -137,7 +133,7 @@ def _check_folder(folder: Path) -> None:
             folder.chmod(0o700)
             found = folder.lstat()
     except OSError as error:
-        raise CannotListen(f"cannot use folder `{folder}` for the socket: {_cause(error)}") from error
+        raise CannotListen(f"cannot use folder `{folder}` for the socket: {cause_of(error)}") from error
     if not stat.S_ISDIR(found.st_mode):
         raise CannotListen(f"cannot use folder `{folder}` for the socket: it is a link")
     if found.st_uid != os.geteuid():
@@ -152,56 +148,3 @@ def _is_live(path: Path) -> bool:
     except OSError:
         return path.exists() and not path.is_symlink() and path.is_socket()
     return True
-
-
-# --- the asking end -------------------------------------------------------------------------------------------------
-
-
-def connect(path: Path, timeout: float) -> socket.socket:
-    """A connected socket. Raises OSError: FileNotFoundError and ConnectionRefusedError mean that nobody listens."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
-    try:
-        sock.settimeout(timeout)
-        with _short(path) as name:
-            sock.connect(name)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def user_of(sock: socket.socket) -> int | None:
-    """The user id of the process at the other end, None where the system does not tell."""
-    if hasattr(socket, "SO_PEERCRED"):
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(uid)
-    if sys.platform == "darwin":  # LOCAL_PEERCRED of unix(4): struct xucred begins with version and uid
-        _, uid = struct.unpack_from("2I", sock.getsockopt(0, 1, 76))
-        return int(uid)
-    return None
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""
-    name = os.fspath(path)
-    if len(os.fsencode(name)) <= LONGEST_PATH:
-        yield name
-        return
-    if not os.path.isdir("/proc/self/fd"):
-        raise OSError(errno.ENAMETOOLONG, f"its path has more than {LONGEST_PATH} bytes")
-    real = Path(os.path.realpath(path)) if path.is_symlink() else path
-    fd = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        short = f"/proc/self/fd/{fd}/{real.name}"
-        if len(os.fsencode(short)) > LONGEST_PATH:
-            raise OSError(errno.ENAMETOOLONG, f"its name has more than {LONGEST_PATH} bytes")
-        yield short
-    finally:
-        os.close(fd)
-
-
-def _cause(error: OSError) -> str:
-    if error.errno == errno.ENAMETOOLONG and error.strerror:
-        return error.strerror
-    return os.strerror(error.errno) if error.errno else str(error)

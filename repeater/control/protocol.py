@@ -12,34 +12,22 @@ end and nests without bottom are refused, and so is every argument that a verb d
 from __future__ import annotations
 
 import difflib
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.time import from_rfc3339
+from repeater.wire.lines import LONGEST, BadMessage, clip, decode, encode
 
 VERSION = 1
-LONGEST = 1 << 20
-"""Bytes of one line, its end not counted."""
 MOST_TEXTS = 20_000
 LONGEST_TEXT = 4096
 
 Kind: TypeAlias = Literal["text", "texts", "pairs", "flag", "count", "seconds", "time"]
 Params: TypeAlias = Mapping[str, Kind]
-
-
-class BadMessage(RepeaterError):
-    """A line that is no message of this protocol. `code` is told to the other end."""
-
-    exit_code = 2
-
-    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +36,6 @@ class Request:
 
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Lines:
-    """Cuts what comes into lines. Never holds more than `longest` bytes and what came last."""
-
-    def __init__(self, longest: int = LONGEST) -> None:
-        self._longest = longest
-        self._held = bytearray()
-        self._looked = 0
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that were fed and not taken."""
-        return len(self._held)
-
-    def feed(self, data: bytes) -> None:
-        self._held += data
-
-    def take(self) -> bytes | None:
-        """The next whole line without its end, None if there is none yet. Raises BadMessage if it is too long."""
-        end = self._held.find(b"\n", self._looked)
-        if (len(self._held) if end < 0 else end) > self._longest:
-            raise BadMessage("too_long", f"cannot take the message: it has more than {self._longest} bytes")
-        if end < 0:
-            self._looked = len(self._held)
-            return None
-        line = bytes(self._held[:end])
-        del self._held[: end + 1]
-        self._looked = 0
-        return line
-
-
-def encode(message: Mapping[str, Any]) -> bytes:
-    """A message as a line, its end included; only ASCII, so that any text can be carried."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
 def encode_request(verb: str, args: Mapping[str, Any]) -> bytes:
@@ -97,32 +50,17 @@ def encode_error(error: RepeaterError) -> bytes:
     return encode({"error": told})
 
 
-def decode(line: bytes) -> dict[str, Any]:
-    """The object of one line. Raises BadMessage."""
-    try:
-        message = json.loads(line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
-    except RecursionError:
-        raise BadMessage("malformed", "cannot read the message: it is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise BadMessage("malformed", "cannot read the message: it is no UTF-8") from None
-    except ValueError as error:
-        raise BadMessage("malformed", f"cannot read the message: {error}") from None
-    if not isinstance(message, dict):
-        raise BadMessage("malformed", "cannot read the message: it is no JSON object")
-    return message
-
-
 def decode_request(line: bytes) -> Request:
     """A request, in the one version that there is. Raises BadMessage."""
     message = decode(line)
     version = message.get("v")
     if version != VERSION or isinstance(version, bool):
         raise BadMessage(
-            "version", f"cannot speak version `{_clip(version)}` of the protocol: this is version {VERSION}"
+            "version", f"cannot speak version `{clip(version)}` of the protocol: this is version {VERSION}"
         )
     unknown = sorted(set(message) - {"v", "verb", "args"})
     if unknown:
-        raise BadMessage("malformed", f"cannot use the message: unknown key `{_clip(unknown[0])}`")
+        raise BadMessage("malformed", f"cannot use the message: unknown key `{clip(unknown[0])}`")
     verb, args = message.get("verb"), message.get("args", {})
     if not isinstance(verb, str):
         raise BadMessage("malformed", "cannot use the message: it names no `verb`")
@@ -137,7 +75,7 @@ def check_args(verb: str, params: Params, args: Mapping[str, Any]) -> dict[str, 
         if name not in params:
             near = difflib.get_close_matches(name, params, 1)
             hint = f"did you mean `{near[0]}`?" if near else None
-            raise BadMessage("args", f"cannot carry out `{verb}`: unknown argument `{_clip(name)}`", hint=hint)
+            raise BadMessage("args", f"cannot carry out `{verb}`: unknown argument `{clip(name)}`", hint=hint)
     checked = {}
     for name, kind in params.items():
         if args.get(name) is None:
@@ -146,7 +84,7 @@ def check_args(verb: str, params: Params, args: Mapping[str, Any]) -> dict[str, 
         value = _checked(kind, args[name])
         if value is None:
             raise BadMessage(
-                "args", f"cannot carry out `{verb}`: found `{_clip(args[name])}` for `{name}`, expected {_WORDS[kind]}"
+                "args", f"cannot carry out `{verb}`: found `{clip(args[name])}` for `{name}`, expected {_WORDS[kind]}"
             )
         checked[name] = value
     return checked
@@ -209,22 +147,3 @@ def error_from(told: Any) -> RepeaterError:
     message, hint = str(told.get("message", "the supervisor answered with an error")), told.get("hint")
     kinds = {2: UsageError, 5: ApplyRefused, 6: Unreachable}
     return kinds.get(told.get("exit", 1), RepeaterError)(message, hint=hint if isinstance(hint, str) else None)
-
-
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key `{_clip(key)}` is there twice")
-        found[key] = value
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"`{text}` is no number")
-
-
-def _clip(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -16,10 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from repeater.control.desk import Desk
-from repeater.control.door import user_of
-from repeater.control.protocol import BadMessage, Lines, check_args, decode_request, encode, encode_error
+from repeater.control.protocol import check_args, decode_request, encode_error
 from repeater.control.verbs import VERBS, unknown
 from repeater.errors import RepeaterError
+from repeater.wire.lines import BadMessage, Lines, encode
+from repeater.wire.unix import user_of
 
 MOST_CLIENTS = 64
 LINE_WITHIN = 10.0

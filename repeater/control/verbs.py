@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 from repeater.control import change, events, history, logs, orders, status, why
 from repeater.control.desk import Args, Desk, Send
-from repeater.control.protocol import BadMessage, Params
+from repeater.control.protocol import Params
+from repeater.wire.lines import BadMessage
 
 Run: TypeAlias = Callable[[Desk, Args, Send], Awaitable[Mapping[str, Any] | None]]
 

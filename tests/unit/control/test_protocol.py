@@ -11,19 +11,16 @@ from hypothesis import strategies as st
 
 from repeater.control.protocol import (
     LONGEST_TEXT,
-    BadMessage,
-    Lines,
     Request,
     check_args,
-    decode,
     decode_request,
-    encode,
     encode_error,
     encode_request,
     error_from,
 )
 from repeater.control.verbs import VERBS, unknown
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
+from repeater.wire.lines import BadMessage, Lines, decode, encode
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

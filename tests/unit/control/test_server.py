@@ -16,7 +16,7 @@ import pytest
 
 from repeater.control import server as module
 from repeater.control.desk import Desk, Life
-from repeater.control.door import CannotListen, Door, Place, connect
+from repeater.control.door import CannotListen, Door, Place
 from repeater.control.server import MOST_CLIENTS, Server
 from repeater.control.verbs import VERBS
 from repeater.errors import ApplyRefused
@@ -24,6 +24,7 @@ from repeater.model.events import Warned
 from repeater.model.spec import Every
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
+from repeater.wire.unix import connect
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import seconds
 

@@ -1,0 +1,66 @@
+"""Unix sockets: connecting, names that are too long for the system, and who is at the other end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes that `sun_path` holds, without the zero at its end."""
+
+
+def connect(path: Path, timeout: float) -> socket.socket:
+    """A connected socket. Raises OSError: FileNotFoundError and ConnectionRefusedError mean that nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    try:
+        sock.settimeout(timeout)
+        with short_name(path) as name:
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def user_of(sock: socket.socket) -> int | None:
+    """The user id of the process at the other end, None where the system does not tell."""
+    if hasattr(socket, "SO_PEERCRED"):
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(uid)
+    if sys.platform == "darwin":  # LOCAL_PEERCRED of unix(4): struct xucred begins with version and uid
+        _, uid = struct.unpack_from("2I", sock.getsockopt(0, 1, 76))
+        return int(uid)
+    return None
+
+
+@contextlib.contextmanager
+def short_name(path: Path) -> Iterator[str]:
+    """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""
+    name = os.fspath(path)
+    if len(os.fsencode(name)) <= LONGEST_PATH:
+        yield name
+        return
+    if not os.path.isdir("/proc/self/fd"):
+        raise OSError(errno.ENAMETOOLONG, f"its path has more than {LONGEST_PATH} bytes")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    fd = os.open(real.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        short = f"/proc/self/fd/{fd}/{real.name}"
+        if len(os.fsencode(short)) > LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, f"its name has more than {LONGEST_PATH} bytes")
+        yield short
+    finally:
+        os.close(fd)
+
+
+def cause_of(error: OSError) -> str:
+    """The cause in words, without its number and names of files."""
+    if error.errno == errno.ENAMETOOLONG and error.strerror:
+        return error.strerror
+    return os.strerror(error.errno) if error.errno else str(error)

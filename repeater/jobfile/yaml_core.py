@@ -43,6 +43,8 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
+        if "maximum nesting depth" in words:  # newer parsers look ahead for a key, and give up before our own limit
+            words = f"more than {depth} levels deep"
         raise NotYaml(words, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

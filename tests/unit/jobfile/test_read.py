@@ -97,7 +97,7 @@ def test_toml_dates_become_text():
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("f.yaml", "[" * 200_000, "f.yaml:1:51: not YAML: more than 50 levels deep"),
+        ("f.yaml", "[" * 60, "f.yaml:1:51: not YAML: more than 50 levels deep"),
         ("f.json", "[" * 200_000, "f.json: not JSON: nested too deeply"),
         ("f.toml", "a = " + "[" * 200_000, "f.toml: not TOML: nested too deeply"),
         ("f.toml", "a." * 60 + "a = 1", "f.toml: a.a.a.a: more than 50 levels deep"),
@@ -110,6 +110,11 @@ def test_deep_and_huge_values_are_refused_in_one_line(name, text, told):
     with pytest.raises(JobFileError) as caught:
         read(text, name)
     assert str(caught.value) == told
+
+
+def test_a_flood_of_brackets_is_too_deep_wherever_the_parser_notices():
+    with pytest.raises(JobFileError, match=r"^f\.yaml:1:\d+: not YAML: more than 50 levels deep$"):
+        read("[" * 200_000, "f.yaml")
 
 
 def test_standard_input_is_known_by_its_looks():

@@ -174,7 +174,7 @@ class ProcessSpawner:
             process.look_again.cancel()
         tree.signal_group(child.pid, signal.SIGKILL, reaped=process.exit is not None)
         if process.exit is None:
-            child.process.wait()
+            child.wait()
 
     # --- in the spawner's thread ---
 
@@ -279,7 +279,7 @@ class ProcessSpawner:
     def _reap(self, process: _Process) -> None:
         child = process.child
         assert child is not None
-        status = child.process.poll()
+        status = child.poll()
         if status is None or self._closed:
             return
         if child.pidfd is not None:

@@ -22,6 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from repeater.keeper import direct
+
 TEMPORARY = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.ETXTBSY}
 )
@@ -43,14 +45,29 @@ class Spawned:
     output to read from, which do not block; None where it writes elsewhere.
     """
 
-    process: subprocess.Popen[bytes]
+    pid: int
     pidfd: int | None
     stdout: int | None
     stderr: int | None
+    status: int | None = None
 
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+    def poll(self) -> int | None:
+        """Its exit code, or minus the number of the signal that ended it; None while it lives. Buries it."""
+        return self._bury(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """The same, once it is dead."""
+        return self._bury(0)
+
+    def _bury(self, how: int) -> int | None:
+        if self.status is None:
+            try:
+                pid, status = os.waitpid(self.pid, how)
+            except ChildProcessError:
+                pid, status = self.pid, 0  # somebody else did, and knows how it ended
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,9 @@ class Owner:
     user: int | None = None
     group: int | None = None
     groups: tuple[int, ...] | None = None
+
+
+_OURSELVES = Owner()
 
 
 def spawn(  # noqa: PLR0913 - what a process is takes that many words
@@ -91,33 +111,34 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
             stdout, out_write = _pipe(on_failure, always) if outputs is None else (None, outputs[0])
             stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
-            process = subprocess.Popen(
-                [*_HOLD, *argv] if held else argv,
-                executable=None if held else _program(argv[0], env),
-                cwd=cwd or None,
-                env=env,
-                stdin=_input(stdin, always),
-                stdout=out_write,
-                stderr=err_write,
-                start_new_session=True,
-                close_fds=True,
-                user=owner.user,
-                group=owner.group,
-                extra_groups=owner.groups,
-                umask=-1 if umask is None else umask,
-            )
-            if held:
-                _release(process, limits, nice)
+            fd = stdin if isinstance(stdin, int) else _readable(stdin, always) if stdin else None
+            program = _program(argv[0], env)
+            is_plain = not held and umask is None and owner == _OURSELVES
+            if is_plain and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
+                pid = direct.start(program, argv, env, fd, (out_write, err_write))
+            else:
+                process = subprocess.Popen(
+                    [*_HOLD, *argv] if held else argv,
+                    executable=None if held else program,
+                    cwd=cwd or None,
+                    env=env,
+                    stdin=subprocess.DEVNULL if fd is None else fd,
+                    stdout=out_write,
+                    stderr=err_write,
+                    start_new_session=True,
+                    close_fds=True,
+                    user=owner.user,
+                    group=owner.group,
+                    extra_groups=owner.groups,
+                    umask=-1 if umask is None else umask,
+                )
+                if held:
+                    _release(process, limits, nice)
+                pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
             on_failure.pop_all()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise _explained(error, argv, cwd, env, user) from error
-    return Spawned(process, _pidfd(process.pid), stdout, stderr)
-
-
-def _input(stdin: bytes | int, always: contextlib.ExitStack) -> IO[bytes] | int:
-    if isinstance(stdin, int):
-        return stdin
-    return always.enter_context(_readable(stdin)) if stdin else subprocess.DEVNULL
+    return Spawned(pid, _pidfd(pid), stdout, stderr)
 
 
 def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tuple[int, int]:
@@ -128,22 +149,20 @@ def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tup
     return read, write
 
 
-def _readable(data: bytes) -> IO[bytes]:
+def _readable(data: bytes, always: contextlib.ExitStack) -> int:
     """A nameless file that holds `data`: nobody has to feed it, and the process sees its end."""
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
     else:
         import tempfile
 
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
-    with contextlib.ExitStack() as on_failure:
-        on_failure.enter_context(file)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
-        file.seek(0)
-        on_failure.pop_all()
-    return file
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the rest
+    always.enter_context(file)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    file.seek(0)
+    return file.fileno()
 
 
 def _pidfd(pid: int) -> int | None:
@@ -162,7 +181,7 @@ def _pidfd(pid: int) -> int | None:
 def _owner(user: str | None, group: str | None) -> Owner:
     """A user brings its own groups along; changing to who we already are needs no privilege."""
     if user is None and group is None:
-        return Owner()
+        return _OURSELVES
     wanted_gid = None
     if group is not None:
         try:
@@ -177,7 +196,7 @@ def _owner(user: str | None, group: str | None) -> Owner:
         raise SpawnError(f"cannot run as user `{user}`: there is no such user") from None
     gid = entry.pw_gid if wanted_gid is None else wanted_gid
     if entry.pw_uid == os.geteuid() and gid == os.getegid():
-        return Owner()
+        return _OURSELVES
     if os.geteuid() != 0:
         raise SpawnError(f"cannot run as user `{user}`: {os.strerror(errno.EPERM)}")
     return Owner(entry.pw_uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)))
@@ -235,7 +254,7 @@ def exit_code_of(reason: str) -> int:
 def _program(command: str, env: Mapping[str, str]) -> str | None:
     """Where the PATH leads now; None to let the child search, which has to try every folder by executing."""
     if "/" in command:
-        return None
+        return command
     for folder in env.get("PATH", "").split(":"):
         if not folder.startswith("/"):
             return None  # counts from the folder of the child

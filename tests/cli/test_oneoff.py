@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -232,6 +233,24 @@ def test_standard_input_is_empty_unless_asked_for(rpr: Rpr) -> None:
     rpr("c", "-t", "2", "--", "cat", stdin="hello\n").is_()
     rpr("c", "-t", "2", "--stdin", "--", "head", "-c3", stdin="abcdefgh").is_(out="abcdef")
     rpr("c", "-t", "2", "--stdin", "--aggregate", "--", "cat", stdin="hello\n").is_(out="hello\n")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nowhere to see descriptors")
+@pytest.mark.parametrize("where", [".", "sub"])
+def test_a_run_gets_no_descriptor_that_rpr_was_given(rpr: Rpr, where: str) -> None:
+    (rpr.folder / "sub").mkdir()
+    reading, writing = os.pipe()
+    ours = str(Path(f"/proc/self/fd/{reading}").readlink())
+    try:
+        done = subprocess.run(
+            [RPR, "c", "-t", "1", "-C", where, "--", "sh", "-c", "readlink /proc/$$/fd/*"], cwd=rpr.folder, env=rpr.env,
+            pass_fds=(reading, writing), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert "/dev/null" in done.stdout
+    assert ours not in done.stdout
 
 
 # --- output -------------------------------------------------------------------------------------------------------

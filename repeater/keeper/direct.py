@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 _AS_PYTHON_FOUND_THEM = (signal.SIGPIPE, signal.SIGXFSZ)  # it ignores both, which a child would inherit
@@ -28,7 +28,7 @@ def can_start(cwd: str, stdin: int | None, outputs: tuple[int, int]) -> bool:
 
 
 def start(
-    program: str, argv: Sequence[str], env: Mapping[str, str], stdin: int | None, outputs: tuple[int, int]
+    program: str, argv: tuple[str, ...], env: Mapping[str, str], stdin: int | None, outputs: tuple[int, int]
 ) -> int:
     """The pid of a new process that leads a session. `stdin` None: nothing to read. Raises OSError and ValueError."""
     return os.posix_spawn(

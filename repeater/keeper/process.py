@@ -115,7 +115,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             program = _program(argv[0], env)
             is_plain = not held and umask is None and owner == _OURSELVES
             if is_plain and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
-                pid = direct.start(program, argv, env, fd, (out_write, err_write))
+                pid = direct.start(program, tuple(argv), env, fd, (out_write, err_write))
             else:
                 process = subprocess.Popen(
                     [*_HOLD, *argv] if held else argv,

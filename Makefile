@@ -2,9 +2,10 @@
 # make check   everything that CI runs           make bench  the figures, beside peers
 #
 # Nothing is needed but a Python >= 3.11 with venv, and a package index. `make test PYTHON=python3.12` uses another
-# interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments.
+# interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments, `WORKERS=0` runs the tests in one process.
 
 VENV   ?= .venv
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 MODERN := import sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for it in $(BIN)/python python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -20,7 +21,7 @@ run: $(INSTALLED)
 	@$(BIN)/rpr apply --ephemeral jobs.example.toml || test $$? -eq 130
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: format lint types imports test
 

@@ -98,6 +98,10 @@ class NotWrittenError(Exception):
     temporary = True
 
 
+class RemovedError(Exception):
+    """The files under our name are not those that we hold open: what is written to these is lost."""
+
+
 def state_folder(project: str, environ: Mapping[str, str]) -> Path:
     """`$XDG_STATE_HOME/repeater/<project>`, by default below `~/.local/state`. Nothing is created."""
     base = environ.get("XDG_STATE_HOME", "")
@@ -229,6 +233,19 @@ def _check_wal(path: Path, marker: Path) -> None:
     wal = Path(f"{path}-wal")
     if was_open and not wal.exists():
         raise _unusable(wal, "the newest part of the history is gone", _REPAIR)
+
+
+def _identities(folder: Path | None) -> list[tuple[int, int] | None]:
+    """Which files have the names of the lock, the database and its newest part now."""
+    found: list[tuple[int, int] | None] = []
+    for name in (LOCK, DATABASE, f"{DATABASE}-wal") if folder is not None else ():
+        try:
+            there = os.stat(f"{folder}/{name}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((there.st_dev, there.st_ino))
+    return found
 
 
 def _mark(marker: Path, text: str) -> None:
@@ -520,6 +537,7 @@ class SqliteStore:
                 self._lock.release()
             raise
         self._folder = folder
+        self._files = _identities(folder)
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._asked: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._backlog: list[_Write] = []
@@ -668,9 +686,10 @@ class SqliteStore:
         self._note_life(is_over=True)
         self._asked.put(None)
         self._writer.join()
+        is_ours = _identities(self._folder) == self._files
         with contextlib.suppress(sqlite3.Error, OSError):
             self._db.close()
-            if self._folder is not None:
+            if self._folder is not None and is_ours:
                 _mark(self._folder / MARKER, "closed")
         if self._lock is not None:
             self._lock.release()
@@ -751,6 +770,8 @@ class SqliteStore:
     def _transact(self, writes: list[_Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
         if not writes:
             return
+        if self._folder is not None and _identities(self._folder) != self._files:
+            raise RemovedError(f"`{self._folder}` was removed or replaced while in use")
         has_claim = any(write.is_claim for write in writes)
         self._db.execute(f"PRAGMA synchronous = {'FULL' if has_claim else 'NORMAL'}")
         self._db.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,8 @@ from its spawner thread, later the keeper process). It must never use `preexec_f
 slower) and never leave a descriptor or a child behind when it fails. Imports the standard library only.
 
 Resource limits and `nice` are set from outside while a shell of a few lines holds still (`kill -STOP $$`), and only
-then does the command itself begin: it never runs without them, and jobs that have none pay nothing.
+then does the command itself begin: it never runs without them, and jobs that have none pay nothing. Those of another
+user are set from inside (`keeper.become`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from repeater.keeper import direct
 
@@ -117,28 +118,48 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             if is_plain and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
                 pid = direct.start(program, tuple(argv), env, fd, (out_write, err_write))
             else:
-                process = subprocess.Popen(
-                    [*_HOLD, *argv] if held else argv,
-                    executable=None if held else program,
-                    cwd=cwd or None,
-                    env=env,
-                    stdin=subprocess.DEVNULL if fd is None else fd,
-                    stdout=out_write,
-                    stderr=err_write,
-                    start_new_session=True,
-                    close_fds=True,
-                    user=owner.user,
-                    group=owner.group,
-                    extra_groups=owner.groups,
-                    umask=-1 if umask is None else umask,
-                )
-                if held:
-                    _release(process, limits, nice)
+                popen: dict[str, Any] = {
+                    "cwd": cwd or None,
+                    "env": env,
+                    "stdin": subprocess.DEVNULL if fd is None else fd,
+                    "stdout": out_write,
+                    "stderr": err_write,
+                    "start_new_session": True,
+                    "close_fds": True,
+                    "umask": -1 if umask is None else umask,
+                }
+                process = _start(argv, owner, limits, nice, program, popen)
                 pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
             on_failure.pop_all()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise _explained(error, argv, cwd, env, user) from error
     return Spawned(pid, _pidfd(pid), stdout, stderr)
+
+
+def _start(
+    argv: Sequence[str],
+    owner: Owner,
+    limits: Sequence[tuple[int, tuple[int, int]]],
+    nice: int,
+    program: str | None,
+    popen: Mapping[str, Any],
+) -> subprocess.Popen[bytes]:
+    held = bool(limits or nice)
+    if held and owner.user is not None and owner.group is not None:
+        from repeater.keeper import become
+
+        return become.start(argv, (owner.user, owner.group, owner.groups or ()), limits, nice, **popen)
+    process = subprocess.Popen(
+        [*_HOLD, *argv] if held else argv,
+        executable=None if held else program,
+        user=owner.user,
+        group=owner.group,
+        extra_groups=owner.groups,
+        **popen,
+    )
+    if held:
+        _release(process, limits, nice)
+    return process
 
 
 def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tuple[int, int]:

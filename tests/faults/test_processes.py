@@ -394,6 +394,31 @@ def test_a_process_of_another_user_has_that_users_groups_alone(house: House) -> 
     assert b"0" not in ids[2:]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_limits_of_another_user_are_in_force_before_the_command_begins_and_nothing_else_changes(house: House) -> None:
+    limits = (("nofile", (64, 128)), ("nproc", (500, 500)))
+    script = "ulimit -Sn; ulimit -Hn; nice; id -u; id -G; umask; pwd; ls /proc/$$/fd; echo $$ $(ps -o sid= -p $$)"
+    house.shell("a", script, rlimits=limits, nice=5, user="nobody", umask=0o027, cwd="/usr")
+    assert house.ended("a") == Exit(code=0)
+    nobody = pwd.getpwnam("nobody")
+    lines = house.sink.data["a"].decode().splitlines()
+    assert lines[:4] == ["64", "128", "5", str(nobody.pw_uid)]
+    assert "0" not in lines[4].split()
+    assert lines[5:10] == ["0027", "/usr", "0", "1", "2"]
+    assert len(set(lines[10].split())) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_what_another_user_with_limits_cannot_start_is_named_like_for_anybody(house: House, tmp_path: Path) -> None:
+    house.begin("a", "no-such-command", nice=1, user="nobody")
+    assert house.refused("a").reason == "cannot start `no-such-command`: No such file or directory on the PATH"
+    command = script(tmp_path / "script", "#!/bin/sh\n")  # in a folder that only root can enter
+    house.begin("b", command, nice=1, user="nobody")
+    assert house.refused("b").reason == f"cannot start `{command}`: Permission denied"
+    house.begin("c", "true", rlimits=(("nproc", (0, 0)),), user="nobody")
+    assert house.ended("c") == Exit(code=0)
+
+
 def test_being_who_one_is_already_needs_no_privilege(house: House) -> None:
     house.shell("a", "id -u", user=pwd.getpwuid(os.geteuid()).pw_name)
     assert house.ended("a") == Exit(code=0)

@@ -379,6 +379,43 @@ def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(smal
     store.close()
 
 
+@pytest.mark.parametrize("lost", ["folder", "history.db", "history.db-wal", "lock"])
+def test_nothing_is_claimed_in_a_history_that_was_removed_while_in_use(folder: Path, lost: str) -> None:
+    warnings: list[str] = []
+    store = SqliteStore(folder, at_once, warn=warnings.append)
+    assert claim(store, row(300)) is None
+    aside = folder.with_name("aside")
+    path = folder if lost == "folder" else folder / lost
+    path.rename(aside)
+    assert getattr(claim(store, row(301)), "temporary", False)
+    store.record(replace(row(300), state="ran"), Progress("a", START, runs=1))
+    assert store.is_failing
+    aside.rename(path)
+    assert claim(store, row(302)) is None
+    assert not store.is_failing
+    rows = {found.run: found.state for found in store.rows(most=3)}
+    assert rows == {"r302": "claimed", "r300": "ran", "r299": "claimed"}
+    trouble, recovery = warnings
+    assert trouble.startswith(f"cannot write the history: `{folder}` was removed or replaced while in use; ")
+    assert recovery == "the history can be written again"
+    store.close()
+
+
+def test_a_supervisor_whose_folder_was_replaced_leaves_the_new_one_alone(folder: Path) -> None:
+    first = SqliteStore(folder, at_once)
+    folder.rename(folder.with_name("aside"))
+    second = SqliteStore(folder, at_once)
+    assert claim(second, row()) is None
+    first.close()
+    assert claim(second, row(1)) is None
+    assert (folder / "began").read_text() == "open\n"
+    assert (folder / "history.db-wal").exists()
+    second.close()
+    again = SqliteStore(folder, at_once)
+    assert [found.run for found in again.load().open_rows] == ["r0", "r1"]
+    again.close()
+
+
 def test_a_full_disk_at_the_first_start_is_refused_and_leaves_no_half_history(small_disk: Path) -> None:
     fill(small_disk / "ballast")
     with pytest.raises(StateUnusable):

@@ -422,9 +422,9 @@ class Job:
         run = Run(context.new_run_id(), slot, held.attempts, context.generation)
         if held.attempts == 1:
             now = context.now.wall
-            self._advance(slot)
             self.progress = replace(
                 self.progress,
+                cursor=self._cursor_after(slot),
                 runs=self.progress.runs + 1,
                 first_start=self.progress.first_start or now,
                 last_start=now,
@@ -439,9 +439,15 @@ class Job:
 
     def _advance(self, slot: Slot) -> None:
         """The cursor of the progress follows the slots that the schedule named."""
-        if slot.trigger in ("schedule", "catch_up"):
-            cursor = self.progress.cursor
-            self.progress = replace(self.progress, cursor=slot.nominal if cursor is None else max(cursor, slot.nominal))
+        cursor = self._cursor_after(slot)
+        if cursor != self.progress.cursor:
+            self.progress = replace(self.progress, cursor=cursor)
+
+    def _cursor_after(self, slot: Slot) -> datetime | None:
+        cursor = self.progress.cursor
+        if slot.trigger not in ("schedule", "catch_up"):
+            return cursor
+        return slot.nominal if cursor is None else max(cursor, slot.nominal)
 
     def _decide(self, slot: Slot, state: SlotState, reason: str) -> None:
         """The slot ends without ever having been open."""
@@ -516,8 +522,8 @@ class Job:
             delay = max(timedelta(0), planned - context.now.wall)
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
-        row = held.row("retrying", outcome.text(), code, context.generation)
-        context.do(Record(replace(row, ended=context.now.wall), self.progress))
+        row = held.row("retrying", outcome.text(), code, context.generation, ended=context.now.wall)
+        context.do(Record(row, self.progress))
         self._retry_in(held, delay)
 
     def _retry_in(self, held: OpenSlot, delay: timedelta) -> None:
@@ -564,13 +570,14 @@ class Job:
         self._gates.limits.dismiss(held)
         self._advance(held.slot)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
-        if outcome is not None:
-            self._count(outcome, held, code)
-        self._refused = held.attempts == 0
         if held.attempts:
             self.upcoming.last_end = now
+        if outcome is not None:
+            self._count(outcome, held, code)
+        elif held.attempts:
             self.progress = replace(self.progress, last_end=now.wall)
-        row = replace(held.row(state, reason, code, context.generation), ended=now.wall if held.attempts else None)
+        self._refused = held.attempts == 0
+        row = held.row(state, reason, code, context.generation, ended=now.wall if held.attempts else None)
         held.attempt = None
         self._keep(row, outcome, recovered=recovered)
         self._check_stop()
@@ -594,6 +601,7 @@ class Job:
             successes=progress.successes + good,
             failures=progress.failures + (not good),
             streak=streak,
+            last_end=now.wall,
             last_success=now.wall if good else progress.last_success,
         )
         self.slowing.note(self.spec, outcome, code, held.started, self._context)

@@ -44,11 +44,13 @@ class OpenSlot:
         self.wakes: list[Wake] = []
         self.tickets: dict[str, Ticket] = {}
 
-    def row(self, state: SlotState, reason: str | None, code: int | None, generation: int) -> RunRecord:
-        """The row of the slot as of its last attempt; `ended` is for the caller to set."""
+    def row(
+        self, state: SlotState, reason: str | None, code: int | None, generation: int, *, ended: datetime | None = None
+    ) -> RunRecord:
+        """The row of the slot as of its last attempt."""
         slot, attempt = self.slot, self.attempt
         run = attempt.run.id if attempt else None
         return RunRecord(
-            slot.job, slot.nominal, slot.due, self.started, None, state, reason, run, self.attempts, code,
+            slot.job, slot.nominal, slot.due, self.started, ended, state, reason, run, self.attempts, code,
             slot.trigger, generation,
         )  # fmt: skip

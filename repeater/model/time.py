@@ -52,7 +52,9 @@ def rfc3339(wall: datetime | None) -> str | None:
     """UTC with `Z`, microseconds only if there are any: `2026-11-23T03:00:00Z`. None stays None."""
     if wall is None:
         return None
-    return wall.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if wall.tzinfo is not UTC:
+        wall = wall.astimezone(UTC)
+    return wall.isoformat().removesuffix("+00:00") + "Z"
 
 
 def from_rfc3339(text: str | None) -> datetime | None:

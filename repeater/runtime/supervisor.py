@@ -55,6 +55,7 @@ JUMP = 2_000_000
 """Microseconds by which the clocks may drift apart between two looks before it counts as a jump."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
+_OF_RUNS = (RunStarted, RunExited, RunEnded, SpawnFailed)
 
 
 class Outputs(Protocol):
@@ -126,7 +127,7 @@ class Supervisor:
         self._woken = False
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
-            if isinstance(fact, RunStarted | RunExited | RunEnded | SpawnFailed) and ":" in fact.run:
+            if isinstance(fact, _OF_RUNS) and ":" in fact.run:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact)
@@ -176,17 +177,19 @@ class Supervisor:
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outside = self._outside
         for action in actions:
-            match action:
+            match action:  # what every run brings comes first
+                case Announce(event):
+                    self._listen(event)
                 case Start():
                     outside.store.claim(action.row, action.progress, partial(self._claimed, action))
-                case Send(run, signal):
-                    outside.spawner.signal(run, signal)
-                case Sweep(run):
-                    outside.spawner.sweep(run)
                 case Record(row, progress):
                     outside.store.record(row, progress)
                 case Note(row, pid):
                     outside.store.started(row, pid)
+                case Send(run, signal):
+                    outside.spawner.signal(run, signal)
+                case Sweep(run):
+                    outside.spawner.sweep(run)
                 case Save(progress):
                     outside.store.save(progress)
                 case Move(old, new):
@@ -199,8 +202,6 @@ class Supervisor:
                     self.tell(LoadRead(job, outside.load.read()))
                 case RunHook():
                     self._run_hook(action)
-                case Announce(event):
-                    self._listen(event)
                 case Leave(code):
                     self._leave = code
                     self._maybe_left()

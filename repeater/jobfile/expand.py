@@ -8,7 +8,6 @@ Nothing here knows what a key means, but for `extends`, `with`, `params` and `ma
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -402,6 +401,8 @@ def nearest(name: str, names: Any) -> str | None:
             one for one in names if abs(len(one) - len(name)) < 3 and (one[:3] == name[:3] or one[-3:] == name[-3:])
         )
         names = list(islice(alike, 200))
+    import difflib
+
     near = difflib.get_close_matches(name, names, 1, 0.5)
     return f"did you mean `{near[0]}`?" if near else None
 

@@ -5,7 +5,6 @@ Short forms and tables give equal specs for equal meanings: `"every 30s"`, `{ ev
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from fractions import Fraction
@@ -48,6 +47,8 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
     if isinstance(table, dict):
         schedule = _of_table(table, reading, job, stagger)
     elif isinstance(table, str):
+        import difflib
+
         near = difflib.get_close_matches(table, [*_WORDS, "every 30s"], 1)
         hint = f"did you mean `{near[0]}`?" if near else None
         reading.problem(_AT, f"found {kind(table)}, expected {_FORMS}", hint)

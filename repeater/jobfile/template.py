@@ -10,7 +10,6 @@ for itself, and `render_late` needs nothing but the run.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import shlex
@@ -192,6 +191,8 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
             if self._undefined_hint:
                 return self._undefined_hint
             if isinstance(owner, Names):
+                import difflib
+
                 near = difflib.get_close_matches(name, owner, 1)
                 return f"`{owner.name}.{shown(name)}` is not defined" + (
                     f"; did you mean `{owner.name}.{near[0]}`?" if near else ""

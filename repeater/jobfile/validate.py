@@ -7,7 +7,6 @@ and judges nothing by itself. Faults name the found value, what is allowed, and 
 
 from __future__ import annotations
 
-import difflib
 import json
 import posixpath
 import re
@@ -143,6 +142,8 @@ def _told(error: Any) -> Iterator[Fault]:
         yield Fault(path, f"found no `{missing}`, expected one")
     elif rule == "enum":
         allowed = [one for one in value if not str(one).startswith("SIG")]
+        import difflib
+
         near = difflib.get_close_matches(str(found), map(str, value), 1)
         yield Fault(
             path, f"found {kind(found)}, expected {_either(allowed)}", f"did you mean `{near[0]}`?" if near else None
@@ -178,6 +179,8 @@ def _bad_name(error: Any, path: Path, words: str) -> Fault:
 
 
 def _known(key: str, known: Any) -> str | None:
+    import difflib
+
     near = difflib.get_close_matches(key, known, 1, 0.5)
     if near:
         return f"did you mean `{near[0]}`?"
@@ -281,8 +284,8 @@ def _branch(node: Mapping[str, Any]) -> Sure:
 
 
 def _pattern(rule: str) -> Sure:
-    search = re.compile(rule).search
-    return lambda value: not isinstance(value, str) or search(value) is not None
+    search = cache(lambda: re.compile(rule).search)  # few of the patterns of a schema are ever asked
+    return lambda value: not isinstance(value, str) or search()(value) is not None
 
 
 def _not(rule: Mapping[str, Any]) -> Sure:

@@ -18,12 +18,14 @@ import os
 import pwd
 import resource
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from repeater.keeper import direct
+
+if TYPE_CHECKING:
+    import subprocess
 
 TEMPORARY = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.ETXTBSY}
@@ -121,7 +123,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
                 popen: dict[str, Any] = {
                     "cwd": cwd or None,
                     "env": env,
-                    "stdin": subprocess.DEVNULL if fd is None else fd,
+                    "stdin": fd,
                     "stdout": out_write,
                     "stderr": err_write,
                     "start_new_session": True,
@@ -131,7 +133,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
                 process = _start(argv, owner, limits, nice, program, popen)
                 pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
             on_failure.pop_all()
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError) as error:
         raise _explained(error, argv, cwd, env, user) from error
     return Spawned(pid, _pidfd(pid), stdout, stderr)
 
@@ -142,21 +144,28 @@ def _start(
     limits: Sequence[tuple[int, tuple[int, int]]],
     nice: int,
     program: str | None,
-    popen: Mapping[str, Any],
+    popen: dict[str, Any],
 ) -> subprocess.Popen[bytes]:
-    held = bool(limits or nice)
-    if held and owner.user is not None and owner.group is not None:
-        from repeater.keeper import become
+    import subprocess  # takes its time, and most processes are started without
 
-        return become.start(argv, (owner.user, owner.group, owner.groups or ()), limits, nice, **popen)
-    process = subprocess.Popen(
-        [*_HOLD, *argv] if held else argv,
-        executable=None if held else program,
-        user=owner.user,
-        group=owner.group,
-        extra_groups=owner.groups,
-        **popen,
-    )
+    held = bool(limits or nice)
+    if popen["stdin"] is None:
+        popen["stdin"] = subprocess.DEVNULL
+    try:
+        if held and owner.user is not None and owner.group is not None:
+            from repeater.keeper import become
+
+            return become.start(argv, (owner.user, owner.group, owner.groups or ()), limits, nice, **popen)
+        process = subprocess.Popen(
+            [*_HOLD, *argv] if held else argv,
+            executable=None if held else program,
+            user=owner.user,
+            group=owner.group,
+            extra_groups=owner.groups,
+            **popen,
+        )
+    except subprocess.SubprocessError as error:
+        raise ValueError(str(error)) from error
     if held:
         _release(process, limits, nice)
     return process

@@ -33,9 +33,9 @@ LONGEST = timedelta(days=36_525)
 DURATION_FORM = "a duration like `30s`, `1h30m`, `500ms` or `2d`"
 
 _SIZE_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 10**6, "GB": 10**9, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-_SIZE = re.compile(r"([0-9]{1,16})(B|kB|KB|MB|GB|KiB|MiB|GiB)")
-_RATE = re.compile(r"([0-9]{1,9})/(.+)")
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
+_SIZE = r"([0-9]{1,16})(B|kB|KB|MB|GB|KiB|MiB|GiB)"
+_RATE = r"([0-9]{1,9})/(.+)"
+_PERCENT = r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%"
 
 
 def parse_duration(text: str, *, zero: bool = False) -> timedelta:
@@ -86,7 +86,7 @@ class Rate:
 
 def parse_rate(text: str) -> Rate:
     """`100/1h`; a unit alone means one of it (`100/h`). Raises ValueError."""
-    match = _RATE.fullmatch(text)
+    match = re.fullmatch(_RATE, text)
     if match is None:
         raise ValueError(f"found `{_clip(text)}`, expected a rate like `100/1h`")
     window = match[2] if match[2][:1].isdigit() else "1" + match[2]
@@ -101,7 +101,7 @@ def parse_rate(text: str) -> Rate:
 
 def parse_size(text: str) -> int:
     """Bytes: `10MB` is 10 000 000, `64KiB` is 65 536. Raises ValueError."""
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise ValueError(f"found `{_clip(text)}`, expected a size like `10MB` or `64KiB`")
     size = int(match[1]) * _SIZE_UNITS[match[2]]
@@ -120,7 +120,7 @@ def format_size(size: int) -> str:
 
 def parse_share(text: str) -> Fraction:
     """`10%` as a fraction from 0 to 1. Raises ValueError."""
-    match = _PERCENT.fullmatch(text)
+    match = re.fullmatch(_PERCENT, text)
     if match is None or Fraction(match[1]) > 100:
         raise ValueError(f"found `{_clip(text)}`, expected a share like `10%`, at most `100%`")
     return Fraction(match[1]) / 100

@@ -15,9 +15,9 @@ from repeater.errors import UsageError
 from repeater.settings import Settings, Value
 
 BACK_TO_BACK = {"every": "1us", "after_end": True}
-_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
-_ENDING = re.compile(r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$")
-_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_TIME_OF_DAY = r"[0-9]{1,2}:[0-9]{2}"
+_ENDING = r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$"
+_NO_NAME = r"[^A-Za-z0-9._-]+"
 
 
 class Table(NamedTuple):
@@ -146,7 +146,7 @@ def _moment(option: Option, text: str) -> str | None:
     from repeater.cli.moments import parse_moment
     from repeater.model.time import rfc3339
 
-    if _TIME_OF_DAY.fullmatch(text):
+    if re.fullmatch(_TIME_OF_DAY, text):
         now = datetime.now().astimezone()
         moment = parse_moment(option.name, f"{now:%Y-%m-%d}T{text:0>5}")
         if moment <= now:
@@ -183,5 +183,5 @@ def _set(job: dict[str, Any], key: Key, value: Any) -> None:
 def _name(command: str) -> str:
     """A name that a job may have, from the program that it runs."""
     program = command.rpartition("/")[2].partition(" ")[0]
-    name = _NO_NAME.sub("-", _ENDING.sub("", program))[:64].strip("-._")
+    name = re.sub(_NO_NAME, "-", re.sub(_ENDING, "", program))[:64].strip("-._")
     return name if name and name[0].isalnum() else "command"

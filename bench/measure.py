@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,23 @@ def run_timed(argv: Sequence[str], cwd: Path) -> tuple[float, float]:
     if process.returncode:
         raise RuntimeError(f"cannot measure `{' '.join(argv)}`: exit {process.returncode}\n{errors.decode()}")
     return took, usage.ru_maxrss * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def running(argv: Sequence[str], cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is there for the block, its output thrown away."""
+    process = subprocess.Popen(
+        argv,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        end(process)
 
 
 def end(process: subprocess.Popen[bytes], patience: float = 20) -> None:

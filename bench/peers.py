@@ -25,6 +25,7 @@ class Tools:
     python: str
     peers: Path
     stamp: str
+    sleeper: str
     limit: str
     parallel: str
     versions: dict[str, str]
@@ -63,6 +64,7 @@ def tools(*, here: bool, fetch: bool) -> Tools:
         python=str(ours / "python"),
         peers=peers,
         stamp=_built("stamp"),
+        sleeper=_built("sleeper"),
         limit=_built("limit"),
         parallel=programs["GNU parallel"] or "parallel",
         versions=versions,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.bench import Bench, Goal, Reading, Size
@@ -41,14 +42,18 @@ def supervisor(kit: Tools, folder: Path, runs: int) -> Reading:
 
 
 def _apply(kit: Tools, folder: Path, times: int) -> tuple[float, float]:
-    again = f'schedule = {{ every = "1us", after_end = true }}\nstop = {{ times = {times} }}\n'
-    text = "".join(f'[jobs.job-{number}]\ncommand = ["true"]\n{again}' for number in range(AT_ONCE))
-    (folder / "jobs.toml").write_text("version = 1\n" + text)
+    (folder / "jobs.toml").write_text("version = 1\n" + again(times, range(AT_ONCE)))
     state = folder / f"state-{time.time_ns()}"
     before = os.times()
     took, _ = run_timed([kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)], folder)
     after = os.times()
     return took, sum(after[2:4]) - sum(before[2:4])
+
+
+def again(times: int, numbers: Iterable[int]) -> str:
+    """Jobs `busy-N` that start again as soon as they end, so many times."""
+    rest = f'command = ["true"]\nschedule = {{ every = "1us", after_end = true }}\nstop = {{ times = {times} }}\n'
+    return "".join(f"[jobs.busy-{number}]\n{rest}" for number in numbers)
 
 
 def limit(kit: Tools, folder: Path, runs: int, workers: int) -> Reading:

@@ -11,6 +11,7 @@ that trigger, leaving. What happens to one job is `engine.job`, to one attempt `
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -78,6 +79,7 @@ class Engine:
         self._stays: Job | None = None
         self._graph: Graph | None = None
         self._dependents: dict[str, list[str]] = {}
+        self._needed_by: dict[str, list[str]] = {}
         self._probes: dict[str, tuple[Probing, Probing]] = {}
         self._changes: dict[str, tuple[Wake, Instant]] = {}
         self._gone: list[Job] = []
@@ -174,10 +176,11 @@ class Engine:
             self._bring(plans[name], graph.nodes[name], moved.get(name), returns=name in returning)
         for row in fact.open_rows:
             self._close_open_row(row)
-        self._dependents = {}
+        self._dependents, self._needed_by = {}, {}
         for node in graph:
             for need, targets in node.needs:
                 for target in targets:
+                    self._needed_by.setdefault(target, []).append(node.spec.name)
                     if need.trigger:
                         self._dependents.setdefault(target, []).append(node.spec.name)
         self.board.touch_all()
@@ -322,6 +325,8 @@ class Engine:
             news, self.board.news = self.board.news, []
             for job, row in news:
                 self._follow_edges(job, row)
+                if self._leaving == "drain" and not job.open:
+                    self._stop_services(target for _, targets in job.node.needs for target in targets)
             self.board.settle()
             if not self.board.news:
                 return
@@ -353,8 +358,8 @@ class Engine:
         if first:
             for job in self.jobs.values():
                 job.leave("stopped")
-        if level == "drain":
-            self._stop_services()
+        if level == "drain" and self._graph is not None:
+            self._stop_services(reversed(self._graph.order))
         waiting = tuple(job.spec.name for job in (*self.jobs.values(), *self._gone) if job.open)
         self._context.announce(Draining(level, waiting))
         if level == "drain":
@@ -362,19 +367,16 @@ class Engine:
         for job in (*self.jobs.values(), *self._gone):
             job.stop_runs("stopped", kill=level == "kill")
 
-    def _stop_services(self) -> None:
+    def _stop_services(self, names: Iterable[str]) -> None:
         """In reverse order of need: a service is stopped once nothing that needs it is alive."""
-        assert self._graph is not None
-        for name in reversed(self._graph.order):
+        for name in names:
             job = self.jobs.get(name)
             if job is not None and job.spec.is_service and job.open and not self._is_needed(name):
                 job.stop_runs("stopped")
 
     def _is_needed(self, name: str) -> bool:
         return any(
-            job.open and any(name in targets for _, targets in job.node.needs)
-            for job in self.jobs.values()
-            if job.spec.name != name
+            other in self.jobs and self.jobs[other].open for other in self._needed_by.get(name, ()) if other != name
         )
 
     def _maybe_leave(self) -> None:
@@ -383,8 +385,6 @@ class Engine:
         if self._left or self._graph is None:
             return
         if self._leaving:
-            if self._leaving == "drain":
-                self._stop_services()
             if not self._gone and not any(job.open for job in self.jobs.values()):
                 self._left = True
                 self._context.do(Leave(0))

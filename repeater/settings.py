@@ -87,7 +87,9 @@ SETTINGS = (
     Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "not used yet", _port),
     Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "not used yet", _truth),
     Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "not used yet", _port),
-    Setting("daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "not used yet", str),
+    Setting(
+        "daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "where the rate-limit daemon is", str
+    ),
 )
 _FOREIGN = ("plugins",)  # sections of others
 

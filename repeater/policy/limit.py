@@ -157,6 +157,10 @@ class Ledger:
         """A start happened that nobody asked for: before a restart of ours, or forced."""
         insort(self._attempts, at)
 
+    def forget(self, at: int) -> None:
+        """A start that was recorded at this instant did not happen, or not then."""
+        self._remove(at)
+
     def push_back(self, until: int) -> None:
         """No grant before `until`; an earlier one than known changes nothing."""
         self.not_before = until if self.not_before is None else max(self.not_before, until)

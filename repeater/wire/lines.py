@@ -91,6 +91,10 @@ def _no_number(text: str) -> NoReturn:
 
 def clip(value: Any) -> str:
     """A value for a message: short, and nothing in it that a terminal would obey."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text.encode("ascii", "backslashreplace").decode()
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except RecursionError:
+        text = "[[..."
+    text = text[:200].encode("ascii", "backslashreplace").decode()
+    text = "".join(char if char >= " " and char != "\x7f" else f"\\x{ord(char):02x}" for char in text)
     return text if len(text) <= 60 else text[:57] + "..."

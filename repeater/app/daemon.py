@@ -1,0 +1,125 @@
+"""The rate-limit daemon, put together from its parts, and the asking of one that runs. It decides nothing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from repeater.adapters.signals import Level
+    from repeater.daemon.kept import Keeping
+    from repeater.daemon.place import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
+    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart.
+    """
+
+    socket: str | None = None
+    mode: int = 0o600
+    state_dir: str | None = None
+    ephemeral: bool = False
+
+
+def run_daemon(options: Daemon, say: Callable[[str], None]) -> int:
+    """Serve until a signal asks to leave; the exit status of `rpr daemon`. `say` gets words for a person."""
+    import asyncio
+
+    from repeater.daemon.place import Gate, place_to_listen
+
+    path = Path(options.socket).absolute() if options.socket else place_to_listen(os.environ)
+    with ExitStack() as closing:
+        gate = Gate(path, options.mode)
+        closing.callback(gate.close)
+        keeping = _keeping(options, path, closing)
+        return asyncio.run(_serve(options, gate, keeping, say))
+
+
+def ask_daemon(socket: str | None) -> dict[str, Any]:
+    """The statistics of the daemon that runs. Raises Unreachable."""
+    from repeater.daemon.client import ask_stats
+    from repeater.daemon.place import place_to_ask
+
+    return ask_stats(Path(socket) if socket else place_to_ask(os.environ))
+
+
+def _keeping(options: Daemon, path: Path, closing: ExitStack) -> Keeping:
+    """The ledgers of a daemon belong to its socket, so each socket has a folder of its own."""
+    if options.ephemeral:
+        from repeater.daemon.kept import Forgetful
+
+        return Forgetful()
+    from repeater.adapters.ledgers import LedgerFile
+    from repeater.adapters.sqlite import Lock
+
+    folder = Path(options.state_dir).absolute() if options.state_dir else _state_folder(path)
+    lock = Lock(folder)
+    closing.callback(lock.release)
+    file = LedgerFile(folder)
+    closing.callback(file.close)
+    return file
+
+
+def _state_folder(path: Path) -> Path:
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    root = base if base.is_absolute() else Path.home() / ".local" / "state"
+    return root / "repeater-daemon" / hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+async def _serve(options: Daemon, gate: Gate, keeping: Keeping, say: Callable[[str], None]) -> int:
+    import asyncio
+
+    from repeater.adapters.clock import LoopClock
+    from repeater.adapters.notify import Notify
+    from repeater.adapters.signals import Signals
+    from repeater.daemon.book import Book
+    from repeater.daemon.server import Server
+    from repeater.model.time import rfc3339
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[int] = loop.create_future()
+
+    def leave(_: Level, name: str) -> None:
+        if not over.done():
+            over.set_result(130 if name == "INT" else 0)
+
+    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not over.done():
+            over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
+
+    loop.set_exception_handler(fail)  # a fault in repeater ends it, rather than letting it go on half alive
+    clock = LoopClock(loop)
+    with ExitStack() as closing:
+        notify = Notify(os.environ)
+        closing.callback(notify.close)
+        signals = Signals(loop, leave, lambda: None)
+        closing.callback(signals.close)
+        book, now = Book(os.urandom(6).hex()), clock.now()
+        known, kept = keeping.load()
+        book.restore(known, kept, now)
+        users = frozenset({os.geteuid(), 0}) if options.mode & 0o077 == 0 else None
+        about = {"pid": os.getpid(), "since": rfc3339(now.wall), "socket": str(gate.path)}
+        server = Server(book, keeping, clock.now, lambda words: say(f"warning: {words}"), users=users, about=about)
+        closing.callback(server.close)
+        server.listen(gate.socket)
+        words = f"listening at `{gate.path}`, {len(known)} resource{'' if len(known) == 1 else 's'} known"
+        say(words)
+        notify.ready(words)
+        if notify.watchdog is not None:
+            _show_life(notify, clock, notify.watchdog)
+        code = await over
+        notify.stopping("leaving")
+        return code
+
+
+def _show_life(notify: Any, clock: Any, period: int) -> None:
+    notify.alive()
+    clock.call_after(period, lambda: _show_life(notify, clock, period))

@@ -1,0 +1,79 @@
+"""`rpr daemon`: share limits of starts between processes, or look at the daemon that does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.errors import UsageError
+
+
+@click.command(epilog="Example: rpr daemon --socket /tmp/limits.sock")
+@click.option("--socket", metavar="PATH", help="Listen there; without it at the usual place.")
+@click.option(
+    "--mode", default="600", metavar="MODE", help="Who may open the socket: 600 this user, 660 its group, 666 all."
+)
+@click.option("--state-dir", metavar="DIR", help="Keep the ledgers there.")
+@click.option("--ephemeral", is_flag=True, help="Forget the ledgers at the end.")
+@click.option("--stats", is_flag=True, help="Show how the daemon that runs stands, and do nothing else.")
+@json_option
+def daemon(socket: str | None, mode: str, state_dir: str | None, ephemeral: bool, stats: bool, as_json: bool) -> int:
+    """Hold limits of starts for all processes of this machine.
+
+    `rpr` asks it for limits with `shared = true` and for commands with `--daemon`, the Go tool `patience` with its own
+    options. Stays in the foreground; TERM and Ctrl-C end it, and what it knows is there again at its next start.
+    """
+    from repeater.cli.settings import load_settings
+
+    socket = socket or load_settings()["daemon_socket"].text
+    if stats or as_json:
+        from repeater.app.daemon import ask_daemon
+
+        answer = ask_daemon(socket)
+        print(json.dumps(_public(answer)) if as_json else _words(answer))
+        return 0
+    from repeater.app.daemon import Daemon, run_daemon
+
+    options = Daemon(socket, _mode(mode), state_dir, ephemeral)
+    return run_daemon(options, lambda words: print(f"rpr: daemon: {words}", file=sys.stderr, flush=True))
+
+
+def _mode(text: str) -> int:
+    if text.removeprefix("0") not in ("600", "660", "666"):
+        raise UsageError(f"cannot use `--mode {text}`: expected `600`, `660` or `666`")
+    return int(text, 8)
+
+
+def _public(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key not in ("type", "status")}
+
+
+def _words(answer: dict[str, Any]) -> str:
+    from datetime import timedelta
+
+    from repeater.cli.reaching import clock
+    from repeater.model.units import format_duration
+
+    who = f"pid {answer['pid']} at `{answer['socket']}` since {clock(answer['since'])}"
+    lines = [f"{who}: {answer['clients']} clients, {answer['waiting']} waiting"]
+    for one in answer["resources"]:
+        rate = "of unknown rate"
+        if one["rate_limit"] is not None:
+            rate = f"{one['rate_limit']}/{format_duration(timedelta(milliseconds=one['window_ms']))}"
+        wait = one["next_in_ms"]
+        following = "now" if wait <= 0 else f"in {format_duration(timedelta(milliseconds=round(wait)))}"
+        lines.append(
+            f"{one['resource_id']}  {rate}  {one['used']} used, {one['reserved']} reserved, {one['waiting']} waiting, "
+            f"next start {following}"
+        )
+    runs = answer["runs"]
+    if runs["succeeded"] or runs["failed"]:
+        lines.append(
+            f"runs of patience: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['attempts']} attempts"
+        )
+    lines += [f"warning: {trouble}" for trouble in answer["troubles"]]
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""What of the ledgers is kept over a restart, as changes to be written. Plain values.
+
+`daemon.book` makes them, whoever keeps them (`adapters.ledgers`) hands them back when the next life begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from repeater.daemon.protocol import Rate
+from repeater.model.time import Mono
+
+Kind: TypeAlias = Literal["started", "flying", "planned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One attempt as it is kept over a restart."""
+
+    row: int
+    resource: str
+    at: Mono
+    kind: Kind
+    reservation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of a resource beside its attempts."""
+
+    resource: str
+    rate: Rate
+    not_before: Mono | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An attempt that is not to be kept any more."""
+
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """No attempt of a resource from then or before matters; `gone`: nor does the resource itself."""
+
+    resource: str
+    until: Mono
+    gone: bool = False
+
+
+Change: TypeAlias = Kept | Known | Dropped | Outdated
+
+
+class Keeping(Protocol):
+    """Keeps changes; what was applied survives the death of this process."""
+
+    def load(self) -> tuple[list[Known], list[Kept]]:
+        """What an earlier life left, as instants of the clock of now."""
+        ...
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """In one transaction. Raises OSError when it cannot be written; nothing of it is then."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Forgetful:
+    """Keeps nothing."""
+
+    def load(self) -> tuple[list[Known], list[Kept]]:
+        return [], []
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,329 @@
+"""The answering end of the rate-limit daemon: takes lines of many clients, lets the book decide, keeps, answers.
+
+What one turn of the loop brought is decided, kept in one transaction, and answered only then, so that no grant is
+known outside that a restart would forget. Everything is bounded: clients, lines, how long a line may take to come, how
+long a client that holds nothing may be silent, how much of its answers it may leave unread. Whoever is no welcome user
+is sent away before a byte is read. Put together and closed by `app.daemon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from repeater.daemon.book import Book
+from repeater.daemon.kept import Keeping
+from repeater.daemon.protocol import LONGEST, StatsRequest, id_of, read_message, say, say_error
+from repeater.model.time import Instant
+from repeater.wire.lines import BadMessage, Lines
+from repeater.wire.unix import user_of
+
+MOST_CLIENTS = 1024
+LINE_WITHIN = 10.0
+"""Seconds for a line to come, from its first byte; also for the first line of a client."""
+IDLE = 600.0
+"""Seconds that a client may say nothing if it holds nothing."""
+MOST_ERRORS = 32
+"""Lines with errors that a client may send."""
+_UNREAD = 1 << 20  # bytes of answers that a client may leave unread
+_MOST_UNKEPT = 100_000  # changes that wait for a disk
+_FATAL = ("malformed", "too_long", "version")
+
+
+class Server:
+    """`now` reads the clocks. `users` may come in, None: everybody who can open the socket. `about` goes into the
+    statistics. `warn` tells of what should not happen.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        keeping: Keeping,
+        now: Callable[[], Instant],
+        warn: Callable[[str], None],
+        *,
+        users: frozenset[int] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._book = book
+        self._keeping = keeping
+        self._now = now
+        self._warn = warn
+        self._users = users
+        self._about = about or {}
+        self._loop = asyncio.get_running_loop()
+        self._door: socket.socket | None = None
+        self._rest: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._clients: dict[int, _Client] = {}
+        self._coming: set[asyncio.Task[None]] = set()
+        self._last = 0
+        self._turn_is_coming = False
+        self._trouble = ""
+
+    def listen(self, door: socket.socket) -> None:
+        """Let clients in through a socket that is bound and not blocking."""
+        self._door = door
+        self._loop.add_reader(door.fileno(), self._let_in)
+        self.settle()
+
+    def close(self) -> None:
+        """Nobody is let in any more; every connection ends; what was decided is kept."""
+        if self._door is not None:
+            self._loop.remove_reader(self._door.fileno())
+            self._door = None
+        for handle in (self._rest, self._alarm):
+            if handle is not None:
+                handle.cancel()
+        for client in tuple(self._clients.values()):
+            client.end()
+        self._keep()
+
+    # --- coming in -----------------------------------------------------------------------------------------------
+
+    def _let_in(self) -> None:
+        assert self._door is not None
+        for _ in range(64):
+            try:
+                sock, _ = self._door.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._pause()
+                    return
+                raise
+            self._greet(sock)
+
+    def _greet(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        user, refusal = user_of(sock), None
+        if self._users is not None and user is not None and user not in self._users:
+            refusal = f"cannot serve user {user}: this daemon belongs to another user"
+        elif len(self._clients) >= MOST_CLIENTS:
+            refusal = f"cannot take more than {MOST_CLIENTS} clients at once"
+        if refusal is not None:
+            with contextlib.suppress(OSError):
+                sock.send(say_error(refusal))
+            sock.close()
+            return
+        self._last += 1
+        client = _Client(self, self._last)
+        self._clients[self._last] = client
+        self._book.connect(self._last)
+        task = self._loop.create_task(self._connect(client, sock))
+        self._coming.add(task)
+        task.add_done_callback(self._coming.discard)
+
+    async def _connect(self, client: _Client, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: client, sock)
+        except OSError:
+            sock.close()
+            self.left(client.number)
+
+    def _pause(self) -> None:
+        """No descriptor is left: asking again at once would burn the processor."""
+        assert self._door is not None
+        door = self._door
+        self._loop.remove_reader(door.fileno())
+
+        def go_on() -> None:
+            self._loop.add_reader(door.fileno(), self._let_in)
+
+        self._rest = self._loop.call_later(1.0, go_on)
+
+    # --- what clients tell ---------------------------------------------------------------------------------------
+
+    def take(self, client: int, line: bytes) -> bool:
+        """One line of a client. False: nothing more of it can be trusted."""
+        try:
+            message = read_message(line)
+            if isinstance(message, StatsRequest):
+                self._book.said.append((client, self._stats()))
+            else:
+                self._book.take(client, message, self._now())
+        except BadMessage as refusal:
+            known = refusal.code not in _FATAL
+            self.refuse(client, refusal.message, id_of(line) if known else None)
+            return known and self._clients[client].may_err()
+        finally:
+            self._come_again()
+        return True
+
+    def refuse(self, client: int, message: str, request: str | None = None) -> None:
+        """Answer with an error, in the order of the answers."""
+        self._book.said.append((client, say_error(message, request)))
+        self._come_again()
+
+    def holds(self, client: int) -> bool:
+        return self._book.holds(client)
+
+    def left(self, client: int) -> None:
+        """A client is gone."""
+        if self._clients.pop(client, None) is not None:
+            self._book.disconnect(client, self._now())
+            self._come_again()
+
+    def _stats(self) -> bytes:
+        troubles = [self._trouble] if self._trouble else []
+        return say(
+            "stats_response", status="ok", version="1.1", **self._about, troubles=troubles,
+            **self._book.stats(self._now()),
+        )  # fmt: skip
+
+    # --- turns ---------------------------------------------------------------------------------------------------
+
+    def _come_again(self) -> None:
+        if not self._turn_is_coming:
+            self._turn_is_coming = True
+            self._loop.call_soon(self.settle)
+
+    def settle(self) -> None:
+        """Keep what was decided, say it, and know when to look again."""
+        self._turn_is_coming = False
+        book = self._book
+        book.pass_time(self._now())
+        self._keep()
+        said, book.said = book.said, []
+        for number, line in said:
+            client = self._clients.get(number)
+            if client is not None:
+                client.say(line)
+        self._arm()
+
+    def _keep(self) -> None:
+        changes, self._book.changes = self._book.changes, []
+        if not changes:
+            return
+        try:
+            self._keeping.apply(changes)
+        except OSError as error:
+            # The ledgers in memory hold all the same, and are written when that is possible again.
+            self._book.changes = changes[-_MOST_UNKEPT:]
+            trouble = f"cannot keep the ledgers: {error}"
+            if not self._trouble:
+                self._warn(f"{trouble}; they hold until this daemon ends")
+            self._trouble = trouble
+            return
+        if self._trouble:
+            self._trouble = ""
+            self._warn("the ledgers are kept again")
+
+    def _arm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        due = self._book.next_due()
+        if due is not None and self._door is not None:
+            # a little late is right, a little early is another turn
+            wait = max(0, due - self._now().mono) / 1e6
+            self._alarm = self._loop.call_later(min(wait, 3600.0), self.settle)
+
+
+class _Client(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, server: Server, number: int) -> None:
+        self.number = number
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._lines = Lines(LONGEST)
+        self._transport: asyncio.Transport | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._errors = 0
+        self._is_over = False
+
+    def may_err(self) -> bool:
+        """Whether a client that made another error may go on."""
+        self._errors += 1
+        return self._errors < MOST_ERRORS
+
+    def say(self, line: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(line)
+        if transport.get_write_buffer_size() > _UNREAD:
+            transport.abort()
+
+    def end(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- what the loop tells ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._end_in(LINE_WITHIN)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._server.left(self.number)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        began = self._lines.waiting == 0
+        self._lines.feed(data)
+        took = False
+        try:
+            while (line := self._lines.take()) is not None:
+                took = True
+                if line.strip() and not self._server.take(self.number, line):
+                    self._close_soon()
+                    return
+        except BadMessage as refusal:
+            self._server.refuse(self.number, refusal.message)
+            self._close_soon()
+            return
+        if not self._lines.waiting:
+            self._wait()
+        elif began or took:
+            self._end_in(LINE_WITHIN)
+
+    def eof_received(self) -> bool:
+        """A run's metrics come without the end of their line."""
+        if self._lines.waiting and not self._is_over:
+            self._lines.feed(b"\n")
+            with contextlib.suppress(BadMessage):
+                line = self._lines.take()
+                if line:
+                    self._server.take(self.number, line)
+        self._close_soon()
+        return True
+
+    def _close_soon(self) -> None:
+        """When what was said is written; who does not read it has little time."""
+        self._is_over = True
+        if self._transport is None:
+            return
+        self._transport.pause_reading()
+        self._end_in(LINE_WITHIN)
+        # the turn that writes the answers was asked for before
+        self._loop.call_soon(self._transport.close)
+
+    # --- deadlines ---
+
+    def _wait(self) -> None:
+        """Nothing is half said: who holds nothing may be silent for a while only."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(IDLE, self._look)
+
+    def _look(self) -> None:
+        if self._server.holds(self.number):
+            self._wait()
+        else:
+            self.end()
+
+    def _end_in(self, length: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(length, self.end)

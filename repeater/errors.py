@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class RepeaterError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross processes whole, whatever their making takes."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[RepeaterError], args: tuple[Any, ...], facts: dict[str, Any]) -> RepeaterError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class UsageError(RepeaterError):

@@ -17,12 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repeater.app.files import load_job_files
+from repeater.app.reader import reading_of
 from repeater.app.state import read_past, state_folder
 from repeater.errors import ApplyRefused, RepeaterError
-from repeater.model.spec import JobFile, LoadAware
 from repeater.model.time import rfc3339
-from repeater.plan.select import select
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from repeater.jobfile import Loaded
     from repeater.model.events import Event
     from repeater.ports import Stream
-    from repeater.runtime.reload import Answer, Applied, Wanted
+    from repeater.runtime.reload import Applied, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +152,7 @@ class _Assembly:
         from repeater.adapters.signals import Signals
         from repeater.adapters.spawn import ProcessSpawner
         from repeater.adapters.sqlite import SqliteStore
+        from repeater.app.rereading import Rereading
         from repeater.engine.engine import Engine
         from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
@@ -208,18 +207,19 @@ class _Assembly:
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
+        self._rereading = Rereading(loop, os.environ)
+        closing.callback(self._rereading.close)
         self._reload = Reload(
             engine,
             clock,
             self._tell,
-            read=partial(_read_again, options, loop),
+            read=partial(self._rereading.read, options.files, options.set_vars, options.only),
             accepted=self._accepted,
             listen=self._hear,
             allow_removals=options.allow_removals,
         )
         self._is_reloading = self._reload_again = False
-        signals = Signals(loop, self._signalled, self._asked_to_reload)
-        closing.callback(signals.close)
+        closing.callback(Signals(loop, self._signalled, self._asked_to_reload).close)
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""
@@ -231,7 +231,7 @@ class _Assembly:
         remembered = self._store.load()
         self._end_survivors(row.run for row in remembered.open_rows)
         generation = remembered.generation + 1
-        self._accepted(loaded, generation)
+        self._accepted(reading_of(loaded), generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
         starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)
@@ -326,7 +326,7 @@ class _Assembly:
         options, read = self._options, None
         if wanted is not None:
             options = replace(options, files=wanted.files, set_vars=wanted.set_vars, only=wanted.only)
-            read = partial(_read_again, options, self._loop, project=self._project)
+            read = partial(self._rereading.read, options.files, options.set_vars, options.only, project=self._project)
         answered: asyncio.Future[Applied] = self._loop.create_future()
 
         def then(answer: Applied | RepeaterError) -> None:
@@ -439,7 +439,7 @@ class _Assembly:
     def _accepted(self, wanted: Wanted, generation: int) -> None:
         from repeater.jobfile.capacity import overfull
 
-        self._store.begin(generation, _document(wanted.jobfile))
+        self._store.begin(generation, wanted.document)
         for words in overfull(wanted.jobfile):
             self._warn(words)
         self._output.align(job.name for job in wanted.jobfile.jobs)
@@ -455,6 +455,7 @@ class _Assembly:
 
     def _changed(self, key: str, paths: tuple[str, ...]) -> None:
         if key in (_JOB_FILES, _INCLUDES):
+            self._rereading.warm()
             self._reload.hint()
         else:
             self._supervisor.paths_changed(key, paths)
@@ -475,46 +476,3 @@ def _fail_on_defects(loop: asyncio.AbstractEventLoop, over: asyncio.Future[int])
         over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
 
     loop.set_exception_handler(handle)
-
-
-def _read_again(
-    options: Supervision, loop: asyncio.AbstractEventLoop, answer: Answer, *, project: str | None = None
-) -> None:
-    """Walk the road in a thread and answer in the loop. `project` is the only one that is wanted."""
-
-    def done(future: asyncio.Future[Any]) -> None:
-        error = future.exception()
-        if error is None:
-            answer(future.result())
-        elif isinstance(error, RepeaterError):
-            answer(error)
-        else:
-            answer(RepeaterError(f"cannot read the job files: {type(error).__name__}: {error}"))
-
-    def walk() -> Loaded:
-        loaded = load_selected(options)
-        if project not in (None, loaded.jobfile.project):
-            raise ApplyRefused(
-                f"cannot apply: the files are of project `{loaded.jobfile.project}`, the supervisor of `{project}`"
-            )
-        return loaded
-
-    loop.run_in_executor(None, walk).add_done_callback(done)
-
-
-def load_selected(options: Supervision) -> Loaded:
-    """The job files of an apply, less what `--only` leaves out."""
-    loaded = load_job_files(options.files, set_vars=dict(options.set_vars))
-    if any(isinstance(job.schedule, LoadAware) for job in loaded.jobfile.jobs):
-        from repeater.adapters.load import MachineLoad
-
-        MachineLoad().prepare()
-    if not options.only:
-        return loaded
-    return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, options.only)))
-
-
-def _document(jobfile: JobFile) -> str:
-    from repeater.model.dump import dump_job, hidden
-
-    return json.dumps({job.name: dump_job(hidden(job)) for job in jobfile.jobs}, ensure_ascii=False)

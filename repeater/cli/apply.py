@@ -74,7 +74,7 @@ def apply(
         color=color,
         log_format=log_format,
     )
-    loaded = load_selected(options)
+    loaded = load_selected(files, options.set_vars, only)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)
     if running is not None:
         with running:

@@ -434,6 +434,6 @@ def _cap(size: int) -> None:
 
 def _cause(error: Exception) -> str:
     if isinstance(error, RecursionError | MemoryError):
-        return "the template is nested too deeply"
+        return "the template is nested too deeply" + (", or needs too much memory" * isinstance(error, MemoryError))
     text = str(getattr(error, "message", None) or error).rstrip(".") or type(error).__name__
     return text[:1].lower() + text[1:160]

@@ -9,6 +9,7 @@ bounded by the window, time by a limit for each search: a pattern that exceeds i
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,8 @@ SEARCH_LIMIT = 0.1
 """Seconds that one search may take; an ordinary one takes microseconds."""
 PATTERN_MOST = 4096
 """Characters of a pattern."""
+WRITTEN_OUT_MOST = 100_000
+"""Parts of a pattern whose repeats are written out, as the library does: `(a{1000}){1000}` would take 250 MB."""
 
 
 def judge(success: Success, exit: Exit, matched: frozenset[str], ended_by: str | None) -> Verdict:  # noqa: A002
@@ -56,6 +59,8 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
 
     if len(text) > PATTERN_MOST:
         raise ValueError(f"the pattern has {len(text)} characters, the most allowed are {PATTERN_MOST}")
+    if _written_out(text) > WRITTEN_OUT_MOST:
+        raise ValueError(f"the pattern repeats too much: written out it has more than {WRITTEN_OUT_MOST} parts")
     flags = regex.VERSION0 | (regex.IGNORECASE if ignore_case else 0)
     try:
         compiled: regex.Pattern[str] = regex.compile(text, flags)
@@ -66,6 +71,30 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
         shown = text if len(text) <= 100 else text[:97] + "..."
         raise ValueError(f"`{shown}` is no regular expression: {cause}{where}") from None
     return compiled
+
+
+_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|[*+?]|\s|(\()|(\))|.", re.DOTALL)
+
+
+def _written_out(text: str) -> int:
+    """About how many parts a pattern has when each `{n}` is n times what stands before it."""
+    groups, last = [0], 0
+    for part in _PART.finditer(text):
+        count, opens, closes = part.groups()
+        if count is not None:
+            more = last * (max(1, int(count[:9])) - 1)
+            groups[-1] += more
+            last = min(last + more, 10 * WRITTEN_OUT_MOST)
+        elif opens:
+            groups.append(0)
+            last = 0
+        elif closes:
+            last = groups.pop() if len(groups) > 1 else 0
+            groups[-1] += last
+        elif part[0] not in "*+?" and not part[0].isspace():
+            groups[-1] += 1
+            last = 1
+    return sum(groups)
 
 
 class Matcher:

@@ -44,6 +44,11 @@ class Wanted(Protocol):
         """Absolute patterns of included files, of which new ones may appear."""
         ...
 
+    @property
+    def document(self) -> str:
+        """The specs as text, for the store."""
+        ...
+
 
 Answer = Callable[[Wanted | RepeaterError], None]
 Read = Callable[[Answer], None]

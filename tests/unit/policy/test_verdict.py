@@ -152,6 +152,28 @@ def test_what_was_found_needs_no_more_output():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "(?:(?:x{1000}){1000})",
+        "((a{400}){400}){2}",
+        "(?:[]a-z]{999}){999}+",
+        "x{999999999}",
+        "(" * 9 + "x" + "){99}" * 9,
+    ],
+)
+def test_a_pattern_that_unfolds_to_a_bomb_is_refused_before_it_is_compiled(text: str) -> None:
+    with pytest.raises(ValueError, match="repeats too much: written out it has more than 100000 parts"):
+        compile_pattern(text)
+
+
+@pytest.mark.parametrize(
+    "text", [r"\d{1,3}(\.\d{1,3}){3}", r"\({1000}x{,1000}", "a{4}{", r"(?:[{]{99}){99}", "(?x) a {3} b"]
+)
+def test_ordinary_repeats_are_no_bomb(text: str) -> None:
+    compile_pattern(text)
+
+
+@pytest.mark.parametrize(
     "text", ["(", "a(b", "[", "*", "(?P<a>", "a{2,1}", "\\", "(?<", "(" * 2000, "x" * (PATTERN_MOST + 1)]
 )
 def test_what_is_no_regular_expression_is_refused(text):

@@ -1,0 +1,216 @@
+"""The process that reads job files again for a supervisor: the road, under limits, and its answers in small pieces.
+
+`main` runs in a process of its own, started through `adapters.worker`. Templates, patterns and aliases can ask for any
+time and memory; here they cost this process, never the supervisor. Between two readings it remembers what it told last,
+so that a job that did not change crosses the pipe as a number. It must never write to the state of the project, nor
+start anything. What it says is unpickled by the supervisor, whose own child it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from repeater.errors import RepeaterError, UsageError
+from repeater.model.spec import JobFile, JobSpec
+from repeater.model.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from repeater.adapters.worker import Limits
+    from repeater.jobfile import Loaded
+
+PIECE = 100
+"""Jobs in one frame: about two milliseconds of the supervisor's loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What to read: arguments of `load_selected`. `known` is the number of the answer that the asker still has."""
+
+    files: tuple[str, ...]
+    set_vars: tuple[tuple[str, str], ...]
+    only: tuple[str, ...]
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read, without what only a look at the sources needs. `document` is the jobs as text, secrets hidden."""
+
+    jobfile: JobFile
+    files: Mapping[str, str]
+    folder: str
+    globs: tuple[str, ...]
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The frame that ends an answer: a reading whose jobs came before it, or why there is none.
+
+    `number` is that of the answer. `leave`: another process should be asked the next time.
+    """
+
+    reading: Reading | RepeaterError
+    number: int = 0
+    leave: bool = False
+
+
+Piece: TypeAlias = tuple[JobSpec | int, ...]
+"""Jobs in their order; a number is the place of the same job in the answer before."""
+
+
+def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = (), only: Sequence[str] = ()) -> Loaded:
+    """The job files of an apply, less what `--only` leaves out."""
+    from repeater.app.files import load_job_files
+    from repeater.model.spec import LoadAware
+    from repeater.plan.select import select
+
+    loaded = load_job_files(files, set_vars=dict(set_vars))
+    if any(isinstance(job.schedule, LoadAware) for job in loaded.jobfile.jobs):
+        from repeater.adapters.load import MachineLoad
+
+        MachineLoad().prepare()
+    if not only:
+        return loaded
+    return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, only)))
+
+
+def reading_of(loaded: Loaded) -> Reading:
+    """The reading of files that were loaded in this process."""
+    lines = [_line(job) for job in loaded.jobfile.jobs]
+    return Reading(loaded.jobfile, loaded.files, loaded.folder, loaded.globs, _document(lines))
+
+
+def _line(job: JobSpec) -> str:
+    from repeater.model.dump import dump_job, hidden
+
+    return json.dumps({job.name: dump_job(hidden(job))}, ensure_ascii=False)[1:-1]
+
+
+def _document(lines: Sequence[str]) -> str:
+    return "{" + ", ".join(lines) + "}"
+
+
+def limits(environ: Mapping[str, str]) -> Limits:
+    """How much a reading may use: `RPR_MAX_RELOAD_MEMORY`, and `RPR_MAX_RELOAD_TIME` of the CPU.
+
+    By the clock it may take six times as long, because others use the machine too. Raises UsageError.
+    """
+    from repeater.adapters.worker import Limits
+
+    memory, time = environ.get("RPR_MAX_RELOAD_MEMORY") or "512MiB", environ.get("RPR_MAX_RELOAD_TIME") or "10s"
+    try:
+        size = parse_size(memory)
+    except ValueError as error:
+        raise UsageError(f"cannot use `RPR_MAX_RELOAD_MEMORY={memory}`: {error}") from None
+    try:
+        seconds = max(1, round(parse_duration(time).total_seconds()))
+    except ValueError as error:
+        raise UsageError(f"cannot use `RPR_MAX_RELOAD_TIME={time}`: {error}") from None
+    return Limits(size, seconds, 6.0 * seconds)
+
+
+class _Memory:
+    """What was told last: the jobs, their places, their lines of the document."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._jobs: dict[str, tuple[JobSpec, int, str]] = {}
+
+    def pieces(self, jobs: Sequence[JobSpec], known: int) -> Iterator[Piece]:
+        """The jobs for the asker. From then on they are what was told last."""
+        before = self._jobs if known == self.number and known else {}
+        told: dict[str, tuple[JobSpec, int, str]] = {}
+        for start in range(0, len(jobs), PIECE):
+            piece: list[JobSpec | int] = []
+            for place, job in enumerate(jobs[start : start + PIECE], start):
+                same = before.get(job.name)
+                if same is not None and same[0] == job:
+                    piece.append(same[1])
+                    told[job.name] = (same[0], place, same[2])
+                else:
+                    piece.append(job)
+                    told[job.name] = (job, place, _line(job))
+            yield tuple(piece)
+        self._jobs = told
+        self.number += 1
+
+    def document(self) -> str:
+        return _document([line for _, _, line in self._jobs.values()])
+
+
+def main() -> None:
+    """Answers until nobody asks any more."""
+    from repeater.adapters.worker import Asker, OutOfPatience, OutOfTime
+
+    bounds = limits(os.environ)
+    asker = Asker(bounds)
+    _prepare()
+    memory = _Memory()
+    while True:
+        errand: Errand = pickle.loads(asker.question())  # noqa: S301 - from the process that started this one
+        gc.disable()
+        cause = ""
+        try:
+            last = _answer(errand, memory, asker.answer)
+        except MemoryError:
+            cause = bounds.memory_is_over
+        except (OutOfTime, OutOfPatience):
+            cause = bounds.time_is_over
+        except RepeaterError as error:
+            last = Last(error.with_traceback(None))
+        except Exception as error:  # noqa: BLE001 - the supervisor lives on whatever went wrong here
+            cause = f"{type(error).__name__}: {error}"
+        asker.rest()
+        if cause:
+            last = Last(RepeaterError(f"cannot read the job files: {cause}"))
+        asker.answer(_frame(replace(last, leave=bool(cause) or asker.has_grown)))
+        del errand, last
+        gc.enable()
+        gc.collect()
+
+
+def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> Last:
+    """Sends the jobs; what remains to be said is the last frame."""
+    loaded = load_selected(errand.files, errand.set_vars, errand.only)
+    for piece in memory.pieces(loaded.jobfile.jobs, errand.known):
+        send(_frame(piece))
+    rest = replace(loaded.jobfile, jobs=())
+    return Last(Reading(rest, loaded.files, loaded.folder, loaded.globs, memory.document()), memory.number)
+
+
+def _frame(told: Piece | Last) -> bytes:
+    return pickle.dumps(told, pickle.HIGHEST_PROTOCOL)
+
+
+def _prepare() -> None:
+    """Import what a reading may need while nobody waits, by reading a little of everything."""
+    from repeater.adapters.disk import Disk
+    from repeater.jobfile import load
+
+    for sample in _SAMPLES:
+        with suppress(RepeaterError):
+            load(["-"], files=Disk(), folder="/", stdin=sample)
+
+
+_SAMPLES = (
+    b"""
+vars = { list = ["a", "b"] }
+[jobs.a]
+matrix = { it = "{{ vars.list }}" }
+command = "echo {{ matrix.it | upper }} {{ run.id }}"
+schedule = { cron = "0 3 * * *", timezone = "Europe/Berlin" }
+[jobs.b]
+command = ["true"]
+schedule = { every = "1h", jitter = "10%" }
+success = { pattern = "done" }
+""",
+    b"jobs: { a: { comand: x } }",
+)

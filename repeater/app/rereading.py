@@ -1,0 +1,83 @@
+"""Job files read again for a supervisor, by a process of their own (`app.reader`); the supervisor's side of it.
+
+What comes is put together from pieces, in the loop, between other things. Nothing that a job file holds can hurt here:
+it is looked at elsewhere, and a reader that hangs, grows or dies becomes one line of words, the same each time.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from repeater.adapters.worker import Worker, command
+from repeater.app.reader import Errand, Last, Piece, Reading, limits
+from repeater.errors import ApplyRefused, RepeaterError
+from repeater.model.spec import JobSpec
+
+if TYPE_CHECKING:
+    import asyncio
+
+Answer: TypeAlias = Callable[[Reading | RepeaterError], None]
+
+
+class Rereading:
+    """Each `read` calls `answer` once, in the loop; one after the other."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
+        """Raises UsageError for limits that are none."""
+        self._worker = Worker(command("repeater.app.reader"), loop, limits(environ), ended=self._forget)
+        self._loop = loop
+        self._number = 0
+        self._jobs: Sequence[JobSpec] = ()
+        self._coming: list[JobSpec] = []
+
+    def warm(self) -> None:
+        """A reading may come soon."""
+        self._worker.warm()
+
+    def read(
+        self,
+        files: tuple[str, ...],
+        set_vars: tuple[tuple[str, str], ...],
+        only: tuple[str, ...],
+        answer: Answer,
+        *,
+        project: str | None = None,
+    ) -> None:
+        """`project` is the only one that is wanted; None: any."""
+
+        def words() -> bytes:
+            self._coming = []
+            return pickle.dumps(Errand(files, set_vars, only, self._number))
+
+        def hear(frame: bytes) -> bool:
+            told: Piece | Last = pickle.loads(frame)  # noqa: S301 - from our own child
+            if isinstance(told, Last):
+                if told.leave:
+                    self._loop.call_soon(self._worker.renew)
+                answer(self._last(told, project))
+                return True
+            self._coming.extend(self._jobs[job] if isinstance(job, int) else job for job in told)
+            return False
+
+        self._worker.ask(words, hear, lambda cause: answer(RepeaterError(f"cannot read the job files: {cause}")))
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def _last(self, told: Last, project: str | None) -> Reading | RepeaterError:
+        coming, self._coming = self._coming, []
+        reading = told.reading
+        if isinstance(reading, RepeaterError):
+            return reading
+        self._jobs, self._number = coming, told.number
+        if project not in (None, reading.jobfile.project):
+            return ApplyRefused(
+                f"cannot apply: the files are of project `{reading.jobfile.project}`, the supervisor of `{project}`"
+            )
+        return replace(reading, jobfile=replace(reading.jobfile, jobs=tuple(coming)))
+
+    def _forget(self) -> None:
+        self._jobs, self._number = (), 0

@@ -148,7 +148,7 @@ class _Memory:
 
 def main() -> None:
     """Answers until nobody asks any more."""
-    from repeater.adapters.worker import Asker, OutOfPatience, OutOfTime
+    from repeater.adapters.worker.child import Asker, OutOfPatience, OutOfTime
 
     bounds = limits(os.environ)
     asker = Asker(bounds)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from repeater.adapters.worker import Worker, command
+from repeater.adapters.worker import command
+from repeater.adapters.worker.parent import Worker
 from repeater.app.reader import Errand, Last, Piece, Reading, limits
 from repeater.errors import ApplyRefused, RepeaterError
 from repeater.model.spec import JobSpec

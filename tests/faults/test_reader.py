@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import repeater.adapters.worker as worker_module
+from repeater.adapters.worker import Limits
 from repeater.app.reader import Reading
 from repeater.app.rereading import Rereading
 from repeater.errors import ApplyRefused, JobFileError, RepeaterError
@@ -193,9 +193,9 @@ def test_a_reader_that_stands_still_is_given_up(house: House, tmp_path: Path) ->
     house.good(tmp_path / "jobs.toml")
     assert house.pid is not None
     os.kill(house.pid, signal.SIGSTOP)
-    house.rereading._worker._limits = worker_module.Limits(1 << 29, 1, 0.3)
+    house.rereading._worker._limits = Limits(1 << 29, 1, 0.3)
     assert str(house.read(tmp_path / "jobs.toml")) == "cannot read the job files: it took longer than 0.3s"
-    house.rereading._worker._limits = worker_module.Limits(1 << 29, 1, PATIENCE)
+    house.rereading._worker._limits = Limits(1 << 29, 1, PATIENCE)
     house.good(tmp_path / "jobs.toml")
 
 

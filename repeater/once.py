@@ -21,6 +21,7 @@ from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, StopRequested
+from repeater.errors import ApplyRefused, LockHeld, StateUnusable, UsageError
 from repeater.model.events import Event, Paced
 from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
@@ -28,7 +29,7 @@ from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 from repeater.policy.goal import Goal, exit_status
-from repeater.ports import LoadProbe, Stream, Watcher
+from repeater.ports import LoadProbe, Remembered, Store, Stream, Watcher
 from repeater.runtime.supervisor import Outside, Supervisor
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from repeater.runtime.answers import AnswerTap
 
 CLOSED_PIPE = 141
+HISTORIES = "one-off"
+"""Below it each job with a history is a project: `rpr history --project one-off/poll`."""
 _SIGNALLED = {"INT": 130, "TERM": 143}
 _HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
 
@@ -45,7 +48,8 @@ class OneOff:
     """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
 
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
-    `shows_pace`: every change of an interval, or instant that a rate allows, is told.
+    `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
+    those of a project of their own.
     """
 
     spec: JobSpec
@@ -57,6 +61,7 @@ class OneOff:
     stats_only: bool = False
     shows_pace: bool = False
     log_file: str | None = None
+    history: bool = False
 
 
 def run_once(oneoff: OneOff) -> int:
@@ -84,7 +89,10 @@ class _Assembly:
         self._output: Output | None = None
         spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
         self._clock = clock
-        self._log = _open_log(oneoff.log_file, closing)
+        self._log = None if oneoff.log_file is None else _appended(oneoff.log_file, closing)
+        if spec.output.file is not None:
+            _appended(spec.output.file, closing, makes_folder=True)  # now, before anything has run
+        self._store, self._remembered = self._open_store(spec.name, closing)
         self._chronicle = Chronicle(self._say_alone)
         listeners: list[Callable[[Event], None]] = [self._chronicle]
         if oneoff.verbose or self._log is not None:
@@ -126,7 +134,7 @@ class _Assembly:
             load = MachineLoad()
             load.prepare()
         engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
-        outside = Outside(clock, spawner, NoStore(), watcher, taken, NoProber(), load, environ)
+        outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
         signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129))
@@ -137,7 +145,17 @@ class _Assembly:
     def begin(self) -> None:
         """Bring the job into force."""
         jobfile = JobFile("command line", (self._oneoff.spec,))
-        self._tell(PlanAccepted(1, diff({}, jobfile.jobs), wire(jobfile)))
+        generation = self._remembered.generation + 1
+        if self._oneoff.history:
+            import json
+
+            from repeater.model.dump import dump_job, hidden
+
+            document = {job.name: dump_job(hidden(job)) for job in jobfile.jobs}
+            self._store.begin(generation, json.dumps(document, ensure_ascii=False))
+        # counters and the place in the schedule begin anew; only what was left unfinished is told
+        open_rows = self._remembered.open_rows
+        self._tell(PlanAccepted(generation, diff({}, jobfile.jobs), wire(jobfile), open_rows=open_rows))
         if self._oneoff.kill_at_end:
             self._end_in_time()
 
@@ -155,6 +173,25 @@ class _Assembly:
             say_to(1, self._chronicle.counts())
         elif self._oneoff.verbose:
             say_to(2, "".join(f"rpr: {line}\n" for line in self._chronicle.counts().splitlines()))
+
+    def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered]:
+        if not self._oneoff.history:
+            return NoStore(), Remembered()
+        from repeater.adapters.sqlite import SqliteStore, state_folder
+
+        folder = state_folder(f"{HISTORIES}/{name}", os.environ)
+        try:
+            store = SqliteStore(
+                folder, self._loop.call_soon_threadsafe, warn=lambda text: self._say(f"warning: {text}")
+            )
+        except LockHeld as error:
+            who = "another rpr" if error.pid is None else f"process {error.pid}"
+            hint = "call this one otherwise with `--name`, or run it without `--history`"
+            raise ApplyRefused(f"cannot keep the history of `{name}`: {who} is keeping it", hint=hint) from None
+        except StateUnusable as error:
+            raise StateUnusable(error.message, hint="move its folder aside, or run without `--history`") from None
+        closing.callback(store.close)
+        return store, store.load()
 
     # --- what is told ---
 
@@ -262,12 +299,13 @@ def needs_reading(spec: JobSpec) -> bool:
     )
 
 
-def _open_log(path: str | None, closing: ExitStack) -> int | None:
-    from repeater.errors import UsageError
-
-    if path is None:
-        return None
+def _appended(path: str, closing: ExitStack, *, makes_folder: bool = False) -> int:
+    """A file that can be written. Raises UsageError."""
     try:
+        if makes_folder:
+            from pathlib import Path
+
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         return _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, closing)
     except OSError as error:
         raise UsageError(f"cannot write `{path}`: {error.strerror}") from None

@@ -59,9 +59,9 @@ def _percent(text: str) -> object:
 
 
 def _truth(text: str) -> object:
-    if text not in ("true", "false", "1", "0"):
+    if text.lower() not in ("true", "false", "1", "0"):
         raise ValueError(f"found `{text}`, expected `true` or `false`")
-    return text in ("true", "1")
+    return text.lower() in ("true", "1")
 
 
 def _port(text: str) -> object:
@@ -71,7 +71,7 @@ def _port(text: str) -> object:
 
 
 def _level(text: str) -> object:
-    if text not in ("debug", "info", "warn", "error"):
+    if text.lower() not in ("debug", "info", "warn", "error"):
         raise ValueError(f"found `{text}`, expected `debug`, `info`, `warn` or `error`")
     return text
 

@@ -76,7 +76,8 @@ def run(arguments: list[str]) -> int:
         return _print_version(__version__)
     _secure_streams()
     try:
-        code = _invoke_one_off(arguments) if _is_one_off(arguments) else _invoke(arguments)
+        one_off = _one_off(arguments)
+        code = _invoke(arguments) if one_off is None else _invoke_one_off(one_off)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -87,9 +88,17 @@ def run(arguments: list[str]) -> int:
     return code
 
 
-def _is_one_off(arguments: list[str]) -> bool:
-    word = arguments[0] if arguments else ""
-    return word in ONE_OFF or any(word in shorts for _, shorts in ONE_OFF.values())
+def _one_off(arguments: list[str]) -> list[str] | None:
+    """The words with the name of a one-off command first, which options may stand before; None if there is none."""
+    place = 0
+    if arguments and arguments[0].startswith("-"):
+        from repeater.cli.oneoff.parse import options_ahead
+
+        place = options_ahead(arguments)
+    word = arguments[place] if place < len(arguments) else ""
+    if word in ONE_OFF or any(word in shorts for _, shorts in ONE_OFF.values()):
+        return [word, *arguments[:place], *arguments[place + 1 :]]
+    return None
 
 
 def _invoke_one_off(arguments: list[str]) -> int:

@@ -73,6 +73,15 @@ def format_duration(length: timedelta) -> str:
     return sign + "".join(parts)
 
 
+def about(seconds: float) -> str:
+    """A length to three digits, for people: `50.4ms`, `1.25s`, `1h2m`."""
+    if seconds < 0.0009995:
+        return f"{seconds * 1e6:.3g}us"
+    if seconds < 1000:
+        return f"{seconds * 1000:.3g}ms" if seconds < 0.9995 else f"{seconds:.3g}s"
+    return format_duration(timedelta(seconds=round(seconds)))
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """At most `count` starts in any window of length `window`."""

@@ -14,11 +14,9 @@ from datetime import UTC, datetime, timedelta
 from repeater.keeper.process import exit_code_of
 from repeater.model.events import Event, RunFinished, SlotDecided, Warned
 from repeater.model.run import RunRecord
-from repeater.model.units import format_duration
+from repeater.model.units import about
 from repeater.policy.goal import Tally
 from repeater.ports import Stream
-
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Chronicle:
@@ -66,9 +64,10 @@ class Chronicle:
         if self._skipped:
             lines.append(f"skipped: {self._skipped}")
         if self._first is not None and self._last is not None:
-            lines.append(f"took: {_short(self._last - self._first)}")
+            lines.append(f"took: {about((self._last - self._first).total_seconds())}")
             if runs:
-                lines.append(f"a run: {_short(shortest)} to {_short(longest)}, {_short(total / runs)} on average")
+                least, mean, most = (about(one.total_seconds()) for one in (shortest, total / runs, longest))
+                lines.append(f"a run: {least} to {most}, {mean} on average")
         return "\n".join(lines) + "\n"
 
 
@@ -96,8 +95,3 @@ def say_to(fd: int, text: str) -> None:
 def stamped(text: str) -> str:
     """A line for a log file."""
     return f"{datetime.now(UTC).isoformat(timespec='milliseconds').replace('+00:00', 'Z')} {text}\n"
-
-
-def _short(length: timedelta) -> str:
-    """To the millisecond, or the microsecond below one."""
-    return format_duration(length - length % _MILLISECOND if length > _MILLISECOND else length)

@@ -31,7 +31,7 @@ from typing import Any
 
 from repeater.model.spec import Adaptive
 from repeater.model.time import MICROSECOND, micros
-from repeater.model.units import format_duration
+from repeater.model.units import about, format_duration
 
 _SUCCESSES, _FAILURES = 6.0, 0.5  # what is believed before anything is known
 _FORGETTING = 0.9
@@ -109,16 +109,16 @@ def observe(spec: Adaptive, state: AdaptiveState | None, *, success: bool, laten
 def explain(spec: Adaptive, state: AdaptiveState | None) -> str:
     """One line for people: the interval, why it is so, and what is known."""
     if state is None:
-        return f"every {format_duration(interval(spec, None))}: no run yet"
+        return f"every {about(interval(spec, None).total_seconds())}: no run yet"
     known = [f"success {1 - state.failure_rate:.0%}"]
     if state.latency is not None:
-        known.append(f"latency {_seconds(state.latency)}")
+        known.append(f"latency {about(state.latency)}")
     if spec.target_latency is not None:
         known.append(f"target {format_duration(spec.target_latency)}")
     elif state.usual is not None:
-        known.append(f"usually {_seconds(state.usual)}")
+        known.append(f"usually {about(state.usual)}")
     known.append("circuit open" if state.open else "circuit closed")
-    return f"every {format_duration(interval(spec, state))}: {state.reason} ({', '.join(known)})"
+    return f"every {about(interval(spec, state).total_seconds())}: {state.reason} ({', '.join(known)})"
 
 
 def _after_failure(spec: Adaptive, after: AdaptiveState, pace: timedelta) -> AdaptiveState:
@@ -132,9 +132,9 @@ def _after_failure(spec: Adaptive, after: AdaptiveState, pace: timedelta) -> Ada
 
 def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float | None) -> tuple[timedelta, str]:
     if target is not None and took >= spec.slow_threshold * target and took > 0:
-        return _bounded(spec, 2 * pace), f"{_seconds(took)} is slow for {_seconds(target)}: slower"
+        return _bounded(spec, 2 * pace), f"{about(took)} is slow for {about(target)}: slower"
     if target is not None and took <= spec.fast_threshold * target:
-        return _bounded(spec, _quicker(spec, pace)), f"{_seconds(took)} is fast for {_seconds(target)}: faster"
+        return _bounded(spec, _quicker(spec, pace)), f"{about(took)} is fast for {about(target)}: faster"
     if pace > spec.base:
         return _bounded(spec, max(spec.base, _quicker(spec, pace))), "as usual: back towards base"
     return pace, "as usual: no change"
@@ -148,10 +148,3 @@ def _quicker(spec: Adaptive, pace: timedelta) -> timedelta:
 
 def _bounded(spec: Adaptive, pace: timedelta) -> timedelta:
     return min(spec.max, max(spec.min, pace))
-
-
-def _seconds(length: float) -> str:
-    """To three digits: `50.4ms`, `1.25s`, `1h2m`."""
-    if length < 1000:
-        return f"{length * 1000:.3g}ms" if length < 0.9995 else f"{length:.3g}s"
-    return format_duration(timedelta(seconds=round(length)))

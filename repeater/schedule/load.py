@@ -18,7 +18,7 @@ from datetime import timedelta
 from math import inf
 
 from repeater.model.spec import LoadAware
-from repeater.model.units import format_duration
+from repeater.model.units import about
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def interval(spec: LoadAware, readings: LoadReadings | None) -> timedelta:
 
 def explain(spec: LoadAware, readings: LoadReadings | None) -> str:
     """One line for people: the interval, and the reading that decides it."""
-    every = f"every {format_duration(interval(spec, readings))}"
+    every = f"every {about(interval(spec, readings).total_seconds())}"
     factors = list(_factors(spec, readings))
     if not factors:
         return f"{every}: no reading yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -317,6 +318,13 @@ def test_output_file_takes_the_output_instead_of_the_console(rpr: Rpr) -> None:
     assert sorted(lines(rpr.folder, "out.txt")) == ["e", "e", "o", "o", "o"]
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(rpr: Rpr) -> None:
+    rpr("c", "-t", "1", "-o", ".", "--", "touch", "ran").is_(
+        err=f"rpr: cannot write `{rpr.folder}`: Is a directory\n", code=2
+    )
+    assert not (rpr.folder / "ran").exists()
+
+
 def test_log_file_takes_what_happened(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "--log-file", "log", "--", "false").is_(code=1)
     text = (rpr.folder / "log").read_text()
@@ -444,13 +452,56 @@ def test_unknown_options_and_commands_name_the_nearest(rpr: Rpr) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--metrics"], ["--metrics-port", "1"], ["--health"], ["--health-port", "1"], ["--history"],
+    [["--metrics"], ["--metrics-port", "1"], ["--health"], ["--health-port", "1"],
      ["--daemon"], ["--resource-id", "x"], ["--daemon-socket", "x"]],
 )  # fmt: skip
 def test_options_that_are_not_there_yet_say_so(rpr: Rpr, words: list[str]) -> None:
     done = rpr("c", "-t", "1", *words, "--", "echo", "x")
     assert (done.out, done.code) == ("", 2)
     assert done.err.startswith(f"rpr: cannot use `{words[0]}`: this rpr ")
+
+
+def test_common_options_may_stand_before_the_command_word(rpr: Rpr) -> None:
+    rpr.write("c.toml", '[scheduling]\ndefault_interval = "10ms"\n')
+    rpr("--config", "c.toml", "--timeout=5s", "i", "-t", "2", "--", "echo", "x").is_(out="x\nx\n")
+    rpr("-q", "c", "-t", "1", "--", "echo", "x").is_()
+    rpr("--quiet", "validat").is_(
+        err="rpr: cannot run `rpr`: there is no option `--quiet`\nhint: see `rpr --help`\n", code=2
+    )
+
+
+# --- history ------------------------------------------------------------------------------------------------------
+
+
+def history(rpr: Rpr, name: str) -> list[tuple[str, int | None, int]]:
+    """What is kept of the runs, oldest first: outcome, exit code, generation."""
+    rows = [json.loads(line) for line in rpr("history", "--project", f"one-off/{name}", "--json").out.splitlines()]
+    return [(row["outcome"], row["exit"], row["generation"]) for row in reversed(rows)]
+
+
+def test_history_keeps_what_became_of_the_runs(rpr: Rpr) -> None:
+    rpr("c", "-t", "2", "--history", "--", "sh", "-c", "echo out; exit 3").is_(out="out\nout\n", code=1)
+    rpr("c", "-t", "1", "--", "sh", "-c", "exit 4").is_(code=1)
+    rpr("exp", "--base-delay", "1ms", "-a", "9", "--history", "--", "sh", "-c", "exit 0").is_()
+    assert history(rpr, "sh") == [("failed", 3, 1), ("failed", 3, 1), ("success", 0, 2)]
+
+
+def test_a_history_belongs_to_one_rpr_at_a_time_and_says_what_was_cut_short(rpr: Rpr) -> None:
+    words = ["--history", "--name", "slow", "--", "sh", "-c", "echo $$ >>log; sleep 60"]
+    process = rpr.start("i", "-e", "1h", *words)
+    wait_for(rpr.folder / "log")
+    rpr("c", "-t", "1", *words).is_(
+        err=f"rpr: cannot keep the history of `slow`: process {process.pid} is keeping it\n"
+        "hint: call this one otherwise with `--name`, or run it without `--history`\n",
+        code=5,
+    )
+    assert history(rpr, "slow") == [("running", None, 1)]
+    process.kill()
+    process.wait(20)
+    os.killpg(int(lines(rpr.folder, "log")[0]), signal.SIGKILL)  # nobody is left to end its run
+    rpr("c", "-t", "1", "--history", "--name", "slow", "--", "true").is_()
+    assert history(rpr, "slow") == [("interrupted", None, 1), ("success", 0, 2)]
+    process.communicate(timeout=20)
 
 
 # --- without running ----------------------------------------------------------------------------------------------
@@ -460,6 +511,36 @@ def test_dry_run_and_as_job_do_nothing(rpr: Rpr) -> None:
     for flag in ("--dry-run", "--as-job"):
         assert rpr("c", "-t", "3", "-o", "out", "--log-file", "log", flag, "--", "touch", "it").code == 0
     assert [path.name for path in rpr.folder.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["c", "-t", "3"], ["first run: now", "then: one right after the other", "ends: after 3 runs"]),
+        (["i", "-e", "1h", "-t", "1"], ["first run: now", "ends: after 1 run"]),
+        (["exp", "-a", "9", "--max-delay", "6s"],
+         ["first run: now", "then: after waits of 1s, 2s, 4s, 6s, 6s …", "ends: after 9 runs, or at the first success"]),
+        (["dj"], ["first run: now", "then: after growing random waits, at most 1m",
+                  "ends: after 3 runs, or at the first success"]),
+        (["r", "-r", "3/1s", "--fail-fast"],
+         ["first run: now", "x  when it comes into force, then as often as 3/1s allows", "ends: at the first failure"]),
+        (["w", "*.c", "--max-failures", "2"], ["x  when files change: *.c", "ends: after 2 failures in a row"]),
+    ],
+)  # fmt: skip
+def test_dry_run_tells_when_it_would_run_and_end(rpr: Rpr, words: list[str], lines: list[str]) -> None:
+    rpr(*words, "--dry-run", "--", "x").is_(out="\n".join(["would run: x", *lines]) + "\n")
+
+
+def test_dry_run_lists_no_start_behind_the_end(rpr: Rpr) -> None:
+    assert rpr("c", "-t", "3", "-e", "1s", "--dry-run", "--", "x").out.count(":") == 3 + 2 * 5
+    assert rpr("d", "-f", "3s", "-e", "1s", "--dry-run", "--", "x").out.count("Z  ") == 2
+
+
+@pytest.mark.parametrize(("name", "ok"), [("nightly", True), ("a b", False), ("", False), ("-x", False)])
+def test_a_job_is_called_like_its_program_or_as_it_was_told(rpr: Rpr, name: str, ok: bool) -> None:
+    done = rpr("c", "-t", "1", f"--name={name}", "--as-job", "--", "./poll.sh")
+    assert done.code == (0 if ok else 2)
+    assert ("[jobs.nightly]" in done.out) if ok else done.err.startswith(f"rpr: cannot use `--name {name}`: expected ")
 
 
 def test_what_as_job_prints_is_a_job_file_that_does_the_same(rpr: Rpr) -> None:

@@ -17,6 +17,7 @@ from repeater.settings import Settings, Value
 BACK_TO_BACK = {"every": "1us", "after_end": True}
 _TIME_OF_DAY = r"[0-9]{1,2}:[0-9]{2}"
 _ENDING = r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 
@@ -46,7 +47,7 @@ def table_of(given: Given, settings: Settings) -> Table:
         if option.key:
             _fill(job, place, option, text)
     _complete(job, place, given, settings)
-    return Table(_name(given.argv[0]), job, place)
+    return Table(_name(given), job, place)
 
 
 def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings: Settings) -> None:
@@ -180,8 +181,14 @@ def _set(job: dict[str, Any], key: Key, value: Any) -> None:
     tree[key[-1]] = dict(value) if isinstance(value, dict) else value
 
 
-def _name(command: str) -> str:
-    """A name that a job may have, from the program that it runs."""
-    program = command.rpartition("/")[2].partition(" ")[0]
+def _name(given: Given) -> str:
+    """A name that a job may have: the one that was given, or one from the program that it runs."""
+    asked = given.text("--name")
+    if asked is not None:
+        if not re.fullmatch(_NAME, asked):
+            form = "up to 64 letters, digits, `.`, `_`, `-`, the first a letter or a digit"
+            raise UsageError(f"cannot use `--name {asked}`: expected {form}")
+        return asked
+    program = given.argv[0].rpartition("/")[2].partition(" ")[0]
     name = re.sub(_NO_NAME, "-", re.sub(_ENDING, "", program))[:64].strip("-._")
     return name if name and name[0].isalnum() else "command"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from repeater.cli.oneoff.table import Command, Option
+from repeater.cli.oneoff.table import COMMON, Command, Option
 from repeater.errors import UsageError
 
 
@@ -48,6 +48,18 @@ def parse(command: Command, arguments: list[str]) -> Given:
         else:
             argv = (word, *left)
     return Given(command, tuple(words), tuple(globs), argv)
+
+
+def options_ahead(arguments: list[str]) -> int:
+    """How many words at the beginning are options that all one-off commands share; all words if one is none."""
+    flags = {flag: option for _, group in COMMON for option in group for flag in option.flags}
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        name, equals, _ = arguments[place].partition("=")
+        if name not in flags:
+            return len(arguments)
+        place += 2 if flags[name].metavar and not equals else 1
+    return place
 
 
 def check(given: Given, *, has_interval: bool) -> None:

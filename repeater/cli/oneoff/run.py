@@ -16,13 +16,6 @@ from repeater.settings import Settings
 
 NAMES: dict[str, str] = {word: name for name, (_, shorts) in ONE_OFF.items() for word in (name, *shorts)}
 
-_MAY_BE_MISSING = {  # keys that the job language is still to learn; `--as-job` could not be read back
-    "adaptive": "schedules that follow the runs",
-    "load": "schedules that follow the machine",
-    "rate": "schedules that follow a limit",
-    "http_aware": "hints of servers in the output",
-}
-
 
 def run(word: str, arguments: list[str]) -> int:
     """One command line. `word` is the command or a short form of it. Raises UsageError."""
@@ -53,11 +46,7 @@ def run(word: str, arguments: list[str]) -> int:
 def judged(table: Table, folder: str) -> JobSpec:
     """The spec. Raises UsageError with everything that is wrong, each with the option that said it."""
     from repeater.jobfile.alone import build_alone
-    from repeater.jobfile.validate import schema_text
 
-    for key, what in _MAY_BE_MISSING.items():
-        if f'"{key}"' not in schema_text() and (key in table.job or key in table.job["schedule"]):
-            raise UsageError(f"cannot run this: {what} are not there yet")
     spec, faults = build_alone(table.name, table.job, folder)
     if faults:
         lines = dict.fromkeys(_complaint(table, fault.path, fault.message) for fault in faults)
@@ -99,9 +88,10 @@ def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
             passes_code=bool(strategy),
             kill_at_end=given.has("--kill-at-end"),
             stdin=given.has("--stdin"),
-            verbose=given.has("--verbose") or settings["log_level"].text == "debug",
+            verbose=given.has("--verbose") or (settings["log_level"].text or "").lower() == "debug",
             shows_pace=given.has("--show-metrics") or given.has("--show-next"),
             stats_only=given.has("--stats-only"),
             log_file=given.text("--log-file"),
+            history=given.has("--history"),
         )
     )

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.cli.oneoff.document import Table
 from repeater.errors import UsageError
-from repeater.model.spec import JobSpec
+from repeater.model.spec import Cron, Every, Growing, JobSpec, Stop
+
+if TYPE_CHECKING:
+    from repeater.model.time import Instant
+
+_SHOWN = 5
+"""So many starts to come are listed."""
 
 
 def document(table: Table) -> dict[str, Any]:
@@ -35,16 +42,72 @@ def as_job(table: Table) -> str:
 
 
 def planned(spec: JobSpec) -> str:
-    """What would run, and when."""
-    from repeater.cli.next import table
+    """What would run, when, and when it would end."""
     from repeater.model.time import Instant, Mono
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start
 
     now = Instant(datetime.now(UTC), Mono(0))
     command = spec.process.command
-    shown = command if isinstance(command, str) else shlex.join(command)
-    lines = [f"would run: {shown}"]
-    if first_start(spec, schedule_for(spec), now) == now.wall:
+    lines = [f"would run: {command if isinstance(command, str) else shlex.join(command)}"]
+    at_once = first_start(spec, schedule_for(spec), now) == now.wall
+    if at_once:
         lines.append("first run: now")
-    return "\n".join([*lines, *table([spec], now, 5)]) + "\n"
+    if isinstance(spec.schedule, Every) and spec.schedule.after_end:
+        lines.append("then: one right after the other")
+    elif isinstance(spec.schedule, Growing):
+        lines += _gaps(spec.schedule, spec.stop.times)
+    else:
+        lines += _starts(spec, now, at_once=at_once)
+    return "\n".join([*lines, f"ends: {_end(spec.stop)}"]) + "\n"
+
+
+def _starts(spec: JobSpec, now: Instant, *, at_once: bool) -> Iterator[str]:
+    """The first starts to come, those left out that will not come any more."""
+    from repeater.cli.next import table
+    from repeater.schedule.factory import schedule_for
+    from repeater.schedule.forecast import starts
+
+    rule, most = spec.stop, _SHOWN
+    if rule.times is not None:
+        most = min(most, rule.times - at_once)
+    ends = [end for end in (now.wall + rule.for_ if rule.for_ else None, rule.until) if end is not None]
+    coming = [start for start in starts(spec, schedule_for(spec), now, most) if all(start.due < end for end in ends)]
+    if coming or not isinstance(spec.schedule, Every | Cron):
+        yield from table([spec], now, len(coming))
+
+
+def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:
+    """The waits between attempts, as far as nobody throws dice for them."""
+    from repeater.model.units import format_duration
+    from repeater.schedule.backoff import backoff_delay
+
+    rule = schedule.backoff
+    if rule.kind == "decorrelated-jitter":
+        yield f"then: after growing random waits, at most {format_duration(rule.max)}"
+        return
+    count = _SHOWN if times is None else min(_SHOWN, times - 1)
+    waits = [format_duration(backoff_delay(rule, number + 1, 0.0)) for number in range(count)]
+    if waits:
+        yield f"then: after waits of {', '.join(waits)}" + (" …" if times is None or times - 1 > count else "")
+
+
+def _end(rule: Stop) -> str:
+    """When a job of these options ends, in words."""
+    from repeater.model.time import rfc3339
+    from repeater.model.units import format_duration
+
+    words = []
+    if rule.times is not None:
+        words.append(f"after {rule.times} runs" if rule.times > 1 else "after 1 run")
+    if rule.for_ is not None:
+        words.append(f"after {format_duration(rule.for_)}")
+    if rule.until is not None:
+        words.append(f"at {rfc3339(rule.until)}")
+    if rule.consecutive_failures is not None:
+        words.append(f"after {rule.consecutive_failures} failures in a row")
+    if rule.on_success:
+        words.append("at the first success")
+    if rule.on_failure:
+        words.append("at the first failure")
+    return ", or ".join(words) or "never by itself"

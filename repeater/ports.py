@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import Fact, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.model.time import Instant
@@ -221,7 +221,7 @@ class Prober(Protocol):
 
     def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
 
-    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+    def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """A fact about a run named `probe:…`, which only the prober knows."""
         ...
 

@@ -47,7 +47,9 @@ def _processes() -> Iterator[Finding]:
         yield Finding("processes", "note", "no pidfd on this system: ends of processes are waited for in a thread")
     elif not _can_pidfd():
         yield Finding("processes", "note", "pidfd_open is not permitted here: ends are waited for in a thread")
-    if Path("/proc/self/stat").exists():
+    if sys.platform == "linux" and Path("/proc/self/stat").exists():
+        yield Finding("processes", "ok", "level B: a keeper is the parent of all runs, and of what loses its own")
+    elif Path("/proc/self/stat").exists():
         yield Finding("processes", "ok", "level A: sessions, and what leaves its session is found in /proc")
     else:
         yield Finding("processes", "bad", "no /proc: what leaves its session cannot be found")

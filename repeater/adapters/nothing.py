@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.ports import Remembered
@@ -87,7 +87,7 @@ class NoProber:
     def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
         pass
 
-    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+    def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         pass
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from urllib.parse import SplitResult, urlsplit
 
-from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.spec import JobSpec, Probe
 from repeater.ports import Tell
 
@@ -30,7 +30,7 @@ class NetProber:
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+    def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """Has no runs of its own."""
 
     def close(self) -> None:

@@ -21,9 +21,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import select
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+from repeater.adapters.wakes import Wakes
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
 from repeater.keeper.process import Spawned, SpawnError, spawn
@@ -41,7 +40,6 @@ CHUNK = 65_536  # what a pipe holds at most by default
 _BIRTHS_AT_ONCE = 16  # then the loop gets a turn
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between looks at a group whose leader is gone
 _READS_AT_EXIT = 32
-_WAKES_AT_ONCE = 32
 
 
 @dataclass(slots=True)
@@ -92,7 +90,7 @@ class ProcessSpawner:
         self._midwife = None if inline else threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
         if self._midwife is not None:
             self._midwife.start()
-        self._wakes = _Wakes(loop)
+        self._wakes = Wakes(loop)
         self._sweeper = _Sweeper(self._call)
         self._is_first = os.getpid() == 1  # then orphans are given to us, and nobody else will bury them
         self._births = threading.Lock()
@@ -370,47 +368,6 @@ class ProcessSpawner:
         fd = process.open.pop(stream)
         self._wakes.remove(fd)
         os.close(fd)
-
-
-class _Wakes:
-    """Calls when a descriptor can be read.
-
-    An epoll of our own inside the loop's: a run adds and removes three descriptors, which is cheaper here than in the
-    loop's own bookkeeping, and one wake-up serves many runs.
-    """
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._calls: dict[int, Callable[[], object]] = {}
-        self._epoll = select.epoll() if sys.platform == "linux" else None
-        if self._epoll is not None:
-            loop.add_reader(self._epoll.fileno(), self._poll)
-
-    def add(self, fd: int, call: Callable[[], object]) -> None:
-        if self._epoll is None:
-            self._loop.add_reader(fd, call)
-        else:
-            self._calls[fd] = call
-            self._epoll.register(fd, select.EPOLLIN)
-
-    def remove(self, fd: int) -> None:
-        """Descriptors that were not added, or were removed, are ignored."""
-        if self._epoll is None:
-            self._loop.remove_reader(fd)
-        elif self._calls.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
-
-    def close(self) -> None:
-        if self._epoll is not None:
-            self._loop.remove_reader(self._epoll.fileno())
-            self._epoll.close()
-
-    def _poll(self) -> None:
-        assert self._epoll is not None
-        for fd, _ in self._epoll.poll(0, _WAKES_AT_ONCE):
-            call = self._calls.get(fd)
-            if call is not None:  # not removed by one before it
-                call()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,9 +150,9 @@ class _Assembly:
         from repeater.adapters.notify import VARIABLES, Notify, writes_to_journal
         from repeater.adapters.probe import NetProber
         from repeater.adapters.signals import Signals
-        from repeater.adapters.spawn import ProcessSpawner
         from repeater.adapters.sqlite import SqliteStore
         from repeater.app.rereading import Rereading
+        from repeater.app.spawning import make_spawner
         from repeater.engine.engine import Engine
         from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
@@ -196,7 +196,7 @@ class _Assembly:
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
         outputs = Masking(AnswerTap(LogTap(self._output, self._tell), clock, self._tell), environ)
-        spawner = ProcessSpawner(self._tell, outputs, loop)
+        spawner = make_spawner(self._tell, outputs, loop, self._warn)
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
         self._watcher = FileWatcher(self._changed, soon, warn=self._warn)

@@ -5,10 +5,10 @@
                              v                     v
                         TERMINATING ─grace over─> KILLING ──ended──> ENDED
 
-A pair that is not in `TABLE` cannot happen; if it does, `ImpossibleMove` names it. Every move is in the table, so that
-the picture in the docs can be drawn from it. Whether a run is asked to end is decided elsewhere (`engine.job`); how it
-ends is decided here: the signal, the grace, the kill, and how long output may follow the exit. Escalation waits for the
-whole tree, not for its first process.
+Any state ends with LOST, when nobody knows any more. A pair that is not in `TABLE` cannot happen; if it does,
+`ImpossibleMove` names it. Every move is in the table, so that the picture in the docs can be drawn from it. Whether a
+run is asked to end is decided elsewhere (`engine.job`); how it ends is decided here: the signal, the grace, the kill,
+and how long output may follow the exit. Escalation waits for the whole tree, not for its first process.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Event(Enum):
     SPAWN_FAILED = auto()
     EXITED = auto()
     ENDED = auto()
+    LOST = auto()
     STOP = auto()
     KILL = auto()
     TIMED_OUT = auto()
@@ -75,6 +76,7 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.KILLING, E.ENDED): ("rest", S.ENDED),
     (S.KILLING, E.STOP): ("go_on", S.KILLING),
     (S.KILLING, E.KILL): ("sweep", S.KILLING),
+    **{(state, E.LOST): ("rest", S.ENDED) for state in (S.STARTING, S.RUNNING, S.DRAINING, S.TERMINATING, S.KILLING)},
 }
 
 

@@ -29,6 +29,7 @@ from repeater.engine.facts import (
     Requested,
     RunEnded,
     RunExited,
+    RunLost,
     RunStarted,
     SpawnFailed,
     StopRequested,
@@ -112,7 +113,7 @@ class Engine:
         match fact:
             case TimePassed() | ClockJumped():
                 pass  # what is due follows from the reading that came with the fact
-            case RunStarted() | RunExited() | RunEnded() | SpawnFailed() | PushedBack():
+            case RunStarted() | RunExited() | RunEnded() | RunLost() | SpawnFailed() | PushedBack():
                 if fact.run in self.board.runs:
                     self._take_of_run(fact, *self.board.runs[fact.run])
             case LoadRead(name, readings):
@@ -132,7 +133,7 @@ class Engine:
                 assert_never(fact)
 
     def _take_of_run(
-        self, fact: RunStarted | RunExited | RunEnded | SpawnFailed | PushedBack, job: Job, held: OpenSlot
+        self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed | PushedBack, job: Job, held: OpenSlot
     ) -> None:
         match fact:
             case RunStarted(run, pid):
@@ -143,6 +144,9 @@ class Engine:
                 self._rest_probes(job)
             case RunEnded(_, exit_, matched):
                 job.run_ended(held, exit_, matched)
+                self._rest_probes(job)
+            case RunLost(_, reason):
+                job.run_lost(held, reason)
                 self._rest_probes(job)
             case SpawnFailed(_, reason, temporary):
                 job.spawn_failed(held, reason, temporary=temporary)

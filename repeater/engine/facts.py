@@ -2,7 +2,8 @@
 
 A fact carries no time of its own; the reading of the clocks that comes with it in `Engine.handle` is its time.
 Facts about a run come in the order RunStarted, RunExited, RunEnded, or SpawnFailed alone; RunExited may be left out
-when nothing of the run is left at its exit. Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
+when nothing of the run is left at its exit. RunLost may come in the place of any of them, as the last.
+Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
 """
 
 from __future__ import annotations
@@ -79,6 +80,14 @@ class RunEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLost:
+    """Nothing of a run is alive, and nobody knows how it ended, nor whether it began at all if it was not told so."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeReported:
     """An answer of a probe; `reason` says why not."""
 
@@ -148,6 +157,7 @@ Fact: TypeAlias = (
     | SpawnFailed
     | RunExited
     | RunEnded
+    | RunLost
     | ProbeReported
     | PathsChanged
     | Requested

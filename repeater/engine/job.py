@@ -487,6 +487,19 @@ class Job:
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
         self._after(held, "ran", outcome, attempt.exit or exit)
 
+    def run_lost(self, held: OpenSlot, reason: str) -> None:
+        """As after the death of a supervisor: at most once unless the job asks for at least once."""
+        attempt = held.attempt
+        assert attempt is not None
+        attempt.on(Move.LOST)
+        again = self.spec.delivery == "at-least-once" and self.state in (State.ACTIVE, State.FINISHING)
+        if again and held.fate is None:
+            held.free += 1
+            self._context.announce(Warned(self.spec.name, f"a run was lost: {reason}; trying again"))
+            self._retry_in(held, backoff_delay(_SHORTAGE, held.free, 0.0))
+            return
+        self._close(held, "interrupted", reason)
+
     def spawn_failed(self, held: OpenSlot, reason: str, *, temporary: bool) -> None:
         attempt = held.attempt
         assert attempt is not None

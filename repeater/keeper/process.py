@@ -1,8 +1,9 @@
 """Starts one process, captured and leading a session of its own, and says in words why it could not.
 
 Blocking: one `spawn` takes about half a millisecond, so whoever calls it does so outside the loop (`adapters.spawn`
-from its spawner thread, later the keeper process). It must never use `preexec_fn` (a fork of the whole heap, 50 times
-slower) and never leave a descriptor or a child behind when it fails. Imports the standard library only.
+from its spawner thread, `keeper.house` because that is all it does). It must never use `preexec_fn` (a fork of the
+whole heap, 50 times slower) and never leave a descriptor or a child behind when it fails. Imports the standard library
+only, and at first no more of it than a keeper needs that has to be there in milliseconds.
 
 Resource limits and `nice` are set from outside while a shell of a few lines holds still (`kill -STOP $$`), and only
 then does the command itself begin: it never runs without them, and jobs that have none pay nothing. Those of another
@@ -13,19 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
-import pwd
-import resource
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
 
 from repeater.keeper import direct
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
+    from typing import IO, Any
 
 TEMPORARY = frozenset(
     {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR, errno.ETXTBSY}
@@ -42,17 +40,19 @@ class SpawnError(Exception):
         self.temporary = temporary
 
 
-@dataclass(slots=True)
 class Spawned:
     """A process that exists. `pidfd` is None where the system has none. `stdout` and `stderr` are the ends of its
     output to read from, which do not block; None where it writes elsewhere.
     """
 
-    pid: int
-    pidfd: int | None
-    stdout: int | None
-    stderr: int | None
-    status: int | None = None
+    __slots__ = ("pid", "pidfd", "status", "stderr", "stdout")
+
+    def __init__(self, pid: int, pidfd: int | None, stdout: int | None, stderr: int | None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.stdout = stdout
+        self.stderr = stderr
+        self.status: int | None = None
 
     def poll(self) -> int | None:
         """Its exit code, or minus the number of the signal that ended it; None while it lives. Buries it."""
@@ -73,13 +73,17 @@ class Spawned:
         return self.status
 
 
-@dataclass(frozen=True, slots=True)
 class Owner:
     """Who a process is to be: what Popen needs. All None: who we are."""
 
-    user: int | None = None
-    group: int | None = None
-    groups: tuple[int, ...] | None = None
+    __slots__ = ("group", "groups", "user")
+
+    def __init__(
+        self, user: int | None = None, group: int | None = None, groups: tuple[int, ...] | None = None
+    ) -> None:
+        self.user = user
+        self.group = group
+        self.groups = groups
 
 
 _OURSELVES = Owner()
@@ -97,11 +101,15 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     umask: int | None = None,
     nice: int = 0,
     rlimits: Sequence[tuple[str, tuple[int, int]]] = (),
+    roams: bool = False,
 ) -> Spawned:
     """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError.
 
     `stdin` is what it can read, or a descriptor. `outputs` are descriptors that it writes to instead of pipes.
+    `roams`: this program has no threads, and may change its own folder and umask for a moment, which makes a start
+    cheaper; it waits for children in its own way, so there is no pidfd.
     """
+    folder = cwd
     try:
         owner = _owner(user, group)
         limits = [(_limit(name), values) for name, values in rlimits]
@@ -116,8 +124,10 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
             fd = stdin if isinstance(stdin, int) else _readable(stdin, always) if stdin else None
             program = _program(argv[0], env)
-            is_plain = not held and umask is None and owner == _OURSELVES
-            if is_plain and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
+            is_plain = not held and owner is _OURSELVES
+            if is_plain and roams:
+                cwd, umask = _there(cwd, umask, always), None
+            if is_plain and umask is None and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
                 pid = direct.start(program, tuple(argv), env, fd, (out_write, err_write))
             else:
                 popen: dict[str, Any] = {
@@ -134,8 +144,18 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
                 pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
             on_failure.pop_all()
     except (OSError, ValueError) as error:
-        raise _explained(error, argv, cwd, env, user) from error
-    return Spawned(pid, _pidfd(pid), stdout, stderr)
+        raise _explained(error, argv, folder, env, user) from error
+    return Spawned(pid, None if roams else _pidfd(pid), stdout, stderr)
+
+
+def _there(cwd: str, umask: int | None, always: contextlib.ExitStack) -> str:
+    """Be where the child shall begin, and as it shall be; afterwards in no folder that somebody may need."""
+    if umask is not None:
+        always.callback(os.umask, os.umask(umask))
+    if cwd:
+        os.chdir(cwd)
+        always.callback(os.chdir, "/")
+    return ""
 
 
 def _start(
@@ -212,6 +232,9 @@ def _owner(user: str | None, group: str | None) -> Owner:
     """A user brings its own groups along; changing to who we already are needs no privilege."""
     if user is None and group is None:
         return _OURSELVES
+    import grp
+    import pwd
+
     wanted_gid = None
     if group is not None:
         try:
@@ -233,6 +256,8 @@ def _owner(user: str | None, group: str | None) -> Owner:
 
 
 def _limit(name: str) -> int:
+    import resource
+
     number = getattr(resource, f"RLIMIT_{name.upper()}", None)
     if not isinstance(number, int):
         raise SpawnError(f"cannot limit `{name}`: this system does not know it")
@@ -245,6 +270,8 @@ def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> 
         return
     if nice < 0:
         raise SpawnError(f"cannot run with nice {nice}: {os.strerror(errno.EACCES)}")
+    import resource
+
     for number, (_, hard) in limits:
         ours = resource.getrlimit(number)[1]
         if ours != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > ours):
@@ -263,6 +290,8 @@ def _check_runnable(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> No
 
 def _release(process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> None:
     """Set the limits of a process that holds still, and let it go on; if they cannot be set, it never does."""
+    import resource
+
     try:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if nice:

@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import count
 
 TOKEN = "RPR_RUN_ID"  # noqa: S105 - no secret
@@ -21,14 +20,21 @@ _MARK = f"\0{TOKEN}=".encode()
 _PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
 
-@dataclass(frozen=True, slots=True)
 class Member:
     """A living process: no zombie. `token` is the run that its environment names, empty if none can be read."""
 
-    pid: int
-    group: int
-    session: int
-    token: str
+    __slots__ = ("group", "parent", "pid", "session", "token")
+
+    def __init__(self, pid: int, parent: int, group: int, session: int, token: str) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.group = group
+        self.session = session
+        self.token = token
+
+    def is_as(self, other: Member) -> bool:
+        """Whether both are the same process, as far as one can see. Its parent may have died meanwhile."""
+        return (self.pid, self.group, self.session, self.token) == (other.pid, other.group, other.session, other.token)
 
 
 def members(runs: Mapping[str, int]) -> Iterator[tuple[str, Member]]:
@@ -47,7 +53,7 @@ def kill(runs: Mapping[str, int], *, within: float = 5.0) -> frozenset[str]:
         left = set()
         for run, member in members(runs):
             left.add(run)
-            _send(member, signal.SIGKILL)
+            send(member, signal.SIGKILL)
         if not left or time.monotonic() > end:
             break
         time.sleep(_PAUSES[min(turn, len(_PAUSES) - 1)])
@@ -58,6 +64,31 @@ def living_groups(leaders: Collection[int]) -> frozenset[int]:
     """Those of these process groups that have a member which is no zombie."""
     found = (look(pid, token=False) for pid in _pids())
     return frozenset(member.group for member in found if member is not None and member.group in leaders)
+
+
+def offspring(pid: int, *, token: bool = True) -> Iterator[Member]:
+    """Every living process that descends from `pid`, parents before their children.
+
+    Below a subreaper that is all that ever came of its children, wherever it went: whoever loses its parent becomes a
+    child of the subreaper.
+    """
+    waiting, seen = _children(pid), {pid}
+    while waiting:
+        child = waiting.pop()
+        if child not in seen:
+            seen.add(child)
+            waiting += _children(child)
+            if (member := look(child, token=token)) is not None:
+                yield member
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
+    return found
 
 
 def bury_orphans(ours: Collection[int]) -> None:
@@ -74,9 +105,21 @@ def signal_session(leader: int, number: int) -> None:
     for pid in _pids():
         member = look(pid, token=False)
         if member is not None and member.session == leader != member.group:
-            _send(member, number)
+            send(member, number)
             if number != signal.SIGKILL:
-                _send(member, signal.SIGCONT)
+                send(member, signal.SIGCONT)
+
+
+def bury_forgotten(before: Collection[int]) -> frozenset[int]:
+    """As process 1: take the status of children that were dead already at the last look, `before`. Give those of now.
+
+    Whoever started a child waits for it sooner than that, so they are orphans from outside of any run.
+    """
+    dead = frozenset(pid for pid in _children(os.getpid()) if look(pid, token=False) is None)
+    for pid in dead.intersection(before):
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, os.WNOHANG)
+    return dead
 
 
 def session_of(leader: int, *, reaped: bool) -> int:
@@ -114,12 +157,12 @@ def look(pid: int, *, token: bool = True) -> Member | None:
     """What a pid is now; None if it is gone, dead, or not ours to see."""
     try:
         stat = _read(f"/proc/{pid}/stat")
-        state, _, group, session = stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]
+        state, parent, group, session = stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]
     except (OSError, ValueError):
         return None
     if state in b"ZXx":
         return None
-    return Member(pid, int(group), int(session), _token(pid) if token else "")
+    return Member(pid, int(parent), int(group), int(session), _token(pid) if token else "")
 
 
 def _owner(member: Member, runs: Mapping[str, int], by_session: Mapping[int, str]) -> str | None:
@@ -136,12 +179,13 @@ def _token(pid: int) -> str:
     return ""
 
 
-def _send(member: Member, number: int) -> None:
+def send(member: Member, number: int) -> None:
     """To the process that was looked at, not to one that has its pid by now."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(member.pid)
         try:
-            if look(member.pid, token=bool(member.token)) == member:
+            now = look(member.pid, token=bool(member.token))
+            if now is not None and now.is_as(member):
                 signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.spec import JobSpec, Probe, Success
 from repeater.model.time import micros
 from repeater.policy.verdict import Matcher
@@ -55,7 +55,7 @@ class Probes:
         self._running[run] = (job, kind, alarm)
         self._spawner.start(probe_launch(spec, run, probe.exec, self._environ))
 
-    def take(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+    def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """A fact about an `exec` probe."""
         if isinstance(fact, RunExited):
             self._spawner.sweep(fact.run)
@@ -63,7 +63,7 @@ class Probes:
             return
         job, kind, alarm = self._running.pop(fact.run)
         alarm.cancel()
-        if isinstance(fact, SpawnFailed):
+        if isinstance(fact, SpawnFailed | RunLost):
             problem = fact.reason
         elif fact.run in self._late:
             self._late.discard(fact.run)

@@ -38,6 +38,7 @@ from repeater.engine.facts import (
     PathsChanged,
     RunEnded,
     RunExited,
+    RunLost,
     RunStarted,
     SpawnFailed,
     TimePassed,
@@ -55,7 +56,7 @@ JUMP = 2_000_000
 """Microseconds by which the clocks may drift apart between two looks before it counts as a jump."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
-_OF_RUNS = (RunStarted, RunExited, RunEnded, SpawnFailed)
+_OF_RUNS = (RunStarted, RunExited, RunEnded, RunLost, SpawnFailed)
 
 
 class Outputs(Protocol):
@@ -243,7 +244,7 @@ class Supervisor:
             self._hooks.add(launch.run)
             self._start(launch, action.spec)
 
-    def _aside(self, fact: RunStarted | RunExited | RunEnded | SpawnFailed) -> None:
+    def _aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         if fact.run.startswith("probe:"):
             self._outside.prober.take(fact)
             return
@@ -255,6 +256,8 @@ class Supervisor:
         _, kind, *_, job = fact.run.split(":")
         if isinstance(fact, SpawnFailed):
             self._listen(Warned(job, f"hook {kind} could not be started: {fact.reason}"))
+        elif isinstance(fact, RunLost):
+            self._listen(Warned(job, f"hook {kind} was lost: {fact.reason}"))
         elif fact.exit.code != 0:
             self._listen(Warned(job, f"hook {kind} failed: {fact.exit}"))
         self._maybe_left()

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import pytest
 
+from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.loop import SmallLoop
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
@@ -105,6 +106,13 @@ class RealWorld(World):
         self.loop.close()
 
 
+class KeeperWorld(RealWorld):
+    def __init__(self) -> None:
+        World.__init__(self)
+        self.loop = asyncio.new_event_loop()
+        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop)
+
+
 class SmallWorld(World):
     """As one-off commands have it: processes are started in the loop, which is a small one."""
 
@@ -151,7 +159,7 @@ class FakeWorld(World):
         self.spawner.close()
 
 
-@pytest.fixture(params=[RealWorld, SmallWorld, FakeWorld], ids=["real", "small", "fake"])
+@pytest.fixture(params=[RealWorld, KeeperWorld, SmallWorld, FakeWorld], ids=["real", "keeper", "small", "fake"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = request.param()
     yield made

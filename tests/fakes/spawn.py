@@ -14,7 +14,7 @@ from datetime import timedelta
 from itertools import count
 from typing import TypeAlias
 
-from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Exit
 from repeater.model.time import micros
 from repeater.ports import Launch, Sink, Stream, Tell
@@ -130,6 +130,14 @@ class FakeSpawner:
             self._after(process, NOTHING, self._sweep)
         else:
             process.swept_early = True
+
+    def lose(self, reason: str = "its keeper died") -> None:
+        """Whatever owned the processes is gone, and they with it."""
+        lost, self._live = self._live, {}
+        for run, process in lost.items():
+            self._drop(process)
+            self._sink.matched(run)
+            self._tell(RunLost(run, reason))
 
     def resume(self, run: str) -> None:
         process = self._live.get(run)

@@ -1,0 +1,461 @@
+"""Owns the processes of the runs through a keeper: a small process that is the parent of them all (`keeper.house`).
+
+The keeper starts, waits, signals and kills; here is only the conversation with it, and the reading of the output, whose
+ends the keeper hands over. So a burst of starts costs the loop little, and what this process's death means for the runs
+is decided by the keeper, which outlives it. Messages of one turn of the loop travel in one frame. Used by `app` only;
+passes the contract in `tests/contract`.
+
+Everything happens in the loop. If the keeper dies, whatever it left is swept in a thread of its own, its runs are told
+as lost, and the next start begins another keeper.
+
+How a run ends: the exit of its first process, the end of both pipes and an empty process group come in any order, see
+`adapters.spawn`; the keeper tells the first and the last, and sweeps when asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from repeater.adapters.wakes import Wakes
+from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.keeper import main as keeper_main
+from repeater.keeper import tree
+from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
+from repeater.model.run import Exit
+from repeater.ports import Launch, Loop, Sink, Stream, Tell
+
+if TYPE_CHECKING:
+    from repeater.keeper.protocol import Message
+
+CHUNK = 65_536  # what a pipe holds at most by default
+_READS_AT_EXIT = 32
+_BUFFER = 1 << 20
+_FIRST_WORDS = 10.0  # seconds within which a keeper must be there
+_ROUND = 5.0  # seconds between looks for dead orphans, as process 1
+_RETRY = 1.0  # seconds between tries to start one
+_LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
+_AGAIN = 0.5  # seconds until output is asked for again
+_FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
+
+OnDeath: TypeAlias = Literal["kill", "keep"]
+
+
+class CannotKeep(Exception):
+    """No keeper can be had here."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run, from the call of `start` to RunEnded."""
+
+    run: str
+    pid: int | None = None
+    open: dict[Stream, int] = field(default_factory=dict)
+    withheld: bool = True  # its output was not handed over yet
+    paused: bool = False
+    exit: Exit | None = None
+    exit_told: bool = False
+    empty: bool = False
+    signalled: bool = False
+    sweep: Literal["", "begun", "done"] = ""
+
+
+class KeeperSpawner:
+    """`ports.Spawner` for processes of this machine, through a keeper of its own. Every method is called in the
+    loop's thread.
+
+    `warn` tells a person that the keeper was lost. Raises CannotKeep when none can be started.
+    """
+
+    def __init__(self, tell: Tell, sink: Sink, loop: Loop, *, warn: Callable[[str], None] = lambda _: None) -> None:
+        self._tell = tell
+        self._sink = sink
+        self._loop = loop
+        self._warn = warn
+        self._runs: dict[str, _Run] = {}
+        self._closed = False
+        self._outbox: list[Message] = []
+        self._unsent = b""
+        self._flushing = False
+        self._settled: list[str] = []
+        self._closing = threading.Event()
+        self._mourner: threading.Thread | None = None
+        self._line: _Line | None = _Line()
+        self._wakes = Wakes(loop)
+        self._wakes.add(self._line.fd, self._receive)
+        if os.getpid() == 1:
+            self._bury_forgotten(frozenset())
+
+    @property
+    def keeper(self) -> int | None:
+        """The pid of the keeper; None between two."""
+        return None if self._line is None else self._line.process.pid
+
+    def start(self, launch: Launch) -> None:
+        self._runs[launch.run] = _Run(launch.run)
+        self._ask(_spawn_message(launch))
+
+    def signal(self, run: str, signal: str) -> None:
+        known = self._runs.get(run)
+        if known is not None:
+            known.signalled = True
+            self._ask({"op": "signal", "run": run, "signal": signal})
+
+    def sweep(self, run: str) -> None:
+        known = self._runs.get(run)
+        if known is not None and not known.sweep:
+            known.sweep = "begun"
+            self._ask({"op": "sweep", "run": run})
+
+    def resume(self, run: str) -> None:
+        known = self._runs.get(run)
+        if known is not None and known.paused:
+            known.paused = False
+            for stream, fd in known.open.items():
+                self._wakes.add(fd, partial(self._read, known, stream, fd))
+
+    def close(self) -> None:
+        """Blocks until everything is dead, for some seconds at most."""
+        if self._closed:
+            return
+        self._closed = True
+        self._closing.set()
+        if self._mourner is not None:
+            self._mourner.join(_LAST_WORDS)
+        for known in self._runs.values():
+            for stream in list(known.open):
+                self._close_pipe(known, stream)
+        if self._line is not None:
+            self._wakes.remove(self._line.fd)
+            if not self._line.farewell(self._unsent):
+                tree.kill({run: known.pid or 0 for run, known in self._runs.items()}, within=2)
+        self._runs.clear()
+        self._wakes.close()
+
+    # --- to the keeper ---
+
+    def _ask(self, message: Message) -> None:
+        self._outbox.append(message)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self, wait: float = _FIRST_WAIT) -> None:
+        self._flushing = False
+        if self._closed or self._line is None:
+            return
+        if self._settled:
+            self._outbox.append({"op": "settled", "runs": self._settled})
+            self._settled = []
+        if self._outbox:
+            self._unsent += frame(self._outbox)
+            self._outbox = []
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._line.socket.send(self._unsent) :]
+        except BlockingIOError:  # it is stopped, or busy; the loop has no way to tell when there is room
+            self._flushing = True
+            self._loop.call_later(wait, self._flush, min(wait * 2, _LAST_WAIT))
+        except OSError:
+            self._lose()
+
+    # --- from the keeper ---
+
+    def _receive(self) -> None:
+        line = self._line
+        if line is None:
+            return
+        try:
+            data, fds, flags, _ = socket.recv_fds(line.socket, _BUFFER, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds, flags = b"", [], 0
+        if not data:
+            self._lose()
+            return
+        try:
+            for messages, handed in line.frames.feed(data, fds, lost=bool(flags & socket.MSG_CTRUNC)):
+                ends = iter(handed)
+                for message in messages:
+                    self._take(message, ends)
+        except ProtocolError as error:
+            self._warn(f"the keeper cannot be understood: {error}")
+            self._lose()
+
+    def _take(self, message: Message, ends: Any) -> None:
+        op = message["op"]
+        if op in ("started", "attached"):
+            self._started(message, next(ends, None), next(ends, None))
+            return
+        known = self._runs.get(message.get("run", ""))
+        if known is None:
+            return
+        if op == "exited":
+            self._exited(known, message)
+        elif op == "empty":
+            known.empty = True
+            self._look(known)
+        elif op == "swept":
+            known.sweep = "done"
+            self._look(known)
+        elif op == "refused":
+            del self._runs[known.run]
+            self._sink.matched(known.run)
+            self._tell(SpawnFailed(known.run, message["reason"], message["temporary"]))
+
+    def _started(self, message: Message, stdout: int | None, stderr: int | None) -> None:
+        known = self._runs.get(message["run"])
+        if known is None or self._closed:
+            for fd in (stdout, stderr):
+                if fd is not None:
+                    os.close(fd)
+            return
+        if known.pid is None:
+            known.pid = message["pid"]
+            self._tell(RunStarted(known.run, known.pid))
+        if stdout is None or stderr is None:
+            # No descriptor was free to take its output. It waits in the pipe; ask again when others may have ended.
+            self._loop.call_later(_AGAIN, self._attach, known.run)
+            return
+        known.withheld = False
+        known.open = {"stdout": stdout, "stderr": stderr}
+        for stream, fd in known.open.items():
+            self._wakes.add(fd, partial(self._read, known, stream, fd))
+        if known.exit is not None:
+            self._look(known)
+
+    def _attach(self, run: str) -> None:
+        if run in self._runs and not self._closed:
+            self._ask({"op": "attach", "run": run})
+
+    def _exited(self, known: _Run, message: Message) -> None:
+        code = os.waitstatus_to_exitcode(message["status"])
+        known.exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
+        known.empty = known.empty or message["empty"]
+        for stream, fd in list(known.open.items()):
+            for _ in range(_READS_AT_EXIT):
+                if known.paused or not self._read(known, stream, fd):
+                    break
+        if known.run in self._runs and not known.exit_told:
+            self._look(known)
+
+    def _read(self, known: _Run, stream: Stream, fd: int) -> bool:
+        """Take what one pipe holds; whether it may hold more."""
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._close_pipe(known, stream)
+            if not known.open:
+                self._look(known)
+            return False
+        if not self._sink.write(known.run, stream, data) and not known.paused:
+            known.paused = True
+            for other in known.open.values():
+                self._wakes.remove(other)
+        return not known.paused
+
+    def _look(self, known: _Run) -> None:
+        """Find out, once the first process is gone, whether the rest is too."""
+        if known.exit is None or known.sweep == "begun" or known.run not in self._runs:
+            return
+        if known.sweep == "done":
+            self._end(known)
+        elif known.open or known.withheld or not known.empty:
+            if not known.exit_told:
+                known.exit_told = True
+                self._tell(RunExited(known.run, known.exit))
+        elif known.signalled:
+            self.sweep(known.run)  # what was asked to stop shall not live on outside of its session
+        else:
+            self._end(known)
+
+    def _end(self, known: _Run) -> None:
+        assert known.exit is not None
+        for stream, fd in list(known.open.items()):
+            with contextlib.suppress(OSError):
+                if data := os.read(fd, CHUNK):
+                    self._sink.write(known.run, stream, data)
+            self._close_pipe(known, stream)
+        del self._runs[known.run]
+        self._settle(known.run)
+        self._tell(RunEnded(known.run, known.exit, self._sink.matched(known.run)))
+
+    def _settle(self, run: str) -> None:
+        self._settled.append(run)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _close_pipe(self, known: _Run, stream: Stream) -> None:
+        fd = known.open.pop(stream)
+        self._wakes.remove(fd)
+        os.close(fd)
+
+    def _bury_forgotten(self, dead: frozenset[int]) -> None:
+        """As process 1 we are given what loses its parent anywhere but below the keeper."""
+        if not self._closed:
+            self._loop.call_later(_ROUND, self._bury_forgotten, tree.bury_forgotten(dead))
+
+    # --- the death of the keeper ---
+
+    def _lose(self) -> None:
+        """The keeper is dead, or as good as dead. Nothing of its runs shall live on unseen."""
+        line, self._line = self._line, None
+        if line is None or self._closed:
+            return
+        self._wakes.remove(line.fd)
+        line.abandon()
+        self._warn("the keeper of the processes is gone; ending what it left, and starting another one")
+        self._outbox = [message for message in self._outbox if message["op"] == "spawn"]
+        self._unsent, self._settled = b"", []
+        unasked = {message["run"] for message in self._outbox}
+        lost = {run: known.pid or 0 for run, known in self._runs.items() if run not in unasked}
+        self._mourner = threading.Thread(target=self._begin_again, args=(lost,), name="rpr-mourn", daemon=True)
+        self._mourner.start()
+
+    def _begin_again(self, lost: dict[str, int]) -> None:
+        """In a thread of its own."""
+        tree.kill(lost)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._bury, lost)
+        while not self._closing.is_set():
+            try:
+                line = _Line()
+            except CannotKeep:
+                self._closing.wait(_RETRY)
+                continue
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._use, line)
+            return
+
+    def _bury(self, lost: dict[str, int]) -> None:
+        for run in lost:
+            known = self._runs.pop(run, None)
+            if known is None or self._closed:
+                continue
+            for stream, fd in list(known.open.items()):
+                while self._read_last(known, stream, fd):
+                    pass
+                self._close_pipe(known, stream)
+            self._sink.matched(run)
+            self._tell(RunLost(run, "its keeper died"))
+
+    def _read_last(self, known: _Run, stream: Stream, fd: int) -> bool:
+        with contextlib.suppress(OSError):
+            if data := os.read(fd, CHUNK):
+                self._sink.write(known.run, stream, data)
+                return True
+        return False
+
+    def _use(self, line: _Line) -> None:
+        if self._closed:
+            line.farewell(b"")
+            return
+        self._line = line
+        self._wakes.add(line.fd, self._receive)
+        self._flush()
+
+
+class _Line:
+    """A keeper that was started, and the way to it. Raises CannotKeep."""
+
+    def __init__(self) -> None:
+        if sys.platform != "linux":
+            raise CannotKeep("this system has no subreapers")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.frames = Frames()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(ours.close)
+            with theirs:
+                try:
+                    self.process = subprocess.Popen(
+                        [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    )
+                except (OSError, ValueError) as error:
+                    raise CannotKeep(f"it cannot be started: {error}") from error
+            on_failure.callback(self._kill)
+            self.socket = ours
+            self.fd = ours.fileno()
+            self._greet()
+            ours.setblocking(False)
+            on_failure.pop_all()
+
+    def _greet(self) -> None:
+        self.socket.settimeout(_FIRST_WORDS)
+        try:
+            self.socket.sendall(frame([{"op": "hello", "version": VERSION, "on_death": "kill"}]))
+            while data := self.socket.recv(_BUFFER):
+                for (hello, *_), _ in self.frames.feed(data):
+                    if hello["op"] != "hello" or hello["version"] != VERSION:
+                        raise CannotKeep("it is of another version")
+                    return
+        except (OSError, ProtocolError) as error:
+            raise CannotKeep(f"it does not answer: {error}") from error
+        raise CannotKeep(f"it ended at once, with status {self.process.wait(_FIRST_WORDS)}")
+
+    def farewell(self, unsent: bytes) -> bool:
+        """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
+        self.socket.settimeout(_LAST_WORDS)
+        try:
+            self.socket.sendall(unsent + frame([{"op": "leave"}]))
+            while True:
+                data, fds, *_ = socket.recv_fds(self.socket, _BUFFER, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+                for fd in fds:
+                    os.close(fd)
+                if not data:
+                    break
+        except OSError:
+            self.abandon()
+            return False
+        self.socket.close()
+        return self.process.wait() == 0
+
+    def abandon(self) -> None:
+        """Nothing can be expected of it any more."""
+        self.socket.close()
+        for fd in self.frames.drop():
+            os.close(fd)
+        self._kill()
+
+    def _kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def _spawn_message(launch: Launch) -> Message:
+    message: Message = {
+        "op": "spawn",
+        "run": launch.run,
+        "argv": launch.argv,
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+    }
+    if launch.stdin:
+        message["stdin"] = launch.stdin.decode("utf-8", "surrogateescape")
+    for name in ("user", "group", "umask"):
+        if (value := getattr(launch, name)) is not None:
+            message[name] = value
+    if launch.nice:
+        message["nice"] = launch.nice
+    if launch.rlimits:
+        message["rlimits"] = launch.rlimits
+    return message

@@ -1,0 +1,50 @@
+"""Calls when a descriptor can be read: what both spawners wait with. Used by `adapters.spawn` and `adapters.keeper`."""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections.abc import Callable
+
+from repeater.ports import Loop
+
+_WAKES_AT_ONCE = 32
+
+
+class Wakes:
+    """An epoll of our own inside the loop's: a run adds and removes two or three descriptors, which is cheaper here
+    than in the loop's own bookkeeping, and one wake-up serves many runs.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._calls: dict[int, Callable[[], object]] = {}
+        self._epoll = select.epoll() if sys.platform == "linux" else None
+        if self._epoll is not None:
+            loop.add_reader(self._epoll.fileno(), self._poll)
+
+    def add(self, fd: int, call: Callable[[], object]) -> None:
+        if self._epoll is None:
+            self._loop.add_reader(fd, call)
+        else:
+            self._calls[fd] = call
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def remove(self, fd: int) -> None:
+        """Descriptors that were not added, or were removed, are ignored."""
+        if self._epoll is None:
+            self._loop.remove_reader(fd)
+        elif self._calls.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        if self._epoll is not None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+    def _poll(self) -> None:
+        assert self._epoll is not None
+        for fd, _ in self._epoll.poll(0, _WAKES_AT_ONCE):
+            call = self._calls.get(fd)
+            if call is not None:  # not removed by one before it
+                call()

@@ -1,0 +1,130 @@
+"""What a keeper and its client say to each other: frames, messages, and nothing about how they travel. Sans-IO.
+
+A *frame* is a head of six bytes (length of the body, number of descriptors that belong to it, both big-endian) and a
+body: a JSON list of messages, each an object whose `op` says what it is. Many messages share a frame, so that a burst
+costs few system calls. Descriptors travel beside the bytes, in the order in which the messages of a frame name them;
+a frame whose descriptors did not all arrive (the receiver has no room for more) is delivered with none, and the
+client asks for them again with `attach`.
+
+Nothing here knows where the client lives, which clock it reads or what a job is: a run is its `run` id and `attempt`,
+times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` makes it.
+
+    client -> keeper
+    hello     version, on_death ("kill" or "keep")   first of all; again to change what happens when the client dies
+    spawn     run, attempt, argv, cwd, env, and if not the default: stdin, user, group, umask, nice, rlimits,
+              timeout, stop_signal, stop_timeout     the last three are the keeper's business only without a client
+    signal    run, signal (a name without SIG)       to every process of the session, then CONT
+    sweep     run                                    kill whatever is left of it; answered by `swept`
+    attach    run                                    hand over its output (again), and tell what became of it
+    took      run, stdout, stderr                    offsets up to which the spooled output needs to be kept no more
+    settled   runs                                   what became of these is on record: forget them
+    leave     kill (bool)                            the client goes, and means it: end everything, or let it run on
+
+    keeper -> client
+    hello     version, pid, runs: [run, attempt, pid, began, ended?]      what an earlier client left
+    started   run, pid                               2 descriptors: the ends of its output to read from
+    attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
+                                                     the offset to begin at
+    refused   run, reason, temporary                 it could not be started
+    exited    run, status, at, empty, ended_by?      its first process is gone; `status` is that of waitpid(2), `empty`
+                                                     says that nothing is left in its group
+    empty     run                                    nothing is left in its group
+    swept     run                                    nothing of it is alive
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any, TypeAlias
+
+    Message: TypeAlias = dict[str, Any]
+
+VERSION = 1
+LONGEST_FRAME = 64 << 20
+MOST_FDS = 250
+"""Descriptors that one frame can carry: the kernel takes 253 with one message."""
+_HEAD = struct.Struct(">IH")
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+_loads = json.JSONDecoder().decode
+
+
+class ProtocolError(Exception):
+    """The other side does not speak this."""
+
+
+def frame(messages: Sequence[Message], fds: int = 0) -> bytes:
+    """The bytes of one frame, with which `fds` descriptors go."""
+    body = _dumps(messages).encode()
+    if len(body) > LONGEST_FRAME or fds > MOST_FDS:
+        raise ProtocolError("the frame is too big")
+    return _HEAD.pack(len(body), fds) + body
+
+
+class Frames:
+    """Takes what arrives in pieces and gives whole frames: their messages, and the descriptors that came with them."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._fds: deque[int] = deque()
+        self._lost = False
+
+    def feed(
+        self, data: bytes, fds: Sequence[int] = (), *, lost: bool = False
+    ) -> Iterator[tuple[list[Message], list[int]]]:
+        """`lost`: some descriptors that belong to these bytes did not arrive. Raises ProtocolError.
+
+        The kernel never joins bytes of two messages that carry descriptors, so what was lost belongs to the frame
+        that these bytes begin.
+        """
+        self._held += data
+        self._fds.extend(fds)
+        self._lost = self._lost or lost
+        start, held = 0, self._held
+        while len(held) - start >= _HEAD.size:
+            length, count = _HEAD.unpack_from(held, start)
+            if length > LONGEST_FRAME:
+                raise ProtocolError("the frame is too big")
+            begin = start + _HEAD.size
+            if len(held) - begin < length:
+                break
+            start = begin + length
+            yield self._decoded(bytes(held[begin:start])), self._taken(count)
+        del held[:start]
+
+    @staticmethod
+    def _decoded(body: bytes) -> list[Message]:
+        try:
+            messages = _loads(body.decode())
+        except ValueError as error:
+            raise ProtocolError(f"no JSON: {error}") from None
+        if not isinstance(messages, list) or not all(isinstance(one, dict) and "op" in one for one in messages):
+            raise ProtocolError("no list of messages")
+        return messages
+
+    def _taken(self, count: int) -> list[int]:
+        if count and self._lost:
+            self._lost = False
+            for fd in self._fds:
+                _close(fd)
+            self._fds.clear()
+        if len(self._fds) < count:
+            return []
+        return [self._fds.popleft() for _ in range(count)]
+
+    def drop(self) -> list[int]:
+        """The descriptors that nobody will take any more; they are the caller's to close."""
+        fds = list(self._fds)
+        self._fds.clear()
+        return fds
+
+
+def _close(fd: int) -> None:
+    import os
+
+    os.close(fd)

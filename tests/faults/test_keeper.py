@@ -1,0 +1,185 @@
+"""The keeper and its client, each killed without a word: nothing lives on unseen, and nothing is told that is not so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from repeater.adapters.keeper import KeeperSpawner
+from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted
+from repeater.model.run import Exit
+from repeater.ports import Launch
+from tests.fakes.sink import FakeSink
+
+PATH = os.environ["PATH"]
+PATIENCE = 20.0
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.01)
+
+
+class Home:
+    """A spawner with its keeper, in a loop that the test turns."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.sink = FakeSink()
+        self.warnings: list[str] = []
+        self.loop = asyncio.new_event_loop()
+        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop, warn=self.warnings.append)
+
+    def begin(self, run: str, script: str) -> None:
+        self.spawner.start(Launch(run, ("/bin/sh", "-c", script), "/", {"PATH": PATH}))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():  # noqa: ASYNC110 - there is no event to wait for
+                    await asyncio.sleep(0.002)
+
+        self.loop.run_until_complete(wait())
+
+    def told(self, kind: type) -> list[Fact]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    def close(self) -> None:
+        self.spawner.close()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    made = Home()
+    yield made
+    made.close()
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: Home) -> None:
+    home.begin("a", "echo heard; trap '' HUP; sleep 60")
+    home.begin("b", "setsid sleep 60 & exec sleep 60")
+    home.until(lambda: len(home.told(RunStarted)) == 2 and home.sink.written["a"]["stdout"])
+    first = home.spawner.keeper
+    assert first is not None
+    tree = psutil.Process(first).children(recursive=True)
+    os.kill(first, signal.SIGKILL)
+    home.until(lambda: len(home.told(RunLost)) == 2)
+    assert {fact.run for fact in home.told(RunLost) if isinstance(fact, RunLost)} == {"a", "b"}
+    assert all(gone(process.pid) for process in tree)
+    assert sorted(home.sink.ended) == ["a", "b"]
+    home.begin("c", "exit 3")
+    home.until(lambda: home.told(RunEnded))
+    assert home.told(RunEnded) == [RunEnded("c", Exit(code=3))]
+    assert home.spawner.keeper not in (None, first)
+    assert len(home.warnings) == 1
+
+
+def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_next_one(home: Home) -> None:
+    first = home.spawner.keeper
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    home.until(lambda: home.spawner.keeper is None)
+    home.begin("a", "exit 4")
+    home.until(lambda: home.told(RunEnded))
+    assert home.told(RunEnded) == [RunEnded("a", Exit(code=4))]
+    assert home.told(RunLost) == []
+
+
+def test_a_keeper_is_not_impressed_by_signals_of_the_terminal_or_of_an_init(home: Home) -> None:
+    keeper = home.spawner.keeper
+    assert keeper is not None
+    home.begin("a", "sleep 0.2; exit 5")
+    home.until(lambda: home.told(RunStarted))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(keeper, number)
+    home.until(lambda: home.told(RunEnded))
+    assert home.told(RunEnded) == [RunEnded("a", Exit(code=5))]
+    assert home.spawner.keeper == keeper
+
+
+def test_a_stopped_keeper_holds_up_nobody_and_goes_on_where_it_was(home: Home) -> None:
+    keeper = home.spawner.keeper
+    assert keeper is not None
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        for number in range(2000):
+            home.begin(f"r{number}", "x" * 1000 if number else "exit 6")
+        home.loop.run_until_complete(asyncio.sleep(0.1))
+        assert time.monotonic() - began < PATIENCE / 2
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    home.until(lambda: any(fact == RunEnded("r0", Exit(code=6)) for fact in home.facts))
+
+
+CLIENT = """
+import asyncio, os, sys
+from repeater.adapters.keeper import KeeperSpawner
+from repeater.ports import Launch
+
+class Sink:
+    def write(self, *args): return True
+    def matched(self, run): return frozenset()
+
+async def main():
+    told = lambda fact: print(fact, flush=True)
+    spawner = KeeperSpawner(told, Sink(), asyncio.get_running_loop())
+    print("keeper", spawner.keeper, flush=True)
+    for number, script in enumerate(sys.argv[1:]):
+        spawner.start(Launch(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+ESCAPES = {
+    "plain": "sleep 61",
+    "background": "sleep 61 & sleep 61",
+    "own session": "setsid sleep 61 & sleep 61",
+    "deaf": "trap '' TERM HUP INT; while :; do sleep 0.1; done",
+    "stopped": "kill -STOP $$",
+    "daemon": "(setsid env -i /bin/sleep 61 </dev/null >/dev/null 2>&1 &); sleep 61",
+    "forgotten daemon": "(setsid env -i /bin/sleep 61 </dev/null >/dev/null 2>&1 &); exit 0",
+}
+
+
+def test_when_the_client_is_killed_its_keeper_kills_everything_that_ever_came_of_a_run() -> None:
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, *ESCAPES.values()],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert client.stdout is not None
+    with client.stdout as told:
+        keeper = psutil.Process(int(told.readline().split()[1]))
+        lines: list[str] = []
+        while sum("RunStarted" in line for line in lines) < len(ESCAPES) or "RunEnded" not in lines[-1]:
+            lines.append(told.readline())  # the one that ends is that of the forgotten daemon
+        wait_for(
+            lambda: sum(p.name() == "sleep" for p in keeper.children(recursive=True)) >= len(ESCAPES),
+            "all of them live",
+        )
+        tree = [keeper, *keeper.children(recursive=True)]
+        client.kill()
+        client.wait()
+    wait_for(lambda: all(gone(process.pid) for process in tree), "all of it is dead")

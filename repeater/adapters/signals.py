@@ -3,10 +3,15 @@
 INT and TERM count together: the first asks to drain, the second to stop, the third and all after it to kill. HUP asks
 to reload. Used by `app` only. The handlers do nothing but write down what came and wake the loop once, so that ten
 thousand signals are as harmless as three; asyncio's own handlers drop signals when their pipe is full.
+
+A handler only runs when the main thread next gets its turn. If a signal comes just before the loop falls asleep, or to
+another thread, that may be in half a minute: so the interpreter is told to write to a pipe that the loop reads.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -34,13 +39,29 @@ class Signals:
         self._told = 0
         self._reload_asked = False
         self._woken = False
+        self._awake, self._waker = os.pipe()
+        for fd in (self._awake, self._waker):
+            os.set_blocking(fd, False)
+        loop.add_reader(self._awake, self._drain)
+        self._woke = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._heard) for number in _HEARD}
 
     def close(self) -> None:
         """Signals mean again what they meant before."""
         for number, before in self._before.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)
-        self._before = {}
+        if self._before:
+            self._before = {}
+            signal.set_wakeup_fd(self._woke)
+            self._loop.remove_reader(self._awake)
+            os.close(self._awake)
+            os.close(self._waker)
+
+    def _drain(self) -> None:
+        """The handlers have run by now."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._awake, 4096):
+                pass
 
     def _heard(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -66,3 +68,37 @@ def test_signals_mean_what_they_meant_before_once_it_is_closed() -> None:
     finally:
         signal.signal(signal.SIGHUP, before)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_another_thread_gets_wakes_the_loop() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    told: list[object] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard = asyncio.Event()
+
+        def stop(level: str, name: str) -> None:
+            told.append((level, name))
+            heard.set()
+
+        signals = Signals(loop, stop, lambda: None)
+        # from a thread, so that the loop is asleep by then, and nothing else wakes it
+        hit = threading.Timer(0.1, lambda: signal.pthread_kill(other.ident or 0, signal.SIGTERM))
+        hit.start()
+        try:
+            began = time.monotonic()
+            await asyncio.wait_for(heard.wait(), 20)
+            assert time.monotonic() - began < 10
+        finally:
+            signals.close()
+            hit.join()
+
+    try:
+        asyncio.run(main())
+    finally:
+        over.set()
+        other.join()
+    assert told == [("drain", "TERM")]

@@ -1,4 +1,4 @@
-"""Around the one-off commands: what they import, examples, completion, and lines of the usage guide that people know."""
+"""Around the one-off commands: what they import, examples, completion."""
 
 from __future__ import annotations
 
@@ -94,32 +94,3 @@ def test_bash_completes_commands_and_options(rpr: Rpr, tmp_path: Path) -> None:
     )
     out = subprocess.run(["bash", "-eu", "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.splitlines() == ["interval", "--times --timeout --timestamps", "", "--format"]
-
-
-# Lines that people know from the Go program of the same name, with commands that need no network.
-KNOWN = [
-    ("interval --every 20ms --times 3 -- echo test", "test\n" * 3, 0),
-    ("i -e 20ms -t 2 -- echo x", "x\n" * 2, 0),
-    ("int -e 10ms -f 100ms -q -- true", "", 0),
-    ("count --times 5 -- echo 'Hello World'", "Hello World\n" * 5, 0),
-    ("cnt --times 2 --every 10ms -- echo n", "n\n" * 2, 0),
-    ("dur --for 50ms --every 1s -- echo once", "once\n", 0),
-    ("cron --cron @hourly --times 1 --for 50ms -- echo x", "", 0),
-    ("exp --base-delay 1ms --max-delay 30ms --attempts 3 -- sh -c 'exit 4'", "", 4),
-    ("fibonacci --base-delay 1ms --attempts 4 -- echo up", "up\n", 0),
-    ("linear --increment 1ms --base-delay 1ms --attempts 2 -- false", "", 1),
-    ("polynomial --base-delay 1ms --exponent 1.5 --attempts 2 -- false", "", 1),
-    ("count --times 2 --success-pattern ok -- sh -c 'echo ok; exit 1'", "ok\n" * 2, 0),
-    ("count --times 1 --failure-pattern '(?i)error' -- echo Error", "Error\n", 1),
-    ("count --times 1 --case-insensitive --success-pattern 'healthy|ok' -- sh -c 'echo HEALTHY; exit 1'", "HEALTHY\n", 0),
-    ("count --times 1 --success-pattern ok --failure-pattern bad -- echo ok bad", "ok bad\n", 1),
-    ("interval --every 10ms --times 2 --for 1m -- sh -c 'echo a | wc -l'", "1\n" * 2, 0),
-    ("count --times 2 --quiet -- false", "", 1),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("line", "out", "code"), KNOWN, ids=[line for line, _, _ in KNOWN])
-def test_lines_that_people_know_do_what_they_did(rpr: Rpr, line: str, out: str, code: int) -> None:
-    import shlex
-
-    rpr(*shlex.split(line)).is_(out=out, code=code)

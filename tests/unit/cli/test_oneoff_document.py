@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repeater.cli.oneoff.document import table_of
@@ -20,7 +20,6 @@ from repeater.settings import resolve
 from tests.fakes.disk import MemoryDisk
 
 DEFAULTS = resolve({})
-_NOT_YET = {"adaptive", "load-adaptive", "rate-limit"}
 DURATIONS = st.sampled_from(["1us", "20ms", "1s", "90s", "1h30m", "2d"])
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 VALUES: dict[str, st.SearchStrategy[str]] = {
@@ -36,21 +35,29 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "EXPRESSION": st.sampled_from(["0 9 * * 1-5", "@daily", "*/5 * * * *"]),
     "ZONE": st.sampled_from(["UTC", "Europe/Berlin"]),
     "GLOB": st.sampled_from(["*.tmp", "b/**"]),
+    "PERCENT": st.sampled_from(["70", "0.5", "33.3%", "100%"]),
+    "N/DURATION": st.sampled_from(["100/1h", "1/10ms", "7/m"]),
+    "DURATION,DURATION": st.sampled_from(["0", "0,10m", "0s, 1s, 2s"]),
     "DURATION|PERCENT": st.sampled_from(["10%", "1us", "100%"]),
 }
 
 
 def usable(command: Command) -> list[Option]:
-    return [option for option in command.options if option.key and not option.later and option.key[0] != "http_aware"]
+    return [option for option in command.options if option.key and not option.later]
+
+
+NAMED = st.sampled_from(list(COMMANDS))
 
 
 @st.composite
-def lines(draw: st.DrawFn) -> list[str]:
-    command = COMMANDS[draw(st.sampled_from([name for name in COMMANDS if name not in _NOT_YET]))]
+def lines(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMED) -> list[str]:
+    command = COMMANDS[draw(names)]
     options = usable(command)
     chosen = draw(st.lists(st.sampled_from(options), max_size=6, unique_by=lambda option: option.key))
     needed = [option for option in command.own if option.needed]
     words = [command.name]
+    if command.name == "rate-limit":
+        needed = [option for option in command.own if option.name == "--rate"]
     for option in [*needed, *(option for option in chosen if option not in needed)]:
         words.append(option.name)
         if option.metavar:
@@ -116,3 +123,19 @@ def test_every_option_has_words_and_fills_a_key_or_is_read_by_rpr() -> None:
 def test_no_words_make_the_parser_crash(name: str, words: list[str]) -> None:
     with contextlib.suppress(UsageError):
         parse(COMMANDS[name], words)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_lines_of_every_command_are_drawn_and_some_are_valid(name: str) -> None:
+    found = 0
+
+    @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(lines(st.just(name)))
+    def count(words: list[str]) -> None:
+        nonlocal found
+        with contextlib.suppress(UsageError):
+            assert spec_of(words)[0].process.command
+            found += 1
+
+    count()
+    assert found

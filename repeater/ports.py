@@ -154,7 +154,11 @@ class Store(Protocol):
     def started(self, row: RunRecord, pid: int) -> None: ...
 
     def record(self, row: RunRecord, progress: Progress) -> None:
-        """Insert or close the row of (job, nominal, attempts), and keep the progress, in one transaction."""
+        """Insert or close the row of (job, nominal, attempts), and keep the progress, in one transaction.
+
+        A row without an attempt does not take the place of one with: what ran stays on record, also when the clock was
+        set back and the slot comes up again.
+        """
         ...
 
     def save(self, progress: Progress) -> None: ...

@@ -76,6 +76,7 @@ _UPSERT = (
     "ended = excluded.ended, state = excluded.state, reason = excluded.reason, run = excluded.run, "
     "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
 )
+_BEGAN = "SELECT 1 FROM runs WHERE job = ? AND nominal = ? AND attempt > 0"
 _STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
 _KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
 _PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -90,6 +91,8 @@ CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
 
 class SlotTakenError(Exception):
     """The attempt was claimed before."""
+
+    taken = True
 
 
 class NotWrittenError(Exception):
@@ -620,7 +623,8 @@ class SqliteStore:
 
     def record(self, row: RunRecord, progress: Progress) -> None:
         def apply(db: sqlite3.Connection) -> None:
-            db.execute(_UPSERT, _values(row))
+            if row.attempts or not db.execute(_BEGAN, (row.job, _number(row.nominal))).fetchone():
+                db.execute(_UPSERT, _values(row))
             if row.attempts > 1:
                 db.execute(_SUPERSEDE, (row.job, _number(row.nominal), row.attempts))
             self._keep(progress, row.job)

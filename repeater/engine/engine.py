@@ -44,7 +44,7 @@ from repeater.engine.timeline import Wake
 from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
-from repeater.model.time import Instant, Mono
+from repeater.model.time import Instant, Mono, rfc3339
 from repeater.plan.diff import JobPlan
 from repeater.plan.graph import Graph, Node
 
@@ -111,8 +111,10 @@ class Engine:
 
     def _take(self, fact: Fact) -> None:
         match fact:
-            case TimePassed() | ClockJumped():
+            case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
+            case ClockJumped():
+                self._tell_who_waits()
             case RunStarted() | RunExited() | RunEnded() | RunLost() | SpawnFailed() | PushedBack():
                 if fact.run in self.board.runs:
                     self._take_of_run(fact, *self.board.runs[fact.run])
@@ -148,10 +150,24 @@ class Engine:
             case RunLost(_, reason):
                 job.run_lost(held, reason)
                 self._rest_probes(job)
-            case SpawnFailed(_, reason, temporary):
-                job.spawn_failed(held, reason, temporary=temporary)
+            case SpawnFailed(_, reason, temporary, taken):
+                if taken:
+                    job.slot_taken(held)
+                else:
+                    job.spawn_failed(held, reason, temporary=temporary)
             case PushedBack(_, delay, reason):
                 self.board.limits.push_back(job.spec, delay, reason)
+
+    def _tell_who_waits(self) -> None:
+        """A slot is decided once: where the clock was set back, jobs wait until it has caught up."""
+        now = self._context.now.wall
+        cursors = ((job.progress.cursor, name) for name, job in self.jobs.items() if job.schedule.rides == "wall")
+        waiting = [(cursor, name) for cursor, name in cursors if cursor is not None and cursor > now]
+        if waiting:
+            until, name = max(waiting)
+            count = f"`{name}` waits" if len(waiting) == 1 else f"{len(waiting)} jobs wait, `{name}` the longest,"
+            words = f"the clock is behind slots that were decided: {count} until {rfc3339(until)}; `rpr reset` begins anew"
+            self._context.announce(Warned("", words))
 
     # --- a new generation --------------------------------------------------------------------------------------
 

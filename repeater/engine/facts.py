@@ -52,12 +52,14 @@ class RunStarted:
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
     """The process of a run could not be started, or its slot could not be claimed. `temporary`: the machine lacked
-    a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), the command is not to blame.
+    a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), the command is not to blame. `taken`: the slot was decided before, when
+    the clock had not yet been set back; what became of it then stands.
     """
 
     run: str
     reason: str
     temporary: bool = False
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

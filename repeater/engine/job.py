@@ -172,8 +172,8 @@ class Job:
 
     def _retime(self) -> None:
         now = self._context.now.wall
-        self.upcoming.restart()
-        self.progress = replace(self.progress, anchor=now, cursor=now)
+        self.upcoming.restart(self.progress.cursor)
+        self.progress = replace(self.progress, anchor=now, cursor=max(now, self.progress.cursor or now))
         for slot in self.pending:
             if slot.trigger in ("schedule", "catch_up"):
                 self._decide(slot, "cancelled", "schedule changed")
@@ -500,6 +500,14 @@ class Job:
             return
         self._close(held, "interrupted", reason)
 
+    def slot_taken(self, held: OpenSlot) -> None:
+        """The slot was decided in the past, before the clock was set back: it is dropped, and its row stands."""
+        assert held.attempt is not None
+        held.attempt.on(Move.SPAWN_FAILED)
+        self._gates.limits.failed(held)
+        self.progress = replace(self.progress, runs=max(0, self.progress.runs - (held.attempts == 1)))
+        self._close(held, "skipped", "decided before", is_known=True)
+
     def spawn_failed(self, held: OpenSlot, reason: str, *, temporary: bool) -> None:
         attempt = held.attempt
         assert attempt is not None
@@ -569,6 +577,8 @@ class Job:
         reason: str,
         code: int | None = None,
         outcome: Verdict | None = None,
+        *,
+        is_known: bool = False,
     ) -> None:
         context, now = self._context, self._context.now
         if held.fate is not None:
@@ -592,7 +602,11 @@ class Job:
         self._refused = held.attempts == 0
         row = held.row(state, reason, code, context.generation, ended=now.wall if held.attempts else None)
         held.attempt = None
-        self._keep(row, outcome, recovered=recovered)
+        if is_known:
+            context.do(Save(self.progress))
+            context.announce(Warned(self.spec.name, f"the slot of {rfc3339(row.nominal)} was decided before"))
+        else:
+            self._keep(row, outcome, recovered=recovered)
         self._check_stop()
         if self.spec.is_service and held.attempts and state in ("ran", "spawn_failed") and self.state is State.ACTIVE:
             self._check_restart(outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from repeater.engine.context import Context
@@ -71,16 +71,25 @@ class Upcoming:
             self._wake.cancel()
             self._wake = None
 
-    def restart(self) -> None:
-        """The grid begins now, and the next slot lies strictly ahead."""
-        self.anchor = self.cursor = self._context.now
+    def restart(self, decided: datetime | None = None) -> None:
+        """The grid begins now, and the next slot lies strictly ahead, also of what was decided before the clock of
+        the day was set back.
+        """
+        self.anchor = self._context.now
+        self.cursor = self._ahead_of(decided)
 
     def forgive(self) -> None:
         """Nothing is owed for the time until now."""
         if self.cursor is None:
             self.anchor = self._context.now
         elif not self.schedule.waits_for_end:
-            self.cursor = self._context.now
+            self.cursor = self._ahead_of(self.cursor.wall)
+
+    def _ahead_of(self, decided: datetime | None) -> Instant:
+        now = self._context.now
+        if decided is not None and decided > now.wall and self.schedule.rides == "wall":
+            return now.at_wall(decided)
+        return now
 
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
         spec = self.spec
@@ -110,6 +119,10 @@ class Upcoming:
         _, due = self._slot_at(nominal)
         now = self._context.now
         return due.wall > now.wall if self.schedule.rides == "wall" else due.mono > now.mono
+
+    def _between(self, low: Instant, high: Instant) -> timedelta:
+        """By the clock that the schedule rides: where the wall clock was set, the other one tells nothing."""
+        return high.wall - low.wall if self.schedule.rides == "wall" else (high.mono - low.mono) * MICROSECOND
 
     def _late(self, first: Slot, following: Instant | None) -> list[Coming]:
         """Several slots have passed, or one was missed. An interval owes one run at most."""
@@ -143,8 +156,8 @@ class Upcoming:
         The newest is found by halving the time between, so it costs the same for a minute and for a year.
         """
         low, high, newest = first, self._context.now, first
-        while high.mono - low.mono > 1:
-            self.cursor = low.plus((high.mono - low.mono) // 2 * MICROSECOND)
+        while (between := self._between(low, high)) > MICROSECOND:
+            self.cursor = low.plus(between // 2)
             found = self.schedule.next(self._track())
             if found is not None and not self._is_ahead(found):
                 low = newest = found

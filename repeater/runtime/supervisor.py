@@ -215,7 +215,8 @@ class Supervisor:
             return
         if error is not None:
             full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "temporary", False)
-            self.tell(SpawnFailed(start.run.id, f"cannot claim the slot: {error}", temporary=full))
+            taken = getattr(error, "taken", False)
+            self.tell(SpawnFailed(start.run.id, f"cannot claim the slot: {error}", full, taken))
             return
         spec, now = start.spec, self._outside.clock.now().wall
         try:

@@ -137,6 +137,14 @@ def test_a_recorded_row_closes_the_claimed_one(kept: Kept) -> None:
     assert kept.store.load().progress == {"a": progress(runs=1)}
 
 
+def test_what_ran_stays_on_record_when_its_slot_comes_up_again_and_is_skipped(kept: Kept) -> None:
+    kept.claim(row())
+    kept.store.record(row(state="ran"), progress(runs=1))
+    kept.store.record(row(state="skipped", attempt=0), progress(runs=2))
+    assert list(kept.store.rows()) == [row(state="ran")]
+    assert kept.store.load().progress == {"a": progress(runs=2)}
+
+
 def test_a_slot_that_was_never_claimed_can_be_recorded(kept: Kept) -> None:
     skipped = replace(row(attempt=0, state="skipped"), reason="overlap")
     kept.store.record(skipped, progress())

@@ -22,6 +22,8 @@ Key: TypeAlias = tuple[str, datetime, int]
 class SlotTakenError(Exception):
     """The attempt was claimed before."""
 
+    taken = True
+
 
 class NotWrittenError(Exception):
     """A claim met a full disk."""
@@ -83,7 +85,8 @@ class FakeStore:
             self.pids[row.run] = pid
 
     def record(self, row: RunRecord, progress: Progress) -> None:
-        self.table[row.job, row.nominal, row.attempts] = row
+        if row.attempts or (row.job, row.nominal, 1) not in self.table:
+            self.table[row.job, row.nominal, row.attempts] = row
         self.progress[progress.job] = progress
 
     def save(self, progress: Progress) -> None:

@@ -137,7 +137,7 @@ class _Assembly:
         outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
-        signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129))
+        signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129), at_end=True)
         closing.callback(signals.close)
         if outputs == (1, 2):
             self._watch_reader(loop, closing)

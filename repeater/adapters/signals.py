@@ -28,11 +28,15 @@ class Signals:
     """Listens from its making until `close`; both in the main thread.
 
     `stop(level, name)` gets the level and the signal's name (`INT`, `TERM`), once for each level and in order;
-    `reload()` comes once for any number of HUPs that arrive together. Both are called in the loop.
+    `reload()` comes once for any number of HUPs that arrive together. Both are called in the loop. `at_end`: this
+    process does nothing afterwards but tidy up and end, and no signal is to cut that short, so they are ignored then.
     """
 
-    def __init__(self, loop: Loop, stop: Callable[[Level, str], None], reload: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, stop: Callable[[Level, str], None], reload: Callable[[], None], *, at_end: bool = False
+    ) -> None:
         self._loop = loop
+        self._at_end = at_end
         self._stop = stop
         self._reload = reload
         self._came: list[str] = []  # at most one name for each level
@@ -47,9 +51,9 @@ class Signals:
         self._before = {number: signal.signal(number, self._heard) for number in _HEARD}
 
     def close(self) -> None:
-        """Signals mean again what they meant before."""
+        """Signals mean again what they meant before, or nothing."""
         for number, before in self._before.items():
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+            signal.signal(number, signal.SIG_IGN if self._at_end else signal.SIG_DFL if before is None else before)
         if self._before:
             self._before = {}
             signal.set_wakeup_fd(self._woke)

@@ -219,7 +219,7 @@ class _Assembly:
             allow_removals=options.allow_removals,
         )
         self._is_reloading = self._reload_again = False
-        closing.callback(Signals(loop, self._signalled, self._asked_to_reload).close)
+        closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""

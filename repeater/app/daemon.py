@@ -100,7 +100,7 @@ async def _serve(options: Daemon, gate: Gate, keeping: Keeping, say: Callable[[s
     with ExitStack() as closing:
         notify = Notify(os.environ)
         closing.callback(notify.close)
-        signals = Signals(loop, leave, lambda: None)
+        signals = Signals(loop, leave, lambda: None, at_end=True)
         closing.callback(signals.close)
         book, now = Book(os.urandom(6).hex()), clock.now()
         known, kept = keeping.load()

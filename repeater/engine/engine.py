@@ -166,8 +166,8 @@ class Engine:
         if waiting:
             until, name = max(waiting)
             count = f"`{name}` waits" if len(waiting) == 1 else f"{len(waiting)} jobs wait, `{name}` the longest,"
-            words = f"the clock is behind slots that were decided: {count} until {rfc3339(until)}; `rpr reset` begins anew"
-            self._context.announce(Warned("", words))
+            words = f"the clock is behind slots that were decided: {count} until {rfc3339(until)}"
+            self._context.announce(Warned("", f"{words}; `rpr reset` begins anew"))
 
     # --- a new generation --------------------------------------------------------------------------------------
 

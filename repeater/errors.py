@@ -2,6 +2,7 @@
 
     RepeaterError            1   something went wrong while running
     ├── UsageError           2   the command line is wrong
+    │   └── NotThere         2   it names a job or a run that does not exist
     ├── JobFileError         2   a job file is wrong; carries every `Problem` found
     ├── ApplyRefused         5   nothing was changed
     │   ├── LockHeld         5   another supervisor owns this state
@@ -73,6 +74,10 @@ class UsageError(RepeaterError):
     """The command line asks for something that cannot be."""
 
     exit_code = 2
+
+
+class NotThere(UsageError):
+    """No job, or no run, has this name."""
 
 
 class JobFileError(RepeaterError):

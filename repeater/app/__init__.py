@@ -5,7 +5,7 @@ supervisor that runs, `state` reads what one has left. Adapters are imported ins
 `rpr validate` pays for none of asyncio.
 """
 
-from repeater.app.assembly import Supervision, supervise, supervise_detached
+from repeater.app.assembly import HttpOptions, Supervision, supervise, supervise_detached
 from repeater.app.files import JOB_FILES, load_job_files
 from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
 from repeater.app.reader import load_selected
@@ -13,6 +13,7 @@ from repeater.app.state import in_force, known_durations, state_folder
 
 __all__ = [
     "JOB_FILES",
+    "HttpOptions",
     "Records",
     "Supervision",
     "Whereabouts",

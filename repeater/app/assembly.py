@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from repeater.adapters.signals import Level
+    from repeater.app.web import Web
     from repeater.control.desk import Wanted as Handed
     from repeater.control.door import Door
     from repeater.control.server import Server
@@ -37,11 +38,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How to serve. `address` is `PORT`, `HOST:PORT` or `[V6]:PORT`; `hosts` are more names to go by."""
+
+    address: str
+    allow_remote: bool = False
+    hosts: tuple[str, ...] = ()
+    token_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
     `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
-    console; `log_format` is that of the words of rpr itself.
+    console; `log_format` is that of the words of rpr itself. `http` None: nothing is served.
     """
 
     files: tuple[str, ...]
@@ -57,6 +68,7 @@ class Supervision:
     color: str = "auto"
     log: str | None = None
     log_format: Literal["text", "json"] = "text"
+    http: HttpOptions | None = None
 
 
 def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
@@ -169,10 +181,11 @@ class _Assembly:
         self._loop = loop
         self._project = loaded.jobfile.project
         self._server: Server | None = None
+        self._web: Web | None = None
         closing.callback(self._hang_up)  # last of all: the end of a connection says that nothing is left
         self._clock = LoopClock(loop)
         soon, clock = loop.call_soon_threadsafe, self._clock
-        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        environ = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "RPR_HTTP_TOKEN")}
         self._notify = Notify(os.environ)
         closing.callback(self._notify.close)
         self._to_journal = writes_to_journal(2, os.environ)
@@ -193,6 +206,7 @@ class _Assembly:
         self._store = SqliteStore(folder, soon, warn=self._warn)
         closing.callback(self._store.close)
         self._door = self._open_door(folder, closing)
+        self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
         outputs = Masking(AnswerTap(LogTap(self._output, self._tell), clock, self._tell), environ)
@@ -241,7 +255,7 @@ class _Assembly:
 
     def _is_ready(self, ready: Callable[[str], None]) -> None:
         words = self._status()
-        ready(words)
+        ready(words if self._web is None else f"{words}, {self._web.words}")
         self._notify.ready(words)
         if self._notify.watchdog is not None:
             self._show_life(self._notify.watchdog)
@@ -269,6 +283,16 @@ class _Assembly:
         closing.callback(self._shut, door)
         return door
 
+    def _open_web(self, folder: Path | None, closing: ExitStack) -> Web | None:
+        """Listen, and answer nobody yet. Who asked for HTTP and cannot have it is told, and nothing runs."""
+        if self._options.http is None:
+            return None
+        from repeater.app.web import Web
+
+        web = Web(self._options.http, folder, os.environ, self._warn)
+        closing.callback(web.close)
+        return web
+
     def _shut(self, door: Door) -> None:
         if self._server is not None:
             self._server.close()
@@ -278,8 +302,6 @@ class _Assembly:
         from repeater.control.desk import Desk, Life
         from repeater.control.server import Server
 
-        if self._door is None:
-            return
         life = Life(self._project, os.getpid(), self._clock.now().wall, str(self._folder or ""))
         desk = Desk(
             life,
@@ -296,8 +318,12 @@ class _Assembly:
             rejected=lambda: self._reload.rejected,
             files=lambda: self._options.files,
         )
-        self._server = Server(desk, self._warn)
-        self._server.listen(self._door.socket)
+        if self._door is not None:
+            self._server = Server(desk, self._warn)
+            self._server.listen(self._door.socket)
+        if self._web is not None:
+            self._web.serve(desk)
+            self._say("", self._web.words)
 
     def _hang_up(self) -> None:
         if self._server is not None:
@@ -373,6 +399,8 @@ class _Assembly:
         self._narrator(event)
         self._event = None
         self._journal(event)
+        if self._web is not None:
+            self._web.hear(event)
         if isinstance(event, GenerationBegan):
             self._notify.status(self._status())
         elif isinstance(event, Draining):

@@ -23,6 +23,14 @@ from repeater.cli.options import assignments, files_argument, set_option
     "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Keep state there, not in the project's own folder."
 )
 @click.option("--ephemeral", is_flag=True, help="Keep no state at all.")
+@click.option(
+    "--http", metavar="ADDR", envvar="RPR_HTTP", help="Serve the HTTP API, health and metrics at PORT or HOST:PORT."
+)
+@click.option("--allow-remote", is_flag=True, help="Let `--http` listen where others can reach it.")
+@click.option("--http-host", "http_hosts", multiple=True, metavar="NAME", help="Another name that `--http` goes by.")
+@click.option(
+    "--http-token-file", metavar="FILE", envvar="RPR_HTTP_TOKEN_FILE", help="The token, if not one in the state folder."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
 @click.option(
@@ -44,6 +52,10 @@ def apply(
     allow_removals: bool,
     state_dir: str | None,
     ephemeral: bool,
+    http: str | None,
+    allow_remote: bool,
+    http_hosts: tuple[str, ...],
+    http_token_file: str | None,
     verbose: bool,
     quiet: bool,
     log_format: Literal["text", "json"],
@@ -56,7 +68,7 @@ def apply(
     Else runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second
     Ctrl-C stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
     """
-    from repeater.app import Supervision, load_selected, reach_project, supervise, supervise_detached
+    from repeater.app import HttpOptions, Supervision, load_selected, reach_project, supervise, supervise_detached
     from repeater.cli.change import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
@@ -73,6 +85,7 @@ def apply(
         quiet=quiet,
         color=color,
         log_format=log_format,
+        http=HttpOptions(http, allow_remote, http_hosts, http_token_file) if http else None,
     )
     loaded = load_selected(files, options.set_vars, only)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)

@@ -60,7 +60,11 @@ def down(now: bool, kill: bool, quiet: bool, where: Whereabouts) -> None:
 
 def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
     """Let a running supervisor read the files of an apply, and print what changed."""
-    for name, value in (("--no-watch", not options.watch), ("--keep-alive", options.keep_alive)):
+    for name, value in (
+        ("--no-watch", not options.watch),
+        ("--keep-alive", options.keep_alive),
+        ("--http", options.http is not None),
+    ):
         if value:
             raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
     if "-" in options.files:

@@ -9,8 +9,16 @@ import click
 @click.option(
     "--format", "form", type=click.Choice(["json", "markdown"]), default="json", help="The schema, or its words."
 )
-def schema(form: str) -> None:
+@click.option("--openapi", is_flag=True, help="The OpenAPI document of the HTTP API instead.")
+def schema(form: str, openapi: bool) -> None:
     """Print the JSON schema (draft-07) of job files, or as `markdown` the reference of every key."""
+    if openapi:
+        import json
+
+        from repeater.control.openapi import openapi as document
+
+        click.echo(json.dumps(document(), indent=2))
+        return
     from repeater.jobfile.validate import schema_text
 
     if form == "json":

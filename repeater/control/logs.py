@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
-from repeater.errors import UsageError
+from repeater.errors import NotThere
 from repeater.model.time import rfc3339
 from repeater.observe.kept import Piece
 
@@ -32,7 +32,7 @@ async def logs(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     if args["tail"] is not None:
         past = last_lines(past, args["tail"])
     if run and not past and not args["follow"] and not desk.kept.knows(run):
-        raise UsageError(f"cannot show run `{run}`: nothing is kept of it", hint="`rpr history` lists runs")
+        raise NotThere(f"cannot show run `{run}`: nothing is kept of it", hint="`rpr history` lists runs")
     follower = _Follower(names, run) if args["follow"] else None
     deaf = desk.kept.listen(follower.take) if follower is not None else None
     try:

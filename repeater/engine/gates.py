@@ -8,7 +8,7 @@ came. A need that can no longer come true refuses the slot at once. Called by `e
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from repeater.engine.context import Context
@@ -78,6 +78,13 @@ class Board:
     def changed(self, job: Job, row: RunRecord | None) -> None:
         self._touched[f"job:{job.spec.name}"] = None
         self.news.append((job, row))
+
+    def use(self) -> Iterator[tuple[str, str, int, int]]:
+        """`limit` or `pool`, its name, how much of it is used, and how much there is."""
+        for name, used, most in self.limits.use():
+            yield "limit", name, used, most
+        for name, pool in self.pools.items():
+            yield "pool", name, self._taken.get(f"pool:{name}", 0), pool.slots
 
     # --- what the engine does after each fact --------------------------------------------------------------------
 

@@ -69,6 +69,13 @@ class Limits:
                 if before in table:
                     table[after] = table.pop(before)  # type: ignore[assignment]
 
+    def use(self) -> Iterator[tuple[str, int, int]]:
+        """Of each named limit in force that was asked so far: its name, the starts in its window, and the most."""
+        for name in self._limits:
+            ledger = self._ledgers.get(f"limit:{name}")
+            if ledger is not None:
+                yield name, ledger.used(self._context.now.mono), ledger.count
+
     # --- what gates ask ----------------------------------------------------------------------------------------
 
     def earliest(self, spec: JobSpec) -> Instant | None:

@@ -10,19 +10,19 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-from repeater.errors import UsageError
+from repeater.errors import NotThere
 from repeater.model.spec import JobSpec
 
 
 def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, ...]:
     """The jobs that any of the patterns means, in the given order; all if there is no pattern.
 
-    Raises UsageError for a pattern that means none, with the nearest name.
+    Raises NotThere for a pattern that means none, with the nearest name.
     """
     patterns = tuple(patterns)
     for pattern in patterns:
         if not any(means(pattern, job) for job in jobs):
-            raise UsageError(f"cannot find job `{pattern}`: {_nearest(pattern, jobs)}")
+            raise NotThere(f"cannot find job `{pattern}`: {_nearest(pattern, jobs)}")
     return tuple(job for job in jobs if not patterns or any(means(pattern, job) for pattern in patterns))
 
 

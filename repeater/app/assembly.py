@@ -148,6 +148,9 @@ class _Assembly:
     `exit_code` is what a signal, or nobody reading, makes the exit status; None as long as the jobs decide.
     """
 
+    _server: Server | None = None
+    _web: Web | None = None
+
     def __init__(
         self,
         options: Supervision,
@@ -180,8 +183,6 @@ class _Assembly:
         self._over = over
         self._loop = loop
         self._project = loaded.jobfile.project
-        self._server: Server | None = None
-        self._web: Web | None = None
         closing.callback(self._hang_up)  # last of all: the end of a connection says that nothing is left
         self._clock = LoopClock(loop)
         soon, clock = loop.call_soon_threadsafe, self._clock

@@ -23,12 +23,13 @@ from starlette.routing import Route as Path
 from repeater.control.desk import Desk
 from repeater.control.guard import App, Guard, Receive, Scope, Sender, refuse
 from repeater.control.openapi import openapi
-from repeater.control.protocol import LONGEST, LONGEST_TEXT, BadMessage, Kind, Params, check_args, decode
+from repeater.control.protocol import LONGEST_TEXT, Kind, Params, check_args
 from repeater.control.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, Route
 from repeater.control.status import health
 from repeater.control.verbs import VERBS
 from repeater.errors import ApplyRefused, JobFileError, NotThere, RepeaterError, UsageError
 from repeater.model.time import rfc3339
+from repeater.wire.lines import LONGEST, BadMessage, clip, decode
 
 BODY_WITHIN = 10.0
 """Seconds for the body of a request to come."""
@@ -199,7 +200,7 @@ class _Answer:
             elif isinstance(value, list) and not value and name in NEVER_EMPTY:
                 words = "is empty"
             if words is not None:
-                raise BadMessage("args", f"cannot carry out `{self._route.verb}`: `{_clip(name)}` {words}")
+                raise BadMessage("args", f"cannot carry out `{self._route.verb}`: `{clip(name)}` {words}")
 
     def _check_name(self, name: str) -> None:
         """A path names one job, or the matrix that cells belong to; whoever means many says so in `jobs`."""
@@ -208,9 +209,9 @@ class _Answer:
             return
         is_pattern = "*" in name or "?" in name or "=" in name.partition("[")[0]
         if is_pattern or not name or len(name) > LONGEST_TEXT or "\0" in name:
-            raise NotThere(f"cannot find job `{_clip(name)}`", hint="patterns belong into `jobs`")
+            raise NotThere(f"cannot find job `{clip(name)}`", hint="patterns belong into `jobs`")
         if self._route.gives == "one" and len(cells := self._desk.jobs((name,))) > 1:
-            raise NotThere(f"cannot find job `{_clip(name)}`: it is a matrix of {len(cells)} cells")
+            raise NotThere(f"cannot find job `{clip(name)}`: it is a matrix of {len(cells)} cells")
 
 
 class _CutShort(Exception):
@@ -381,7 +382,7 @@ def query_args(verb: str, params: Params, query: str) -> dict[str, Any]:
         if kind == "texts":
             given.setdefault(name, []).append(text)
         elif name in given:
-            raise BadMessage("args", f"cannot carry out `{verb}`: `{_clip(name)}` is given twice")
+            raise BadMessage("args", f"cannot carry out `{verb}`: `{clip(name)}` is given twice")
         else:
             given[name] = text if kind is None else _value(kind, text)
     return given
@@ -399,8 +400,3 @@ def _value(kind: Kind, text: str) -> Any:
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def _clip(text: str) -> str:
-    text = text.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -113,6 +113,7 @@ def test_jobs_are_seen_and_told_over_http(site: Callable[..., Site]) -> None:
     assert web("GET", "/readyz") == (200, "ok\n")
     status, found = web("GET", "/api/jobs?jobs=team%3Da")
     assert (status, [item["job"] for item in found["items"]]) == (200, ["tick"])
+    wait_for(lambda: web("GET", "/api/jobs/tick")[1]["state"] == "waiting", "the end of its first run")
     status, found = web("POST", "/api/jobs/tick/trigger")
     assert (status, found["items"][0]["became"]) == (200, "started")
     run = found["items"][0]["run"]

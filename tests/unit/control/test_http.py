@@ -19,10 +19,10 @@ from repeater.control import http as module
 from repeater.control.guard import HEADERS, Guard
 from repeater.control.http import build, query_args
 from repeater.control.openapi import ARGUMENTS, openapi
-from repeater.control.protocol import LONGEST, BadMessage
 from repeater.control.routes import AROUND, OPEN, ROUTES, Route
 from repeater.control.verbs import VERBS
 from repeater.model.events import Warned
+from repeater.wire.lines import LONGEST, BadMessage
 from tests.unit.control.test_server import House, live
 
 TOKEN = "0123456789abcdef"

@@ -32,7 +32,7 @@ from typing import Literal
 from repeater.adapters.wakes import Wakes
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
-from repeater.keeper.process import Spawned, SpawnError, spawn
+from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
 from repeater.model.run import Exit
 from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
 
@@ -63,8 +63,8 @@ class ProcessSpawner:
     """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread.
 
     With `inline` processes are started in the loop, which is quicker as long as there are few at a time and nothing
-    else waits for the loop. `stdin` and `outputs` are descriptors of this process that the runs get as they are; then
-    the sink hears nothing of them.
+    else waits for the loop; where a program is gets looked up once, as a shell does. `stdin` and `outputs` are
+    descriptors of this process that the runs get as they are; then the sink hears nothing of them.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class ProcessSpawner:
         self._woken = False
         self._asked: queue.SimpleQueue[Launch | None] = queue.SimpleQueue()
         self._born: deque[tuple[Launch, Spawned | SpawnError]] = deque()
+        self._programs: dict[str, str | None] | None = {} if inline else None
         self._midwife = None if inline else threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
         if self._midwife is not None:
             self._midwife.start()
@@ -204,11 +205,22 @@ class ProcessSpawner:
                 umask=launch.umask,
                 nice=launch.nice,
                 rlimits=launch.rlimits,
+                program=self._program(launch),
             )
         except SpawnError as error:
+            if self._programs is not None:
+                self._programs.clear()
             return error
         except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
             return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
+
+    def _program(self, launch: Launch) -> str | None:
+        if self._programs is None or not launch.argv:
+            return None
+        command = launch.argv[0]
+        if command not in self._programs:
+            self._programs[command] = program_of(command, launch.env)
+        return self._programs[command]
 
     def _call(self, call: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -102,12 +102,13 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     nice: int = 0,
     rlimits: Sequence[tuple[str, tuple[int, int]]] = (),
     roams: bool = False,
+    program: str | None = None,
 ) -> Spawned:
     """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError.
 
     `stdin` is what it can read, or a descriptor. `outputs` are descriptors that it writes to instead of pipes.
     `roams`: this program has no threads, and may change its own folder and umask for a moment, which makes a start
-    cheaper; it waits for children in its own way, so there is no pidfd.
+    cheaper; it waits for children in its own way, so there is no pidfd. `program` is where `argv[0]` was found before.
     """
     folder = cwd
     try:
@@ -119,12 +120,17 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
         if held:
             _check_runnable(argv, cwd, env)
             _check_allowed(limits, nice)
+        program = program or program_of(argv[0], env)
+        is_plain = not held and owner is _OURSELVES
+        if is_plain and program is not None and outputs is not None and not roams:
+            given = stdin if isinstance(stdin, int) else None
+            if not (stdin and given is None) and umask is None and direct.can_start(cwd, given, outputs):
+                pid = direct.start(program, tuple(argv), env, given, outputs)
+                return Spawned(pid, _pidfd(pid), None, None)
         with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
             stdout, out_write = _pipe(on_failure, always) if outputs is None else (None, outputs[0])
             stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
             fd = stdin if isinstance(stdin, int) else _readable(stdin, always) if stdin else None
-            program = _program(argv[0], env)
-            is_plain = not held and owner is _OURSELVES
             if is_plain and roams:
                 cwd, umask = _there(cwd, umask, always), None
             if is_plain and umask is None and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
@@ -310,7 +316,7 @@ def exit_code_of(reason: str) -> int:
     return 127 if os.strerror(errno.ENOENT) in reason or "does not exist" in reason else 126
 
 
-def _program(command: str, env: Mapping[str, str]) -> str | None:
+def program_of(command: str, env: Mapping[str, str]) -> str | None:
     """Where the PATH leads now; None to let the child search, which has to try every folder by executing."""
     if "/" in command:
         return command

@@ -132,10 +132,14 @@ class Supervisor:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact)
-        self._arm()
+        now = self._arm()
+        if now is not None:  # once: then the loop gets its turn
+            self._handle(TimePassed(), now)
+            if self._arm() is not None:
+                self.tell(TimePassed())
 
-    def _handle(self, fact: Fact) -> None:
-        now = self._outside.clock.now()
+    def _handle(self, fact: Fact, now: Instant | None = None) -> None:
+        now = now or self._outside.clock.now()
         drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
         self._last = now
         if abs(drift) > JUMP:
@@ -151,29 +155,32 @@ class Supervisor:
         if abs(drift - slept) > JUMP:
             self._listen(Warned("", f"the clock was set by {(drift - slept) / 1e6:+.1f} s"))
 
-    def _arm(self) -> None:
+    def _arm(self) -> Instant | None:
+        """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has."""
         if self._over:
-            return
+            return None
         due = self._engine.next_due()
         if due == self._armed:
-            return
+            return None
         if self._alarm is not None:
             self._alarm.cancel()
-        wait = due.wait(self._outside.clock.now())
+        now = self._outside.clock.now()
+        wait = due.wait(now)
         if wait == 0:  # the way over an alarm costs more than some runs do
             self._armed = self._alarm = None
-            self.tell(TimePassed())
-            return
+            return now
         self._armed = due
         self._alarm = self._outside.clock.call_after(
             LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT), self._ring
         )
+        return None
 
     def _ring(self) -> None:
         self._armed = self._alarm = None
         if not self._over:
             self._handle(TimePassed())
-            self._arm()
+            if self._arm() is not None:
+                self.tell(TimePassed())
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outside = self._outside

@@ -320,6 +320,8 @@ def test_interleave_streams_parallel_runs(rpr: Rpr) -> None:
 def test_output_file_takes_the_output_instead_of_the_console(rpr: Rpr) -> None:
     rpr("c", "-t", "2", "-o", "out.txt", "--", "sh", "-c", "echo o; echo e >&2").is_()
     rpr("c", "-t", "1", "-o", "out.txt", "--stream", "--", "echo", "o").is_(out="o\n")
+    rpr("c", "-t", "2", "-p", "2", "-o", "parallel.txt", "--", "echo", "p").is_()
+    assert lines(rpr.folder, "parallel.txt") == ["p", "p"]
     assert sorted(lines(rpr.folder, "out.txt")) == ["e", "e", "o", "o", "o"]
 
 

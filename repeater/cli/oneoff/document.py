@@ -62,13 +62,13 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
             _settle(job, place, ("schedule", "jitter"), percent._replace(text=f"{percent.text}%"))
     if "jitter" in schedule:
         schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
+    if "file" in job.get("output", {}):
+        job["output"].setdefault("mode", "suppress")
+        job["output"].setdefault("max_size", "1048576GiB")  # a file that somebody asked for is never rotated away
     if "max_instances" in job:
         job["overlap"] = "allow"
         if not given.has("--interleave"):
             job.setdefault("output", {}).setdefault("mode", "aggregate")
-    if "file" in job.get("output", {}):
-        job["output"].setdefault("mode", "suppress")
-        job["output"].setdefault("max_size", "1048576GiB")  # a file that somebody asked for is never rotated away
     if given.text("--limit") is not None or given.text("--window") is not None:
         _rate(schedule, place, given)
     if given.command.name == "rate-limit" and "rate" not in schedule:

@@ -66,4 +66,11 @@ $(TOOLS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group dev
 	@if command -v npm >/dev/null 2>&1; then \
 	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node ajv@8 >/dev/null 2>&1 || echo "without ajv: no npm registry"; fi
+	@test -x $(BIN)/promtool || command -v promtool >/dev/null || ! command -v apt-get >/dev/null || { $(PROMTOOL); } >/dev/null 2>&1 || \
+	  echo "without promtool: cannot get the Debian package prometheus"
 	@touch $@
+
+# promtool alone, out of its package: installing that would bring a server that starts
+PROMTOOL = mkdir -p $(VENV)/debian && cd $(VENV)/debian && \
+  { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } && \
+  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && mv usr/bin/promtool ../bin/ && rm -r usr *.deb

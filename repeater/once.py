@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from repeater.adapters.clock import LoopClock
 from repeater.adapters.loop import SmallLoop
@@ -21,7 +21,7 @@ from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, StopRequested
-from repeater.errors import ApplyRefused, LockHeld, StateUnusable, UsageError
+from repeater.errors import ApplyRefused, LockHeld, RepeaterError, StateUnusable, UsageError
 from repeater.model.events import Event, Paced
 from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
@@ -33,6 +33,7 @@ from repeater.ports import LoadProbe, Remembered, Store, Stream, Watcher
 from repeater.runtime.supervisor import Outside, Supervisor
 
 if TYPE_CHECKING:
+    from repeater.adapters.showcase import Page
     from repeater.observe.output import Output
     from repeater.runtime.answers import AnswerTap
 
@@ -43,13 +44,27 @@ _SIGNALLED = {"INT": 130, "TERM": 143}
 _HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
 
 
+class Shows(NamedTuple):
+    """Ports of this machine at which metrics and health are served; None: not at all.
+
+    `must`: what cannot be served is an error, because somebody asked for it here; else it is a warning.
+    """
+
+    metrics: int | None = None
+    health: int | None = None
+    must: frozenset[str] = frozenset()
+
+
+_NOTHING = Shows()
+
+
 @dataclass(frozen=True, slots=True)
 class OneOff:
     """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
 
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
     `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
-    those of a project of their own.
+    those of a project of their own. `shows` is what is served over HTTP to this machine.
     """
 
     spec: JobSpec
@@ -62,6 +77,7 @@ class OneOff:
     shows_pace: bool = False
     log_file: str | None = None
     history: bool = False
+    shows: Shows = _NOTHING
 
 
 def run_once(oneoff: OneOff) -> int:
@@ -134,6 +150,8 @@ class _Assembly:
             load = MachineLoad()
             load.prepare()
         engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
+        if oneoff.shows.metrics is not None or oneoff.shows.health is not None:
+            self._show(engine, listeners, closing)
         outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
@@ -192,6 +210,57 @@ class _Assembly:
             raise StateUnusable(error.message, hint="move its folder aside, or run without `--history`") from None
         closing.callback(store.close)
         return store, store.load()
+
+    def _show(self, engine: Engine, listeners: list[Callable[[Event], None]], closing: ExitStack) -> None:
+        """Metrics and health over HTTP, from one server if they have the same port."""
+        from repeater.adapters.showcase import Showcase
+
+        shows = self._oneoff.shows
+        pages: dict[int, dict[str, Page]] = {}
+        try:
+            if shows.metrics is not None:
+                pages.setdefault(shows.metrics, {})["/metrics"] = self._metrics(engine, listeners)
+        except RepeaterError as error:
+            self._cannot_show("metrics", error)
+        if shows.health is not None:
+            health = pages.setdefault(shows.health, {})
+            health |= dict.fromkeys(("/livez", "/readyz", "/healthz", "/health"), self._health)
+        for port, served in pages.items():
+            what = "metrics" if "/metrics" in served else "health"
+            try:
+                closing.callback(Showcase(self._loop, port, served, what).close)
+            except RepeaterError as error:
+                self._cannot_show(what, error)
+
+    def _cannot_show(self, what: str, error: RepeaterError) -> None:
+        if what in self._oneoff.shows.must:
+            raise error
+        self._say(f"warning: {error.message}")
+
+    def _metrics(self, engine: Engine, listeners: list[Callable[[Event], None]]) -> Page:
+        import threading
+
+        try:
+            from repeater.observe.metrics import Metrics
+        except ModuleNotFoundError as missing:
+            raise RepeaterError(
+                f"cannot serve metrics: `{missing.name}` is not installed", hint="pip install 'repeater-rpr[web]'"
+            ) from None
+        metrics, one_at_a_time = Metrics(), threading.Lock()
+        metrics.attach(engine.board.use)
+        listeners.append(metrics)
+
+        def page() -> tuple[int, str, bytes]:
+            with one_at_a_time:
+                for _ in metrics.look(dict(engine.jobs)):
+                    pass
+                return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.expose()
+
+        return page
+
+    def _health(self) -> tuple[int, str, bytes]:
+        ready = self._leaving is None
+        return 200 if ready else 503, "text/plain; charset=utf-8", b"ok\n" if ready else b"rpr is leaving\n"
 
     # --- what is told ---
 

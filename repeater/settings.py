@@ -83,10 +83,10 @@ SETTINGS = (
     Setting("defaults", "log_level", ("RPR_LOG_LEVEL",), "info", "`debug` is the same as `--verbose`", _level),
     Setting("scheduling", "default_interval", ("RPR_DEFAULT_INTERVAL",), None, "`--every` of `interval`", _duration),
     Setting("scheduling", "jitter_percent", ("RPR_JITTER_PERCENT",), "0", "`--jitter` of `interval`", _percent),
-    Setting("observability", "metrics_enabled", ("RPR_METRICS_ENABLED",), "false", "not used yet", _truth),
-    Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "not used yet", _port),
-    Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "not used yet", _truth),
-    Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "not used yet", _port),
+    Setting("observability", "metrics_enabled", ("RPR_METRICS_ENABLED",), "false", "`--metrics`", _truth),
+    Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "`--metrics-port`", _port),
+    Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "`--health`", _truth),
+    Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "`--health-port`", _port),
     Setting(
         "daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "where the rate-limit daemon is", str
     ),

@@ -459,9 +459,8 @@ def test_unknown_options_and_commands_name_the_nearest(rpr: Rpr) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--metrics"], ["--metrics-port", "1"], ["--health"], ["--health-port", "1"],
-     ["--daemon"], ["--resource-id", "x"], ["--daemon-socket", "x"]],
-)  # fmt: skip
+    [["--daemon"], ["--resource-id", "x"], ["--daemon-socket", "x"]],
+)
 def test_options_that_are_not_there_yet_say_so(rpr: Rpr, words: list[str]) -> None:
     done = rpr("c", "-t", "1", *words, "--", "echo", "x")
     assert (done.out, done.code) == ("", 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.cli.main import ONE_OFF
 from repeater.cli.oneoff.document import Table, table_of
@@ -13,6 +13,9 @@ from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
 from repeater.model.spec import JobSpec
 from repeater.settings import Settings
+
+if TYPE_CHECKING:
+    from repeater.once import Shows
 
 NAMES: dict[str, str] = {word: name for name, (_, shorts) in ONE_OFF.items() for word in (name, *shorts)}
 
@@ -93,5 +96,32 @@ def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
             stats_only=given.has("--stats-only"),
             log_file=given.text("--log-file"),
             history=given.has("--history"),
+            shows=_shows(given, settings),
         )
     )
+
+
+def _shows(given: Given, settings: Settings) -> Shows:
+    """What is to be served, and where: a port that is named stands for the wish as well."""
+    from repeater.once import Shows
+
+    ports: dict[str, int | None] = {}
+    must = set()
+    for what, enabled, port in (
+        ("metrics", "metrics_enabled", "metrics_port"),
+        ("health", "health_enabled", "health_check_port"),
+    ):
+        named = given.text(f"--{what}-port")
+        if given.has(f"--{what}") or named is not None:
+            must.add(what)
+        wanted = what in must or settings[enabled].text in ("true", "1")
+        ports[what] = (
+            _port(f"--{what}-port", named if named is not None else settings[port].text or "") if wanted else None
+        )
+    return Shows(ports["metrics"], ports["health"], frozenset(must))
+
+
+def _port(option: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise UsageError(f"cannot use `{option} {text}`: expected a port from 1 to 65535")
+    return int(text)

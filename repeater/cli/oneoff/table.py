@@ -64,8 +64,6 @@ TIMES = Option(("-t", "--times"), "Stop after N runs.", "N", ("stop", "times"), 
 FOR = Option(("-f", "--for"), "Start nothing new after this time; a live run may end.", "DURATION", ("stop", "for"))
 UNTIL = Option(("-u", "--until"), "Start nothing new at or after this time.", "TIME", ("stop", "until"), "moment")
 
-_METRICS = "this rpr does not serve metrics of one-off commands yet"
-_HEALTH = "this rpr does not serve the health of one-off commands yet"
 _DAEMON = "this rpr has no rate-limit daemon yet"
 
 COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
@@ -130,10 +128,10 @@ COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option(("--daemon-socket",), "Where the daemon listens.", "PATH", later=_DAEMON),
     )),
     ("Rest", (
-        Option(("--metrics",), "Serve metrics.", later=_METRICS),
-        Option(("--metrics-port",), "Serve metrics at this port.", "PORT", later=_METRICS),
-        Option(("--health",), "Serve health.", later=_HEALTH),
-        Option(("--health-port",), "Serve health at this port.", "PORT", later=_HEALTH),
+        Option(("--metrics",), "Serve Prometheus metrics to this machine (port 9090)."),
+        Option(("--metrics-port",), "Serve metrics at this port.", "PORT"),
+        Option(("--health",), "Serve `/livez` and `/readyz` to this machine (port 8080)."),
+        Option(("--health-port",), "Serve health at this port.", "PORT"),
         Option(("--history",), "Keep what became of the runs: `rpr history --project one-off/NAME`."),
         Option(("--name",), "What the job is called, in `--history` and `--as-job` (like its program).", "NAME"),
         Option(("--config",), "Read settings from FILE.", "FILE"),

@@ -1,0 +1,107 @@
+"""A small HTTP server for one-off commands: metrics and health, for this machine alone, for whoever asks.
+
+There is nothing that could be changed, so it needs no token; `Host` is checked all the same, so that no page of
+somebody else can read it. Connections are accepted when the loop says that there is one, and answered in a thread
+each, a few at once, so that a slow reader delays nobody. Used by `once`, and imported only if it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+from repeater.errors import RepeaterError
+from repeater.ports import Loop
+
+Page = Callable[[], tuple[int, str, bytes]]
+"""Status, content type and body; called in a thread of its own."""
+MOST_CLIENTS = 16
+_PATIENCE = 5.0  # seconds for each read and write
+_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Showcase:
+    """Shows `pages` by path at a port of 127.0.0.1."""
+
+    def __init__(self, loop: Loop, port: int, pages: Mapping[str, Page], what: str) -> None:
+        """`what` is what is served, for messages. Raises RepeaterError if the port is taken."""
+        self._loop = loop
+        self._places = threading.BoundedSemaphore(MOST_CLIENTS)
+        try:
+            self._server = _Server(("127.0.0.1", port), _asked_by(pages))
+        except OSError as error:
+            cause = os.strerror(error.errno or 0)
+            raise RepeaterError(
+                f"cannot serve {what} at port {port}: {cause}", hint=f"`--{what}-port` chooses another"
+            ) from None
+        self._server.socket.setblocking(False)
+        loop.add_reader(self._server.fileno(), self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._server.fileno())
+        self._server.server_close()
+
+    def _accept(self) -> None:
+        try:
+            connection, address = self._server.get_request()
+        except OSError:  # it is gone already
+            return
+        if not self._places.acquire(blocking=False):
+            connection.close()
+            return
+        connection.settimeout(_PATIENCE)
+        threading.Thread(target=self._answer, args=(connection, address), daemon=True).start()
+
+    def _answer(self, connection: socket.socket, address: Any) -> None:
+        try:
+            self._server.finish_request(connection, address)
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:  # whoever asked has left, or is too slow
+            pass
+        finally:
+            connection.close()
+            self._places.release()
+
+
+class _Server(HTTPServer):
+    request_queue_size = 64
+
+
+def _asked_by(pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
+    class Asked(BaseHTTPRequestHandler):
+        server_version, sys_version = "rpr", ""
+        timeout = _PATIENCE
+
+        def do_GET(self) -> None:
+            host = self.headers.get("Host", "")
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            page = pages.get(self.path.partition("?")[0])
+            if name.lower() not in _NAMES:
+                self._say(421, "text/plain; charset=utf-8", b"cannot answer for this host\n")
+            elif page is None:
+                known = ", ".join(sorted(pages))
+                self._say(404, "text/plain; charset=utf-8", f"cannot find this path: there is {known}\n".encode())
+            else:
+                self._say(*page())
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def _say(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Standard error belongs to the command."""
+
+    return Asked

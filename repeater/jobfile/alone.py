@@ -11,7 +11,7 @@ from typing import Any
 
 from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.document import without
-from repeater.jobfile.expand import ExpandedJob
+from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.validate import Fault, check_job
 from repeater.model.spec import JobSpec
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from repeater.jobfile.document import Path, kind
-from repeater.jobfile.expand import ExpandedJob
+from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.reading import Reading
 from repeater.jobfile.schedules import read_backoff, read_schedule
 from repeater.jobfile.template import Late

@@ -12,7 +12,8 @@ from typing import Any
 
 from repeater.errors import UsageError
 from repeater.jobfile.document import Document, Path, dotted, shown, step
-from repeater.jobfile.expand import ExpandedJob, Expansion, Layer, nearest
+from repeater.jobfile.expand import Expansion, nearest
+from repeater.jobfile.layers import ExpandedJob, Layer
 from repeater.jobfile.template import has_template
 from repeater.jobfile.validate import schema
 

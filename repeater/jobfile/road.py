@@ -14,8 +14,9 @@ from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.check import check_jobs
 from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path, TooManyProblems, without
 from repeater.jobfile.env_file import parse_env
-from repeater.jobfile.expand import ExpandedJob, Expansion
+from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
+from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.validate import check_how, check_job, check_shell
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
 from repeater.model.units import parse_rate

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from repeater.jobfile.document import Path, kind
-from repeater.jobfile.expand import schedule_table
+from repeater.jobfile.layers import schedule_table
 from repeater.jobfile.reading import Reading
 from repeater.model.spec import (
     Adaptive,

@@ -1,0 +1,98 @@
+"""The layers that a job is made of, and how a higher one goes over a lower one.
+
+`expand` piles them up and `build` reads what came out. Apart from both, because a job that was typed on the command
+line needs nothing of files, variables and matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repeater.jobfile.document import Document, Path
+from repeater.jobfile.template import has_template
+from repeater.model.spec import Pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One table that a job is made of: where it stands, as it was written, and the names that its templates see."""
+
+    kind: str  # `defaults`, `template http_check`, `job`, `--set`
+    document: Document
+    base: Path
+    raw: Mapping[str, Any]
+    names: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandedJob:
+    """A job before it is checked. `place` is (number of this cell, number of cells) for an even stagger, or None."""
+
+    name: str
+    group: str
+    cell: Pairs
+    table: dict[str, Any]
+    layers: tuple[Layer, ...]
+    max_parallel: Any = None
+    stagger: tuple[int, int] | None = None
+    in_matrix: bool = False
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """The higher table over the lower one, tables key by key. Neither is changed."""
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        if key in _KINDS and old is not None:
+            merged[key] = _merge_kind(key, old, value)
+        elif isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+# Tables that are one of several kinds: of another kind, only what both admit is taken over.
+_JITTER = frozenset({"jitter", "jitter_mode"})
+_GROWTH = frozenset({"base", "max", "increment", "multiplier", "exponent", "jitter"})
+_KINDS: dict[str, dict[str, frozenset[str]]] = {
+    "schedule": {
+        "every": _JITTER | {"after_end", "immediate", "offset"},
+        "cron": _JITTER | {"seconds", "timezone", "day_match", "dst"},
+        "at": frozenset(),
+        "watch": frozenset({"ignore", "debounce"}),
+        "backoff": _GROWTH,
+        "rate": frozenset({"retry_pattern"}),
+        "adaptive": frozenset(),
+        "load": frozenset(),
+    },
+    "ready": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
+    "live": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
+}
+
+
+def _merge_kind(key: str, low: Any, high: Any) -> Any:
+    if key == "schedule" and isinstance(low, dict):
+        high = schedule_table(high)
+    if not isinstance(high, dict) or not isinstance(low, dict):
+        return high
+    kinds = _KINDS[key]
+    ours = next((one for one in kinds if one in high), None)
+    theirs = next((one for one in kinds if one in low), None)
+    if ours is None:
+        return merge(low, high)
+    taken = kinds[ours] if theirs in (None, ours) else frozenset()
+    return merge({name: value for name, value in low.items() if name in taken}, high)
+
+
+def schedule_table(value: Any) -> Any:
+    """The short forms of a schedule as the table that they stand for; anything else as it is."""
+    if isinstance(value, str) and not has_template(value):
+        text = value.strip()
+        if text.startswith("every "):
+            return {"every": text.removeprefix("every ").strip()}
+        if text.startswith("@") or len(text.split()) >= 5:
+            return {"cron": text}
+    return value

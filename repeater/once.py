@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repeater.adapters.clock import LoopClock
 from repeater.adapters.loop import SmallLoop
-from repeater.adapters.nothing import NoLoad, NoProber, NoStore, NoWatcher
+from repeater.adapters.nothing import NoLoad, NoProber, NoQuota, NoStore, NoWatcher
 from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, StopRequested
 from repeater.errors import ApplyRefused, LockHeld, RepeaterError, StateUnusable, UsageError
 from repeater.model.events import Event, Paced
-from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
+from repeater.model.spec import JobFile, JobSpec, Limit, LoadAware, OnChange
 from repeater.model.time import micros
 from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 from repeater.policy.goal import Goal, exit_status
-from repeater.ports import LoadProbe, Remembered, Store, Stream, Watcher
+from repeater.ports import LoadProbe, Quota, Remembered, Store, Stream, Watcher
 from repeater.runtime.supervisor import Outside, Supervisor
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class OneOff:
 
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
     `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
-    those of a project of their own. `shows` is what is served over HTTP to this machine.
+    those of a project of their own. `shows` is what is served over HTTP to this machine. `limits` are those that the
+    job names; `daemon` is the socket to ask for shared ones, None for the usual place.
     """
 
     spec: JobSpec
@@ -78,6 +79,8 @@ class OneOff:
     log_file: str | None = None
     history: bool = False
     shows: Shows = _NOTHING
+    limits: tuple[Limit, ...] = ()
+    daemon: str | None = None
 
 
 def run_once(oneoff: OneOff) -> int:
@@ -152,7 +155,8 @@ class _Assembly:
         engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
         if oneoff.shows.metrics is not None or oneoff.shows.health is not None:
             self._show(engine, listeners, closing)
-        outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, environ)
+        quota = self._quota(loop, closing)
+        outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, quota, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
         signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129), at_end=True)
@@ -162,7 +166,7 @@ class _Assembly:
 
     def begin(self) -> None:
         """Bring the job into force."""
-        jobfile = JobFile("command line", (self._oneoff.spec,))
+        jobfile = JobFile("command line", (self._oneoff.spec,), limits=self._oneoff.limits)
         generation = self._remembered.generation + 1
         if self._oneoff.history:
             import json
@@ -176,6 +180,16 @@ class _Assembly:
         self._tell(PlanAccepted(generation, diff({}, jobfile.jobs), wire(jobfile), open_rows=open_rows))
         if self._oneoff.kill_at_end:
             self._end_in_time()
+
+    def _quota(self, loop: SmallLoop, closing: ExitStack) -> Quota:
+        if not any(limit.shared for limit in self._oneoff.limits):
+            return NoQuota()
+        from repeater.adapters.quota import DaemonQuota
+        from repeater.daemon.place import finder
+
+        quota = DaemonQuota(self._tell, loop, self._clock, finder(self._oneoff.daemon, os.environ))
+        closing.callback(quota.close)
+        return quota
 
     def _end_in_time(self) -> None:
         """The engine starts nothing new when the time is over, and lets live runs end; here they do not get to."""

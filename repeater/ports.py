@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.model.time import Instant
+from repeater.model.units import Rate
 
 if TYPE_CHECKING:
     from repeater.schedule.load import LoadReadings
@@ -236,3 +238,28 @@ class LoadProbe(Protocol):
     """Reads how busy the machine is. Never blocks; asked too soon again, it gives the same readings."""
 
     def read(self) -> LoadReadings: ...
+
+
+class Quota(Protocol):
+    """Asks the rate-limit daemon for starts under shared limits. Never blocks.
+
+    Each `ask` is answered by QuotaGranted, perhaps after QuotaWaits; or QuotaLost is told, once for all that was
+    asked, and QuotaFound when the daemon is there again. Nothing else has an answer, and nothing fails: what cannot be
+    told now is told when the daemon is back.
+    """
+
+    def ask(self, ask: AskQuota) -> None: ...
+
+    def withdraw(self, ask: str) -> None:
+        """The start asked for under this id is not wanted any more; it may have been granted meanwhile."""
+        ...
+
+    def spend(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
+        """A granted attempt, or one without a reservation, happened just now; or it came to nothing."""
+        ...
+
+    def release(self, reservation: str) -> None: ...
+
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None: ...
+
+    def close(self) -> None: ...

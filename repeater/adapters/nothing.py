@@ -5,11 +5,14 @@ are never asked. Used by `app` only; no thread, no file, nothing to import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from repeater.engine.actions import AskQuota
 from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
+from repeater.model.units import Rate
 from repeater.ports import Remembered
 
 if TYPE_CHECKING:
@@ -79,6 +82,28 @@ class NoLoad:
         from repeater.schedule.load import LoadReadings
 
         return LoadReadings()
+
+
+class NoQuota:
+    """`ports.Quota` for jobs without shared limits."""
+
+    def ask(self, ask: AskQuota) -> None:
+        pass
+
+    def withdraw(self, ask: str) -> None:
+        pass
+
+    def spend(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
+        pass
+
+    def release(self, reservation: str) -> None:
+        pass
+
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class NoProber:

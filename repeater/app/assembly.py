@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
     from repeater.model.events import Event
-    from repeater.ports import Stream
+    from repeater.ports import Quota, Stream
     from repeater.runtime.reload import Applied, Wanted
 
 
@@ -52,7 +52,8 @@ class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
     `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
-    console; `log_format` is that of the words of rpr itself. `http` None: nothing is served.
+    console; `log_format` is that of the words of rpr itself. `http` None: nothing is served. `daemon` is the socket of
+    the rate-limit daemon, None for the usual place.
     """
 
     files: tuple[str, ...]
@@ -69,6 +70,7 @@ class Supervision:
     log: str | None = None
     log_format: Literal["text", "json"] = "text"
     http: HttpOptions | None = None
+    daemon: str | None = None
 
 
 def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
@@ -218,7 +220,9 @@ class _Assembly:
         closing.callback(self._watcher.close)
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
-        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, MachineLoad(), environ)
+        quota = self._make_quota(closing)
+        load = MachineLoad()
+        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, load, quota, environ)
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
@@ -235,6 +239,16 @@ class _Assembly:
         )
         self._is_reloading = self._reload_again = False
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
+
+    def _make_quota(self, closing: ExitStack) -> Quota:
+        """The way to the rate-limit daemon; taken only when a shared limit asks."""
+        from repeater.adapters.quota import DaemonQuota
+        from repeater.daemon.place import finder
+
+        place = finder(self._options.daemon, os.environ)
+        quota = DaemonQuota(self._tell, self._loop, self._clock, place, self._project)
+        closing.callback(quota.close)
+        return quota
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""

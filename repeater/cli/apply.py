@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from repeater.cli.options import assignments, files_argument, set_option
+from repeater.cli.settings import load_settings
 
 
 @click.command(epilog="Example: rpr apply jobs.toml")
@@ -86,6 +87,7 @@ def apply(
         color=color,
         log_format=log_format,
         http=HttpOptions(http, allow_remote, http_hosts, http_token_file) if http else None,
+        daemon=load_settings()["daemon_socket"].text,
     )
     loaded = load_selected(files, options.set_vars, only)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)

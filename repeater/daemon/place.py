@@ -12,14 +12,13 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repeater.errors import ApplyRefused
 from repeater.wire.unix import cause_of, connect, short_name
 
 USUAL = Path("/var/run/patience/daemon.sock")
-VARIABLES = ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET")
 
 
 class CannotListen(ApplyRefused):
@@ -49,6 +48,14 @@ def place_to_ask(environ: Mapping[str, str]) -> Path:
             if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
                 return path
     return place_to_listen(environ)
+
+
+def finder(named: str | None, environ: Mapping[str, str]) -> Callable[[], Path]:
+    """Gives the place to ask, anew at each call: the one that was named, or the usual one as it is then."""
+    if named:
+        path = Path(named).absolute()
+        return lambda: path
+    return lambda: place_to_ask(environ)
 
 
 def _is_usable(folder: Path) -> bool:

@@ -6,11 +6,13 @@ Who does: `runtime.supervisor` for real, `engine.simulate` on a virtual clock.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeAlias
 
 from repeater.model.events import Event
 from repeater.model.run import Progress, Run, RunRecord
 from repeater.model.spec import JobSpec, OnChange, Probe
+from repeater.model.units import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,58 @@ class ReadLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class AskQuota:
+    """Ask the rate-limit daemon for the next start under a shared limit.
+
+    Answered by QuotaGranted, now or later, perhaps QuotaWaits before it, or QuotaLost. `offsets` are those of all
+    attempts that are wanted, in microseconds; `reservation`: the next attempt of that one.
+    """
+
+    id: str
+    limit: str
+    rate: Rate
+    offsets: tuple[int, ...] = (0,)
+    reservation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawQuota:
+    """A request for a start is not wanted any more."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpendQuota:
+    """An attempt under a shared limit happened now; or, not `started`, what was granted came to nothing.
+
+    `reservation` None: nobody was asked.
+    """
+
+    limit: str
+    rate: Rate
+    reservation: str | None
+    started: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseQuota:
+    """Nothing more of a reservation will happen."""
+
+    reservation: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushBackQuota:
+    """A server asks all who share a limit to wait."""
+
+    limit: str
+    rate: Rate
+    delay: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunHook:
     """Run a command beside the jobs; nobody waits for it, its failure is only told."""
 
@@ -123,5 +177,22 @@ class Leave:
 
 
 Action: TypeAlias = (
-    Start | Send | Sweep | Record | Note | Save | Move | WatchPaths | Ask | ReadLoad | RunHook | Announce | Leave
+    Start
+    | Send
+    | Sweep
+    | Record
+    | Note
+    | Save
+    | Move
+    | WatchPaths
+    | Ask
+    | ReadLoad
+    | AskQuota
+    | WithdrawQuota
+    | SpendQuota
+    | ReleaseQuota
+    | PushBackQuota
+    | RunHook
+    | Announce
+    | Leave
 )

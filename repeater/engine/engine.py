@@ -26,6 +26,10 @@ from repeater.engine.facts import (
     PlanAccepted,
     ProbeReported,
     PushedBack,
+    QuotaFound,
+    QuotaGranted,
+    QuotaLost,
+    QuotaWaits,
     Requested,
     RunEnded,
     RunExited,
@@ -118,6 +122,8 @@ class Engine:
             case RunStarted() | RunExited() | RunEnded() | RunLost() | SpawnFailed() | PushedBack():
                 if fact.run in self.board.runs:
                     self._take_of_run(fact, *self.board.runs[fact.run])
+            case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound():
+                self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
                 if name in self.jobs:
                     self.jobs[name].load_read(readings)

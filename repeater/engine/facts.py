@@ -124,6 +124,35 @@ class LoadRead:
     readings: LoadReadings
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaGranted:
+    """The daemon lets the start through that was asked for under this id."""
+
+    id: str
+    reservation: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaWaits:
+    """The daemon holds the start that was asked for; not before `wait` from now, as far as it knows."""
+
+    id: str
+    wait: timedelta
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLost:
+    """The daemon does not answer; whatever was asked for is void. QuotaFound follows, some day."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaFound:
+    """The daemon answers again."""
+
+
 Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restart", "reset"]
 
 
@@ -165,6 +194,10 @@ Fact: TypeAlias = (
     | Requested
     | PushedBack
     | LoadRead
+    | QuotaGranted
+    | QuotaWaits
+    | QuotaLost
+    | QuotaFound
     | ClockJumped
     | StopRequested
 )

@@ -90,7 +90,9 @@ class Board:
 
     def settle(self) -> None:
         """Ask the slots again that wait on something that changed, until nothing more follows."""
-        while self._touched:
+        while self._touched or self.limits.sharing.tidy(self._waiting):
+            if not self._touched:
+                continue
             key = next(iter(self._touched))
             del self._touched[key]
             for slot, job in list(self._waiting.get(key, {}).items()):

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from repeater.engine.context import Context
+from repeater.engine.sharing import Sharing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.timeline import Wake
 from repeater.model.events import Warned
@@ -41,6 +42,7 @@ class Limits:
         self._ledgers: dict[str, Ledger] = {}
         self._pushed: dict[str, tuple[Mono, str]] = {}
         self._wakes: dict[str, Wake] = {}
+        self.sharing = Sharing(context, touch)
 
     # --- generations -------------------------------------------------------------------------------------------
 
@@ -49,6 +51,7 @@ class Limits:
     ) -> None:
         """These limits are in force. `starts` are starts of an earlier life; ledgers that go on keep what they know."""
         self._limits = limits
+        self.sharing.accept({f"limit:{name}": limit for name, limit in limits.items() if limit.shared})
         before, self._ledgers = self._ledgers, {}
         names = set()
         for spec in specs:
@@ -92,32 +95,57 @@ class Limits:
         if slot.slot.forced:
             for key, rate, _ in self._asked(spec):
                 slot.tickets[key] = self._ledger(key, rate).force(slot.tickets.get(key))
+                if self._is_shared(key):
+                    self.sharing.alone(key, slot)
             return None
-        held: tuple[Mono, str, str] | None = None
+        asked = list(self._asked(spec))
+        elsewhere = [key for key, _, _ in asked if self.sharing.holds(key)]
+        here = [one for one in asked if one[0] not in elsewhere]
+        held = self._held_here(spec, slot, here)
+        if held is not None:
+            until, key, words = held
+            self._wake(key, until)
+            return key, f"{words} until {now.at_mono(until).wall:%Y-%m-%dT%H:%M:%SZ}"
+        for key in elsewhere:  # last of all, for what is granted must be used at once
+            refusal = self.sharing.enter(key, slot, self._all_offsets(spec))
+            if refusal is not None:
+                return key, refusal
+            slot.tickets[key] = self._ledger(key, self._limits[key.removeprefix("limit:")].rate).force(
+                slot.tickets.get(key)
+            )
+        for key, rate, pattern in here:
+            self._admit(slot, key, self._ledger(key, rate), pattern)
+        return None
+
+    def _held_here(
+        self, spec: JobSpec, slot: OpenSlot, asked: Iterable[tuple[str, Rate, Pattern]]
+    ) -> tuple[Mono, str, str] | None:
+        """Until when, by what and in which words the next attempt is held in this process; None if it is not."""
+        now, held = self._context.now, None
         if spec.name in self._pushed:
             until, reason = self._pushed[spec.name]
             if until > now.mono:
                 held = until, f"limit:answer to {spec.name}", reason
             else:
                 del self._pushed[spec.name]
-        for key, rate, pattern in self._asked(spec):
+        for key, rate, pattern in asked:
             ledger, ticket = self._ledger(key, rate), slot.tickets.get(key)
             at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.when(ticket, now.mono))
             if at > now.mono and (held is None or at > held[0]):
                 held = at, key, f"held by {_words(key, rate)}"
-        if held is not None:
-            until, key, words = held
-            self._wake(key, until)
-            return key, f"{words} until {now.at_mono(until).wall:%Y-%m-%dT%H:%M:%SZ}"
-        for key, rate, pattern in self._asked(spec):
-            ledger = self._ledger(key, rate)
-            if key in slot.tickets:
-                ledger.readmit(slot.tickets[key], now.mono)
-            else:
-                ticket = ledger.reserve(now.mono, pattern)
-                ledger.readmit(ticket, now.mono)
-                slot.tickets[key] = ticket
-        return None
+        return held
+
+    def _admit(self, slot: OpenSlot, key: str, ledger: Ledger, pattern: Pattern) -> None:
+        """The next attempt has its place in a ledger that was asked already."""
+        now = self._context.now
+        if self._is_shared(key):
+            self.sharing.alone(key, slot)
+        if key in slot.tickets:
+            ledger.readmit(slot.tickets[key], now.mono)
+        else:
+            ticket = ledger.reserve(now.mono, pattern)
+            ledger.readmit(ticket, now.mono)
+            slot.tickets[key] = ticket
 
     # --- what is told of attempts ------------------------------------------------------------------------------
 
@@ -126,6 +154,7 @@ class Limits:
         for key, ticket in slot.tickets.items():
             if key in self._ledgers:
                 self._ledgers[key].started(ticket, self._context.now.mono)
+        self.sharing.started(slot)
 
     def failed(self, slot: OpenSlot) -> None:
         """The attempt came to nothing."""
@@ -133,6 +162,7 @@ class Limits:
             if key in self._ledgers:
                 self._ledgers[key].failed(ticket)
                 self._touch(key)
+        self.sharing.failed(slot)
 
     def dismiss(self, slot: OpenSlot) -> None:
         """The slot has ended: what it had reserved is free."""
@@ -141,6 +171,8 @@ class Limits:
                 self._ledgers[key].release(ticket)
                 self._touch(key)
         slot.tickets.clear()
+        if slot.grants:
+            self.sharing.dismiss(slot)
 
     def push_back(self, spec: JobSpec, delay: timedelta, reason: str) -> None:
         """A server asks to wait: for this job, and for all that share its limit."""
@@ -148,7 +180,10 @@ class Limits:
         if spec.name not in self._pushed or self._pushed[spec.name][0] < until:
             self._pushed[spec.name] = until, f"held: {reason}"
         if spec.limit is not None and spec.limit in self._limits:
-            self._ledger(f"limit:{spec.limit}", self._limits[spec.limit].rate).push_back(until)
+            limit = self._limits[spec.limit]
+            self._ledger(f"limit:{spec.limit}", limit.rate).push_back(until)
+            if limit.shared:
+                self.sharing.push_back(limit, delay, reason)
         self._context.announce(Warned(spec.name, f"pushed back: {reason}"))
 
     # --- within ------------------------------------------------------------------------------------------------
@@ -158,6 +193,23 @@ class Limits:
             yield f"limit:{spec.limit}", self._limits[spec.limit].rate, (0,)
         if isinstance(spec.schedule, Rated):
             yield _own(spec.name), spec.schedule.rate, _pattern(spec.schedule)
+
+    def _is_shared(self, key: str) -> bool:
+        limit = self._limits.get(key.removeprefix("limit:"))
+        return limit is not None and limit.shared
+
+    def _all_offsets(self, spec: JobSpec) -> Pattern:
+        """Of all attempts that are wanted under a shared limit, if it could ever hold them."""
+        from repeater.policy.limit import check_pattern
+
+        if spec.limit is None or not isinstance(spec.schedule, Rated):
+            return (0,)
+        rate, pattern = self._limits[spec.limit].rate, _pattern(spec.schedule)
+        try:
+            check_pattern(pattern, rate.count, micros(rate.window))
+        except ValueError:
+            return (0,)
+        return pattern
 
     def _ledger(self, key: str, rate: Rate) -> Ledger:
         ledger = self._ledgers.get(key)

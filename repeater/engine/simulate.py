@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from repeater.engine.actions import Ask, Leave, Note, Record, Send, Start, Sweep
@@ -35,9 +36,11 @@ def simulate(
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
+    Of a shared limit nobody else takes anything here.
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
     end has an interim state (`claimed`, `running`, `retrying`) and no `ended`.
     """
+    jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
     world = _World(jobfile, start, seed, durations or {})
     rows = world.run(start.plus(length), progress or {})
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}

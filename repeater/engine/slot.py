@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from repeater.engine.attempt import Attempt
 from repeater.engine.timeline import Wake
 from repeater.model.run import RunRecord, Slot, SlotState
+from repeater.model.spec import Limit
 from repeater.model.time import Instant
 
 if TYPE_CHECKING:
     from repeater.policy.limit import Ticket
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """What a daemon let through under a shared limit: `left` further attempts are reserved, `flying` says that the last
+    one is neither told as started nor as failed. Without a `reservation` nobody was asked. `life` counts the lives of
+    the connection; a reservation of an earlier one is void.
+    """
+
+    limit: Limit
+    reservation: str | None
+    left: int
+    life: int
+    flying: bool
 
 
 class OpenSlot:
@@ -19,12 +35,12 @@ class OpenSlot:
 
     `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
     somebody else decided how it ends. `free` counts attempts that the machine failed, not the command. `tickets` are
-    its places in limits.
+    its places in limits, `grants` those in limits that a daemon holds.
     """
 
     __slots__ = (
-        "attempt", "attempts", "delay", "fate", "free", "held", "pid", "pool", "retry", "since", "slot", "started",
-        "tickets", "waits_on", "wakes",
+        "attempt", "attempts", "delay", "fate", "free", "grants", "held", "pid", "pool", "retry", "since", "slot",
+        "started", "tickets", "waits_on", "wakes",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, since: Instant) -> None:
@@ -43,6 +59,7 @@ class OpenSlot:
         self.pool: tuple[str, ...] = ()
         self.wakes: list[Wake] = []
         self.tickets: dict[str, Ticket] = {}
+        self.grants: dict[str, Grant] = {}
 
     def row(
         self, state: SlotState, reason: str | None, code: int | None, generation: int, *, ended: datetime | None = None

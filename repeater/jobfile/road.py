@@ -148,10 +148,19 @@ def _limits(expansion: Expansion) -> tuple[Limit, ...]:
         text = table.get("rate") if isinstance(table, dict) else None
         if isinstance(text, str):
             try:
-                limits.append(Limit(name, parse_rate(text)))
+                limits.append(Limit(name, parse_rate(text), **_sharing(table)))
             except ValueError as error:
                 expansion.report(document, ("limits", name, "rate"), str(error))
     return tuple(limits)
+
+
+def _sharing(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What else a limit says, as far as it is sound; what is not was reported with the shape of the file."""
+    shared, fail = table.get("shared"), table.get("fail")
+    return {
+        **({"shared": shared} if isinstance(shared, bool) else {}),
+        **({"fail": fail} if fail in ("open", "closed") else {}),
+    }
 
 
 def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:

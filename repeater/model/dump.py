@@ -27,6 +27,7 @@ from repeater.model.spec import (
     Jitter,
     JobFile,
     JobSpec,
+    Limit,
     LoadAware,
     Manual,
     Need,
@@ -124,11 +125,21 @@ def dump_file(jobfile: JobFile) -> dict[str, Any]:
     """The whole job file as one document without templates, includes and variables."""
     document: dict[str, Any] = {"version": 1, "project": jobfile.project}
     if jobfile.limits:
-        document["limits"] = {limit.name: {"rate": str(limit.rate)} for limit in jobfile.limits}
+        document["limits"] = {limit.name: dump_limit(limit) for limit in jobfile.limits}
     if jobfile.pools:
         document["pools"] = {pool.name: {"slots": pool.slots} for pool in jobfile.pools}
     document["jobs"] = {job.name: dump_job(job) for job in jobfile.jobs}
     return document
+
+
+def dump_limit(limit: Limit) -> dict[str, Any]:
+    """The table of a limit."""
+    table: dict[str, Any] = {"rate": str(limit.rate)}
+    if limit.shared:
+        table["shared"] = True
+    if limit.fail != "open":
+        table["fail"] = limit.fail
+    return table
 
 
 def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:

@@ -393,10 +393,15 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most so many starts in any window, over all jobs that name it."""
+    """At most so many starts in any window, over all jobs that name it; `shared`: over all processes of this machine
+    too, as a daemon knows it by the same name. `fail`: while the daemon does not answer, `open` limits the starts of
+    this process alone, `closed` starts nothing.
+    """
 
     name: str
     rate: Rate
+    shared: bool = False
+    fail: Literal["open", "closed"] = "open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,22 @@ from repeater.engine.actions import (
     Action,
     Announce,
     Ask,
+    AskQuota,
     Leave,
     Move,
     Note,
+    PushBackQuota,
     ReadLoad,
     Record,
+    ReleaseQuota,
     RunHook,
     Save,
     Send,
+    SpendQuota,
     Start,
     Sweep,
     WatchPaths,
+    WithdrawQuota,
 )
 from repeater.engine.engine import Due, Engine
 from repeater.engine.facts import (
@@ -47,7 +52,7 @@ from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
 from repeater.model.spec import JobSpec
 from repeater.model.time import MICROSECOND, Instant
-from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Spawner, Store, Watcher
+from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
 from repeater.runtime.launch import hook_launch, launch_for
 
 LONGEST_WAIT = 30_000_000
@@ -76,6 +81,7 @@ class Outside:
     outputs: Outputs
     prober: Prober
     load: LoadProbe
+    quota: Quota
     environ: Mapping[str, str]
 
 
@@ -210,6 +216,8 @@ class Supervisor:
                     self.tell(LoadRead(job, outside.load.read()))
                 case RunHook():
                     self._run_hook(action)
+                case AskQuota() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
+                    _share(action, outside.quota)
                 case Leave(code):
                     self._leave = code
                     self._maybe_left()
@@ -286,3 +294,21 @@ class Supervisor:
     def _listen(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _share(
+    action: AskQuota | WithdrawQuota | SpendQuota | ReleaseQuota | PushBackQuota,
+    quota: Quota,
+) -> None:
+    """What concerns limits that a daemon holds."""
+    match action:
+        case AskQuota():
+            quota.ask(action)
+        case WithdrawQuota(id_):
+            quota.withdraw(id_)
+        case SpendQuota(limit, rate, reservation, started):
+            quota.spend(limit, rate, reservation, started=started)
+        case ReleaseQuota(reservation):
+            quota.release(reservation)
+        case PushBackQuota(limit, rate, delay, reason):
+            quota.push_back(limit, rate, delay, reason)

@@ -25,6 +25,7 @@ from repeater.runtime.starts import limited_starts
 from repeater.runtime.supervisor import Outside, Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.load import FakeLoad
+from tests.fakes.quota import FakeDaemon, FakeQuota
 from tests.fakes.sink import FakeSink
 from tests.fakes.spawn import FakeSpawner, Script
 from tests.fakes.store import FakeStore
@@ -70,6 +71,7 @@ class Stage:
         store: FakeStore | None = None,
         keep_alive: bool = True,
         seed: int = 0,
+        daemon: FakeDaemon | None = None,
     ) -> None:
         self.clock = clock or FakeClock()
         self.store = store or FakeStore(self.clock.call_soon)
@@ -84,8 +86,17 @@ class Stage:
         self.listeners: list[Callable[[Event], object]] = []
         self.left: list[int] = []
         self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive)
+        self.quota = FakeQuota(daemon or FakeDaemon(self.clock), self.tell)
         outside = Outside(
-            self.clock, self.spawner, self.store, self.watcher, outputs, self.prober, self.load, {"PATH": "/bin"}
+            self.clock,
+            self.spawner,
+            self.store,
+            self.watcher,
+            outputs,
+            self.prober,
+            self.load,
+            self.quota,
+            {"PATH": "/bin"},
         )
         self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append, self._listen])
         self._remembered = self.store.load()

@@ -1,0 +1,274 @@
+"""Asks the rate-limit daemon for starts, through one connection that is made when needed: `ports.Quota` for real.
+
+Works on any `ports.Loop`: asyncio's for a supervisor, the small one for a one-off command. Used by `app` and `once`
+only. Nothing blocks, and no wait is without end: a daemon that hangs is as good as none. It is looked for again after
+growing random delays, so that many clients do not come back at once. What happened meanwhile is told when it is there
+again. The wire is version 1.1 of `daemon.protocol`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from repeater.daemon.protocol import LONGEST_ANSWER, say
+from repeater.engine.actions import AskQuota
+from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.model.time import micros
+from repeater.model.units import Rate
+from repeater.ports import Alarm, Clock, Loop, Tell
+from repeater.wire.lines import BadMessage, Lines, decode
+from repeater.wire.unix import cause_of, connect
+
+ANSWER_WITHIN = 5.0
+"""Seconds that the daemon has for an answer."""
+LOOK_EVERY = 20.0
+"""Seconds after which a waiting request asks how it stands; it shows that the daemon lives."""
+FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0
+"""Seconds within which the first new try comes at random, and the later ones at most."""
+_MOST_UNTOLD = 10_000
+
+
+class DaemonQuota:
+    """`place` says where the daemon is, anew for each try."""
+
+    def __init__(self, tell: Tell, loop: Loop, clock: Clock, place: Callable[[], Path], name: str = "rpr") -> None:
+        self._tell = tell
+        self._loop = loop
+        self._clock = clock
+        self._place = place
+        self._name = name
+        self._draw = random.Random()  # noqa: S311
+        self._path = Path()
+        self._sock: socket.socket | None = None
+        self._lines = Lines(LONGEST_ANSWER)
+        self._asks: dict[str, AskQuota] = {}
+        self._unanswered: set[str] = set()
+        self._untold: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_MOST_UNTOLD)
+        self._patience: Alarm | None = None
+        self._look: Alarm | None = None
+        self._retry: Alarm | None = None
+        self._tries = 0
+        self._is_lost = self._is_closed = False
+
+    # --- what the engine asks ------------------------------------------------------------------------------------
+
+    def ask(self, ask: AskQuota) -> None:
+        if self._is_lost:  # told already, and on its way
+            return
+        self._asks[ask.id] = ask
+        if self._sock is None:
+            self._connect()
+        if self._sock is not None:
+            self._send_ask(ask)
+            self._watch()
+
+    def withdraw(self, ask: str) -> None:
+        if self._asks.pop(ask, None) is not None:
+            self._unanswered.discard(ask)
+            self._send(say("release_request", id=ask))
+            self._watch()
+
+    def spend(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
+        fields = {"reservation": reservation, "resource_id": limit, **_rate(rate)}
+        if not started:
+            if reservation is not None:
+                self._send(say("start_notice", **fields, started=False))
+            return
+        if reservation is None:
+            del fields["reservation"]
+        if not self._send(say("start_notice", **fields)):
+            self._untold.append((self._clock.now().mono, fields))
+            self._come_back()
+
+    def release(self, reservation: str) -> None:
+        self._send(say("release_request", reservation=reservation))
+
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
+        delay_ms = micros(delay) // 1000
+        told = say("push_back_notice", resource_id=limit, **_rate(rate), delay_ms=delay_ms, reason=reason[:200])
+        if self._sock is None and not self._is_lost:
+            self._connect()
+        self._send(told)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._asks.clear()
+        for alarm in (self._patience, self._look, self._retry):
+            if alarm is not None:
+                alarm.cancel()
+        self._hang_up()
+
+    # --- the connection ------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """One try; what went wrong is told."""
+        self._path = self._place()
+        try:
+            sock = connect(self._path, 0.0)
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self._lose("none is running", quietly=not self._asks)
+            return
+        except BlockingIOError:
+            self._lose("it lets nobody in", quietly=not self._asks)
+            return
+        except OSError as error:
+            self._lose(cause_of(error).lower(), quietly=not self._asks)
+            return
+        self._sock, self._lines = sock, Lines(LONGEST_ANSWER)
+        self._loop.add_reader(sock.fileno(), self._readable)
+        self._unanswered.add("")
+        self._send(say("handshake", version="1.1", client=self._name, client_id=f"{self._name}-{os.getpid()}"))
+        self._watch()
+
+    def _hang_up(self) -> None:
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+        self._unanswered.clear()
+
+    def _send(self, line: bytes) -> bool:
+        """Whether it was sent. A daemon that takes nothing more is as good as none."""
+        if self._sock is None:
+            return False
+        try:
+            sent = self._sock.send(line)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it is gone; what it said before comes first, then the end of the connection
+            return False
+        if sent < len(line):
+            self._lose("it takes no more messages")
+            return False
+        return True
+
+    def _send_ask(self, ask: AskQuota) -> None:
+        fields: dict[str, Any] = {"id": ask.id, "resource_id": ask.limit, **_rate(ask.rate)}
+        if ask.offsets != (0,):
+            fields["retry_offsets"] = [-(-offset // 1000) for offset in ask.offsets]
+        if ask.reservation is not None:
+            fields["reservation"] = ask.reservation
+        self._unanswered.add(ask.id)
+        self._send(say("reserve_request", **fields))
+
+    def _readable(self) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose("it has ended", quietly=not self._asks)
+            return
+        self._lines.feed(data)
+        try:
+            while self._sock is not None and (line := self._lines.take()) is not None:
+                self._take(decode(line))
+        except BadMessage as error:
+            self._lose(f"it speaks another language: {error.message}")
+        self._watch()
+
+    # --- what the daemon says ------------------------------------------------------------------------------------
+
+    def _take(self, told: dict[str, Any]) -> None:
+        kind, ask = told.get("type"), str(told.get("id", ""))
+        if kind == "handshake_response":
+            self._unanswered.discard("")
+            self._begin()
+        elif kind == "reserve_response":
+            self._unanswered.discard(ask)
+            if told.get("status") == "granted":
+                self._granted(ask, str(told.get("reservation")))
+            elif ask in self._asks:
+                wait = told.get("wait_ms")
+                length = timedelta(milliseconds=wait) if isinstance(wait, int | float) and 0 <= wait < 1e12 else None
+                if length is not None:
+                    self._tell(QuotaWaits(ask, length, str(told.get("reason", ""))))
+        elif kind == "error":
+            self._refused(str(told.get("error")), ask)
+
+    def _begin(self) -> None:
+        """The daemon is there, and speaks our language."""
+        self._tries = 0
+        now = self._clock.now().mono
+        untold, self._untold = self._untold, deque(maxlen=_MOST_UNTOLD)
+        for at, fields in untold:
+            self._send(say("start_notice", **fields, ago_ms=max(0, now - at) / 1000))
+        if self._is_lost:
+            self._is_lost = False
+            self._tell(QuotaFound())
+
+    def _granted(self, ask: str, reservation: str) -> None:
+        if self._asks.pop(ask, None) is None:  # withdrawn meanwhile
+            self.release(reservation)
+        else:
+            self._tell(QuotaGranted(ask, reservation))
+
+    def _refused(self, error: str, ask: str) -> None:
+        """An error about a request; what a notice met needs no answer."""
+        wanted = self._asks.get(ask)
+        if wanted is not None and wanted.reservation is not None:  # it was of an earlier life of the daemon
+            again = self._asks[ask] = AskQuota(wanted.id, wanted.limit, wanted.rate)
+            self._send_ask(again)
+        elif wanted is not None or "" in self._unanswered:
+            self._lose(f"it answers: {error}")
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """While an answer is due the daemon has little time; while requests wait they ask now and then."""
+        for alarm in (self._patience, self._look):
+            if alarm is not None:
+                alarm.cancel()
+        self._patience = self._look = None
+        if self._sock is None:
+            return
+        if self._unanswered:
+            self._patience = self._loop.call_later(ANSWER_WITHIN, self._lose, "it does not answer")
+        elif self._asks:
+            self._look = self._loop.call_later(LOOK_EVERY, self._look_after)
+
+    def _look_after(self) -> None:
+        for ask in tuple(self._asks.values()):
+            self._send_ask(ask)
+        self._watch()
+
+    def _lose(self, cause: str, *, quietly: bool = False) -> None:
+        """The connection is of no use any more. Quietly: nobody asked for anything, so nobody has to know."""
+        self._hang_up()
+        self._asks.clear()
+        self._watch()
+        if self._is_closed:
+            return
+        if not quietly and not self._is_lost:
+            self._is_lost = True
+            self._tell(QuotaLost(f"cannot reach the rate-limit daemon at `{self._path}`: {cause}"))
+        if self._is_lost or self._untold:
+            self._come_back()
+
+    def _come_back(self) -> None:
+        """Try again some time from now."""
+        if self._retry is not None or self._is_closed:
+            return
+        longest = min(LONGEST_RETRY, FIRST_RETRY * 2**self._tries)
+        self._tries = min(self._tries + 1, 16)
+        self._retry = self._loop.call_later(self._draw.uniform(0.02, longest), self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if self._sock is None:
+            self._connect()
+
+
+def _rate(rate: Rate) -> dict[str, int]:
+    """In whole milliseconds; a window between two of them is the longer one."""
+    return {"rate_limit": rate.count, "window_ms": -(-micros(rate.window) // 1000)}

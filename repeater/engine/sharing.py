@@ -1,0 +1,195 @@
+"""Limits that a daemon holds for all processes: which start is asked for, what was granted, what became of it.
+
+For each limit one start is asked for at a time, that of the slot which came first; it waits at the daemon, in the row
+of all processes. A grant belongs to the slot that asked. If that cannot start after all, the grant is given back at
+once, because it keeps others waiting. While the daemon does not answer, `engine.limits` holds `open` limits with its
+own ledger, and `closed` ones let nothing through. Called by `engine.limits` only; the facts come from `engine.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from repeater.engine.actions import AskQuota, PushBackQuota, ReleaseQuota, SpendQuota, WithdrawQuota
+from repeater.engine.context import Context
+from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.engine.slot import Grant, OpenSlot
+from repeater.model.events import Warned
+from repeater.model.spec import Limit
+from repeater.model.time import Mono
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    id: str
+    slot: OpenSlot
+    limit: Limit
+    offsets: tuple[int, ...]
+    left: int
+    until: Mono | None = None
+    reason: str = ""
+    granted: str | None = None
+
+
+class Sharing:
+    """`touch` is called with a key when slots that wait on it should be asked again. `lost` says why the daemon does
+    not answer, None as long as it does.
+    """
+
+    def __init__(self, context: Context, touch: Callable[[str], None]) -> None:
+        self._context = context
+        self._touch = touch
+        self._asked: dict[str, _Asked] = {}
+        self._limits: Mapping[str, Limit] = {}
+        self._count = 0
+        self._life = 0
+        self.lost: str | None = None
+
+    def accept(self, limits: Mapping[str, Limit]) -> None:
+        """These shared limits are in force, by key. What was asked for one that changed is not wanted any more."""
+        for key, asked in list(self._asked.items()):
+            if limits.get(key) != asked.limit:
+                self._drop(key)
+        self._limits = limits
+
+    def holds(self, key: str) -> bool:
+        """Whether the limit behind a key is held by the daemon, or by nobody, rather than by the ledger here."""
+        limit = self._limits.get(key)
+        return limit is not None and (self.lost is None or limit.fail == "closed")
+
+    def enter(self, key: str, slot: OpenSlot, offsets: tuple[int, ...]) -> str | None:
+        """None: the next attempt of the slot was granted, and is on its way now. Else words for what holds it."""
+        limit = self._limits[key]
+        held = f"held by limit `{limit.name}` ({limit.rate}, shared)"
+        if self.lost is not None:
+            return f"{held}: {self.lost}"
+        asked = self._asked.get(key)
+        if asked is not None and asked.slot is slot and asked.granted is not None:
+            del self._asked[key]
+            slot.grants[key] = Grant(limit, asked.granted, asked.left, self._life, flying=True)
+            return None
+        if asked is None:
+            asked = self._ask(key, limit, slot, offsets)
+        now = self._context.now
+        reason = f" ({asked.reason})" if asked.reason else ""
+        until = "" if asked.until is None or asked.until <= now.mono else f" until {_clock(self._context, asked.until)}"
+        return f"{held}{reason}{until}"
+
+    def alone(self, key: str, slot: OpenSlot) -> None:
+        """The next attempt of a slot starts without the daemon: by force, or because it does not answer."""
+        slot.grants[key] = Grant(self._limits[key], None, 0, self._life, flying=True)
+
+    def _ask(self, key: str, limit: Limit, slot: OpenSlot, offsets: tuple[int, ...]) -> _Asked:
+        grant = slot.grants.get(key)
+        known = grant.reservation if grant is not None and grant.left and grant.life == self._life else None
+        left = grant.left - 1 if grant is not None and known else len(offsets) - 1
+        self._count += 1
+        asked = self._asked[key] = _Asked(str(self._count), slot, limit, offsets, left)
+        self._context.do(AskQuota(asked.id, limit.name, limit.rate, offsets, known))
+        return asked
+
+    # --- what the daemon tells -----------------------------------------------------------------------------------
+
+    def take(self, fact: QuotaGranted | QuotaWaits | QuotaLost | QuotaFound) -> None:
+        match fact:
+            case QuotaGranted(id_, reservation):
+                self._granted(id_, reservation)
+            case QuotaWaits(id_, wait, reason):
+                self._waits(id_, wait, reason)
+            case QuotaLost(reason):
+                self._lost(reason)
+            case QuotaFound():
+                self._found()
+
+    def _granted(self, id_: str, reservation: str) -> None:
+        key = self._key_of(id_)
+        if key is None:
+            self._context.do(ReleaseQuota(reservation))
+        else:
+            self._asked[key].granted = reservation
+            self._touch(key)
+
+    def _waits(self, id_: str, wait: timedelta, reason: str) -> None:
+        key = self._key_of(id_)
+        if key is not None:
+            asked = self._asked[key]
+            asked.until, asked.reason = self._context.now.plus(wait).mono, reason
+            self._touch(key)
+
+    def _lost(self, reason: str) -> None:
+        self._asked.clear()
+        self._life += 1
+        self.lost = reason
+        for fail, words in (("open", "this process alone holds"), ("closed", "nothing starts under")):
+            names = [f"`{limit.name}`" for limit in self._limits.values() if limit.fail == fail]
+            if names:
+                which = f"limit{'s' if len(names) > 1 else ''} {', '.join(names)}"
+                self._context.announce(Warned("", f"{reason}; {words} {which} until then"))
+        self._touch_all()
+
+    def _found(self) -> None:
+        if self.lost is not None:
+            self.lost = None
+            self._context.announce(Warned("", "the rate-limit daemon answers again"))
+            self._touch_all()
+
+    # --- what becomes of a grant ---------------------------------------------------------------------------------
+
+    def started(self, slot: OpenSlot) -> None:
+        """The process of the attempt exists."""
+        self._spend(slot, started=True)
+
+    def failed(self, slot: OpenSlot) -> None:
+        """The attempt came to nothing."""
+        self._spend(slot, started=False)
+
+    def dismiss(self, slot: OpenSlot) -> None:
+        """The slot has ended: what it holds is free."""
+        for grant in slot.grants.values():
+            if grant.reservation is not None and grant.left and grant.life == self._life:
+                self._context.do(ReleaseQuota(grant.reservation))
+                grant.flying = False
+        self._spend(slot, started=False)
+        slot.grants.clear()
+
+    def push_back(self, limit: Limit, delay: timedelta, reason: str) -> None:
+        """A server asks all who share the limit to wait."""
+        self._context.do(PushBackQuota(limit.name, limit.rate, delay, reason))
+
+    def tidy(self, waiting: Mapping[str, Container[OpenSlot]]) -> bool:
+        """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
+        freed = [
+            key
+            for key, asked in self._asked.items()
+            if asked.granted is not None or asked.slot not in waiting.get(key, ())
+        ]
+        for key in freed:
+            self._drop(key)
+        return bool(freed)
+
+    def _spend(self, slot: OpenSlot, *, started: bool) -> None:
+        for grant in slot.grants.values():
+            if grant.flying and (started or grant.reservation is not None):
+                self._context.do(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
+            grant.flying = False
+
+    def _drop(self, key: str) -> None:
+        asked = self._asked.pop(key)
+        if asked.granted is not None:
+            self._context.do(ReleaseQuota(asked.granted))
+        else:
+            self._context.do(WithdrawQuota(asked.id))
+        self._touch(key)
+
+    def _key_of(self, id_: str) -> str | None:
+        return next((key for key, asked in self._asked.items() if asked.id == id_), None)
+
+    def _touch_all(self) -> None:
+        for key in self._limits:
+            self._touch(key)
+
+
+def _clock(context: Context, at: Mono) -> str:
+    return f"{context.now.at_mono(at).wall:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,259 @@
+"""Limits that a daemon holds for several supervisors: asking, waiting, giving back, and life without it. Virtual time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from repeater.engine.simulate import simulate
+from repeater.model.events import Warned
+from repeater.model.run import Exit
+from repeater.model.spec import Every, HttpAware, JobFile, Limit, Manual, Once, Overlap, Pool, Rated, Retry, Stop
+from repeater.model.units import parse_rate
+from repeater.schedule.backoff import Backoff
+from tests.engine.stage import Stage, job
+from tests.fakes.clock import FakeClock
+from tests.fakes.quota import FakeDaemon
+from tests.fakes.spawn import Act, Said, seconds
+
+FAIL = Exit(code=1)
+
+
+def shared(rate: str, fail: Any = "open", name: str = "api") -> Limit:
+    return Limit(name, parse_rate(rate), shared=True, fail=fail)
+
+
+def holds(starts: list[float], count: int, window: float) -> bool:
+    ordered = sorted(round(start * 1e6) for start in starts)
+    return all(late - early >= window * 1e6 for early, late in zip(ordered, ordered[count:], strict=False))
+
+
+def several(number: int, script: Any = None, **keys: Any) -> tuple[FakeClock, FakeDaemon, list[Stage]]:
+    clock = FakeClock()
+    daemon = FakeDaemon(clock)
+    return clock, daemon, [Stage(script, clock=clock, daemon=daemon, seed=one, **keys) for one in range(number)]
+
+
+def warnings(stage: Stage) -> list[str]:
+    return [event.message for event in stage.events if isinstance(event, Warned)]
+
+
+def held(stage: Stage, name: str) -> str | None:
+    return stage.engine.jobs[name].open[0].held
+
+
+def test_supervisors_that_share_a_limit_never_start_too_many_together_and_use_what_it_allows() -> None:
+    lag = iter(range(1_000_000))
+    acts = lambda launch: Act(starting=timedelta(milliseconds=next(lag) * 37 % 90), lasts=seconds(0.2))  # noqa: E731
+    clock, _, stages = several(4, acts)
+    for stage in stages:
+        jobs = [job(name, Every(seconds(1)), limit="api", overlap=Overlap("latest")) for name in "ab"]
+        stage.apply(*jobs, limits=(shared("3/2s"),))
+    clock.advance(timedelta(seconds=60))
+    starts = [start for stage in stages for name in "ab" for start in stage.starts(name)]
+    assert holds(starts, 3, 2)
+    assert len(starts) >= 0.95 * 90
+
+
+def test_a_held_slot_says_which_limit_holds_it_and_until_when() -> None:
+    clock, _, (one, two) = several(2)
+    for stage in (one, two):
+        stage.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=1))
+    assert one.starts("a") == [0]
+    assert held(two, "a") == "held by limit `api` (1/10s, shared) until 2026-01-01T00:00:10Z"
+    clock.advance(timedelta(seconds=10))
+    assert two.starts("a") == [10]
+
+
+def test_a_slot_that_ends_while_it_waits_takes_no_place_from_others() -> None:
+    clock, daemon, (one, two, three) = several(3)
+    for stage in (one, two, three):
+        stage.apply(job("a", Manual(), limit="api"), limits=(shared("1/10s"),))
+    for stage in (one, two, three):
+        stage.request("trigger", "a")
+    two.request("stop", "a")
+    assert daemon.book.stats(clock.now())["waiting"] == 1
+    clock.advance(timedelta(seconds=10))
+    assert three.starts("a") == [10]
+
+
+def test_a_supervisor_that_is_gone_gives_back_what_it_did_not_use() -> None:
+    clock, _, (one, two) = several(2, {"a": Act(starting=seconds(5))})
+    for stage in (one, two):
+        stage.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
+    assert held(two, "a") is not None
+    one.supervisor.close()
+    one.quota.close()
+    clock.advance(timedelta(seconds=6))
+    assert two.starts("a") == [5]
+
+
+def test_a_start_that_failed_is_there_for_others_at_once() -> None:
+    clock, _, (one, two) = several(2)
+    one.script["a"] = Act(refusal="no such command", starting=seconds(1))
+    one.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
+    two.apply(job("b", Once(), limit="api"), limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=2))
+    assert two.starts("b") == [1]
+
+
+def test_a_grant_that_a_pool_keeps_from_being_used_is_given_back() -> None:
+    clock, daemon, (one, two) = several(2, {"long": Act(lasts=seconds(60))})
+    one.apply(
+        job("first", Manual(), limit="api"),
+        job("long", Manual(), pool="db"),
+        job("a", Manual(), limit="api", pool="db"),
+        limits=(shared("1/10s"),), pools=(Pool("db", 1),),
+    )  # fmt: skip
+    two.apply(job("b", Manual(), limit="api"), limits=(shared("1/10s"),))
+    one.request("trigger", "first")
+    one.request("trigger", "a")  # it waits at the daemon, and has its place in the pool still to take
+    one.request("trigger", "long")
+    two.request("trigger", "b")
+    clock.advance(timedelta(seconds=11))
+    assert two.starts("b") == [10]
+    assert daemon.book.stats(clock.now())["resources"][0]["used"] == 1
+    assert held(one, "a") == "pool `db` is full"
+    clock.advance(timedelta(seconds=60))
+    assert one.starts("a") == [60]
+
+
+def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
+    clock, _, (one, two) = several(2, {"a": Act(exit=FAIL)})
+    pattern = (seconds(0), seconds(3), seconds(6))
+    limits = (shared("3/20s"),)
+    schedule = Rated(parse_rate("100/1s"), pattern)
+    one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=limits)
+    two.apply(job("b", Once(), limit="api"), limits=limits)
+    clock.advance(timedelta(seconds=15))
+    assert [row.attempts for row in one.rows("a")] == [3]
+    assert two.starts("b") == []  # two of the three places were reserved ahead
+    clock.advance(timedelta(seconds=10))
+    assert two.starts("b") == [20]
+
+
+def test_places_that_a_success_makes_needless_are_given_back() -> None:
+    clock, _, (one, two) = several(2)
+    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3)))
+    one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=(shared("2/20s"),))
+    two.apply(job("b", Once(), limit="api"), limits=(shared("2/20s"),))
+    clock.advance(timedelta(seconds=1))
+    assert two.starts("b") == [0]
+
+
+def test_retries_without_a_pattern_ask_like_everybody() -> None:
+    clock, _, (one,) = several(1, {"a": [Act(exit=FAIL), Act()]})
+    retry = Retry(attempts=2, backoff=Backoff("fixed", base=seconds(1)))
+    one.apply(job("a", Once(), limit="api", retry=retry), limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=30))
+    row = one.rows("a")[0]
+    assert (row.attempts, row.reason) == (2, "success")
+    assert row.ended is not None
+    assert (row.ended - row.nominal).total_seconds() == 10
+
+
+def test_a_forced_run_asks_nobody_and_counts_for_all() -> None:
+    clock, _, (one, two) = several(2)
+    for stage in (one, two):
+        stage.apply(job("a", Manual(), limit="api"), limits=(shared("1/10s"),))
+    one.request("trigger", "a")
+    clock.advance(timedelta(seconds=5))
+    two.request("trigger", "a", force=True)
+    one.request("trigger", "a")
+    clock.advance(timedelta(seconds=20))
+    assert two.starts("a") == [5]
+    assert one.starts("a") == [0, 15]
+
+
+def test_what_a_server_asks_of_one_holds_all() -> None:
+    clock, _, (one, two) = several(2, {"a": Act(says=(Said(b"HTTP/1.1 429\r\nRetry-After: 30\r\n\r\n"),))})
+    aware = HttpAware()
+    one.apply(job("a", Once(), limit="api", http_aware=aware), limits=(shared("9/1s"),))
+    clock.advance(timedelta(seconds=1))
+    two.apply(job("b", Once(), limit="api"), limits=(shared("9/1s"),))
+    clock.advance(timedelta(seconds=60))
+    assert two.starts("b") == [30]
+
+
+# --- without the daemon ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_daemon_an_open_limit_is_held_by_each_alone_and_it_is_said_once() -> None:
+    clock, daemon, (one, two) = several(2)
+    daemon.running = False
+    for stage in (one, two):
+        jobs = [job(name, Once(), limit="api") for name in "abc"]
+        stage.apply(*jobs, limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=30))
+    for stage in (one, two):
+        assert [stage.starts(name) for name in "abc"] == [[0], [10], [20]]
+        assert warnings(stage) == [
+            "cannot reach the rate-limit daemon at `fake`: none is running; this process alone holds limit `api` until then"
+        ]
+
+
+def test_without_a_daemon_a_closed_limit_starts_nothing_until_it_is_there() -> None:
+    clock, daemon, (one,) = several(1)
+    daemon.running = False
+    one.apply(job("a", Once(), limit="api"), limits=(shared("1/10s", "closed"),))
+    clock.advance(timedelta(seconds=20))
+    assert one.starts("a") == []
+    assert held(one, "a") == (
+        "held by limit `api` (1/10s, shared): cannot reach the rate-limit daemon at `fake`: none is running"
+    )
+    daemon.start()
+    clock.advance(timedelta(seconds=2))
+    assert one.starts("a") == [21]
+    assert warnings(one)[1:] == ["the rate-limit daemon answers again"]
+
+
+def test_starts_without_the_daemon_are_told_when_it_is_back() -> None:
+    clock, daemon, (one, two) = several(2)
+    daemon.running = False
+    one.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=3))
+    daemon.start()
+    clock.advance(timedelta(seconds=1))
+    two.apply(job("b", Once(), limit="api"), limits=(shared("1/10s"),))
+    clock.advance(timedelta(seconds=20))
+    assert one.starts("a") == [0]
+    assert two.starts("b") == [10]
+
+
+def test_a_daemon_that_dies_while_slots_wait_holds_nobody_up_for_ever_and_forgets_no_start() -> None:
+    clock, daemon, stages = several(5)
+    for stage in stages:
+        stage.apply(
+            job("a", Every(seconds(1)), limit="api", overlap=Overlap("latest")), limits=(shared("2/5s", "closed"),)
+        )
+    clock.advance(timedelta(seconds=12))
+    daemon.kill()
+    clock.advance(timedelta(seconds=4))
+    daemon.start()
+    clock.advance(timedelta(seconds=24))
+    starts = [start for stage in stages for start in stage.starts("a")]
+    assert holds(starts, 2, 5)
+    assert len(starts) >= 14
+
+
+def test_a_limit_that_is_edited_is_asked_for_anew() -> None:
+    clock, _, (one,) = several(1)
+    jobs = [job(name, Once(), limit="api") for name in "ab"]
+    one.apply(*jobs, limits=(shared("1/1000s"),))
+    clock.advance(timedelta(seconds=1))
+    assert held(one, "b") is not None
+    one.apply(*jobs, limits=(shared("2/1000s"),))
+    clock.advance(timedelta(seconds=1))
+    assert one.starts("b") == [1]
+    one.apply(*jobs, job("c", Once(), limit="api"), limits=(shared("2/1000s"),))
+    one.apply(*jobs, job("c", Once(), limit="api"), limits=(Limit("api", parse_rate("9/1s")),))
+    clock.advance(timedelta(seconds=1))
+    assert one.starts("c") == [2]
+
+
+def test_a_simulation_takes_a_shared_limit_for_its_own() -> None:
+    clock = FakeClock()
+    jobs = tuple(job(name, Once(), limit="api") for name in "ab")
+    rows = list(simulate(JobFile("x", jobs, (), (shared("1/10s", "closed"),)), clock.now(), seconds(60)))
+    assert [(row.started - row.nominal).total_seconds() for row in rows if row.started] == [0, 10]

@@ -167,7 +167,7 @@ class DaemonQuota:
         except OSError:
             data = b""
         if not data:
-            self._lose("it has ended", quietly=not self._asks)
+            self._ended()
             return
         self._lines.feed(data)
         try:
@@ -175,6 +175,18 @@ class DaemonQuota:
                 self._take(decode(line))
         except BadMessage as error:
             self._lose(f"it speaks another language: {error.message}")
+        self._watch()
+
+    def _ended(self) -> None:
+        """The end of the connection. Requests that only met it are sent again, if a daemon is there."""
+        met_the_end = bool(self._asks) and "" not in self._unanswered and self._unanswered >= set(self._asks)
+        if not met_the_end:
+            self._lose("it has ended", quietly=not self._asks)
+            return
+        self._hang_up()
+        self._connect()
+        for ask in tuple(self._asks.values()) if self._sock is not None else ():
+            self._send_ask(ask)
         self._watch()
 
     # --- what the daemon says ------------------------------------------------------------------------------------

@@ -220,9 +220,9 @@ class _Assembly:
         closing.callback(self._watcher.close)
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
-        quota = self._make_quota(closing)
-        load = MachineLoad()
-        outside = Outside(clock, spawner, self._store, self._watcher, outputs, prober, load, quota, environ)
+        outside = Outside(
+            clock, spawner, self._store, self._watcher, outputs, prober, MachineLoad(), self._quota(closing), environ
+        )
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
@@ -240,7 +240,7 @@ class _Assembly:
         self._is_reloading = self._reload_again = False
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
 
-    def _make_quota(self, closing: ExitStack) -> Quota:
+    def _quota(self, closing: ExitStack) -> Quota:
         """The way to the rate-limit daemon; taken only when a shared limit asks."""
         from repeater.adapters.quota import DaemonQuota
         from repeater.daemon.place import finder

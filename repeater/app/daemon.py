@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from repeater.daemon.place import Gate
 
 
+SETTLING = 20_000
+"""Microseconds from a start to its first effect that are counted with it; a fiftieth of the window at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
@@ -102,7 +106,7 @@ async def _serve(options: Daemon, gate: Gate, keeping: Keeping, say: Callable[[s
         closing.callback(notify.close)
         signals = Signals(loop, leave, lambda: None, at_end=True)
         closing.callback(signals.close)
-        book, now = Book(os.urandom(6).hex()), clock.now()
+        book, now = Book(os.urandom(6).hex(), SETTLING), clock.now()
         known, kept = keeping.load()
         book.restore(known, kept, now)
         users = frozenset({os.geteuid(), 0}) if options.mode & 0o077 == 0 else None

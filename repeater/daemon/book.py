@@ -126,12 +126,15 @@ class _Client:
 
 
 class Book:
-    """`mark` begins the names of reservations, so that those of different lives of a daemon differ."""
+    """`mark` begins the names of reservations, so that those of different lives of a daemon differ. `settling`: how
+    many microseconds after its start a process has its first effect, at most, as far as we know.
+    """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, settling: int = 0) -> None:
         self.said: list[tuple[int, bytes]] = []
         self.changes: list[Change] = []
         self._mark = mark
+        self._settling = settling
         self._given = self._rows = 0
         self._resources: dict[str, _Resource] = {}
         self._clients: dict[int, _Client] = {}
@@ -245,8 +248,7 @@ class Book:
             reservation = next(iter(self._flying.values()))
             if reservation.granted + GRANT_WITHIN > now.mono:
                 break
-            self._land(reservation, now.mono)
-            reservation.assumed = now.mono
+            reservation.assumed = self._land(reservation, now.mono)
             self._admit(reservation.resource, now)
         if self._orphans_until is not None and self._orphans_until <= now.mono:
             self._orphans, self._orphans_until = {}, None
@@ -408,13 +410,15 @@ class Book:
         except KeyError:
             raise BadMessage("unknown", f"there is no reservation `{name}`") from None
 
-    def _land(self, reservation: _Reservation, at: Mono) -> None:
-        """A granted attempt happened at this instant."""
+    def _land(self, reservation: _Reservation, at: Mono) -> Mono:
+        """A granted attempt happened at this instant; the one at which it counts."""
         resource = reservation.resource
+        at = self._settled(resource, at)
         del self._flying[reservation.id]
         resource.ledger.started(reservation.ticket, at)
         resource.starts += 1
         self.changes.append(Kept(reservation.row, resource.name, at, "started"))
+        return at
 
     def _give_back(self, reservation: _Reservation) -> None:
         if self._flying.pop(reservation.id, None) is not None:
@@ -536,7 +540,12 @@ class Book:
         self.changes.append(Kept(self._rows, resource.name, at, kind, reservation))
         return self._rows
 
+    def _settled(self, resource: _Resource, at: Mono) -> Mono:
+        """When a start shows: what others see are its effects, and they must not come closer together than starts."""
+        return Mono(at + min(self._settling, resource.rate.window // 50))
+
     def _record(self, resource: _Resource, at: Mono) -> None:
+        at = self._settled(resource, at)
         resource.ledger.record(at)
         resource.starts += 1
         self._keep(resource, at, "started")

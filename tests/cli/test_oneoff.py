@@ -457,16 +457,6 @@ def test_unknown_options_and_commands_name_the_nearest(rpr: Rpr) -> None:
     assert "did you mean `rpr interval`?" in rpr("intervall").err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--daemon"], ["--resource-id", "x"], ["--daemon-socket", "x"]],
-)
-def test_options_that_are_not_there_yet_say_so(rpr: Rpr, words: list[str]) -> None:
-    done = rpr("c", "-t", "1", *words, "--", "echo", "x")
-    assert (done.out, done.code) == ("", 2)
-    assert done.err.startswith(f"rpr: cannot use `{words[0]}`: this rpr ")
-
-
 def test_common_options_may_stand_before_the_command_word(rpr: Rpr) -> None:
     rpr.write("c.toml", '[scheduling]\ndefault_interval = "10ms"\n')
     rpr("--config", "c.toml", "--timeout=5s", "i", "-t", "2", "--", "echo", "x").is_(out="x\nx\n")

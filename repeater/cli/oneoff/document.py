@@ -22,11 +22,14 @@ _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 
 class Table(NamedTuple):
-    """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them."""
+    """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them; `limits` are
+    the tables of the limits that it names.
+    """
 
     name: str
     job: dict[str, Any]
     place: dict[Key, str]
+    limits: dict[str, dict[str, Any]]
 
 
 def table_of(given: Given, settings: Settings) -> Table:
@@ -47,7 +50,20 @@ def table_of(given: Given, settings: Settings) -> Table:
         if option.key:
             _fill(job, place, option, text)
     _complete(job, place, given, settings)
-    return Table(_name(given), job, place)
+    return Table(_name(given), job, place, _limits(given))
+
+
+def _limits(given: Given) -> dict[str, dict[str, Any]]:
+    if given.has("--daemon"):
+        from repeater.cli.oneoff.sharing import limit_of
+
+        return dict([limit_of(given)])
+    only = ["--resource-id", "--daemon-socket", "--fail-closed"]
+    only += [] if given.command.name == "rate-limit" else ["--rate"]
+    for option in only:
+        if given.has(option):
+            raise UsageError(f"cannot use `{option}` without `--daemon`")
+    return {}
 
 
 def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings: Settings) -> None:

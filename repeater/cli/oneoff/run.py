@@ -11,7 +11,7 @@ from repeater.cli.oneoff.parse import Given, check, parse
 from repeater.cli.oneoff.table import COMMANDS
 from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
-from repeater.model.spec import JobSpec
+from repeater.model.spec import JobSpec, Limit
 from repeater.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run(word: str, arguments: list[str]) -> int:
     check(given, has_interval=settings["default_interval"].text is not None)
     table = table_of(given, settings)
     spec = judged(table, os.path.abspath("."))  # noqa: PTH100 - pathlib takes a tenth of the start-up
+    limits = _limits(table)
     if given.has("--as-job"):
         from repeater.cli.oneoff.show import as_job
 
@@ -43,7 +44,7 @@ def run(word: str, arguments: list[str]) -> int:
 
         print(planned(spec), end="")
         return 0
-    return _run(spec, given, settings)
+    return _run(spec, limits, given, settings)
 
 
 def judged(table: Table, folder: str) -> JobSpec:
@@ -74,7 +75,16 @@ def _at(job: Any, path: tuple[str | int, ...]) -> Any:
     return None if isinstance(job, bool) else job
 
 
-def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
+def _limits(table: Table) -> tuple[Limit, ...]:
+    """The limits that the job names. Raises UsageError."""
+    if not table.limits:
+        return ()
+    from repeater.cli.oneoff.sharing import built
+
+    return tuple(built(name, one) for name, one in table.limits.items())
+
+
+def _run(spec: JobSpec, limits: tuple[Limit, ...], given: Given, settings: Settings) -> int:
     if given.has("--stdin") and os.isatty(0):
         raise UsageError(
             "cannot use `--stdin`: standard input is a terminal, and runs are in sessions of their own",
@@ -97,6 +107,8 @@ def _run(spec: JobSpec, given: Given, settings: Settings) -> int:
             log_file=given.text("--log-file"),
             history=given.has("--history"),
             shows=_shows(given, settings),
+            limits=limits,
+            daemon=given.text("--daemon-socket") or settings["daemon_socket"].text,
         )
     )
 

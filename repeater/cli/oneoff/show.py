@@ -20,7 +20,8 @@ _SHOWN = 5
 
 def document(table: Table) -> dict[str, Any]:
     """A job file with this one job in it, so that reading it gives the same spec."""
-    return {"version": 1, "jobs": {table.name: literal(table.job)}}
+    limits = {"limits": table.limits} if table.limits else {}
+    return {"version": 1, **limits, "jobs": {table.name: literal(table.job)}}
 
 
 def literal(value: Any) -> Any:

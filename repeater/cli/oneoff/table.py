@@ -64,8 +64,6 @@ TIMES = Option(("-t", "--times"), "Stop after N runs.", "N", ("stop", "times"), 
 FOR = Option(("-f", "--for"), "Start nothing new after this time; a live run may end.", "DURATION", ("stop", "for"))
 UNTIL = Option(("-u", "--until"), "Start nothing new at or after this time.", "TIME", ("stop", "until"), "moment")
 
-_DAEMON = "this rpr has no rate-limit daemon yet"
-
 COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("When to stop", (
         TIMES,
@@ -123,9 +121,11 @@ COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
                ("http_aware", "fields"), "words"),
     )),
     ("Limits shared with others", (
-        Option(("--daemon",), "Ask the rate-limit daemon before each start.", later=_DAEMON),
-        Option(("--resource-id",), "The name of the limit.", "NAME", later=_DAEMON),
-        Option(("--daemon-socket",), "Where the daemon listens.", "PATH", later=_DAEMON),
+        Option(("--daemon",), "Ask the rate-limit daemon (`rpr daemon`) before each start."),
+        Option(("--resource-id",), "The name of the limit that is shared.", "NAME", ("limit",)),
+        Option(("--rate",), "So many starts in any window of this length, by all who share it.", "N/DURATION"),
+        Option(("--daemon-socket",), "Where the daemon listens.", "PATH"),
+        Option(("--fail-closed",), "Start nothing while the daemon does not answer; else limit its own starts."),
     )),
     ("Rest", (
         Option(("--metrics",), "Serve Prometheus metrics to this machine (port 9090)."),

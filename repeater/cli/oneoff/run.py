@@ -33,7 +33,7 @@ def run(word: str, arguments: list[str]) -> int:
     check(given, has_interval=settings["default_interval"].text is not None)
     table = table_of(given, settings)
     spec = judged(table, os.path.abspath("."))  # noqa: PTH100 - pathlib takes a tenth of the start-up
-    limits = _limits(table)
+    limits = limits_of(table)
     if given.has("--as-job"):
         from repeater.cli.oneoff.show import as_job
 
@@ -75,7 +75,7 @@ def _at(job: Any, path: tuple[str | int, ...]) -> Any:
     return None if isinstance(job, bool) else job
 
 
-def _limits(table: Table) -> tuple[Limit, ...]:
+def limits_of(table: Table) -> tuple[Limit, ...]:
     """The limits that the job names. Raises UsageError."""
     if not table.limits:
         return ()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from repeater.cli.oneoff.document import table_of
 from repeater.cli.oneoff.parse import parse
-from repeater.cli.oneoff.run import NAMES, judged
+from repeater.cli.oneoff.run import NAMES, judged, limits_of
 from repeater.cli.oneoff.show import as_job
 from repeater.cli.oneoff.table import COMMANDS, COMMON, Command, Option
 from repeater.errors import UsageError
@@ -31,6 +31,7 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "DIR": st.sampled_from([".", "sub", "/tmp", "../up", "{{ a }}"]),
     "FILE": st.sampled_from(["out.txt", "/tmp/out", "a b"]),
     "NAME=VALUE": st.tuples(st.sampled_from(["A", "B", "LONG_NAME"]), TEXT).map("=".join),
+    "NAME": st.sampled_from(["api", "http-api.example.com", "a b"]),
     "NAME,NAME": st.sampled_from(["retry", "a.b, c"]),
     "EXPRESSION": st.sampled_from(["0 9 * * 1-5", "@daily", "*/5 * * * *"]),
     "ZONE": st.sampled_from(["UTC", "Europe/Berlin"]),
@@ -62,6 +63,9 @@ def lines(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMED) -> list[str]:
         words.append(option.name)
         if option.metavar:
             words.append(draw(VALUES[option.metavar]))
+    if "--resource-id" in words:
+        words += ["--daemon", *draw(st.sampled_from([[], ["--fail-closed"]]))]
+        words += [] if command.name == "rate-limit" else ["--rate", draw(VALUES["N/DURATION"])]
     if command.name == "watch":
         words += draw(st.lists(st.sampled_from(["*.py", "src/**", "{{ x }}"]), min_size=1, max_size=2))
     flags = draw(st.sets(st.sampled_from(["--shell", "--interleave"] if command.name == "count" else ["--shell"])))
@@ -69,21 +73,22 @@ def lines(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMED) -> list[str]:
     return [*words, *flags, "--", draw(first), *draw(st.lists(TEXT, max_size=3))]
 
 
-def spec_of(words: list[str]) -> tuple[Any, str]:
+def spec_of(words: list[str]) -> tuple[Any, Any, str]:
     table = table_of(parse(COMMANDS[NAMES[words[0]]], words[1:]), DEFAULTS)
-    return judged(table, "/there"), as_job(table)
+    return judged(table, "/there"), limits_of(table), as_job(table)
 
 
 @settings(max_examples=400, deadline=None)
 @given(lines())
 def test_the_job_file_that_flags_print_gives_the_same_spec(words: list[str]) -> None:
     try:
-        spec, text = spec_of(words)
+        spec, limits, text = spec_of(words)
     except UsageError:
         return  # a jitter above the interval and the like; the tests of messages have them
     files = MemoryDisk({"/there/jobs.toml": text})
     read = load(["jobs.toml"], files=files, folder="/there")
     assert read.jobfile.jobs == (spec,)
+    assert read.jobfile.limits == limits
 
 
 def test_most_lines_that_are_drawn_are_valid() -> None:

@@ -35,7 +35,7 @@ class Table(NamedTuple):
 def table_of(given: Given, settings: Settings) -> Table:
     """The job that the options describe. `settings` fill what they leave open, under the names of `repeater.settings`.
 
-    Raises UsageError for options that exclude each other, or are not there yet.
+    Raises UsageError for options that exclude each other.
     """
     job: dict[str, Any] = {"command": " ".join(given.argv) if given.has("--shell") else list(given.argv)}
     place: dict[Key, str] = {("command",): "command"}
@@ -45,8 +45,6 @@ def table_of(given: Given, settings: Settings) -> Table:
         _set(job, ("schedule", "watch"), list(given.globs))
         place["schedule", "watch"] = "GLOB"
     for option, text in given.words:
-        if option.later:
-            raise UsageError(f"cannot use `{option.name}`: {option.later}")
         if option.key:
             _fill(job, place, option, text)
     _complete(job, place, given, settings)

@@ -48,7 +48,7 @@ def _shown(option: Option, shown: set[Option]) -> Option | None:
 def _rows(options: tuple[Option, ...], width: int) -> Iterator[str]:
     for option in options:
         flags = ", ".join(sorted(option.flags, key=len)) + (f" {option.metavar}" if option.metavar else "")
-        words = option.words + ("  [not there yet]" if option.later else "") + ("  [needed]" if option.needed else "")
+        words = option.words + ("  [needed]" if option.needed else "")
         text = textwrap.wrap(words, width - _COLUMN - 2) or [""]
         if len(flags) > _COLUMN - 4:
             yield f"  {flags}"

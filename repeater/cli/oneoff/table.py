@@ -15,10 +15,7 @@ Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "p
 
 
 class Option(NamedTuple):
-    """`metavar` is empty for a flag, which stands for `value`. `kind` says how the text of a value is read.
-
-    `later` says what is missing for options that are known, but not there yet.
-    """
+    """`metavar` is empty for a flag, which stands for `value`. `kind` says how the text of a value is read."""
 
     flags: tuple[str, ...]
     words: str
@@ -26,7 +23,6 @@ class Option(NamedTuple):
     key: Key = ()
     kind: Kind = "text"
     value: Any = True
-    later: str = ""
     needed: bool = False
 
     @property

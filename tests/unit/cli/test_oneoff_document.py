@@ -44,7 +44,7 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
 
 
 def usable(command: Command) -> list[Option]:
-    return [option for option in command.options if option.key and not option.later]
+    return [option for option in command.options if option.key]
 
 
 NAMED = st.sampled_from(list(COMMANDS))

@@ -133,7 +133,7 @@ class Lock:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _holder(self._fd)
+            holder = _holder(self._fd) if isinstance(error, BlockingIOError) else None
             os.close(self._fd)
             if isinstance(error, BlockingIOError):
                 raise LockHeld(str(folder), holder) from None
@@ -150,10 +150,15 @@ class Lock:
 
 
 def _holder(fd: int) -> int | None:
-    try:
-        return int(os.pread(fd, 100, 0).split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
+    """Who holds a lock that is held; None if it does not say. One that has just taken it gets time to say so."""
+    for _ in range(50):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(os.pread(fd, 100, 0).split()[0])
+            with contextlib.suppress(PermissionError):
+                os.kill(pid, 0)  # the words of one that is gone are older than the lock
+            return pid
+        time.sleep(0.01)
+    return None
 
 
 def _boot_id() -> str:
@@ -168,10 +173,14 @@ def make_folder(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-        if stat.S_IMODE(folder.stat().st_mode) & 0o077 and folder.stat().st_uid == os.geteuid():
+        found, around = folder.stat(), folder.parent.stat()
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
             folder.chmod(0o700)
     except OSError as error:
         raise _unusable(folder, error) from error
+    # Root may keep state with others, but not where anybody could have laid the folder for it.
+    if found.st_uid != os.geteuid() and (os.geteuid() != 0 or around.st_mode & stat.S_ISVTX):
+        raise _unusable(folder, f"it belongs to user {found.st_uid}")
 
 
 def _unusable(path: Path, why: object, hint: str | None = None) -> StateUnusable:
@@ -220,6 +229,9 @@ _REPAIR = "to begin a new history move the whole folder aside, or give another o
 
 
 def _check_present(path: Path, marker: Path) -> None:
+    for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), marker):
+        if name.is_symlink():
+            raise _unusable(name, "it is a link")
     try:
         size = path.stat().st_size if path.exists() else None
     except OSError as error:
@@ -253,7 +265,7 @@ def _identities(folder: Path | None) -> list[tuple[int, int] | None]:
 
 def _mark(marker: Path, text: str) -> None:
     """Say durably whether the database is in use."""
-    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.write(fd, f"{text}\n".encode())
         os.fsync(fd)

@@ -438,10 +438,12 @@ class _Assembly:
         from repeater.observe.narrator import priority
 
         urgency = 6 if self._event is None else priority(self._event)
+        from repeater.observe.terminal import visible_lines
+
         if self._options.log_format == "json":
             text = self._as_json(job, line, urgency)
         else:
-            text = f"rpr: {job}: {line}" if job else f"rpr: {line}"
+            text = visible_lines(f"rpr: {job}: {line}" if job else f"rpr: {line}")
         if self._to_journal:
             text = "\n".join(f"<{urgency}>{part}" for part in text.split("\n"))
         self._output.say(text)
@@ -450,12 +452,13 @@ class _Assembly:
         """One object: when, how urgent, what in words, and the event itself."""
         from repeater.control.events import as_item
         from repeater.observe.journal import Entry
+        from repeater.observe.terminal import json_line
 
         now = self._clock.now().wall
         event = {} if self._event is None else as_item(Entry(now, self._event))
         level = {3: "error", 4: "warning"}.get(urgency, "info")
         told = {"time": rfc3339(now), "level": level, "message": line, **({"job": job} if job else {})}
-        return json.dumps({**told, **event, "message": line}, ensure_ascii=False)
+        return json_line({**told, **event, "message": line})
 
     def _warn(self, message: str, job: str = "") -> None:
         from repeater.model.events import Warned

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from repeater.cli.options import json_option
 from repeater.cli.settings import load_settings
+from repeater.observe.terminal import json_line
 from repeater.settings import SETTINGS
 
 
@@ -25,6 +24,6 @@ def config(path: str | None, as_json: bool) -> None:
         if as_json:
             row = {"name": name, "value": value.text, "origin": value.origin}
             more = {"section": setting.section, "variable": setting.variables[0], "description": setting.words}
-            print(json.dumps(row | more, ensure_ascii=False))
+            print(json_line(row | more))
         else:
             print(f"{name:<18} {value.text if value.text is not None else '-':<12} {value.origin}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import click
@@ -10,6 +9,7 @@ import click
 from repeater.cli.options import assignments, files_argument, set_option
 from repeater.model.dump import dump_schedule
 from repeater.model.spec import JobFile, JobSpec, Need
+from repeater.observe.terminal import json_line
 
 
 @click.command(epilog="Example: rpr graph jobs.toml --format dot | dot -Tsvg > jobs.svg")
@@ -124,4 +124,4 @@ def _json(jobfile: JobFile) -> Iterator[str]:
          "required": need.required, "while": need.hold}
         for target, job, need in _edges(jobfile)
     ]  # fmt: skip
-    yield json.dumps({"project": jobfile.project, "nodes": nodes, "edges": edges}, ensure_ascii=False)
+    yield json_line({"project": jobfile.project, "nodes": nodes, "edges": edges})

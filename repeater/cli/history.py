@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -15,6 +14,7 @@ from repeater.cli.reaching import clock, instant, instant_option, jobs_argument,
 from repeater.errors import Unreachable
 from repeater.model.time import from_rfc3339
 from repeater.model.units import format_duration
+from repeater.observe.terminal import json_line
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -59,7 +59,7 @@ def history(
     items = _rows(where, args)
     if as_json:
         for item in items:
-            sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_line(item) + "\n")
         return
     rows = list(items)
     if rows:

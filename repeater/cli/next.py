@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -25,6 +24,7 @@ from repeater.model.spec import (
 )
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.model.units import format_duration
+from repeater.observe.terminal import json_line
 from repeater.plan.select import select
 from repeater.schedule.factory import schedule_for
 from repeater.schedule.forecast import ComingStart, starts
@@ -65,7 +65,7 @@ def next_(
     if as_json:
         for job in jobs:
             for start in starts(job, schedule_for(job), after, count):
-                print(json.dumps(as_json_row(job, start), ensure_ascii=False))
+                print(json_line(as_json_row(job, start)))
     else:
         for line in table(jobs, after, count):
             print(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from repeater.cli.options import files_argument, json_option, set_option, state_
 from repeater.model.dump import hidden
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, rfc3339
+from repeater.observe.terminal import json_line, visible_text
 from repeater.plan.diff import JobPlan, Plan, diff
 
 _SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
@@ -66,7 +66,7 @@ def plan(
     loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
     planned = read_plan(loaded.jobfile, state_dir=state_dir)
     if as_json:
-        print(json.dumps(_as_json(planned), ensure_ascii=False))
+        print(json_line(_as_json(planned)))
     else:
         print_plan(planned)
     return 10 if detailed_exitcode and planned.plan.changes_anything else 0
@@ -169,7 +169,7 @@ def _clock(instant: datetime | None) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return "(default)"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return visible_text(value) if isinstance(value, str) else json_line(value)
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ import click
 from repeater.errors import UsageError
 from repeater.model.time import from_rfc3339
 from repeater.model.units import parse_duration
+from repeater.observe.terminal import json_line
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -44,7 +44,7 @@ def reaching(function: F) -> F:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One line, at once: somebody may read it as it comes."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(json_line(value), flush=True)
 
 
 def order(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from repeater.cli.options import assignments, files_argument, set_option
 from repeater.errors import UsageError
+from repeater.observe.terminal import json_line
 
 
 @click.command(epilog="Examples: rpr render jobs.toml; rpr render jobs.toml --explain jobs.api.timeout")
@@ -59,7 +58,7 @@ def _explain(expansion: object, key: str, *, as_json: bool) -> None:
             {"source": one.source, "place": one.place, "value": one.value, "in_force": one.in_force}
             for one in told.steps
         ]
-        click.echo(json.dumps({"key": told.key, "value": told.value, "steps": steps}, ensure_ascii=False))
+        click.echo(json_line({"key": told.key, "value": told.value, "steps": steps}))
         return
     click.echo(f"{told.key} = {toml_value(told.value)}")
     places = max((len(one.place) for one in told.steps), default=0)

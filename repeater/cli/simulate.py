@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +12,7 @@ from repeater.errors import UsageError
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, Mono
 from repeater.model.units import format_duration, parse_duration
+from repeater.observe.terminal import json_line
 from repeater.plan.select import select
 
 
@@ -57,7 +57,7 @@ def simulate(
     rows = run(jobfile, Instant(begin, Mono(0)), span, durations=lengths, seed=seed)
     if as_json:
         for row in rows:
-            print(json.dumps(row.as_json(), ensure_ascii=False))
+            print(json_line(row.as_json()))
     else:
         _print_rows(list(rows), span)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,6 +13,7 @@ from repeater.cli.options import json_option
 from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown
 from repeater.errors import RepeaterError
 from repeater.model.time import age
+from repeater.observe.terminal import json_line
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -43,7 +43,7 @@ def status(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
         about = answer.result()
     if as_json:
         for item in items:
-            sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_line(item) + "\n")
         return
     now = instant(about["now"])
     assert now is not None
@@ -120,7 +120,7 @@ def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
     except RepeaterError as error:
         result = {"ok": False, "problems": [error.message]}
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(json_line(result))
     elif not quiet:
         for line in result["problems"] or ["ok"]:
             print(line)

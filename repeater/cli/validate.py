@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from repeater.cli.options import assignments, files_argument, set_option
 from repeater.errors import JobFileError, Problem
+from repeater.observe.terminal import json_line
 
 
 @click.command(epilog="Example: rpr validate jobs.toml")
@@ -39,7 +38,7 @@ def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each:
     if form == "json":
         report = {"ok": not problems, "jobs": jobs, "problems": [_as_json(one) for one in problems]}
         report |= {"warnings": warnings} if warnings else {}
-        click.echo(json.dumps(report, ensure_ascii=False))
+        click.echo(json_line(report))
     elif form == "github":
         for problem in problems:
             click.echo(_as_annotation(problem))

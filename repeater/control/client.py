@@ -44,6 +44,8 @@ class Client:
         try:
             self._sock.settimeout(patience)
             self._sock.sendall(encode_request(verb, args))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # sent away: what it said is still to be read
         except OSError as error:
             raise self._lost(error) from None
         return Answer(self)

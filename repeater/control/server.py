@@ -18,7 +18,7 @@ from typing import Any
 from repeater.control.desk import Desk
 from repeater.control.protocol import check_args, decode_request, encode_error
 from repeater.control.verbs import VERBS, unknown
-from repeater.errors import RepeaterError
+from repeater.errors import RepeaterError, Unreachable
 from repeater.wire.lines import BadMessage, Lines, encode
 from repeater.wire.unix import user_of
 
@@ -87,6 +87,7 @@ class Server:
         elif len(self._clients) >= MOST_CLIENTS:
             refusal = BadMessage("busy", f"cannot take more than {MOST_CLIENTS} clients at once")
         if refusal is not None:
+            refusal.exit_code = Unreachable.exit_code
             with contextlib.suppress(OSError):
                 sock.send(encode_error(refusal))
             sock.close()

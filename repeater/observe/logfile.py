@@ -13,13 +13,19 @@ from collections.abc import Callable
 
 
 class LogFile:
-    """A file, opened with the first write. `max_size` 0 never rotates. `warn` is called in the writing thread."""
+    """A file, opened with the first write. `max_size` 0 never rotates. `warn` is called in the writing thread.
 
-    def __init__(self, path: str, max_size: int, backups: int, warn: Callable[[str], None]) -> None:
+    `is_ours`: it is rpr's own, for its user alone, and found through no link. A job's may be wherever its user wants.
+    """
+
+    def __init__(
+        self, path: str, max_size: int, backups: int, warn: Callable[[str], None], *, is_ours: bool = False
+    ) -> None:
         self.path = path
         self.max_size = max_size
         self.backups = backups
         self._warn = warn
+        self._is_ours = is_ours
         self._fd: int | None = None
         self._size = 0
         self._lost = 0
@@ -65,7 +71,8 @@ class LogFile:
                     return
             self.close()
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_NOFOLLOW if self._is_ours else 0)
+        self._fd = os.open(self.path, flags, 0o600 if self._is_ours else 0o644)
         self._size = os.fstat(self._fd).st_size
 
     def _fitting(self, data: bytes) -> int:

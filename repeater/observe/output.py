@@ -95,7 +95,7 @@ class Output:
         fds = (-1, -1) if isinstance(console, str) else console
         self._log = None
         if isinstance(console, str):
-            self._log = LogFile(console, _LOG_SIZE, _LOG_BACKUPS, partial(self._told_of_trouble, ""))
+            self._log = LogFile(console, _LOG_SIZE, _LOG_BACKUPS, partial(self._told_of_trouble, ""), is_ours=True)
         self._consoles = {
             stream: Console(fd, partial(self._nobody_reads, stream), self._log) for stream, fd in _pairs(fds)
         }

@@ -8,6 +8,7 @@ and a program whose output is captured writes none by itself. Files and pipes ge
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -29,6 +30,16 @@ def visible(data: bytes) -> bytes:
 def visible_text(text: str) -> str:
     """`visible` for names and messages, which have no lines."""
     return _UNSAFE.sub(_shown, text.replace("\n", "\\n")).encode("utf-8", "backslashreplace").decode()
+
+
+def visible_lines(text: str) -> str:
+    """`visible` for messages of several lines."""
+    return visible(text.encode("utf-8", "backslashreplace")).decode()
+
+
+def json_line(value: object) -> str:
+    """The value as JSON in one line, whatever its reader takes for an end of line; it steers no terminal either."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def _shown(match: re.Match[str]) -> str:

@@ -14,6 +14,12 @@ import pytest
 RPR = str(Path(sys.executable).with_name("rpr"))
 
 
+def to_supervisor(signal: str) -> str:
+    """A command of a job that signals its supervisor, whether a keeper stands between them or not."""
+    find = "pid=$PPID; grep -qa apply /proc/$pid/cmdline || pid=$(cut -d ' ' -f 4 /proc/$pid/stat)"
+    return f"{find}; grep -qa apply /proc/$pid/cmdline && kill -{signal} $pid"
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command left: texts as printed, and its exit code."""

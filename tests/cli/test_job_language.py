@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Rpr
+from tests.cli.conftest import Rpr, to_supervisor
 from tests.cli.test_apply import Live, live, wait_for  # noqa: F401 - a fixture
 
 
@@ -146,7 +146,7 @@ def test_ready_by_log_http_tcp_and_exec_lets_the_dependents_go(rpr: Rpr) -> None
             command = ["sleep", "60"]
             ready = {{ tcp = "127.0.0.1:{port}", every = "50ms" }}
             [jobs.user]
-            command = "echo all are ready; kill -INT $PPID"
+            command = "echo all are ready; {to_supervisor("INT")}"
             schedule = "once"
             needs = ["logs", "execs", "tcps"]
             """,
@@ -316,8 +316,8 @@ def test_catch_up_runs_what_was_missed_while_down(rpr: Rpr) -> None:
     queue_max = 100
     stop = { times = 14 }
     [jobs.end]
-    command = "sleep 1.5; kill -TERM $PPID"
-    """
+    command = "sleep 1.5; END"
+    """.replace("END", to_supervisor("TERM"))
     rpr.write("jobs.toml", text)
     assert rpr("apply", "jobs.toml", "-q").code == 0
     before = len((rpr.folder / "catches").read_text().splitlines())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.cli.conftest import Rpr
+from tests.cli.conftest import Rpr, to_supervisor
 
 TWO = """
 [jobs.a]
@@ -17,12 +17,12 @@ schedule = "manual"
 
 
 def applied(rpr: Rpr, text: str) -> None:
-    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "kill -TERM $PPID"\n')
+    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "' + to_supervisor("TERM") + '"\n')
     assert rpr("apply", "jobs.toml", "-q").code == 0
 
 
 def planned(rpr: Rpr, text: str) -> dict[str, dict[str, object]]:
-    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "kill -TERM $PPID"\n')
+    rpr.write("jobs.toml", 'project = "p"\n' + text + '[jobs.end]\ncommand = "' + to_supervisor("TERM") + '"\n')
     done = rpr("plan", "jobs.toml", "--json")
     assert (done.err, done.code) == ("", 0)
     plan = json.loads(done.out)

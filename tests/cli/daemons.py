@@ -35,6 +35,9 @@ class RunningDaemon:
         self.process = self._rpr.start("daemon", "--socket", str(self.path), *self._args)
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
+        if not line.startswith("rpr: daemon: listening"):
+            self.process.kill()
+            self.process.communicate()
         assert line.startswith(f"rpr: daemon: listening at `{self.path}`"), line
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:

@@ -26,7 +26,7 @@ settings.register_profile("same", deadline=None, derandomize=True, database=None
 settings.load_profile("same")
 
 MARK = f"RPR_TEST_SESSION={uuid.uuid4().hex}"
-PATIENCE = 2.0
+PATIENCE = 10.0
 PROC = Path("/proc")
 
 Found: TypeAlias = dict[tuple[str, ...], str]

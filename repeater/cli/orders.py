@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, length_option, order, reaching, some_jobs_argument
+from repeater.cli.reaching import clock, length_option, local_times, order, reaching, some_jobs_argument
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -30,7 +30,8 @@ def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: Whereabout
 
 def _became(item: Mapping[str, Any]) -> str:
     run = f", run {item['run']}" if item["run"] else ""
-    reason = f": {item['reason']}" if item["reason"] and item["became"] != "started" else ""
+    why = local_times(item["reason"] or "").removeprefix("held by ").removeprefix("held: ")
+    reason = f": {why}" if why and item["became"] != "started" else ""
     return f"{item['became']}{run}{reason}"
 
 

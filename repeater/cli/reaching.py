@@ -108,6 +108,15 @@ def clock(text: str | None, now: datetime | None = None) -> str:
     return f"{local:%H:%M:%S}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M}"
 
 
+def local_times(text: str, now: datetime | None = None) -> str:
+    """Words of a supervisor, whose instants are UTC, with them as `clock` shows them."""
+    if "Z" not in text:
+        return text
+    import re
+
+    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", lambda found: clock(found[0], now), text)
+
+
 def shown(text: str) -> str:
     """A text of somebody else, with everything that could steer a terminal made visible."""
     if text.isascii() and text.isprintable():

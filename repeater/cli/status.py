@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown
+from repeater.cli.reaching import clock, instant, jobs_argument, local_times, print_table, reaching, shown
 from repeater.errors import RepeaterError
 from repeater.model.time import age
 from repeater.observe.terminal import json_line
@@ -66,7 +66,7 @@ def _headline(about: Mapping[str, Any], now: datetime) -> str:
 
 def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[str, ...]]:
     for item in items:
-        yield item["job"], item["state"], _last(item, now), _next(item, now), "; ".join(_notes(item, now))
+        yield item["job"], item["state"], _last(item, now), _next(item, now), "; ".join(filter(None, _notes(item, now)))
 
 
 def _last(item: Mapping[str, Any], now: datetime) -> str:
@@ -79,14 +79,14 @@ def _last(item: Mapping[str, Any], now: datetime) -> str:
 
 def _next(item: Mapping[str, Any], now: datetime) -> str:
     following = instant(item["next"])
-    if following is None:
+    if following is None or item["state"] in ("paused", "slowed"):  # its slots come, and are skipped
         return "-"
     return f"{clock(item['next'], now)}, in {age(now, following)}" if following > now else clock(item["next"], now)
 
 
 def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     if item["why"]:
-        yield item["why"]
+        yield local_times(item["why"], now)
     for run in item["running"]:
         yield f"pid {run['pid']} for {age(instant(run['started']), now)}"
     if item["pending"]:
@@ -96,7 +96,10 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     if item["streak"] < 0:
         last = item["last"] or {}
         reason = (last.get("reason") or "").removeprefix("failure: ")
-        yield f"failed {-item['streak']} in a row" + (f" ({reason})" if reason else "")
+        if item["streak"] == -1 or item["state"] == "slowed":
+            yield reason
+        else:
+            yield f"failed {-item['streak']} in a row" + (f" ({reason})" if reason else "")
 
 
 def _paint(column: int, cell: str) -> str | None:

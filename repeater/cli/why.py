@@ -9,7 +9,7 @@ import click
 
 from repeater.cli.history import _row
 from repeater.cli.options import json_option
-from repeater.cli.reaching import print_json, reaching, shown
+from repeater.cli.reaching import local_times, print_json, reaching, shown
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def why(question: str, as_json: bool, where: Whereabouts) -> None:
     """
     from repeater.app import reach
 
-    job, _, at = question.partition("@")
+    end = question.rfind("]") + 1  # a cell may have an `@` in its name
+    name, _, at = question[end:].partition("@")
+    job = question[:end] + name
     try:
         client = reach(where)
     except Unreachable as error:
@@ -40,7 +42,7 @@ def why(question: str, as_json: bool, where: Whereabouts) -> None:
     if as_json:
         print_json(result)
         return
-    print(shown(result["answer"]))
+    print(shown(local_times(result["answer"])))
     for fact in result["facts"]:
         print(f"  {shown(fact)}")
     if result["slots"] and not at:

@@ -46,7 +46,7 @@ ARGUMENTS = {
     "most": "At most so many; 100 if it is not said.",
     "outcomes": "Only these outcomes.",
     "at": "The time of a slot.",
-    "force": "Also if a gate or a limit holds it back.",
+    "force": "Also if it is paused, done, or running, and without what it needs.",
     "for": "For so many seconds.",
     "reason": "Why, in words for others.",
     "wait": "Answer when nothing of the job is alive any more.",

@@ -99,9 +99,13 @@ def condition(job: Job, now: Instant) -> tuple[str, str | None]:
         return "paused", end if job.paused == "paused" else f"{job.paused}; {end}"
     not_before = job.slowing.not_before
     if job.slowing.holds(now) and not_before is not None:
-        after = f"after {-job.progress.streak} failures in a row" if job.progress.streak < 0 else "after a short run"
+        after = after_failures(-job.progress.streak) if job.progress.streak < 0 else "after a short run"
         return "slowed", f"{after}, not before {rfc3339(not_before.wall.replace(microsecond=0))}"
     return ("waiting", None) if job.next is not None else ("idle", None)
+
+
+def after_failures(count: int) -> str:
+    return "after a failure" if count == 1 else f"after {count} failures in a row"
 
 
 def _open_condition(held: OpenSlot, now: Instant) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
 from repeater.control.past import Answer, explain, parse_moment, zone_of
-from repeater.control.status import condition
+from repeater.control.status import after_failures, condition
 from repeater.engine.job import Job
 from repeater.engine.slot import OpenSlot
 from repeater.errors import UsageError
@@ -32,10 +32,19 @@ async def why(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa:
         moment = parse_moment(at, zone_of(spec), desk.now())
         past = await asyncio.to_thread(desk.past)
         answer = await asyncio.to_thread(explain, spec, name, moment, desk.rows, past, desk.now())
+        answer.facts = [_with_pid(fact, job) for fact in answer.facts]
         told = rfc3339(moment.begin)
     else:
         answer, told = now(desk, job), None
     return {"job": name, "at": told, **answer.as_json()}
+
+
+def _with_pid(fact: str, job: Job) -> str:
+    """What is told of a run that still goes on, with its process: rows do not know it."""
+    for held in job.open:
+        if held.attempt is not None and held.pid and (name := f"run `{held.attempt.run.id}`") in fact:
+            return fact.replace(name, f"{name} (pid {held.pid})", 1)
+    return fact
 
 
 def now(desk: Desk, job: Job) -> Answer:
@@ -69,7 +78,7 @@ def _sentence(job: Job, state: str, reason: str | None, instant: Instant) -> str
         case "running" | "starting" | "retrying" | "stopping":
             return f"is {state}{because}"
         case "held":
-            return f"is due and held back{because}"
+            return f"is due and held back{because.replace(': held by ', ': ', 1).replace(': held: ', ': ', 1)}"
         case "slowed":
             return f"is put off{because}"
         case "done":
@@ -148,7 +157,7 @@ def _schedule(job: Job, instant: Instant) -> Iterator[str]:
         yield f"its next slot is {_clock(job.next.nominal, job)}, and jitter puts it off to {_clock(job.next.due, job)}"
     not_before = job.slowing.not_before
     if job.slowing.holds(instant) and not_before is not None and -job.progress.streak > 0:
-        yield f"after {-job.progress.streak} failures in a row nothing starts before {_clock(not_before.wall, job)}"
+        yield f"{after_failures(-job.progress.streak)} nothing starts before {_clock(not_before.wall, job)}"
 
 
 def _record(job: Job, instant: Instant) -> Iterator[str]:

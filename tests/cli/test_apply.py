@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import RPR, Rpr
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def wait_for(condition: Callable[[], object], what: str | Callable[[], str]) -> None:

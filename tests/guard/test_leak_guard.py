@@ -24,7 +24,7 @@ LEAKS = {
 def test_the_guard_names_what_a_test_leaves(kind: str, tmp_path: Path) -> None:
     import subprocess
 
-    (tmp_path / "conftest.py").write_text(GUARD.read_text().replace("PATIENCE = 2.0", "PATIENCE = 0.1"))
+    (tmp_path / "conftest.py").write_text(GUARD.read_text().replace("PATIENCE = 10.0", "PATIENCE = 0.1"))
     (tmp_path / "test_it.py").write_text(
         "import os\n"
         f"def test_leaves(tmp_path):\n    os.chdir(tmp_path)\n    exec({LEAKS[kind]!r})\n"

@@ -6,6 +6,7 @@ need, because a one-off command must be there at once.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -20,7 +21,7 @@ from repeater.adapters.nothing import NoLoad, NoProber, NoQuota, NoStore, NoWatc
 from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
-from repeater.engine.facts import Fact, PlanAccepted, StopRequested
+from repeater.engine.facts import Fact, PlanAccepted, RunEnded, StopRequested
 from repeater.errors import ApplyRefused, LockHeld, RepeaterError, StateUnusable, UsageError
 from repeater.model.events import Event, Paced
 from repeater.model.spec import JobFile, JobSpec, Limit, LoadAware, OnChange
@@ -105,6 +106,8 @@ class _Assembly:
         self._oneoff = oneoff
         self._loop = loop
         self._leaving: int | None = None
+        self._is_over = False
+        self._held: list[RunEnded] = []
         self._output: Output | None = None
         spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
         self._clock = clock
@@ -201,6 +204,9 @@ class _Assembly:
 
     def report(self) -> None:
         """The counts, when everything else was said."""
+        command = self._oneoff.spec.process.command
+        if self.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
+            say_to(2, "hint: `--shell` gives it to a shell\n")
         if self._oneoff.stats_only:
             say_to(1, self._chronicle.counts())
         elif self._oneoff.verbose:
@@ -279,24 +285,48 @@ class _Assembly:
     # --- what is told ---
 
     def _tell(self, fact: Fact) -> None:
-        self._supervisor.tell(fact)
+        """A run whose output waits for a slow reader has not ended yet; the next one would only pile up on it."""
+        is_waiting = self._output is not None and self._output.is_full and self._leaving is None
+        if is_waiting and isinstance(fact, RunEnded):
+            self._held.append(fact)
+        else:
+            self._supervisor.tell(fact)
+
+    def _go_on(self) -> None:
+        held, self._held = self._held, []
+        for fact in held:
+            self._supervisor.tell(fact)
 
     def _left(self, _: int) -> None:
         oneoff, tally = self._oneoff, self._chronicle.tally
         status = exit_status(tally, oneoff.goal, passes_code=oneoff.passes_code)
         self.status = status if self._leaving is None else self._leaving
-        self._loop.stop()
+        self._is_over = True
+        if self._output is None or self._leaving is not None:
+            self._loop.stop()
+        else:
+            self._output.written(self._loop.stop)
 
     def _leave(self, level: Level, code: int) -> None:
         self._leaving = code if self._leaving is None else self._leaving
+        if self._is_over:  # and only a slow reader is waited for
+            self.status = self._leaving
+            self._loop.stop()
+            return
+        self._go_on()
         self._tell(StopRequested(level))
 
     def _signalled(self, level: Level, name: str) -> None:
         self._leave(_HARDER[level], _SIGNALLED[name])
 
-    def _gone(self, stream: Stream) -> None:
-        if stream == "stdout":
+    def _gone(self, stream: Stream, error: OSError) -> None:
+        if stream != "stdout":
+            return
+        if error.errno == errno.EPIPE:
             self._leave("stop", CLOSED_PIPE)
+        else:
+            self._say(f"cannot write standard output: {os.strerror(error.errno or 0)}")
+            self._leave("stop", 1)
 
     # --- words ---
 
@@ -344,6 +374,7 @@ class _Assembly:
             gone=self._gone,
             plain=True,
         )
+        output.has_room = self._go_on
         closing.callback(output.close)
         return output
 
@@ -362,7 +393,7 @@ class _Assembly:
 
         def gone() -> None:
             loop.remove_reader(epoll.fileno())
-            self._gone("stdout")
+            self._gone("stdout", BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
         loop.add_reader(epoll.fileno(), gone)
         closing.callback(loop.remove_reader, epoll.fileno())

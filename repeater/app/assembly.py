@@ -478,7 +478,7 @@ class _Assembly:
     def _signalled(self, level: Level, name: str) -> None:
         self._leave(level, 130 if name == "INT" else 0)
 
-    def _gone(self, stream: Stream) -> None:
+    def _gone(self, stream: Stream, _: OSError) -> None:
         if stream == "stdout":
             self._leave("stop", 141)
 

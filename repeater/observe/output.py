@@ -61,8 +61,9 @@ class Output:
     """`ports.Sink`, and the voice of rpr itself. All methods are called in the loop's thread.
 
     `resume` continues a paused run; it may be set later, before the first run. `warn(job, message)` tells what a
-    person should know; `gone(stream)` that nobody reads `stdout` or `stderr` any more. All three are called in the
-    loop, through `call_soon` (`loop.call_soon_threadsafe`). `plain` passes the jobs' bytes on, with times if
+    person should know; `gone(stream, error)` that `stdout` or `stderr` cannot be written any more, as a rule because
+    nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so is
+    `has_room`, when `is_full` has come to an end. `plain` passes the jobs' bytes on, with times if
     the job wants them, but without names. `console`
     are the descriptors of both, or a file that takes their place and is rotated.
     """
@@ -75,7 +76,7 @@ class Output:
         environ: Mapping[str, str],
         resume: Callable[[str], None] = lambda _: None,
         warn: Callable[[str, str], None] = lambda _job, _message: None,
-        gone: Callable[[Stream], None] = lambda _: None,
+        gone: Callable[[Stream, OSError], None] = lambda *_: None,
         plain: bool = False,
         console: tuple[int, int] | str = (1, 2),
     ) -> None:
@@ -85,6 +86,7 @@ class Output:
         self._call_soon = call_soon
         self._warn = warn
         self._gone = gone
+        self.has_room: Callable[[], None] = lambda: None
         self._plain = plain
         self._runs: dict[str, _Run] = {}
         self._paused: set[str] = set()
@@ -169,6 +171,19 @@ class Output:
     def tail(self, run: str) -> bytes:
         """The last `capture` bytes that a run wrote, both streams as they came; ended runs are forgotten in time."""
         return self.kept.tail(run)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that no more should come for now."""
+        return self._console.is_full or self._disk.is_full
+
+    def written(self, then: Callable[[], None]) -> None:
+        """Calls `then` in the loop once all that was taken until now is written, however long that takes."""
+
+        def ask_disk() -> None:
+            self._disk.put(partial(self._later, then), 0)
+
+        self._console.put(ask_disk, 0)
 
     def flush(self) -> None:
         """Blocks until what was taken is written, two seconds at most for each of console and disk."""
@@ -321,8 +336,8 @@ class Output:
 
     # --- from the writers' threads ---
 
-    def _nobody_reads(self, stream: Stream) -> None:
-        self._later(partial(self._gone, stream))
+    def _nobody_reads(self, stream: Stream, error: OSError) -> None:
+        self._later(partial(self._gone, stream, error))
 
     def _told_of_trouble(self, job: str, message: str) -> None:
         self._later(partial(self._warn, job, message))
@@ -336,8 +351,9 @@ class Output:
 
     def _go_on(self) -> None:
         """There is room again: all that were paused may try."""
-        if self._console.is_full or self._disk.is_full:
+        if self.is_full:
             return
+        self.has_room()
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
             self.say(f"rpr: {left_out} bytes of output were not shown, because nothing was read for too long")

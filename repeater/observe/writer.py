@@ -126,10 +126,11 @@ class Console:
     """Standard output or error. Called in a writer's thread only, so that it may block.
 
     A line that is not finished yet when somebody else has something to say is ended first. `gone` is called once, in
-    that thread, when nobody reads any more; after that everything is dropped. `log` takes the place of `fd`.
+    that thread, when nothing can be written any more, with the reason; after that everything is dropped. `log` takes
+    the place of `fd`.
     """
 
-    def __init__(self, fd: int, gone: Callable[[], None], log: LogFile | None = None) -> None:
+    def __init__(self, fd: int, gone: Callable[[OSError], None], log: LogFile | None = None) -> None:
         self.fd = fd
         self._log = log
         self._gone = gone
@@ -170,9 +171,9 @@ class Console:
             except BlockingIOError:  # somebody else made the terminal non-blocking
                 with contextlib.suppress(OSError):
                     select.select([], [self.fd], [], 1)
-            except OSError:
+            except OSError as error:
                 self._is_gone = True
-                self._gone()
+                self._gone(error)
 
 
 def _identity(fd: int) -> tuple[int, int, int]:

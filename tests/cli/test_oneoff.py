@@ -154,6 +154,7 @@ def test_a_command_that_is_not_there_gives_127_and_one_that_may_not_be_run_126(r
     )
     rpr.write("plain", "text")
     assert rpr("exp", "-a", "1", "--", "./plain").code == 126
+    assert rpr("c", "-t", "1", "--", "echo hi").err.endswith("\nhint: `--shell` gives it to a shell\n")
 
 
 def test_watch_runs_on_change(rpr: Rpr) -> None:
@@ -365,6 +366,58 @@ def test_a_run_that_waits_is_ended_when_its_reader_leaves(rpr: Rpr) -> None:
     )
     assert (done.stdout, done.stderr, done.returncode) == ("hi\n", "", 141)
     assert time.monotonic() - begin < 20
+
+
+def unread(rpr: Rpr, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [RPR, *words], cwd=rpr.folder, env=rpr.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["--aggregate", "--stream"])
+def test_a_reader_that_takes_its_time_gets_everything(rpr: Rpr, mode: str) -> None:
+    words = ["c", "-t", "3", mode, "--success-pattern", "x", "--", "sh", "-c", "head -c 3M /dev/zero; echo >>log"]
+    process = unread(rpr, *words)
+    if mode == "--aggregate":
+        wait_for(rpr.folder / "log", size=3)  # all runs are over, and nothing is written but what the pipe holds
+    time.sleep(2.5)  # longer than anybody else waits at the end
+    out, err = process.communicate(timeout=60)
+    assert (len(out), err, process.returncode) == (3 * 3 * 2**20, b"", 0)
+
+
+@pytest.mark.slow
+def test_runs_wait_for_a_slow_reader_instead_of_piling_up(rpr: Rpr) -> None:
+    process = unread(
+        rpr, "c", "-t", "500", "--failure-pattern", "x", "--", "sh", "-c", "head -c 60K /dev/zero; echo >>log"
+    )
+    wait_for(rpr.folder / "log")
+    time.sleep(1)
+    begun = len((rpr.folder / "log").read_text())
+    out, err = process.communicate(timeout=60)
+    assert (len(out), err, process.returncode) == (500 * 60 * 1024, b"", 0)
+    assert begun < 500
+
+
+def test_a_full_disk_is_no_reader_that_left(rpr: Rpr) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [RPR, "c", "-t", "3", "--aggregate", "--", "echo", "x"], cwd=rpr.folder, env=rpr.env, stdout=full,
+            stderr=subprocess.PIPE, timeout=60,
+        )  # fmt: skip
+    assert (done.stderr, done.returncode) == (b"rpr: cannot write standard output: No space left on device\n", 1)
+
+
+def test_ctrl_c_does_not_wait_for_a_slow_reader(rpr: Rpr) -> None:
+    process = unread(rpr, "c", "-t", "1", "--aggregate", "--", "sh", "-c", "head -c 3M /dev/zero; echo >>log")
+    wait_for(rpr.folder / "log")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    process.communicate(timeout=20)
 
 
 # --- signals ------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Screen:
         self._fds = fds
         self.output = Output(
             self.clock, self._calls.append, environ={}, resume=self.resumed.append,
-            warn=lambda job, message: self.warned.append((job, message)), gone=self.gone.append,
+            warn=lambda job, message: self.warned.append((job, message)), gone=lambda stream, _: self.gone.append(stream),
             console=(fds[0], fds[1]), **more,
         )  # fmt: skip
         self.size = 0

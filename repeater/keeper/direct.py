@@ -3,6 +3,9 @@
 That call can set a session and descriptors, and nothing else: who needs another folder, user or umask goes through
 Popen (`keeper.process`, the only caller). It closes no descriptors either. All that Python opens close themselves in a
 child; those that we were started with are told to, once, before the first start.
+
+`start_elsewhere` is the same call of the C library by ctypes, which can set the folder too (`addchdir_np`, glibc 2.29,
+musl 1.1.24), and lets other threads go on. Importing ctypes takes its time, so it is for keepers.
 """
 
 from __future__ import annotations
@@ -10,8 +13,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ctypes
+    from typing import Any
 
 _AS_PYTHON_FOUND_THEM = (signal.SIGPIPE, signal.SIGXFSZ)  # it ignores both, which a child would inherit
 _RESERVED = 3  # a descriptor below may be overwritten while the child arranges its own
@@ -21,10 +29,13 @@ def can_start(cwd: str, stdin: int | None, outputs: tuple[int, int]) -> bool:
     """Whether `start` can do it: `cwd` is where we are, and no descriptor stands in the way of another."""
     if not hasattr(os, "pidfd_open"):  # an old or foreign C library may not know sessions
         return False
+    return is_clear(stdin, outputs) and (not cwd or cwd == os.getcwd()) and _is_sealed()
+
+
+def is_clear(stdin: int | None, outputs: tuple[int, int]) -> bool:
+    """Whether no descriptor stands in the way of another."""
     moves = ((stdin, 0), (outputs[0], 1), (outputs[1], 2))
-    if any(fd is not None and fd < _RESERVED and fd != place for fd, place in moves):
-        return False
-    return (not cwd or cwd == os.getcwd()) and _is_sealed()
+    return not any(fd is not None and fd < _RESERVED and fd != place for fd, place in moves)
 
 
 def start(
@@ -43,6 +54,104 @@ def start(
         setsid=True,
         setsigdef=_AS_PYTHON_FOUND_THEM,
     )
+
+
+@cache
+def can_start_elsewhere() -> bool:
+    """Whether `start_elsewhere` is there, and no descriptor from outside would leak."""
+    return _spawning() is not None and _is_sealed()
+
+
+def start_elsewhere(
+    program: str,
+    argv: tuple[str, ...],
+    env: Mapping[str, str],
+    stdin: int | None,
+    outputs: tuple[int, int],
+    cwd: str,
+) -> int:
+    """`start`, in folder `cwd`. Descriptors are no standard ones."""
+    spawning = _spawning()
+    assert spawning is not None
+    return spawning.start(program, argv, env, stdin, outputs, cwd)
+
+
+@cache
+def _spawning() -> _Spawning | None:
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "posix_spawn_file_actions_addchdir_np") or not hasattr(os, "pidfd_open"):
+        return None
+    return _Spawning(ctypes, libc)
+
+
+class _Spawning:
+    """posix_spawn(3) by ctypes, in the words of <spawn.h> as glibc and musl have them."""
+
+    _SETSIGDEF, _SETSID = 0x04, 0x80
+    _ROOM = 1024  # bytes for a structure of which we only know that it is smaller
+
+    def __init__(self, c: Any, libc: ctypes.CDLL) -> None:
+        self._c = c
+        self._libc = libc
+        pointer, number, text = c.c_void_p, c.c_int, c.c_char_p
+        libc.posix_spawn.argtypes = [c.POINTER(number), text, pointer, pointer, pointer, pointer]
+        libc.posix_spawn_file_actions_adddup2.argtypes = [pointer, number, number]
+        libc.posix_spawn_file_actions_addopen.argtypes = [pointer, number, text, number, number]
+        libc.posix_spawn_file_actions_addchdir_np.argtypes = [pointer, text]
+        libc.posix_spawnattr_setflags.argtypes = [pointer, c.c_short]
+        defaults = c.create_string_buffer(self._ROOM)
+        libc.sigemptyset(defaults)
+        for one in _AS_PYTHON_FOUND_THEM:
+            libc.sigaddset(defaults, int(one))
+        self._attributes = c.create_string_buffer(self._ROOM)  # only read from here on, so threads may share it
+        libc.posix_spawnattr_init(self._attributes)
+        libc.posix_spawnattr_setsigdefault(self._attributes, defaults)
+        libc.posix_spawnattr_setflags(self._attributes, self._SETSIGDEF | self._SETSID)
+
+    def start(
+        self,
+        program: str,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        stdin: int | None,
+        outputs: tuple[int, int],
+        cwd: str,
+    ) -> int:
+        libc, pid = self._libc, self._c.c_int()
+        if any(not name or "=" in name for name in env):
+            raise ValueError("illegal environment variable name")
+        words, variables = self._texts(argv), self._texts([f"{name}={value}" for name, value in env.items()])
+        actions = self._c.create_string_buffer(self._ROOM)
+        libc.posix_spawn_file_actions_init(actions)
+        try:
+            if cwd:
+                libc.posix_spawn_file_actions_addchdir_np(actions, _text(cwd))
+            if stdin is None:
+                libc.posix_spawn_file_actions_addopen(actions, 0, b"/dev/null", os.O_RDONLY, 0)
+            else:
+                libc.posix_spawn_file_actions_adddup2(actions, stdin, 0)
+            libc.posix_spawn_file_actions_adddup2(actions, outputs[0], 1)
+            libc.posix_spawn_file_actions_adddup2(actions, outputs[1], 2)
+            failed = libc.posix_spawn(self._c.byref(pid), _text(program), actions, self._attributes, words, variables)
+        finally:
+            libc.posix_spawn_file_actions_destroy(actions)
+        if failed:
+            raise OSError(failed, os.strerror(failed), program)
+        return int(pid.value)
+
+    def _texts(self, texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+        array: Any = self._c.c_char_p * (len(texts) + 1)
+        found: ctypes.Array[ctypes.c_char_p] = array(*map(_text, texts), None)
+        return found
+
+
+def _text(text: str) -> bytes:
+    encoded = os.fsencode(text)
+    if b"\0" in encoded:
+        raise ValueError("embedded null byte")
+    return encoded
 
 
 @cache

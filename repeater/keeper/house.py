@@ -25,16 +25,19 @@ import time
 from collections import deque
 from itertools import count
 
-from repeater.keeper import tree
+from repeater.keeper import direct, tree
+from repeater.keeper.hands import Hands
 from repeater.keeper.process import SpawnError, spawn
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from repeater.keeper.protocol import Message
+
+    Started: TypeAlias = tuple[int, int, int]
 
 _TURN = 8  # messages that are worked off before there is another look around
 _SLOW_LOOK = 0.25  # seconds between looks at groups that are not empty and of which nothing is heard
@@ -85,6 +88,9 @@ class House:
         self._poll = select.epoll()
         self._wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._hands = Hands(_started, waker)
+        self._is_handy = direct.can_start_elsewhere()
+        self._early: dict[int, int] = {}  # the status of children of which a hand has not told yet
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _nothing)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -103,12 +109,14 @@ class House:
                         self._receive(self._client)
             self._ring()
             self._work()
+            self._start_some()
             self._flush()
 
     # --- time ---
 
     def _wait(self) -> float:
-        if self._inbox:
+        self._hands.house_sleeps = True  # before a last look, so that no landing is missed
+        if self._inbox or self._hands.busy:
             return 0.0
         return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
 
@@ -199,6 +207,12 @@ class House:
             if not self._inbox:
                 break
             message = self._inbox.popleft()
+            if (run := message.get("run")) in self._hands.flying:
+                self._hands.flying[run].append(message)
+                continue
+            if "umask" in message and self._hands.flying:  # for the time of a start it is everybody's
+                self._inbox.appendleft(message)
+                break
             answer = _ANSWERS.get(message["op"])
             if answer is not None:
                 try:
@@ -216,25 +230,36 @@ class House:
         ]
         self._tell({"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs})
 
+    def _start_some(self) -> None:
+        hands = self._hands
+        hands.house_sleeps = False
+        hands.lend()
+        for message, outcome, later in hands.landed():
+            self._take_up(message, outcome)
+            self._inbox.extendleft(reversed(later))
+        if not hands.flying:
+            self._early.clear()
+
     def _spawn(self, message: Message) -> None:
+        if message["run"] in self._runs:
+            return
+        if self._is_handy and not any(name in message for name in _SPECIAL):
+            self._hands.take(message)
+        else:
+            self._take_up(message, _started(message, together=False))
+
+    def _take_up(self, message: Message, outcome: Started | SpawnError) -> None:
         run = message["run"]
-        if run in self._runs:
+        if isinstance(outcome, SpawnError):
+            self._tell({"op": "refused", "run": run, "reason": outcome.reason, "temporary": outcome.temporary})
             return
-        env = message["env"]
-        if tree.TOKEN not in env:
-            env[tree.TOKEN] = run
-        try:
-            pid, *fds = _started(message, env)
-        except SpawnError as error:
-            self._tell({"op": "refused", "run": run, "reason": error.reason, "temporary": error.temporary})
-            return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's and shall not end all others
-            reason = f"cannot start `{message['argv'][:1]}`: {error!r}"
-            self._tell({"op": "refused", "run": run, "reason": reason, "temporary": False})
-            return
+        pid, *fds = outcome
         kept = _Kept(run, message.get("attempt", 1), pid, (fds[0], fds[1]))
         self._runs[run] = self._by_pid[pid] = kept
         self._tell({"op": "started", "run": run, "pid": pid}, kept.fds)
+        if pid in self._early:
+            del self._by_pid[pid]
+            self._exited(kept, self._early.pop(pid))
 
     def _signal(self, message: Message) -> None:
         kept = self._runs.get(message["run"])
@@ -295,6 +320,8 @@ class House:
             _, status = os.waitpid(found.si_pid, 0)
             if kept is None:
                 orphans = True
+                if self._hands.flying:
+                    self._early[found.si_pid] = status
             else:
                 self._exited(kept, status)
         if orphans and self._lingering:
@@ -383,6 +410,7 @@ class House:
         """Nothing that ever came of a run shall live on; then leave."""
         if self._leaving is None:
             self._inbox.clear()
+            self._hands.drop()
             self._leaving = time.monotonic() + _SWEEP
             self._sweep_turn = 0
             for kept in self._runs.values():
@@ -394,9 +422,10 @@ class House:
         for member in found:
             tree.send(member, signal.SIGKILL)
         assert self._leaving is not None
-        if found and time.monotonic() < self._leaving:
+        if (found or self._hands.flying) and time.monotonic() < self._leaving:
             self._later(self._pause(), self._end_on)
         else:
+            self._woken()  # the last of them may be dead and not buried
             self._over = True
 
 
@@ -404,11 +433,19 @@ def _nothing(_number: int, _frame: object) -> None:
     """A handler that is there only so that the loop is woken."""
 
 
-def _started(message: Message, env: dict[str, str]) -> tuple[int, int, int]:
-    """Pid, and the read ends of its output."""
-    given: dict[str, Any] = {name: message[name] for name in _SPECIAL if name in message}
-    stdin = message.get("stdin", "").encode("utf-8", "surrogateescape")
-    child = spawn(message["argv"], cwd=message["cwd"], env=env, stdin=stdin, roams=True, **given)
+def _started(message: Message, together: bool) -> Started | SpawnError:
+    """Pid, and the read ends of its output. Called in the hands' threads, too, if others are started `together`."""
+    try:
+        env = message["env"]
+        if tree.TOKEN not in env:
+            env[tree.TOKEN] = message["run"]
+        given: dict[str, Any] = {name: message[name] for name in _SPECIAL if name in message}
+        stdin = message.get("stdin", "").encode("utf-8", "surrogateescape")
+        child = spawn(message["argv"], cwd=message["cwd"], env=env, stdin=stdin, roams=True, together=together, **given)
+    except SpawnError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's and shall not end all others
+        return SpawnError(f"cannot start `{message.get('argv')}`: {error!r}")
     assert child.stdout is not None
     assert child.stderr is not None
     return child.pid, child.stdout, child.stderr

@@ -103,12 +103,14 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     rlimits: Sequence[tuple[str, tuple[int, int]]] = (),
     roams: bool = False,
     program: str | None = None,
+    together: bool = False,
 ) -> Spawned:
     """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError.
 
     `stdin` is what it can read, or a descriptor. `outputs` are descriptors that it writes to instead of pipes.
-    `roams`: this program has no threads, and may change its own folder and umask for a moment, which makes a start
-    cheaper; it waits for children in its own way, so there is no pidfd. `program` is where `argv[0]` was found before.
+    `roams`: nobody minds when this program changes its own folder and umask for a moment, which makes a start cheaper;
+    it waits for children in its own way, so there is no pidfd. `together`: other threads do the same now, so it must
+    not change them, and lets the others go on. `program` is where `argv[0]` was found before.
     """
     folder = cwd
     try:
@@ -131,10 +133,13 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             stdout, out_write = _pipe(on_failure, always) if outputs is None else (None, outputs[0])
             stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
             fd = stdin if isinstance(stdin, int) else _readable(stdin, always) if stdin else None
-            if is_plain and roams:
+            ends = (out_write, err_write)
+            if is_plain and roams and not together:
                 cwd, umask = _there(cwd, umask, always), None
-            if is_plain and umask is None and program is not None and direct.can_start(cwd, fd, (out_write, err_write)):
-                pid = direct.start(program, tuple(argv), env, fd, (out_write, err_write))
+            if is_plain and together and program is not None and direct.is_clear(fd, ends):
+                pid = direct.start_elsewhere(program, tuple(argv), env, fd, ends, cwd)
+            elif is_plain and umask is None and program is not None and direct.can_start(cwd, fd, ends):
+                pid = direct.start(program, tuple(argv), env, fd, ends)
             else:
                 popen: dict[str, Any] = {
                     "cwd": cwd or None,

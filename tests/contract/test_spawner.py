@@ -187,6 +187,21 @@ def test_pids_differ(world: World) -> None:
     assert first != second
 
 
+def test_many_runs_begun_at_once_all_begin_and_end_each_as_itself(world: World) -> None:
+    count = 48
+    for number in range(count):
+        world.begin(f"r{number}", (TRUE, SLEEPS, SPEAKS)[number % 3])
+        if number % 3 == 1:
+            world.spawner.signal(f"r{number}", "KILL") if number % 2 else world.spawner.sweep(f"r{number}")
+    world.until(lambda: sum(isinstance(fact, RunEnded) for fact in world.facts) == count)
+    for number in range(count):
+        exit_ = Exit(signal=signal.SIGKILL) if number % 3 == 1 else Exit(code=0)
+        assert world.kinds(f"r{number}")[0] == "RunStarted"
+        assert world.of(f"r{number}")[-1] == RunEnded(f"r{number}", exit_)
+        if number % 3 == 2:
+            assert world.sink.written[f"r{number}"] == {"stdout": b"out\n", "stderr": b"err\n"}
+
+
 def test_output_of_both_streams_comes_whole_and_before_the_end(world: World) -> None:
     world.begin("a", SPEAKS)
     world.until_told("a", RunEnded)

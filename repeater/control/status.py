@@ -14,7 +14,7 @@ from repeater.engine.slot import OpenSlot
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, rfc3339
 
-_BATCH = 100
+_BATCH = 32  # jobs described before others in the loop come first
 
 
 async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:

@@ -640,6 +640,14 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     assert f"run `{run['run']}` (pid {run['pid']}) was going on from " in told
 
 
+def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) -> None:
+    built = house(
+        "--keep-alive", jobs='[jobs.a]\nmatrix = { who = ["me@home"] }\ncommand = "true"\nschedule = "manual"\n'
+    )
+    assert built("why", "a[who=me@home]").out.startswith("`a[who=me@home]` waits")
+    assert "names no slot then" in built("why", "a[who=me@home]@03:00").out
+
+
 def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.p]\ncommand = "true"\nschedule = "every 1h"\n'

@@ -71,6 +71,7 @@ class Signals:
         if number == signal.SIGHUP:
             self._reload_asked = True
         elif len(self._came) < len(_LEVELS):
+            # A handler may be interrupted by another one right here, so a few too many may come.
             self._came.append(signal.Signals(number).name.removeprefix("SIG"))
         else:
             return
@@ -83,7 +84,7 @@ class Signals:
         if self._reload_asked:
             self._reload_asked = False
             self._reload()
-        while self._told < len(self._came):
+        while self._told < min(len(self._came), len(_LEVELS)):
             level = self._told
             self._told += 1
             self._stop(_LEVELS[level], self._came[level])

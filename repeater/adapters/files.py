@@ -206,8 +206,11 @@ class _Folders:
             self._thread = threading.Thread(
                 target=self._listen, args=(sorted(folders), deep, self._stop), name="rpr-watch", daemon=True
             )
-            self._thread.start()
-            if old_thread is not None:
+            try:
+                self._thread.start()
+            except RuntimeError:  # the system has no more threads to give; the next look tries again
+                self._watched, self._thread = {}, None
+            if old_thread is not None and self._thread is not None:
                 self._stop.wait(_HANDOVER)
         _end(old_stop, old_thread)
 

@@ -324,8 +324,17 @@ class KeeperSpawner:
         self._unsent, self._settled = b"", []
         unasked = {message["run"] for message in self._outbox}
         lost = {run: known.pid or 0 for run, known in self._runs.items() if run not in unasked}
-        self._mourner = threading.Thread(target=self._begin_again, args=(lost,), name="rpr-mourn", daemon=True)
-        self._mourner.start()
+        self._mourn(lost)
+
+    def _mourn(self, lost: dict[str, int]) -> None:
+        mourner = threading.Thread(target=self._begin_again, args=(lost,), name="rpr-mourn", daemon=True)
+        try:
+            mourner.start()
+        except RuntimeError:  # the system has no more threads to give
+            if not self._closed:
+                self._loop.call_later(_RETRY, self._mourn, lost)
+        else:
+            self._mourner = mourner
 
     def _begin_again(self, lost: dict[str, int]) -> None:
         """In a thread of its own."""

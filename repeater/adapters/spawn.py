@@ -403,8 +403,13 @@ class _Sweeper:
 
     def ask(self, request: _Request) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads to give: better to wait here than not to kill
+                self._work_off([request])
+                return
+            self._thread = thread
         self._asked.put(request)
 
     def close(self) -> None:
@@ -418,20 +423,22 @@ class _Sweeper:
             with contextlib.suppress(queue.Empty):
                 while True:
                     batch.append(self._asked.get_nowait())
-            requests = [request for request in batch if request is not None]
-            for request in requests:
-                if request.kind == "signal" and request.leader:
-                    tree.signal_session(request.leader, request.number)
-            kills = {request.run: request.leader for request in requests if request.kind == "kill"}
-            left = tree.kill(kills) if kills else frozenset()
-            looks = {request.leader for request in requests if request.kind == "look"}
-            living = tree.living_groups(looks) if looks else frozenset()
-            for request in requests:
-                if request.then is not None:
-                    lives = request.run in left if request.kind == "kill" else request.leader in living
-                    self._call(request.then, request.run, lives)
+            self._work_off([request for request in batch if request is not None])
             if None in batch:
                 return
+
+    def _work_off(self, requests: list[_Request]) -> None:
+        for request in requests:
+            if request.kind == "signal" and request.leader:
+                tree.signal_session(request.leader, request.number)
+        kills = {request.run: request.leader for request in requests if request.kind == "kill"}
+        left = tree.kill(kills) if kills else frozenset()
+        looks = {request.leader for request in requests if request.kind == "look"}
+        living = tree.living_groups(looks) if looks else frozenset()
+        for request in requests:
+            if request.then is not None:
+                lives = request.run in left if request.kind == "kill" else request.leader in living
+                self._call(request.then, request.run, lives)
 
 
 def _ends(child: Spawned) -> dict[Stream, int]:

@@ -257,6 +257,7 @@ class _Assembly:
         from repeater.plan.graph import wire
         from repeater.runtime.starts import limited_starts
 
+        self._output.prepare()
         remembered = self._store.load()
         self._end_survivors(row.run for row in remembered.open_rows)
         generation = remembered.generation + 1

@@ -107,6 +107,10 @@ class Output:
         self._console = Writer("rpr-console", self._told_of_room)
         self._disk = Writer("rpr-files", self._told_of_room)
 
+    def prepare(self) -> None:
+        """Be able to speak also when the system has no more threads to give later."""
+        self._console.put(lambda: None, 0)
+
     def align(self, jobs: Iterable[str]) -> None:
         """These are the jobs of now: names are padded to the longest of them."""
         self._width = min(WIDEST_NAME, max(map(len, jobs), default=0))

@@ -42,8 +42,7 @@ class Writer:
             if self._closed:
                 return True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-                self._thread.start()
+                self._thread = self._begin()
             self._todo.append((call, size))
             self._waiting += size
             if self._waiting > FULL:
@@ -51,6 +50,15 @@ class Writer:
             if len(self._todo) == 1:
                 self._changed.notify_all()
             return not self._was_full
+
+    def _begin(self) -> threading.Thread | None:
+        """None when the system has no more threads to give: what waits is written once it has."""
+        thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     @property
     def waiting(self) -> int:

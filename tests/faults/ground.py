@@ -168,6 +168,17 @@ class Ground:
                 found.append(Living(int(entry.name), job, command[:80]))
         return found
 
+    def down(self, *args: str) -> int:
+        """`rpr down`: when it returns nothing of a job lives, and soon nothing at all. The supervisor's exit status; 0
+        for one in the background.
+        """
+        done = self("down", *args)
+        left = [found for found in self.living() if RPR not in found.command and "repeater" not in found.command]
+        assert (done.code, left) == (0, []), done
+        code = self.begun[-1].leaves() if self.begun else 0
+        wait_for(lambda: self.living() == [], lambda: f"nothing lives: {self.living()}", within=10)
+        return code
+
     def jobs_living(self) -> set[str]:
         """The jobs of which anything lives."""
         return {found.job for found in self.living() if found.job}

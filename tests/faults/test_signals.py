@@ -67,8 +67,7 @@ def test_ten_thousand_hups_restart_nothing_and_the_next_change_is_read(ground: G
     supervisor.process.send_signal(signal.SIGHUP)
     begun(ground, "waits")
     assert len(ground.effects.starts("service")) == 1
-    assert ground("down", "--now").code == 0
-    assert supervisor.leaves() == 0
+    assert ground.down("--now") == 0
     assert "Traceback" not in supervisor.err
 
 
@@ -99,8 +98,7 @@ def test_closed_streams_harm_nothing_and_nothing_else_takes_their_place(ground: 
     before = cpu_seconds(supervisor.pid)
     time.sleep(0.5)
     assert cpu_seconds(supervisor.pid) - before < 0.45, "it is busy with nothing"
-    assert ground("down").code == 0
-    supervisor.leaves()
+    ground.down()
     assert ground.effects.twice() == []
     with sqlite3.connect(ground.state / "history.db") as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -140,8 +138,7 @@ def test_as_process_one_a_thousand_orphans_are_buried_and_no_status_is_lost(grou
     count = len(ground.effects.ends("tick"))
     wait_for(lambda: len(ground.effects.ends("tick")) >= count + 5, "others run on")
     wait_for(lambda: sum(holdings(pid).zombies for pid in below(outside.pid)) == 0, "all are buried", within=20)
-    assert ground("down").code == 0
-    outside.leaves()
+    ground.down()
     assert ground.row("orphans")["exit"] == 7
     assert {row["exit"] for row in ground.rows("tick") if row["state"] == "ran"} == {3}
     assert ground.living() == []

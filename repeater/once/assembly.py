@@ -1,19 +1,13 @@
-"""The composition root of one-off commands: the parts of a supervisor for a single job, without files or state.
-
-Beside `app` the only module that sees the adapters. It decides nothing, and imports nothing that the one job does not
-need, because a one-off command must be there at once.
-"""
+"""The parts of a supervisor for a single job, put together."""
 
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from repeater.adapters.clock import LoopClock
 from repeater.adapters.loop import SmallLoop
@@ -22,83 +16,28 @@ from repeater.adapters.signals import Level, Signals
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, RunEnded, StopRequested
-from repeater.errors import ApplyRefused, LockHeld, RepeaterError, StateUnusable, UsageError
+from repeater.errors import UsageError
 from repeater.model.events import Event, Paced
-from repeater.model.spec import JobFile, JobSpec, Limit, LoadAware, OnChange
+from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
 from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
-from repeater.policy.goal import Goal, exit_status
+from repeater.policy.goal import exit_status
 from repeater.ports import LoadProbe, Quota, Remembered, Store, Stream, Watcher
 from repeater.runtime.supervisor import Outside, Supervisor
 
 if TYPE_CHECKING:
-    from repeater.adapters.showcase import Page
     from repeater.observe.output import Output
+    from repeater.once import OneOff
     from repeater.runtime.answers import AnswerTap
 
 CLOSED_PIPE = 141
-HISTORIES = "one-off"
-"""Below it each job with a history is a project: `rpr history --project one-off/poll`."""
 _SIGNALLED = {"INT": 130, "TERM": 143}
 _HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
 
 
-class Shows(NamedTuple):
-    """Ports of this machine at which metrics and health are served; None: not at all.
-
-    `must`: what cannot be served is an error, because somebody asked for it here; else it is a warning.
-    """
-
-    metrics: int | None = None
-    health: int | None = None
-    must: frozenset[str] = frozenset()
-
-
-_NOTHING = Shows()
-
-
-@dataclass(frozen=True, slots=True)
-class OneOff:
-    """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
-
-    `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
-    `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
-    those of a project of their own. `shows` is what is served over HTTP to this machine. `limits` are those that the
-    job names; `daemon` is the socket to ask for shared ones, None for the usual place.
-    """
-
-    spec: JobSpec
-    goal: Goal = "no failure"
-    passes_code: bool = False
-    kill_at_end: bool = False
-    stdin: bool = False
-    verbose: bool = False
-    stats_only: bool = False
-    shows_pace: bool = False
-    log_file: str | None = None
-    history: bool = False
-    shows: Shows = _NOTHING
-    limits: tuple[Limit, ...] = ()
-    daemon: str | None = None
-
-
-def run_once(oneoff: OneOff) -> int:
-    """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
-    gc.freeze()  # what was imported stays
-    gc.enable()
-    with ExitStack() as closing:
-        loop = SmallLoop()
-        closing.callback(loop.close)
-        assembly = _Assembly(oneoff, loop, closing)
-        assembly.begin()
-        loop.run()
-    assembly.report()
-    return assembly.status
-
-
-class _Assembly:
+class Assembly:
     """The parts, put together. Each is closed before those that it uses. `status` is what `rpr` exits with."""
 
     def __init__(self, oneoff: OneOff, loop: SmallLoop, closing: ExitStack) -> None:
@@ -157,7 +96,16 @@ class _Assembly:
             load.prepare()
         engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
         if oneoff.shows.metrics is not None or oneoff.shows.health is not None:
-            self._show(engine, listeners, closing)
+            from repeater.once.serving import Serving
+
+            serving = Serving(
+                oneoff.shows,
+                loop,
+                closing,
+                warn=lambda text: self._say(f"warning: {text}"),
+                is_leaving=lambda: self._leaving is not None,
+            )
+            serving.begin(engine, listeners)
         quota = self._quota(loop, closing)
         outside = Outside(clock, spawner, self._store, watcher, taken, NoProber(), load, quota, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
@@ -172,12 +120,9 @@ class _Assembly:
         jobfile = JobFile("command line", (self._oneoff.spec,), limits=self._oneoff.limits)
         generation = self._remembered.generation + 1
         if self._oneoff.history:
-            import json
+            from repeater.once.history import as_document
 
-            from repeater.model.dump import dump_job, hidden
-
-            document = {job.name: dump_job(hidden(job)) for job in jobfile.jobs}
-            self._store.begin(generation, json.dumps(document, ensure_ascii=False))
+            self._store.begin(generation, as_document(jobfile))
         # counters and the place in the schedule begin anew; only what was left unfinished is told
         open_rows = self._remembered.open_rows
         self._tell(PlanAccepted(generation, diff({}, jobfile.jobs), wire(jobfile), open_rows=open_rows))
@@ -215,72 +160,11 @@ class _Assembly:
     def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered]:
         if not self._oneoff.history:
             return NoStore(), Remembered()
-        from repeater.adapters.sqlite import SqliteStore, state_folder
+        from repeater.once.history import open_history
 
-        folder = state_folder(f"{HISTORIES}/{name}", os.environ)
-        try:
-            store = SqliteStore(
-                folder, self._loop.call_soon_threadsafe, warn=lambda text: self._say(f"warning: {text}")
-            )
-        except LockHeld as error:
-            who = "another rpr" if error.pid is None else f"process {error.pid}"
-            hint = "call this one otherwise with `--name`, or run it without `--history`"
-            raise ApplyRefused(f"cannot keep the history of `{name}`: {who} is keeping it", hint=hint) from None
-        except StateUnusable as error:
-            raise StateUnusable(error.message, hint="move its folder aside, or run without `--history`") from None
+        store = open_history(name, self._loop, lambda text: self._say(f"warning: {text}"))
         closing.callback(store.close)
         return store, store.load()
-
-    def _show(self, engine: Engine, listeners: list[Callable[[Event], None]], closing: ExitStack) -> None:
-        """Metrics and health over HTTP, from one server if they have the same port."""
-        from repeater.adapters.showcase import Showcase
-
-        shows = self._oneoff.shows
-        pages: dict[int, dict[str, Page]] = {}
-        try:
-            if shows.metrics is not None:
-                pages.setdefault(shows.metrics, {})["/metrics"] = self._metrics(engine, listeners)
-        except RepeaterError as error:
-            self._cannot_show("metrics", error)
-        if shows.health is not None:
-            health = pages.setdefault(shows.health, {})
-            health |= dict.fromkeys(("/livez", "/readyz", "/healthz", "/health"), self._health)
-        for port, served in pages.items():
-            what = "metrics" if "/metrics" in served else "health"
-            try:
-                closing.callback(Showcase(self._loop, port, served, what).close)
-            except RepeaterError as error:
-                self._cannot_show(what, error)
-
-    def _cannot_show(self, what: str, error: RepeaterError) -> None:
-        if what in self._oneoff.shows.must:
-            raise error
-        self._say(f"warning: {error.message}")
-
-    def _metrics(self, engine: Engine, listeners: list[Callable[[Event], None]]) -> Page:
-        import threading
-
-        try:
-            from repeater.observe.metrics import Metrics
-        except ModuleNotFoundError as missing:
-            raise RepeaterError(
-                f"cannot serve metrics: `{missing.name}` is not installed", hint="pip install 'repeater-rpr[web]'"
-            ) from None
-        metrics, one_at_a_time = Metrics(), threading.Lock()
-        metrics.attach(engine.board.use)
-        listeners.append(metrics)
-
-        def page() -> tuple[int, str, bytes]:
-            with one_at_a_time:
-                for _ in metrics.look(dict(engine.jobs)):
-                    pass
-                return 200, "text/plain; version=0.0.4; charset=utf-8", metrics.expose()
-
-        return page
-
-    def _health(self) -> tuple[int, str, bytes]:
-        ready = self._leaving is None
-        return 200 if ready else 503, "text/plain; charset=utf-8", b"ok\n" if ready else b"rpr is leaving\n"
 
     # --- what is told ---
 

@@ -7,6 +7,8 @@
     ├── ApplyRefused         5   nothing was changed
     │   ├── LockHeld         5   another supervisor owns this state
     │   └── StateUnusable    5   the state on disk is damaged, newer, or cannot be written
+    ├── PluginFailed         1   a plugin did not answer as it has to
+    │   └── PluginBusy       1   it has not answered yet
     └── Unreachable          6   no supervisor or daemon answers
 
 The text reads `cannot <verb> <object>: <cause>`, literals in backticks. An error carries facts; only `cli.main` prints
@@ -115,6 +117,14 @@ class LockHeld(ApplyRefused):
 
 class StateUnusable(ApplyRefused):
     """The state on disk cannot be trusted or used; it was left exactly as it is."""
+
+
+class PluginFailed(RepeaterError):
+    """A plugin cannot be used, or did not answer as it has to; the text names it."""
+
+
+class PluginBusy(PluginFailed):
+    """A plugin has not answered yet; ask the same again in a moment."""
 
 
 class Unreachable(RepeaterError):

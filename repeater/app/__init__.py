@@ -1,12 +1,13 @@
 """The composition root: with `repeater.once` the only place that sees the adapters. It puts parts together.
 
-`files` walks the road over the real disk, `assembly` runs what it gave until nothing is left to do, `reaching` finds a
-supervisor that runs, `state` reads what one has left. Adapters are imported inside the functions that use them, so that
-`rpr validate` pays for none of asyncio.
+`files` walks the road over the real disk, `plugins` looks at those that files name, `assembly` runs what it gave until
+nothing is left to do, `reaching` finds a supervisor that runs, `state` reads what one has left. Adapters are imported
+inside the functions that use them, so that `rpr validate` pays for none of asyncio.
 """
 
 from repeater.app.assembly import HttpOptions, Supervision, supervise, supervise_detached
 from repeater.app.files import JOB_FILES, load_job_files
+from repeater.app.plugins import asked_plugins, installed_plugins
 from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
 from repeater.app.reader import load_selected
 from repeater.app.state import in_force, known_durations, state_folder
@@ -17,9 +18,11 @@ __all__ = [
     "Records",
     "Supervision",
     "Whereabouts",
+    "asked_plugins",
     "current_project",
     "examine",
     "in_force",
+    "installed_plugins",
     "known_durations",
     "load_job_files",
     "load_selected",

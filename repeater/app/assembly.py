@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,15 +25,19 @@ if TYPE_CHECKING:
     import asyncio
 
     from repeater.adapters.signals import Level
+    from repeater.app.reader import Reading
     from repeater.app.web import Web
     from repeater.control.desk import Wanted as Handed
     from repeater.control.door import Door
     from repeater.control.server import Server
+    from repeater.engine.engine import Engine
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
     from repeater.model.events import Event
-    from repeater.ports import Quota, Stream
-    from repeater.runtime.reload import Applied, Wanted
+    from repeater.plugins.feeds import Feeds
+    from repeater.plugins.residents import Residents
+    from repeater.ports import Clock, Quota, Stream
+    from repeater.runtime.reload import Answer, Applied, Read, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,8 @@ class _Assembly:
         from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
         from repeater.observe.output import Output
-        from repeater.runtime.answers import AnswerTap
         from repeater.runtime.masking import Masking
-        from repeater.runtime.probes import LogTap, Probes
+        from repeater.runtime.probes import Probes
         from repeater.runtime.reload import Reload
         from repeater.runtime.supervisor import Outside, Supervisor
 
@@ -212,7 +214,8 @@ class _Assembly:
         self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
-        outputs = Masking(AnswerTap(LogTap(self._output, self._tell), clock, self._tell), environ)
+        self._plugins, self._feeds = self._make_plugins(engine, clock, closing)
+        outputs = Masking(self._feeds, environ)
         spawner = make_spawner(self._tell, outputs, loop, self._warn)
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
@@ -221,7 +224,16 @@ class _Assembly:
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
         outside = Outside(
-            clock, spawner, self._store, self._watcher, outputs, prober, MachineLoad(), self._quota(closing), environ
+            clock,
+            spawner,
+            self._store,
+            self._watcher,
+            outputs,
+            prober,
+            MachineLoad(),
+            self._quota(closing),
+            environ,
+            self._plugins,
         )
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
@@ -232,10 +244,11 @@ class _Assembly:
             engine,
             clock,
             self._tell,
-            read=partial(self._rereading.read, options.files, options.set_vars, options.only),
+            read=self._reader(options),
             accepted=self._accepted,
             listen=self._hear,
             allow_removals=options.allow_removals,
+            plugins=self._plugins,
         )
         self._is_reloading = self._reload_again = False
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
@@ -250,6 +263,24 @@ class _Assembly:
         closing.callback(quota.close)
         return quota
 
+    def _make_plugins(self, engine: Engine, clock: Clock, closing: ExitStack) -> tuple[Residents, Feeds]:
+        from repeater.plugins.feeds import Feeds
+        from repeater.plugins.residents import Residents
+        from repeater.runtime.answers import AnswerTap
+        from repeater.runtime.probes import LogTap
+
+        residents = Residents()
+        closing.callback(residents.close)
+        feeds = Feeds(
+            AnswerTap(LogTap(self._output, self._tell), clock, self._tell),
+            residents,
+            spec_of=lambda job: engine.jobs[job].spec if job in engine.jobs else None,
+            warn=lambda job, message: self._warn(message, job),
+            call_soon=self._loop.call_soon_threadsafe,
+        )
+        closing.callback(feeds.close)
+        return residents, feeds
+
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""
         from repeater.engine.facts import PlanAccepted
@@ -258,12 +289,13 @@ class _Assembly:
         from repeater.runtime.starts import limited_starts
 
         self._output.prepare()
+        self._plugins.prepare(loaded.plugins)
         remembered = self._store.load()
         self._end_survivors(row.run for row in remembered.open_rows)
         generation = remembered.generation + 1
         self._accepted(reading_of(loaded), generation)
         self._reload.in_force(loaded.files)
-        plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile)
+        plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile, self._plugins)
         starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)
         self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows, starts))
         self._serve()
@@ -359,6 +391,21 @@ class _Assembly:
 
     # --- new generations ---
 
+    def _reader(self, options: Supervision, *, project: str | None = None) -> Read:
+        """Reads the files elsewhere, and starts the plugins that they name, before anybody hears of them."""
+
+        def read(answer: Answer) -> None:
+            def heard(reading: Reading | RepeaterError) -> None:
+                if isinstance(reading, RepeaterError) or self._plugins.know(reading.plugins):
+                    answer(reading)
+                    return
+                starting = self._loop.run_in_executor(None, self._plugins.prepare, reading.plugins)
+                starting.add_done_callback(lambda _: answer(reading))
+
+            self._rereading.read(options.files, options.set_vars, options.only, heard, project=project)
+
+        return read
+
     async def _apply(self, wanted: Handed | None, *, allow_removals: bool = False, dry_run: bool = False) -> Applied:
         """Read files, of now or others, for somebody who waits for the outcome."""
         from repeater.runtime.reload import Applied
@@ -368,7 +415,7 @@ class _Assembly:
         options, read = self._options, None
         if wanted is not None:
             options = replace(options, files=wanted.files, set_vars=wanted.set_vars, only=wanted.only)
-            read = partial(self._rereading.read, options.files, options.set_vars, options.only, project=self._project)
+            read = self._reader(options, project=self._project)
         answered: asyncio.Future[Applied] = self._loop.create_future()
 
         def then(answer: Applied | RepeaterError) -> None:
@@ -417,6 +464,7 @@ class _Assembly:
         self._journal(event)
         if self._web is not None:
             self._web.hear(event)
+        self._feeds(event)
         if isinstance(event, GenerationBegan):
             self._notify.status(self._status())
         elif isinstance(event, Draining):
@@ -490,6 +538,8 @@ class _Assembly:
         for words in overfull(wanted.jobfile):
             self._warn(words)
         self._output.align(job.name for job in wanted.jobfile.jobs)
+        self._feeds.accepted(wanted.jobfile)
+        self._plugins.keep(wanted.jobfile, self._feeds.names)
         if self._options.watch:
             self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))
             if wanted.globs:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repeater.app.plugins import Installed
 from repeater.errors import UsageError
 from repeater.model.units import parse_size
 
@@ -30,15 +31,17 @@ def load_job_files(
     environ = os.environ if environ is None else environ
     names = tuple(paths) or found_job_file(environ)
     stdin = sys.stdin.buffer.read(caps(environ).file_size + 1) if "-" in names else b""
-    return load(
-        names,
-        files=Disk(),
-        folder=str(Path.cwd()),
-        set_vars=set_vars,
-        environ=environ,
-        stdin=stdin,
-        caps=caps(environ),
-    )
+    with Installed() as catalog:
+        return load(
+            names,
+            files=Disk(),
+            folder=str(Path.cwd()),
+            set_vars=set_vars,
+            environ=environ,
+            stdin=stdin,
+            caps=caps(environ),
+            catalog=catalog,
+        )
 
 
 def found_job_file(environ: Mapping[str, str]) -> tuple[str]:

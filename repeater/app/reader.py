@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from repeater.errors import RepeaterError, UsageError
+from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.units import parse_duration, parse_size
 
@@ -48,6 +49,7 @@ class Reading:
     folder: str
     globs: tuple[str, ...]
     document: str
+    plugins: tuple[Description, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = ()
 def reading_of(loaded: Loaded) -> Reading:
     """The reading of files that were loaded in this process."""
     lines = [_line(job) for job in loaded.jobfile.jobs]
-    return Reading(loaded.jobfile, loaded.files, loaded.folder, loaded.globs, _document(lines))
+    return Reading(loaded.jobfile, loaded.files, loaded.folder, loaded.globs, _document(lines), loaded.plugins)
 
 
 def _line(job: JobSpec) -> str:
@@ -183,7 +185,8 @@ def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> L
     for piece in memory.pieces(loaded.jobfile.jobs, errand.known):
         send(_frame(piece))
     rest = replace(loaded.jobfile, jobs=())
-    return Last(Reading(rest, loaded.files, loaded.folder, loaded.globs, memory.document()), memory.number)
+    reading = Reading(rest, loaded.files, loaded.folder, loaded.globs, memory.document(), loaded.plugins)
+    return Last(reading, memory.number)
 
 
 def _frame(told: Piece | Last) -> bytes:

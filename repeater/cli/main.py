@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "simulate": ("repeater.cli.simulate", "simulate", "Run the jobs on a virtual clock.", ()),
     "schema": ("repeater.cli.schema", "schema", "Print the JSON schema of job files.", ()),
     "daemon": ("repeater.cli.daemon", "daemon", "Share limits of starts between processes.", ()),
+    "plugins": ("repeater.cli.plugins", "plugins", "Show which plugins are installed.", ()),
     "config": ("repeater.cli.config", "config", "Show every setting and where it comes from.", ()),
     "examples": ("repeater.cli.examples", "examples", "Show common uses.", ()),
     "completion": ("repeater.cli.completion", "completion", "Print a completion script for a shell.", ()),

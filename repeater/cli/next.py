@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 import click
 
 from repeater.cli.options import assignments, files_argument, json_option, set_option
+from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.spec import (
     Adaptive,
     Always,
@@ -20,6 +21,7 @@ from repeater.model.spec import (
     Manual,
     Once,
     OnChange,
+    Plugin,
     Rated,
 )
 from repeater.model.time import Instant, Mono, rfc3339
@@ -56,19 +58,20 @@ def next_(
     All starts strictly after now, or after `--from`, in UTC and in the job's own time zone (the machine's, if it has
     none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept.
     """
-    from repeater.app import load_job_files
+    from repeater.app import asked_plugins, load_job_files
     from repeater.cli.moments import parse_moment
 
     after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
-    jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
-    jobs = select(jobfile.jobs, globs)
-    if as_json:
-        for job in jobs:
-            for start in starts(job, schedule_for(job), after, count):
-                print(json_line(as_json_row(job, start)))
-    else:
-        for line in table(jobs, after, count):
-            print(line)
+    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    jobs = select(loaded.jobfile.jobs, globs)
+    with asked_plugins(loaded) as plugins:
+        if as_json:
+            for job in jobs:
+                for start in starts(job, schedule_for(job, plugins), after, count):
+                    print(json_line(as_json_row(job, start)))
+        else:
+            for line in table(jobs, after, count, plugins):
+                print(line)
 
 
 def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
@@ -82,12 +85,12 @@ def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
     }
 
 
-def table(jobs: Sequence[JobSpec], after: Instant, count: int) -> Iterator[str]:
+def table(jobs: Sequence[JobSpec], after: Instant, count: int, plugins: Plugins = NO_PLUGINS) -> Iterator[str]:
     """The lines of the listing: a start each, or words where time alone does not decide."""
     width = max((len(job.name) for job in jobs), default=3)
     for job in jobs:
         name = job.name
-        for start in starts(job, schedule_for(job), after, count):
+        for start in starts(job, schedule_for(job, plugins), after, count):
             local = start.due.astimezone(_zone(job))
             late = start.due - start.nominal
             yield (
@@ -122,7 +125,7 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
             return f"then {format_duration(spec.every)} after the end of each run" if spec.after_end else ""
         case At():
             return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
-        case Cron():
+        case Cron() | Plugin():
             return "" if seen else "never again"
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.errors import PluginFailed
 from repeater.model.dump import hidden
+from repeater.model.plugins import Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.observe.terminal import json_line, visible_text
 from repeater.plan.diff import JobPlan, Plan, diff
+
+if TYPE_CHECKING:
+    from repeater.jobfile import Loaded
 
 _SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
 _WORDS = {
@@ -64,7 +69,7 @@ def plan(
     from repeater.cli.options import assignments
 
     loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
-    planned = read_plan(loaded.jobfile, state_dir=state_dir)
+    planned = read_plan(loaded, state_dir=state_dir)
     if as_json:
         print(json_line(_as_json(planned)))
     else:
@@ -72,8 +77,18 @@ def plan(
     return 10 if detailed_exitcode and planned.plan.changes_anything else 0
 
 
-def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool = False) -> Planned:
-    """The plan from what was applied last (nothing, if `ephemeral`) to `jobfile`, as of now."""
+def read_plan(loaded: Loaded, *, state_dir: str | None = None, ephemeral: bool = False) -> Planned:
+    """The plan from what was applied last (nothing, if `ephemeral`) to the files, as of now.
+
+    What a plugin cannot say now, is not known.
+    """
+    from repeater.app import asked_plugins
+
+    with asked_plugins(loaded) as plugins:
+        return _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral)
+
+
+def _read_plan(jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool) -> Planned:
     from repeater.app import in_force
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
@@ -87,13 +102,22 @@ def read_plan(jobfile: JobFile, *, state_dir: str | None = None, ephemeral: bool
     def next_start(job: JobSpec | None) -> datetime | None:
         if job is None or not job.enabled:
             return None
-        return next((start.due for start in starts(job, schedule_for(job), now, 1)), None)
+        try:
+            return next((start.due for start in starts(job, schedule_for(job, plugins), now, 1)), None)
+        except PluginFailed:
+            return None
+
+    def first(job: JobSpec) -> datetime | None:
+        try:
+            return first_start(job, schedule_for(job, plugins), now)
+        except PluginFailed:
+            return None
 
     times: dict[str, tuple[datetime | None, datetime | None]] = {}
     for entry in result.jobs:
         wanted = new.get(entry.job)
         if entry.reload == "add" and wanted is not None:
-            times[entry.job] = (None, first_start(wanted, schedule_for(wanted), now))
+            times[entry.job] = (None, first(wanted))
             continue
         after = next_start(wanted)
         same = entry.reload == "keep"

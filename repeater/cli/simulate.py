@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -43,23 +44,36 @@ def simulate(
     Shows every slot with its state and reason: what would run, what would be skipped and why. All runs succeed and
     services go on for ever. Nothing is started and nothing is kept.
     """
-    from repeater.app import known_durations, load_job_files
+    from repeater.app import asked_plugins, known_durations, load_job_files
     from repeater.cli.moments import parse_moment
     from repeater.engine.simulate import simulate as run
 
     span = _duration("--for", length)
     begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
-    jobfile = load_job_files(files, set_vars=dict(assignments(set_vars))).jobfile
+    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    jobfile = loaded.jobfile
     lengths = known_durations(jobfile.project, state_dir)
     for pattern, text in map(_last_equals, durations):
         length_of = _duration("--duration", text)
         lengths.update({job.name: length_of for job in select(jobfile.jobs, (pattern,))})
-    rows = run(jobfile, Instant(begin, Mono(0)), span, durations=lengths, seed=seed)
-    if as_json:
-        for row in rows:
-            print(json_line(row.as_json()))
-    else:
-        _print_rows(list(rows), span)
+    warnings: dict[str, None] = {}
+    with asked_plugins(loaded) as plugins:
+        rows = run(
+            jobfile,
+            Instant(begin, Mono(0)),
+            span,
+            durations=lengths,
+            seed=seed,
+            plugins=plugins,
+            warn=lambda job, message: warnings.setdefault(f"{job}: {message}"),
+        )
+        if as_json:
+            for row in rows:
+                print(json_line(row.as_json()))
+        else:
+            _print_rows(list(rows), span)
+    for warning in warnings:
+        print(f"rpr: warning: {warning}", file=sys.stderr)
     return 0
 
 

@@ -101,7 +101,7 @@ def condition(job: Job, now: Instant) -> tuple[str, str | None]:
     if job.slowing.holds(now) and not_before is not None:
         after = after_failures(-job.progress.streak) if job.progress.streak < 0 else "after a short run"
         return "slowed", f"{after}, not before {rfc3339(not_before.wall.replace(microsecond=0))}"
-    return ("waiting", None) if job.next is not None else ("idle", None)
+    return ("waiting", None) if job.next is not None else ("idle", job.upcoming.fault)
 
 
 def after_failures(count: int) -> str:

@@ -92,6 +92,8 @@ def _sentence(job: Job, state: str, reason: str | None, instant: Instant) -> str
 
 
 def _idle(job: Job) -> str:
+    if job.upcoming.fault is not None:
+        return f"its schedule could not say when it is next, and is asked again: {job.upcoming.fault}"
     match job.spec.schedule:
         case Manual():
             return "it runs only when it is asked for"

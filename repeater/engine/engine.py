@@ -437,7 +437,7 @@ def _watched(spec: JobSpec) -> OnChange | None:
 
 def _may_start(job: Job) -> bool:
     """Whether a job has something open, or will start something without being asked by a person or another job."""
-    if job.open or job.pending or job.next is not None:
+    if job.open or job.pending or job.next is not None or job.upcoming.fault is not None:
         return True
     return job.state in TAKES_SLOTS and _watched(job.spec) is not None
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from repeater.engine.actions import Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
@@ -25,7 +25,8 @@ from repeater.engine.pacing import Pacing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
-from repeater.engine.upcoming import Coming, Upcoming
+from repeater.engine.upcoming import BUSY, Coming, Upcoming
+from repeater.errors import PluginBusy, PluginFailed
 from repeater.model.events import (
     JobDone,
     JobPaused,
@@ -38,7 +39,7 @@ from repeater.model.events import (
     Warned,
 )
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
-from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Rated
+from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated
 from repeater.model.time import MICROSECOND, Instant, rfc3339
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
@@ -95,9 +96,11 @@ class Job:
         self._stop_reason = ""
         self._pattern_found = False
         self._refused = False
+        self._faults: dict[Plugin, str] = {}
+        self._asked: dict[Plugin, dict[str, Any]] = {}
         self.spec: JobSpec = node.spec
         self.node = node
-        self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due)
+        self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due, self._arm)
         self.slowing = Slowing()
         self.pacing = Pacing()
         self.state = State.IDLE
@@ -485,6 +488,8 @@ class Job:
         found = frozenset(matched)
         self._pattern_found = self._pattern_found or "stop" in found
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
+        if self.spec.executor is not None:
+            outcome = verdict.of_executor(self.spec.executor.name, outcome, attempt.exit or exit)
         self._after(held, "ran", outcome, attempt.exit or exit)
 
     def run_lost(self, held: OpenSlot, reason: str) -> None:
@@ -687,7 +692,33 @@ class Job:
             last_success=self.last_success if self.progress.runs else None,
             now=now.wall,
             elapsed=(now.mono - past.mono) * MICROSECOND,
+            plugged=self._plugged,
         )
+
+    def _plugged(self, plugin: Plugin) -> str | None:
+        """What a stop condition of a plugin says; one that cannot be asked does not hold, and that is told once."""
+        from repeater.policy.plugged import holds, tally
+
+        now, last = self._context.now, next(reversed(self.recent.values()), None)
+        elapsed = (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
+        fresh = tally(self.progress, now=now.wall, elapsed=elapsed, last=last)
+        told = self._asked.pop(plugin, fresh)  # a question without an answer yet, or a new one
+        try:
+            reason = holds(self.node.plugins, plugin, told)
+            if reason is None and told["last"] != fresh["last"]:
+                told = fresh
+                reason = holds(self.node.plugins, plugin, told)
+        except PluginBusy:
+            self._asked[plugin] = told
+            self._context.wake_in(BUSY, lambda _: self._check_stop())
+            return None
+        except PluginFailed as failure:
+            if self._faults.get(plugin) != failure.message:
+                self._faults[plugin] = failure.message
+                self._context.announce(Warned(self.spec.name, f"{failure.message}; the job goes on"))
+            return None
+        self._faults.pop(plugin, None)
+        return reason
 
     def _check_stop(self) -> None:
         if self.state in TAKES_SLOTS:

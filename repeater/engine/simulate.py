@@ -8,13 +8,15 @@ the engine that runs jobs for real.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from repeater.engine.actions import Ask, Leave, Note, Record, Send, Start, Sweep
+from repeater.engine.actions import Announce, Ask, Leave, Note, Record, Send, Start, Sweep
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed
+from repeater.model.events import Warned
+from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.run import INTERIM, Exit, Progress, RunRecord
 from repeater.model.spec import JobFile
 from repeater.model.time import Instant, Mono
@@ -33,23 +35,36 @@ def simulate(
     durations: Mapping[str, timedelta] | None = None,
     seed: int = 0,
     progress: Mapping[str, Progress] | None = None,
+    plugins: Plugins = NO_PLUGINS,
+    warn: Callable[[str, str], None] = lambda _job, _message: None,
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
     Of a shared limit nobody else takes anything here.
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
-    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`.
+    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, message)` is told what the
+    engine warns of.
     """
     jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
-    world = _World(jobfile, start, seed, durations or {})
+    world = _World(jobfile, start, seed, durations or {}, plugins, warn)
     rows = world.run(start.plus(length), progress or {})
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}
     yield from sorted(rows, key=lambda row: (row.nominal, order.get(row.job, -1), row.due))
 
 
 class _World:
-    def __init__(self, jobfile: JobFile, start: Instant, seed: int, durations: Mapping[str, timedelta]) -> None:
+    def __init__(
+        self,
+        jobfile: JobFile,
+        start: Instant,
+        seed: int,
+        durations: Mapping[str, timedelta],
+        plugins: Plugins,
+        warn: Callable[[str, str], None],
+    ) -> None:
         self._jobfile = jobfile
+        self._plugins = plugins
+        self._warn = warn
         self._now = start
         self._durations = durations
         self._engine = Engine(start, seed=seed)
@@ -61,7 +76,7 @@ class _World:
 
     def run(self, until: Instant, progress: Mapping[str, Progress]) -> list[RunRecord]:
         plan = diff({}, self._jobfile.jobs)
-        self._handle(PlanAccepted(1, plan, wire(self._jobfile), progress))
+        self._handle(PlanAccepted(1, plan, wire(self._jobfile, self._plugins), progress))
         while not self._over:
             due = self._engine.next_due().wait(self._now)
             engine_at = None if due is None else Mono(self._now.mono + due)
@@ -98,6 +113,8 @@ class _World:
                     self._keep(row)
                 case Ask(job, kind):
                     self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
+                case Announce(Warned(job, message)):
+                    self._warn(job, message)
                 case Leave():
                     self._over = True
                 case _:

@@ -14,23 +14,32 @@ from typing import TypeAlias
 
 from repeater.engine.context import Context
 from repeater.engine.timeline import Wake
+from repeater.errors import PluginBusy, PluginFailed
+from repeater.model.events import Warned
 from repeater.model.run import Slot, SlotState
-from repeater.model.spec import JobSpec
+from repeater.model.spec import Backoff, JobSpec
 from repeater.model.time import MICROSECOND, Instant
 from repeater.policy import catchup
+from repeater.schedule.backoff import backoff_delay
 from repeater.schedule.base import Schedule, Track
 
 GRACE = timedelta(seconds=10)
 """A slot that comes up this late was delayed, not missed."""
 MOST_ROWS = {"wall": 1000, "mono": 10}
 """How many missed slots get a row of their own, by what the schedule rides; the rest share one."""
+_PATIENCE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=60))
+"""How long a schedule that cannot answer is left alone."""
+BUSY = timedelta(milliseconds=100)
+"""When a plugin that has not answered yet is asked again."""
 
 Coming: TypeAlias = tuple[Slot, tuple[SlotState, str] | None]
 """A slot that came due; with a state and a reason if it was missed and that is its end."""
 
 
 class Upcoming:
-    """`come_due` is called with the slots of one instant, oldest first; nothing is armed then."""
+    """`come_due` is called with the slots of one instant, oldest first; nothing is armed then. `again` is called when a
+    schedule that could not answer is to be asked once more; `fault` says why it could not, None when it did.
+    """
 
     def __init__(
         self,
@@ -39,10 +48,15 @@ class Upcoming:
         schedule: Schedule,
         track: Callable[[], Track],
         come_due: Callable[[list[Coming]], None],
+        again: Callable[[], None],
     ) -> None:
         self._context = context
         self._track = track
         self._come_due = come_due
+        self._again = again
+        self._faults = 0
+        self._told = ""
+        self._is_busy = False
         self._wake: Wake | None = None
         self.spec = spec
         self.schedule = schedule
@@ -50,11 +64,18 @@ class Upcoming:
         self.cursor: Instant | None = None
         self.last_end: Instant | None = None
         self.slot: Slot | None = None
+        self.fault: str | None = None
 
     def arm(self, track: Track, not_before: Instant | None) -> bool:
-        """Wait for the next slot, if there is one. `not_before` puts off slots that count from an end."""
+        """Wait for the next slot, if there is one, or for a schedule that cannot say. `not_before` puts off slots that
+        count from an end.
+        """
         self.disarm()
-        nominal = self.schedule.next(track)
+        nominal = self._following(track)
+        if self.fault is not None:
+            self._ask_later(self.fault)
+            return True
+        self._faults, self._told = 0, ""
         if nominal is None:
             return False
         slot, due = self._slot_at(nominal)
@@ -66,7 +87,7 @@ class Upcoming:
 
     def disarm(self) -> None:
         """Wait for nothing."""
-        self.slot = None
+        self.slot = self.fault = None
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -91,6 +112,27 @@ class Upcoming:
             return now.at_wall(decided)
         return now
 
+    def _following(self, track: Track) -> Instant | None:
+        """The next nominal time; None also if the schedule cannot say, which `fault` tells then."""
+        try:
+            self.fault = None
+            return self.schedule.next(track)
+        except PluginFailed as failure:
+            self.fault = failure.message
+            self._is_busy = isinstance(failure, PluginBusy)
+            return None
+
+    def _ask_later(self, fault: str) -> None:
+        if self._is_busy:
+            self._wake = self._context.wake_in(BUSY, lambda _: self._again())
+            return
+        delay = backoff_delay(_PATIENCE, self._faults + 1, 0.0)
+        self._faults += 1
+        if fault != self._told:
+            self._told = fault
+            self._context.announce(Warned(self.spec.name, f"{fault}; it is asked again"))
+        self._wake = self._context.wake_in(delay, lambda _: self._again())
+
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
         spec = self.spec
         jitter = getattr(spec.schedule, "jitter", None)
@@ -108,7 +150,7 @@ class Upcoming:
         if self.schedule.waits_for_end:
             self._come_due([(slot, None)])
             return
-        following = self.schedule.next(self._track())
+        following = self._following(self._track())
         late = now.wall - due.wall if self.schedule.rides == "wall" else (now.mono - due.mono) * MICROSECOND
         if late <= GRACE and (following is None or self._is_ahead(following)):
             self._come_due([(slot, None)])
@@ -134,7 +176,7 @@ class Upcoming:
                 break
             missed.append(self._slot_at(following)[0])
             self.cursor = following
-            following = self.schedule.next(self._track())
+            following = self._following(self._track())
         now, rule, owes_one = self._context.now.wall, self.spec.catch_up, self.schedule.rides == "mono"
         on_time = missed.pop() if now - missed[-1].due <= GRACE else None
         if on_time is not None and (owes_one or rule.kind == "latest"):
@@ -158,7 +200,7 @@ class Upcoming:
         low, high, newest = first, self._context.now, first
         while (between := self._between(low, high)) > MICROSECOND:
             self.cursor = low.plus(between // 2)
-            found = self.schedule.next(self._track())
+            found = self._following(self._track())
             if found is not None and not self._is_ahead(found):
                 low = newest = found
             else:

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.layers import ExpandedJob
@@ -29,6 +29,7 @@ from repeater.model.spec import (
     Output,
     Overlap,
     Pairs,
+    Plugin,
     Probe,
     ProcessSpec,
     Retry,
@@ -37,6 +38,10 @@ from repeater.model.spec import (
     Success,
 )
 from repeater.model.units import format_duration, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from repeater.jobfile.plugins import Catalog
+    from repeater.model.plugins import Kind
 
 _ONCE_TABLE: Mapping[str, Any] = {}
 _ENDING, _RETRY, _SUCCESS, _OVERLAP, _CATCH_UP = Ending(), Retry(), Success(), Overlap(), CatchUp()
@@ -52,17 +57,20 @@ OPEN: Any = ""
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a job is built in. `read_env` gives the variables of an env file, or a text that says what is wrong."""
+    """What a job is built in. `read_env` gives the variables of an env file, or a text that says what is wrong.
+    `catalog` knows the plugins that are installed; None leaves plugins unchecked.
+    """
 
     folder: str
     read_env: Callable[[str], Pairs | str]
+    catalog: Catalog | None = None
 
 
 def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, str, str | None], None]) -> JobSpec:
     """The spec. When a problem was reported it stands for the job only in what is checked after it."""
     table = job.table
     keys = table.keys()
-    reading = Reading(report)
+    reading = Reading(report, around.catalog)
     schedule = read_schedule(table.get("schedule", "once"), reading, job.name, job.stagger)
     if not isinstance(schedule, Always):
         _refuse_service_keys(job, reading)
@@ -100,6 +108,7 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
         live=_probe(table["live"], reading, ("live",)) if "live" in keys else None,
         output=_output(table["output"], reading, around.folder) if "output" in keys else _OUTPUT,
         hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _HOOKS,
+        executor=_executor(table, reading) if "executor" in keys else None,
         moved_from=moved,
     )
 
@@ -135,7 +144,7 @@ def _parallel(job: ExpandedJob, reading: Reading) -> int | None:
 def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -> ProcessSpec:
     keys = table.keys()
     command = reading.command(table, "command", ())
-    if command is None:
+    if command is None and table.get("executor", "local") == "local":
         reading.problem((), "found no `command`, expected one")
     if isinstance(command, str) and not command.strip():
         reading.problem(("command",), "found an empty text, expected a command")
@@ -249,6 +258,7 @@ def _stop(table: Mapping[str, Any], reading: Reading) -> Stop:
         on_success=reading.truth(table, "on_success", at, False),
         on_failure=reading.truth(table, "on_failure", at, False),
         pattern=reading.pattern(table, "pattern", at),
+        plugins=_plugins("stop_condition", table, reading, at) if "plugins" in table else (),
         all=reading.truth(table, "all", at, False),
     )
 
@@ -390,7 +400,22 @@ def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
         backups=reading.whole(table, "backups", at, _OUTPUT.backups),
         timestamps=reading.truth(table, "timestamps", at, False),
         capture=reading.size(table, "capture", at, _OUTPUT.capture),
+        plugins=_plugins("output", table, reading, at) if "plugins" in table else (),
     )
+
+
+def _executor(table: Mapping[str, Any], reading: Reading) -> Plugin | None:
+    if table["executor"] == "local":
+        return None
+    from repeater.jobfile.plugins import read_plugin
+
+    return read_plugin("executor", table["executor"], reading, ("executor",))
+
+
+def _plugins(kind_: Kind, table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[Plugin, ...]:
+    from repeater.jobfile.plugins import read_plugins
+
+    return read_plugins(kind_, table, reading, at)
 
 
 def _hooks(table: Mapping[str, Any], reading: Reading) -> Hooks:

@@ -67,6 +67,7 @@ _KINDS: dict[str, dict[str, frozenset[str]]] = {
         "rate": frozenset({"retry_pattern"}),
         "adaptive": frozenset(),
         "load": frozenset(),
+        "plugin": frozenset(),
     },
     "ready": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
     "live": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),

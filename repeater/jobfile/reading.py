@@ -9,22 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.jobfile.document import Path, kind
 from repeater.model.spec import Pairs
 from repeater.model.time import from_rfc3339
 from repeater.model.units import parse_duration, parse_size
 
+if TYPE_CHECKING:
+    from repeater.jobfile.plugins import Catalog
+
 _duration = lru_cache(maxsize=1024)(parse_duration)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reading:
-    """One job's table. `report` takes a path inside the table, a message, and a hint."""
+    """One job's table. `report` takes a path inside the table, a message, and a hint. `catalog` knows the plugins that
+    are installed; None leaves plugins unchecked.
+    """
 
-    def __init__(self, report: Callable[[Path, str, str | None], None]) -> None:
+    def __init__(self, report: Callable[[Path, str, str | None], None], catalog: Catalog | None = None) -> None:
         self._report = report
+        self.catalog = catalog
 
     def problem(self, path: Path, message: str, hint: str | None = None) -> None:
         self._report(path, message, hint)

@@ -52,6 +52,7 @@ _SECTIONS = (
     ("schedule_rate", "schedule = { rate = … }"),
     ("adaptive", "schedule = { adaptive = { … } }"),
     ("load", "schedule = { load = { … } }"),
+    ("schedule_plugin", "schedule = { plugin = … }"),
     ("http_aware", "http_aware = { … }"),
     ("probe", "ready and live"),
     ("need", "needs = { NAME = … }"),

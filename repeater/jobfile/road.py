@@ -17,7 +17,9 @@ from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
 from repeater.jobfile.layers import ExpandedJob
+from repeater.jobfile.plugins import Catalog
 from repeater.jobfile.validate import check_how, check_job, check_shell
+from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
 from repeater.model.units import parse_rate
 
@@ -28,7 +30,8 @@ class Loaded:
 
     `name` is what the user calls it. `files` maps the absolute path of every file that was read (job files, includes,
     env files) to the SHA-256 of its content; `globs` are the absolute patterns of its includes. `folder` is what
-    relative paths count from. `expansion` can trace values back to their lines.
+    relative paths count from. `expansion` can trace values back to their lines. `plugins` are those that its jobs use,
+    if a catalog was asked.
     """
 
     jobfile: JobFile
@@ -37,6 +40,7 @@ class Loaded:
     name: str = ""
     globs: tuple[str, ...] = ()
     expansion: Expansion | None = field(default=None, repr=False, compare=False)
+    plugins: tuple[Description, ...] = ()
 
 
 def load(
@@ -48,11 +52,12 @@ def load(
     environ: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     caps: Caps | None = None,
+    catalog: Catalog | None = None,
 ) -> Loaded:
     """Walks the whole road. `names` are the job files as the user wrote them, `-` is `stdin`; at least one.
 
-    `folder` is the current folder. Raises JobFileError with every problem that was found; its `files` are those that
-    were read.
+    `folder` is the current folder. Without a `catalog` plugins are taken as they are named. Raises JobFileError with
+    every problem that was found; its `files` are those that were read.
     """
     caps = caps or Caps()
     gathered = gather(names, files, caps, folder=folder, stdin=stdin)
@@ -64,7 +69,7 @@ def load(
         expansion = Expansion(
             gathered.documents, findings, settings=settings, environ=environ, caps=caps, folder=gathered.folder
         )
-        road = _Road(expansion, gathered, files, caps)
+        road = _Road(expansion, gathered, files, caps, catalog)
         jobs = check_jobs(road.walk(), expansion.pools, road.report, expansion.jobs, expansion.limits)
         pools, limits = _pools(expansion), _limits(expansion)
     except TooManyProblems:
@@ -79,6 +84,7 @@ def load(
         names[0],
         tuple(gathered.globs),
         expansion,
+        () if catalog is None else catalog.used,
     )
 
 
@@ -95,15 +101,18 @@ def _check_document(document: Document, findings: Findings) -> None:
 class _Road:
     """Takes each job from expansion to its spec."""
 
-    def __init__(self, expansion: Expansion, gathered: Gathered, files: Files, caps: Caps) -> None:
+    def __init__(
+        self, expansion: Expansion, gathered: Gathered, files: Files, caps: Caps, catalog: Catalog | None
+    ) -> None:
         self.expansion = expansion
         self.gathered = gathered
         self.files = files
         self.caps = caps
+        self.catalog = catalog
         self.env_files: dict[str, Pairs | str] = {}
 
     def walk(self) -> list[JobSpec]:
-        around = Surroundings(self.gathered.folder, self.read_env)
+        around = Surroundings(self.gathered.folder, self.read_env, self.catalog)
         built = []
         for job in self.expansion.expand():
             for fault in check_job(job.table):

@@ -79,6 +79,10 @@ def read_backoff(table: Mapping[str, Any], reading: Reading, at: Path) -> Backof
 
 
 def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:
+    if "plugin" in table:
+        from repeater.jobfile.plugins import read_plugin
+
+        return read_plugin("schedule", table, reading, _AT)
     if "every" in table:
         return _every(table, reading, stagger)
     if "cron" in table:

@@ -90,6 +90,42 @@ def check_job(table: Mapping[str, Any]) -> Iterator[Fault]:
         yield from _faults(table, "#/definitions/job")
 
 
+def check_keys(rule: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[Fault]:
+    """The faults of a plugin's keys, by the plugin's own schema. Unknown keys are faults unless it says otherwise."""
+    found: dict[tuple[Path, str], Fault] = {}
+    for error in _draft7({"additionalProperties": False, "properties": {}, **rule}).iter_errors(keys):
+        for fault in _told(error):
+            found.setdefault((fault.path, fault.message), fault)
+    yield from found.values()
+
+
+def check_rule(rule: Any) -> str | None:
+    """What is wrong with a plugin's schema, None if nothing is."""
+    import jsonschema
+
+    try:
+        jsonschema.Draft7Validator.check_schema(rule)
+    except jsonschema.SchemaError as error:
+        place = ".".join(map(str, error.absolute_path))
+        return f"its schema is not a draft-07 schema: {place + ': ' if place else ''}{error.message}"
+    if not isinstance(rule, dict) or rule.get("type", "object") != "object":
+        return "its schema does not describe a table"
+    if "$ref" in json.dumps(rule):
+        try:
+            list(_draft7(rule).iter_errors({}))
+        except Exception as error:  # noqa: BLE001 - of several libraries
+            return f"its schema refers to what is not in it: {error}"
+    return None
+
+
+def _draft7(rule: Mapping[str, Any]) -> Any:
+    """A validator that never looks anything up elsewhere."""
+    import jsonschema
+    import referencing
+
+    return jsonschema.Draft7Validator(rule, registry=referencing.Registry())
+
+
 def _held_by_template(tree: Any, path: Path) -> bool:
     for part in path:
         tree = step(tree, part)
@@ -129,7 +165,11 @@ def _told(error: Any) -> Iterator[Fault]:
     elif rule == "additionalProperties":
         known = error.schema.get("properties", {})
         beside = next(
-            (key for key in ("every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load") if key in known),
+            (
+                key
+                for key in ("every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load", "plugin")
+                if key in known
+            ),
             None,
         )
         for key in sorted(set(found) - set(known)):
@@ -137,6 +177,8 @@ def _told(error: Any) -> Iterator[Fault]:
                 f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""
             )
             yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _known(key, known))
+    elif rule == "anyOf" and all("required" in one for one in value):
+        yield Fault(path, f"found no `{value[0]['required'][0]}`, expected one")
     elif rule == "required":
         missing = next(key for key in value if key not in found)
         yield Fault(path, f"found no `{missing}`, expected one")

@@ -35,6 +35,7 @@ from repeater.model.spec import (
     OnChange,
     Output,
     Overlap,
+    Plugin,
     Probe,
     ProcessSpec,
     Rated,
@@ -78,6 +79,10 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
     keys["ready"] = _fields(spec.ready, Probe()) if spec.ready else None
     keys["live"] = _fields(spec.live, Probe()) if spec.live else None
     keys["output"] = _output(spec.output) or None
+    if spec.executor is not None:
+        keys["executor"] = _value(spec.executor)
+        if not spec.process.command:
+            del keys["command"]
     keys["hooks"] = _fields(spec.hooks, Hooks()) or None
     keys["moved_from"] = spec.moved_from
     keys = {key: _literal(value) for key, value in keys.items() if value is not None}
@@ -173,6 +178,8 @@ def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
             return {"backoff": schedule.backoff.kind} | _backoff(schedule.backoff)
         case Adaptive() | LoadAware() | Rated():
             return _paced(schedule)
+        case Plugin():
+            return {"plugin": schedule.name, **schedule.table()}
 
 
 def _paced(schedule: Adaptive | LoadAware | Rated) -> dict[str, Any]:
@@ -286,6 +293,9 @@ def _value(value: Any) -> Any:
         return format_duration(value)
     if isinstance(value, datetime):
         return rfc3339(value)
+    if isinstance(value, Plugin):
+        keys = value.table()
+        return {"plugin": value.name, **keys} if keys else value.name
     if isinstance(value, tuple):
         return [_value(one) for one in value]
     return value

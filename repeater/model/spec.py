@@ -9,10 +9,11 @@ Which change has which effect on a running job is `plan.diff`'s business, how a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from repeater.model.units import Rate
 
@@ -200,7 +201,31 @@ class Rated:
     retry_pattern: tuple[timedelta, ...] = ()
 
 
-ScheduleSpec: TypeAlias = Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | Rated
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A use of a plugin: its name, and the job's own keys for it as JSON, in a canonical spelling."""
+
+    name: str
+    keys: str = "{}"
+
+    @classmethod
+    def of(cls, name: str, keys: Mapping[str, Any]) -> Plugin:
+        """Raises ValueError for keys that JSON cannot hold."""
+        import json
+
+        return cls(name, json.dumps(keys, ensure_ascii=False, sort_keys=True, allow_nan=False))
+
+    def table(self) -> dict[str, Any]:
+        """The keys, as plain data."""
+        import json
+
+        table: dict[str, Any] = json.loads(self.keys)
+        return table
+
+
+ScheduleSpec: TypeAlias = (
+    Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | Rated | Plugin
+)
 
 # --- whether ----------------------------------------------------------------------------------------------------
 
@@ -219,6 +244,7 @@ class Stop:
     on_failure: bool = False
     pattern: str | None = None
     all: bool = False
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +347,9 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept."""
+    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept. `plugins` get it
+    too.
+    """
 
     mode: Literal["stream", "aggregate", "suppress"] = "stream"
     file: str | None = None
@@ -329,6 +357,7 @@ class Output:
     backups: int = 3
     timestamps: bool = False
     capture: int = 64 * 1024
+    plugins: tuple[Plugin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +375,10 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One job. `group` is the name in the file, `name` that of the matrix cell (`poll[region=eu]`) or the same."""
+    """One job. `group` is the name in the file, `name` that of the matrix cell (`poll[region=eu]`) or the same.
+
+    `executor` None runs `process` as a process of this machine; a plugin does with it what it likes.
+    """
 
     name: str
     process: ProcessSpec
@@ -376,6 +408,7 @@ class JobSpec:
     live: Probe | None = None
     output: Output = Output()
     hooks: Hooks = Hooks()
+    executor: Plugin | None = None
     moved_from: str | None = None
 
     @property

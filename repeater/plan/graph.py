@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from repeater.model.spec import JobFile, JobSpec, Limit, Need, Pool
 from repeater.schedule.base import Schedule
 from repeater.schedule.factory import schedule_for
 
+if TYPE_CHECKING:
+    from repeater.model.plugins import Plugins
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A job, wired: its spec, its schedule, and the jobs (cells, if a need names a matrix job) each need means."""
+    """A job, wired: its spec, its schedule, the jobs (cells, if a need names a matrix job) each need means, and where
+    its plugins are asked.
+    """
 
     spec: JobSpec
     schedule: Schedule
     needs: tuple[tuple[Need, tuple[str, ...]], ...] = ()
+    plugins: Plugins | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Graph:
         return iter(self.nodes.values())
 
 
-def wire(jobfile: JobFile) -> Graph:
+def wire(jobfile: JobFile, plugins: Plugins | None = None) -> Graph:
     """The graph of a job file whose needs were checked when it was built."""
     groups: dict[str, list[str]] = {}
     for job in jobfile.jobs:
@@ -44,7 +51,7 @@ def wire(jobfile: JobFile) -> Graph:
         needs = tuple(
             (need, (need.job,) if need.job in names else tuple(groups.get(need.job, ()))) for need in job.needs
         )
-        nodes[job.name] = Node(job, schedule_for(job), needs)
+        nodes[job.name] = Node(job, schedule_for(job, plugins), needs, plugins)
     return Graph(
         jobfile.project,
         nodes,

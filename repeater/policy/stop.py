@@ -7,11 +7,11 @@ the anchor of its grid, but not this beginning: the earlier of anchor and first 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from repeater.model.run import Progress
-from repeater.model.spec import Stop
+from repeater.model.spec import Plugin, Stop
 from repeater.model.time import rfc3339
 from repeater.model.units import format_duration
 
@@ -24,11 +24,13 @@ def met(
     last_success: bool | None,
     now: datetime,
     elapsed: timedelta | None = None,
+    plugged: Callable[[Plugin], str | None] = lambda _: None,
 ) -> str | None:
     """Why the job is done, as a person reads it (`10 runs`); None if it is not.
 
     `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline. `elapsed`
-    is how long the job is in force by a clock that is never set; None: by the wall clock. With `all` the reason names
+    is how long the job is in force by a clock that is never set; None: by the wall clock. `plugged` asks a plugin for
+    its reason. With `all` the reason names
     all conditions, and `on_success` means that the last run so far was one.
     """
     if last_success is None and stop.all and progress.streak:
@@ -36,7 +38,7 @@ def met(
     if elapsed is None:
         elapsed = now - began(progress)
     reasons = []
-    for reason, holds in _conditions(stop, progress, pattern_found, last_success, now, elapsed):
+    for reason, holds in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
         if holds and not stop.all:
             return reason
         if not holds and stop.all:
@@ -73,6 +75,7 @@ def _conditions(
     last_success: bool | None,
     now: datetime,
     elapsed: timedelta,
+    plugged: Callable[[Plugin], str | None],
 ) -> Iterator[tuple[str, bool]]:
     """Every condition that is given: what it says when it holds, and whether it does."""
     if stop.times is not None:
@@ -94,6 +97,9 @@ def _conditions(
         yield "a run failed", last_success is False
     if stop.pattern is not None:
         yield "output matched the stop pattern", pattern_found
+    for plugin in stop.plugins:
+        reason = plugged(plugin)
+        yield reason or "", reason is not None
 
 
 def _counted(count: int, one: str, many: str = "") -> str:

@@ -49,6 +49,17 @@ def judge(success: Success, exit: Exit, matched: frozenset[str], ended_by: str |
     return Verdict(False, str(exit))
 
 
+EXECUTOR_FAILED = 125
+"""The exit code that says that an executor plugin failed, not what it was to run; as timeout(1) and docker use it."""
+
+
+def of_executor(name: str, verdict: Verdict, exit: Exit) -> Verdict:  # noqa: A002
+    """The verdict on an attempt that the executor plugin `name` ran: a failure of the plugin names it."""
+    if verdict.success or exit.code != EXECUTOR_FAILED:
+        return verdict
+    return Verdict(False, f"executor plugin `{name}` failed, its output says why")
+
+
 @lru_cache(maxsize=1024)
 def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
     """The pattern, ready to search.

@@ -7,23 +7,36 @@ Templates over `run` are rendered here, at the last moment. It decides nothing a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from repeater.errors import RepeaterError
 from repeater.jobfile.template import TemplateFailed, render_late
 from repeater.model.run import Run, RunRecord
-from repeater.model.spec import JobSpec, ProcessSpec
+from repeater.model.spec import JobSpec, Plugin, ProcessSpec
 from repeater.model.time import rfc3339
 from repeater.ports import Launch
+
+if TYPE_CHECKING:
+    from repeater.model.plugins import Plugins
 
 CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 """What a job with `env_mode = "clean"` still inherits."""
 
 
 def launch_for(
-    spec: JobSpec, run: Run, environ: Mapping[str, str], *, now: datetime, last_success: datetime | None
+    spec: JobSpec,
+    run: Run,
+    environ: Mapping[str, str],
+    *,
+    now: datetime,
+    last_success: datetime | None,
+    plugins: Plugins | None = None,
 ) -> Launch:
-    """The launch of one attempt. Raises RepeaterError when a template over `run` cannot be rendered."""
+    """The launch of one attempt. Raises RepeaterError when a template over `run` cannot be rendered, or there is no
+    such executor plugin.
+    """
     slot = run.slot
     facts = {
         "RPR_JOB": spec.name,
@@ -50,7 +63,29 @@ def launch_for(
             process = render_late(process, names)
         except TemplateFailed as failure:
             raise RepeaterError(f"cannot render `{', '.join(process.late)}`: {failure}") from None
-    return _launch(run.id, process, {**environment(process, environ), **facts})
+    launch = _launch(run.id, process, {**environment(process, environ), **facts})
+    return launch if spec.executor is None else _plugged(launch, process, run, spec.executor, plugins)
+
+
+def _plugged(launch: Launch, process: ProcessSpec, run: Run, executor: Plugin, plugins: Plugins | None) -> Launch:
+    """The same process, but what runs in it is a plugin, which is told the rest on its standard input."""
+    import json
+
+    from repeater.model.plugins import NO_PLUGINS
+
+    program, slot = (plugins or NO_PLUGINS).program(executor), run.slot
+    task = {
+        "job": slot.job,
+        "run": run.id,
+        "attempt": run.attempt,
+        "nominal": rfc3339(slot.nominal),
+        "due": rfc3339(slot.due),
+        "trigger": slot.trigger,
+        "command": process.command or None,
+        "stdin": process.stdin,
+    }
+    request = json.dumps({**program.request, "task": task}) + "\n"
+    return replace(launch, argv=program.argv, stdin=request.encode())
 
 
 def hook_launch(

@@ -16,6 +16,7 @@ from repeater.engine.facts import Fact, PlanAccepted
 from repeater.errors import ApplyRefused, RepeaterError
 from repeater.model.dump import hidden
 from repeater.model.events import Event, ReloadRejected
+from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
@@ -79,8 +80,10 @@ class Reload:
         accepted: Callable[[Wanted, int], None],
         listen: Callable[[Event], None],
         allow_removals: bool = False,
+        plugins: Plugins = NO_PLUGINS,
     ) -> None:
         self._engine = engine
+        self._plugins = plugins
         self._clock = clock
         self._tell = tell
         self._read = read
@@ -193,7 +196,7 @@ class Reload:
         self._in_force = answer.files
         self._accepted_last = generation = self._engine.generation + 1
         self._accepted(answer, generation)
-        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile)))
+        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile, self._plugins)))
 
     def _waits(self, call: Callable[[], None]) -> bool:
         """Whether a plan was accepted that the engine has not taken yet: another must be made against its outcome."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from repeater.engine.actions import (
     Action,
@@ -55,6 +55,9 @@ from repeater.model.time import MICROSECOND, Instant
 from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
 from repeater.runtime.launch import hook_launch, launch_for
 
+if TYPE_CHECKING:
+    from repeater.model.plugins import Plugins
+
 LONGEST_WAIT = 30_000_000
 """Microseconds after which the two clocks are compared even if nothing is due."""
 JUMP = 2_000_000
@@ -83,6 +86,7 @@ class Outside:
     load: LoadProbe
     quota: Quota
     environ: Mapping[str, str]
+    plugins: Plugins | None = None
 
 
 class Supervisor:
@@ -236,7 +240,12 @@ class Supervisor:
         spec, now = start.spec, self._outside.clock.now().wall
         try:
             launch = launch_for(
-                spec, start.run, self._outside.environ, now=now, last_success=start.progress.last_success
+                spec,
+                start.run,
+                self._outside.environ,
+                now=now,
+                last_success=start.progress.last_success,
+                plugins=self._outside.plugins,
             )
         except RepeaterError as refusal:
             self.tell(SpawnFailed(start.run.id, str(refusal)))

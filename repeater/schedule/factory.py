@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from repeater.model.spec import (
     Adaptive,
@@ -16,6 +16,7 @@ from repeater.model.spec import (
     Manual,
     Once,
     OnChange,
+    Plugin,
     Rated,
 )
 from repeater.schedule.backoff import GrowingSchedule
@@ -23,9 +24,12 @@ from repeater.schedule.base import Schedule
 from repeater.schedule.interval import EverySchedule
 from repeater.schedule.simple import AlwaysSchedule, AskedSchedule, AtSchedule, OnceSchedule
 
+if TYPE_CHECKING:
+    from repeater.model.plugins import Plugins
 
-def schedule_for(job: JobSpec) -> Schedule:
-    """The schedule of a job. Cheap: what is costly about cron happens at its first `next`."""
+
+def schedule_for(job: JobSpec, plugins: Plugins | None = None) -> Schedule:
+    """The schedule of a job. Cheap: what is costly about cron and plugins happens at the first `next`."""
     spec = job.schedule
     match spec:
         case Once():
@@ -52,5 +56,10 @@ def schedule_for(job: JobSpec) -> Schedule:
             from repeater.schedule.cron import CronSchedule
 
             return CronSchedule(spec, job.name)
+        case Plugin():
+            from repeater.model.plugins import NO_PLUGINS
+            from repeater.schedule.plugged import PluggedSchedule
+
+            return PluggedSchedule(spec, job.name, plugins or NO_PLUGINS)
         case _:
             assert_never(spec)

@@ -16,6 +16,7 @@ from typing import Any
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
 from repeater.model.events import Event
+from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.run import INTERIM, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
@@ -72,7 +73,9 @@ class Stage:
         keep_alive: bool = True,
         seed: int = 0,
         daemon: FakeDaemon | None = None,
+        plugins: Plugins = NO_PLUGINS,
     ) -> None:
+        self.plugins = plugins
         self.clock = clock or FakeClock()
         self.store = store or FakeStore(self.clock.call_soon)
         self.script = script if script is not None else {}
@@ -97,6 +100,7 @@ class Stage:
             self.load,
             self.quota,
             {"PATH": "/bin"},
+            plugins,
         )
         self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append, self._listen])
         self._remembered = self.store.load()
@@ -125,7 +129,7 @@ class Stage:
             PlanAccepted(
                 self._generation,
                 plan,
-                wire(jobfile),
+                wire(jobfile, self.plugins),
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
                 limited_starts(jobfile, self.store, self.clock.now().wall) if first else {},

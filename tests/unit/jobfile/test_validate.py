@@ -108,7 +108,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_specs():
         **{name: getattr(ProcessSpec("x"), name) for name in ("shell", "env_mode", "stdin", "nice")},
         **{name: getattr(Ending(), name) for name in ("stop_signal", "stop_timeout", "drain_timeout")},
         "timeout": "never", "overlap": plain.overlap.kind, "catch_up": CatchUp().kind, "catch_up_window": CatchUp().window,
-        "catch_up_max": CatchUp().most,
+        "catch_up_max": CatchUp().most, "executor": "local",
     }  # fmt: skip
     keys = {key: _annotated(node) for key, node in DEFINITIONS["keys"]["properties"].items()}
     assert {key: node["default"] for key, node in keys.items() if "default" in node} == {

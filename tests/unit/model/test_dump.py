@@ -32,6 +32,7 @@ from repeater.model.spec import (
     OnChange,
     Output,
     Overlap,
+    Plugin,
     Pool,
     Probe,
     ProcessSpec,
@@ -121,8 +122,15 @@ RATED = st.one_of(
 TIMED = st.one_of(
     st.just(Once()), st.just(Manual()), every(), CRON, st.builds(At, INSTANTS), st.builds(OnChange, GLOBS, GLOBS, LENGTHS),
     st.builds(Growing, backoffs()), ADAPTIVE, LOAD, RATED,
+    st.deferred(lambda: PLUGINS),
 )  # fmt: skip
 CODES = st.lists(st.integers(0, 255), min_size=1, max_size=3).map(lambda codes: tuple(sorted(set(codes))))
+SETTINGS = st.recursive(
+    st.one_of(ANY, st.booleans(), st.integers(-9, 9), st.floats(0.25, 9)),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(NAMES, inner, max_size=2)), max_leaves=4,
+)  # fmt: skip
+PLUGINS = st.builds(Plugin.of, st.sampled_from(["sun", "local moon"]), st.dictionaries(NAMES, SETTINGS, max_size=3))
+USES = st.lists(PLUGINS, max_size=2).map(tuple)
 PROBES = st.one_of(
     st.builds(Probe, http=st.just("http://h/{{x}}"), every=LENGTHS, timeout=LENGTHS, failures=COUNTS),
     st.builds(Probe, tcp=st.just("h:1")), st.builds(Probe, exec=COMMANDS), st.builds(Probe, log=PATTERNS),
@@ -138,7 +146,7 @@ PROCESSES = st.builds(
 )  # fmt: skip
 STOPS = st.builds(
     Stop, perhaps(COUNTS), perhaps(COUNTS), perhaps(COUNTS), perhaps(COUNTS), perhaps(LENGTHS), perhaps(INSTANTS),
-    st.booleans(), st.booleans(), perhaps(PATTERNS), st.booleans(),
+    st.booleans(), st.booleans(), perhaps(PATTERNS), st.booleans(), USES,
 )  # fmt: skip
 OVERLAPS = st.one_of(
     st.sampled_from(["skip", "latest", "first", "queue", "replace", "allow"]).map(Overlap),
@@ -149,7 +157,7 @@ ANSWERS = st.builds(
     st.lists(WORDS, max_size=2).map(tuple), st.booleans(),
 )  # fmt: skip
 OUTPUTS = st.one_of(
-    st.builds(Output, st.sampled_from(["stream", "aggregate", "suppress"]), timestamps=st.booleans(), capture=st.integers(0, 1 << 40)),
+    st.builds(Output, st.sampled_from(["stream", "aggregate", "suppress"]), timestamps=st.booleans(), capture=st.integers(0, 1 << 40), plugins=USES),
     st.builds(Output, file=st.just("/p/log"), max_size=st.integers(0, 1 << 40), backups=st.integers(0, 1000)),
 )  # fmt: skip
 REST = {
@@ -161,7 +169,7 @@ REST = {
     "catch_up": st.builds(CatchUp, st.sampled_from(["skip", "latest", "earliest", "all"]), LENGTHS, COUNTS, perhaps(LENGTHS)),
     "delivery": st.sampled_from(["at-most-once", "at-least-once"]), "pool": st.sampled_from([None, "db"]), "limit": st.sampled_from([None, "api"]), "http_aware": perhaps(ANSWERS), "output": OUTPUTS,
     "hooks": st.builds(Hooks, perhaps(COMMANDS), perhaps(COMMANDS), perhaps(COMMANDS), perhaps(COMMANDS)),
-    "moved_from": st.sampled_from([None, "old", "old[r=x]"]),
+    "executor": perhaps(PLUGINS), "moved_from": st.sampled_from([None, "old", "old[r=x]"]),
     "needs": st.lists(st.builds(
         Need, st.just("other"), st.sampled_from(["started", "healthy", "completed", "succeeded", "failed"]),
         st.one_of(st.sampled_from(["ever", "same_slot"]), LENGTHS), st.booleans(), st.booleans(), st.booleans(), perhaps(LENGTHS),

@@ -20,6 +20,7 @@ from repeater.model.spec import (
     Manual,
     Once,
     OnChange,
+    Plugin,
     ProcessSpec,
     Rated,
     ScheduleSpec,
@@ -44,6 +45,7 @@ SPECS = [
     (Adaptive(), "mono", True, False),
     (LoadAware(), "mono", True, False),
     (Rated(Rate(5, HOUR)), "mono", True, False),
+    (Plugin("sun"), "wall", False, True),
 ]
 
 

@@ -1,0 +1,102 @@
+"""Plugins for those who read job files: which are installed, and how those that a file uses are asked.
+
+Nothing of `repeater.plugins` is imported before somebody names a plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from repeater.errors import PluginFailed
+from repeater.model.plugins import NO_PLUGINS, Description, Kind, Plugins
+
+if TYPE_CHECKING:
+    from repeater.jobfile import Loaded
+    from repeater.model.spec import Plugin
+    from repeater.plugins.catalog import InstalledPlugins
+
+
+class Installed:
+    """A `jobfile.plugins.Catalog` that looks at what is installed when it is asked for the first time."""
+
+    def __init__(self) -> None:
+        self._found: InstalledPlugins | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._found is not None:
+            self._found.close()
+
+    @property
+    def used(self) -> tuple[Description, ...]:
+        return () if self._found is None else self._found.used
+
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        return self._look().names(kind)
+
+    def describe(self, kind: Kind, name: str) -> Description:
+        return self._look().describe(kind, name)
+
+    def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
+        return self._look().refusal(kind, plugin)
+
+    def _look(self) -> InstalledPlugins:
+        if self._found is None:
+            from repeater.plugins.catalog import InstalledPlugins
+
+            self._found = InstalledPlugins()
+        return self._found
+
+
+@contextmanager
+def asked_plugins(loaded: Loaded) -> Iterator[Plugins]:
+    """The plugins that job files use, to be asked for a forecast or a simulation."""
+    if not loaded.plugins:
+        yield NO_PLUGINS
+        return
+    from repeater.plugins.residents import Residents
+
+    residents = Residents(loaded.plugins, live=False)
+    try:
+        yield residents
+    finally:
+        residents.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plugin that is installed. `description` is None if it cannot be used, and `problem` says why."""
+
+    kind: Kind
+    name: str
+    target: str
+    distribution: str
+    version: str
+    description: Description | None = None
+    problem: str = ""
+
+
+def installed_plugins(names: Sequence[str] = ()) -> list[Found]:
+    """Every plugin that is installed, or those of these names, each looked at."""
+    from repeater.plugins.catalog import InstalledPlugins
+
+    plugins = InstalledPlugins()
+    found = []
+    for entry in plugins.entries():
+        if names and entry.name not in names:
+            continue
+        described, problem = None, ""
+        try:
+            described = plugins.describe(entry.kind, entry.name)
+        except PluginFailed as failure:
+            problem = failure.message
+        finally:
+            plugins.close()
+        version = described.version if described is not None else entry.version
+        found.append(Found(entry.kind, entry.name, entry.target, entry.distribution, version, described, problem))
+    return found

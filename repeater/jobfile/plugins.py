@@ -1,0 +1,85 @@
+"""The use of a plugin in a job, read and checked: `"name"`, or a table with `plugin` and the plugin's own keys.
+
+Whether there is such a plugin, what its keys may be and whether it takes them is asked of a `Catalog`, which is handed
+in; `repeater.plugins.catalog` is the real one. Without one nothing is asked: what was checked once, such as the jobs of
+the last generation, need not have its plugins at hand to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from repeater.errors import PluginFailed
+from repeater.jobfile.document import Path, kind, shown
+from repeater.jobfile.reading import Reading
+from repeater.jobfile.validate import Fault, check_keys
+from repeater.model.plugins import WORDS, Description, Kind
+from repeater.model.spec import Plugin
+
+
+class Catalog(Protocol):
+    """The plugins that are installed."""
+
+    @property
+    def used(self) -> tuple[Description, ...]:
+        """Those that were described so far."""
+        ...
+
+    def names(self, kind: Kind) -> tuple[str, ...]: ...
+
+    def describe(self, kind: Kind, name: str) -> Description:
+        """Raises PluginFailed for one that cannot be loaded or is not what it has to be."""
+        ...
+
+    def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
+        """What the plugin has against keys that its schema admits; None if nothing. Raises PluginFailed."""
+        ...
+
+
+def read_plugins(kind: Kind, table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[Plugin, ...]:
+    """The value of a key `plugins`: one use, or a list of them."""
+    value, at = table["plugins"], (*at, "plugins")
+    if not isinstance(value, list):
+        return (read_plugin(kind, value, reading, at),)
+    return tuple(read_plugin(kind, one, reading, (*at, number)) for number, one in enumerate(value))
+
+
+def read_plugin(kind_: Kind, value: Any, reading: Reading, at: Path) -> Plugin:
+    """The use of one plugin. Problems go to `reading`; then the result means nothing."""
+    table = value if isinstance(value, dict) else {"plugin": value}
+    name = table.get("plugin")
+    if not isinstance(name, str) or not name:
+        reading.problem(at, f"found {kind(name)}, expected the name of a plugin")
+        return Plugin("")
+    try:
+        plugin = Plugin.of(name, {key: one for key, one in table.items() if key != "plugin"})
+    except (TypeError, ValueError) as error:
+        reading.problem(at, f"cannot hand this to a plugin: {error}")
+        return Plugin(name)
+    if reading.catalog is not None:
+        for fault in _faults(kind_, plugin, reading.catalog, short=not isinstance(value, dict)):
+            reading.problem((*at, *fault.path), fault.message, fault.hint)
+    return plugin
+
+
+def _faults(kind_: Kind, plugin: Plugin, catalog: Catalog, *, short: bool) -> Iterator[Fault]:
+    place: Path = () if short else ("plugin",)
+    from repeater.jobfile.expand import nearest
+
+    names = catalog.names(kind_)
+    if plugin.name not in names:
+        known = f"known are {', '.join(f'`{name}`' for name in names)}"
+        hint = nearest(plugin.name, names) or (known if names else f"no {WORDS[kind_]} is installed")
+        yield Fault(place, f"there is no {WORDS[kind_]} `{shown(plugin.name)}`", hint)
+        return
+    try:
+        description = catalog.describe(kind_, plugin.name)
+        faults = list(check_keys(description.schema, plugin.table()))
+        refusal = None if faults else catalog.refusal(kind_, plugin)
+    except PluginFailed as failure:
+        yield Fault(place, failure.message, failure.hint)
+        return
+    yield from faults
+    if refusal is not None:
+        yield Fault((), refusal)

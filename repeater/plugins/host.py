@@ -1,0 +1,276 @@
+"""The process in which a plugin lives: reads questions, asks the plugin, writes answers. The standard library only.
+
+    python -m repeater.plugins.host serve FD      questions and answers as lines of JSON, for as long as there are any
+    python -m repeater.plugins.host run           one run of an executor; the request is a line on standard input
+
+Started by `repeater.plugins.process` and, for runs, by the spawner like any command. It must never outlive the process
+that started it: a thread waits for the end of the questions and ends everything, whatever the plugin is doing; and a
+plugin that holds the interpreter so that not even that thread gets a turn is ended by a watchdog that needs none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import IO, Any
+
+from repeater.plugins import KINDS, Executor, Output, Plugin, Run, Schedule, StopCondition, Tally, Task, Track
+
+FAILED = 125
+"""The exit code of a run whose plugin failed; `policy.verdict` knows it too."""
+_LONGEST = 500
+"""Characters of an explanation."""
+_INSTANTS = ("anchor", "after", "last_end", "now", "first_start", "last_start", "last_success", "nominal", "due")
+
+
+class Refused(Exception):
+    """What the plugin has against its keys; the text is for people."""
+
+
+def load(kind: str, target: str) -> type[Plugin]:
+    """The class that `module:name` means. Raises whatever its import raises, TypeError for what is no plugin."""
+    from importlib import import_module
+
+    module, _, name = target.partition(":")
+    found: Any = import_module(module)
+    for part in name.split(".") if name else ():
+        found = getattr(found, part)
+    wanted = KINDS[kind]
+    if not isinstance(found, type) or not issubclass(found, wanted):
+        raise TypeError(f"`{target}` is not a class that derives from `repeater.plugins.{wanted.__name__}`")
+    return found
+
+
+def describe(kind: str, plugin: type[Plugin]) -> dict[str, Any]:
+    """What a plugin says of itself, as plain data. Raises TypeError for what cannot be right."""
+    for name, wanted in (("description", str), ("version", str), ("schema", Mapping), ("waits_for_end", bool)):
+        if not isinstance(getattr(plugin, name, False), wanted):
+            raise TypeError(f"its `{name}` is not {_NAMES[wanted]}")
+    if not plugin.description.strip():
+        raise TypeError("it has no `description`")
+    questions = [name for name in vars(KINDS[kind]) if callable(vars(KINDS[kind])[name]) and not name.startswith("_")]
+    answers = [name for name in questions if getattr(plugin, name) is not getattr(KINDS[kind], name)]
+    if not answers or answers == ["close"]:
+        raise TypeError(f"it does not have a method {' or '.join(f'`{name}`' for name in questions)}")
+    try:
+        schema = json.loads(json.dumps(dict(plugin.schema), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"its `schema` is not JSON: {error}") from None
+    return {
+        "description": " ".join(plugin.description.split()),
+        "version": plugin.version,
+        "schema": schema,
+        "answers": answers,
+        "waits_for_end": getattr(plugin, "waits_for_end", False),
+    }
+
+
+_NAMES: dict[Any, str] = {str: "a text", Mapping: "a mapping", bool: "true or false"}
+
+
+def make(plugin: type[Plugin], keys: Mapping[str, Any]) -> Plugin:
+    """An instance for these keys. Raises Refused when the plugin does not take them."""
+    properties = plugin.schema.get("properties", {})
+    defaults = {key: one["default"] for key, one in properties.items() if isinstance(one, dict) and "default" in one}
+    try:
+        return plugin({**defaults, **keys})
+    except ValueError as error:
+        raise Refused(str(error) or "the plugin does not take these keys") from None
+
+
+class Host:
+    """One plugin and its instances, by the text of their keys."""
+
+    def __init__(self, kind: str, target: str) -> None:
+        self._kind = kind
+        self._class = load(kind, target)
+        self._made: dict[str, Plugin] = {}
+
+    def answer(self, question: str, keys: str, arguments: list[Any]) -> Any:
+        """The answer, as plain data."""
+        if question == "describe":
+            return describe(self._kind, self._class)
+        plugin = self._made.get(keys)
+        if plugin is None:
+            plugin = self._made[keys] = make(self._class, json.loads(keys))
+        if question == "make":
+            return None
+        if isinstance(plugin, Schedule):
+            return _instant_out(plugin.next(Track(**_instants_in(arguments[0]))))
+        if isinstance(plugin, StopCondition):
+            return _reason_out(plugin.met(Tally(**_instants_in(arguments[0]))))
+        assert isinstance(plugin, Output)
+        if question == "close":
+            del self._made[keys]
+            return plugin.close()
+        for item in arguments[0]:
+            _deliver(plugin, item)
+        return None
+
+
+def _deliver(plugin: Output, item: list[Any]) -> None:
+    match item:
+        case ["begin", job, run]:
+            plugin.begin(Run(job, run))
+        case ["chunk", job, run, stream, data]:
+            plugin.chunk(Run(job, run), stream, data.encode("latin-1"))
+        case ["record", record]:
+            plugin.record(record)
+
+
+def _instants_in(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: datetime.fromisoformat(value) if name in _INSTANTS and value is not None else value
+        for name, value in told.items()
+    }
+
+
+def _instant_out(answer: object) -> str | None:
+    if answer is None:
+        return None
+    if not isinstance(answer, datetime):
+        raise TypeError(f"`next` gave {_shown(answer)}, expected a datetime or None")
+    if answer.tzinfo is None:
+        raise TypeError(f"`next` gave {_shown(answer)}, which has no time zone")
+    return answer.astimezone(UTC).isoformat()
+
+
+def _reason_out(answer: object) -> str | None:
+    if answer is not None and not isinstance(answer, str):
+        raise TypeError(f"`met` gave {_shown(answer)}, expected a reason or None")
+    return answer
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - it is the plugin's
+        text = "?"
+    return f"{text[:80]} ({type(value).__name__})"
+
+
+def explained(error: BaseException) -> str:
+    """An exception in one line: what it is, and the last place outside of here that it came from."""
+    import traceback
+
+    text = " ".join(str(error).split())
+    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [frame for frame in frames if "importlib" not in frame.filename]
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
+    return words[:_LONGEST] + place
+
+
+# --- serving ----------------------------------------------------------------------------------------------------
+
+
+def serve(out: int) -> None:
+    """Answer until there are no more questions. The first line on standard input says which plugin it is."""
+    questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    source = os.fdopen(os.dup(0), "rb")
+    _silence()
+    threading.Thread(target=_read, args=(source, questions), daemon=True).start()
+    answers = os.fdopen(out, "wb")
+    begin = json.loads(questions.get())
+    sys.path[:] = begin["path"]
+    host: Host | None = None
+
+    def first() -> None:
+        nonlocal host
+        host = Host(begin["kind"], begin["target"])
+
+    _answer(answers, begin["limit"], first)
+    while host is not None:
+        asked = json.loads(questions.get())
+        call = partial(host.answer, asked["question"], asked["keys"], asked["arguments"])
+        _answer(answers, asked["limit"], call)
+
+
+def _answer(answers: IO[bytes], limit: float, call: Callable[[], Any]) -> None:
+    import faulthandler
+
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(2 * limit + 5, exit=True, file=nowhere)
+        told: dict[str, Any]
+        try:
+            told = {"answer": call()}
+        except Refused as refusal:
+            told = {"refused": " ".join(str(refusal).split())[:_LONGEST]}
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like too: it is the plugin's
+            told = {"failed": explained(error)}
+        faulthandler.cancel_dump_traceback_later()
+    answers.write(json.dumps(told).encode() + b"\n")
+    answers.flush()
+
+
+def _read(source: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
+    for line in source:
+        questions.put(line)
+    os._exit(0)  # nobody asks any more
+
+
+def _silence() -> None:
+    """What a resident plugin prints belongs to nobody; `RPR_DEBUG=1` lets it through on standard error."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    if os.environ.get("RPR_DEBUG") == "1":
+        os.dup2(2, 1)
+    else:
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+    os.close(nothing)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+
+
+# --- running ----------------------------------------------------------------------------------------------------
+
+
+def run() -> int:
+    """One run of an executor: the exit code of this process."""
+    request = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = request["path"]
+    signal.signal(signal.SIGTERM, _terminated)
+    name = request["name"]
+    try:
+        plugin = make(load("executor", request["target"]), json.loads(request["keys"]))
+        assert isinstance(plugin, Executor)
+        code = plugin.run(Task(**_instants_in(request["task"])))
+        if code is None:
+            return 0
+        if type(code) is not int or not 0 <= code < FAILED:
+            raise TypeError(f"`run` gave {_shown(code)}, expected an exit code from 0 to {FAILED - 1}")
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the plugin's
+        with contextlib.suppress(OSError):
+            if not isinstance(error, Refused):
+                _print_traceback(error)
+            sys.stderr.write(f"rpr: executor plugin `{name}` failed: {explained(error)}\n")
+            sys.stderr.flush()
+        return FAILED
+    return code
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    sys.stdout.flush()
+    traceback.print_exception(error, limit=-20)
+
+
+def _terminated(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "run":
+        sys.exit(run())
+    serve(int(sys.argv[2]))

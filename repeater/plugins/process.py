@@ -1,0 +1,336 @@
+"""The process of a plugin, seen from the process that asks it: started, asked with a limit, killed, left alone a while.
+
+`Conversation` is one such process; it ends with the first answer that does not come. `Resident` keeps one alive for the
+jobs in force. Its promise to the loop: `ask` takes no longer than `WAIT`; what is not answered by then is `PluginBusy`,
+and asking the same again later gives the answer; a plugin that does not answer within `CALL_LIMIT`, or takes too much
+of the loop's time, is killed and rests, and a process is started away from the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from repeater.errors import PluginBusy, PluginFailed
+from repeater.model.plugins import WORDS, Description, Kind
+
+START_LIMIT = 20.0
+"""Seconds for a process to begin and its plugin to be imported."""
+CALL_LIMIT = 2.0
+"""Seconds for an answer."""
+WAIT = 0.05
+"""Seconds that the loop waits for one."""
+QUICK = 0.01
+"""Seconds that an answer may keep the loop waiting without being called slow."""
+SLOWNESS = 1.0
+"""Seconds beyond `QUICK` that a plugin may keep the loop waiting in all; one is forgiven every `FORGIVEN` seconds."""
+FORGIVEN = 30.0
+REST, LONGEST_REST = 1.0, 300.0
+"""Seconds for which a plugin that was killed is not asked, at first and at most; doubled each time."""
+_MOST = 1 << 20
+"""Bytes of an answer."""
+_LEAVING = 0.5
+_SAY_LIMIT = 0.5
+_ANSWERS_KEPT = 1000
+
+
+class Refusal(Exception):
+    """What a plugin has against its keys."""
+
+
+class _NotYet(Exception):
+    """No answer so far."""
+
+
+_Question: TypeAlias = tuple[str, str, str]
+"""What is asked, the keys, and the arguments as JSON."""
+
+
+class Conversation:
+    """One process. Not for several threads at once. `words` name the plugin in messages."""
+
+    def __init__(self, kind: Kind, target: str, words: str) -> None:
+        self._words = words
+        self._rest = b""
+        answers, theirs = os.pipe()
+        os.set_blocking(answers, False)
+        self._answers = answers
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "repeater.plugins.host", "serve", str(theirs)],
+                stdin=subprocess.PIPE,
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(answers)
+            raise self._failed(f"its process cannot be started: {error.strerror}") from None
+        finally:
+            os.close(theirs)
+        assert self._process.stdin is not None
+        self._questions = self._process.stdin
+        os.set_blocking(self._questions.fileno(), False)
+        try:
+            self._say({"path": sys.path, "kind": kind, "target": target, "limit": START_LIMIT})
+            self.receive(START_LIMIT)
+        except PluginFailed:
+            self.kill()
+            raise
+        except _NotYet:
+            raise self.late(START_LIMIT) from None
+
+    def ask(self, question: str, keys: str, arguments: tuple[Any, ...] = (), limit: float = CALL_LIMIT) -> Any:
+        """An answer. Raises Refusal, or PluginFailed: then `is_over` says whether the process is gone."""
+        self.send(question, keys, arguments, limit)
+        try:
+            return self.receive(limit)
+        except _NotYet:
+            raise self.late(limit) from None
+
+    def send(self, question: str, keys: str, arguments: tuple[Any, ...], limit: float) -> None:
+        """Ask without waiting for the answer. Raises PluginFailed."""
+        self._say({"question": question, "keys": keys, "arguments": arguments, "limit": limit})
+
+    def receive(self, wait: float) -> Any:
+        """The answer, if it comes within `wait` seconds; raises what `ask` raises, or _NotYet."""
+        until = time.monotonic() + wait
+        while b"\n" not in self._rest:
+            if not _comes(self._answers, select.POLLIN, until):
+                raise _NotYet
+            data = os.read(self._answers, 65_536)
+            if not data:
+                raise self._ended()
+            self._rest += data
+            if len(self._rest) > _MOST:
+                self.kill()
+                raise self._failed(f"its answer has more than {_MOST} bytes")
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            told: dict[str, Any] = json.loads(line)
+            if "refused" in told:
+                raise Refusal(str(told["refused"]))
+            if "failed" in told:
+                raise self._failed(str(told["failed"]))
+            return told["answer"]
+        except (ValueError, KeyError, TypeError):
+            self.kill()
+            raise self._failed("its answer cannot be read") from None
+
+    def late(self, limit: float) -> PluginFailed:
+        """The answer did not come in time: the end of the process."""
+        self.kill()
+        return self._failed(f"it did not answer within {limit:g} s")
+
+    @property
+    def is_over(self) -> bool:
+        return self._answers < 0
+
+    def close(self) -> None:
+        """Let it end by itself, within a moment."""
+        if self.is_over:
+            return
+        with contextlib.suppress(OSError):
+            self._questions.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LEAVING)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and everything that it started in its session."""
+        if self.is_over:
+            return
+        with contextlib.suppress(OSError):
+            self._questions.close()
+        os.close(self._answers)
+        self._answers = -1
+        with contextlib.suppress(ProcessLookupError):
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, 9)
+        self._process.wait()
+
+    def _say(self, told: Mapping[str, Any]) -> None:
+        rest = memoryview(json.dumps(told).encode() + b"\n")
+        until = time.monotonic() + _SAY_LIMIT
+        fd = self._questions.fileno()
+        while rest:
+            if not _comes(fd, select.POLLOUT, until):
+                raise self.late(_SAY_LIMIT)
+            try:
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise self._ended() from None
+
+    def _ended(self) -> PluginFailed:
+        self.kill()
+        code = self._process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit {code}"
+        return self._failed(f"its process ended ({how})")
+
+    def _failed(self, cause: str) -> PluginFailed:
+        return PluginFailed(f"{self._words}: {cause}")
+
+
+def _comes(fd: int, event: int, until: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, event)
+    return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
+
+
+class Resident:
+    """A plugin of the jobs in force. A process that ended is followed by another one, which is started by a thread once
+    the plugin has rested.
+    """
+
+    def __init__(self, description: Description, clock: Callable[[], float] = time.monotonic) -> None:
+        self.description = description
+        self._words = f"cannot use {WORDS[description.kind]} `{description.name}`"
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        self._talk: Conversation | None = None
+        self._open: tuple[_Question, float] | None = None
+        self._answers: dict[_Question, Any] = {}
+        self._starter: threading.Thread | None = None
+        self._trouble = ""
+        self._failures = 0
+        self._rests_until = 0.0
+        self._slow, self._slow_at = 0.0, clock()
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the process and wait for it; for anybody but the loop. A failure is kept for who asks."""
+        try:
+            talk = Conversation(self.description.kind, self.description.target, self._words)
+        except PluginFailed as failure:
+            self._leave_alone(failure.message)
+            return
+        with self._lock:
+            if not self._closed:
+                self._talk, talk = talk, None  # type: ignore[assignment]
+        if talk is not None:
+            talk.kill()
+
+    def ask(self, question: str, keys: str, arguments: tuple[Any, ...]) -> Any:
+        """For the loop: an answer within `WAIT`. Raises PluginBusy if there is none yet, PluginFailed."""
+        if not self._turn.acquire(timeout=WAIT):
+            raise PluginBusy(f"{self._words}: it has not answered yet")
+        began = self._clock()
+        try:
+            return self._ask((question, keys, json.dumps(arguments)), arguments)
+        finally:
+            self._measure(self._clock() - began)
+            self._turn.release()
+
+    def ask_and_wait(self, question: str, keys: str, arguments: tuple[Any, ...], patience: float) -> Any:
+        """For everybody else: an answer within `patience`, in seconds. Raises PluginFailed."""
+        if not self._turn.acquire(timeout=patience):
+            raise PluginFailed(f"{self._words}: it is busy")
+        try:
+            talk = self._ready()
+            try:
+                return talk.ask(question, keys, arguments, patience)
+            except Refusal as refusal:
+                raise PluginFailed(f"{self._words}: {refusal}") from None
+            except PluginFailed as failure:
+                self._perhaps_gone(talk, failure)
+                raise
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """End the process, within a moment."""
+        with self._lock:
+            self._closed = True
+        if self._turn.acquire(timeout=1):
+            self._turn.release()
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            talk.close()
+        if self._starter is not None:
+            self._starter.join(_LEAVING)
+
+    def _ask(self, wanted: _Question, arguments: tuple[Any, ...]) -> Any:
+        talk, wait = self._ready(), 0.0
+        if self._open is not None and self._open[0] != wanted:
+            self._settle(talk, 0.0)
+        if wanted not in self._answers:
+            if self._open is None:
+                try:
+                    talk.send(*wanted[:2], arguments, CALL_LIMIT)
+                except PluginFailed as failure:
+                    self._perhaps_gone(talk, failure)
+                    raise
+                self._open, wait = (wanted, self._clock()), WAIT
+            self._settle(talk, wait)
+        answer = self._answers.pop(wanted)
+        if isinstance(answer, PluginFailed):
+            raise answer
+        return answer
+
+    def _settle(self, talk: Conversation, wait: float) -> None:
+        """Take the answer to the open question. Raises PluginBusy while there is none, PluginFailed at the end."""
+        assert self._open is not None
+        wanted, since = self._open
+        answer: Any
+        try:
+            answer = talk.receive(wait)
+        except _NotYet:
+            if self._clock() - since < CALL_LIMIT:
+                raise PluginBusy(f"{self._words}: it has not answered yet") from None
+            answer = talk.late(CALL_LIMIT)
+        except Refusal as refusal:
+            answer = PluginFailed(f"{self._words}: {refusal}")
+        except PluginFailed as failure:
+            answer = failure
+        self._open = None
+        if talk.is_over:
+            self._perhaps_gone(talk, answer)
+            raise answer
+        if len(self._answers) >= _ANSWERS_KEPT:  # of jobs that have changed their mind
+            self._answers.clear()
+        self._answers[wanted] = answer
+
+    def _perhaps_gone(self, talk: Conversation, failure: PluginFailed) -> None:
+        if talk.is_over:
+            self._talk = self._open = None
+            self._leave_alone(failure.message)
+
+    def _ready(self) -> Conversation:
+        if self._talk is not None:
+            return self._talk
+        if self._closed:
+            raise PluginFailed(f"{self._words}: it is closed")
+        if self._clock() < self._rests_until:
+            raise PluginFailed(self._trouble)
+        if self._starter is None or not self._starter.is_alive():
+            self._starter = threading.Thread(target=self.start, name="rpr-plugin", daemon=True)
+            self._starter.start()
+        raise PluginFailed(self._trouble or f"{self._words}: its process is not there yet")
+
+    def _leave_alone(self, trouble: str) -> None:
+        now = self._clock()
+        if now - self._rests_until > 2 * LONGEST_REST:
+            self._failures = 0
+        self._trouble = trouble
+        self._rests_until = now + min(REST * 2**self._failures, LONGEST_REST)
+        self._failures = min(self._failures + 1, 20)
+
+    def _measure(self, took: float) -> None:
+        now = self._clock()
+        self._slow = max(0.0, self._slow - (now - self._slow_at) / FORGIVEN) + max(0.0, took - QUICK)
+        self._slow_at = now
+        if self._slow > SLOWNESS and self._talk is not None:
+            self._talk.kill()
+            self._talk = self._open = None
+            self._slow = 0.0
+            self._leave_alone(f"{self._words}: it is too slow, it kept the others waiting for more than {SLOWNESS:g} s")

@@ -1,0 +1,72 @@
+"""The schedule of a plugin: times of day that somebody else's pure function names.
+
+The plugin is asked through `model.plugins.Plugins`; here is checked that its answers are what every schedule promises:
+instants that strictly increase. The last answer is remembered, because the engine asks the same again and again. Raises
+PluginFailed where other schedules have no way to fail; `engine.upcoming` asks again later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from repeater.errors import PluginFailed
+from repeater.model.plugins import WORDS, Plugins
+from repeater.model.spec import Plugin
+from repeater.model.time import Instant, from_rfc3339, rfc3339
+from repeater.schedule.base import Track
+
+
+@dataclass(frozen=True, slots=True)
+class PluggedSchedule:
+    """It rides the wall clock, and ends when the plugin names no further time."""
+
+    spec: Plugin
+    job: str
+    plugins: Plugins = field(compare=False)
+    rides: Literal["wall"] = "wall"
+    ends: bool = True
+    _last: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def waits_for_end(self) -> bool:
+        return self.plugins.waits_for_end(self.spec)
+
+    def next(self, track: Track) -> Instant | None:
+        """What the plugin says. Raises PluginFailed."""
+        asked = {
+            "job": self.job,
+            "anchor": rfc3339(track.anchor.wall),
+            "after": None if track.cursor is None else rfc3339(track.cursor.wall),
+            "last_end": None if track.last_end is None else rfc3339(track.last_end.wall),
+            "runs": track.runs,
+            "failures_in_row": track.failures_in_row,
+        }
+        if self._last.get("asked") != asked:
+            answer = self.plugins.ask("schedule", self.spec, "next", asked)
+            self._last.update(asked=asked, answer=self._checked(answer, track))
+        wall: datetime | None = self._last["answer"]
+        return None if wall is None else (track.cursor or track.anchor).at_wall(wall)
+
+    def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
+        return timedelta(0)
+
+    def _checked(self, answer: object, track: Track) -> datetime | None:
+        if answer is None:
+            return None
+        try:
+            wall = from_rfc3339(str(answer))
+        except ValueError as error:
+            raise self._failed(f"it answered {error}") from None
+        assert wall is not None
+        if track.cursor is not None and wall <= track.cursor.wall:
+            raise self._failed(f"it answered {answer}, which is not after {rfc3339(track.cursor.wall)}")
+        if wall < track.anchor.wall:
+            raise self._failed(
+                f"it answered {answer}, which is before the job's beginning, {rfc3339(track.anchor.wall)}"
+            )
+        return wall
+
+    def _failed(self, cause: str) -> PluginFailed:
+        return PluginFailed(f"cannot use {WORDS['schedule']} `{self.spec.name}`: {cause}")

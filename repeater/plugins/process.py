@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -143,6 +144,11 @@ class Conversation:
             self._process.wait(_LEAVING)
         self.kill()
 
+    def end(self) -> None:
+        """Kill the process and everything in its session; for another thread than the one that asks."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """End the process and everything that it started in its session."""
         if self.is_over:
@@ -151,9 +157,8 @@ class Conversation:
             self._questions.close()
         os.close(self._answers)
         self._answers = -1
-        with contextlib.suppress(ProcessLookupError):
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, 9)
+        if self._process.poll() is None:
+            self.end()
         self._process.wait()
 
     def _say(self, told: Mapping[str, Any]) -> None:
@@ -252,10 +257,12 @@ class Resident:
         with self._lock:
             self._closed = True
         if self._turn.acquire(timeout=1):
+            talk, self._talk = self._talk, None
+            if talk is not None:
+                talk.close()
             self._turn.release()
-        talk, self._talk = self._talk, None
-        if talk is not None:
-            talk.close()
+        elif self._talk is not None:
+            self._talk.end()  # who waits for its answer hears of it, and tidies up
         if self._starter is not None:
             self._starter.join(_LEAVING)
 

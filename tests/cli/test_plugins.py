@@ -280,7 +280,7 @@ output = {{ mode = "aggregate", plugins = [{{ plugin = "jsonl", file = "{rows}",
     assert sorted(applied.out.splitlines()) == [
         "ask    | hello", "ask    | hello", "busy   | too much", "busy   | too much", "busy   | too much"
     ]  # fmt: skip
-    history = [row for row in map(json.loads, with_examples("history", "--json").out.splitlines()) if row["run"]]
+    history = [row for row in map(json.loads, with_examples("history", "--json", "-n", "1000").out.splitlines()) if row["run"]]
     told = [(row["job"], row["reason"]) for row in history]
     assert told.count(("ask", "success")) == 2
     assert told.count(("busy", "failure: exit 1")) == 3
@@ -340,7 +340,7 @@ stop_timeout = "5s"
     assert "cannot use stop condition plugin `doubts`: ZeroDivisionError" in err
     assert "cannot use output plugin `drops`: its process ended (exit 3); an item was lost" in err
     rows = {}
-    for line in with_broken("history", "--json").out.splitlines():
+    for line in with_broken("history", "--json", "-n", "1000").out.splitlines():
         row = json.loads(line)
         rows.setdefault(row["job"], []).append(row["reason"])
     assert rows["well"] == ["success"] * 20

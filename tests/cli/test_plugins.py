@@ -280,7 +280,9 @@ output = {{ mode = "aggregate", plugins = [{{ plugin = "jsonl", file = "{rows}",
     assert sorted(applied.out.splitlines()) == [
         "ask    | hello", "ask    | hello", "busy   | too much", "busy   | too much", "busy   | too much"
     ]  # fmt: skip
-    history = [row for row in map(json.loads, with_examples("history", "--json", "-n", "1000").out.splitlines()) if row["run"]]
+    history = [
+        row for row in map(json.loads, with_examples("history", "--json", "-n", "1000").out.splitlines()) if row["run"]
+    ]
     told = [(row["job"], row["reason"]) for row in history]
     assert told.count(("ask", "success")) == 2
     assert told.count(("busy", "failure: exit 1")) == 3

@@ -371,7 +371,8 @@ class _Assembly:
             self._server.listen(self._door.socket)
         if self._web is not None:
             self._web.serve(desk)
-            self._say("", self._web.words)
+            if not self._options.quiet or self._web.is_chosen:
+                self._say("", self._web.words)
 
     def _hang_up(self) -> None:
         if self._server is not None:
@@ -507,7 +508,8 @@ class _Assembly:
         event = {} if self._event is None else as_item(Entry(now, self._event))
         level = {3: "error", 4: "warning"}.get(urgency, "info")
         told = {"time": rfc3339(now), "level": level, "message": line, **({"job": job} if job else {})}
-        return json_line({**told, **event, "message": line})
+        # what both have is the line's: `level` of an event is how hard the supervisor was asked to leave
+        return json_line(told | {key: event[key] for key in event if key not in told})
 
     def _warn(self, message: str, job: str = "") -> None:
         from repeater.model.events import Warned

@@ -31,7 +31,10 @@ _SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096
 
 
 class Web:
-    """Listens from its making on, answers from `serve` on. A listener of events, for the metrics."""
+    """Listens from its making on, answers from `serve` on. A listener of events, for the metrics.
+
+    `words` say where it is; `is_chosen`: the system chose the port, so nobody knows it yet.
+    """
 
     def __init__(
         self, options: HttpOptions, folder: Path | None, environ: Mapping[str, str], warn: Callable[[str], None]
@@ -50,6 +53,7 @@ class Web:
         if options.allow_remote:
             self._hosts |= {socket.gethostname(), host}
         shown = f"[{bound}]" if ":" in bound else bound
+        self.is_chosen = port == 0
         self.words = f"http://{shown}:{number}, token in {where}"
 
     def hear(self, event: Event) -> None:

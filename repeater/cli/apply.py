@@ -73,6 +73,9 @@ def apply(
     from repeater.cli.change import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
+    if not (verbose or quiet):
+        level = _log_level()
+        verbose, quiet = level == "debug", level in ("warn", "error")
     options = Supervision(
         files=files,
         set_vars=assignments(set_vars),
@@ -106,3 +109,10 @@ def apply(
     if words and not quiet:
         print(f"running in the background: {words}", file=sys.stderr)
     return code
+
+
+def _log_level() -> str:
+    """That of the settings."""
+    from repeater.cli.settings import load_settings
+
+    return (load_settings()["log_level"].text or "").lower()

@@ -801,6 +801,31 @@ def test_messages_can_be_json_with_the_event_in_them(rpr: Rpr) -> None:
     assert all(set(one) >= {"time", "level", "message"} for one in objects)
 
 
+def test_a_line_of_the_log_keeps_its_own_level_and_message(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n')
+    live = Live(rpr, "jobs.toml", "--log-format", "json")
+    try:
+        live.until_out("up")
+        live.process.send_signal(signal.SIGTERM)
+        live.process.wait(PATIENCE)
+    finally:
+        live.process.kill()
+        live.process.wait()
+    objects = [json.loads(line) for line in live.err.splitlines() if line.startswith("{")]
+    assert {one["level"] for one in objects} <= {"error", "warning", "info"}
+    (leaving,) = [one for one in objects if one.get("event") == "draining"]
+    assert leaving["message"].startswith("waiting for `a`")
+
+
+@pytest.mark.parametrize(("level", "told"), [("debug", "a: succeeded"), ("info", "a: done"), ("warn", "b: failed")])
+def test_the_level_of_the_log_is_a_setting(rpr: Rpr, level: str, told: str) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\n[jobs.b]\ncommand = "exit 1"\n')
+    err = rpr("apply", "--ephemeral", "jobs.toml", env={"RPR_LOG_LEVEL": level}).err
+    assert f"rpr: {told}" in err
+    assert ("a: done" in err) == (level != "warn")
+    assert ("a: succeeded" in err) == (level == "debug")
+
+
 def test_a_systemd_unit_is_one_that_systemd_takes(rpr: Rpr) -> None:
     folder = rpr.folder / "with space %x"
     folder.mkdir()

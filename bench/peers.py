@@ -13,7 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".bench"
-FROM_INDEX = {"APScheduler": "apscheduler>=3.11,<4", "cronstable": "cronstable>=1.2", "supervisor": "supervisor>=4.2"}
+FROM_INDEX = {
+    "APScheduler": "apscheduler>=3.11,<4",
+    "cronstable": "cronstable>=1.2",
+    "limits": "limits>=5",
+    "supervisor": "supervisor>=4.2",
+}
 FROM_DEBIAN = {"xargs": "xargs", "GNU parallel": "parallel"}
 
 

@@ -51,8 +51,15 @@ class Hands:
         if len(self._waiting) > 1:
             self._bell.put(None)
             if self._threads < min(_MOST, len(self._waiting) - 1):
-                self._threads += 1
-                start_new_thread(self._work, ())
+                self._engage()
+
+    def _engage(self) -> None:
+        """One more thread, if the system has one to give; without it starts are made one after the other."""
+        try:
+            start_new_thread(self._work, ())
+        except RuntimeError:
+            return
+        self._threads += 1
 
     def lend(self) -> None:
         """Make one start in the house's own thread."""

@@ -82,7 +82,7 @@ def test_where_no_process_can_be_made_starts_are_tried_again_until_they_can(
     supervisor.until_err("Resource temporarily unavailable")
     assert ground("health", "-q").code == 0
     (few_processes / "pids.max").write_text("max")
-    wait_for(lambda: len(ends(ground, "burst")) >= 20, lambda: f"20 ends, there are {len(ends(ground, 'burst'))}")
+    wait_for(lambda: len(ends(ground, "burst")) >= 20, lambda: f"20 ends: {supervisor.err}")
     count = len(ground.effects.ends("tick"))
     wait_for(lambda: len(ground.effects.ends("tick")) >= count + 3, "the other runs on")
     assert ground.down() in {0, 1}

@@ -24,6 +24,7 @@ import sqlite3
 import stat
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -503,7 +504,7 @@ class _Write:
     whose beginning or end is written: a beginning whose end is in the same group need not be written at all.
     """
 
-    __slots__ = ("apply", "begins", "done", "ends", "is_claim", "then")
+    __slots__ = ("apply", "begins", "done", "ends", "is_claim", "is_urgent", "then")
 
     def __init__(
         self,
@@ -518,9 +519,61 @@ class _Write:
         self.apply = apply
         self.then = then
         self.is_claim = is_claim
+        self.is_urgent = is_claim or done is not None
         self.done = done
         self.begins = begins
         self.ends = ends
+
+
+class _Inbox:
+    """What waits to be written, between the loop's thread and the writer's.
+
+    A write that somebody waits for goes at once, with all that came before it. Results wait a moment for others, as one
+    commit for many costs little more than one for one, and only the first of them wakes the writer.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Write | None] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._sleeps = True
+        self._urgent = self._urgent_taken = 0  # each is counted by one thread only
+
+    def put(self, write: _Write | None) -> None:
+        """None: nothing more will come."""
+        is_urgent = write is None or write.is_urgent
+        self._urgent += is_urgent
+        self._waiting.append(write)
+        if is_urgent or self._sleeps:
+            self._sleeps = False
+            self._bell.put(None)
+
+    def group(self, patience: float | None) -> tuple[list[_Write], bool]:
+        """What waits, at most a group of it; whether more may come. Blocks until there is something, or `patience`
+        seconds.
+        """
+        with contextlib.suppress(queue.Empty):
+            while not self._waiting:
+                self._sleeps = True  # before a last look, so that no write is missed
+                if not self._waiting:
+                    self._bell.get(timeout=patience)
+            self._sleeps = False
+            gathered_at = time.monotonic() + _GATHER
+            while self._urgent == self._urgent_taken and len(self._waiting) < _GROUP:
+                if (left := gathered_at - time.monotonic()) <= 0:
+                    break
+                self._bell.get(timeout=left)
+        group: list[_Write] = []
+        while self._waiting and len(group) < _GROUP:
+            write = self._waiting.popleft()
+            self._urgent_taken += write is None or write.is_urgent
+            if write is None:
+                return group, False
+            group.append(write)
+        return group, True
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
 
 
 class SqliteStore:
@@ -554,7 +607,7 @@ class SqliteStore:
         self._folder = folder
         self._files = _identities(folder)
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
-        self._asked: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._asked = _Inbox()
         self._backlog: list[_Write] = []
         self._kept: dict[str, Progress] = {}
         self._inserted: dict[str, int] = {}
@@ -732,34 +785,12 @@ class SqliteStore:
     def _write_all(self) -> None:
         is_open, next_prune = True, 0
         while is_open:
-            group, is_open = self._next_group()
+            group, is_open = self._asked.group(1 if self._backlog else None)
             self._commit(group)
             next_prune += 1
-            if is_open and (self._asked.empty() or next_prune >= 100):
+            if is_open and (self._asked.is_empty or next_prune >= 100):
                 next_prune = 0
                 self._prune()
-
-    def _next_group(self) -> tuple[list[_Write], bool]:
-        """What waits, at most a group of it; whether more may come.
-
-        A write that somebody waits for does not wait for others; results do, for a moment, because one commit for
-        many costs little more than one for one.
-        """
-        group: list[_Write] = []
-        try:
-            write = self._asked.get(timeout=1 if self._backlog else None)
-            gathered_at = time.monotonic() + _GATHER
-            hurry = False
-            while write is not None:
-                group.append(write)
-                if len(group) >= _GROUP:
-                    return group, True
-                hurry = hurry or write.is_claim or write.done is not None
-                left = 0.0 if hurry else gathered_at - time.monotonic()
-                write = self._asked.get(timeout=left) if left > 0 else self._asked.get_nowait()
-        except queue.Empty:
-            return group, True
-        return group, False
 
     def _commit(self, group: list[_Write]) -> None:
         """All of a group become durable at once, or none. Writes that nobody waits for are kept for the next try."""
@@ -870,8 +901,11 @@ class SqliteStore:
 _MOST_HELD = 100_000
 
 
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _dumped(progress: Progress) -> str:
-    return json.dumps(progress.as_json(), separators=(",", ":"), ensure_ascii=False)
+    return _encoded(progress.as_json())
 
 
 def _deliver(outcomes: list[tuple[Then, Exception | None]]) -> None:

@@ -69,12 +69,14 @@ Piece: TypeAlias = tuple[JobSpec | int, ...]
 
 
 def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = (), only: Sequence[str] = ()) -> Loaded:
-    """The job files of an apply, less what `--only` leaves out."""
+    """The job files of an apply, less what `--only` leaves out, and less what they were expanded from: that is half of
+    their memory, and a supervisor lives long.
+    """
     from repeater.app.files import load_job_files
     from repeater.model.spec import LoadAware
     from repeater.plan.select import select
 
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = replace(load_job_files(files, set_vars=dict(set_vars)), expansion=None)
     if any(isinstance(job.schedule, LoadAware) for job in loaded.jobfile.jobs):
         from repeater.adapters.load import MachineLoad
 

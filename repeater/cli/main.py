@@ -112,12 +112,17 @@ def _invoke_one_off(arguments: list[str]) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
+    import gc
+
     import click
 
     from repeater.cli.group import rpr
+    from repeater.cli.oneoff.quick import methods_compiled_later
 
+    gc.set_threshold(100_000, 20, 50)  # nearly all that a command makes stays until its end
     try:
-        code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
+        with methods_compiled_later():
+            code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

@@ -9,10 +9,10 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from repeater.engine.actions import Note, ReadLoad, Record, RunHook, Save, Start
@@ -39,7 +39,7 @@ from repeater.model.events import (
     Warned,
 )
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
-from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated
+from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated, Stop
 from repeater.model.time import MICROSECOND, Instant, rfc3339
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
@@ -88,6 +88,12 @@ class Job:
     the last decided slots to their rows.
     """
 
+    __slots__ = (
+        "_asked", "_context", "_deadlines", "_faults", "_gates", "_pattern_found", "_pause_end", "_refused",
+        "_stop_reason", "last_success", "node", "open", "pacing", "pending", "progress", "ready", "recent", "slowing",
+        "spec", "state", "upcoming",
+    )  # fmt: skip
+
     def __init__(self, context: Context, gates: Gates, node: Node) -> None:
         self._context = context
         self._gates = gates
@@ -105,7 +111,7 @@ class Job:
         self.pacing = Pacing()
         self.state = State.IDLE
         self.open: list[OpenSlot] = []
-        self.pending: deque[Slot] = deque()
+        self.pending: list[Slot] = []
         self.recent: dict[datetime, RunRecord] = {}
         self.ready: bool | None = None
         self.last_success: bool | None = None
@@ -118,7 +124,7 @@ class Job:
         out of the file and is back, so nothing is owed for the time between.
         """
         now, spec = self._context.now, self.spec
-        schedule, rule = repr(spec.schedule), repr(spec.stop)
+        schedule, rule = repr(spec.schedule), _print_of(spec.stop)
         if progress is None or isinstance(spec.schedule, Once | Always):
             # both mean at every start, so what an earlier life did is no reason not to run
             kept = progress or Progress(spec.name, now.wall)
@@ -154,11 +160,11 @@ class Job:
         self.spec = self.upcoming.spec = node.spec
         self.upcoming.schedule = node.schedule
         if renamed:
-            self.pending = deque(replace(slot, job=node.spec.name) for slot in self.pending)
+            self.pending = [replace(slot, job=node.spec.name) for slot in self.pending]
             self.progress = replace(self.progress, job=node.spec.name)
         if retime and before.schedule != node.spec.schedule:
             self._retime()
-        self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=repr(node.spec.stop))
+        self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=_print_of(node.spec.stop))
         if before.stop != node.spec.stop and self.progress.done is not None:
             self.progress = replace(self.progress, done=self._stop_met())
             if self.progress.done is None and self.state is State.DONE:
@@ -180,7 +186,7 @@ class Job:
         for slot in self.pending:
             if slot.trigger in ("schedule", "catch_up"):
                 self._decide(slot, "cancelled", "schedule changed")
-        self.pending = deque(slot for slot in self.pending if slot.trigger not in ("schedule", "catch_up"))
+        self.pending = [slot for slot in self.pending if slot.trigger not in ("schedule", "catch_up")]
 
     def _switch(self, enabled: bool) -> None:
         """`enabled` was edited: a timed run finishes as it was, a service stops."""
@@ -367,11 +373,11 @@ class Job:
             case "keep_newest":
                 for old in self.pending:
                     self._decide(old, "skipped", "superseded")
-                self.pending = deque([slot])
+                self.pending = [slot]
             case "replace":
                 for old in self.pending:
                     self._decide(old, "skipped", "superseded")
-                self.pending = deque([slot])
+                self.pending = [slot]
                 reason = f"replaced ({why})" if why else "replaced by the next slot"
                 for held in list(self.open):
                     self._end(held, ("replaced", reason))
@@ -743,7 +749,7 @@ class Job:
         self._on(Event.FINISHED)
 
     def _drop_pending(self, reason: str) -> None:
-        pending, self.pending = self.pending, deque()
+        pending, self.pending = self.pending, []
         for slot in pending:
             self._decide(slot, "cancelled", reason)
         for held in [held for held in self.open if held.attempts == 0]:
@@ -751,7 +757,7 @@ class Job:
 
     def _take_pending(self) -> None:
         if self.pending and overlap.decide(self.spec.overlap, len(self.open), 0) == "start":
-            self._consider(self.pending.popleft())
+            self._consider(self.pending.pop(0))
 
     # --- moves of the table ------------------------------------------------------------------------------------
 
@@ -772,7 +778,7 @@ class Job:
 
     def _take_next(self) -> None:
         while self.pending and not self.open:
-            self._consider(self.pending.popleft())
+            self._consider(self.pending.pop(0))
         if not self.open and (self.next is None or self.schedule.waits_for_end):
             self._arm()
 
@@ -811,6 +817,12 @@ class Job:
         self._context.do(Save(self.progress))
         self._watch_deadlines()
         self._arm()
+
+
+@lru_cache(maxsize=256)
+def _print_of(rule: Stop) -> str:
+    """The fingerprint of a stop rule: one text for all jobs that have the same."""
+    return repr(rule)
 
 
 def _hooks_for(row: RunRecord, outcome: Verdict | None, *, recovered: bool) -> list[str]:

@@ -41,6 +41,11 @@ class Upcoming:
     schedule that could not answer is to be asked once more; `fault` says why it could not, None when it did.
     """
 
+    __slots__ = (
+        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_nominal", "_told", "_track", "_wake",
+        "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
+    )  # fmt: skip
+
     def __init__(
         self,
         context: Context,
@@ -58,6 +63,7 @@ class Upcoming:
         self._told = ""
         self._is_busy = False
         self._wake: Wake | None = None
+        self._nominal = self._due = context.now
         self.spec = spec
         self.schedule = schedule
         self.anchor = context.now
@@ -81,8 +87,8 @@ class Upcoming:
         slot, due = self._slot_at(nominal)
         if self.schedule.waits_for_end and not_before is not None and not_before.mono > due.mono:
             due, slot = not_before, replace(slot, due=max(slot.due, not_before.wall))
-        self.slot = slot
-        self._wake = self._context.wake_at(due, self.schedule.rides, lambda _: self._ring(nominal, due))
+        self.slot, self._nominal, self._due = slot, nominal, due
+        self._wake = self._context.wake_at(due, self.schedule.rides, self._ring)
         return True
 
     def disarm(self) -> None:
@@ -139,11 +145,12 @@ class Upcoming:
         draw = 0.0
         if jitter is not None and jitter.mode == "random":
             draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
-        due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
+        delay = self.schedule.delay(spec.name, nominal, draw)
+        due = nominal.plus(delay) if delay else nominal
         return Slot(spec.name, nominal.wall, due.wall), due
 
-    def _ring(self, nominal: Instant, due: Instant) -> None:
-        slot, now = self.slot, self._context.now
+    def _ring(self, _: Instant) -> None:
+        slot, now, nominal, due = self.slot, self._context.now, self._nominal, self._due
         assert slot is not None
         self.disarm()
         self.cursor = nominal

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from repeater.engine.actions import AskQuota
-from repeater.engine.facts import Fact, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.model.time import Instant
@@ -71,7 +71,8 @@ class Launch:
     """A process to start, ready for the operating system: no template, no default is left in it.
 
     `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process
-    leads a new session. `drain` bounds nothing here: when to give up on open output is the engine's decision.
+    leads a new session. When to stop it is the engine's decision; `timeout` and what follows it are for whoever looks
+    after the run while there is no engine.
     """
 
     run: str
@@ -84,6 +85,10 @@ class Launch:
     umask: int | None = None
     nice: int = 0
     rlimits: tuple[tuple[str, tuple[int, int]], ...] = ()
+    attempt: int = 1
+    timeout: timedelta | None = None
+    stop_signal: str = "TERM"
+    stop_timeout: timedelta = timedelta(seconds=10)
 
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
@@ -116,6 +121,22 @@ class Spawner(Protocol):
 
     def sweep(self, run: str) -> None:
         """Kills whatever is left and closes the output; RunEnded follows."""
+        ...
+
+    def survivors(self) -> Mapping[str, Living]:
+        """The runs of an earlier client that somebody looked after. Each has to be adopted or disowned."""
+        ...
+
+    def adopt(self, run: str) -> None:
+        """Go on with a survivor as with a run of our own, from RunStarted on, which is not told."""
+        ...
+
+    def disown(self, runs: Iterable[str]) -> None:
+        """Kill survivors and forget them; nothing is told of them. Returns when they are dead."""
+        ...
+
+    def settled(self, runs: Iterable[str]) -> None:
+        """What became of these is on record, so it need not be remembered elsewhere any more."""
         ...
 
     def resume(self, run: str) -> None:

@@ -6,7 +6,8 @@ is decided by the keeper, which outlives it. Messages of one turn of the loop tr
 passes the contract in `tests/contract`.
 
 Everything happens in the loop. If the keeper dies, whatever it left is swept in a thread of its own, its runs are told
-as lost, and the next start begins another keeper.
+as lost, and another keeper is started. If this process dies, the keeper ends everything, or looks after the runs
+until another supervisor comes: with a folder to meet in, that one finds them as its `survivors`.
 
 How a run ends: the exit of its first process, the end of both pipes and an empty process group come in any order, see
 `adapters.spawn`; the keeper tells the first and the last, and sweeps when asked.
@@ -16,22 +17,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from repeater.adapters.wakes import Wakes
-from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.keeper import main as keeper_main
-from repeater.keeper import tree
+from repeater.keeper import spool, tree
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
 from repeater.model.run import Exit
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
+from repeater.wire.unix import connect, user_of
 
 if TYPE_CHECKING:
     from repeater.keeper.protocol import Message
@@ -65,6 +70,9 @@ class _Run:
     exit: Exit | None = None
     exit_told: bool = False
     empty: bool = False
+    at: datetime | None = None  # when it ended, if that was while nobody listened
+    timed_out: bool = False
+    spools: dict[Stream, tuple[int, int]] = field(default_factory=dict)  # descriptor, and where to go on
     signalled: bool = False
     sweep: Literal["", "begun", "done"] = ""
 
@@ -73,10 +81,21 @@ class KeeperSpawner:
     """`ports.Spawner` for processes of this machine, through a keeper of its own. Every method is called in the
     loop's thread.
 
-    `warn` tells a person that the keeper was lost. Raises CannotKeep when none can be started.
+    `warn` tells a person that the keeper was lost. `folder` is where keepers can be found by later supervisors; whoever
+    uses it holds the lock of the state that it belongs to. None: nobody will look. `on_death` says what becomes of the
+    runs when this process dies without a word. Raises CannotKeep when no keeper can be started.
     """
 
-    def __init__(self, tell: Tell, sink: Sink, loop: Loop, *, warn: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        tell: Tell,
+        sink: Sink,
+        loop: Loop,
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+        folder: Path | None = None,
+        on_death: OnDeath = "kill",
+    ) -> None:
         self._tell = tell
         self._sink = sink
         self._loop = loop
@@ -89,7 +108,12 @@ class KeeperSpawner:
         self._settled: list[str] = []
         self._closing = threading.Event()
         self._mourner: threading.Thread | None = None
-        self._line: _Line | None = _Line()
+        self._folder = folder
+        self._on_death = on_death
+        self._line: _Line | None = (folder and _met(folder, on_death)) or _begun(folder, on_death)
+        self._survivors: dict[str, Message] = {} if folder is None else spool.read_ends(str(folder))
+        self._survivors.update((one["run"], one) for one in self._line.hello["runs"])
+        self._unsettled = set(self._survivors)
         self._wakes = Wakes(loop)
         self._wakes.add(self._line.fd, self._receive)
         if os.getpid() == 1:
@@ -98,7 +122,7 @@ class KeeperSpawner:
     @property
     def keeper(self) -> int | None:
         """The pid of the keeper; None between two."""
-        return None if self._line is None else self._line.process.pid
+        return None if self._line is None else self._line.pid
 
     def start(self, launch: Launch) -> None:
         self._runs[launch.run] = _Run(launch.run)
@@ -116,12 +140,38 @@ class KeeperSpawner:
             known.sweep = "begun"
             self._ask({"op": "sweep", "run": run})
 
+    def survivors(self) -> Mapping[str, Living]:
+        return {run: Living(one["pid"], _instant(one["began"])) for run, one in self._survivors.items()}
+
+    def adopt(self, run: str) -> None:
+        one = self._survivors.pop(run)
+        known = self._runs[run] = _Run(run, one["pid"])
+        if self._line is not None and run in self._line.has:
+            self._ask({"op": "attach", "run": run})
+        else:
+            self._loop.call_soon(self._play, known, one)
+
+    def disown(self, runs: Iterable[str]) -> None:
+        ours = {run: self._survivors.pop(run) for run in list(runs)}
+        living = {run: one["pid"] for run, one in ours.items() if one.get("ended") is None}
+        if living:
+            tree.kill(living)
+        self.settled(ours)
+
+    def settled(self, runs: Iterable[str]) -> None:
+        runs = list(runs)
+        self._settled += runs
+        self._flush_soon()
+        if self._unsettled:
+            self._unsettled.difference_update(runs)
+            if not self._unsettled and self._folder is not None:
+                spool.clear(str(self._folder))
+
     def resume(self, run: str) -> None:
         known = self._runs.get(run)
         if known is not None and known.paused:
             known.paused = False
-            for stream, fd in known.open.items():
-                self._wakes.add(fd, partial(self._read, known, stream, fd))
+            self._listen(known)
 
     def close(self) -> None:
         """Blocks until everything is dead, for some seconds at most."""
@@ -134,6 +184,8 @@ class KeeperSpawner:
         for known in self._runs.values():
             for stream in list(known.open):
                 self._close_pipe(known, stream)
+            for fd, _ in known.spools.values():
+                os.close(fd)
         if self._line is not None:
             self._wakes.remove(self._line.fd)
             if not self._line.farewell(self._unsent):
@@ -145,7 +197,10 @@ class KeeperSpawner:
 
     def _ask(self, message: Message) -> None:
         self._outbox.append(message)
-        if not self._flushing:
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing and not self._closed:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -195,7 +250,11 @@ class KeeperSpawner:
     def _take(self, message: Message, ends: Any) -> None:
         op = message["op"]
         if op in ("started", "attached"):
-            self._started(message, next(ends, None), next(ends, None))
+            spools: dict[Stream, tuple[int | None, int]] = {}
+            stdout, stderr = next(ends, None), next(ends, None)
+            for stream, offset in message.get("spooled", {}).items():
+                spools[stream] = (next(ends, None), offset)
+            self._started(message, stdout, stderr, spools)
             return
         known = self._runs.get(message.get("run", ""))
         if known is None:
@@ -213,10 +272,16 @@ class KeeperSpawner:
             self._sink.matched(known.run)
             self._tell(SpawnFailed(known.run, message["reason"], message["temporary"]))
 
-    def _started(self, message: Message, stdout: int | None, stderr: int | None) -> None:
+    def _started(
+        self,
+        message: Message,
+        stdout: int | None,
+        stderr: int | None,
+        spools: Mapping[Stream, tuple[int | None, int]],
+    ) -> None:
         known = self._runs.get(message["run"])
-        if known is None or self._closed:
-            for fd in (stdout, stderr):
+        if known is None or self._closed or not known.withheld:
+            for fd in (stdout, stderr, *(fd for fd, _ in spools.values())):
                 if fd is not None:
                     os.close(fd)
             return
@@ -229,25 +294,72 @@ class KeeperSpawner:
             return
         known.withheld = False
         known.open = {"stdout": stdout, "stderr": stderr}
-        for stream, fd in known.open.items():
-            self._wakes.add(fd, partial(self._read, known, stream, fd))
+        known.spools = {stream: (fd, offset) for stream, (fd, offset) in spools.items() if fd is not None}
+        self._listen(known)
         if known.exit is not None:
             self._look(known)
+
+    def _listen(self, known: _Run) -> None:
+        """To what was spooled first, then to what comes."""
+        if known.spools:
+            self._loop.call_soon(self._catch_up, known)
+        else:
+            for stream, fd in known.open.items():
+                self._wakes.add(fd, partial(self._read, known, stream, fd))
+
+    def _catch_up(self, known: _Run) -> None:
+        """Take a piece of what was spooled."""
+        if not known.spools or known.paused or known.run not in self._runs:
+            return
+        stream, (fd, offset) = next(iter(known.spools.items()))
+        data = os.pread(fd, CHUNK, offset)
+        if data:
+            known.spools[stream] = (fd, offset + len(data))
+            known.paused = not self._sink.write(known.run, stream, data)
+        else:
+            del known.spools[stream]
+            os.close(fd)
+            self._ask({"op": "took", "run": known.run, stream: offset})
+        if known.paused:
+            return
+        self._listen(known)
+        if not known.spools and known.exit is not None:
+            self._look(known)
+
+    def _play(self, known: _Run, end: Message) -> None:
+        """A run that ended when there was nobody, with a keeper that is gone: what it wrote down of it."""
+        known.withheld = False
+        for stream in _STREAMS:
+            if stream in end and self._folder is not None:
+                with contextlib.suppress(OSError):
+                    fd = os.open(self._folder / Path(end[stream]).name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                    known.spools[stream] = (fd, 0)
+        self._take_exit(known, end)
+        known.empty = True
+        self._listen(known)
+        self._look(known)
 
     def _attach(self, run: str) -> None:
         if run in self._runs and not self._closed:
             self._ask({"op": "attach", "run": run})
 
     def _exited(self, known: _Run, message: Message) -> None:
-        code = os.waitstatus_to_exitcode(message["status"])
-        known.exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
+        self._take_exit(known, message)
         known.empty = known.empty or message["empty"]
+        if known.spools:
+            return  # there is a look when they have been read
         for stream, fd in list(known.open.items()):
             for _ in range(_READS_AT_EXIT):
                 if known.paused or not self._read(known, stream, fd):
                     break
         if known.run in self._runs and not known.exit_told:
             self._look(known)
+
+    def _take_exit(self, known: _Run, message: Message) -> None:
+        code = os.waitstatus_to_exitcode(message["status"])
+        known.exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
+        if known.run in self._unsettled:
+            known.at, known.timed_out = _instant(message["at"]), message.get("timed_out", False)
 
     def _read(self, known: _Run, stream: Stream, fd: int) -> bool:
         """Take what one pipe holds; whether it may hold more."""
@@ -274,7 +386,7 @@ class KeeperSpawner:
             return
         if known.sweep == "done":
             self._end(known)
-        elif known.open or known.withheld or not known.empty:
+        elif known.open or known.spools or known.withheld or not known.empty:
             if not known.exit_told:
                 known.exit_told = True
                 self._tell(RunExited(known.run, known.exit))
@@ -285,20 +397,20 @@ class KeeperSpawner:
 
     def _end(self, known: _Run) -> None:
         assert known.exit is not None
+        for stream, (fd, offset) in known.spools.items():
+            while data := os.pread(fd, CHUNK, offset):
+                self._sink.write(known.run, stream, data)
+                offset += len(data)  # noqa: PLW2901
+            os.close(fd)
+        known.spools.clear()
         for stream, fd in list(known.open.items()):
             with contextlib.suppress(OSError):
                 if data := os.read(fd, CHUNK):
                     self._sink.write(known.run, stream, data)
             self._close_pipe(known, stream)
         del self._runs[known.run]
-        self._settle(known.run)
-        self._tell(RunEnded(known.run, known.exit, self._sink.matched(known.run)))
-
-    def _settle(self, run: str) -> None:
-        self._settled.append(run)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        matched = self._sink.matched(known.run)
+        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out))
 
     def _close_pipe(self, known: _Run, stream: Stream) -> None:
         fd = known.open.pop(stream)
@@ -343,7 +455,7 @@ class KeeperSpawner:
             self._loop.call_soon_threadsafe(self._bury, lost)
         while not self._closing.is_set():
             try:
-                line = _Line()
+                line = _begun(self._folder, self._on_death)
             except CannotKeep:
                 self._closing.wait(_RETRY)
                 continue
@@ -356,6 +468,8 @@ class KeeperSpawner:
             known = self._runs.pop(run, None)
             if known is None or self._closed:
                 continue
+            for fd, _ in known.spools.values():
+                os.close(fd)
             for stream, fd in list(known.open.items()):
                 while self._read_last(known, stream, fd):
                     pass
@@ -379,47 +493,82 @@ class KeeperSpawner:
         self._flush()
 
 
+def _met(folder: Path, on_death: OnDeath) -> _Line | None:
+    """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
+
+    One that is ending everything answers nobody, and hangs up when that is done.
+    """
+    try:
+        sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
+    except OSError:
+        return None
+    if user_of(sock) != os.geteuid():
+        sock.close()
+        return None
+    try:
+        return _Line(sock, None, folder, on_death)
+    except CannotKeep:
+        return None
+
+
+def _begun(folder: Path | None, on_death: OnDeath) -> _Line:
+    """A new keeper. Raises CannotKeep."""
+    if sys.platform != "linux":
+        raise CannotKeep("this system has no subreapers")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        try:
+            if folder is not None:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            ours.close()
+            raise CannotKeep(f"it cannot be started: {error}") from error
+    return _Line(ours, process, folder, on_death)
+
+
 class _Line:
-    """A keeper that was started, and the way to it. Raises CannotKeep."""
+    """The way to a keeper. `process` is None if somebody else is its parent. Raises CannotKeep.
 
-    def __init__(self) -> None:
-        if sys.platform != "linux":
-            raise CannotKeep("this system has no subreapers")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    `hello` is what it said first, `has` the runs that it had then.
+    """
+
+    def __init__(
+        self, sock: socket.socket, process: subprocess.Popen[bytes] | None, folder: Path | None, on_death: OnDeath
+    ) -> None:
         self.frames = Frames()
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(ours.close)
-            with theirs:
-                try:
-                    self.process = subprocess.Popen(
-                        [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno())],
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        pass_fds=[theirs.fileno()],
-                        start_new_session=True,
-                    )
-                except (OSError, ValueError) as error:
-                    raise CannotKeep(f"it cannot be started: {error}") from error
-            on_failure.callback(self._kill)
-            self.socket = ours
-            self.fd = ours.fileno()
-            self._greet()
-            ours.setblocking(False)
-            on_failure.pop_all()
+        self.process = process
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.pid = 0 if process is None else process.pid
+        try:
+            self.hello = self._greet(on_death if folder else "kill")
+        except CannotKeep:
+            self.abandon()
+            raise
+        self.pid = self.hello["pid"]
+        self.has = frozenset(one["run"] for one in self.hello["runs"])
+        sock.setblocking(False)
 
-    def _greet(self) -> None:
+    def _greet(self, on_death: OnDeath) -> Message:
         self.socket.settimeout(_FIRST_WORDS)
         try:
-            self.socket.sendall(frame([{"op": "hello", "version": VERSION, "on_death": "kill"}]))
+            self.socket.sendall(frame([{"op": "hello", "version": VERSION, "on_death": on_death}]))
             while data := self.socket.recv(_BUFFER):
                 for (hello, *_), _ in self.frames.feed(data):
                     if hello["op"] != "hello" or hello["version"] != VERSION:
                         raise CannotKeep("it is of another version")
-                    return
+                    return hello
         except (OSError, ProtocolError) as error:
             raise CannotKeep(f"it does not answer: {error}") from error
-        raise CannotKeep(f"it ended at once, with status {self.process.wait(_FIRST_WORDS)}")
+        raise CannotKeep("it ended at once")
 
     def farewell(self, unsent: bytes) -> bool:
         """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
@@ -436,7 +585,7 @@ class _Line:
             self.abandon()
             return False
         self.socket.close()
-        return self.process.wait() == 0
+        return self.process is None or self.process.wait() == 0
 
     def abandon(self) -> None:
         """Nothing can be expected of it any more."""
@@ -446,8 +595,19 @@ class _Line:
         self._kill()
 
     def _kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        elif self.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _spawn_message(launch: Launch) -> Message:
@@ -458,6 +618,12 @@ def _spawn_message(launch: Launch) -> Message:
         "cwd": launch.cwd,
         "env": dict(launch.env),
     }
+    if launch.attempt != 1:
+        message["attempt"] = launch.attempt
+    if launch.timeout is not None:
+        message["timeout"] = launch.timeout.total_seconds()
+        message["stop_signal"] = launch.stop_signal
+        message["stop_timeout"] = launch.stop_timeout.total_seconds()
     if launch.stdin:
         message["stdin"] = launch.stdin.decode("utf-8", "surrogateescape")
     for name in ("user", "group", "umask"):

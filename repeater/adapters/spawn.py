@@ -24,13 +24,13 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from repeater.adapters.wakes import Wakes
-from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.engine.facts import Living, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
 from repeater.model.run import Exit
@@ -130,6 +130,19 @@ class ProcessSpawner:
         tree.signal_group(process.child.pid, signal.SIGKILL, reaped=reaped)
         session = tree.session_of(process.child.pid, reaped=reaped)
         self._sweeper.ask(_Request("kill", run, session, then=self._swept))
+
+    def survivors(self) -> Mapping[str, Living]:
+        """Children die with their parent, or are nobody's."""
+        return {}
+
+    def adopt(self, run: str) -> None:
+        raise AssertionError(f"there is no survivor `{run}`")
+
+    def disown(self, runs: Iterable[str]) -> None:
+        pass
+
+    def settled(self, runs: Iterable[str]) -> None:
+        pass
 
     def resume(self, run: str) -> None:
         process = self._processes.get(run)

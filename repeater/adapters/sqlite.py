@@ -580,7 +580,8 @@ class SqliteStore:
     """`ports.Store`. `folder` None keeps everything in memory and nothing after it (`--ephemeral`).
 
     Methods are called in the loop's thread; `call_soon` brings `then` and `warn` back there
-    (`loop.call_soon_threadsafe`). At most `keep_rows` slots of each job and `keep_days` of all are kept,
+    (`loop.call_soon_threadsafe`). `recorded` is told, there too, the runs whose end is in the
+    database now. At most `keep_rows` slots of each job and `keep_days` of all are kept,
     older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot be opened.
     """
 
@@ -590,11 +591,13 @@ class SqliteStore:
         call_soon: CallSoon,
         *,
         warn: Callable[[str], None] = lambda _: None,
+        recorded: Callable[[list[str]], None] | None = None,
         keep_rows: int = 1000,
         keep_days: int = 30,
     ) -> None:
         self._call_soon = call_soon
         self._warn = warn
+        self._recorded = recorded
         self._keep_rows = keep_rows
         self._keep_age = timedelta(days=keep_days)
         self._lock = Lock(folder) if folder is not None else None
@@ -805,6 +808,7 @@ class SqliteStore:
             self._hold([write for write in writes if write.then is None and write.done is None], error)
         else:
             self._backlog = []
+            self._tell_recorded(writes)
             if self._is_failing and writes:
                 self._is_failing = False
                 self._tell("the history can be written again")
@@ -813,6 +817,12 @@ class SqliteStore:
         for write in group:
             if write.done is not None:
                 write.done.set()
+
+    def _tell_recorded(self, writes: list[_Write]) -> None:
+        if self._recorded is not None:
+            recorded, runs = self._recorded, [write.ends for write in writes if write.ends is not None]
+            if runs:
+                self._later(lambda: recorded(runs))
 
     def _transact(self, writes: list[_Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
         if not writes:

@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class HttpOptions:
 class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
+    `on_death` is what becomes of the jobs when the supervisor dies without a word: killed, or kept for the next one.
     `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
     console; `log_format` is that of the words of rpr itself. `http` None: nothing is served. `daemon` is the socket of
     the rate-limit daemon, None for the usual place.
@@ -72,6 +73,7 @@ class Supervision:
     color: str = "auto"
     log: str | None = None
     log_format: Literal["text", "json"] = "text"
+    on_death: Literal["kill", "keep"] = "kill"
     http: HttpOptions | None = None
     daemon: str | None = None
 
@@ -208,7 +210,7 @@ class _Assembly:
         self._journal = Journal(clock)
         folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
         self._folder = folder
-        self._store = SqliteStore(folder, soon, warn=self._warn)
+        self._store = SqliteStore(folder, soon, warn=self._warn, recorded=self._told_on_record)
         closing.callback(self._store.close)
         self._door = self._open_door(folder, closing)
         self._web = self._open_web(folder, closing)
@@ -216,7 +218,9 @@ class _Assembly:
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
         self._plugins, self._feeds = self._make_plugins(engine, clock, closing)
         outputs = Masking(self._feeds, environ)
-        spawner = make_spawner(self._tell, outputs, loop, self._warn)
+        spawner = self._spawner = make_spawner(
+            self._tell, outputs, loop, self._warn, state=folder, on_death=options.on_death
+        )
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
         self._watcher = FileWatcher(self._changed, soon, warn=self._warn)
@@ -283,6 +287,7 @@ class _Assembly:
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""
+        from repeater.app.spawning import recover
         from repeater.engine.facts import PlanAccepted
         from repeater.plan.diff import diff
         from repeater.plan.graph import wire
@@ -291,13 +296,14 @@ class _Assembly:
         self._output.prepare()
         self._plugins.prepare(loaded.plugins)
         remembered = self._store.load()
-        self._end_survivors(row.run for row in remembered.open_rows)
+        living, stale = recover(self._spawner, remembered, self._store, loaded.jobfile, self._warn)
         generation = remembered.generation + 1
         self._accepted(reading_of(loaded), generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile, self._plugins)
         starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)
-        self._tell(PlanAccepted(generation, plan, graph, remembered.progress, remembered.open_rows, starts))
+        rows = remembered.open_rows
+        self._tell(PlanAccepted(generation, plan, graph, remembered.progress, rows, starts, living, stale))
         self._serve()
         self._loop.call_soon(self._is_ready, ready)
 
@@ -471,15 +477,9 @@ class _Assembly:
         elif isinstance(event, Draining):
             self._notify.stopping("leaving")
 
-    def _end_survivors(self, runs: Iterable[str | None]) -> None:
-        """Processes of a supervisor that died, whose slots are still open: no run may overlap with its own ghost."""
-        from repeater.keeper import tree
-
-        wanted = {run: 0 for run in runs if run is not None}
-        if wanted and any(True for _ in tree.members(wanted)):
-            self._warn("ending what a supervisor before this one left running")
-            if tree.kill(wanted):
-                self._warn("some of it cannot be killed")
+    def _told_on_record(self, runs: list[str]) -> None:
+        """The spawner is made after the store, which it outlives in nothing."""
+        self._spawner.settled(runs)
 
     def _tell(self, fact: Fact) -> None:
         self._supervisor.tell(fact)

@@ -9,6 +9,7 @@ import click
 
 from repeater.cli.options import assignments, files_argument, set_option
 from repeater.cli.settings import load_settings
+from repeater.errors import UsageError
 
 
 @click.command(epilog="Example: rpr apply jobs.toml")
@@ -31,6 +32,12 @@ from repeater.cli.settings import load_settings
 @click.option("--http-host", "http_hosts", multiple=True, metavar="NAME", help="Another name that `--http` goes by.")
 @click.option(
     "--http-token-file", metavar="FILE", envvar="RPR_HTTP_TOKEN_FILE", help="The token, if not one in the state folder."
+)
+@click.option(
+    "--on-death",
+    type=click.Choice(["kill", "keep"]),
+    help="What becomes of the jobs if this supervisor is killed: `kill` them, or `keep` them running for the next one. "
+    "[default: kill; with --detach: keep]",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
@@ -57,6 +64,7 @@ def apply(
     allow_remote: bool,
     http_hosts: tuple[str, ...],
     http_token_file: str | None,
+    on_death: Literal["kill", "keep"] | None,
     verbose: bool,
     quiet: bool,
     log_format: Literal["text", "json"],
@@ -76,6 +84,11 @@ def apply(
     if not (verbose or quiet):
         level = _log_level()
         verbose, quiet = level == "debug", level in ("warn", "error")
+    if ephemeral and on_death == "keep":
+        raise UsageError(
+            "cannot keep jobs without state: the next supervisor would know nothing of them",
+            hint="leave out `--ephemeral` or `--on-death keep`",
+        )
     options = Supervision(
         files=files,
         set_vars=assignments(set_vars),
@@ -85,6 +98,7 @@ def apply(
         allow_removals=allow_removals,
         state_dir=state_dir,
         ephemeral=ephemeral,
+        on_death=on_death or ("keep" if detach and not ephemeral else "kill"),
         verbose=verbose,
         quiet=quiet,
         color=color,

@@ -29,6 +29,14 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Go on with a run of `PlanAccepted.living`: take its output, and tell what becomes of it."""
+
+    run: str
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send a signal, by name without SIG, to every process of a run's session, and let stopped ones continue."""
 
@@ -178,6 +186,7 @@ class Leave:
 
 Action: TypeAlias = (
     Start
+    | Adopt
     | Send
     | Sweep
     | Record

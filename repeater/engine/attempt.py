@@ -132,6 +132,14 @@ class Attempt:
         self.state = state
         getattr(self, "_" + move)()
 
+    def resume(self, since: Instant) -> None:
+        """It runs, and has since then: an earlier supervisor started it."""
+        self.state = State.RUNNING
+        self.started = since
+        if self._ending.timeout is not None:
+            over = since.plus(self._ending.timeout)
+            self._alarm = self._context.wake_at(over, "mono", lambda _: self.on(Event.TIMED_OUT))
+
     def stop(self, reason: str) -> None:
         """Ask the run to end with its own signal and grace; asking again changes nothing."""
         if self.live:
@@ -169,9 +177,13 @@ class Attempt:
     def _drain(self) -> None:
         self._set_alarm(self._ending.drain_timeout, Event.DRAIN_OVER)
 
+    def note_timeout(self) -> None:
+        """It was ended for its timeout, here or by whoever looked after it."""
+        if self.ended_by is None and self._ending.timeout is not None:
+            self.ended_by = f"timed out after {format_duration(self._ending.timeout)}"
+
     def _time_out(self) -> None:
-        assert self._ending.timeout is not None
-        self.ended_by = f"timed out after {format_duration(self._ending.timeout)}"
+        self.note_timeout()
         self._terminate()
 
     def _terminate(self) -> None:

@@ -11,7 +11,7 @@ that trigger, leaving. What happens to one job is `engine.job`, to one attempt `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -21,6 +21,7 @@ from repeater.engine.context import Context
 from repeater.engine.facts import (
     ClockJumped,
     Fact,
+    Living,
     LoadRead,
     PathsChanged,
     PlanAccepted,
@@ -150,8 +151,8 @@ class Engine:
             case RunExited(_, exit_):
                 job.run_exited(held, exit_)
                 self._rest_probes(job)
-            case RunEnded(_, exit_, matched):
-                job.run_ended(held, exit_, matched)
+            case RunEnded():
+                job.run_ended(held, fact)
                 self._rest_probes(job)
             case RunLost(_, reason):
                 job.run_lost(held, reason)
@@ -201,7 +202,10 @@ class Engine:
         for name in order:
             self._bring(plans[name], graph.nodes[name], moved.get(name), returns=name in returning)
         for row in fact.open_rows:
-            self._close_open_row(row)
+            self._take_up(row, fact.living)
+        for name in fact.stale:
+            if name in self.jobs and self.jobs[name].spec.is_service and self.jobs[name].open:
+                self.jobs[name].ask("restart", "changed meanwhile")
         self._dependents, self._needed_by = {}, {}
         for node in graph:
             for need, targets in node.needs:
@@ -250,9 +254,13 @@ class Engine:
         self._probes.pop(name, None)
         self._context.announce(JobRemoved(name))
 
-    def _close_open_row(self, row: RunRecord) -> None:
-        """A slot that an earlier supervisor left open, of which nothing is alive any more."""
+    def _take_up(self, row: RunRecord, living: Mapping[str, Living]) -> None:
+        """A slot that an earlier supervisor left open: its run goes on, or nothing of it is alive any more."""
         job = self.jobs.get(row.job)
+        if job is not None and row.run is not None and row.run in living:
+            job.adopt(row, living[row.run])
+            self._begin_probes(job, row.run, adopted=True)
+            return
         if job is not None and job.take_up(row):
             return
         now = self._context.now.wall
@@ -295,13 +303,16 @@ class Engine:
 
         self._changes[name] = (self._context.wake_at(at, "mono", run), first)
 
-    def _begin_probes(self, job: Job, run: str) -> None:
+    def _begin_probes(self, job: Job, run: str, *, adopted: bool = False) -> None:
+        """What an adopted run said before is not known, so a line that makes it ready counts as said."""
         if job.spec.ready is None and job.spec.live is None:
             return
         name = job.spec.name
         if name not in self._probes:
             self._probes[name] = (Probing(self._context, job, "ready"), Probing(self._context, job, "live"))
         job.ready = False if job.spec.ready is not None else None
+        if adopted and job.spec.ready is not None and job.spec.ready.log is not None:
+            job.ready = True
         for probing in self._probes[name]:
             probing.run_began(run)
 

@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Living:
+    """A run that an earlier supervisor began and that somebody still looks after: alive, or its end is known."""
+
+    pid: int
+    began: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PlanAccepted:
     """A new generation is in force. `progress` is what the store remembers about its jobs; `open_rows` are the rows
-    that a supervisor before this one left unfinished, with nothing of them alive any more; `starts`
-    are the latest starts of jobs whose starts are limited.
+    that a supervisor before this one left unfinished; `living` are those of their runs that go on, with nothing of the
+    others alive any more; `stale` are jobs whose definition changed since those began, in a way that services are
+    restarted for; `starts` are the latest starts of jobs whose starts are limited.
     """
 
     generation: int
@@ -34,6 +43,8 @@ class PlanAccepted:
     progress: Mapping[str, Progress] = field(default_factory=dict)
     open_rows: tuple[RunRecord, ...] = ()
     starts: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
+    living: Mapping[str, Living] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +84,15 @@ class RunExited:
 @dataclass(frozen=True, slots=True)
 class RunEnded:
     """Nothing of a run is alive and its output is complete. `matched` names the patterns that its output held:
-    `success`, `failure`, `stop`.
+    `success`, `failure`, `stop`. `at` is when its first process ended, if that was while nobody listened, and
+    `timed_out` whether it was ended then because its time was over.
     """
 
     run: str
     exit: Exit
     matched: frozenset[str] = frozenset()
+    at: datetime | None = None
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,16 @@ class Board:
         slot.pool = places
         return None
 
+    def readmit(self, job: Job, slot: OpenSlot) -> None:
+        """Take the places of a run that is live already, whether they are free or not."""
+        spec = job.spec
+        places = [f"cells:{spec.group}"] if spec.max_parallel is not None else []
+        if spec.pool is not None and spec.pool in self.pools:
+            places.append(f"pool:{spec.pool}")
+        for key in places:
+            self._taken[key] = self._taken.get(key, 0) + 1
+        slot.pool = tuple(places)
+
     def release(self, slot: OpenSlot) -> None:
         self._forget(slot)
         if slot.attempt is not None:

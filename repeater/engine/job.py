@@ -9,13 +9,12 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from repeater.engine.actions import Note, ReadLoad, Record, RunHook, Save, Start
+from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
 from repeater.engine.attempt import Event as Move
 from repeater.engine.context import Context
@@ -32,6 +31,7 @@ from repeater.model.events import (
     JobPaused,
     JobResumed,
     Paced,
+    RunAdopted,
     RunBegan,
     RunFinished,
     SlotDecided,
@@ -47,6 +47,7 @@ from repeater.schedule.backoff import backoff_delay
 from repeater.schedule.base import Schedule, Track
 
 if TYPE_CHECKING:
+    from repeater.engine.facts import Living, RunEnded
     from repeater.schedule.load import LoadReadings
 
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
@@ -59,6 +60,10 @@ class Gates(Protocol):
 
     def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
         """None: go on, places in pools are taken. Else ("hold" or a slot state, reason)."""
+        ...
+
+    def readmit(self, job: Job, slot: OpenSlot) -> None:
+        """Take the places of a run that is live already, whether they are free or not."""
         ...
 
     def release(self, slot: OpenSlot) -> None:
@@ -235,6 +240,31 @@ class Job:
         self._on(Event.OPENED)
         self.try_start(held)
         return True
+
+    def adopt(self, row: RunRecord, living: Living) -> None:
+        """Go on with a run that an earlier supervisor began and somebody looked after since."""
+        spec, context = self.spec, self._context
+        assert row.run is not None
+        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger), context.now)
+        held.attempts, held.pid, held.started = row.attempts, living.pid, row.started or living.began
+        run = Run(row.run, held.slot, row.attempts, row.generation)
+        held.attempt = Attempt(context, run, spec.ending)
+        held.attempt.resume(context.now.at_wall(living.began))
+        self._gates.readmit(self, held)
+        self._gates.enrol(run, self, held)
+        self.open.append(held)
+        self._on(Event.OPENED)
+        if isinstance(spec.schedule, Once):  # this is the one run of this start, too
+            self.upcoming.cursor = context.now
+            self.progress = replace(self.progress, cursor=context.now.wall)
+        context.do(Note(held.row("running", None, None, context.generation), living.pid))
+        context.announce(RunAdopted(run, living.pid))
+        context.do(Adopt(run.id, spec))
+        self._arm()
+        self._finish_by_count()
+        if self.state is State.STOPPING and spec.is_service:
+            self.stop_runs("disabled")
+        self._gates.changed(self, None)
 
     def turn_off(self, reason: str) -> None:
         """No new slot; whatever runs is stopped."""
@@ -442,6 +472,9 @@ class Job:
         self._gates.enrol(run, self, held)
         row = held.row("claimed", None, None, context.generation)
         context.do(Start(run, self.spec, row, self.progress))
+        self._finish_by_count()
+
+    def _finish_by_count(self) -> None:
         times = self.spec.stop.times
         if times is not None and not self.spec.stop.all and self.progress.runs >= times and self.state is State.ACTIVE:
             self._finish_with(f"{times} runs" if times > 1 else "1 run")
@@ -487,11 +520,14 @@ class Job:
         assert held.attempt is not None
         held.attempt.on(Move.EXITED, exit)
 
-    def run_ended(self, held: OpenSlot, exit: Exit, matched: Iterable[str]) -> None:  # noqa: A002
-        attempt = held.attempt
+    def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
+        attempt, exit = held.attempt, fact.exit  # noqa: A001
         assert attempt is not None
         attempt.on(Move.ENDED, exit)
-        found = frozenset(matched)
+        if fact.timed_out:
+            attempt.note_timeout()
+        held.ended = fact.at
+        found = fact.matched
         self._pattern_found = self._pattern_found or "stop" in found
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
         if self.spec.executor is not None:
@@ -554,7 +590,8 @@ class Job:
             delay = max(timedelta(0), planned - context.now.wall)
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
-        row = held.row("retrying", outcome.text(), code, context.generation, ended=context.now.wall)
+        ended, held.ended = held.ended or context.now.wall, None
+        row = held.row("retrying", outcome.text(), code, context.generation, ended=ended)
         context.do(Record(row, self.progress))
         self._retry_in(held, delay)
 
@@ -604,14 +641,15 @@ class Job:
         self._gates.limits.dismiss(held)
         self._advance(held.slot)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
+        ended = now if held.ended is None else now.at_wall(held.ended)
         if held.attempts:
-            self.upcoming.last_end = now
+            self.upcoming.last_end = ended
         if outcome is not None:
-            self._count(outcome, held, code)
+            self._count(outcome, held, code, ended.wall)
         elif held.attempts:
-            self.progress = replace(self.progress, last_end=now.wall)
+            self.progress = replace(self.progress, last_end=ended.wall)
         self._refused = held.attempts == 0
-        row = held.row(state, reason, code, context.generation, ended=now.wall if held.attempts else None)
+        row = held.row(state, reason, code, context.generation, ended=ended.wall if held.attempts else None)
         held.attempt = None
         if is_known:
             context.do(Save(self.progress))
@@ -630,8 +668,8 @@ class Job:
                 self._arm()
         self._gates.changed(self, row)
 
-    def _count(self, outcome: Verdict, held: OpenSlot, code: int | None) -> None:
-        progress, now, good = self.progress, self._context.now, outcome.success
+    def _count(self, outcome: Verdict, held: OpenSlot, code: int | None, ended: datetime) -> None:
+        progress, good = self.progress, outcome.success
         self.last_success = good
         streak = max(progress.streak, 0) + 1 if good else min(progress.streak, 0) - 1
         self.progress = replace(
@@ -639,8 +677,8 @@ class Job:
             successes=progress.successes + good,
             failures=progress.failures + (not good),
             streak=streak,
-            last_end=now.wall,
-            last_success=now.wall if good else progress.last_success,
+            last_end=ended,
+            last_success=ended if good else progress.last_success,
         )
         self.slowing.note(self.spec, outcome, code, held.started, self._context)
         self._adapt(held, good)

@@ -79,6 +79,7 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.STOPPING, E.TURNED_ON): ("come_back", S.ACTIVE),
     (S.STOPPING, E.RESET): ("begin_again", S.STOPPING),
     (S.STOPPING, E.LEAVE): ("go_on", S.LEAVING),
+    (S.OFF, E.OPENED): ("go_on", S.STOPPING),
     (S.OFF, E.TURNED_OFF): ("go_on", S.OFF),
     (S.OFF, E.TURNED_ON): ("come_back", S.IDLE),
     (S.OFF, E.RESET): ("begin_again", S.OFF),

@@ -34,12 +34,14 @@ class OpenSlot:
     """A slot that was admitted and has no final row yet.
 
     `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
-    somebody else decided how it ends. `free` counts attempts that the machine failed, not the command. `tickets` are
-    its places in limits, `grants` those in limits that a daemon holds.
+    somebody else decided how it ends. `ended` is when its last attempt did, if that was before it was told. `free`
+    counts attempts that the machine failed, not the command. `tickets` are its places in limits, `grants` those in
+    limits that a daemon holds.
     """
 
     __slots__ = (
-        "attempt", "attempts", "delay", "fate", "free", "grants", "held", "pid", "pool", "retry", "since", "slot",
+        "attempt", "attempts", "delay", "ended", "fate", "free", "grants", "held", "pid", "pool", "retry", "since",
+        "slot",
         "started", "tickets", "waits_on", "wakes",
     )  # fmt: skip
 
@@ -50,6 +52,7 @@ class OpenSlot:
         self.free = 0
         self.attempt: Attempt | None = None
         self.started: datetime | None = None
+        self.ended: datetime | None = None
         self.pid: int | None = None
         self.delay: timedelta | None = None
         self.retry: Wake | None = None

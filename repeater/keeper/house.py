@@ -1,12 +1,14 @@
 """The keeper itself: parent of all runs of a supervisor, and what is left of them when that supervisor dies.
 
-One thread, one loop. It starts what it is told to start, holds the ends of the output so that no job ever dies of a
-closed pipe, takes the status of each child by its number, signals, and kills whole trees. It decides nothing about
-jobs. As a subreaper it becomes the parent of everything that loses its own below it, so nothing that a run leaves
-behind is out of its sight, and it buries those. What it says and hears is `keeper.protocol`; it knows a client as a
-connected socket and nothing else.
+One loop, and a few hands (`keeper.hands`) that start what it is told to start. It holds the ends of the output so that
+no job ever dies of a closed pipe, takes the status of each child by its number, signals, and kills whole trees. It
+decides nothing about jobs. As a subreaper it becomes the parent of everything that loses its own below it, so nothing
+that a run leaves behind is out of its sight, and it buries those. What it says and hears is `keeper.protocol`; it knows
+a client as a connected socket and nothing else. What became of a run is kept until the client says that it is on record
+(`settled`).
 
-What became of a run is kept until the client says that it is on record (`settled`).
+When its client is gone without a word it ends everything, or looks after the runs until there is another client
+(`keeper.absence`), whichever the client had asked for.
 
 Imports the standard library only. It must never raise for what a client asks or a process does, for it would take all
 runs along; and never inherit a descriptor to them, so every one is opened close-on-exec.
@@ -14,25 +16,29 @@ runs along; and never inherit a descriptor to them, so every one is opened close
 
 from __future__ import annotations
 
-import array
 import contextlib
 import heapq
 import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections import deque
 from itertools import count
 
 from repeater.keeper import direct, tree
+from repeater.keeper.absence import Absence
 from repeater.keeper.hands import Hands
+from repeater.keeper.kept import Kept
+from repeater.keeper.link import Link
 from repeater.keeper.process import SpawnError, spawn
-from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
+from repeater.keeper.protocol import VERSION
+from repeater.keeper.spool import SOCKET, Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
     from repeater.keeper.protocol import Message
@@ -42,41 +48,23 @@ if TYPE_CHECKING:
 _TURN = 8  # messages that are worked off before there is another look around
 _SLOW_LOOK = 0.25  # seconds between looks at groups that are not empty and of which nothing is heard
 _SWEEP = 5.0  # seconds that a sweep takes at most
+_IDLE_LOOK = 1.0  # seconds between looks whether a keeper without a client is needed
 _PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
-_READ = 1 << 18
-_MARGIN = 16  # descriptors of one message that may come in
-
-
-class _Kept:
-    """One run, from the order to start it until what became of it is on record."""
-
-    __slots__ = ("attempt", "began", "empty", "ended", "fds", "pid", "run", "status")
-
-    def __init__(self, run: str, attempt: int, pid: int, fds: tuple[int, int]) -> None:
-        self.run = run
-        self.attempt = attempt
-        self.pid = pid
-        self.fds = fds
-        self.began = time.time()
-        self.status: int | None = None
-        self.ended: float | None = None
-        self.empty = False
 
 
 class House:
-    """Lives as long as its client, and until everything is dead."""
+    """Lives as long as its client and until everything is dead, or as long as any run has to be looked after.
 
-    def __init__(self, client: socket.socket) -> None:
-        self._client: socket.socket | None = client
-        client.setblocking(False)
-        self._frames = Frames()
+    `folder` is where it can be found by a later client, and where it writes down what that has to know; None: nowhere.
+    """
+
+    def __init__(self, client: socket.socket, folder: str | None) -> None:
+        self._poll = select.epoll()
+        self._link: Link | None = Link(client, self._poll)
         self._inbox: deque[Message] = deque()
-        self._outbox: list[Message] = []
-        self._out_fds: list[int] = []
-        self._unsent: deque[tuple[bytes, list[int]]] = deque()
-        self._runs: dict[str, _Kept] = {}
-        self._by_pid: dict[int, _Kept] = {}
-        self._lingering: dict[str, _Kept] = {}
+        self._runs: dict[str, Kept] = {}
+        self._by_pid: dict[int, Kept] = {}
+        self._lingering: dict[str, Kept] = {}
         self._signals: dict[int, int] = {}
         self._sweeps: dict[str, float] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -85,7 +73,10 @@ class House:
         self._sweep_turn = 0
         self._leaving: float | None = None
         self._over = False
-        self._poll = select.epoll()
+        self._keeps = False
+        self._spool = None if folder is None else Spool(folder)
+        self._absence: Absence | None = None
+        self._listener, self._inode = (None, 0) if folder is None else _listen(folder)
         self._wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._hands = Hands(_started, waker)
@@ -94,23 +85,31 @@ class House:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _nothing)
         self._poll.register(self._wake, select.EPOLLIN)
-        self._poll.register(client, select.EPOLLIN)
 
     def live(self) -> None:
         """Returns when there is nothing left to do."""
-        while not self._over:
-            for fd, events in self._poll.poll(self._wait()):
-                if fd == self._wake:
-                    self._woken()
-                elif self._client is not None and fd == self._client.fileno():
-                    if events & select.EPOLLOUT:
-                        self._send()
-                    if events & ~select.EPOLLOUT:
-                        self._receive(self._client)
-            self._ring()
-            self._work()
-            self._start_some()
-            self._flush()
+        try:
+            while not self._over:
+                for fd, events in self._poll.poll(self._wait()):
+                    self._happened(fd, events)
+                self._ring()
+                self._work()
+                self._start_some()
+                if self._link is not None and not self._link.flush():
+                    self._lose_client()
+        finally:
+            self._unlist()
+
+    def _happened(self, fd: int, events: int) -> None:
+        if fd == self._wake:
+            self._woken()
+        elif self._link is not None and fd == self._link.fd:
+            if events & ~select.EPOLLOUT:
+                self._receive(self._link)
+        elif self._listener is not None and fd == self._listener.fileno():
+            self._accept(self._listener)
+        elif self._absence is not None:
+            self._absence.take(fd)
 
     # --- time ---
 
@@ -130,75 +129,73 @@ class House:
 
     # --- the client ---
 
-    def _receive(self, client: socket.socket) -> None:
-        try:
-            data = client.recv(_READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+    def _receive(self, link: Link) -> None:
+        messages = link.receive()
+        if messages is None:
             self._lose_client()
-            return
-        try:
-            for messages, _ in self._frames.feed(data):
-                self._inbox += messages
-                if messages and messages[-1]["op"] == "leave":  # what it asked for before need not be begun any more
-                    self._inbox = deque(messages[-1:])
-        except ProtocolError:
-            self._lose_client()
+        elif messages and messages[-1]["op"] == "leave":  # what it asked for before need not be begun any more
+            self._inbox = deque(messages[-1:])
+        else:
+            self._inbox += messages
 
     def _lose_client(self) -> None:
         """What it had asked for before it died is not begun any more."""
-        if self._client is not None:
-            self._poll.unregister(self._client)
-            self._client.close()
-            self._client = None
-            self._inbox.clear()
-            self._outbox.clear()
-            self._out_fds.clear()
-            self._unsent.clear()
+        if self._link is None:
+            return
+        self._link.close()
+        self._link = None
+        self._inbox.clear()
+        self._hands.drop()
+        if self._leaving is not None:
+            return
+        if self._spool is not None:
+            self._absence = Absence(self._spool, self._poll, self._later, self._stop, self._sweep_away)
+            ended = [kept for kept in self._runs.values() if kept.status is not None]
+            self._absence.begin(self._runs.values() if self._keeps else ended)
+        if self._keeps and self._listener is not None:
+            self._poll.register(self._listener, select.EPOLLIN)
+            self._later(_IDLE_LOOK, self._leave_if_idle)
+        else:
+            self._end_absence()
             self._end_all()
 
-    def _tell(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        if self._client is None:
+    def _end_absence(self) -> None:
+        if self._absence is not None:
+            self._absence.end()
+            self._absence = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
             return
-        if len(self._out_fds) + len(fds) > MOST_FDS:
-            self._pack()
-        self._outbox.append(message)
-        self._out_fds += fds
+        if self._link is not None or _user_of(client) != os.geteuid():
+            client.close()
+            return
+        self._poll.unregister(listener)
+        self._end_absence()
+        self._link = Link(client, self._poll)
 
-    def _pack(self) -> None:
-        self._unsent.append((frame(self._outbox, len(self._out_fds)), self._out_fds))
-        self._outbox, self._out_fds = [], []
+    def _leave_if_idle(self) -> None:
+        """Nobody is there for some time, and nothing has to be looked after: what a client has to know is in files."""
+        if self._absence is None or self._leaving is not None:
+            return
+        alive = any(kept.status is None or not kept.empty for kept in self._runs.values())
+        if not alive and self._absence.is_idle():
+            self._end_all()
+        else:
+            self._later(_IDLE_LOOK, self._leave_if_idle)
 
-    def _flush(self) -> None:
-        if self._outbox:
-            waits = bool(self._unsent)
-            self._pack()
-            if not waits:
-                self._send()
+    def _unlist(self) -> None:
+        if self._listener is not None and self._spool is not None:
+            with contextlib.suppress(OSError):
+                path = os.path.join(self._spool.folder, SOCKET)
+                if os.stat(path).st_ino == self._inode:
+                    os.unlink(path)
 
-    def _send(self) -> None:
-        while self._unsent and self._client is not None:
-            data, fds = self._unsent[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                sent = self._client.sendmsg([data], rights)
-            except BlockingIOError:
-                self._poll.modify(self._client, select.EPOLLIN | select.EPOLLOUT)
-                return
-            except OSError as error:
-                if error.errno == _TOO_MANY_IN_FLIGHT:
-                    self._later(0.01, self._send)
-                    return
-                self._lose_client()
-                return
-            self._unsent.popleft()
-            if sent < len(data):
-                self._unsent.appendleft((data[sent:], []))
-        if self._client is not None:
-            self._poll.modify(self._client, select.EPOLLIN)
+    def _tell(self, message: Message, fds: Iterable[int] = ()) -> None:
+        if self._link is not None:
+            self._link.tell(message, fds)
 
     # --- what the client asks ---
 
@@ -223,11 +220,9 @@ class House:
         if not self._inbox:
             self._send_signals()
 
-    def _hello(self, _: Message) -> None:
-        runs = [
-            {"run": kept.run, "attempt": kept.attempt, "pid": kept.pid, "began": kept.began, "ended": kept.ended}
-            for kept in self._runs.values()
-        ]
+    def _hello(self, message: Message) -> None:
+        self._keeps = message.get("on_death") == "keep" and self._spool is not None
+        runs = [kept.as_message() for kept in self._runs.values()]
         self._tell({"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs})
 
     def _start_some(self) -> None:
@@ -254,21 +249,26 @@ class House:
             self._tell({"op": "refused", "run": run, "reason": outcome.reason, "temporary": outcome.temporary})
             return
         pid, *fds = outcome
-        kept = _Kept(run, message.get("attempt", 1), pid, (fds[0], fds[1]))
+        kept = Kept(message, pid, (fds[0], fds[1]))
         self._runs[run] = self._by_pid[pid] = kept
         self._tell({"op": "started", "run": run, "pid": pid}, kept.fds)
+        if self._absence is not None:
+            self._absence.begin([kept])  # its client died while it was being started
         if pid in self._early:
             del self._by_pid[pid]
             self._exited(kept, self._early.pop(pid))
 
     def _signal(self, message: Message) -> None:
         kept = self._runs.get(message["run"])
-        number = getattr(signal, f"SIG{message['signal']}")
         if kept is not None:
-            reaped = kept.status is not None
-            tree.signal_group(kept.pid, number, reaped=reaped)
-            if session := tree.session_of(kept.pid, reaped=reaped):
-                self._signals[session] = number
+            self._stop(kept, message["signal"])
+
+    def _stop(self, kept: Kept, name: str) -> None:
+        number = getattr(signal, f"SIG{name}")
+        reaped = kept.status is not None
+        tree.signal_group(kept.pid, number, reaped=reaped)
+        if session := tree.session_of(kept.pid, reaped=reaped):
+            self._signals[session] = number
 
     def _send_signals(self) -> None:
         """To groups of a session beside its leader's, which are rare: one search for all that wait."""
@@ -282,32 +282,47 @@ class House:
                 if number != signal.SIGKILL:
                     tree.send(member, signal.SIGCONT)
 
-    def _settled(self, message: Message) -> None:
-        for run in message["runs"]:
-            kept = self._runs.get(run)
-            if kept is not None and kept.status is not None:
-                self._forget(kept)
-
-    def _forget(self, kept: _Kept) -> None:
-        del self._runs[kept.run]
-        self._lingering.pop(kept.run, None)
-        for fd in kept.fds:
-            os.close(fd)
-
     def _attach(self, message: Message) -> None:
         kept = self._runs.get(message["run"])
         if kept is not None:
-            self._tell({"op": "attached", "run": kept.run, "pid": kept.pid}, kept.fds)
+            offsets, fds = kept.spooled()
+            self._tell({"op": "attached", "run": kept.run, "pid": kept.pid, "spooled": offsets}, (*kept.fds, *fds))
+            if kept.status is not None:
+                self._tell({"op": "exited", **kept.as_end()})
 
-    def _leave(self, _: Message) -> None:
-        self._end_all()
+    def _took(self, message: Message) -> None:
+        kept = self._runs.get(message["run"])
+        if kept is not None and self._spool is not None:
+            kept.took({stream: message[stream] for stream in ("stdout", "stderr") if stream in message}, self._spool)
+
+    def _settled(self, message: Message) -> None:
+        for run in message["runs"]:
+            kept = self._runs.get(run)
+            if kept is not None:
+                kept.settled = True
+                if kept.status is not None:
+                    self._forget(kept)
+
+    def _forget(self, kept: Kept) -> None:
+        del self._runs[kept.run]
+        self._lingering.pop(kept.run, None)
+        if self._absence is not None:
+            self._absence.forget(kept)
+        kept.close(self._spool)
+
+    def _leave(self, message: Message) -> None:
+        if message.get("kill", True):
+            self._end_all()
+        else:
+            self._lose_client()
 
     # --- what becomes of processes ---
 
     def _woken(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake, 4096):
-                pass
+            while numbers := os.read(self._wake, 4096):
+                if signal.SIGTERM in numbers and self._absence is not None:
+                    self._end_all()  # with nobody there it is the only way to tell it
         orphans = False
         while True:
             try:
@@ -327,11 +342,15 @@ class House:
         if orphans and self._lingering:
             self._look(closely=False)
 
-    def _exited(self, kept: _Kept, status: int) -> None:
+    def _exited(self, kept: Kept, status: int) -> None:
         kept.status, kept.ended = status, time.time()
         kept.empty = not tree.group_lives(kept.pid, reaped=True)
-        self._tell({"op": "exited", "run": kept.run, "status": status, "at": kept.ended, "empty": kept.empty})
-        if not kept.empty:
+        self._tell({"op": "exited", **kept.as_end()})
+        if self._absence is not None and self._leaving is None:
+            self._absence.note(kept)
+        if kept.settled:
+            self._forget(kept)
+        elif not kept.empty:
             self._lingering[kept.run] = kept
             self._look_again()
 
@@ -361,8 +380,10 @@ class House:
 
     def _sweep(self, message: Message) -> None:
         kept = self._runs.get(message["run"])
-        if kept is None:
-            return
+        if kept is not None:
+            self._sweep_away(kept)
+
+    def _sweep_away(self, kept: Kept) -> None:
         tree.signal_group(kept.pid, signal.SIGKILL, reaped=kept.status is not None)
         self._sweeps.setdefault(kept.run, time.monotonic() + _SWEEP)
         self._sweep_turn = 0
@@ -433,6 +454,29 @@ def _nothing(_number: int, _frame: object) -> None:
     """A handler that is there only so that the loop is woken."""
 
 
+def _listen(folder: str) -> tuple[socket.socket | None, int]:
+    """A socket in a folder that only we can enter, by a name that is never too long; none if that cannot be."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.chdir(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET)
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(SOCKET)
+        listener.listen(1)
+        listener.setblocking(False)
+        return listener, os.stat(SOCKET).st_ino
+    except OSError:
+        listener.close()
+        return None, 0
+    finally:
+        os.chdir("/")
+
+
+def _user_of(client: socket.socket) -> int:
+    return int(struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+
+
 def _started(message: Message, together: bool) -> Started | SpawnError:
     """Pid, and the read ends of its output. Called in the hands' threads, too, if others are started `together`."""
     try:
@@ -452,13 +496,13 @@ def _started(message: Message, together: bool) -> Started | SpawnError:
 
 
 _SPECIAL = ("user", "group", "umask", "nice", "rlimits")
-_TOO_MANY_IN_FLIGHT = 109  # ETOOMANYREFS
 _ANSWERS: dict[str, Callable[[House, Message], None]] = {
     "hello": House._hello,
     "spawn": House._spawn,
     "signal": House._signal,
     "sweep": House._sweep,
-    "settled": House._settled,
     "attach": House._attach,
+    "took": House._took,
+    "settled": House._settled,
     "leave": House._leave,
 }

@@ -1,4 +1,6 @@
-"""Where a keeper begins: `python -I -S .../keeper/main.py SOCKET`, the number of a connected socket.
+"""Where a keeper begins: `python -I -S .../keeper/main.py SOCKET [FOLDER]`.
+
+SOCKET is the number of a connected socket, FOLDER where a later client finds the keeper, and what it wrote down.
 
 `adapters.keeper` starts it so, without the site's packages, that it is there in some 20 ms and needs 11 MB. Everything
 else is `keeper.house`; this file is compiled at each start, so it stays short.
@@ -18,7 +20,8 @@ def main() -> None:
     os.set_inheritable(int(sys.argv[1]), False)
     become_subreaper()
     os.chdir("/")
-    House(socket.socket(fileno=int(sys.argv[1]))).live()
+    folder = sys.argv[2] if len(sys.argv) > 2 else None
+    House(socket.socket(fileno=int(sys.argv[1])), folder).live()
 
 
 def become_subreaper() -> None:

@@ -16,18 +16,19 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     signal    run, signal (a name without SIG)       to every process of the session, then CONT
     sweep     run                                    kill whatever is left of it; answered by `swept`
     attach    run                                    hand over its output (again), and tell what became of it
-    took      run, stdout, stderr                    offsets up to which the spooled output needs to be kept no more
+    took      run, and stdout, stderr                offsets up to which the spooled output needs to be kept no more
     settled   runs                                   what became of these is on record: forget them
     leave     kill (bool)                            the client goes, and means it: end everything, or let it run on
 
     keeper -> client
-    hello     version, pid, runs: [run, attempt, pid, began, ended?]      what an earlier client left
+    hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left
     started   run, pid                               2 descriptors: the ends of its output to read from
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
     refused   run, reason, temporary                 it could not be started
-    exited    run, status, at, empty, ended_by?      its first process is gone; `status` is that of waitpid(2), `empty`
-                                                     says that nothing is left in its group
+    exited    run, status, at, empty, timed_out?     its first process is gone; `status` is that of waitpid(2), `empty`
+                                                     says that nothing is left in its group, `timed_out` that the keeper
+                                                     ended it while it had no client
     empty     run                                    nothing is left in its group
     swept     run                                    nothing of it is alive
 """

@@ -115,6 +115,14 @@ class RunBegan:
 
 
 @dataclass(frozen=True, slots=True)
+class RunAdopted:
+    """A run that a supervisor before this one began goes on."""
+
+    run: Run
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """An attempt ended. `retry_at` is when the next attempt of the same slot comes, None if there is none."""
 
@@ -172,6 +180,7 @@ Event: TypeAlias = (
     | JobResumed
     | JobReady
     | RunBegan
+    | RunAdopted
     | RunFinished
     | SlotDecided
     | SlotsMissed

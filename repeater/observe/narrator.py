@@ -20,6 +20,7 @@ from repeater.model.events import (
     JobResumed,
     Paced,
     ReloadRejected,
+    RunAdopted,
     RunBegan,
     RunFinished,
     SlotDecided,
@@ -107,6 +108,8 @@ class Narrator:
                 self._say(job, f"sending {signal}: {reason}")
             case Paced(job, _, words) if self._verbose:
                 self._say(job, words)
+            case RunAdopted(run, pid):
+                self._say(run.slot.job, f"goes on, pid {pid}")
             case RunBegan(run, pid, late) if self._verbose:
                 self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
             case _:

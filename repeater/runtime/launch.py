@@ -64,7 +64,18 @@ def launch_for(
         except TemplateFailed as failure:
             raise RepeaterError(f"cannot render `{', '.join(process.late)}`: {failure}") from None
     launch = _launch(run.id, process, {**environment(process, environ), **facts})
-    return launch if spec.executor is None else _plugged(launch, process, run, spec.executor, plugins)
+    if spec.executor is not None:
+        launch = _plugged(launch, process, run, spec.executor, plugins)
+    ending = spec.ending
+    if run.attempt == 1 and ending.timeout is None:
+        return launch
+    return replace(
+        launch,
+        attempt=run.attempt,
+        timeout=ending.timeout,
+        stop_signal=ending.stop_signal,
+        stop_timeout=ending.stop_timeout,
+    )
 
 
 def _plugged(launch: Launch, process: ProcessSpec, run: Run, executor: Plugin, plugins: Plugins | None) -> Launch:

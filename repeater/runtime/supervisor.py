@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 
 from repeater.engine.actions import (
     Action,
+    Adopt,
     Announce,
     Ask,
     AskQuota,
@@ -204,10 +205,8 @@ class Supervisor:
                     outside.store.record(row, progress)
                 case Note(row, pid):
                     outside.store.started(row, pid)
-                case Send(run, signal):
-                    outside.spawner.signal(run, signal)
-                case Sweep(run):
-                    outside.spawner.sweep(run)
+                case Adopt() | Send() | Sweep():
+                    self._ask_spawner(action)
                 case Save(progress):
                     outside.store.save(progress)
                 case Move(old, new):
@@ -227,6 +226,16 @@ class Supervisor:
                     self._maybe_left()
                 case _:
                     assert_never(action)
+
+    def _ask_spawner(self, action: Adopt | Send | Sweep) -> None:
+        match action:
+            case Adopt(run, spec):
+                self._outside.outputs.begin(run, spec)
+                self._outside.spawner.adopt(run)
+            case Send(run, signal):
+                self._outside.spawner.signal(run, signal)
+            case Sweep(run):
+                self._outside.spawner.sweep(run)
 
     def _claimed(self, start: Start, error: Exception | None) -> None:
         """The slot is ours, durably: only now may its process exist."""
@@ -272,11 +281,14 @@ class Supervisor:
     def _aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         if fact.run.startswith("probe:"):
             self._outside.prober.take(fact)
+            if isinstance(fact, RunEnded):
+                self._outside.spawner.settled([fact.run])
             return
         if isinstance(fact, RunExited):
             self._outside.spawner.sweep(fact.run)
         if isinstance(fact, RunStarted | RunExited):
             return
+        self._outside.spawner.settled([fact.run])
         self._hooks.discard(fact.run)
         _, kind, *_, job = fact.run.split(":")
         if isinstance(fact, SpawnFailed):

@@ -74,6 +74,7 @@ class Stage:
         seed: int = 0,
         daemon: FakeDaemon | None = None,
         plugins: Plugins = NO_PLUGINS,
+        keeper: FakeSpawner | None = None,
     ) -> None:
         self.plugins = plugins
         self.clock = clock or FakeClock()
@@ -81,7 +82,11 @@ class Stage:
         self.script = script if script is not None else {}
         self.sink = FakeOutputs()
         outputs = AnswerTap(self.sink, self.clock, self.tell)
-        self.spawner = FakeSpawner(self.clock, self.tell, outputs, self.script)
+        if keeper is None:
+            self.spawner = FakeSpawner(self.clock, self.tell, outputs, self.script)
+        else:
+            self.spawner = keeper
+            self.spawner.outlive(self.tell, outputs)
         self.watcher = FakeWatcher(lambda key, paths: self.supervisor.paths_changed(key, paths))  # noqa: PLW0108 - made later
         self.prober = FakeProber(self.tell)
         self.load = FakeLoad()
@@ -118,7 +123,13 @@ class Stage:
     def tell(self, fact: Fact) -> None:
         self.supervisor.tell(fact)
 
-    def apply(self, *jobs: JobSpec, pools: tuple[Pool, ...] = (), limits: tuple[Limit, ...] = ()) -> Plan:
+    def apply(
+        self,
+        *jobs: JobSpec,
+        pools: tuple[Pool, ...] = (),
+        limits: tuple[Limit, ...] = (),
+        stale: frozenset[str] = frozenset(),
+    ) -> Plan:
         """Bring these jobs into force, as the first generation or as a reload."""
         plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs)
         self._generation += 1
@@ -133,6 +144,8 @@ class Stage:
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
                 limited_starts(jobfile, self.store, self.clock.now().wall) if first else {},
+                self.spawner.survivors() if first else {},
+                stale,
             )
         )
         self.clock.settle()
@@ -156,6 +169,14 @@ class Stage:
         self.clock.stall(timedelta(seconds=after))
         store = self.store.reopened(self.clock.call_soon)
         return Stage(self.script if script is None else script, clock=self.clock, store=store, **keys)
+
+    def kept(self, *, away: float = 0.0, **keys: Any) -> Stage:
+        """The same, but a keeper looked after the runs for the `away` seconds until a new one began."""
+        self.supervisor.close()
+        self.spawner.outlive(lambda _: None, FakeSink())
+        self.advance(away)
+        store = self.store.reopened(self.clock.call_soon)
+        return Stage(self.script, clock=self.clock, store=store, keeper=self.spawner, **keys)
 
     def rows(self, name: str | None = None) -> list[RunRecord]:
         """Decided slots, oldest first."""

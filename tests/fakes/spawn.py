@@ -8,17 +8,18 @@ contract of `adapters.spawn` in `tests/contract`.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import TypeAlias
 
-from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Exit
 from repeater.model.time import micros
 from repeater.ports import Launch, Sink, Stream, Tell
-from tests.fakes.clock import FakeAlarm, FakeClock
+from tests.fakes.clock import EPOCH, FakeAlarm, FakeClock
 
 NOTHING = timedelta(0)
 OK = Exit(code=0)
@@ -72,6 +73,8 @@ class _Process:
     act: Act
     alarms: list[FakeAlarm] = field(default_factory=list)
     started: bool = False
+    pid: int = 0
+    began: datetime = EPOCH
     early: list[str] = field(default_factory=list)
     swept_early: bool = False
     exit: Exit | None = None
@@ -95,8 +98,37 @@ class FakeSpawner:
         self._tell = tell
         self._sink = sink
         self._live: dict[str, _Process] = {}
+        self._withheld: dict[str, list[Callable[[], None]]] = {}
+        self._survivors: dict[str, Living] = {}
+        self.on_record: set[str] = set()
         self._turn: dict[str, int] = {}
         self._pids = count(10_001)
+
+    def outlive(self, tell: Tell, sink: Sink) -> None:
+        """The client is gone without a word and another one is there: runs go on, what they tell waits for `adopt`."""
+        self._tell, self._sink = tell, sink
+        for run in [run for run, process in self._live.items() if not process.started]:
+            self._drop(self._live.pop(run))
+        for run, process in self._live.items():
+            self._withheld.setdefault(run, [])
+            self._survivors[run] = Living(process.pid, process.began)
+
+    def survivors(self) -> Mapping[str, Living]:
+        return dict(self._survivors)
+
+    def adopt(self, run: str) -> None:
+        del self._survivors[run]
+        for call in self._withheld.pop(run):
+            self._clock.call_soon(call)
+
+    def disown(self, runs: Iterable[str]) -> None:
+        for run in runs:
+            del self._survivors[run], self._withheld[run]
+            if run in self._live:
+                self._drop(self._live.pop(run))
+
+    def settled(self, runs: Iterable[str]) -> None:
+        self.on_record |= set(runs)
 
     @property
     def live(self) -> frozenset[str]:
@@ -178,7 +210,8 @@ class FakeSpawner:
             self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary))
             return
         process.started = True
-        self._tell(RunStarted(process.launch.run, next(self._pids)))
+        process.pid, process.began = next(self._pids), self._clock.now().wall
+        self._tell(RunStarted(process.launch.run, process.pid))
         for said in act.says:
             if said.at <= act.lasts:
                 self._after(process, said.at, lambda p, said=said: self._say(p, said))  # type: ignore[misc]
@@ -188,11 +221,13 @@ class FakeSpawner:
         if process.swept_early:
             self.sweep(process.launch.run)
 
-    def _say(self, process: _Process, said: Said) -> None:
-        if process.exit is not None:
+    def _say(self, process: _Process, said: Said, *, late: bool = False) -> None:
+        if process.exit is not None and not late:
             return
         if process.paused or process.unsaid:
             process.unsaid.append(said)
+        elif process.launch.run in self._withheld:
+            self._withheld[process.launch.run].append(partial(self._say, process, said, late=True))
         elif not self._sink.write(process.launch.run, said.stream, said.data):
             process.paused = True
 
@@ -240,18 +275,26 @@ class FakeSpawner:
         self._look(process)
 
     def _look(self, process: _Process) -> None:
-        run = process.launch.run
-        assert process.exit is not None
+        run, exit_ = process.launch.run, process.exit
+        assert exit_ is not None
         if process.child and process.act.quiet and process.act.escaped:
             process.child = False  # nobody can know of it
         if process.child or process.unsaid:
             if not process.exit_told:
                 process.exit_told = True
-                self._tell(RunExited(run, process.exit))
+                self._now(run, lambda: self._tell(RunExited(run, exit_)))
             return
         self._drop(process)
         del self._live[run]
-        self._tell(RunEnded(run, process.exit, self._sink.matched(run)))
+        at = self._clock.now().wall if run in self._withheld else None
+        self._now(run, lambda: self._tell(RunEnded(run, exit_, self._sink.matched(run), at)))
+
+    def _now(self, run: str, call: Callable[[], None]) -> None:
+        """Or when somebody adopts the run."""
+        if run in self._withheld:
+            self._withheld[run].append(call)
+        else:
+            call()
 
     def _drop(self, process: _Process) -> None:
         process.over = True

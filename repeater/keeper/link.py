@@ -1,0 +1,91 @@
+"""A keeper's end of the conversation with one client: frames in, frames and descriptors out, nothing blocks.
+
+What cannot be sent yet waits in memory: a client that was stopped costs no more than the ends of the runs it had.
+"""
+
+from __future__ import annotations
+
+import array
+import select
+import socket
+from collections import deque
+
+from repeater.keeper.protocol import MOST_FDS, Frames, ProtocolError, frame
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from repeater.keeper.protocol import Message
+
+_READ = 1 << 18
+_TOO_MANY_IN_FLIGHT = 109  # ETOOMANYREFS: descriptors that nobody took out of their sockets yet
+
+
+class Link:
+    """`poll` wakes the keeper for it, from its making until `close`."""
+
+    def __init__(self, client: socket.socket, poll: select.epoll) -> None:
+        client.setblocking(False)
+        self.fd = client.fileno()
+        self._socket = client
+        self._poll = poll
+        self._frames = Frames()
+        self._outbox: list[Message] = []
+        self._fds: list[int] = []
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._waits_for_room = False
+        poll.register(client, select.EPOLLIN)
+
+    def receive(self) -> list[Message] | None:
+        """What came; None when the client is gone, or says what nobody can understand."""
+        try:
+            data = self._socket.recv(_READ)
+            if not data:
+                return None
+            return [message for messages, _ in self._frames.feed(data) for message in messages]
+        except BlockingIOError:
+            return []
+        except (OSError, ProtocolError):
+            return None
+
+    def tell(self, message: Message, fds: Iterable[int] = ()) -> None:
+        """Goes out with the next `flush`; the descriptors stay ours."""
+        fds = list(fds)
+        if len(self._fds) + len(fds) > MOST_FDS:
+            self._pack()
+        self._outbox.append(message)
+        self._fds += fds
+
+    def flush(self) -> bool:
+        """Send what there is. False when the client is gone."""
+        if self._outbox:
+            self._pack()
+        while self._unsent:
+            data, fds = self._unsent[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                sent = self._socket.sendmsg([data], rights)
+            except BlockingIOError:
+                self._want_room(True)
+                return True
+            except OSError as error:
+                return error.errno == _TOO_MANY_IN_FLIGHT  # then it is tried again with whatever happens next
+            self._unsent.popleft()
+            if sent < len(data):
+                self._unsent.appendleft((data[sent:], []))
+        self._want_room(False)
+        return True
+
+    def close(self) -> None:
+        self._poll.unregister(self._socket)
+        self._socket.close()
+
+    def _pack(self) -> None:
+        self._unsent.append((frame(self._outbox, len(self._fds)), self._fds))
+        self._outbox, self._fds = [], []
+
+    def _want_room(self, wanted: bool) -> None:
+        if wanted != self._waits_for_room:
+            self._waits_for_room = wanted
+            self._poll.modify(self._socket, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))

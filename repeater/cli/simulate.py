@@ -10,6 +10,7 @@ import click
 
 from repeater.cli.options import assignments, files_argument, json_option, set_option, state_dir_option
 from repeater.errors import UsageError
+from repeater.model.events import SlotHeld
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, Mono
 from repeater.model.units import format_duration, parse_duration
@@ -57,6 +58,7 @@ def simulate(
         length_of = _duration("--duration", text)
         lengths.update({job.name: length_of for job in select(jobfile.jobs, (pattern,))})
     warnings: dict[str, None] = {}
+    held: dict[tuple[str, datetime], SlotHeld] = {}
     with asked_plugins(loaded) as plugins:
         rows = run(
             jobfile,
@@ -66,12 +68,16 @@ def simulate(
             seed=seed,
             plugins=plugins,
             warn=lambda job, message: warnings.setdefault(f"{job}: {message}"),
+            hold=lambda one: held.setdefault((one.job, one.nominal), one),
         )
         if as_json:
             for row in rows:
                 print(json_line(row.as_json()))
+                held.pop((row.job, row.nominal), None)
+            for one in held.values():  # not started when the time is over
+                print(json_line(_still_held(one).as_json() | {"state": "held", "reason": one.reason}))
         else:
-            _print_rows(list(rows), span)
+            _print_rows(list(rows), held, span)
     for warning in warnings:
         print(f"rpr: warning: {warning}", file=sys.stderr)
     return 0
@@ -91,22 +97,36 @@ def _duration(option: str, text: str) -> timedelta:
         raise UsageError(f"cannot use `{option} {text}`: {error}") from None
 
 
-def _print_rows(rows: list[RunRecord], span: timedelta) -> None:
-    width = max((len(row.job) for row in rows), default=0)
-    for row in rows:
-        print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {_outcome(row)}")
-    counted = Counter(_kind(row) for row in rows)
-    summary = ", ".join(f"{count} {kind}" for kind, count in counted.most_common())
-    print(f"{len(rows)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))
+def _still_held(one: SlotHeld) -> RunRecord:
+    """A slot that has not started when the time is over."""
+    return RunRecord(one.job, one.nominal, one.due, None, None, "claimed", one.reason, None, 0, None, "schedule", 1)
 
 
-def _outcome(row: RunRecord) -> str:
+def _print_rows(rows: list[RunRecord], held: dict[tuple[str, datetime], SlotHeld], span: timedelta) -> None:
+    begun = {(row.job, row.nominal) for row in rows}
+    waiting = {key: _still_held(one) for key, one in held.items() if key not in begun}
+    shown = sorted([*rows, *waiting.values()], key=lambda row: row.nominal)
+    width = max((len(row.job) for row in shown), default=0)
+    kinds = Counter[str]()
+    for row in shown:
+        key = (row.job, row.nominal)
+        kinds["held" if key in waiting else _kind(row)] += 1
+        words = row.reason if key in waiting else _outcome(row, held.get(key))
+        print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {words}")
+    summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    print(f"{len(shown)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))
+
+
+def _outcome(row: RunRecord, held: SlotHeld | None) -> str:
+    """`held`: what kept it when it was due, if anything did."""
     words = _kind(row)
     if row.started is not None and row.ended is not None:
         words += f" in {format_duration(row.ended - row.started)}"
         late = row.started - row.due
         if late >= timedelta(seconds=1):
             words += f", {format_duration(late)} late"
+            if held is not None:
+                words += f": {held.reason.partition(' until ')[0]}"
     return words
 
 

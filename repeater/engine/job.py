@@ -35,6 +35,7 @@ from repeater.model.events import (
     RunBegan,
     RunFinished,
     SlotDecided,
+    SlotHeld,
     SlotsMissed,
     Warned,
 )
@@ -451,6 +452,9 @@ class Job:
             held.held = None
             self._start(held)
         elif answer[0] == "hold":
+            if held.held is None:
+                slot = held.slot
+                self._context.announce(SlotHeld(slot.job, slot.nominal, slot.due, answer[1]))
             held.held = answer[1]
         else:
             self._close(held, "skipped", answer[1])

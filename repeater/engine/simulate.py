@@ -15,7 +15,7 @@ from datetime import timedelta
 from repeater.engine.actions import Announce, Ask, Leave, Note, Record, Send, Start, Sweep
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed
-from repeater.model.events import Warned
+from repeater.model.events import SlotHeld, Warned
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.run import INTERIM, Exit, Progress, RunRecord
 from repeater.model.spec import JobFile
@@ -27,7 +27,7 @@ DEFAULT_DURATION = timedelta(0)
 _SIGNAL_NUMBERS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - all but three are options
     jobfile: JobFile,
     start: Instant,
     length: timedelta,
@@ -37,16 +37,16 @@ def simulate(
     progress: Mapping[str, Progress] | None = None,
     plugins: Plugins = NO_PLUGINS,
     warn: Callable[[str, str], None] = lambda _job, _message: None,
+    hold: Callable[[SlotHeld], object] = lambda _held: None,
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
-    Of a shared limit nobody else takes anything here.
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
     end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, message)` is told what the
-    engine warns of.
+    engine warns of, `hold` which slots are held when they are due. Of a shared limit nobody else takes anything here.
     """
     jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
-    world = _World(jobfile, start, seed, durations or {}, plugins, warn)
+    world = _World(jobfile, start, seed, durations or {}, plugins, warn, hold)
     rows = world.run(start.plus(length), progress or {})
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}
     yield from sorted(rows, key=lambda row: (row.nominal, order.get(row.job, -1), row.due))
@@ -61,10 +61,12 @@ class _World:
         durations: Mapping[str, timedelta],
         plugins: Plugins,
         warn: Callable[[str, str], None],
+        hold: Callable[[SlotHeld], object],
     ) -> None:
         self._jobfile = jobfile
         self._plugins = plugins
         self._warn = warn
+        self._hold = hold
         self._now = start
         self._durations = durations
         self._engine = Engine(start, seed=seed)
@@ -113,6 +115,8 @@ class _World:
                     self._keep(row)
                 case Ask(job, kind):
                     self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
+                case Announce(SlotHeld() as held):
+                    self._hold(held)
                 case Announce(Warned(job, message)):
                     self._warn(job, message)
                 case Leave():

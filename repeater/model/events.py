@@ -56,6 +56,16 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotHeld:
+    """A slot that is due may not start yet; `reason` says what holds it, and until when if that is known."""
+
+    job: str
+    nominal: datetime
+    due: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Paced:
     """An interval that adapts was decided anew; `words` say how long it is and why."""
 
@@ -183,6 +193,7 @@ Event: TypeAlias = (
     | RunAdopted
     | RunFinished
     | SlotDecided
+    | SlotHeld
     | SlotsMissed
     | StopBegan
     | Warned

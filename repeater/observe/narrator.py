@@ -24,6 +24,7 @@ from repeater.model.events import (
     RunBegan,
     RunFinished,
     SlotDecided,
+    SlotHeld,
     SlotsMissed,
     StopBegan,
     Warned,
@@ -106,6 +107,8 @@ class Narrator:
                 self._say(job, "ready" if ready else f"not ready: {reason}")
             case StopBegan(job, _, signal, reason) if self._verbose or reason not in ("stopped", "removed"):
                 self._say(job, f"sending {signal}: {reason}")
+            case SlotHeld(job, _, _, reason) if self._verbose:
+                self._say(job, f"waits: {reason}")
             case Paced(job, _, words) if self._verbose:
                 self._say(job, words)
             case RunAdopted(run, pid):

@@ -68,3 +68,26 @@ def test_lengths_come_from_history(rpr: Rpr) -> None:
     assert rpr("apply", "jobs.toml", "-q").code == 0
     (row,) = rows(rpr, "--for", "30s")
     assert str(row["ended"]).startswith("2026-10-25T00:00:00.")  # half a second and a little
+
+
+def test_slots_that_a_limit_holds_are_shown_with_what_holds_them(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [limits.api]
+        rate = "1/10m"
+        shared = true
+        [jobs]
+        a = { command = "x", schedule = "*/5 * * * *", limit = "api", overlap = "queue" }
+        """,
+    )
+    done = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z")
+    assert done.out == (
+        "2026-11-23 00:00:00  a  ran in 0s\n"
+        "2026-11-23 00:05:00  a  ran in 0s, 5m late: held by limit `api` (1/10m)\n"
+        "2026-11-23 00:10:00  a  held by limit `api` (1/10m) until 2026-11-23T00:20:00Z\n"
+        "3 slots in 20m: 2 ran, 1 held\n"
+    )
+    rows = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z", "--json").out.splitlines()
+    assert [json.loads(row)["state"] for row in rows] == ["ran", "ran", "held"]
+    assert list(json.loads(rows[2])) == list(json.loads(rows[0]))

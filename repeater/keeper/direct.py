@@ -29,7 +29,14 @@ def can_start(cwd: str, stdin: int | None, outputs: tuple[int, int]) -> bool:
     """Whether `start` can do it: `cwd` is where we are, and no descriptor stands in the way of another."""
     if not hasattr(os, "pidfd_open"):  # an old or foreign C library may not know sessions
         return False
-    return is_clear(stdin, outputs) and (not cwd or cwd == os.getcwd()) and _is_sealed()
+    return is_clear(stdin, outputs) and (not cwd or _is_here(cwd)) and _is_sealed()
+
+
+def _is_here(folder: str) -> bool:
+    try:
+        return folder == os.getcwd()
+    except OSError:  # where we are was removed
+        return False
 
 
 def is_clear(stdin: int | None, outputs: tuple[int, int]) -> bool:

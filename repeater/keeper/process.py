@@ -353,7 +353,10 @@ def _explained(error: Exception, argv: Sequence[str], cwd: str, env: Mapping[str
 def _cause(error: OSError, text: str, command: str, cwd: str, env: Mapping[str, str], user: str | None) -> str:
     path = _found(command, cwd, env) or os.path.join(cwd, command)
     if error.errno == errno.ENOENT and os.path.isfile(path):
-        return f"its interpreter `{_interpreter(path)}` does not exist"
+        interpreter = _interpreter(path)
+        if interpreter is None:
+            return "the loader that it needs does not exist, it is made for another system"
+        return f"its interpreter `{interpreter}` does not exist"
     if error.errno == errno.ENOENT and "/" not in command:
         return f"{text} on the PATH"
     if error.errno == errno.EACCES and os.path.isdir(path):
@@ -394,10 +397,13 @@ def _found(command: str, cwd: str, env: Mapping[str, str]) -> str | None:
     return shutil.which(command, path=env.get("PATH", os.defpath))
 
 
-def _interpreter(path: str) -> str:
+def _interpreter(path: str) -> str | None:
+    """What the first line of a script names; None for what is no script."""
     try:
         with open(path, "rb") as file:
             first = file.readline(256)
     except OSError:
         return "?"
+    if not first.startswith(b"#!"):
+        return None
     return first.removeprefix(b"#!").decode(errors="replace").strip().partition(" ")[0] or "?"

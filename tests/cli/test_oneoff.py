@@ -223,6 +223,24 @@ def test_kill_timeout_is_the_time_between_term_and_kill(rpr: Rpr) -> None:
 # --- the process --------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_that_was_removed_is_no_place_to_run(rpr: Rpr) -> None:
+    def run(*words: str) -> tuple[str, int]:
+        line = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+        done = subprocess.run(
+            ["sh", "-c", line, "sh", RPR, *words],
+            cwd=rpr.folder,
+            env=rpr.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout + done.stderr, done.returncode
+
+    words = "rpr: cannot run in the current folder: No such file or directory\nhint: name another one with `-C DIR`\n"
+    assert run("c", "-t", "1", "--", "pwd") == (words, 2)
+    assert run("c", "-t", "1", "-C", "/", "--", "pwd") == ("/\n", 0)
+
+
 def test_working_dir_env_and_shell(rpr: Rpr) -> None:
     (rpr.folder / "sub").mkdir()
     rpr(

@@ -304,6 +304,27 @@ def test_a_missing_interpreter_is_named(house: House, tmp_path: Path) -> None:
     assert house.refused("a").reason == f"cannot start `{command}`: its interpreter `/no/such/python` does not exist"
 
 
+def test_a_program_of_another_system_is_told_as_one(house: House, tmp_path: Path) -> None:
+    program = Path(shutil.which("true") or "").read_bytes()
+    if b"/ld-" not in program:
+        pytest.skip("`true` needs no loader here")
+    (tmp_path / "alien").write_bytes(program.replace(b"/ld-", b"/no-", 1))
+    (tmp_path / "alien").chmod(0o755)
+    house.begin("a", str(tmp_path / "alien"))
+    words = "the loader that it needs does not exist, it is made for another system"
+    assert house.refused("a").reason == f"cannot start `{tmp_path}/alien`: {words}"
+
+
+def test_jobs_start_also_when_the_folder_where_we_are_was_removed(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    house.shell("a", "exit 7")
+    assert house.last("a", RunEnded).exit.code == 7
+
+
 def test_a_text_without_interpreter_is_refused(house: House, tmp_path: Path) -> None:
     command = script(tmp_path / "script", "echo hello\n")
     house.begin("a", command)

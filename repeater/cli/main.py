@@ -150,11 +150,24 @@ def _print_error(error: Exception) -> int:
         import traceback
 
         traceback.print_exception(error)
+    if _is_shortage(error):
+        cause = "out of memory" if isinstance(error, MemoryError) else os.strerror(getattr(error, "errno", 0))
+        hint = "this machine, or a limit that it was started with (`ulimit -a`), has no more to give"
+        _complain(f"rpr: cannot go on: {cause}", hint)
+        return 1
     _complain(
         f"rpr: internal error: {type(error).__name__}: {error}",
         "this is a defect of rpr; `RPR_DEBUG=1` shows where, please report it",
     )
     return 1
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether something of the machine is used up, which is nobody's defect."""
+    import errno
+
+    shortages = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in shortages)
 
 
 def _complain(text: str, hint: str | None) -> None:

@@ -150,9 +150,17 @@ class _Feed:
             self._items.append((item, size + _ITEM))
             self._waiting += size + _ITEM
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="rpr-feed", daemon=True)
-                self._thread.start()
+                self._thread = self._begin()
             self._changed.notify()
+
+    def _begin(self) -> threading.Thread | None:
+        """None when the system has no more threads to give: what waits is delivered once it has."""
+        thread = threading.Thread(target=self._work, name="rpr-feed", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return None
+        return thread
 
     def end(self) -> None:
         with self._changed:

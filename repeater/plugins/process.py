@@ -61,9 +61,12 @@ class Conversation:
     def __init__(self, kind: Kind, target: str, words: str) -> None:
         self._words = words
         self._rest = b""
-        answers, theirs = os.pipe()
+        self._answers = -1
+        try:
+            answers, theirs = os.pipe()
+        except OSError as error:
+            raise self._failed(f"its process cannot be started: {error.strerror}") from None
         os.set_blocking(answers, False)
-        self._answers = answers
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "repeater.plugins.host", "serve", str(theirs)],
@@ -76,6 +79,7 @@ class Conversation:
             raise self._failed(f"its process cannot be started: {error.strerror}") from None
         finally:
             os.close(theirs)
+        self._answers = answers
         assert self._process.stdin is not None
         self._questions = self._process.stdin
         os.set_blocking(self._questions.fileno(), False)
@@ -320,8 +324,12 @@ class Resident:
         if self._clock() < self._rests_until:
             raise PluginFailed(self._trouble)
         if self._starter is None or not self._starter.is_alive():
-            self._starter = threading.Thread(target=self.start, name="rpr-plugin", daemon=True)
-            self._starter.start()
+            starter = threading.Thread(target=self.start, name="rpr-plugin", daemon=True)
+            try:
+                starter.start()
+            except RuntimeError:  # the system has no more threads to give
+                raise PluginFailed(f"{self._words}: there is no thread to start its process") from None
+            self._starter = starter
         raise PluginFailed(self._trouble or f"{self._words}: its process is not there yet")
 
     def _leave_alone(self, trouble: str) -> None:

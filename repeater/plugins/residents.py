@@ -64,8 +64,11 @@ class Residents:
             self._known = {key: one for key, one in self._known.items() if key in wanted}
         if gone:  # one that hangs takes a moment, and nobody has to wait for that
             ending = threading.Thread(target=_close_all, args=(gone,), name="rpr-plugin", daemon=True)
-            ending.start()
-            self._ending = [thread for thread in (*self._ending, ending) if thread.is_alive()]
+            try:
+                ending.start()
+                self._ending = [thread for thread in (*self._ending, ending) if thread.is_alive()]
+            except RuntimeError:  # the system has no more threads to give
+                _close_all(gone)
 
     def describe(self, kind: Kind, name: str) -> Description | None:
         return self._known.get((kind, name))

@@ -304,7 +304,7 @@ project = "broken"
 [jobs.well]
 command = "echo well"
 schedule = "every 200ms"
-stop = {{ plugins = ["doubts"], times = 20 }}
+stop = {{ plugins = ["doubts"], times = 8 }}
 output = {{ plugins = ["drops"] }}
 
 [jobs.fails]
@@ -345,7 +345,8 @@ stop_timeout = "5s"
     for line in with_broken("history", "--json", "-n", "1000").out.splitlines():
         row = json.loads(line)
         rows.setdefault(row["job"], []).append(row["reason"])
-    assert rows["well"] == ["success"] * 20
+    assert rows["well"].count("success") == 8
+    assert set(rows["well"]) <= {"success", "overlap", "missed"}, "a busy machine may be late"
     assert rows["fails"] == ["failure: executor plugin `fails` failed, its output says why"]
     assert rows["lasts"] == ["failure: timed out after 300ms"]
     assert "fails   | rpr: executor plugin `fails` failed: LookupError: nothing there" in err

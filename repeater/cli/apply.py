@@ -81,6 +81,9 @@ def apply(
     from repeater.cli.change import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
+    for option, given in (("--allow-remote", allow_remote), ("--http-host", http_hosts)):
+        if given and not http:
+            raise UsageError(f"cannot use `{option}`: nothing is served", hint="`--http ADDR` serves")
     if not (verbose or quiet):
         level = _log_level()
         verbose, quiet = level == "debug", level in ("warn", "error")

@@ -63,7 +63,7 @@ def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
     for name, value in (
         ("--no-watch", not options.watch),
         ("--keep-alive", options.keep_alive),
-        ("--http", options.http is not None),
+        ("--http", options.http is not None and options.http.address != os.environ.get("RPR_HTTP")),
     ):
         if value:
             raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")

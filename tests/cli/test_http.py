@@ -92,7 +92,7 @@ def site(rpr: Rpr) -> Iterator[Callable[..., Site]]:
         one.live.process.send_signal(signal.SIGTERM)
         one.live.process.send_signal(signal.SIGINT)
         try:
-            one.live.process.wait(20)
+            one.live.process.wait(60)
         finally:
             one.live.process.kill()
             one.live.process.wait()
@@ -227,6 +227,7 @@ def test_a_token_of_the_environment_is_taken_and_kept_from_jobs(rpr: Rpr, site: 
         (("--http", "0"), {"RPR_HTTP_TOKEN": "short"}, "expected 16 to 4096 visible ASCII characters", 2),
         (("--http", "0", "--http-token-file", "nowhere"), {}, "cannot read the token in `nowhere`", 1),
         (("--http", "nobody.invalid:80"), {}, "cannot serve HTTP at `nobody.invalid:80`", 1),
+        (("--allow-remote",), {}, "cannot use `--allow-remote`: nothing is served", 2),
     ],
 )
 def test_what_cannot_be_served_is_told_and_nothing_runs(
@@ -236,6 +237,28 @@ def test_what_cannot_be_served_is_told_and_nothing_runs(
     done = rpr("apply", *args, "jobs.toml", env=env)
     assert (done.code, message in done.err) == (code, True), done.err
     assert not (rpr.folder / "ran").exists()
+
+
+def test_a_supervisor_that_runs_takes_files_over_but_no_other_address(site: Callable[..., Site]) -> None:
+    web = site()
+    done = web.rpr("apply", "--http", "127.0.0.1:1", "jobs.toml")
+    assert (done.code, "cannot use `--http`: the supervisor runs already" in done.err) == (2, True)
+    assert web.rpr("apply", "jobs.toml", env={"RPR_HTTP": "127.0.0.1:1"}).code == 0
+
+
+def test_after_a_crash_the_next_one_has_the_same_address_and_token(rpr: Rpr, site: Callable[..., Site]) -> None:
+    web = site()
+    web.live.process.kill()
+    web.live.process.wait()
+    again = Site(rpr, "--http", f"127.0.0.1:{web.port}")
+    try:
+        wait_for(again.is_up, lambda: again.live.err)
+        assert (again.port, again.token) == (web.port, web.token)
+        assert again("GET", "/livez") == (200, "ok\n")
+    finally:
+        again.live.process.send_signal(signal.SIGTERM)
+        again.live.process.send_signal(signal.SIGINT)
+        again.live.process.wait(60)
 
 
 def test_a_port_that_is_taken_is_told_also_by_detach(rpr: Rpr, site: Callable[..., Site]) -> None:
@@ -420,7 +443,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         web.live.process.send_signal(signal.SIGTERM)
         web.live.process.send_signal(signal.SIGTERM)
         try:
-            web.live.process.wait(20)
+            web.live.process.wait(60)
         finally:
             web.live.process.kill()
             web.live.process.wait()

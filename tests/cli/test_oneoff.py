@@ -502,6 +502,7 @@ def test_a_background_child_does_not_outlive_rpr(rpr: Rpr) -> None:
         (["c", "-t", "1", "--env", "A", "--", "x"], "cannot use `--env A`: expected `NAME=VALUE`"),
         (["c", "-t", "1", "--aggregate", "-q", "--", "x"], "cannot use `--quiet` together with `--aggregate`"),
         (["c", "-t", "1", "-t", "2", "--", "x"], "cannot use `--times` twice, with `1` and `2`"),
+        (["d", "-u", "25:99", "x"], "cannot use `--until 25:99`: expected a time like `2026-11-24T03:00:00Z`, or a date"),
         (["d", "-u", "soon", "x"], "cannot use `--until soon`: expected a time like `2026-11-24T03:00:00Z`, or a date"),
         (["i", "-e", "1s", "-j", "2s", "--", "x"], "cannot use `--jitter 2s`: found `2s`, expected less than `every`, `1s`"),
         (["c", "-t", "1", "--success-pattern", "(", "--", "x"], "cannot use `--success-pattern (`: "),
@@ -647,6 +648,11 @@ def test_settings_stand_behind_the_flags(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "-T", "150ms", "--", "sleep", "60", env={"RPR_TIMEOUT": "100ms"}).is_(
         err="rpr: timed out after 150ms\n", code=1
     )
+
+
+def test_no_time_limit_is_one_of_the_things_a_flag_may_say(rpr: Rpr) -> None:
+    for words, env in (["-T", "0s"], {"RPR_TIMEOUT": "9s"}), ([], {"RPR_TIMEOUT": "0s"}):
+        assert "timeout" not in rpr("c", "-t", "1", *words, "--as-job", "--", "x", env=env).out
 
 
 def test_max_retries_is_the_number_of_attempts(rpr: Rpr) -> None:

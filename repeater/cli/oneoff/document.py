@@ -15,7 +15,7 @@ from repeater.errors import UsageError
 from repeater.settings import Settings, Value
 
 BACK_TO_BACK = {"every": "1us", "after_end": True}
-_TIME_OF_DAY = r"[0-9]{1,2}:[0-9]{2}"
+_TIME_OF_DAY = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]"
 _ENDING = r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _NO_NAME = r"[^A-Za-z0-9._-]+"
@@ -90,8 +90,9 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
     if given.command.strategy:
         job.setdefault("stop", {})["on_success"] = True
         _settle(job, place, ("stop", "times"), settings["max_retries"], whole=True)
-    if settings["timeout"].text not in ("0s", "0"):
-        _settle(job, place, ("timeout",), settings["timeout"])
+    _settle(job, place, ("timeout",), settings["timeout"])
+    if job.get("timeout") in ("0s", "0"):
+        del job["timeout"]  # none, also if the settings name one
     if settings["kill_timeout"].origin != "default":
         _settle(job, place, ("stop_timeout",), settings["kill_timeout"])
 

@@ -81,7 +81,7 @@ COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option(("--case-insensitive",), "Patterns ignore case.", key=("success", "ignore_case")),
     )),
     ("The process", (
-        Option(("-T", "--timeout"), "End a run that takes longer.", "DURATION", ("timeout",)),
+        Option(("-T", "--timeout"), "End a run that takes longer; `0s`: none.", "DURATION", ("timeout",)),
         Option(("--kill-timeout",), "How long a run gets between TERM and KILL (10s).", "DURATION", ("stop_timeout",)),
         Option(("-C", "--working-dir"), "Run there.", "DIR", ("cwd",)),
         Option(("--env",), "Set a variable; may be given again.", "NAME=VALUE", ("env",), "pair"),

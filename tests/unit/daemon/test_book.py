@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from repeater.daemon.book import GRANT_WITHIN, REGISTER_WITHIN, Book
+from repeater.daemon.book import GRANT_WITHIN, Book
+from repeater.daemon.first import REGISTER_WITHIN
 from repeater.daemon.kept import Dropped, Kept, Known, Outdated
 from tests.unit.daemon.desk import Desk
 

@@ -1,8 +1,8 @@
 """Clients of version 1.0, as `patience` is one: they are told yes or an instant, and say nothing of starts.
 
-From the answer on such a client holds its attempts, each as if it came up to `LATE` after its instant; a registration on
-the same connection confirms them, at the time at which it comes. What is not confirmed in time is given back, unless the
-client had to sleep for so long that it cannot register any more (it gives up after five seconds, and starts all the
+From the answer on such a client holds its attempts, each as if it came up to `LATE` after its instant; a registration
+on the same connection confirms them, at the time at which it comes. What is not confirmed in time is given back, unless
+the client had to sleep for so long that it cannot register any more (it gives up after five seconds, and starts all the
 same). Its attempts to come are given back when it is gone. Sans-IO; called by `daemon.book` only.
 """
 

@@ -1,7 +1,7 @@
 """The resources that the daemon knows: the ledger of each, who waits at it, and what is to be kept of it.
 
-Clockless and sans-IO. `daemon.book` decides who may start, `daemon.first` speaks with clients of version 1.0; both write
-down here what happened, so that each attempt in a ledger is also one in `changes`.
+Clockless and sans-IO. `daemon.book` decides who may start, `daemon.first` speaks with clients of version 1.0; both
+write down here what happened, so that each attempt in a ledger is also one in `changes`.
 """
 
 from __future__ import annotations

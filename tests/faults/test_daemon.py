@@ -255,7 +255,7 @@ def test_a_job_file_says_who_holds_a_slot_and_when_nobody_does(rpr: Rpr) -> None
             assert found
             daemon.stop(signal.SIGKILL)
             until(lambda: "cannot reach the rate-limit daemon" in (why() or ""))
-            assert "held by limit `api` (1/1h, shared)" in rpr("why", "b").out
+            assert "limit `api` (1/1h, shared): cannot reach the rate-limit daemon" in rpr("why", "b").out
             daemon.start()
             until(lambda: "until" in (why() or ""))
         finally:

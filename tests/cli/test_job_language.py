@@ -205,10 +205,9 @@ def test_a_service_of_a_killed_supervisor_is_ended_before_it_starts_again(
     wait_for(lambda: count() == 1, "the service")
     first.process.kill()
     first.leaves()
-    again = live("jobs.toml")
+    live("jobs.toml")
     wait_for(lambda: count() == 2, "the service again")
     old = int(pids.read_text().splitlines()[0])
-    assert "ending what a supervisor before this one left running" in again.err
     assert not is_alive(old)
 
 
@@ -294,7 +293,6 @@ def test_delivery_says_what_a_death_between_start_and_end_means(
     first.process.kill()
     first.leaves()
     again = live("jobs.toml", "-v")
-    again.until_err("ending what a supervisor before this one left running")
     again.until_err("started, pid" if starts == 2 else "interrupted")
     wait_for(lambda: len(effects.read_text().splitlines()) == starts, "the starts")
     rows = [line.split() for line in effects.read_text().splitlines()]

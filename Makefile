@@ -14,7 +14,7 @@ HAVE   := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_inf
 INSTALLED := $(VENV)/.installed-$(HAVE)
 TOOLS     := $(VENV)/.tools-$(HAVE)
 
-.PHONY: run test check bench fmt format lint types imports docs clean
+.PHONY: run test check bench fuzz fmt format lint types imports docs clean
 
 run: $(INSTALLED)
 	@echo "$(BIN)/rpr apply --ephemeral jobs.example.toml      (Ctrl-C ends it)"
@@ -28,6 +28,10 @@ check: format lint types imports test
 # In an environment of its own, with the peers of PyPI and Debian; `.bench` keeps what is slow to make.
 bench: $(INSTALLED)
 	$(BIN)/python -m bench $(ARGS)
+
+fuzz: $(TOOLS)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet atheris || echo "without atheris: by chance"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 fmt: $(TOOLS)
 	$(BIN)/ruff format .

@@ -18,6 +18,7 @@ FROM_INDEX = {
     "cronstable": "cronstable>=1.2",
     "limits": "limits>=5",
     "supervisor": "supervisor>=4.2",
+    "circus": "circus>=0.18",
 }
 FROM_DEBIAN = {"xargs": "xargs", "GNU parallel": "parallel"}
 

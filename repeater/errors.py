@@ -22,6 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def one_line(text: str) -> str:
+    r"""The text with what is no visible character shown as an escape: `\x1b`, `\n`, `\u202e`."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong in a job file.
@@ -36,6 +41,13 @@ class Problem:
     key: str
     message: str
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        """Whatever a file holds, a problem is told in one line that steers no terminal."""
+        for name in ("file", "key", "message", "hint"):
+            text = getattr(self, name)
+            if text is not None and not text.isprintable():
+                object.__setattr__(self, name, one_line(text))
 
     def place(self) -> str:
         """`file:line:col`, as far as it is known; editors and terminals make it a link."""

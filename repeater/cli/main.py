@@ -171,10 +171,15 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def _complain(text: str, hint: str | None) -> None:
+    if hint:
+        text += f"\nhint: {hint}"
     try:
-        print(text, file=sys.stderr)
-        if hint:
-            print(f"hint: {hint}", file=sys.stderr)
+        for line in text.split("\n"):
+            if not line.isprintable():  # words of a command line, a file or another process are in it
+                from repeater.observe.terminal import visible_text
+
+                line = visible_text(line)  # noqa: PLW2901
+            print(line, file=sys.stderr)
     except OSError:
         pass  # nobody is left to tell
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from repeater.errors import Problem
+from repeater.errors import Problem, one_line
 
 Path: TypeAlias = tuple[str | int, ...]
 Place: TypeAlias = tuple[int, int]
@@ -122,7 +122,7 @@ def shown(value: object) -> str:
     """A value for a message: one line, short, control characters made visible."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[:200])
+    text = one_line(str(value)[:200])
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 
+from repeater.errors import one_line
+
 _UNITS = {  # microseconds
     "w": 604_800_000_000,
     "d": 86_400_000_000,
@@ -136,4 +138,4 @@ def parse_share(text: str) -> Fraction:
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "..."
+    return one_line(text if len(text) <= 40 else text[:37] + "...")

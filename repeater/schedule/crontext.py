@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from repeater.errors import one_line
 from repeater.schedule.jitter import stable_number
 
 NICKNAMES = {
@@ -80,7 +81,7 @@ def split(expression: str, seconds: Seconds | None, job: str) -> Fields:
 
 def clip(text: str) -> str:
     """The beginning of a text, short enough for a message."""
-    return text if len(text) <= 60 else text[:57] + "..."
+    return one_line(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _order(seconds: Seconds | None) -> list[str]:

@@ -367,7 +367,7 @@ def hostile(ground: Ground) -> Ground:
     run.until_ready()
     wait_for(lambda: len(ground.rows()) >= 7, lambda: f"all were decided: {ground.rows()}")
     key = in_toml("a" + STEER)
-    ground.rpr.write("bad.toml", f"{key} = 1\n[jobs.{key}]\ncommand = 5\n[jobs.b]\ncommand = 'x'\nschedule = {key}\n")
+    ground.rpr.write("bad.toml", f"{key} = 1\n[jobs.{key}]\ncommand = 5\n[jobs.b]\ncommand = 'x'\nschedule = {key}\n[jobs.c]\ncommand = 'x'\nschedule = {{ every = {key} }}\n")
     ground.rpr.write(
         "changed.toml", (ground.folder / "jobs.toml").read_text().replace("echo", "echo 2").replace("/no/such", "/none")
     )

@@ -197,7 +197,7 @@ def test_a_link_in_the_place_of_the_sockets_folder_is_refused_and_jobs_run(groun
     run = ground.apply(f"[jobs.a]\ncommand = {json.dumps(mark('start'))}\n", "--keep-alive")
     run.until_err("cannot reach this supervisor")
     assert f"cannot use folder `{ground.socket.parent}` for the socket: it is a link" in run.err
-    wait_for(lambda: ground.effects.starts("a"), "jobs run")
+    wait_for(lambda: ground.effects.starts("a"), lambda: f"jobs run: {run.err}")
     assert list((ground.folder / "theirs").iterdir()) == []
 
 
@@ -367,7 +367,10 @@ def hostile(ground: Ground) -> Ground:
     run.until_ready()
     wait_for(lambda: len(ground.rows()) >= 7, lambda: f"all were decided: {ground.rows()}")
     key = in_toml("a" + STEER)
-    ground.rpr.write("bad.toml", f"{key} = 1\n[jobs.{key}]\ncommand = 5\n[jobs.b]\ncommand = 'x'\nschedule = {key}\n[jobs.c]\ncommand = 'x'\nschedule = {{ every = {key} }}\n")
+    ground.rpr.write(
+        "bad.toml",
+        f"{key} = 1\n[jobs.{key}]\ncommand = 5\n[jobs.b]\ncommand = 'x'\nschedule = {key}\n[jobs.c]\ncommand = 'x'\nschedule = {{ every = {key} }}\n",
+    )
     ground.rpr.write(
         "changed.toml", (ground.folder / "jobs.toml").read_text().replace("echo", "echo 2").replace("/no/such", "/none")
     )

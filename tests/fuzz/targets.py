@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from repeater.errors import JobFileError, RepeaterError, UsageError
+from repeater.errors import JobFileError, PluginFailed, RepeaterError, UsageError
 from repeater.jobfile import Caps, load, rebuild
 from repeater.model.dump import dump_job, hidden
 from repeater.model.spec import HttpAware, Success
@@ -87,7 +87,8 @@ def job_file(data: bytes) -> None:
     again = rebuild({job.name: dump_job(job) for job in loaded.jobfile.jobs})
     for job in loaded.jobfile.jobs[:5]:
         assert job.name in again
-        list(starts(job, schedule_for(job), NOW, 2))
+        with suppress(PluginFailed):  # none is loaded here
+            list(starts(job, schedule_for(job), NOW, 2))
 
 
 def template(data: bytes) -> None:

@@ -157,6 +157,7 @@ class _Assembly:
 
     _server: Server | None = None
     _web: Web | None = None
+    _feeds: Feeds | None = None
 
     def __init__(
         self,
@@ -216,8 +217,8 @@ class _Assembly:
         self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
-        self._plugins, self._feeds = self._make_plugins(engine, clock, closing)
-        outputs = Masking(self._feeds, environ)
+        self._plugins, feeds = self._make_plugins(engine, clock, closing)
+        self._feeds, outputs = feeds, Masking(feeds, environ)
         spawner = self._spawner = make_spawner(
             self._tell, outputs, loop, self._warn, state=folder, on_death=options.on_death
         )
@@ -471,7 +472,8 @@ class _Assembly:
         self._journal(event)
         if self._web is not None:
             self._web.hear(event)
-        self._feeds(event)
+        if self._feeds is not None:
+            self._feeds(event)
         if isinstance(event, GenerationBegan):
             self._notify.status(self._status())
         elif isinstance(event, Draining):
@@ -540,6 +542,7 @@ class _Assembly:
         for words in overfull(wanted.jobfile):
             self._warn(words)
         self._output.align(job.name for job in wanted.jobfile.jobs)
+        assert self._feeds is not None
         self._feeds.accepted(wanted.jobfile)
         self._plugins.keep(wanted.jobfile, self._feeds.names)
         if self._options.watch:

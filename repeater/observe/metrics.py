@@ -8,11 +8,21 @@ series of a job that is removed go with it. Told in the loop's thread; `expose` 
 
 from __future__ import annotations
 
+import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -29,7 +39,7 @@ from repeater.model.events import (
     SlotDecided,
     Warned,
 )
-from repeater.model.run import RunRecord
+from repeater.model.run import Outcome, RunRecord
 
 MOST_JOBS = 1000
 MOST_LIMITS = 200
@@ -42,11 +52,13 @@ REASONS = frozenset(
     }
 )  # fmt: skip
 """Of slots that came to no run; any other reason counts as `other`."""
+_OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _LENGTHS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600)
 _DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60)
 _CANNOT_START = "cannot start: "
 
 
+values.ValueClass = values.MutexValue  # PROMETHEUS_MULTIPROC_DIR, if it is set, is meant for a job
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter, which nobody asks for
 
 
@@ -184,8 +196,16 @@ class Metrics:
         self._orphans.update(run for run, (of, _) in self._began.items() if of == job)
         if job in self._known:
             self._known.discard(job)
-            for metric in (self._runs, self._skipped, self._length):
-                metric.remove_by_labels({"job": job})
+            for metric, seconds in ((self._runs, _OUTCOMES), (self._skipped, (*REASONS, "other"))):
+                for second in seconds:
+                    _remove(metric, job, second)
+            _remove(self._length, job)
+
+
+def _remove(metric: Counter | Histogram, *labels: str) -> None:
+    with contextlib.suppress(KeyError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it says of several processes
+        metric.remove(*labels)
 
 
 class _Look(Collector):

@@ -89,7 +89,7 @@ def test_who_does_not_ask_in_time_is_let_go(begin: bytes, monkeypatch: pytest.Mo
 
 
 def test_who_asks_a_byte_now_and_then_is_let_go_too_also_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEAD_WITHIN", 0.2)
+    monkeypatch.setattr(module, "HEAD_WITHIN", 0.5)
     monkeypatch.setattr(module, "IDLE", 0)
 
     async def test() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
 import click
 
 from repeater.cli.options import assignments, files_argument, json_option, set_option
-from repeater.model.plugins import NO_PLUGINS, Plugins
+from repeater.errors import PluginFailed
+from repeater.model.plugins import Plugins
 from repeater.model.spec import (
     Adaptive,
     Always,
@@ -52,11 +54,12 @@ def next_(
     begin: str | None,
     globs: tuple[str, ...],
     as_json: bool,
-) -> None:
+) -> int:
     """Show the next starts of each job.
 
     All starts strictly after now, or after `--from`, in UTC and in the job's own time zone (the machine's, if it has
-    none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept.
+    none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept. Exit code 1:
+    the plugin of a job could not tell.
     """
     from repeater.app import asked_plugins, load_job_files
     from repeater.cli.moments import parse_moment
@@ -65,13 +68,33 @@ def next_(
     loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
     jobs = select(loaded.jobfile.jobs, globs)
     with asked_plugins(loaded) as plugins:
+        forecast = Forecast(after, count, plugins)
         if as_json:
             for job in jobs:
-                for start in starts(job, schedule_for(job, plugins), after, count):
+                for start in forecast.of(job):
                     print(json_line(as_json_row(job, start)))
         else:
-            for line in table(jobs, after, count, plugins):
+            for line in table(jobs, forecast):
                 print(line)
+    for name, cause in forecast.unknown.items():
+        print(f"rpr: warning: {name}: {cause}", file=sys.stderr)
+    return 1 if forecast.unknown else 0
+
+
+class Forecast:
+    """The starts of jobs after an instant; `unknown` says by job why they cannot be told."""
+
+    def __init__(self, after: Instant, count: int, plugins: Plugins | None = None) -> None:
+        self.after = after
+        self.unknown: dict[str, str] = {}
+        self._count = count
+        self._plugins = plugins
+
+    def of(self, job: JobSpec) -> Iterator[ComingStart]:
+        try:
+            yield from starts(job, schedule_for(job, self._plugins), self.after, self._count)
+        except PluginFailed as failure:
+            self.unknown[job.name] = failure.message
 
 
 def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
@@ -85,12 +108,12 @@ def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
     }
 
 
-def table(jobs: Sequence[JobSpec], after: Instant, count: int, plugins: Plugins = NO_PLUGINS) -> Iterator[str]:
+def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
     """The lines of the listing: a start each, or words where time alone does not decide."""
     width = max((len(job.name) for job in jobs), default=3)
     for job in jobs:
         name = job.name
-        for start in starts(job, schedule_for(job, plugins), after, count):
+        for start in forecast.of(job):
             local = start.due.astimezone(_zone(job))
             late = start.due - start.nominal
             yield (
@@ -98,7 +121,9 @@ def table(jobs: Sequence[JobSpec], after: Instant, count: int, plugins: Plugins 
                 + (f"  (jitter {format_duration(late - late % MILLISECOND)})" if late else "")
             )
             name = ""
-        words = in_words(job, seen=not name, after=after.wall)
+        words = in_words(job, seen=not name, after=forecast.after.wall)
+        if job.name in forecast.unknown:
+            words = "not known"
         if words:
             yield f"{name:<{width}}  {words}"
 

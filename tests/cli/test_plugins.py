@@ -291,6 +291,27 @@ output = {{ mode = "aggregate", plugins = [{{ plugin = "jsonl", file = "{rows}",
     assert {row["outcome"] for row in written if row["run"]} == {"success", "failed"}
 
 
+def test_a_forecast_goes_on_with_the_other_jobs_when_a_plugin_cannot_tell(with_broken: Rpr) -> None:
+    with_broken.write(
+        "jobs.toml",
+        """[jobs.a]
+command = "true"
+schedule = { plugin = "raises" }
+[jobs.b]
+command = "true"
+schedule = { cron = "0 3 * * *" }
+""",
+    )
+    shown = with_broken("next", "jobs.toml", "-n", "1", "--from", "2026-12-10")
+    assert shown.out.splitlines()[0] == "a  not known"
+    assert shown.out.splitlines()[1].startswith("b  2026-12-10 03:00:00Z")
+    assert shown.err.startswith("rpr: warning: a: cannot use schedule plugin `raises`: RuntimeError: no idea (broken_")
+    assert shown.code == 1
+    planned = with_broken("plan", "jobs.toml")
+    assert planned.out.splitlines()[0] == "+ a  is new; plugin raises"
+    assert (planned.err, planned.code) == ("", 0)
+
+
 @pytest.mark.slow
 def test_plugins_that_break_while_jobs_run_are_named_and_touch_no_other_job(with_broken: Rpr) -> None:
     names = ("crashes", "hangs", "raises", "wrong")

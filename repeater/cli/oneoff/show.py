@@ -65,7 +65,7 @@ def planned(spec: JobSpec) -> str:
 
 def _starts(spec: JobSpec, now: Instant, *, at_once: bool) -> Iterator[str]:
     """The first starts to come, those left out that will not come any more."""
-    from repeater.cli.next import table
+    from repeater.cli.next import Forecast, table
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import starts
 
@@ -75,7 +75,7 @@ def _starts(spec: JobSpec, now: Instant, *, at_once: bool) -> Iterator[str]:
     ends = [end for end in (now.wall + rule.for_ if rule.for_ else None, rule.until) if end is not None]
     coming = [start for start in starts(spec, schedule_for(spec), now, most) if all(start.due < end for end in ends)]
     if coming or not isinstance(spec.schedule, Every | Cron):
-        yield from table([spec], now, len(coming))
+        yield from table([spec], Forecast(now, len(coming)))
 
 
 def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:

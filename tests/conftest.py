@@ -1,8 +1,10 @@
 """The leak guard: every test must leave the machine as it found it, and none may write outside its folders.
 
-Watched around each test are this process's threads, open files and children, and every process that carries this
-session's mark in its environment or works in a folder of its tests, whoever its parent is; around the session, files in
-the temporary folder. What is about to end is given time: a leak is what is still there after `PATIENCE`.
+Watched around each test are this process's threads (also those that Python did not begin), open files and children, dead
+ones that nobody buried among them; every process that carries this session's mark in its environment or works in a
+folder of its tests, whoever its parent is, and whatever such a process began or shares a session with; and what is in
+the session's own temporary, runtime, state and other folders. What is about to end is given time: a leak is what is
+still there after `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import pytest
 from hypothesis import settings
@@ -48,19 +50,19 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv(*MARK.split("="))
         patch.setattr(tempfile, "tempdir", None)
         yield root
-        assert not [str(path) for path in (root / "tmp").rglob("*")], "temporary files were left"
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(own_folders: Path) -> Iterator[None]:
-    """Fails the test that leaves a thread, an open file or a process behind."""
-    basetemp = str(own_folders.parent)
-    before = _threads() | _open_files() | _processes(basetemp)
+    """Fails the test that leaves a thread, an open file, a process or a temporary file behind."""
+
+    def look() -> Found:
+        return _threads() | _open_files() | _processes(str(own_folders.parent)) | _files(own_folders)
+
+    before = look()
     yield
     patience = time.monotonic() + PATIENCE
-    while left := {
-        key: text for key, text in (_threads() | _open_files() | _processes(basetemp)).items() if key not in before
-    }:
+    while left := {key: text for key, text in look().items() if key not in before}:
         gc.collect()  # an object that nobody holds any more is garbage, not a leak
         if time.monotonic() > patience:
             pytest.fail("left behind: " + ", ".join(left.values()), pytrace=False)
@@ -68,7 +70,20 @@ def nothing_is_left(own_folders: Path) -> Iterator[None]:
 
 
 def _threads() -> Found:
-    return {("thread", str(thread.ident)): f"thread {thread.name}" for thread in threading.enumerate()}
+    """Those of the system, with the names that Python has for them."""
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()] if PROC.exists() else list(known)
+    return {("thread", str(task)): f"thread {known.get(task, 'of a library')}" for task in tasks}
+
+
+def _files(root: Path) -> Found:
+    """What is in the session's own folders."""
+    return {
+        ("file", f"{folder}/{name}"): f"temporary file {folder}/{name}"
+        for folder, inner, files in os.walk(root)
+        for name in (*inner, *files)
+        if folder != str(root)
+    }
 
 
 def _open_files() -> Found:
@@ -91,6 +106,7 @@ class _ProcessList:
     def __init__(self) -> None:
         self.stale = True
         self.found: Found = {}
+        self._sessions: set[int] = set()
         sys.addaudithook(self.notice)
 
     def notice(self, event: str, _: object) -> None:
@@ -100,30 +116,57 @@ class _ProcessList:
     def __call__(self, basetemp: str) -> Found:
         if self.stale or self.found:
             self.stale = False
-            self.found = _read_processes(basetemp)
+            self.found = _read_processes(basetemp, self._sessions)
         return self.found
 
 
 _processes = _ProcessList()
 
 
-def _read_processes(basetemp: str) -> Found:
-    """Children of this process, marked processes, and processes whose folder is a test's."""
-    found: Found = {}
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    state: str
+    began: str
+    is_marked: bool
+    command: str
+
+
+def _read_processes(basetemp: str, sessions: set[int]) -> Found:
+    """Children of this process, marked processes, processes whose folder is a test's; and what belongs to any of them:
+    what they began, and what is in a session that one of them leads or led. `sessions` remembers these.
+    """
+    there = {process.pid: process for process in _all_processes(basetemp)}
+    ours = {pid for pid, process in there.items() if process.is_marked or process.parent == os.getpid()}
+    our_session = os.getsid(0)
+    grown = True
+    while grown:
+        sessions |= {there[pid].session for pid in ours} - {our_session, 0}
+        sessions &= {process.session for process in there.values()}  # an empty one is over, its number may come again
+        more = {pid for pid, one in there.items() if one.parent in ours or one.session in sessions} - ours
+        grown = bool(more)
+        ours |= more
+    return {
+        ("process", str(pid), there[pid].began): f"process {pid} ({there[pid].state}) `{there[pid].command[:80]}`"
+        for pid in ours
+    }
+
+
+def _all_processes(basetemp: str) -> Iterator[_Process]:
     for entry in PROC.iterdir() if PROC.exists() else ():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            after_name = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-            state, parent, began = after_name[0].decode(), int(after_name[1]), after_name[19].decode()
-            ours = (
-                parent == os.getpid()
-                or MARK.encode() in (entry / "environ").read_bytes()
-                or str((entry / "cwd").readlink()).startswith(basetemp)
-            )
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:  # gone meanwhile, or not ours to look at
+            state, parent, _, session, *rest = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:  # gone meanwhile
             continue
-        if ours:
-            found["process", entry.name, began] = f"process {entry.name} ({state}) `{command[:80]}`"
-    return found
+        is_marked, command = False, b""
+        try:
+            environ = (entry / "environ").read_bytes()
+            is_marked = MARK.encode() in environ or str((entry / "cwd").readlink()).startswith(basetemp)
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").strip()
+        except OSError:  # dead, or not ours to look at
+            pass
+        words = command.decode(errors="replace")
+        yield _Process(int(entry.name), int(parent), int(session), state.decode(), rest[15].decode(), is_marked, words)

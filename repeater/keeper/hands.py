@@ -36,6 +36,7 @@ class Hands:
         self._done: deque[tuple[Message, Any]] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._threads = 0
+        self._is_over = False
         self.flying: dict[str, list[Message]] = {}
         self.house_sleeps = False
 
@@ -74,6 +75,12 @@ class Hands:
         while self._waiting:
             del self.flying[self._waiting.popleft()["run"]]
 
+    def close(self) -> None:
+        """The threads end when they have nothing left to do. A keeper need not ask: they end with it."""
+        self._is_over = True
+        for _ in range(self._threads):
+            self._bell.put(None)
+
     def landed(self) -> Iterator[tuple[Message, Any, list[Message]]]:
         """What has been started, with what `start` gave, and what was asked about it meanwhile."""
         while self._done:
@@ -85,6 +92,8 @@ class Hands:
             try:
                 message = self._waiting.popleft()
             except IndexError:
+                if self._is_over:
+                    return
                 self._bell.get()  # may have been rung for what somebody else took
                 continue
             self._done.append((message, self._start(message, True)))

@@ -3,54 +3,77 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 GUARD = Path(__file__).parents[1] / "conftest.py"
+NATIVE = "import ctypes; c = ctypes.CDLL(None); t = ctypes.c_ulong(); f = ctypes.cast(c.pause, ctypes.c_void_p);"
 
 LEAKS = {
-    "thread": "import threading, time; threading.Thread(target=time.sleep, args=(4,), daemon=True, name='idle').start()",
+    "thread idle": "import threading, time; "
+    "threading.Thread(target=time.sleep, args=(4,), daemon=True, name='idle').start()",
+    "thread of a library": f"{NATIVE} c.pthread_create(ctypes.byref(t), None, f, None)",
     "open file": "import os; os.open(os.devnull, os.O_RDONLY)",
-    "process": "import subprocess; run = keep = subprocess.Popen(['sleep', '4']); globals()['held'] = run",
-    "process ": "import os; os.system('env -i setsid sleep 4 & true')",
+    "process": "import subprocess; globals()['held'] = subprocess.Popen(['sleep', '4'])",
+    "process, by its folder": "import os; os.system('env -i setsid sleep 4 & true')",
+    "process, by its mark": "import os; os.system('cd /; setsid sleep 4 & true')",
+    "process, by its session": "import os; os.system('setsid sh -c \"sleep 4 & cd /; exec env -i sleep 4\" & sleep 0.3')",
+    "process (Z)": "import os, time; pid = os.fork() or os._exit(0); time.sleep(0.1); globals()['ended'] = pid",
+    "temporary file": "import os, tempfile; os.close(tempfile.mkstemp()[0])",
+    "temporary folder": "import tempfile; tempfile.mkdtemp()",
+    "runtime file": "import os, socket; s = socket.socket(socket.AF_UNIX); "
+    "s.bind(os.environ['XDG_RUNTIME_DIR'] + '/s'); s.close()",
+    "state": "import os; os.mkdir(os.environ['XDG_STATE_HOME'] + '/repeater')",
+}
+WORDS = {name: name.partition(",")[0] for name in LEAKS} | {
+    "process (Z)": "process",
+    "temporary folder": "temporary file",
+    "runtime file": "temporary file",
+    "state": "temporary file",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", LEAKS)
-def test_the_guard_names_what_a_test_leaves(kind: str, tmp_path: Path) -> None:
-    import subprocess
-
-    (tmp_path / "conftest.py").write_text(GUARD.read_text().replace("PATIENCE = 10.0", "PATIENCE = 0.1"))
-    (tmp_path / "test_it.py").write_text(
-        "import os\n"
-        f"def test_leaves(tmp_path):\n    os.chdir(tmp_path)\n    exec({LEAKS[kind]!r})\n"
-        "def test_is_clean():\n    pass\n"
-    )
+def test_the_guard_names_what_each_test_leaves_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(GUARD.read_text().replace("PATIENCE = 10.0", "PATIENCE = 0.3"))
+    tests = [
+        f"def test_leak_{number}(tmp_path):\n    os.chdir(tmp_path)\n    exec({leak!r})\n"
+        f"def test_clean_{number}():\n    pass\n"
+        for number, leak in enumerate(LEAKS.values())
+    ]
+    (tmp_path / "test_it.py").write_text("import os\n" + "".join(tests))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RPR_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
+        env={**env, "PYTEST_DEBUG_TEMPROOT": str(tmp_path)},
     )
-    assert f"left behind: {kind.strip()} " in done.stdout, done.stdout
-    assert "2 passed, 1 error" in done.stdout
     _end_sleepers(tmp_path)
+    told = [line for line in done.stdout.splitlines() if line.startswith("left behind: ")]
+    assert len(told) == len(LEAKS), done.stdout
+    for name, line in zip(LEAKS, told, strict=True):
+        assert f"{line} ".startswith(f"left behind: {WORDS[name]} "), (name, line)
+        if name == "process (Z)":
+            assert "(Z)" in line
+    assert f"{2 * len(LEAKS)} passed, {len(LEAKS)} errors" in done.stdout
 
 
 def _end_sleepers(folder: Path) -> None:
     """Ends what the leaking tests left, so that this test leaves nothing itself."""
-    import signal
-
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                inside = str((entry / "cwd").readlink()).startswith(str(folder))
-            except OSError:
-                continue
-            if inside:
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            inside = str((entry / "cwd").readlink()).startswith(str(folder))
+            sleeps = (entry / "cmdline").read_bytes() == b"sleep\x004\x00"
+            if inside or (sleeps and str(folder).encode() in (entry / "environ").read_bytes()):
                 os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue

@@ -119,4 +119,5 @@ def test_other_threads_go_on_while_a_start_waits(wakes: tuple[int, int]) -> None
     while len(landed) < 2 and time.monotonic() < end:
         landed += [outcome for _, outcome, _ in hands.landed()]
         time.sleep(0.001)
+    hands.close()
     assert landed == [True, True]

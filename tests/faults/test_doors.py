@@ -199,7 +199,11 @@ def test_a_link_in_the_place_of_the_sockets_folder_is_refused_and_jobs_run(groun
     assert list((ground.folder / "theirs").iterdir()) == []
 
 
-@pytest.mark.parametrize("left", ["", "garbage\n", "99999999 x\n", f"{os.getpid()} alive\n", "9" * 100_000])
+@pytest.mark.parametrize(
+    "left",
+    ["", "garbage\n", "99999999 x\n", f"{os.getpid()} alive\n", "9" * 100_000],
+    ids=["empty", "garbage", "no process", "a living process", "long"],
+)
 def test_a_lock_that_was_left_behind_locks_nobody_out(ground: Ground, left: str) -> None:
     ground.state.mkdir(parents=True, mode=0o700)
     (ground.state / "lock").write_text(left)

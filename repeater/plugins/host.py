@@ -179,6 +179,7 @@ def serve(out: int) -> None:
     _silence()
     _lift_limits()
     threading.Thread(target=_read, args=(source, questions), daemon=True).start()
+    os.set_inheritable(out, False)  # what a plugin starts must not hold the pipe when the plugin is gone
     answers = os.fdopen(out, "wb")
     begin = json.loads(questions.get())
     sys.path[:] = begin["path"]

@@ -13,7 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repeater.app.assembly import HttpOptions
 from repeater.errors import RepeaterError, UsageError
@@ -143,12 +143,26 @@ def _bind(host: str, port: int, options: HttpOptions) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise RepeaterError(f"cannot serve HTTP at `{options.address}`: {error}") from None
-    family, _, _, _, address = found[0]
-    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback and not options.allow_remote:
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    if not options.allow_remote and not all(_is_loopback(str(address[0])) for _, address in addresses):
         raise UsageError(
             f"cannot serve HTTP at `{options.address}`: others could reach it",
             hint="`--allow-remote` if that is meant; whoever has the token can do what `rpr` can, so put TLS in front",
         )
+    causes = []
+    for family, address in addresses:  # `localhost` may be `::1` first where there is no version 6
+        try:
+            return _listen(family, address)
+        except OSError as error:
+            causes.append(os.strerror(error.errno or 0))
+    raise RepeaterError(f"cannot serve HTTP at `{options.address}`: {causes[0]}")
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _listen(family: int, address: Any) -> socket.socket:
     # asyncio turns Nagle's delay off only for sockets that say they are TCP
     door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -159,9 +173,9 @@ def _bind(host: str, port: int, options: HttpOptions) -> socket.socket:
         door.bind(address)
         door.listen(128)
         door.setblocking(False)
-    except OSError as error:
+    except OSError:
         door.close()
-        raise RepeaterError(f"cannot serve HTTP at `{options.address}`: {os.strerror(error.errno or 0)}") from None
+        raise
     return door
 
 

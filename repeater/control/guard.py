@@ -98,7 +98,8 @@ class Guard:
     def _knows(self, host: str, scope: Scope) -> bool:
         name = _name_of(host)
         server = scope.get("server")
-        return name in self._hosts or bool(server and name == str(server[0]).lower())
+        called = str(server[0]).lower().removeprefix("::ffff:") if server else ""  # version 4 at a socket of version 6
+        return bool(name) and name in (*self._hosts, called)
 
     def _is_known(self, given: str | None) -> bool:
         kind, _, token = (given or "").partition(" ")

@@ -271,6 +271,29 @@ def test_a_port_that_is_taken_is_told_also_by_detach(rpr: Rpr, site: Callable[..
             assert done.code == 1
 
 
+def test_an_address_of_both_versions_answers_to_either(rpr: Rpr) -> None:
+    try:
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True).close()
+    except (OSError, ValueError):
+        pytest.skip("this machine has no version 6 of IP")
+    (rpr.folder / ".run").mkdir(mode=0o700)
+    rpr.write("jobs.toml", JOBS)
+    done = rpr("apply", "-d", "--http", "[::]:0", "--allow-remote", "jobs.toml")
+    try:
+        found = re.search(r"http://\[::\]:(\d+)", done.err)
+        assert found is not None, done.err
+        for address, host, status in (
+            ("127.0.0.2", "127.0.0.2", 200),
+            ("::1", "[::1]", 200),
+            ("::1", "127.0.0.2", 421),
+        ):
+            with closing(http.client.HTTPConnection(address, int(found[1]), timeout=20)) as connection:
+                connection.request("GET", "/livez", headers={"Host": host})
+                assert connection.getresponse().status == status, host
+    finally:
+        assert rpr("down", "--now", "-q").code == 0
+
+
 def test_remote_access_needs_two_words_and_answers_to_the_address_that_was_called(rpr: Rpr) -> None:
     (rpr.folder / ".run").mkdir(mode=0o700)
     rpr.env["RPR_HTTP_TOKEN"] = "0123456789abcdef"

@@ -24,7 +24,7 @@ from tests.faults.effects import FILE, Effects, effectful, mark
 from tests.faults.lives import STEPS
 
 HERE = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
 
@@ -124,8 +124,9 @@ def test_a_supervisor_that_is_killed_at_any_step_of_a_run(
         assert (row.state, starts, ends) == ("ran", 1, 1)  # nobody had begun it, and its slot is caught up
     elif known:
         assert (row.state, row.reason, row.exit, starts, ends) == ("ran", "success", 0, 1, 1)
-    else:
-        assert (row.state, starts, ends) == ("interrupted", int(step != "after the claim"), 0)
+    else:  # what was killed with its supervisor may have been killed before it wrote its first line
+        assert (row.state, ends) == ("interrupted", 0)
+        assert starts <= int(step != "after the claim")
 
 
 def jobs(folder: Path) -> str:
@@ -169,7 +170,8 @@ def check_life_after_life(folder: Path, report: dict[str, Any], kills: int) -> d
             assert row.job != "least", row
         elif row.attempts == 0:
             assert slot not in began, row
-    assert [row for row in found if row.job == "least" and row.attempts and (row.job, row.nominal) not in began] == []
+    unseen = [row for row in found if row.job == "least" and row.attempts and (row.job, row.nominal) not in began]
+    assert [row for row in unseen if row.state != "cancelled"] == []  # that one was stopped, at the very end
     for name, step in (("most", 100), ("least", 150), ("long", 200)):
         nominals = sorted(row.nominal for row in found if row.job == name)
         assert all((nominal - nominals[0]) % timedelta(milliseconds=step) == timedelta(0) for nominal in nominals)

@@ -21,7 +21,7 @@ from repeater.ports import Launch
 from tests.fakes.sink import FakeSink
 
 PATH = os.environ["PATH"]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
 
@@ -50,7 +50,7 @@ class Home:
         async def wait() -> None:
             async with asyncio.timeout(PATIENCE):
                 while not condition():  # noqa: ASYNC110 - there is no event to wait for
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(0.01)
 
         self.loop.run_until_complete(wait())
 

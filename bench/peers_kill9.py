@@ -29,7 +29,8 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
         "kill9": Bench(
             f"{services} services, `kill -9` of their supervisor, and the same command again",
             {
-                "repeater": lambda folder: _measured(*_repeater(kit, folder, services), services, rest),
+                "repeater": lambda folder: _measured(*_repeater(kit, folder, services, "kill"), services, rest),
+                "repeater, keep": lambda folder: _measured(*_repeater(kit, folder, services, "keep"), services, rest),
                 "supervisor": lambda folder: _measured(*_supervisor(kit, folder, services), services, rest),
                 "circus": lambda folder: _measured(*_circus(kit, folder, services), services, rest),
             },
@@ -48,13 +49,13 @@ def _service(folder: Path, number: int) -> str:
     return str(script)
 
 
-def _repeater(kit: Tools, folder: Path, services: int) -> tuple[list[str], Path]:
+def _repeater(kit: Tools, folder: Path, services: int, on_death: str) -> tuple[list[str], Path]:
     jobs = (
         f'[jobs.s-{n}]\ncommand = ["{_service(folder, n)}"]\nschedule = "always"\nstop_timeout = "1s"\n'
         for n in range(services)
     )
     (folder / "jobs.toml").write_text("version = 1\n" + "".join(jobs))
-    return [kit.rpr, "apply", "jobs.toml", "--state-dir", str(folder / "state")], folder
+    return [kit.rpr, "apply", "jobs.toml", "--on-death", on_death, "--state-dir", str(folder / "state")], folder
 
 
 def _supervisor(kit: Tools, folder: Path, services: int) -> tuple[list[str], Path]:

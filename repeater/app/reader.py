@@ -105,7 +105,8 @@ def _document(lines: Sequence[str]) -> str:
 def limits(environ: Mapping[str, str]) -> Limits:
     """How much a reading may use: `RPR_MAX_RELOAD_MEMORY`, and `RPR_MAX_RELOAD_TIME` of the CPU.
 
-    By the clock it may take six times as long, because others use the machine too. Raises UsageError.
+    By the clock it may take six times as long, and half a minute at least, because others use the machine too. Raises
+    UsageError.
     """
     from repeater.adapters.worker import Limits
 
@@ -118,7 +119,7 @@ def limits(environ: Mapping[str, str]) -> Limits:
         seconds = max(1, round(parse_duration(time).total_seconds()))
     except ValueError as error:
         raise UsageError(f"cannot use `RPR_MAX_RELOAD_TIME={time}`: {error}") from None
-    return Limits(size, seconds, 6.0 * seconds)
+    return Limits(size, seconds, max(30.0, 6.0 * seconds))
 
 
 class _Memory:

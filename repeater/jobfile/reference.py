@@ -39,9 +39,9 @@ Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, 
 One file and all files together: 8 MiB. Depth: 50. Jobs: 20 000. `RPR_MAX_FILE_SIZE`, `RPR_MAX_TOTAL_SIZE`,
 `RPR_MAX_DEPTH` and `RPR_MAX_JOBS` change them.
 
-A running supervisor has changed files read by a process of its own, which may use 512 MiB and 10 s of CPU time, and six
-times as long by the clock. `RPR_MAX_RELOAD_MEMORY` and `RPR_MAX_RELOAD_TIME` change that. What exceeds it is an error
-like any other: nothing changes.
+A running supervisor has changed files read by a process of its own, which may use 512 MiB and 10 s of CPU time; by the
+clock six times as long, and half a minute at least. `RPR_MAX_RELOAD_MEMORY` and `RPR_MAX_RELOAD_TIME` change that. What
+exceeds it is an error like any other: nothing changes.
 """
 _SECTIONS = (
     ("schedule_every", "schedule = { every = … }"),

@@ -35,13 +35,14 @@ class Size:
 @dataclass(frozen=True, slots=True)
 class Goal:
     """How much ours may be (`most`) or has to be (`least`): in the unit of the metric, or times the figure of the peer
-    that `of` names.
+    that `of` names. `ours` is the contender that is judged, the first if none is named.
     """
 
     metric: str
     most: float | None = None
     least: float | None = None
     of: str | None = None
+    ours: str | None = None
 
     def verdict(self, ours: Figure | None, other: Figure | None) -> str | None:
         """A line for people; None when one of the figures is missing."""
@@ -51,7 +52,8 @@ class Goal:
         unit = f"x of {self.of}" if self.of else f" {ours.unit}"
         wanted = f"at most {self.most:g}" if self.most is not None else f"at least {self.least:g}"
         met = value <= self.most if self.most is not None else value >= (self.least or 0)
-        return f"{self.metric}: {value:.3g}{unit}, goal {wanted}: {'met' if met else 'MISSED'}"
+        whose = f" of {self.ours}" if self.ours else ""
+        return f"{self.metric}{whose}: {value:.3g}{unit}, goal {wanted}: {'met' if met else 'MISSED'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Bench:
             figures = [self.figure(metric, name) for name in names]
             yield "".join(f"{text!s:<32}" for text in (f"  {metric}", *(figure or "-" for figure in figures))).rstrip()
         for goal in self.goals if is_judged else ():
-            ours, other = self.figure(goal.metric, names[0]), self.figure(goal.metric, goal.of) if goal.of else None
+            ours = self.figure(goal.metric, goal.ours or names[0])
+            other = self.figure(goal.metric, goal.of) if goal.of else None
             if (verdict := goal.verdict(ours, other)) is not None:
                 yield f"  {verdict}"

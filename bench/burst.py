@@ -23,7 +23,7 @@ from bench.peers import Tools
 
 
 def benches(kit: Tools, size: Size) -> dict[str, Bench]:
-    jobs, many, seconds = size(300, 5), size(900, 10), size(6.0, 1.0)
+    jobs, many, seconds = size(300, 5), size(900, 10), size(4.0, 1.0)
 
     def start(name: str, jobs: int, spread: bool) -> Callable[[Path], dict[str, tuple[float, str]]]:
         return lambda folder: measure(kit, folder, name, jobs=jobs, seconds=seconds, spread=spread)
@@ -42,12 +42,13 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
             f"{many} jobs every second, spread over the second, output captured, {seconds:g} s a round",
             {name: start(name, many, True) for name in ("repeater", "APScheduler")},
             (Goal("lateness p99", most=5), Goal("CPU", most=1.5, of="APScheduler")),
+            most_rounds=3,
         ),
         "burst": Bench(
             f"{jobs} jobs due in the same instant, every second, output captured, {seconds:g} s a round",
             {name: start(name, jobs, False) for name in CONTENDERS},
             (Goal("lateness p99", most=1, of="APScheduler"),),
-            most_rounds=3,
+            most_rounds=2,
         ),
     }
 

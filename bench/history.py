@@ -15,39 +15,40 @@ from bench.measure import cpu_seconds, running
 from bench.peers import HOME, Tools
 from bench.starts import again
 
-JOBS = 1000
-FILE = "version = 1\n" + "".join(
-    f'[jobs.job-{number}]\ncommand = "true"\nschedule = "0 0 29 2 *"\n' for number in range(JOBS)
-)
+
+def _file(jobs: int) -> str:
+    return "version = 1\n" + "".join(
+        f'[jobs.job-{number}]\ncommand = "true"\nschedule = "0 0 29 2 *"\n' for number in range(jobs)
+    )
 
 
 def benches(kit: Tools, size: Size) -> dict[str, Bench]:
-    rows, times = size(1_000_000, 1000), size(400, 5)
+    rows, jobs, times = size(1_000_000, 1000), size(1000, 20), size(400, 5)
 
     def with_rows(rows: int) -> Callable[[Path], Reading]:
-        return lambda folder: measure(kit, folder, rows, times)
+        return lambda folder: measure(kit, folder, rows, jobs, times)
 
     return {
         "history": Bench(
-            f"a history of {rows} rows of {JOBS} jobs, and one of none",
+            f"a history of {rows} rows of {jobs} jobs, and one of none",
             {"repeater": with_rows(rows), "no rows": with_rows(0)},
             (
                 *(Goal(asked, most=0.5) for asked in ("history", "history of a job", "status", "why", "why then")),
                 Goal("CPU of a row more", most=1.5, of="no rows"),
             ),
-            most_rounds=3,
+            most_rounds=2,
         )
     }
 
 
-def measure(kit: Tools, folder: Path, rows: int, times: int) -> Reading:
+def measure(kit: Tools, folder: Path, rows: int, jobs: int, times: int) -> Reading:
     state = folder / "state"
-    shutil.copytree(_kept(kit, rows), state)
+    shutil.copytree(_kept(kit, rows, jobs), state)
     file, asked = folder / "jobs.toml", {}
-    file.write_text(FILE)
+    file.write_text(_file(jobs))
     began = time.perf_counter()
     with running([kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)], folder) as process:
-        last = f"job-{JOBS // 2}"
+        last = f"job-{jobs // 2}"
         for name, words in {
             "status": ["status"],
             "history": ["history"],
@@ -69,7 +70,7 @@ def measure(kit: Tools, folder: Path, rows: int, times: int) -> Reading:
                 subprocess.run(argv, cwd=folder, capture_output=True, check=True)
             asked[name] = (time.perf_counter() - once, "s")
         cpu = cpu_seconds([process.pid])
-        file.write_text(FILE + again(times, ["new"]))
+        file.write_text(_file(jobs) + again(times, ["new"]))
         done = "SELECT count(*) FROM runs WHERE job = 'busy-new' AND state = 'ran'"
         patience = time.monotonic() + 60
         with contextlib.closing(sqlite3.connect(f"file:{state}/history.db?mode=ro", uri=True)) as db:
@@ -90,7 +91,7 @@ FROM (SELECT i, (:now - 3600 - (:rows - i) / :jobs * 60) * 1000000 AS t FROM n)
 """  # one row a minute for each job, every tenth a failure, the newest an hour ago
 
 
-def _kept(kit: Tools, rows: int) -> Path:
+def _kept(kit: Tools, rows: int, jobs: int) -> Path:
     """A state folder with so many rows: what a short life of the supervisor left, then filled."""
     state, folder = HOME / f"history-{rows}", HOME / "history"
     if not (state / "whole").exists():
@@ -101,6 +102,6 @@ def _kept(kit: Tools, rows: int) -> Path:
         subprocess.run(argv, cwd=folder, check=True, capture_output=True)
         if rows:
             with contextlib.closing(sqlite3.connect(state / "history.db", isolation_level=None)) as db:
-                db.execute(_FILL, {"rows": rows, "jobs": JOBS, "now": int(time.time())})
+                db.execute(_FILL, {"rows": rows, "jobs": jobs, "now": int(time.time())})
         (state / "whole").touch()
     return state

@@ -8,7 +8,7 @@ import signal
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +94,14 @@ def run_timed(argv: Sequence[str], cwd: Path) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str], cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    argv: Sequence[str], cwd: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is there for the block, its output thrown away."""
     process = subprocess.Popen(
         argv,
         cwd=cwd,
+        env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -16,18 +16,18 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
     return {
         "memory": Bench(
             f"a supervisor with 10 jobs, and after {runs} runs and ten times as many",
-            {"repeater": lambda folder: measure(kit, folder, runs)},
+            {"repeater": lambda folder: measure(kit, folder, runs, size(1.5, 0.3))},
             (Goal("after the runs", most=45), Goal("with 10 jobs", most=45)),
             most_rounds=1,
         )
     }
 
 
-def measure(kit: Tools, folder: Path, runs: int) -> Reading:
+def measure(kit: Tools, folder: Path, runs: int, rest: float) -> Reading:
     quiet = "".join(f'[jobs.job-{n}]\ncommand = "true"\nschedule = "0 0 29 2 *"\n' for n in range(10))
     (folder / "jobs.toml").write_text("version = 1\n" + quiet)
     with running([kit.rpr, "apply", "jobs.toml", "--state-dir", str(folder / "state")], folder) as process:
-        time.sleep(1.5)
+        time.sleep(rest)
         parts = lasting(process.pid, "true")
         before = resident_mb(parts)
     found = {"with 10 jobs": (before, "MB")}

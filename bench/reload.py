@@ -25,7 +25,7 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
             (Goal("save to in force", most=most),),
             most_rounds=rounds,
         )
-        for jobs, saves, most, rounds in ((10, size(9, 2), 300, 99), (size(10_000, 20), size(3, 1), 1500, 3))
+        for jobs, saves, most, rounds in ((10, size(9, 2), 300, 99), (size(10_000, 20), size(3, 1), 1500, 2))
     }
 
 

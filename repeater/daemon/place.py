@@ -45,7 +45,8 @@ def place_to_ask(environ: Mapping[str, str]) -> Path:
     """The first place where a socket is; where none is, the one that `rpr daemon` would use."""
     for path in places(environ):
         with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
+            trusted = path == USUAL or path.parent.stat().st_uid in (0, os.geteuid())  # anybody makes folders in /tmp
+            if trusted and stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
                 return path
     return place_to_listen(environ)
 

@@ -1,0 +1,71 @@
+"""Where the daemon is looked for, and where it listens."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from repeater.daemon import place
+from repeater.daemon.place import CannotListen, Gate, finder, place_to_ask, place_to_listen
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "var" / "patience" / "daemon.sock"
+    monkeypatch.setattr(place, "USUAL", path)
+    return path
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "run").mkdir()
+    return {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+
+def test_the_usual_place_is_taken_where_it_can_be_made(usual: Path, environ: dict[str, str]) -> None:
+    usual.parent.parent.mkdir()
+    assert place_to_listen(environ) == usual
+
+
+def test_the_folder_of_the_user_stands_in(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    assert place_to_listen(environ) == tmp_path / "run" / "patience" / "daemon.sock"
+    assert place_to_listen({"XDG_RUNTIME_DIR": "relative"}).parent.name.startswith("patience-")
+
+
+def test_whoever_asks_finds_the_one_that_listens(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    spare = tmp_path / "run" / "patience" / "daemon.sock"
+    find = finder(None, environ)
+    assert find() == spare
+    gate = Gate(spare)
+    usual.parent.parent.mkdir()
+    assert find() == spare  # the usual place could be made, but nobody is there
+    other = Gate(usual)
+    assert find() == usual
+    other.close()
+    assert find() == spare
+    gate.close()
+    assert finder("d.sock", environ)() == Path.cwd() / "d.sock"
+    assert place_to_ask(environ) == usual
+
+
+def test_a_name_that_a_dead_daemon_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    gate = Gate(path)
+    with pytest.raises(CannotListen, match="another daemon does"):
+        Gate(path)
+    gate.close()
+    assert not path.exists()
+
+
+def test_a_name_at_which_somebody_else_answers_is_left_to_him(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(CannotListen, match="another process does"):
+            Gate(path)
+    assert path.exists()

@@ -47,6 +47,8 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         if key in _KINDS and old is not None:
             merged[key] = _merge_kind(key, old, value)
+        elif key == "executor" and isinstance(old, dict):
+            merged[key] = _merge_plugin(old, value)
         elif isinstance(value, dict) and isinstance(old, dict):
             merged[key] = merge(old, value)
         else:
@@ -67,7 +69,7 @@ _KINDS: dict[str, dict[str, frozenset[str]]] = {
         "rate": frozenset({"retry_pattern"}),
         "adaptive": frozenset(),
         "load": frozenset(),
-        "plugin": frozenset(),
+        "plugin": frozenset(),  # only of the same plugin: `_merge_plugin`
     },
     "ready": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
     "live": dict.fromkeys(("http", "tcp", "exec", "log"), frozenset({"every", "timeout", "failures"})),
@@ -84,8 +86,18 @@ def _merge_kind(key: str, low: Any, high: Any) -> Any:
     theirs = next((one for one in kinds if one in low), None)
     if ours is None:
         return merge(low, high)
+    if ours == "plugin":
+        return _merge_plugin(low, high)
     taken = kinds[ours] if theirs in (None, ours) else frozenset()
     return merge({name: value for name, value in low.items() if name in taken}, high)
+
+
+def _merge_plugin(low: Mapping[str, Any], high: Any) -> Any:
+    """Keys are taken over by the same plugin, not by another one."""
+    table = {"plugin": high} if isinstance(high, str) and high != "local" else high
+    if not isinstance(table, dict) or table.get("plugin", low.get("plugin")) != low.get("plugin"):
+        return high
+    return merge(low, table)
 
 
 def schedule_table(value: Any) -> Any:

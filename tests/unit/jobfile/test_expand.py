@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from repeater.model.spec import Cron, Every
+from repeater.model.spec import Cron, Every, Plugin
 from tests.unit.jobfile.road import SMALL, job, jobs, problems, road
 
 TEMPLATE = """
@@ -52,6 +52,31 @@ def test_a_default_schedule_of_another_kind_is_replaced_whole():
     assert jobs(text)["a"].schedule == Every(timedelta(seconds=5), immediate=False)
     assert jobs(text + 'schedule = "every 9s"\n')["a"].schedule == Every(timedelta(seconds=9), immediate=False)
     assert jobs(text + 'schedule = "@hourly"\n')["a"].schedule == Cron("0 * * * *")
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ('{ plugin = "http", b = 2 }', {"a": 1, "b": 2}),
+        ('"http"', {"a": 1}),
+        ("{ b = 2 }", {"a": 1, "b": 2}),
+        ('{ plugin = "other", b = 2 }', {"b": 2}),
+        ('"other"', {}),
+        ('"local"', None),
+    ],
+)
+def test_the_keys_of_a_default_executor_reach_the_same_plugin_and_no_other(given, wanted):
+    text = f'[defaults]\nexecutor = {{ plugin = "http", a = 1 }}\n[jobs.a]\ncommand = "true"\nexecutor = {given}\n'
+    executor = jobs(text)["a"].executor
+    assert (None if executor is None else executor.table()) == wanted
+
+
+def test_the_keys_of_a_default_schedule_plugin_reach_the_same_plugin_and_no_other():
+    text = '[defaults]\nschedule = { plugin = "sun", a = 1 }\n[jobs.a]\ncommand = "true"\nschedule = '
+    assert jobs(f'{text}{{ plugin = "sun", b = 2 }}')["a"].schedule == Plugin.of("sun", {"a": 1, "b": 2})
+    assert jobs(f'{text}{{ plugin = "moon", b = 2 }}')["a"].schedule == Plugin.of("moon", {"b": 2})
+    assert jobs(f'{text}"every 1s"')["a"].schedule == Every(timedelta(seconds=1))
+    assert jobs(f"{text}{{ b = 2 }}")["a"].schedule == Plugin.of("sun", {"a": 1, "b": 2})
 
 
 def test_service_keys_among_the_defaults_do_not_hurt_other_jobs():

@@ -38,6 +38,7 @@ def run_daemon(options: Daemon, say: Callable[[str], None]) -> int:
 
     from repeater.daemon.place import Gate, place_to_listen
 
+    _make_room()
     path = Path(options.socket).absolute() if options.socket else place_to_listen(os.environ)
     with ExitStack() as closing:
         gate = Gate(path, options.mode)
@@ -69,6 +70,18 @@ def _keeping(options: Daemon, path: Path, closing: ExitStack) -> Keeping:
     file = LedgerFile(folder)
     closing.callback(file.close)
     return file
+
+
+def _make_room() -> None:
+    """Each client takes a descriptor, and the usual limit is as low as the number of clients."""
+    import contextlib
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _state_folder(path: Path) -> Path:

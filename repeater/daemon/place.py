@@ -83,7 +83,7 @@ class Gate:
                 self.socket.bind(name)
             self._inode = path.lstat().st_ino
             path.chmod(mode)
-            self.socket.listen(512)
+            self.socket.listen(1024)
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()

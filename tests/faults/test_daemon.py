@@ -93,6 +93,22 @@ def test_many_errors_on_one_connection_end_it(rpr: Rpr) -> None:
         assert client.rest().count(b"unknown type of message") == 32
 
 
+def test_nine_hundred_clients_are_served_at_once(rpr: Rpr) -> None:
+    with running(rpr, "--ephemeral") as daemon:
+        name, socks = str(daemon.path), []
+        try:
+            for _ in range(900):  # this process has a limit of its own
+                sock = socket.socket(socket.AF_UNIX)
+                socks.append(sock)
+                sock.connect(name)  # waits for its turn
+                sock.settimeout(PATIENCE)
+                sock.sendall(b'{"type":"handshake","version":"1.1"}\n')
+            assert all(b'"ok"' in sock.recv(4096) for sock in socks)
+        finally:
+            for sock in socks:
+                sock.close()
+
+
 def test_random_bytes_never_end_the_daemon(rpr: Rpr) -> None:
     rng = random.Random(3)
     words = [

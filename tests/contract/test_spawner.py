@@ -17,8 +17,9 @@ from repeater.adapters.loop import SmallLoop
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Exit
-from repeater.ports import Launch, Spawner
+from repeater.ports import Launch, Sink, Spawner, Tell
 from tests.fakes.clock import FakeClock
+from tests.fakes.own_runs import OwnRuns
 from tests.fakes.sink import FakeSink
 from tests.fakes.spawn import FOR_EVER, Act, FakeSpawner, Said, seconds
 
@@ -57,6 +58,9 @@ class World:
         self.sink = FakeSink()
         self.spawner: Spawner
 
+    def _own(self, make: Callable[[Tell, Sink], Spawner]) -> Spawner:
+        return OwnRuns(make, self.facts.append, self.sink)
+
     def begin(self, run: str, sample: Sample) -> None:
         raise NotImplementedError
 
@@ -83,7 +87,7 @@ class RealWorld(World):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.spawner = ProcessSpawner(self.facts.append, self.sink, self.loop)
+        self.spawner = self._own(lambda tell, sink: ProcessSpawner(tell, sink, self.loop))
 
     def begin(self, run: str, sample: Sample) -> None:
         env = {"PATH": os.environ["PATH"], "RPR_RUN_ID": run, "RPR_JOB": run}
@@ -110,7 +114,7 @@ class KeeperWorld(RealWorld):
     def __init__(self) -> None:
         World.__init__(self)
         self.loop = asyncio.new_event_loop()
-        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop)
+        self.spawner = self._own(lambda tell, sink: KeeperSpawner(tell, sink, self.loop))
 
 
 class SmallWorld(World):
@@ -119,7 +123,7 @@ class SmallWorld(World):
     def __init__(self) -> None:
         super().__init__()
         self.loop = SmallLoop()
-        self.spawner = ProcessSpawner(self.facts.append, self.sink, self.loop, inline=True)
+        self.spawner = self._own(lambda tell, sink: ProcessSpawner(tell, sink, self.loop, inline=True))
 
     begin = RealWorld.begin
 

@@ -24,7 +24,7 @@ import pytest
 from tests.faults.effects import effectful, grid, mark
 from tests.faults.ground import Ground, Supervisor, wait_for
 
-EDITING = float(os.environ.get("EDIT_SECONDS", "6"))
+EDITING = float(os.environ.get("EDIT_SECONDS", "4"))
 """Seconds of a hundred edits each; `EDIT_SECONDS=30` is the promise, what `make test` has time for proves the same."""
 GROWTH = 150e6
 """Bytes that a supervisor may grow by while its files are edited."""

@@ -188,6 +188,19 @@ def test_a_reader_that_dies_between_two_readings_is_missed_by_nobody(house: Hous
     assert house.pid not in (None, first)
 
 
+def test_a_reader_that_is_gone_but_not_buried_yet_is_asked_nothing(house: House, tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(job("echo x"))
+    house.good(tmp_path / "jobs.toml")
+    process = house.rereading._worker._process
+    assert process is not None
+    assert house.pid is not None
+    poll, process._popen.poll = process._popen.poll, lambda: None  # type: ignore[method-assign]
+    os.kill(house.pid, signal.SIGKILL)
+    house.until(process._is_closed)
+    house.good(tmp_path / "jobs.toml")
+    process._popen.poll = poll  # type: ignore[method-assign]
+
+
 def test_a_reader_that_stands_still_is_given_up(house: House, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     house.good(tmp_path / "jobs.toml")

@@ -411,7 +411,7 @@ def test_a_reader_that_is_killed_again_and_again_costs_no_job_anything(ground: G
 
     for number in range(5):
         path.write_text(good + f"# edit {number}\n")
-        wait_for(readers, "a reader")
+        wait_for(readers, lambda: f"a reader: {supervisor.err}")
         for pid in readers():
             os.kill(pid, 9)
     path.write_text(good + f"[jobs.last]\ncommand = {json.dumps(mark('start'))}\n")

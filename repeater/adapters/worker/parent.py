@@ -81,17 +81,15 @@ class Worker:
 
     def renew(self) -> None:
         """Let the process go, whose answers are all there; the next question starts another one."""
-        if self._process is not None and self._asked is None:
-            self._disarm()
-            self._dismiss("")
+        if self._asked is None:
+            self._part(lambda _: None, kill=False)
 
     def close(self) -> None:
         """Ends it. Nobody is told anything any more."""
         self._closed = True
         self._questions.clear()
         self._asked = None
-        self._disarm()
-        self._dismiss("closed")
+        self._part(lambda _: None, kill=True)
         for process in self._leaving:
             process.wait()
         self._leaving.clear()
@@ -125,31 +123,38 @@ class Worker:
             self._arm(self._idle, self.renew)
             self._next()
 
-    def _lost(self, code: int | None) -> None:
-        """The process has ended by itself."""
-        self._process = None
-        self._tell_loss(_cause(code, self._limits))
-
-    def _too_long(self) -> None:
-        self._dismiss("late")
-        self._tell_loss(f"it took longer than {self._limits.wall:g}s")
-
-    def _tell_loss(self, cause: str) -> None:
-        self._disarm()
-        self._ended()
+    def _lost(self) -> None:
+        """The process has ended by itself. Why is known when it is buried; until then another one may be asked."""
         question, self._asked = self._asked, None
-        if question is not None:
-            question.lost(cause)
+
+        def buried(code: int) -> None:
+            if question is not None and not self._closed:
+                question.lost(_cause(code, self._limits))
+
+        self._part(buried, kill=False)
         self._next()
 
-    def _dismiss(self, why: str) -> None:
-        """Not waited for: a process that hangs in a system call may stay for as long as that takes."""
+    def _too_long(self) -> None:
+        question, self._asked = self._asked, None
+        self._part(lambda _: None, kill=True)
+        if question is not None:
+            question.lost(f"it took longer than {self._limits.wall:g}s")
+        self._next()
+
+    def _part(self, buried: Callable[[int], None], *, kill: bool) -> None:
+        """Have nothing to do with the process any more. Not waited for: one that hangs in a system call may stay."""
+        self._disarm()
         process, self._process = self._process, None
-        if process is not None:
-            self._leaving.add(process)
-            process.dismiss(self._leaving.discard, kill=bool(why))
-            if not why:
-                self._ended()
+        if process is None:
+            return
+
+        def gone(code: int) -> None:
+            self._leaving.discard(process)
+            buried(code)
+
+        self._leaving.add(process)
+        self._ended()
+        process.dismiss(gone, kill=kill)
 
     def _arm(self, seconds: float, call: Callable[[], None]) -> None:
         self._disarm()
@@ -164,7 +169,7 @@ class Worker:
 class _Process:
     """One process from its start to its burial. Raises OSError when it cannot be started.
 
-    `lost` is told its exit code when it ends without having been dismissed.
+    `lost` is called when it has ended without having been dismissed; then it wants to be.
     """
 
     def __init__(
@@ -172,11 +177,12 @@ class _Process:
         argv: Sequence[str],
         loop: asyncio.AbstractEventLoop,
         hear: Callable[[bytes], None],
-        lost: Callable[[int | None], None],
+        lost: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._hear = hear
-        self._gone: Callable[[int | None], object] = lost
+        self._lost = lost
+        self._gone: Callable[[int], None] = lambda _: None
         self._popen = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -201,9 +207,9 @@ class _Process:
         self._unsent += HEAD.pack(len(frame)) + frame
         self._write()
 
-    def dismiss(self, gone: Callable[[_Process], object], *, kill: bool) -> None:
-        """It reads the end of its questions, and goes."""
-        self._gone = lambda _: gone(self)
+    def dismiss(self, gone: Callable[[int], None], *, kill: bool) -> None:
+        """It reads the end of its questions, and goes. `gone` is told its exit code."""
+        self._gone = gone
         self._close_pipes()
         if kill:
             self._popen.kill()
@@ -235,8 +241,7 @@ class _Process:
             return
         self._came += data
         if not data:
-            self._close_pipes()
-            self._bury(50)
+            self._lost()
         elif self._has_frame():
             self._loop.remove_reader(self._stdout.fileno())
             self._frame()
@@ -281,8 +286,8 @@ class _Process:
         self._gone(code)
 
 
-def _cause(code: int | None, limits: Limits) -> str:
-    if code is None or code >= 0:
+def _cause(code: int, limits: Limits) -> str:
+    if code >= 0:
         return f"the process for it ended, exit {code}"
     if -code in (signal.SIGXCPU, signal.SIGPROF):
         return limits.time_is_over

@@ -183,3 +183,46 @@ def test_when_the_client_is_killed_its_keeper_kills_everything_that_ever_came_of
         client.kill()
         client.wait()
     wait_for(lambda: all(gone(process.pid) for process in tree), "all of it is dead")
+
+
+SHORT_OF_DESCRIPTORS = """
+import asyncio, os, resource
+from repeater.adapters.keeper import KeeperSpawner
+from repeater.engine.facts import RunEnded, SpawnFailed
+from repeater.ports import Launch
+
+heard = {}
+
+class Sink:
+    def write(self, run, stream, data):
+        heard[run] = heard.get(run, b"") + data
+        return True
+    def matched(self, run): return frozenset()
+
+async def main():
+    facts = []
+    spawner = KeeperSpawner(facts.append, Sink(), asyncio.get_running_loop())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+    for number in range(60):
+        script = f"echo {number}; sleep 0.3"
+        spawner.start(Launch(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
+    while sum(isinstance(fact, (RunEnded, SpawnFailed)) for fact in facts) < 60:
+        await asyncio.sleep(0.02)
+    assert not any(isinstance(fact, SpawnFailed) for fact in facts)
+    assert {run: int(data) for run, data in heard.items()} == {f"r{number}": number for number in range(60)}
+    spawner.close()
+    print("fine", len(os.listdir("/proc/self/fd")) < 20)
+
+asyncio.run(main())
+"""
+
+
+def test_output_for_which_no_descriptor_is_free_waits_in_its_pipe_until_there_is_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SHORT_OF_DESCRIPTORS],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.stdout, done.stderr) == ("fine True\n", "")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from repeater.keeper.kept import Kept
     from repeater.keeper.spool import Spool
 
-LINGER = 10.0
+LINGER = 3.0
 """Seconds that a keeper with nothing left to look after waits for a client before it leaves."""
 _AGAIN = 1.0  # seconds until what did not fit on the disk is tried again
 

@@ -89,9 +89,10 @@ def wait_until_decided(folder: Path) -> RunRecord:
 
 @pytest.mark.usefixtures("no_keeper_stays")
 @pytest.mark.parametrize(
-    ("delivery", "on_death"), [("at-most-once", "kill"), ("at-most-once", "keep"), ("at-least-once", "kill")]
+    ("delivery", "on_death", "step"),
+    [("at-most-once", on_death, step) for on_death in ("kill", "keep") for step in STEPS]
+    + [("at-least-once", "kill", step) for step in STEPS[1:4]],
 )
-@pytest.mark.parametrize("step", STEPS)
 def test_a_supervisor_that_is_killed_at_any_step_of_a_run(
     tmp_path: Path, step: str, delivery: str, on_death: Literal["kill", "keep"]
 ) -> None:

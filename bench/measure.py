@@ -41,12 +41,17 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def resident_mb(pids: Sequence[int]) -> float:
-    """Resident memory now, in MB, shared pages counted once for each process."""
+    """Resident memory now, in MB: all of the first process, and of the others what is theirs alone, as they are of the
+    same program and its pages are there once.
+    """
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1])
+        sizes = dict.fromkeys(("Rss", "Shared_Clean", "Shared_Dirty"), 0)
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name in sizes:
+                sizes[name] = int(rest.split()[0])
+        total += sizes["Rss"] - (0 if pid == pids[0] else sizes["Shared_Clean"] + sizes["Shared_Dirty"])
     return total * 1024 / 1e6
 
 

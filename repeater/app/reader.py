@@ -95,7 +95,10 @@ def reading_of(loaded: Loaded) -> Reading:
 def _line(job: JobSpec) -> str:
     from repeater.model.dump import dump_job, hidden
 
-    return json.dumps({job.name: dump_job(hidden(job))}, ensure_ascii=False)[1:-1]
+    return _encoded({job.name: dump_job(hidden(job))})[1:-1]
+
+
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _document(lines: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ def apply(
             hand_over(running, options, dry_run=dry_run)
         return 0
     if dry_run or not quiet:
-        planned = read_plan(loaded, state_dir=state_dir, ephemeral=ephemeral)
+        planned = read_plan(loaded, state_dir=state_dir, ephemeral=ephemeral, for_people=True)
         print_plan(planned, err=not dry_run, brief=not dry_run)
     if dry_run:
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,7 +70,7 @@ def plan(
     from repeater.cli.options import assignments
 
     loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
-    planned = read_plan(loaded, state_dir=state_dir)
+    planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json)
     if as_json:
         print(json_line(_as_json(planned)))
     else:
@@ -77,18 +78,22 @@ def plan(
     return 10 if detailed_exitcode and planned.plan.changes_anything else 0
 
 
-def read_plan(loaded: Loaded, *, state_dir: str | None = None, ephemeral: bool = False) -> Planned:
+def read_plan(
+    loaded: Loaded, *, state_dir: str | None = None, ephemeral: bool = False, for_people: bool = False
+) -> Planned:
     """The plan from what was applied last (nothing, if `ephemeral`) to the files, as of now.
 
-    What a plugin cannot say now, is not known.
+    What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
     """
     from repeater.app import asked_plugins
 
     with asked_plugins(loaded) as plugins:
-        return _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral)
+        return _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral, for_people=for_people)
 
 
-def _read_plan(jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool) -> Planned:
+def _read_plan(
+    jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool, for_people: bool
+) -> Planned:
     from repeater.app import in_force
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
@@ -114,7 +119,8 @@ def _read_plan(jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, eph
             return None
 
     times: dict[str, tuple[datetime | None, datetime | None]] = {}
-    for entry in result.jobs:
+    changed = (entry for entry in result.jobs if entry.reload != "keep")
+    for entry in islice(changed, _SHOWN) if for_people else result.jobs:
         wanted = new.get(entry.job)
         if entry.reload == "add" and wanted is not None:
             times[entry.job] = (None, first(wanted))

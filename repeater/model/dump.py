@@ -19,10 +19,8 @@ from repeater.model.spec import (
     Backoff,
     CatchUp,
     Cron,
-    Ending,
     Every,
     Growing,
-    Hooks,
     HttpAware,
     Jitter,
     JobFile,
@@ -41,8 +39,6 @@ from repeater.model.spec import (
     Rated,
     Retry,
     ScheduleSpec,
-    Stop,
-    Success,
 )
 from repeater.model.time import rfc3339
 from repeater.model.units import format_duration, format_size
@@ -61,12 +57,12 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
     schedule = dump_schedule(spec.schedule)
     keys["schedule"] = None if schedule == "once" else schedule
     keys["matrix"] = {"max_parallel": spec.max_parallel} if spec.max_parallel is not None else None
-    keys["stop"] = _fields(spec.stop, Stop()) or None
-    keys |= _fields(spec.ending, Ending())
-    keys["retry"] = _retry(spec.retry, Retry())
+    keys["stop"] = _fields(spec.stop, _DEFAULT.stop) or None
+    keys |= _fields(spec.ending, _DEFAULT.ending)
+    keys["retry"] = _retry(spec.retry, _DEFAULT.retry)
     if spec.slowdown is not None:
         keys["slowdown"] = _growth(spec.slowdown.backoff) | _plain("on_exit", spec.slowdown.on_exit)
-    keys["success"] = _fields(spec.success, Success()) or None
+    keys["success"] = _fields(spec.success, _DEFAULT.success) or None
     keys["http_aware"] = None if spec.http_aware is None else _fields(spec.http_aware, HttpAware()) or True
     keys |= _overlap(spec.overlap) | _catch_up(spec.catch_up)
     keys["delivery"] = None if spec.delivery == _DEFAULT.delivery else spec.delivery
@@ -83,7 +79,7 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
         keys["executor"] = _value(spec.executor)
         if not spec.process.command:
             del keys["command"]
-    keys["hooks"] = _fields(spec.hooks, Hooks()) or None
+    keys["hooks"] = _fields(spec.hooks, _DEFAULT.hooks) or None
     keys["moved_from"] = spec.moved_from
     keys = {key: _literal(value) for key, value in keys.items() if value is not None}
     if spec.process.late:
@@ -270,13 +266,15 @@ def _need(need: Need) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    keys = _fields(output, Output())
+    keys = _fields(output, _DEFAULT.output)
     return {key: format_size(value) if key in ("max_size", "capture") else value for key, value in keys.items()}
 
 
 def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
     """The fields that differ from the default, in their order, as job-file values; None is left out."""
-    found = {}
+    found: dict[str, Any] = {}
+    if value == default:
+        return found  # most parts of most jobs
     for name in value.__dataclass_fields__:
         field = getattr(value, name)
         if field != getattr(default, name) and field is not None and name != skip:

@@ -36,7 +36,7 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 *(Goal(asked, most=0.5) for asked in ("history", "history of a job", "status", "why", "why then")),
                 Goal("CPU of a row more", most=1.5, of="no rows"),
             ),
-            most_rounds=2,
+            most_rounds=1,
         )
     }
 

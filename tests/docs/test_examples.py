@@ -67,7 +67,7 @@ def test_the_first_example_is_alive_soon_and_ends_cleanly(tmp_path: Path) -> Non
         process = subprocess.Popen(
             [RPR, "apply", FIRST.name, "--set", f"port={port}"],
             cwd=folder,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "XDG_RUNTIME_DIR": str(tmp_path)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

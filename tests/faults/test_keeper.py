@@ -75,20 +75,20 @@ def gone(pid: int) -> bool:
 
 
 def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: Home) -> None:
-    home.begin("a", "echo heard; trap '' HUP; sleep 60")
-    home.begin("b", "setsid sleep 60 & exec sleep 60")
-    home.until(lambda: len(home.told(RunStarted)) == 2 and home.sink.written["a"]["stdout"])
+    home.begin("lost-a", "echo heard; trap '' HUP; sleep 60")
+    home.begin("lost-b", "setsid sleep 60 & exec sleep 60")
+    home.until(lambda: len(home.told(RunStarted)) == 2 and home.sink.written["lost-a"]["stdout"])
     first = home.spawner.keeper
     assert first is not None
     tree = psutil.Process(first).children(recursive=True)
     os.kill(first, signal.SIGKILL)
     home.until(lambda: len(home.told(RunLost)) == 2)
-    assert {fact.run for fact in home.told(RunLost) if isinstance(fact, RunLost)} == {"a", "b"}
+    assert {fact.run for fact in home.told(RunLost) if isinstance(fact, RunLost)} == {"lost-a", "lost-b"}
     assert all(gone(process.pid) for process in tree)
-    assert sorted(home.sink.ended) == ["a", "b"]
-    home.begin("c", "exit 3")
+    assert sorted(home.sink.ended) == ["lost-a", "lost-b"]
+    home.begin("new", "exit 3")
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("c", Exit(code=3))]
+    assert home.told(RunEnded) == [RunEnded("new", Exit(code=3))]
     assert home.spawner.keeper not in (None, first)
     assert len(home.warnings) == 1
 
@@ -98,21 +98,21 @@ def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_nex
     assert first is not None
     os.kill(first, signal.SIGKILL)
     home.until(lambda: home.spawner.keeper is None)
-    home.begin("a", "exit 4")
+    home.begin("exits-4", "exit 4")
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("a", Exit(code=4))]
+    assert home.told(RunEnded) == [RunEnded("exits-4", Exit(code=4))]
     assert home.told(RunLost) == []
 
 
 def test_a_keeper_is_not_impressed_by_signals_of_the_terminal_or_of_an_init(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
-    home.begin("a", "sleep 0.2; exit 5")
+    home.begin("exits-5", "sleep 0.2; exit 5")
     home.until(lambda: home.told(RunStarted))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(keeper, number)
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("a", Exit(code=5))]
+    assert home.told(RunEnded) == [RunEnded("exits-5", Exit(code=5))]
     assert home.spawner.keeper == keeper
 
 

@@ -8,8 +8,6 @@ is read. Bound and closed by `app`; what the verbs do is in `control.verbs`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -19,8 +17,8 @@ from repeater.control.desk import Desk
 from repeater.control.protocol import check_args, decode_request, encode_error
 from repeater.control.verbs import VERBS, unknown
 from repeater.errors import RepeaterError, Unreachable
+from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines, encode
-from repeater.wire.unix import user_of
 
 MOST_CLIENTS = 64
 LINE_WITHIN = 10.0
@@ -40,23 +38,17 @@ class Server:
         self._desk = desk
         self._warn = warn
         self._users = frozenset({os.geteuid(), 0}) if users is None else users
-        self._loop = asyncio.get_running_loop()
-        self._door: socket.socket | None = None
-        self._rest: asyncio.TimerHandle | None = None
+        self._entrance: Entrance[_Client] | None = None
         self._clients: set[_Client] = set()
-        self._coming: set[asyncio.Task[None]] = set()
 
     def listen(self, door: socket.socket) -> None:
-        self._door = door
-        self._loop.add_reader(door.fileno(), self._let_in)
+        self._entrance = Entrance(door, self._greet, self._clients.discard)
 
     def close(self) -> None:
         """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
-        if self._door is not None:
-            self._loop.remove_reader(self._door.fileno())
-            self._door = None
-        if self._rest is not None:
-            self._rest.cancel()
+        if self._entrance is not None:
+            self._entrance.close()
+            self._entrance = None
 
     def hang_up(self) -> None:
         """Ends every connection."""
@@ -64,23 +56,7 @@ class Server:
         for client in tuple(self._clients):
             client.end()
 
-    def _let_in(self) -> None:
-        assert self._door is not None
-        for _ in range(16):  # then others in the loop come first
-            try:
-                sock, _ = self._door.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._pause()
-                    return
-                raise
-            self._greet(sock)
-
-    def _greet(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        user = user_of(sock)
+    def _greet(self, user: int | None) -> _Client | bytes:
         refusal = None
         if user is not None and user not in self._users:
             refusal = BadMessage("forbidden", "cannot talk to this supervisor: it belongs to another user")
@@ -88,33 +64,10 @@ class Server:
             refusal = BadMessage("busy", f"cannot take more than {MOST_CLIENTS} clients at once")
         if refusal is not None:
             refusal.exit_code = Unreachable.exit_code
-            with contextlib.suppress(OSError):
-                sock.send(encode_error(refusal))
-            sock.close()
-            return
+            return encode_error(refusal)
         client = _Client(self._desk, self._warn, self._clients.discard)
         self._clients.add(client)
-        task = self._loop.create_task(self._connect(client, sock))
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
-
-    async def _connect(self, client: _Client, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: client, sock)
-        except OSError:
-            self._clients.discard(client)
-            sock.close()
-
-    def _pause(self) -> None:
-        """No descriptor is left: asking again at once would burn the processor."""
-        assert self._door is not None
-        door = self._door
-        self._loop.remove_reader(door.fileno())
-
-        def go_on() -> None:
-            self._loop.add_reader(door.fileno(), self._let_in)
-
-        self._rest = self._loop.call_later(1.0, go_on)
+        return client
 
 
 class _Client(asyncio.Protocol):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +18,8 @@ from repeater.daemon.book import Book
 from repeater.daemon.kept import Keeping
 from repeater.daemon.protocol import LONGEST, StatsRequest, id_of, read_message, say, say_error
 from repeater.model.time import Instant
+from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines
-from repeater.wire.unix import user_of
 
 MOST_CLIENTS = 1024
 LINE_WITHIN = 10.0
@@ -56,86 +55,40 @@ class Server:
         self._users = users
         self._about = about or {}
         self._loop = asyncio.get_running_loop()
-        self._door: socket.socket | None = None
-        self._rest: asyncio.TimerHandle | None = None
+        self._entrance: Entrance[_Client] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._clients: dict[int, _Client] = {}
-        self._coming: set[asyncio.Task[None]] = set()
         self._last = 0
         self._turn_is_coming = False
         self._trouble = ""
 
     def listen(self, door: socket.socket) -> None:
         """Let clients in through a socket that is bound and not blocking."""
-        self._door = door
-        self._loop.add_reader(door.fileno(), self._let_in)
+        self._entrance = Entrance(door, self._greet, lambda client: self.left(client.number))
         self.settle()
 
     def close(self) -> None:
         """Nobody is let in any more; every connection ends; what was decided is kept."""
-        if self._door is not None:
-            self._loop.remove_reader(self._door.fileno())
-            self._door = None
-        for handle in (self._rest, self._alarm):
-            if handle is not None:
-                handle.cancel()
+        if self._entrance is not None:
+            self._entrance.close()
+            self._entrance = None
+        if self._alarm is not None:
+            self._alarm.cancel()
         for client in tuple(self._clients.values()):
             client.end()
         self._keep()
 
     # --- coming in -----------------------------------------------------------------------------------------------
 
-    def _let_in(self) -> None:
-        assert self._door is not None
-        for _ in range(64):
-            try:
-                sock, _ = self._door.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._pause()
-                    return
-                raise
-            self._greet(sock)
-
-    def _greet(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        user, refusal = user_of(sock), None
+    def _greet(self, user: int | None) -> _Client | bytes:
         if self._users is not None and user is not None and user not in self._users:
-            refusal = f"cannot serve user {user}: this daemon belongs to another user"
-        elif len(self._clients) >= MOST_CLIENTS:
-            refusal = f"cannot take more than {MOST_CLIENTS} clients at once"
-        if refusal is not None:
-            with contextlib.suppress(OSError):
-                sock.send(say_error(refusal))
-            sock.close()
-            return
+            return say_error(f"cannot serve user {user}: this daemon belongs to another user")
+        if len(self._clients) >= MOST_CLIENTS:
+            return say_error(f"cannot take more than {MOST_CLIENTS} clients at once")
         self._last += 1
-        client = _Client(self, self._last)
-        self._clients[self._last] = client
+        client = self._clients[self._last] = _Client(self, self._last)
         self._book.connect(self._last)
-        task = self._loop.create_task(self._connect(client, sock))
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
-
-    async def _connect(self, client: _Client, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: client, sock)
-        except OSError:
-            sock.close()
-            self.left(client.number)
-
-    def _pause(self) -> None:
-        """No descriptor is left: asking again at once would burn the processor."""
-        assert self._door is not None
-        door = self._door
-        self._loop.remove_reader(door.fileno())
-
-        def go_on() -> None:
-            self._loop.add_reader(door.fileno(), self._let_in)
-
-        self._rest = self._loop.call_later(1.0, go_on)
+        return client
 
     # --- what clients tell ---------------------------------------------------------------------------------------
 
@@ -219,7 +172,7 @@ class Server:
             self._alarm.cancel()
             self._alarm = None
         due = self._book.next_due()
-        if due is not None and self._door is not None:
+        if due is not None and self._entrance is not None:
             # a little late is right, a little early is another turn
             wait = max(0, due - self._now().mono) / 1e6
             self._alarm = self._loop.call_later(min(wait, 3600.0), self.settle)

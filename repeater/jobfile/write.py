@@ -70,10 +70,6 @@ def _yaml_table(table: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(value, dict) and value:
             yield f"{indent}{name}:"
             yield from _yaml_table(value, indent + "  ")
-        elif isinstance(value, list) and value and not all(isinstance(one, str | int | float) for one in value):
-            yield f"{indent}{name}: {json.dumps(value)}"
-        elif isinstance(value, list):
-            yield f"{indent}{name}: [{', '.join(map(_yaml, value))}]"
         else:
             yield f"{indent}{name}: {_yaml(value)}"
 
@@ -84,7 +80,11 @@ def _yaml(value: Any) -> str:
         return value if plain else _quoted(value, "\\u{:04x}")
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "{}" if value == {} else repr(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_yaml(key)}: {_yaml(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return "null" if value is None else repr(value)
 
 
 def _quoted(text: str, form: str) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from repeater.errors import JobFileError
 from repeater.jobfile import Caps
 from repeater.jobfile.read import read_document
+from repeater.jobfile.write import to_yaml
 from tests.unit.jobfile.road import road
 
 TOML = '''\
@@ -115,6 +116,11 @@ def test_deep_and_huge_values_are_refused_in_one_line(name, text, told):
 def test_a_flood_of_brackets_is_too_deep_wherever_the_parser_notices():
     with pytest.raises(JobFileError, match=r"^f\.yaml:1:\d+: not YAML: more than 50 levels deep$"):
         read("[" * 200_000, "f.yaml")
+
+
+def test_yaml_that_was_written_is_read_as_the_same_however_deep_or_far_from_ascii():
+    data = {"a": [{"b c": ["\U00010000", None, True, 1.5, {}], "no": {"x": [[], "\x1b", "on"]}}], "e": {}}
+    assert read(to_yaml(data), "f.yaml").data == data
 
 
 def test_standard_input_is_known_by_its_looks():

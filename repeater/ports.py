@@ -72,7 +72,7 @@ class Launch:
 
     `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process
     leads a new session. When to stop it is the engine's decision; `timeout` and what follows it are for whoever looks
-    after the run while there is no engine.
+    after the run while there is no engine. `is_service`: it is meant to live long, so its start may take its time.
     """
 
     run: str
@@ -89,6 +89,7 @@ class Launch:
     timeout: timedelta | None = None
     stop_signal: str = "TERM"
     stop_timeout: timedelta = timedelta(seconds=10)
+    is_service: bool = False
 
 
 Stream: TypeAlias = Literal["stdout", "stderr"]

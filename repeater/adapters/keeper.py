@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from repeater.adapters.wakes import Wakes
 from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.keeper import cgroup, spool, tree
 from repeater.keeper import main as keeper_main
-from repeater.keeper import spool, tree
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
 from repeater.model.run import Exit
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
@@ -54,6 +54,7 @@ _AGAIN = 0.5  # seconds until output is asked for again
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
+Cgroups: TypeAlias = Literal["off", "services", "all"]
 
 
 class CannotKeep(Exception):
@@ -86,7 +87,8 @@ class KeeperSpawner:
 
     `warn` tells a person that the keeper was lost. `folder` is where keepers can be found by later supervisors; whoever
     uses it holds the lock of the state that it belongs to. None: nobody will look. `on_death` says what becomes of the
-    runs when this process dies without a word. Raises CannotKeep when no keeper can be started.
+    runs when this process dies without a word, `cgroups` which of them get a cgroup of their own where that can be.
+    Raises CannotKeep when no keeper can be started.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class KeeperSpawner:
         warn: Callable[[str], None] = lambda _: None,
         folder: Path | None = None,
         on_death: OnDeath = "kill",
+        cgroups: Cgroups = "services",
     ) -> None:
         self._tell = tell
         self._sink = sink
@@ -113,7 +116,12 @@ class KeeperSpawner:
         self._mourner: threading.Thread | None = None
         self._folder = folder
         self._on_death = on_death
-        self._line: _Line | None = (folder and _met(folder, on_death)) or _begun(folder, on_death)
+        self._cgroups = cgroups
+        fences = cgroups != "off"
+        self._line: _Line | None = (folder and _met(folder, on_death, fences)) or _begun(folder, on_death, fences)
+        self._told_unfenced = False
+        if cgroups == "all":  # by default it is taken as it comes
+            self._tell_unfenced(self._line.hello.get("unfenced"))
         self._survivors: dict[str, Message] = {} if folder is None else spool.read_ends(str(folder))
         self._survivors.update((one["run"], one) for one in self._line.hello["runs"])
         self._unsettled = set(self._survivors)
@@ -129,7 +137,10 @@ class KeeperSpawner:
 
     def start(self, launch: Launch) -> None:
         self._runs[launch.run] = _Run(launch.run)
-        self._ask(_spawn_message(launch))
+        message = _spawn_message(launch)
+        if self._cgroups == "all" or (self._cgroups == "services" and launch.is_service):
+            message["fence"] = True
+        self._ask(message)
 
     def signal(self, run: str, signal: str) -> None:
         known = self._runs.get(run)
@@ -193,6 +204,9 @@ class KeeperSpawner:
             self._wakes.remove(self._line.fd)
             if not self._line.farewell(self._unsent):
                 tree.kill({run: known.pid or 0 for run, known in self._runs.items()}, within=2)
+                if self._cgroups != "off":
+                    with contextlib.suppress(cgroup.NotOurs):
+                        cgroup.clear(cgroup.home())
         self._runs.clear()
         self._wakes.close()
 
@@ -282,6 +296,7 @@ class KeeperSpawner:
         stderr: int | None,
         spools: Mapping[Stream, tuple[int | None, int]],
     ) -> None:
+        self._tell_unfenced(message.get("unfenced"))
         known = self._runs.get(message["run"])
         if known is None or self._closed or not known.withheld:
             for fd in (stdout, stderr, *(fd for fd, _ in spools.values())):
@@ -301,6 +316,11 @@ class KeeperSpawner:
         self._listen(known)
         if known.exit is not None:
             self._look(known)
+
+    def _tell_unfenced(self, why: str | None) -> None:
+        if why and not self._told_unfenced:
+            self._told_unfenced = True
+            self._warn(f"cannot give jobs cgroups of their own, so daemons of theirs may be found late: {why}")
 
     def _listen(self, known: _Run) -> None:
         """To what was spooled first, then to what comes."""
@@ -462,7 +482,7 @@ class KeeperSpawner:
             self._loop.call_soon_threadsafe(self._bury, lost)
         while not self._closing.is_set():
             try:
-                line = _begun(self._folder, self._on_death)
+                line = _begun(self._folder, self._on_death, self._cgroups != "off")
             except CannotKeep:
                 self._closing.wait(_RETRY)
                 continue
@@ -500,7 +520,7 @@ class KeeperSpawner:
         self._flush()
 
 
-def _met(folder: Path, on_death: OnDeath) -> _Line | None:
+def _met(folder: Path, on_death: OnDeath, fences: bool) -> _Line | None:
     """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
 
     One that is ending everything answers nobody, and hangs up when that is done.
@@ -513,12 +533,12 @@ def _met(folder: Path, on_death: OnDeath) -> _Line | None:
         sock.close()
         return None
     try:
-        return _Line(sock, None, folder, on_death)
+        return _Line(sock, None, folder, on_death, fences)
     except CannotKeep:
         return None
 
 
-def _begun(folder: Path | None, on_death: OnDeath) -> _Line:
+def _begun(folder: Path | None, on_death: OnDeath, fences: bool) -> _Line:
     """A new keeper. Raises CannotKeep."""
     if sys.platform != "linux":
         raise CannotKeep("this system has no subreapers")
@@ -538,7 +558,7 @@ def _begun(folder: Path | None, on_death: OnDeath) -> _Line:
         except (OSError, ValueError) as error:
             ours.close()
             raise CannotKeep(f"it cannot be started: {error}") from error
-    return _Line(ours, process, folder, on_death)
+    return _Line(ours, process, folder, on_death, fences)
 
 
 class _Line:
@@ -548,7 +568,12 @@ class _Line:
     """
 
     def __init__(
-        self, sock: socket.socket, process: subprocess.Popen[bytes] | None, folder: Path | None, on_death: OnDeath
+        self,
+        sock: socket.socket,
+        process: subprocess.Popen[bytes] | None,
+        folder: Path | None,
+        on_death: OnDeath,
+        fences: bool,
     ) -> None:
         self.frames = Frames()
         self.process = process
@@ -556,7 +581,7 @@ class _Line:
         self.fd = sock.fileno()
         self.pid = 0 if process is None else process.pid
         try:
-            self.hello = self._greet(on_death if folder else "kill")
+            self.hello = self._greet(on_death if folder else "kill", fences)
         except CannotKeep:
             self.abandon()
             raise
@@ -564,10 +589,11 @@ class _Line:
         self.has = frozenset(one["run"] for one in self.hello["runs"])
         sock.setblocking(False)
 
-    def _greet(self, on_death: OnDeath) -> Message:
+    def _greet(self, on_death: OnDeath, fences: bool) -> Message:
         self.socket.settimeout(_FIRST_WORDS)
         try:
-            self.socket.sendall(frame([{"op": "hello", "version": VERSION, "on_death": on_death}]))
+            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "fences": fences}
+            self.socket.sendall(frame([words]))
             while data := self.socket.recv(_BUFFER):
                 for (hello, *_), _ in self.frames.feed(data):
                     if hello["op"] != "hello" or hello["version"] != VERSION:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from repeater.keeper import cgroup
+
 Level: TypeAlias = Literal["ok", "note", "bad"]
 
 
@@ -33,7 +35,7 @@ def examine_machine(state: Path, environ: Mapping[str, str]) -> list[Finding]:
     """Everything worth knowing, for a state folder that may not exist yet."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.release()}"),
-        *_processes(),
+        *_processes(environ),
         *_limits(),
         *_clock(),
         *_state(state),
@@ -42,22 +44,17 @@ def examine_machine(state: Path, environ: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def _processes() -> Iterator[Finding]:
+def _processes(environ: Mapping[str, str]) -> Iterator[Finding]:
     if not hasattr(os, "pidfd_open"):
         yield Finding("processes", "note", "no pidfd on this system: ends of processes are waited for in a thread")
     elif not _can_pidfd():
         yield Finding("processes", "note", "pidfd_open is not permitted here: ends are waited for in a thread")
     if sys.platform == "linux" and Path("/proc/self/stat").exists():
-        yield Finding("processes", "ok", "level B: a keeper is the parent of all runs, and of what loses its own")
+        yield from _kept(environ.get("RPR_CGROUPS") or "services")
     elif Path("/proc/self/stat").exists():
         yield Finding("processes", "ok", "level A: sessions, and what leaves its session is found in /proc")
     else:
         yield Finding("processes", "bad", "no /proc: what leaves its session cannot be found")
-    delegated = _delegated_cgroup()
-    if delegated is not None:
-        yield Finding("cgroup", "note", f"`{delegated}` is ours to divide, which repeater does not use yet")
-    else:
-        yield Finding("cgroup", "note", "no cgroup v2 is delegated to us")
     if os.getpid() == 1 or os.path.exists("/.dockerenv"):
         yield Finding("container", "note", "this looks like a container; as process 1 repeater buries orphans")
 
@@ -70,14 +67,24 @@ def _can_pidfd() -> bool:
     return True
 
 
-def _delegated_cgroup() -> Path | None:
+def _kept(cgroups: str) -> Iterator[Finding]:
+    """What can be promised with a keeper; `cgroups` says which jobs shall have one of their own."""
+    plain = "a keeper is the parent of all runs, and of what loses its own"
     try:
-        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
-    except (OSError, IndexError):
-        return None
-    folder = Path("/sys/fs/cgroup") / line.rpartition(":")[2].lstrip("/")
-    there = (folder / "cgroup.kill").exists() and os.access(folder / "cgroup.procs", os.W_OK)
-    return folder if there and os.access(folder, os.W_OK) else None
+        folder = cgroup.home()
+    except cgroup.NotOurs as why:
+        yield Finding("processes", "ok", f"level B: {plain}")
+        yield Finding("cgroup", "note", f"jobs get none of their own: {why}")
+        return
+    if cgroups == "off":
+        yield Finding("processes", "ok", f"level B: {plain}")
+        yield Finding("cgroup", "note", f"`{folder}` is ours to divide, and `RPR_CGROUPS` is `off`")
+    else:
+        whose = (
+            "all jobs" if cgroups == "all" else "services, level B for other jobs (`--cgroups all` is for these too)"
+        )
+        yield Finding("processes", "ok", f"level C for {whose}: {plain}")
+        yield Finding("cgroup", "ok", f"`{folder}` is ours to divide; a supervisor that is started here does")
 
 
 def _limits() -> Iterator[Finding]:

@@ -55,6 +55,7 @@ class Supervision:
     """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
 
     `on_death` is what becomes of the jobs when the supervisor dies without a word: killed, or kept for the next one.
+    `cgroups` says which jobs get a cgroup of their own, where that can be.
     `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
     console; `log_format` is that of the words of rpr itself. `http` None: nothing is served. `daemon` is the socket of
     the rate-limit daemon, None for the usual place.
@@ -74,6 +75,7 @@ class Supervision:
     log: str | None = None
     log_format: Literal["text", "json"] = "text"
     on_death: Literal["kill", "keep"] = "kill"
+    cgroups: Literal["off", "services", "all"] = "services"
     http: HttpOptions | None = None
     daemon: str | None = None
 
@@ -220,7 +222,13 @@ class _Assembly:
         self._plugins, feeds = self._make_plugins(engine, clock, closing)
         self._feeds, outputs = feeds, Masking(feeds, environ)
         spawner = self._spawner = make_spawner(
-            self._tell, outputs, loop, self._warn, state=folder, on_death=options.on_death
+            self._tell,
+            outputs,
+            loop,
+            self._warn,
+            state=folder,
+            on_death=options.on_death,
+            cgroups=options.cgroups,
         )
         closing.callback(spawner.close)
         self._output.resume = spawner.resume

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from repeater.adapters.sqlite import SqliteStore
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
+Cgroups: TypeAlias = Literal["off", "services", "all"]
 Warn: TypeAlias = Callable[[str], None]
 _MEETING = "keeper"  # in the state folder
 
 
-def make_spawner(tell: Tell, sink: Sink, loop: Loop, warn: Warn, *, state: Path | None, on_death: OnDeath) -> Spawner:
+def make_spawner(
+    tell: Tell, sink: Sink, loop: Loop, warn: Warn, *, state: Path | None, on_death: OnDeath, cgroups: Cgroups
+) -> Spawner:
     """The spawner of `rpr apply`; `warn` is told, once, what is weaker without a keeper. `state` is the state folder,
     whose lock is ours.
     """
@@ -30,7 +33,7 @@ def make_spawner(tell: Tell, sink: Sink, loop: Loop, warn: Warn, *, state: Path 
 
     folder = None if state is None else state / _MEETING
     try:
-        return KeeperSpawner(tell, sink, loop, warn=warn, folder=folder, on_death=on_death)
+        return KeeperSpawner(tell, sink, loop, warn=warn, folder=folder, on_death=on_death, cgroups=cgroups)
     except CannotKeep as why:
         from repeater.adapters.spawn import ProcessSpawner
 

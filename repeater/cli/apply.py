@@ -39,6 +39,14 @@ from repeater.errors import UsageError
     help="What becomes of the jobs if this supervisor is killed: `kill` them, or `keep` them running for the next one. "
     "[default: kill; with --detach: keep]",
 )
+@click.option(
+    "--cgroups",
+    type=click.Choice(["off", "services", "all"]),
+    default="services",
+    show_default=True,
+    envvar="RPR_CGROUPS",
+    help="Which jobs get a cgroup of their own, where one is delegated.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
 @click.option(
@@ -65,6 +73,7 @@ def apply(
     http_hosts: tuple[str, ...],
     http_token_file: str | None,
     on_death: Literal["kill", "keep"] | None,
+    cgroups: Literal["off", "services", "all"],
     verbose: bool,
     quiet: bool,
     log_format: Literal["text", "json"],
@@ -102,6 +111,7 @@ def apply(
         state_dir=state_dir,
         ephemeral=ephemeral,
         on_death=on_death or ("keep" if detach and not ephemeral else "kill"),
+        cgroups=cgroups,
         verbose=verbose,
         quiet=quiet,
         color=color,

@@ -63,6 +63,7 @@ def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
     for name, value in (
         ("--no-watch", not options.watch),
         ("--keep-alive", options.keep_alive),
+        ("--cgroups", options.cgroups != (os.environ.get("RPR_CGROUPS") or "services")),
         ("--http", options.http is not None and options.http.address != os.environ.get("RPR_HTTP")),
     ):
         if value:

@@ -31,6 +31,8 @@ WatchdogSec=60
 # Live runs may finish; what is left after this is killed.
 TimeoutStopSec={grace}
 KillMode=mixed
+# Services get a cgroup each below ours, so that nothing of them outlives their stop.
+Delegate=yes
 NotifyAccess=main
 
 [Install]

@@ -27,7 +27,7 @@ import time
 from collections import deque
 from itertools import count
 
-from repeater.keeper import direct, tree
+from repeater.keeper import cgroup, direct, tree
 from repeater.keeper.absence import Absence
 from repeater.keeper.hands import Hands
 from repeater.keeper.kept import Kept
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
+    from repeater.keeper.cgroup import Fence
     from repeater.keeper.protocol import Message
 
     Started: TypeAlias = tuple[int, int, int]
@@ -81,6 +82,7 @@ class House:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self._hands = Hands(_started, waker)
         self._is_handy = direct.can_start_elsewhere()
+        self._fences: cgroup.Fences | None = None
         self._early: dict[int, int] = {}  # the status of children of which a hand has not told yet
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _nothing)
@@ -99,6 +101,8 @@ class House:
                     self._lose_client()
         finally:
             self._unlist()
+            if self._fences is not None:
+                self._fences.close()
 
     def _happened(self, fd: int, events: int) -> None:
         if fd == self._wake:
@@ -207,7 +211,7 @@ class House:
             if (run := message.get("run")) in self._hands.flying:
                 self._hands.flying[run].append(message)
                 continue
-            if "umask" in message and self._hands.flying:  # for the time of a start it is everybody's
+            if self._hands.flying and self._must_be_alone(message):
                 self._inbox.appendleft(message)
                 break
             answer = _ANSWERS.get(message["op"])
@@ -220,10 +224,20 @@ class House:
         if not self._inbox:
             self._send_signals()
 
+    def _must_be_alone(self, message: Message) -> bool:
+        """For the time of such a start its umask, or its cgroup, is everybody's."""
+        return "umask" in message or (self._fences is not None and bool(message.get("fence")))
+
     def _hello(self, message: Message) -> None:
         self._keeps = message.get("on_death") == "keep" and self._spool is not None
         runs = [kept.as_message() for kept in self._runs.values()]
-        self._tell({"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs})
+        hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs}
+        if message.get("fences") and self._fences is None:
+            try:
+                self._fences = cgroup.Fences(cgroup.home())
+            except cgroup.NotOurs as error:
+                hello["unfenced"] = str(error)
+        self._tell(hello)
 
     def _start_some(self) -> None:
         hands = self._hands
@@ -238,20 +252,28 @@ class House:
     def _spawn(self, message: Message) -> None:
         if message["run"] in self._runs:
             return
-        if self._is_handy and not any(name in message for name in _SPECIAL):
+        if self._fences is not None and message.get("fence"):
+            outcome, fence, why = self._fences.begin(message["run"], lambda: _started(message, together=False))
+            self._take_up(message, outcome, fence, why)
+        elif self._is_handy and not any(name in message for name in _SPECIAL):
             self._hands.take(message)
         else:
             self._take_up(message, _started(message, together=False))
 
-    def _take_up(self, message: Message, outcome: Started | SpawnError) -> None:
+    def _take_up(
+        self, message: Message, outcome: Started | SpawnError, fence: Fence | None = None, unfenced: str = ""
+    ) -> None:
         run = message["run"]
         if isinstance(outcome, SpawnError):
+            if fence is not None:
+                self._tear_down(fence)
             self._tell({"op": "refused", "run": run, "reason": outcome.reason, "temporary": outcome.temporary})
             return
         pid, *fds = outcome
-        kept = Kept(message, pid, (fds[0], fds[1]))
+        kept = Kept(message, pid, (fds[0], fds[1]), fence)
         self._runs[run] = self._by_pid[pid] = kept
-        self._tell({"op": "started", "run": run, "pid": pid}, kept.fds)
+        started = {"op": "started", "run": run, "pid": pid}
+        self._tell({**started, "unfenced": unfenced} if unfenced else started, kept.fds)
         if self._absence is not None:
             self._absence.begin([kept])  # its client died while it was being started
         if pid in self._early:
@@ -309,6 +331,14 @@ class House:
         if self._absence is not None:
             self._absence.forget(kept)
         kept.close(self._spool)
+        if kept.fence is not None:
+            self._tear_down(kept.fence)
+
+    def _tear_down(self, fence: Fence, pause: float = _PAUSES[0]) -> None:
+        """Of a run that is over: whatever still is inside ends, too."""
+        fence.kill()
+        if not fence.remove():
+            self._later(pause, lambda: self._tear_down(fence, min(pause * 2, _SLOW_LOOK)))
 
     def _leave(self, message: Message) -> None:
         if message.get("kill", True):
@@ -344,7 +374,7 @@ class House:
 
     def _exited(self, kept: Kept, status: int) -> None:
         kept.status, kept.ended = status, time.time()
-        kept.empty = not tree.group_lives(kept.pid, reaped=True)
+        kept.empty = not tree.group_lives(kept.pid, reaped=True) and not kept.is_fenced_alive
         self._tell({"op": "exited", **kept.as_end()})
         if self._absence is not None and self._leaving is None:
             self._absence.note(kept)
@@ -367,10 +397,12 @@ class House:
 
     def _look(self, *, closely: bool) -> None:
         """Which of the groups that outlived their leaders are over. A close look does not count zombies as alive."""
-        lives = [kept for kept in self._lingering.values() if tree.group_lives(kept.pid, reaped=True)]
+        fenced = {kept.run for kept in self._lingering.values() if kept.is_fenced_alive}
+        lingering = self._lingering.values()
+        lives = [kept for kept in lingering if kept.run in fenced or tree.group_lives(kept.pid, reaped=True)]
         if closely and lives:
             groups = {member.group for member in tree.offspring(os.getpid(), token=False)}
-            lives = [kept for kept in lives if kept.pid in groups]
+            lives = [kept for kept in lives if kept.run in fenced or kept.pid in groups]
         over = self._lingering.keys() - {kept.run for kept in lives}
         for run in over:
             self._lingering.pop(run).empty = True
@@ -385,6 +417,8 @@ class House:
 
     def _sweep_away(self, kept: Kept) -> None:
         tree.signal_group(kept.pid, signal.SIGKILL, reaped=kept.status is not None)
+        if kept.fence is not None:
+            kept.fence.kill()
         self._sweeps.setdefault(kept.run, time.monotonic() + _SWEEP)
         self._sweep_turn = 0
         self._later(0, self._sweep_on)
@@ -414,6 +448,8 @@ class House:
             kept = self._runs.get(swept)
             if kept is not None:
                 owners[kept.pid] = swept
+                if kept.is_fenced_alive:
+                    left.add(swept)
                 sessions[tree.session_of(kept.pid, reaped=kept.status is not None)] = swept
         sessions.pop(0, None)
         found = list(tree.offspring(os.getpid()))
@@ -436,6 +472,8 @@ class House:
             self._sweep_turn = 0
             for kept in self._runs.values():
                 tree.signal_group(kept.pid, signal.SIGKILL, reaped=kept.status is not None)
+                if kept.fence is not None:
+                    kept.fence.kill()
             self._end_on()
 
     def _end_on(self) -> None:

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from repeater.keeper.cgroup import Fence
     from repeater.keeper.protocol import Message
     from repeater.keeper.spool import Spool
 
@@ -18,15 +19,15 @@ STREAMS = ("stdout", "stderr")
 class Kept:
     """`fds` are the ends of its output to read from, `files` what was spooled of it, by stream: name, descriptor, and
     how much of it is there. `status` is that of waitpid(2), None while its first process lives; `empty` whether nothing
-    is left in its group.
+    is left in its group, nor in its `fence`, if it has one.
     """
 
     __slots__ = (
-        "attempt", "began", "empty", "ended", "fds", "files", "pid", "run", "settled", "status", "stop_signal",
+        "attempt", "began", "empty", "ended", "fds", "fence", "files", "pid", "run", "settled", "status", "stop_signal",
         "stop_timeout", "timed_out", "timeout", "took_until",
     )  # fmt: skip
 
-    def __init__(self, message: Message, pid: int, fds: tuple[int, int]) -> None:
+    def __init__(self, message: Message, pid: int, fds: tuple[int, int], fence: Fence | None = None) -> None:
         self.run: str = message["run"]
         self.attempt: int = message.get("attempt", 1)
         self.timeout: float | None = message.get("timeout")
@@ -34,6 +35,7 @@ class Kept:
         self.stop_timeout: float = message.get("stop_timeout", 10.0)
         self.pid = pid
         self.fds = fds
+        self.fence = fence
         self.files: dict[str, tuple[str, int, int]] = {}
         self.took_until: dict[str, int] = {}
         self.began = time.time()
@@ -46,6 +48,11 @@ class Kept:
     def as_message(self) -> Message:
         """What a new client has to know of it at first."""
         return {"run": self.run, "attempt": self.attempt, "pid": self.pid, "began": self.began, "ended": self.ended}
+
+    @property
+    def is_fenced_alive(self) -> bool:
+        """Whether anything in its fence lives."""
+        return self.fence is not None and self.fence.is_populated()
 
     def as_end(self) -> Message:
         """How its first process ended."""

@@ -10,9 +10,11 @@ Nothing here knows where the client lives, which clock it reads or what a job is
 times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` makes it.
 
     client -> keeper
-    hello     version, on_death ("kill" or "keep")   first of all; again to change what happens when the client dies
+    hello     version, on_death ("kill" or "keep")   first of all; again to change what happens when the client dies;
+              fences? (bool)                         whether the client will ask for any
     spawn     run, attempt, argv, cwd, env, and if not the default: stdin, user, group, umask, nice, rlimits,
-              timeout, stop_signal, stop_timeout     the last three are the keeper's business only without a client
+              timeout, stop_signal, stop_timeout,    these three are the keeper's business only without a client
+              fence (bool)                           in a cgroup of its own, if that can be
     signal    run, signal (a name without SIG)       to every process of the session, then CONT
     sweep     run                                    kill whatever is left of it; answered by `swept`
     attach    run                                    hand over its output (again), and tell what became of it
@@ -22,14 +24,16 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
 
     keeper -> client
     hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left
-    started   run, pid                               2 descriptors: the ends of its output to read from
+              unfenced?                              why there will be no fences
+    started   run, pid, unfenced?                    2 descriptors: the ends of its output to read from; why it has no
+                                                     fence, if one was asked for
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
     refused   run, reason, temporary                 it could not be started
     exited    run, status, at, empty, timed_out?     its first process is gone; `status` is that of waitpid(2), `empty`
                                                      says that nothing is left in its group, `timed_out` that the keeper
                                                      ended it while it had no client
-    empty     run                                    nothing is left in its group
+    empty     run                                    nothing is left in its group and fence
     swept     run                                    nothing of it is alive
 """
 

@@ -70,7 +70,7 @@ def offspring(pid: int, *, token: bool = True) -> Iterator[Member]:
     """Every living process that descends from `pid`, parents before their children.
 
     Below a subreaper that is all that ever came of its children, wherever it went: whoever loses its parent becomes a
-    child of the subreaper.
+    child of the subreaper. As it may do so during the search, it ends with another look at the subreaper's own.
     """
     waiting, seen = _children(pid), {pid}
     while waiting:
@@ -80,6 +80,8 @@ def offspring(pid: int, *, token: bool = True) -> Iterator[Member]:
             waiting += _children(child)
             if (member := look(child, token=token)) is not None:
                 yield member
+        if not waiting:
+            waiting = [child for child in _children(pid) if child not in seen]
 
 
 def _children(pid: int) -> list[int]:

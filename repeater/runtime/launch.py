@@ -67,7 +67,7 @@ def launch_for(
     if spec.executor is not None:
         launch = _plugged(launch, process, run, spec.executor, plugins)
     ending = spec.ending
-    if run.attempt == 1 and ending.timeout is None:
+    if run.attempt == 1 and ending.timeout is None and not spec.is_service:
         return launch
     return replace(
         launch,
@@ -75,6 +75,7 @@ def launch_for(
         timeout=ending.timeout,
         stop_signal=ending.stop_signal,
         stop_timeout=ending.stop_timeout,
+        is_service=spec.is_service,
     )
 
 

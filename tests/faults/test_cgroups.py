@@ -58,7 +58,7 @@ def is_left(path: str) -> bool:
 
 
 def groups(folder: str) -> set[str]:
-    return {str(path) for path in Path(folder).rglob("*") if path.is_dir() and MARK in str(path)}
+    return {path for path, _, _ in os.walk(folder) if MARK in path}  # it does not mind what vanishes meanwhile
 
 
 class Fenced(Home):

@@ -206,7 +206,8 @@ class KeeperSpawner:
                 tree.kill({run: known.pid or 0 for run, known in self._runs.items()}, within=2)
                 if self._cgroups != "off":
                     with contextlib.suppress(cgroup.NotOurs):
-                        cgroup.clear(cgroup.home())
+                        folder = None if self._folder is None else str(self._folder)
+                        cgroup.clear(cgroup.home(), cgroup.owner_of(folder, os.getpid()))
         self._runs.clear()
         self._wakes.close()
 

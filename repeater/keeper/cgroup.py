@@ -13,6 +13,7 @@ Called by `keeper.house`; `adapters.machine` asks for `home`. Standard library o
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import fcntl
 import os
@@ -96,15 +97,16 @@ class Fence:
 
 
 class Fences:
-    """Those of one keeper, below `home`. What keepers left there that are dead is ended and removed."""
+    """Those of one keeper, below `home`. What dead keepers of the same `owner` left there is ended and removed."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, owner: str) -> None:
         self._home = home
+        self._owner = owner
         self._folder = ""
         self._lock = -1
         self._count = count(1)
         self._is_lost = False
-        clear(home)
+        clear(home, owner)
 
     def begin(self, run: str, start: Callable[[], T]) -> tuple[T, Fence | None, str]:
         """Call `start` inside of a new fence: what it gave, and the fence; None if that cannot be, and why."""
@@ -152,7 +154,7 @@ class Fences:
     def _settle(self) -> None:
         """Make and lock our own folder. Whoever clears up may be quicker than we are with the lock."""
         for _ in range(3):
-            folder = f"{self._home}/{MARK}{os.getpid()}-{time.time_ns():x}"
+            folder = f"{self._home}/{MARK}{self._owner}-{os.getpid()}-{time.time_ns():x}"
             os.mkdir(folder, 0o755)
             lock = -1
             try:
@@ -172,8 +174,16 @@ class Fences:
         raise OSError("somebody removes our cgroups")
 
 
-def clear(home: str) -> None:
-    """End and remove what keepers of this user left that are dead: nobody locks their folders any more."""
+def owner_of(folder: str | None, supervisor: int) -> str:
+    """Whose keepers take care of each other: those of a state folder, or of one supervisor (its pid) without any."""
+    return f"p{supervisor}" if folder is None else f"{binascii.crc32(os.fsencode(folder)):08x}"
+
+
+def clear(home: str, owner: str) -> None:
+    """End and remove what keepers of this owner left that are dead: nobody locks their folders any more.
+
+    Of others only what is empty is removed.
+    """
     try:
         names = [name for name in os.listdir(home) if name.startswith(MARK)]
     except OSError:
@@ -185,7 +195,10 @@ def clear(home: str) -> None:
             try:
                 if os.fstat(fd).st_uid == os.geteuid():
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _end(path)
+                    if name.startswith(f"{MARK}{owner}-"):
+                        _end(path)
+                    else:
+                        _remove(path)
             finally:
                 os.close(fd)
 

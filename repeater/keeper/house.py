@@ -83,6 +83,7 @@ class House:
         self._hands = Hands(_started, waker)
         self._is_handy = direct.can_start_elsewhere()
         self._fences: cgroup.Fences | None = None
+        self._owner = cgroup.owner_of(folder, os.getppid())
         self._early: dict[int, int] = {}  # the status of children of which a hand has not told yet
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _nothing)
@@ -234,7 +235,7 @@ class House:
         hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs}
         if message.get("fences") and self._fences is None:
             try:
-                self._fences = cgroup.Fences(cgroup.home())
+                self._fences = cgroup.Fences(cgroup.home(), self._owner)
             except cgroup.NotOurs as error:
                 hello["unfenced"] = str(error)
         self._tell(hello)

@@ -138,17 +138,19 @@ def test_a_daemon_that_escaped_from_everything_is_dead_when_stop_says_done(groun
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["supervisor", "both"])
 def test_the_next_supervisor_ends_an_escaped_daemon_of_the_last_one(ground: Ground, home: str, killed: str) -> None:
-    """With its service, which was kept; at once, if the keeper was killed too, and be it by anybody's next keeper."""
+    """With its service, which was kept; at once, if the keeper was killed too."""
     ground.rpr.write("daemon.py", DAEMON)
     text = job("daemon", [sys.executable, "daemon.py"], schedule='"always"', stop_timeout="500ms")
     first = ground.apply(text, "-q", "--on-death", "keep")
     wait_for(lambda: any(found.command == "sleep 300 " for found in ground.living()), "the daemon is there")
     (pid,) = [found.pid for found in ground.living() if found.command == "sleep 300 "]
-    keeper = int(cgroup_of(pid).partition(MARK)[2].partition("-")[0])
+    keeper = int(cgroup_of(pid).partition(MARK)[2].split("-")[1])
     first.kill()
     if killed == "both":
         os.kill(keeper, signal.SIGKILL)
         wait_for(lambda: gone(keeper), "the keeper is dead")
+    cgroup.clear(home, "somebody")
+    assert not gone(pid)
     ground.apply(None, "-q", "--keep-alive").until_ready()
     if killed == "supervisor":
         assert not gone(pid)
@@ -259,7 +261,7 @@ def test_fences_of_keepers_that_live_are_left_alone(fenced: Fenced, home: str) -
     other = Fenced()
     try:
         other.serve("too", "sleep", "60")
-        cgroup.clear(home)
+        cgroup.clear(home, cgroup.owner_of(None, os.getpid()))
         assert not gone(pid)
         assert len(groups(home)) >= 4
     finally:

@@ -108,7 +108,7 @@ def test_without_a_way_to_kill_a_cgroup_there_is_no_fence(monkeypatch: pytest.Mo
 
 
 def test_where_no_cgroup_can_be_made_a_run_is_started_all_the_same(tmp_path: Path) -> None:
-    fences = Fences(str(tmp_path / "gone"))
+    fences = Fences(str(tmp_path / "gone"), "me")
     outcome, fence, why = fences.begin("run", lambda: 7)
     assert (outcome, fence) == (7, None)
     assert "gone" in why
@@ -116,7 +116,7 @@ def test_where_no_cgroup_can_be_made_a_run_is_started_all_the_same(tmp_path: Pat
 
 
 def test_a_folder_that_is_no_cgroup_is_not_used_and_does_not_stay(tmp_path: Path) -> None:
-    fences = Fences(str(tmp_path))
+    fences = Fences(str(tmp_path), "me")
     outcome, fence, why = fences.begin("run", lambda: 7)
     assert (outcome, fence) == (7, None)
     assert why

@@ -362,8 +362,11 @@ class House:
                 break
             if found is None:
                 break
+            try:
+                _, status = os.waitpid(found.si_pid, 0)
+            except ChildProcessError:  # it could not become its program, and the C library of a hand buried it
+                continue
             kept = self._by_pid.pop(found.si_pid, None)
-            _, status = os.waitpid(found.si_pid, 0)
             if kept is None:
                 orphans = True
                 if self._hands.flying:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repeater.app.assembly import HttpOptions
+from repeater.control.guard import LOOPBACK
 from repeater.errors import RepeaterError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Web:
         host, port = parse_address(options.address)
         self._token, where = _token(options, folder, environ)
         self._warn = warn
-        self._hosts = {*_LOOPBACK_NAMES, *options.hosts}
+        self._hosts = {*LOOPBACK, *options.hosts}
         self._server: HttpServer | None = None
         self._making: asyncio.Future[bytes] | None = None
         self._metrics = _metrics()
@@ -101,9 +102,6 @@ class Web:
 
     def _made(self, _: asyncio.Future[bytes]) -> None:
         self._making = None
-
-
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def _look_for_libraries() -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import repeater.adapters.sqlite as sqlite
+from repeater.adapters.sqlite.rows import as_number
 from repeater.app import Supervision, load_selected, supervise
 from repeater.model.run import INTERIM, Progress, RunRecord
 
@@ -139,7 +140,7 @@ class Lives:
         if reader is None:
             return
         try:
-            found = {(row.job, sqlite._number(row.nominal) or 0): row.state for row in reader.rows(most=100_000)}
+            found = {(row.job, as_number(row.nominal) or 0): row.state for row in reader.rows(most=100_000)}
         finally:
             reader.close()
         for slot, state in self.decided.items():

@@ -1,0 +1,115 @@
+"""The state folder: where it is, what is in it, and who owns it.
+
+Who takes the lock owns the folder and may write; who does not may only read. Nothing here knows what a history is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from repeater.errors import LockHeld, StateUnusable
+
+DATABASE = "history.db"
+MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
+LOCK = "lock"
+REPAIR = "to begin a new history move the whole folder aside, or give another one with `--state-dir`"
+
+
+def state_folder(project: str, environ: Mapping[str, str]) -> Path:
+    """`$XDG_STATE_HOME/repeater/<project>`, by default below `~/.local/state`. Nothing is created."""
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):  # the XDG base directory specification: relative paths are to be ignored
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "repeater" / project
+
+
+class Lock:
+    """Who holds it owns the state folder. The kernel frees it with the process, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take it, creating the folder (0700) if needed. Raises LockHeld, or StateUnusable if that cannot be."""
+        import fcntl
+
+        make_folder(folder)
+        path = folder / LOCK
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise unusable(path, error) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = _holder(self._fd) if isinstance(error, BlockingIOError) else None
+            os.close(self._fd)
+            if isinstance(error, BlockingIOError):
+                raise LockHeld(str(folder), holder) from None
+            raise unusable(path, error) from error
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()} {_boot_id()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """The file stays: unlinking it would let two owners in."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def _holder(fd: int) -> int | None:
+    """Who holds a lock that is held; None if it does not say. One that has just taken it gets time to say so."""
+    for _ in range(50):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(os.pread(fd, 100, 0).split()[0])
+            with contextlib.suppress(PermissionError):
+                os.kill(pid, 0)  # the words of one that is gone are older than the lock
+            return pid
+        time.sleep(0.01)
+    return None
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "-"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a state folder that only we can enter, if it is not there. Raises StateUnusable."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found, around = folder.stat(), folder.parent.stat()
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+            folder.chmod(0o700)
+    except OSError as error:
+        raise unusable(folder, error) from error
+    # Root may keep state with others, but not where anybody could have laid the folder for it.
+    if found.st_uid != os.geteuid() and (os.geteuid() != 0 or around.st_mode & stat.S_ISVTX):
+        raise unusable(folder, f"it belongs to user {found.st_uid}")
+
+
+def unusable(path: Path, why: object, hint: str | None = None) -> StateUnusable:
+    cause = os.strerror(why.errno) if isinstance(why, OSError) and why.errno else str(why)
+    return StateUnusable(
+        f"cannot use state `{path}`: {cause}",
+        hint=hint or "give another folder with `--state-dir`, or run without history with `--ephemeral`",
+    )
+
+
+def identities(folder: Path | None) -> list[tuple[int, int] | None]:
+    """Which files have the names of the lock, the database and its newest part now."""
+    found: list[tuple[int, int] | None] = []
+    for name in (LOCK, DATABASE, f"{DATABASE}-wal") if folder is not None else ():
+        try:
+            there = os.stat(f"{folder}/{name}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((there.st_dev, there.st_ino))
+    return found

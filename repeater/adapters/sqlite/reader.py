@@ -1,0 +1,119 @@
+"""Questions to the history. They need no lock and create nothing, so any command may ask while a supervisor writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
+from repeater.adapters.sqlite.opening import FORMAT, check_present, connect
+from repeater.adapters.sqlite.rows import COLUMNS, as_moment, as_number, as_progress, as_record, meta_list
+from repeater.model.run import Progress, RunRecord
+
+
+class Reader:
+    """What commands may ask, and the supervisor too: it only reads, on a connection of its own."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot; at most `most` of them."""
+        where, values = ["last"], list[Any](jobs or ())
+        if jobs is not None:
+            where.append(f"job IN ({', '.join('?' * len(values))})")
+        if since is not None:
+            where.append("nominal >= ?")
+            values.append(as_number(since))
+        if until is not None:
+            where.append("nominal < ?")
+            values.append(as_number(until))
+        if outcomes:
+            where.append("(" + " OR ".join(_OUTCOMES[outcome] for outcome in outcomes) + ")")
+        query = (
+            f"SELECT {COLUMNS} FROM runs WHERE {' AND '.join(where)} "  # noqa: S608 - constants
+            "ORDER BY nominal DESC, job DESC LIMIT ?"
+        )
+        return iter([as_record(found) for found in self._db.execute(query, (*values, most))])
+
+    def lives(self) -> list[tuple[datetime, datetime | None, int]]:
+        """The last supervisors: since when, until when (None: not known, or still there), and the pid."""
+        return [
+            (as_moment(began), as_moment(ended) if ended else None, pid) for began, ended, pid in self._list("lives")
+        ]
+
+    def generations(self) -> list[tuple[int, datetime]]:
+        """The last generations, and since when each was in force."""
+        return [(number, as_moment(began)) for number, began in self._list("generations")]
+
+    def _list(self, key: str) -> list[list[Any]]:
+        return meta_list(self._db, key)
+
+    def progress(self) -> dict[str, Progress]:
+        return {job: as_progress(data) for job, data in self._db.execute("SELECT job, data FROM progress")}
+
+    def generation(self) -> int:
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
+        return int(found[0]) if found else 0
+
+    def document(self) -> str:
+        """What `begin` was given with the last generation; empty if there is none."""
+        found = self._db.execute("SELECT value FROM meta WHERE key = 'document'").fetchone()
+        return str(found[0]) if found else ""
+
+    def durations(self) -> dict[str, float]:
+        """Median seconds of the last twenty runs of each job."""
+        query = (
+            "SELECT job, ended - started FROM (SELECT job, started, ended, row_number() OVER "
+            "(PARTITION BY job ORDER BY nominal DESC) AS place FROM runs WHERE last AND state = 'ran' "
+            "AND started IS NOT NULL AND ended IS NOT NULL) WHERE place <= 20"
+        )
+        found: dict[str, list[int]] = {}
+        for job, length in self._db.execute(query):
+            found.setdefault(job, []).append(length)
+        return {job: median(lengths) / 1e6 for job, lengths in found.items()}
+
+    def close(self) -> None:
+        self._db.close()
+
+
+_OUTCOMES = {  # as `RunRecord.outcome` says it
+    "success": "(state = 'ran' AND reason = 'success')",
+    "failed": "((state = 'ran' AND reason IS NOT 'success') OR state = 'spawn_failed')",
+    "running": "state IN ('claimed', 'running', 'retrying')",
+    **{state: f"state = '{state}'" for state in ("skipped", "expired", "replaced", "cancelled", "interrupted")},
+}
+
+
+def open_reader(folder: Path) -> Reader | None:
+    """A reader of the history in a folder, while a supervisor writes or not; None if there is no history yet.
+
+    Takes no lock and creates nothing. Raises StateUnusable for a database that cannot be read.
+    """
+    path = folder / DATABASE
+    if not path.exists():
+        return None
+    check_present(path, folder / MARKER)
+    try:
+        # Without a WAL nobody has it open; saying that it will not change keeps SQLite from making one.
+        frozen = not Path(f"{path}-wal").exists()
+        db = connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
+            db.close()
+            raise unusable(path, f"it has format {version}, this rpr reads format {FORMAT}", REPAIR)
+    except sqlite3.Error as error:
+        raise unusable(path, error, REPAIR) from error
+    return Reader(db)

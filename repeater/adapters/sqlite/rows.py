@@ -1,0 +1,106 @@
+"""Rows of the database from records and back. Instants are whole microseconds since 1970 in UTC."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from repeater.model.run import Progress, RunRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+COLUMNS = "job, nominal, due, started, ended, state, reason, run, attempt, exit, trigger, generation"
+INSERT = f"INSERT INTO runs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+UPSERT = (
+    INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
+    "ended = excluded.ended, state = excluded.state, reason = excluded.reason, run = excluded.run, "
+    "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
+)
+BEGAN = "SELECT 1 FROM runs WHERE job = ? AND nominal = ? AND attempt > 0"
+STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
+KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
+PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+SUPERSEDE = (
+    "UPDATE runs SET last = 0, state = CASE WHEN state IN ('claimed', 'running') THEN 'interrupted' ELSE state END "
+    "WHERE job = ? AND nominal = ? AND attempt < ?"
+)
+
+
+def as_number(instant: datetime | None) -> int | None:
+    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+
+
+def as_instant(number: int | None) -> datetime | None:
+    return None if number is None else _EPOCH + number * _MICROSECOND
+
+
+def as_values(row: RunRecord) -> tuple[Any, ...]:
+    return (
+        row.job,
+        as_number(row.nominal),
+        as_number(row.due),
+        as_number(row.started),
+        as_number(row.ended),
+        row.state,
+        None if row.reason is None else _storable(row.reason),
+        row.run,
+        row.attempts,
+        row.exit,
+        row.trigger,
+        row.generation,
+    )
+
+
+def _storable(text: str) -> str:
+    """SQLite holds UTF-8; a reason may quote a path that is none."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def as_record(values: Sequence[Any]) -> RunRecord:
+    job, nominal, due, started, ended, state, reason, run, attempt, exit_, trigger, generation = values
+    return RunRecord(
+        job=job,
+        nominal=_EPOCH + nominal * _MICROSECOND,
+        due=_EPOCH + due * _MICROSECOND,
+        started=as_instant(started),
+        ended=as_instant(ended),
+        state=state,
+        reason=reason,
+        run=run,
+        attempts=attempt,
+        exit=exit_,
+        trigger=trigger,
+        generation=generation,
+    )
+
+
+def as_moment(number: int) -> datetime:
+    return _EPOCH + number * _MICROSECOND
+
+
+def meta_list(db: sqlite3.Connection, key: str) -> list[list[Any]]:
+    """A short list that is kept as JSON; empty if it is not there or not what we wrote."""
+    found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    try:
+        value = json.loads(found[0]) if found else []
+    except ValueError:
+        return []
+    return value if isinstance(value, list) else []
+
+
+def put_list(db: sqlite3.Connection, key: str, value: list[list[Any]]) -> None:
+    db.execute(PUT_META, (key, json.dumps(value[-200:])))
+
+
+def as_progress(data: str) -> Progress:
+    return Progress.from_json(json.loads(data))
+
+
+_encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def dumped(progress: Progress) -> str:
+    return _encoded(progress.as_json())

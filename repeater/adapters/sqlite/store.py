@@ -1,0 +1,242 @@
+"""The store of the one supervisor: what is written for each thing that it asks for, and what it may ask back.
+
+Its methods only say what to write; the writer does it later, in a thread of its own, and in the order asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, Lock, unusable
+from repeater.adapters.sqlite.inbox import Then, Write
+from repeater.adapters.sqlite.opening import connect, create, mark, open_writer
+from repeater.adapters.sqlite.reader import Reader, open_reader
+from repeater.adapters.sqlite.rows import (
+    BEGAN,
+    COLUMNS,
+    INSERT,
+    PUT_META,
+    STARTED,
+    SUPERSEDE,
+    UPSERT,
+    as_number,
+    as_progress,
+    as_record,
+    as_values,
+    meta_list,
+    put_list,
+)
+from repeater.adapters.sqlite.writer import CallSoon, SlotTakenError, Writer
+from repeater.model.run import Progress, RunRecord
+from repeater.ports import Remembered
+
+
+class SqliteStore:
+    """`ports.Store`. `folder` None keeps everything in memory and nothing after it (`--ephemeral`).
+
+    Methods are called in the loop's thread; `call_soon` brings `then` and `warn` back there
+    (`loop.call_soon_threadsafe`). `recorded` is told, there too, the runs whose end is in the
+    database now. At most `keep_rows` slots of each job and `keep_days` of all are kept,
+    older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        call_soon: CallSoon,
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+        recorded: Callable[[list[str]], None] | None = None,
+        keep_rows: int = 1000,
+        keep_days: int = 30,
+    ) -> None:
+        self._lock = Lock(folder) if folder is not None else None
+        try:
+            self._db = self._opened(folder)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._folder = folder
+        self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
+        self._closed = False
+        self._writer = Writer(
+            self._db,
+            folder,
+            call_soon,
+            reading=self._reading,
+            warn=warn,
+            recorded=recorded,
+            keep_rows=keep_rows,
+            keep_days=keep_days,
+        )
+        self._note_life(is_over=False)
+
+    @staticmethod
+    def _opened(folder: Path | None) -> sqlite3.Connection:
+        if folder is not None:
+            return open_writer(folder)
+        db = connect(":memory:")
+        create(db)
+        return db
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether nothing of it is left after `close`."""
+        return self._folder is None
+
+    def load(self) -> Remembered:
+        query = (
+            f"SELECT {COLUMNS} FROM runs WHERE last AND state IN ('claimed', 'running', 'retrying') "  # noqa: S608
+            "ORDER BY nominal, job"
+        )
+        self.flush()
+        with self.reader() as reader:
+            rows = tuple(as_record(values) for values in reader._db.execute(query))
+            return Remembered(reader.generation(), reader.progress(), rows)
+
+    def begin(self, generation: int, document: str = "") -> None:
+        values = (("generation", str(generation)), ("document", document))
+        now = as_number(datetime.now(UTC))
+
+        def apply(db: sqlite3.Connection) -> None:
+            db.executemany(PUT_META, values)
+            put_list(db, "generations", [*meta_list(db, "generations"), [generation, now]])
+
+        self._ask(apply)
+
+    def _note_life(self, *, is_over: bool) -> None:
+        """When this supervisor began, and when it ended in good order: `rpr why` tells downtimes by it."""
+        now = as_number(datetime.now(UTC))
+
+        def apply(db: sqlite3.Connection) -> None:
+            lives = meta_list(db, "lives")
+            if not is_over:
+                lives.append([now, None, os.getpid()])
+            elif lives:
+                lives[-1][1] = now
+            put_list(db, "lives", lives)
+
+        self._ask(apply)
+
+    def claim(self, row: RunRecord, progress: Progress, then: Then) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            try:
+                db.execute(INSERT, as_values(row))
+            except sqlite3.IntegrityError:
+                raise SlotTakenError(
+                    f"cannot claim `{row.job}` at {row.nominal.isoformat()}: attempt {row.attempts} was claimed before"
+                ) from None
+            if row.attempts > 1:
+                db.execute(SUPERSEDE, (row.job, as_number(row.nominal), row.attempts))
+            self._writer.keep(progress, row.job)
+
+        self._writer.put(Write(apply, then, is_claim=True))
+
+    def started(self, row: RunRecord, pid: int) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            values = (row.state, as_number(row.started), pid, row.job, as_number(row.nominal), row.attempts)
+            db.execute(STARTED, values)
+
+        self._writer.put(Write(apply, begins=row.run))
+
+    def record(self, row: RunRecord, progress: Progress) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            if row.attempts or not db.execute(BEGAN, (row.job, as_number(row.nominal))).fetchone():
+                db.execute(UPSERT, as_values(row))
+            if row.attempts > 1:
+                db.execute(SUPERSEDE, (row.job, as_number(row.nominal), row.attempts))
+            self._writer.keep(progress, row.job)
+
+        self._writer.put(Write(apply, ends=row.run))
+
+    def save(self, progress: Progress) -> None:
+        self._ask(lambda _: self._writer.keep(progress, None))
+
+    def move(self, old: str, new: str) -> None:
+        def apply(db: sqlite3.Connection) -> None:
+            self._writer.write_kept(db)
+            db.execute("UPDATE OR IGNORE runs SET job = ? WHERE job = ?", (new, old))
+            db.execute("DELETE FROM runs WHERE job = ?", (old,))  # slots that the new name has decided itself
+            found = db.execute("SELECT data FROM progress WHERE job = ?", (old,)).fetchone()
+            if found:
+                db.execute("DELETE FROM progress WHERE job = ?", (old,))
+                self._writer.keep(replace(as_progress(found[0]), job=new), None)
+
+        self._ask(apply)
+
+    def forget(self, jobs: Iterable[str]) -> None:
+        names = [(job,) for job in jobs]
+
+        def apply(db: sqlite3.Connection) -> None:
+            self._writer.write_kept(db)
+            db.executemany("DELETE FROM progress WHERE job = ?", names)
+
+        self._ask(apply)
+
+    def rows(
+        self,
+        jobs: Sequence[str] | None = None,
+        most: int = 100,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        outcomes: Sequence[str] = (),
+    ) -> Iterator[RunRecord]:
+        """The newest rows first, one for each slot; what was asked for before is among them."""
+        self.flush()
+        with self.reader() as reader:
+            return reader.rows(jobs, most, since=since, until=until, outcomes=outcomes)
+
+    def durations(self) -> Mapping[str, float]:
+        self.flush()
+        with self.reader() as reader:
+            return reader.durations()
+
+    def flush(self) -> None:
+        """Returns when everything asked for so far is durable, or cannot be for now."""
+        self._writer.flush()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._writer.is_failing
+
+    def close(self) -> None:
+        """Writes what is left, and frees the lock last."""
+        if self._closed:
+            return
+        self._closed = True
+        self._note_life(is_over=True)
+        self._writer.end()
+        is_ours = self._writer.has_its_files
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._db.close()
+            if self._folder is not None and is_ours:
+                mark(self._folder / MARKER, "closed")
+        if self._lock is not None:
+            self._lock.release()
+
+    def _ask(self, apply: Callable[[sqlite3.Connection], object]) -> None:
+        self._writer.put(Write(apply))
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Reader]:
+        if self._folder is None:
+            with self._reading:
+                yield Reader(self._db)
+            return
+        reader = open_reader(self._folder)
+        if reader is None:
+            raise unusable(self._folder / DATABASE, "it was removed while in use", REPAIR)
+        try:
+            yield reader
+        finally:
+            reader.close()

@@ -1,0 +1,230 @@
+"""Writes the history: one thread, one connection, commits in groups, and old rows deleted in between.
+
+Durability. A claim is told as kept only after a commit with `synchronous=FULL`, so it survives a power cut.
+All other writes are committed with NORMAL: they survive the death of this process at once, and a power cut
+may take the last of them. A write that comes alone is committed at once; only those that pile up behind a
+commit share the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+from repeater.adapters.sqlite.folder import identities
+from repeater.adapters.sqlite.inbox import Inbox, Then, Write
+from repeater.adapters.sqlite.rows import KEEP_PROGRESS, as_number, dumped
+from repeater.model.run import Progress
+
+CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
+_MOST_HELD = 100_000
+
+
+class SlotTakenError(Exception):
+    """The attempt was claimed before."""
+
+    taken = True
+
+
+class NotWrittenError(Exception):
+    """A claim that could not be made durable, because of the disk. `temporary`: it may work later."""
+
+    temporary = True
+
+
+class RemovedError(Exception):
+    """The files under our name are not those that we hold open: what is written to these is lost."""
+
+
+class Writer:
+    """Carries out what is put to it, in order. `folder` None: the database is in memory, `reading` is held while it
+    is written to.
+
+    `then` of a write, `warn` and `recorded` (the runs whose end is in the database now) are called through `call_soon`.
+    At most `keep_rows` slots of each job, and those of `keep_days`, are kept; older ones are deleted a few at a time.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        folder: Path | None,
+        call_soon: CallSoon,
+        *,
+        reading: threading.Lock,
+        warn: Callable[[str], None],
+        recorded: Callable[[list[str]], None] | None,
+        keep_rows: int,
+        keep_days: int,
+    ) -> None:
+        self._db = db
+        self._folder = folder
+        self._files = identities(folder)
+        self._call_soon = call_soon
+        self._reading = reading
+        self._warn = warn
+        self._recorded = recorded
+        self._keep_rows = keep_rows
+        self._keep_age = timedelta(days=keep_days)
+        self._asked = Inbox()
+        self._backlog: list[Write] = []
+        self._kept: dict[str, Progress] = {}
+        self._inserted: dict[str, int] = {}
+        self._to_prune: list[str] = []
+        self._is_failing = False
+        self._thread = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
+        self._thread.start()
+
+    def put(self, write: Write) -> None:
+        self._asked.put(write)
+
+    def flush(self) -> None:
+        """Returns when everything asked for so far is durable, or cannot be for now."""
+        done = threading.Event()
+        self.put(Write(lambda _: None, done=done))
+        while not done.wait(0.1):
+            if not self._thread.is_alive():
+                return
+
+    def end(self) -> None:
+        """Returns when everything asked for is written, or cannot be. Nothing may be put any more."""
+        self._asked.put(None)
+        self._thread.join()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._is_failing
+
+    @property
+    def has_its_files(self) -> bool:
+        """Whether the files under our name are those that we hold open."""
+        return identities(self._folder) == self._files
+
+    # --- in the writer's thread; the first two for what a write applies ---
+
+    def keep(self, progress: Progress, decided: str | None) -> None:
+        """Write the progress with this group, once for each job; `decided` is the job of a new row."""
+        self._kept[progress.job] = progress
+        if decided is not None:
+            self._inserted[decided] = count = self._inserted.get(decided, 0) + 1
+            if count == min(100, self._keep_rows):
+                self._to_prune.append(decided)
+
+    def write_kept(self, db: sqlite3.Connection) -> None:
+        if self._kept:
+            db.executemany(KEEP_PROGRESS, [(job, dumped(progress)) for job, progress in self._kept.items()])
+            self._kept.clear()
+
+    def _write_all(self) -> None:
+        is_open, next_prune = True, 0
+        while is_open:
+            group, is_open = self._asked.group(1 if self._backlog else None)
+            self._commit(group)
+            next_prune += 1
+            if is_open and (self._asked.is_empty or next_prune >= 100):
+                next_prune = 0
+                self._prune()
+
+    def _commit(self, group: list[Write]) -> None:
+        """All of a group become durable at once, or none. Writes that nobody waits for are kept for the next try."""
+        writes = self._backlog + group
+        outcomes: list[tuple[Then, Exception | None]] = []
+        try:
+            with self._reading:
+                self._transact(writes, outcomes)
+        except Exception as error:  # noqa: BLE001 - a dead writer would leave every later claim without an answer
+            told = NotWrittenError(f"cannot write the history: {error}")
+            outcomes = [(write.then, told) for write in group if write.then is not None]
+            self._hold([write for write in writes if write.then is None and write.done is None], error)
+        else:
+            self._backlog = []
+            self._tell_recorded(writes)
+            if self._is_failing and writes:
+                self._is_failing = False
+                self._tell("the history can be written again")
+        if outcomes:
+            self._later(lambda: _deliver(outcomes))
+        for write in group:
+            if write.done is not None:
+                write.done.set()
+
+    def _tell_recorded(self, writes: list[Write]) -> None:
+        if self._recorded is not None:
+            recorded, runs = self._recorded, [write.ends for write in writes if write.ends is not None]
+            if runs:
+                self._later(lambda: recorded(runs))
+
+    def _transact(self, writes: list[Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
+        if not writes:
+            return
+        if not self.has_its_files:
+            raise RemovedError(f"`{self._folder}` was removed or replaced while in use")
+        has_claim = any(write.is_claim for write in writes)
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if has_claim else 'NORMAL'}")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._kept.clear()
+        try:
+            ended = {write.ends for write in writes if write.ends is not None}
+            for write in writes:
+                if write.begins is not None and write.begins in ended:
+                    continue
+                error: Exception | None = None
+                try:
+                    write.apply(self._db)
+                except SlotTakenError as taken:
+                    error = taken
+                except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as mistake:
+                    error = mistake  # this one would fail for ever, and hold up all others
+                    self._tell(f"cannot write a row of the history: {mistake!r}")
+                if write.then is not None:
+                    outcomes.append((write.then, error))
+            self.write_kept(self._db)
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+            raise
+
+    def _hold(self, writes: list[Write], error: Exception) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._tell(f"cannot write the history: {error}; a job whose slot cannot be claimed does not start")
+        lost = max(0, len(writes) - _MOST_HELD)
+        if lost and len(self._backlog) < _MOST_HELD:
+            self._tell(f"cannot hold more than {_MOST_HELD} unwritten results, the oldest are lost")
+        self._backlog = writes[lost:]
+
+    def _prune(self) -> None:
+        """Delete a few old rows of jobs that got many new ones."""
+        if not self._to_prune:
+            return
+        job = self._to_prune.pop(0)
+        self._inserted[job] = 0
+        before = as_number(datetime.now(UTC) - self._keep_age)
+        delete = (
+            "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
+            "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
+            "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT 500)"
+        )
+        values = {"job": job, "before": before, "most": self._keep_rows - 1}
+        with contextlib.suppress(sqlite3.Error), self._reading:
+            if self._db.execute(delete, values).rowcount >= 500:
+                self._to_prune.append(job)
+
+    def _tell(self, message: str) -> None:
+        self._later(lambda: self._warn(message))
+
+    def _later(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens any more
+            self._call_soon(call)
+
+
+def _deliver(outcomes: list[tuple[Then, Exception | None]]) -> None:
+    for then, error in outcomes:
+        then(error)

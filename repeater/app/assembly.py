@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from repeater.adapters.signals import Level
     from repeater.app.reader import Reading
     from repeater.app.web import Web
+    from repeater.control.desk import Desk
     from repeater.control.desk import Wanted as Handed
     from repeater.control.door import Door
     from repeater.control.server import Server
@@ -141,6 +142,7 @@ async def _supervise(options: Supervision, loaded: Loaded, ready: Callable[[str]
         assembly.begin(loaded, ready)
         _spare_the_collector()
         code = await over
+        await assembly.last_words()
     return code if assembly.exit_code is None else assembly.exit_code
 
 
@@ -157,6 +159,7 @@ class _Assembly:
     `exit_code` is what a signal, or nobody reading, makes the exit status; None as long as the jobs decide.
     """
 
+    _desk: Desk | None = None
     _server: Server | None = None
     _web: Web | None = None
     _feeds: Feeds | None = None
@@ -381,6 +384,7 @@ class _Assembly:
             rejected=lambda: self._reload.rejected,
             files=lambda: self._options.files,
         )
+        self._desk = desk
         if self._door is not None:
             self._server = Server(desk, self._warn)
             self._server.listen(self._door.socket)
@@ -388,6 +392,24 @@ class _Assembly:
             self._web.serve(desk)
             if not self._options.quiet or self._web.is_chosen:
                 self._say("", self._web.words)
+
+    async def last_words(self) -> None:
+        """Whoever asked for something gets the answer before all ends, which may have been what the request brought.
+
+        Nobody new is let in, and nobody is waited for long.
+        """
+        import asyncio
+
+        if self._server is not None:
+            self._server.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                if self._desk is not None:
+                    await self._desk.answered()
+                if self._server is not None:
+                    await self._server.sent()
+                if self._web is not None:
+                    await self._web.sent()
 
     def _hang_up(self) -> None:
         if self._server is not None:
@@ -573,6 +595,7 @@ class _Assembly:
 
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
 _SECOND_LOOK = 1_000_000  # microseconds
+_LAST_WORDS = 2.0  # seconds for clients to take their answers when all is over
 _JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name
 
 

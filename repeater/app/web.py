@@ -85,6 +85,11 @@ class Web:
         )
         self._server = HttpServer(app, self._door)
 
+    async def sent(self) -> None:
+        """Returns when everybody has taken what was answered."""
+        if self._server is not None:
+            await self._server.sent()
+
     def close(self) -> None:
         if self._server is not None:
             self._server.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -73,7 +73,8 @@ class Life:
 @dataclass(slots=True)
 class Desk:
     """`leave` asks the supervisor to leave, as a signal would. `troubles` are what a health check complains about,
-    `rejected` is why the job files as they are now are not in force.
+    `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
+    answered, but for those without end.
     """
 
     life: Life
@@ -89,6 +90,7 @@ class Desk:
     troubles: Callable[[], list[str]]
     rejected: Callable[[], str | None]
     files: Callable[[], tuple[str, ...]]
+    at_hand: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def now(self) -> datetime:
         return self.clock.now().wall
@@ -115,6 +117,11 @@ class Desk:
         for fact in facts:
             self.tell(fact)
         await asyncio.sleep(0)
+
+    async def answered(self) -> None:
+        """Return when every request that has an end was answered."""
+        while self.at_hand:
+            await asyncio.wait(tuple(self.at_hand))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return once the condition holds; it is looked at again whenever something happened."""

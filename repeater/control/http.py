@@ -137,12 +137,16 @@ class _Answer:
         except RepeaterError as error:
             await refuse(send, *_told(error))
             return
-        page: _Page | _Stream = _Stream(send) if args.get("follow") else _Page(send, self._route.gives)
+        has_end = not args.get("follow")
+        page: _Page | _Stream = _Page(send, self._route.gives) if has_end else _Stream(send)
         work = asyncio.ensure_future(self._carry_out(args, page, send))
         gone = asyncio.ensure_future(_gone(receive))
+        if has_end:
+            self._desk.at_hand.add(work)
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._desk.at_hand.discard(work)
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)

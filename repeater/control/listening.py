@@ -58,6 +58,12 @@ class HttpServer:
         self._server.lifespan = config.lifespan_class(config)
         self._coming = asyncio.get_running_loop().create_task(self._server.startup(sockets=[door]))
 
+    async def sent(self) -> None:
+        """Returns when everybody has taken what was answered."""
+        for connection in tuple(self._server.server_state.connections):
+            assert isinstance(connection, _Connection)
+            await connection.sent()
+
     def close(self) -> None:
         """Ends everything at once: what was answered is out, what streams is cut."""
         self._coming.cancel()
@@ -82,6 +88,12 @@ class _Connection(H11Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._is_refused = False
+
+    async def sent(self) -> None:
+        """Returns when the last answer was taken; at once while there is none yet."""
+        if self._asks_nothing():
+            self.transport.set_write_buffer_limits(high=0)
+            await self.flow.drain()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

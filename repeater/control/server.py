@@ -50,6 +50,10 @@ class Server:
             self._entrance.close()
             self._entrance = None
 
+    async def sent(self) -> None:
+        """Returns when everybody has taken what was answered."""
+        await asyncio.gather(*(client.sent() for client in self._clients))
+
     def hang_up(self) -> None:
         """Ends every connection."""
         self.close()
@@ -89,6 +93,14 @@ class _Client(asyncio.Protocol):
     def end(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    async def sent(self) -> None:
+        """Returns when the last answer was taken; at once while there is none yet."""
+        if self._task is None and self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
+            if self._is_full:
+                self._room = self._loop.create_future()
+                await asyncio.wait({self._room})
 
     # --- what the loop tells ---
 
@@ -148,6 +160,8 @@ class _Client(asyncio.Protocol):
             self._alarm.cancel()
         self._follows = bool(args.get("follow"))
         self._task = self._loop.create_task(self._carry_out(verb.run(self._desk, args, self._send)))
+        if not self._follows:
+            self._desk.at_hand.add(self._task)
         self._task.add_done_callback(self._carried_out)
 
     async def _carry_out(self, work: Any) -> None:
@@ -166,6 +180,7 @@ class _Client(asyncio.Protocol):
 
     def _carried_out(self, task: asyncio.Task[None]) -> None:
         self._task = None
+        self._desk.at_hand.discard(task)
         if self._transport is None or self._transport.is_closing() or task.cancelled():
             return
         if self._asks_no_more and not self._lines.waiting:

@@ -458,6 +458,34 @@ def test_stop_returns_when_nothing_is_left_and_start_begins_again(house: Callabl
     assert built.until("web", state="running")["running"][0]["pid"] != run["pid"]
 
 
+ENDING = """
+project = "shop"
+
+[jobs.one]
+command = "{command}"
+schedule = "{schedule}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "command", "order"),
+    [
+        ("every 1h", "true", "stop"),
+        ("always", "exec sleep 600", "stop"),
+        ("always", "trap 'sleep 0.3; exit' TERM; echo up; while :; do sleep 0.1; done", "stop"),
+        ("once", "exec sleep 600", "stop"),
+    ],
+)
+def test_an_order_that_ends_the_supervisor_is_answered_before_it_goes(
+    house: Callable[..., House], schedule: str, command: str, order: str
+) -> None:
+    here = house(jobs=ENDING.format(schedule=schedule, command=command))
+    done = here(order, "one")
+    assert (done.code, done.err) == (0, ""), here.live.err
+    assert done.out.startswith("one: "), done
+    assert here.live.process.wait(PATIENCE) == 0
+
+
 def test_restart_replaces_the_live_run(house: Callable[..., House]) -> None:
     built = house(wait="web  | up")
     (before,) = built.job("web")["running"]

@@ -168,6 +168,13 @@ def test_events_come_as_they_happen_and_end_with_the_supervisor(site: Callable[.
         one.close()
 
 
+def test_an_order_that_ends_the_supervisor_is_answered_before_it_goes(site: Callable[..., Site]) -> None:
+    there = site(jobs='project = "shop"\n[jobs.one]\ncommand = "true"\nschedule = "every 1h"\n')
+    status, answer = there("POST", "/api/jobs/one/stop")
+    assert (status, [item["job"] for item in answer["items"]]) == (200, ["one"])
+    assert there.live.process.wait(20) == 0
+
+
 def test_signals_stay_those_of_the_supervisor(site: Callable[..., Site]) -> None:
     web = site()
     web.live.process.send_signal(signal.SIGINT)

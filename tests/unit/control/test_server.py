@@ -302,6 +302,34 @@ def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, m
 
 
 @live
+async def test_a_long_answer_is_taken_to_its_end_before_the_server_goes_and_a_follower_is_not_waited_for(
+    house: House,
+) -> None:
+    house.kept.begin("1", "tick", 4 << 20)
+    for _ in range(30):
+        house.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
+    follower, reader, writer = (
+        await house.connect(),
+        *await asyncio.open_unix_connection(str(house.door.path), limit=1 << 22),
+    )
+    follower.ask("events", follow=True)
+    peer = Peer(reader, writer)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    peer.ask("logs")
+    await asyncio.sleep(0.05)
+    assert house.desk.at_hand, "the answer has to be too long to wait in the socket"
+    asyncio.get_running_loop().call_later(0.1, writer.transport.resume_reading)  # type: ignore[attr-defined]
+    await asyncio.wait_for(house.desk.answered(), 10)
+    await asyncio.wait_for(house.server.sent(), 10)
+    house.server.hang_up()
+    messages = [json.loads(line) for line in (await reader.read()).splitlines()]
+    assert sum(len(message["item"]["text"]) for message in messages[:-1]) == 30 * 30_001
+    assert "done" in messages[-1]
+    await peer.close()
+    await follower.close()
+
+
+@live
 async def test_a_slow_listener_loses_output_and_is_told_how_much(house: House) -> None:
     sock = connect(house.door.path, 5)
     sock.sendall(b'{"v":1,"verb":"logs","args":{"follow":true}}\n')

@@ -18,8 +18,9 @@ one. Nothing here may import another module of repeater.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from repeater.dataclass import dataclass
 
 
 def one_line(text: str) -> str:

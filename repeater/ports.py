@@ -7,10 +7,10 @@ Adapters implement them for real, `tests/fakes` in memory; both pass the same co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.run import Progress, RunRecord

@@ -18,8 +18,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from repeater.dataclass import dataclass
 from repeater.policy.paths import PathSet
 
 SLOW_LOOK = 1.0

@@ -13,10 +13,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from repeater.dataclass import dataclass
 from repeater.keeper import cgroup
 
 Level: TypeAlias = Literal["ok", "note", "bad"]

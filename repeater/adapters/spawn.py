@@ -25,11 +25,11 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from repeater.adapters.wakes import Wakes
+from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn

@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from repeater.app.reader import reading_of
 from repeater.app.state import read_past, state_folder
+from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, RepeaterError
 from repeater.model.time import rfc3339
 

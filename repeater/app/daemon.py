@@ -6,9 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from repeater.dataclass import dataclass
 
 if TYPE_CHECKING:
     from repeater.adapters.signals import Level

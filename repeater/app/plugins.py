@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from repeater.dataclass import dataclass
 from repeater.errors import PluginFailed
 from repeater.model.plugins import NO_PLUGINS, Description, Kind, Plugins
 

@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repeater.app.files import caps, found_job_file
 from repeater.app.state import read_past, state_folder
+from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError, Unreachable, UsageError
 from repeater.model.spec import JobSpec
 

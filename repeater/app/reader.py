@@ -14,9 +14,9 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from repeater.dataclass import dataclass, replace
 from repeater.errors import RepeaterError, UsageError
 from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from repeater.adapters.worker import command
 from repeater.adapters.worker.parent import Worker
 from repeater.app.reader import Errand, Last, Piece, Reading, limits
+from repeater.dataclass import replace
 from repeater.errors import ApplyRefused, RepeaterError
 from repeater.model.spec import JobSpec
 

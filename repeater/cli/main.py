@@ -103,12 +103,15 @@ def _one_off(arguments: list[str]) -> list[str] | None:
 
 
 def _invoke_one_off(arguments: list[str]) -> int:
-    from repeater.cli.oneoff.quick import late_methods
+    import gc
 
-    with late_methods():
+    gc.disable()  # until the first run: what is imported stays
+    try:
         from repeater.cli.oneoff.run import run as run_one_off
 
         return run_one_off(arguments[0], arguments[1:])
+    finally:
+        gc.enable()
 
 
 def _invoke(arguments: list[str]) -> int:
@@ -117,12 +120,10 @@ def _invoke(arguments: list[str]) -> int:
     import click
 
     from repeater.cli.group import rpr
-    from repeater.cli.oneoff.quick import methods_compiled_later
 
     gc.set_threshold(100_000, 20, 50)  # nearly all that a command makes stays until its end
     try:
-        with methods_compiled_later():
-            code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
+        code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.dataclass import dataclass, replace
 from repeater.errors import PluginFailed
 from repeater.model.dump import hidden
 from repeater.model.plugins import Plugins

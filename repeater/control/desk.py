@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact
 from repeater.engine.job import Job

@@ -14,9 +14,9 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError
 from repeater.wire.unix import cause_of, connect, short_name
 

@@ -6,11 +6,11 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
+from repeater.dataclass import fields, is_dataclass
 from repeater.model.events import Event
 from repeater.model.run import Run, RunRecord, Verdict
 from repeater.model.time import rfc3339

@@ -7,11 +7,11 @@ supervisor runs. The schedule it asks is the one of now: what a job was in an ea
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from repeater.control.desk import Rows
+from repeater.dataclass import dataclass, field
 from repeater.errors import UsageError
 from repeater.model.run import RunRecord
 from repeater.model.spec import At, Cron, Every, JobSpec

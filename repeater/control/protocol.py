@@ -14,10 +14,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.time import from_rfc3339
 from repeater.wire.lines import LONGEST, BadMessage, clip, decode, encode

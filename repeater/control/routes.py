@@ -11,11 +11,11 @@ routes, `control.openapi` describes them, and a test wants every verb and every 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from repeater.control.protocol import Kind, Params
 from repeater.control.verbs import VERBS
+from repeater.dataclass import dataclass, field
 
 READING = frozenset({"status", "health", "logs", "history", "events", "why"})
 """Verbs that change nothing: GET. All others are POST, which is the safe guess for one that is new."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from repeater.control import change, events, history, logs, orders, status, why
 from repeater.control.desk import Args, Desk, Send
 from repeater.control.protocol import Params
+from repeater.dataclass import dataclass
 from repeater.wire.lines import BadMessage
 
 Run: TypeAlias = Callable[[Desk, Args, Send], Awaitable[Mapping[str, Any] | None]]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from repeater.daemon.first import FirstVersion
@@ -34,6 +33,7 @@ from repeater.daemon.protocol import (
     say_handshake,
 )
 from repeater.daemon.runs import Runs
+from repeater.dataclass import dataclass, field
 from repeater.model.time import Instant, Mono
 from repeater.policy.limit import Ticket
 from repeater.wire.lines import BadMessage

@@ -9,10 +9,10 @@ same). Its attempts to come are given back when it is gone. Sans-IO; called by `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from repeater.daemon.ledgers import Ledgers, Resource, check
 from repeater.daemon.protocol import LONGEST_TIME, MOST_STARTS, Rate, Schedule, say_registered, say_schedule
+from repeater.dataclass import dataclass
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.wire.lines import BadMessage
 

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from repeater.daemon.protocol import Rate
+from repeater.dataclass import dataclass
 from repeater.model.time import Mono
 
 Kind: TypeAlias = Literal["started", "flying", "planned"]

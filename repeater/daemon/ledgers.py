@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from repeater.daemon.kept import Change, Dropped, Kept, Kind, Known, Outdated
 from repeater.daemon.protocol import Rate, Reserve
+from repeater.dataclass import dataclass, field
 from repeater.model.time import Instant, Mono
 from repeater.policy.limit import Ledger, Pattern, Ticket, check_pattern
 from repeater.wire.lines import BadMessage

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
+from repeater.dataclass import dataclass
 from repeater.wire.lines import BadMessage, clip, decode
 
 VERSIONS = ("1.0", "1.1")

@@ -5,10 +5,10 @@ Who does: `runtime.supervisor` for real, `engine.simulate` on a virtual clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
+from repeater.dataclass import dataclass
 from repeater.model.events import Event
 from repeater.model.run import Progress, Run, RunRecord
 from repeater.model.spec import JobSpec, OnChange, Probe

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from repeater.dataclass import dataclass, replace
 from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
 from repeater.engine.context import Context
 from repeater.engine.facts import (

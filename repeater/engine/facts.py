@@ -9,10 +9,10 @@ Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.model.run import Exit, Progress, RunRecord
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph

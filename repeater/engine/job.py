@@ -9,11 +9,11 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from repeater.dataclass import replace
 from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
 from repeater.engine.attempt import Event as Move

@@ -8,10 +8,10 @@ poll`. Called by `engine.gates` and, about attempts, by `engine.job`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from repeater.dataclass import replace
 from repeater.engine.context import Context
 from repeater.engine.sharing import Sharing
 from repeater.engine.slot import OpenSlot

@@ -9,9 +9,9 @@ own ledger, and `closed` ones let nothing through. Called by `engine.limits` onl
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
+from repeater.dataclass import dataclass
 from repeater.engine.actions import AskQuota, PushBackQuota, ReleaseQuota, SpendQuota, WithdrawQuota
 from repeater.engine.context import Context
 from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import timedelta
 
+from repeater.dataclass import replace
 from repeater.engine.actions import Announce, Ask, Leave, Note, Record, Send, Start, Sweep
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from repeater.dataclass import dataclass
 from repeater.engine.attempt import Attempt
 from repeater.engine.timeline import Wake
 from repeater.model.run import RunRecord, Slot, SlotState

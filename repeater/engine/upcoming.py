@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from repeater.dataclass import replace
 from repeater.engine.context import Context
 from repeater.engine.timeline import Wake
 from repeater.errors import PluginBusy, PluginFailed

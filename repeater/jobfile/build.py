@@ -9,10 +9,10 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from repeater.dataclass import dataclass
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.reading import Reading

@@ -6,8 +6,8 @@ Also fills in the default condition of each need, which depends on the needed jo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
+from repeater.dataclass import replace
 from repeater.jobfile.build import OPEN
 from repeater.jobfile.document import Path, shown
 from repeater.jobfile.expand import nearest

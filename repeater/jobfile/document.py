@@ -7,9 +7,9 @@ said about one, so a file without problems pays nothing for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.errors import Problem, one_line
 
 Path: TypeAlias = tuple[str | int, ...]

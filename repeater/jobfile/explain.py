@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.errors import UsageError
 from repeater.jobfile.document import Document, Path, dotted, shown, step
 from repeater.jobfile.expand import Expansion, nearest

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from repeater.dataclass import dataclass, field
 from repeater.errors import JobFileError, Problem
 from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path
 from repeater.jobfile.read import read_document

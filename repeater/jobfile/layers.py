@@ -7,9 +7,9 @@ line needs nothing of files, variables and matrices.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.jobfile.document import Document, Path
 from repeater.jobfile.template import has_template
 from repeater.model.spec import Pairs

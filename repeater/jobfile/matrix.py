@@ -10,9 +10,9 @@ import itertools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.jobfile.document import Path, kind, shown
 from repeater.model.spec import Pairs
 

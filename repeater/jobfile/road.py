@@ -6,9 +6,9 @@ All problems of all files are collected and raised at once; nothing of a file wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from repeater.dataclass import dataclass, field, replace
 from repeater.errors import JobFileError
 from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.check import check_jobs

@@ -14,11 +14,11 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any
 
+from repeater.dataclass import replace
 from repeater.jobfile.document import shown
 from repeater.model.spec import ProcessSpec
 

@@ -11,10 +11,10 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError
 from repeater.jobfile.document import Path, kind, shown, step
 from repeater.jobfile.template import has_template

@@ -7,11 +7,11 @@ stand in its key (`poll[region=eu]`), not in its table. Knows nothing of files, 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
+from repeater.dataclass import replace
 from repeater.model.spec import (
     Adaptive,
     Always,
@@ -275,7 +275,7 @@ def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     if value == default:
         return found  # most parts of most jobs
-    for name in value.__dataclass_fields__:
+    for name in value.__match_args__:
         field = getattr(value, name)
         if field != getattr(default, name) and field is not None and name != skip:
             found[name.rstrip("_")] = _value(field)

@@ -5,10 +5,10 @@ Events carry what a person or a metric wants to know; what the engine itself nee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from repeater.dataclass import dataclass
 from repeater.model.run import Run, RunRecord, Verdict
 
 

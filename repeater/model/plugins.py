@@ -7,9 +7,9 @@ own. How it does is `repeater.plugins`; a job's use of one is `model.spec.Plugin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.errors import PluginFailed
 from repeater.model.spec import Plugin
 

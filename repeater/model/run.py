@@ -8,10 +8,10 @@ stored in the same transaction as the row that changed it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.model.time import from_rfc3339, rfc3339
 
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
@@ -160,7 +160,7 @@ class Progress:
         """Plain data for the store; `from_json` reads it back, keys it does not know are left out."""
         return {
             name: rfc3339(value) if isinstance(value, datetime) else value
-            for name in self.__dataclass_fields__
+            for name in self.__match_args__
             if (value := getattr(self, name)) is not None
         }
 
@@ -170,6 +170,6 @@ class Progress:
         known: dict[str, Any] = {
             name: from_rfc3339(value) if name in instants else value
             for name, value in data.items()
-            if name in cls.__dataclass_fields__
+            if name in cls.__match_args__
         }
         return cls(**known)

@@ -10,11 +10,11 @@ Which change has which effect on a running job is `plan.diff`'s business, how a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
 
+from repeater.dataclass import dataclass, field
 from repeater.model.units import Rate
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]

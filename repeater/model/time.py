@@ -8,9 +8,10 @@ an `Instant` is one reading of both, taken once by whoever calls the engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NewType
+
+from repeater.dataclass import dataclass
 
 Mono = NewType("Mono", int)
 """Microseconds of a monotonic clock; its zero has no meaning."""

@@ -9,10 +9,10 @@ the place.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 
+from repeater.dataclass import dataclass
 from repeater.errors import one_line
 
 _UNITS = {  # microseconds

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
+from repeater.dataclass import dataclass
 from repeater.model.events import Event
 from repeater.ports import Clock
 

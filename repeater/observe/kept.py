@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from datetime import datetime
 from operator import attrgetter
 
+from repeater.dataclass import dataclass, field
 from repeater.ports import Clock, Stream
 
 MOST_KEPT = 8 << 20

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
 
+from repeater.dataclass import dataclass, field
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.observe.kept import Kept

@@ -13,8 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from repeater.dataclass import dataclass
 from repeater.observe.logfile import LogFile
 
 FULL = 1 << 20

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import JobSpec, Limit
 from repeater.policy.goal import Goal
 

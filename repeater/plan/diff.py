@@ -7,9 +7,9 @@ specs with the plan applied are the new specs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from repeater.dataclass import dataclass
 from repeater.model.dump import dump_job
 from repeater.model.spec import JobSpec
 

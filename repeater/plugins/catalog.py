@@ -7,9 +7,9 @@ broken one harms nothing, and one that was installed anew is seen as it is now. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.errors import PluginFailed
 from repeater.jobfile.validate import check_rule
 from repeater.model.plugins import WORDS, Description, Kind

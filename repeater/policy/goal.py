@@ -6,8 +6,9 @@ signal n.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from repeater.dataclass import dataclass
 
 Goal: TypeAlias = Literal["no failure", "a success", "a failure"]
 

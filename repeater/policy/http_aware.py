@@ -19,12 +19,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import HttpAware
 from repeater.model.units import LONGEST, format_duration, parse_duration
 

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
+
+from repeater.dataclass import dataclass, field
 
 Pattern: TypeAlias = tuple[int, ...]
 """Offsets of a request's attempts from its instant, none negative, ascending."""

@@ -10,9 +10,10 @@ below it (`src`). Ignores follow gitignore(5): a name without `/` at any depth, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from posixpath import join, normpath
+
+from repeater.dataclass import dataclass
 
 DEFAULT_IGNORE = (
     ".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "node_modules/", ".venv/", ".tox/",

@@ -7,10 +7,10 @@ Templates over `run` are rendered here, at the last moment. It decides nothing a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from repeater.dataclass import replace
 from repeater.errors import RepeaterError
 from repeater.jobfile.template import TemplateFailed, render_late
 from repeater.model.run import Run, RunRecord

@@ -8,9 +8,9 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from repeater.dataclass import dataclass
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
 from repeater.errors import ApplyRefused, RepeaterError

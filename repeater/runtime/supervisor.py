@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from repeater.dataclass import dataclass
 from repeater.engine.actions import (
     Action,
     Adopt,

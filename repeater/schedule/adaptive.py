@@ -24,11 +24,11 @@ Pure; the engine keeps the state with the job's progress and puts the interval i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import isfinite
 from typing import Any
 
+from repeater.dataclass import dataclass, replace
 from repeater.model.spec import Adaptive
 from repeater.model.time import MICROSECOND, micros
 from repeater.model.units import about, format_duration
@@ -61,7 +61,7 @@ class AdaptiveState:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back as the same state."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        data: dict[str, Any] = {name: getattr(self, name) for name in self.__match_args__}
         return data | {"pace": micros(self.pace)}
 
     @classmethod

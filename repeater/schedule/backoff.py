@@ -6,10 +6,10 @@ it. Decorrelated jitter follows https://aws.amazon.com/blogs/architecture/expone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import Backoff, Growing
 from repeater.model.time import MICROSECOND, Instant, micros
 from repeater.schedule.base import Track

@@ -6,10 +6,10 @@ at any time, and forecasts, simulations and live runs agree. Only `schedule.fact
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, Protocol
 
+from repeater.dataclass import dataclass
 from repeater.model.time import Instant
 
 

@@ -7,9 +7,9 @@ begins there, and what starts with the job itself (`once`, `immediate`) is not a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import Adaptive, Always, Growing, Jitter, JobSpec, LoadAware, Rated
 from repeater.model.time import Instant
 from repeater.schedule.base import Schedule, Track

@@ -5,10 +5,10 @@ Computed with whole microseconds on the monotonic clock, so there is no drift an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import Every
 from repeater.model.time import Instant, micros
 from repeater.schedule.base import Track

@@ -13,10 +13,10 @@ otherwise. What cannot be read has no say. Pure; the engine asks for readings an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import LoadAware
 from repeater.model.units import about
 

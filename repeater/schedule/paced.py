@@ -6,10 +6,10 @@ What the distance is comes with the track (`Track.pace`); how it is found is the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from repeater.dataclass import dataclass
 from repeater.model.time import Instant
 from repeater.schedule.base import Track
 

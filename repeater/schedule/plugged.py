@@ -7,10 +7,10 @@ PluginFailed where other schedules have no way to fail; `engine.upcoming` asks a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from repeater.dataclass import dataclass, field
 from repeater.errors import PluginFailed
 from repeater.model.plugins import WORDS, Plugins
 from repeater.model.spec import Plugin

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from repeater.dataclass import dataclass
 from repeater.model.spec import Rated
 from repeater.model.time import MICROSECOND, Instant
 from repeater.schedule.base import Track

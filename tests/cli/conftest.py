@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from repeater.dataclass import dataclass
 
 RPR = str(Path(sys.executable).with_name("rpr"))
 

@@ -10,29 +10,26 @@ from pathlib import Path
 import pytest
 
 from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
-from repeater.cli.oneoff.quick import late_methods
 from tests.cli.conftest import Rpr
 
 # All that a one-off command may import. Whoever adds to this list adds to the time before the first run: `asyncio`,
 # `click`, `pathlib`, `subprocess`, `logging` or `zoneinfo` each take longer than a run does.
 OF_PYTHON = {
-    "abc", "ast", "bisect", "collections", "contextlib", "copy", "copyreg", "dataclasses", "datetime", "decimal", "dis",
-    "enum", "errno", "fractions", "functools", "gc", "heapq", "importlib", "inspect", "itertools", "json",
-    "keyword", "linecache", "math", "numbers", "opcode", "operator", "queue", "random", "re", "reprlib",
-    "select", "selectors", "shlex", "signal", "threading", "token", "tokenize", "types",
-    "typing", "warnings", "weakref",
+    "abc", "bisect", "collections", "contextlib", "copyreg", "datetime", "decimal", "enum", "errno", "fractions",
+    "functools", "gc", "heapq", "importlib", "itertools", "json", "keyword", "math", "numbers", "operator", "queue",
+    "random", "re", "reprlib", "select", "selectors", "shlex", "signal", "threading", "types", "typing", "warnings",
 }  # fmt: skip
 PURE = {"engine", "model", "plan", "policy", "schedule"}  # of these any: they import nothing but each other
 OURS = {
     "adapters": {"clock", "loop", "nothing", "signals", "spawn", "wakes"},
-    "cli": {"main", "oneoff.document", "oneoff.parse", "oneoff.quick", "oneoff.run", "oneoff.table", "settings"},
+    "cli": {"main", "oneoff.document", "oneoff.parse", "oneoff.run", "oneoff.table", "settings"},
     "jobfile": {"alone", "build", "document", "layers", "reading", "schedules", "template",
                 "validate"},
     "keeper": {"direct", "process", "tree"},
     "observe": {"oneoff"},
     "runtime": {"launch", "supervisor"},
 }  # fmt: skip
-ALONE = {"errors", "once", "ports", "settings"}
+ALONE = {"dataclass", "errors", "once", "ports", "settings"}
 
 
 def imported(rpr: Rpr, *words: str) -> set[str]:
@@ -64,35 +61,6 @@ def test_a_one_off_command_imports_nothing_that_is_not_foreseen(rpr: Rpr) -> Non
 
 def test_the_version_is_told_with_next_to_nothing(rpr: Rpr) -> None:
     assert imported(rpr, "--version") == {"repeater", "repeater.cli", "repeater.cli.main"}
-
-
-def test_methods_that_compile_late_are_the_same() -> None:
-    from dataclasses import FrozenInstanceError, dataclass, field, replace
-
-    with late_methods():
-
-        @dataclass(frozen=True, slots=True, order=True)
-        class Late:
-            a: int
-            b: list[int] = field(default_factory=list, compare=False)
-
-    @dataclass(frozen=True, slots=True, order=True)
-    class Now:
-        a: int
-        b: list[int] = field(default_factory=list, compare=False)
-
-    for kind in (Late, Now):
-        one, two = kind(1), kind(a=2, b=[3])
-        assert one == kind(1, [9])
-        assert one != two
-        assert one < two
-        assert hash(one) == hash(kind(1))
-        assert repr(two).endswith("(a=2, b=[3])")
-        assert replace(two, a=5) == kind(5)
-        with pytest.raises(FrozenInstanceError):
-            one.a = 3  # type: ignore[misc]
-        with pytest.raises(TypeError):
-            kind()  # type: ignore[call-arg]
 
 
 def test_examples_show_every_command_without_a_file(rpr: Rpr) -> None:

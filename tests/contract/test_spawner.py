@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.loop import SmallLoop
 from repeater.adapters.spawn import ProcessSpawner
+from repeater.dataclass import dataclass
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.run import Exit
 from repeater.ports import Launch, Sink, Spawner, Tell

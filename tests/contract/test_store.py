@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from repeater.adapters.sqlite import SqliteStore
+from repeater.dataclass import replace
 from repeater.model.run import Progress, RunRecord, SlotState
 from repeater.ports import Store
 from tests.fakes.store import FakeStore

@@ -9,10 +9,10 @@ assert stage.history("a") == ["ran 0s", "ran 10s", ...]
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from repeater.dataclass import replace
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
 from repeater.model.events import Event

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
+from repeater.dataclass import replace
 from repeater.engine.simulate import simulate
 from repeater.model.events import Paced, RunBegan, Warned
 from repeater.model.run import Exit

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
+from repeater.dataclass import replace
 from repeater.model.events import Warned
 from repeater.model.run import Exit
 from repeater.model.spec import (

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
+from repeater.dataclass import replace
 from repeater.engine.facts import Fact, Living
 from repeater.ports import Launch, Sink, Spawner, Stream, Tell
 

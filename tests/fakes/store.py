@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from datetime import datetime
 from statistics import median
 from typing import TypeAlias
 
+from repeater.dataclass import replace
 from repeater.model.run import INTERIM, Progress, RunRecord
 from repeater.ports import Remembered
 

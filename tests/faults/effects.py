@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from repeater.dataclass import dataclass
 
 FILE = ".effects"
 _LINE = 'echo "$RPR_JOB $RPR_NOMINAL_TIME $RPR_RUN_ID $RPR_ATTEMPT {what}" >> "{path}"'

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repeater.dataclass import dataclass
 from tests.cli.conftest import RPR, Result, Rpr
 from tests.faults.effects import FILE, Effects
 

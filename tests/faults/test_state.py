@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pytest
 
 from repeater.adapters import sqlite
 from repeater.adapters.sqlite import SqliteStore, open_reader, state_folder
+from repeater.dataclass import replace
 from repeater.errors import LockHeld, StateUnusable
 from repeater.model.run import Progress, RunRecord
 

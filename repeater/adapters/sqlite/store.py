@@ -10,7 +10,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from repeater.adapters.sqlite.rows import (
     put_list,
 )
 from repeater.adapters.sqlite.writer import CallSoon, SlotTakenError, Writer
+from repeater.dataclass import replace
 from repeater.model.run import Progress, RunRecord
 from repeater.ports import Remembered
 

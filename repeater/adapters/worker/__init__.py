@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from dataclasses import dataclass
+
+from repeater.dataclass import dataclass
 
 HEAD = struct.Struct("!I")
 """What stands before each frame: how many bytes it has."""

@@ -14,9 +14,9 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from repeater.adapters.worker import HEAD, Limits
+from repeater.dataclass import dataclass
 
 IDLE = 30.0
 """Seconds without a question after which it goes."""

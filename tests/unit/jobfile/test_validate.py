@@ -1,6 +1,5 @@
 """The schema: the quick check never admits what jsonschema refuses; annotations, defaults and pages agree with it."""
 
-import dataclasses
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repeater import dataclass as dataclasses
 from repeater.jobfile import validate
 from repeater.jobfile.reference import reference
 from repeater.jobfile.validate import check_job, schema

@@ -1,12 +1,12 @@
 """A dumped job, built again, is the same job: for every spec that a job file can mean."""
 
-import dataclasses
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repeater import dataclass as dataclasses
 from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file, dump_job
 from repeater.model.spec import (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from repeater.dataclass import replace
 from repeater.model.events import SlotDecided
 from repeater.model.plugins import Description
 from repeater.model.run import RunRecord

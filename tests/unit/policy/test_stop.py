@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repeater.dataclass import replace
 from repeater.model.run import Progress
 from repeater.model.spec import Stop
 from repeater.policy.stop import deadline, met

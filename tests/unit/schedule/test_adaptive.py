@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repeater.dataclass import replace
 from repeater.model.spec import Adaptive
 from repeater.model.time import Instant, Mono
 from repeater.schedule.adaptive import AdaptiveState, explain, interval, observe

@@ -156,9 +156,12 @@ def _spare_the_collector() -> None:
 class _Assembly:
     """The parts of one supervisor, put together. Each is closed before those that it uses.
 
-    `exit_code` is what a signal, or nobody reading, makes the exit status; None as long as the jobs decide.
+    `exit_code` is what a signal, or nobody reading, makes the exit status; None as long as the jobs decide. `_code` is
+    what the jobs made it, when nothing is left to do.
     """
 
+    exit_code: int | None = None
+    _code: int | None = None
     _desk: Desk | None = None
     _server: Server | None = None
     _web: Web | None = None
@@ -190,7 +193,6 @@ class _Assembly:
         from repeater.runtime.reload import Reload
         from repeater.runtime.supervisor import Outside, Supervisor
 
-        self.exit_code: int | None = None
         self._options = options
         self._over = over
         self._loop = loop
@@ -421,7 +423,7 @@ class _Assembly:
 
     def _troubles(self) -> list[str]:
         troubles = []
-        if self.exit_code is not None:
+        if self._is_leaving:
             troubles.append("the supervisor is leaving")
         if self._store.is_failing:
             troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
@@ -448,7 +450,7 @@ class _Assembly:
         """Read files, of now or others, for somebody who waits for the outcome."""
         from repeater.runtime.reload import Applied
 
-        if self.exit_code is not None:
+        if self._is_leaving:
             raise ApplyRefused("cannot apply: the supervisor is leaving")
         options, read = self._options, None
         if wanted is not None:
@@ -549,13 +551,27 @@ class _Assembly:
         self._hear(Warned(job, message))
 
     def _left(self, code: int) -> None:
+        """Nothing is left to do. A reader of the output may take its time, unless somebody asked to leave."""
+        self._code = code
+        if self.exit_code is None:
+            self._output.written(self._end)
+        else:
+            self._end()
+
+    def _end(self) -> None:
         if not self._over.done():
-            self._over.set_result(code)
+            self._over.set_result(self._code or 0)
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self.exit_code is not None or self._code is not None
 
     def _leave(self, level: Level, code: int) -> None:
         from repeater.engine.facts import StopRequested
 
         self.exit_code = code if self.exit_code is None else self.exit_code
+        if self._code is not None:  # and only a slow reader is waited for
+            self._end()
         self._tell(StopRequested(level))
 
     def _signalled(self, level: Level, name: str) -> None:

@@ -287,6 +287,35 @@ def test_a_change_that_removes_most_jobs_is_refused_unless_allowed(rpr: Rpr, liv
     assert "tock" not in run.out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["stream", "aggregate"])
+def test_at_the_end_the_reader_is_waited_for_however_slow_it_is(rpr: Rpr, mode: str) -> None:
+    rpr.write("jobs.toml", f'[jobs.a]\ncommand = "seq 100000; touch over"\noutput = {{ mode = "{mode}" }}\n')
+    process = rpr.start("apply", "-q", "jobs.toml")
+    try:
+        wait_for((rpr.folder / "over").exists, "the end of the run")
+        time.sleep(2.5)
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out == "".join(f"a | {number}\n" for number in range(1, 100001))
+
+
+def test_ctrl_c_does_not_wait_for_a_reader(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "seq 100000; touch over"\n')
+    process = rpr.start("apply", "-q", "jobs.toml")
+    try:
+        wait_for((rpr.folder / "over").exists, "the end of the run")
+        wait_for(lambda: "success" in rpr("history").out, "a row")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_closed_pipe_ends_it(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo x"\nschedule = "every 20ms"\n')
     with rpr.start("apply", "jobs.toml", "-q") as process:

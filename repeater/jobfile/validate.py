@@ -1,25 +1,22 @@
 """The schema's judgement: every fault of a table, in our words. The home of jsonschema.
 
-jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid. `_surely` turns the
-schema itself into nested checks; it knows the keywords that our schema uses, answers "no" whenever it is not certain,
-and judges nothing by itself. Faults name the found value, what is allowed, and the nearest name of an unknown key.
+jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid (`jobfile.sure`). Faults
+name the found value, what is allowed, and the nearest name of an unknown key.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError
 from repeater.jobfile.document import Path, kind, shown, step
+from repeater.jobfile.sure import Sure, surely
 from repeater.jobfile.template import has_template
-
-Sure = Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +58,13 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
         yield Fault(("project",), "found `project` in an included file, expected it in the first file only")
         del shell["project"]
     jobs = shell.pop("jobs", {})
-    for fault in () if _compiled("#")(shell) else _faults(shell, "#"):
+    for fault in () if _sure("#")(shell) else _faults(shell, "#"):
         if not _held_by_template(shell, fault.path):
             yield fault
     if not isinstance(jobs, dict):
         yield Fault(("jobs",), f"found {kind(jobs)}, expected a table of jobs by name")
         return
-    names = _compiled("#/definitions/job_name")
+    names = _sure("#/definitions/job_name")
     for name, job in jobs.items():
         if not names(name):
             yield Fault(("jobs", name), f"found the name `{shown(name)}`, expected {_words('job_name')}")
@@ -78,7 +75,7 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
 def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults of the keys that say how a job is made, which are gone once it is complete."""
     how = {key: job[key] for key in ("extends", "with", "params", "matrix") if key in job}
-    if how and not _compiled("#/definitions/job")({"command": "x", **how}):
+    if how and not _sure("#/definitions/job")({"command": "x", **how}):
         for fault in _faults({"command": "x", **how}, "#/definitions/job"):
             if not _held_by_template(how, fault.path):
                 yield fault
@@ -86,7 +83,7 @@ def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
 
 def check_job(table: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults of a complete job."""
-    if not _compiled("#/definitions/job")(table):
+    if not _sure("#/definitions/job")(table):
         yield from _faults(table, "#/definitions/job")
 
 
@@ -124,6 +121,18 @@ def _draft7(rule: Mapping[str, Any]) -> Any:
     import referencing
 
     return jsonschema.Draft7Validator(rule, registry=referencing.Registry())
+
+
+@cache
+def _sure(pointer: str) -> Sure:
+    return surely(_at(pointer), _sure)
+
+
+def _at(pointer: str) -> Any:
+    node: Any = schema()
+    for part in pointer.removeprefix("#").split("/")[1:]:
+        node = node[part]
+    return node
 
 
 def _held_by_template(tree: Any, path: Path) -> bool:
@@ -246,138 +255,3 @@ def _pattern_words(error: Any) -> str:
 
 def _words(definition: str) -> str:
     return str(schema()["definitions"][definition]["title"])
-
-
-# --- surely valid -----------------------------------------------------------------------------------------------
-
-
-@cache
-def _compiled(pointer: str) -> Sure:
-    return _surely(_at(pointer))
-
-
-def _at(pointer: str) -> Any:
-    node: Any = schema()
-    for part in pointer.removeprefix("#").split("/")[1:]:
-        node = node[part]
-    return node
-
-
-_IGNORED = frozenset({"title", "description", "default", "examples", "$schema", "$id", "definitions"})
-_TYPES: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: type(value) is dict,
-    "array": lambda value: type(value) is list,
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: type(value) is int,
-    "number": lambda value: type(value) in (int, float),
-    "boolean": lambda value: type(value) is bool,
-}
-
-
-def _surely(node: Mapping[str, Any]) -> Sure:
-    """A check that is true only for values that `node` admits."""
-    if "$ref" in node:
-        pointer = node["$ref"]
-        return lambda value: _compiled(pointer)(value)  # noqa: PLW0108 - compiled at its first use: the schema may be recursive
-    checks: list[Sure] = []
-    if "properties" in node or "additionalProperties" in node:
-        checks.append(_properties(node))
-    if "if" in node:
-        checks.append(_branch(node))
-    for key, rule in node.items():
-        if key in _RULES:
-            checks.append(_RULES[key](rule))
-        elif key not in _IGNORED and key not in ("properties", "additionalProperties", "if", "then", "else"):
-            return lambda _value: False
-    if len(checks) == 1:
-        return checks[0]
-    return lambda value: all(check(value) for check in checks)
-
-
-def _properties(node: Mapping[str, Any]) -> Sure:
-    known = {key: _surely(one) for key, one in node.get("properties", {}).items()}
-    more = node.get("additionalProperties", True)
-    rest: Sure = (lambda _value: more) if isinstance(more, bool) else _surely(more)
-
-    def check(value: Any) -> bool:
-        if type(value) is not dict:
-            return True
-        return all(known.get(key, rest)(one) for key, one in value.items())
-
-    return check
-
-
-def _branch(node: Mapping[str, Any]) -> Sure:
-    # `if` decides, so it must be answered exactly: only the forms that are, are used in the schema.
-    condition = node["if"]
-    negated = "not" in condition
-    inner = condition["not"] if negated else condition
-    if set(inner) - {"type", "required"} or "else" in node:
-        return lambda _value: False
-    keys = inner["required"]
-    then = _surely(node["then"])
-
-    def check(value: Any) -> bool:
-        if type(value) is not dict:
-            return "type" in inner
-        return then(value) if all(key in value for key in keys) != negated else True
-
-    return check
-
-
-def _pattern(rule: str) -> Sure:
-    search = cache(lambda: re.compile(rule).search)  # few of the patterns of a schema are ever asked
-    return lambda value: not isinstance(value, str) or search()(value) is not None
-
-
-def _not(rule: Mapping[str, Any]) -> Sure:
-    # Only `not: {enum}` is exact.
-    refused = rule["enum"] if set(rule) == {"enum"} else None
-    return lambda value: refused is not None and value not in refused
-
-
-def _type(rule: Any) -> Sure:
-    checks = [_TYPES[name] for name in ([rule] if isinstance(rule, str) else rule)]
-    return checks[0] if len(checks) == 1 else lambda value: any(check(value) for check in checks)
-
-
-def _any_of(rule: list[Any]) -> Sure:
-    checks = [_surely(one) for one in rule]
-    return lambda value: any(check(value) for check in checks)
-
-
-def _one_of(rule: list[Any]) -> Sure:
-    # Only for `required`, which is exact.
-    keys = [one["required"][0] for one in rule if set(one) == {"required"}]
-    return lambda value: type(value) is dict and len(keys) == len(rule) and sum(key in value for key in keys) == 1
-
-
-_RULES: dict[str, Callable[[Any], Sure]] = {
-    "type": _type,
-    "enum": lambda rule: lambda value: value in rule and type(value) is not bool,
-    "pattern": _pattern,
-    "minLength": lambda rule: lambda value: not isinstance(value, str) or len(value) >= rule,
-    "minItems": lambda rule: lambda value: type(value) is not list or len(value) >= rule,
-    "maxItems": lambda rule: lambda value: type(value) is not list or len(value) <= rule,
-    "minimum": lambda rule: lambda value: type(value) not in (int, float) or value >= rule,
-    "maximum": lambda rule: lambda value: type(value) not in (int, float) or value <= rule,
-    "required": lambda rule: lambda value: type(value) is dict and all(key in value for key in rule),
-    "items": lambda rule: _items(_surely(rule)),
-    "propertyNames": lambda rule: _property_names(_surely(rule)),
-    "not": _not,
-    "anyOf": _any_of,
-    "oneOf": _one_of,
-    "allOf": lambda rule: _all_of([_surely(one) for one in rule]),
-}
-
-
-def _items(check: Sure) -> Sure:
-    return lambda value: type(value) is not list or all(map(check, value))
-
-
-def _property_names(check: Sure) -> Sure:
-    return lambda value: type(value) is not dict or all(map(check, value))
-
-
-def _all_of(checks: list[Sure]) -> Sure:
-    return lambda value: all(check(value) for check in checks)

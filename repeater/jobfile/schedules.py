@@ -207,7 +207,7 @@ def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] 
 
 
 def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
-    from repeater.schedule.cron import canonical, check_cron
+    from repeater.schedule.cron import check_cron
     from repeater.schedule.zone import zone_of
 
     text, seconds = str(table["cron"]), table.get("seconds")
@@ -218,8 +218,7 @@ def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
         reading.problem((*_AT, "timezone"), str(error))
         zone = "UTC"
     try:
-        check_cron(text, seconds, zone, day_match, job)
-        text = canonical(text, seconds, job)
+        text = check_cron(text, seconds, zone, day_match, job)
     except ValueError as error:
         reading.problem((*_AT, "cron"), str(error))
     dst = table.get("dst", {})

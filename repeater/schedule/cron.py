@@ -35,7 +35,7 @@ def canonical(expression: str, seconds: Seconds | None = None, job: str = "") ->
 
     Raises ValueError, with what was found and what is allowed.
     """
-    return _read(split(expression, seconds, job), clip(expression)).fields.text(seconds)
+    return _read(split(expression, seconds, job), expression).fields.text(seconds)
 
 
 def check_cron(
@@ -44,12 +44,15 @@ def check_cron(
     timezone: str = "UTC",
     day_match: Literal["or", "and"] = "or",
     job: str = "",
-) -> None:
-    """Raises ValueError if the expression or the zone cannot be used, or if no date ever matches (30 February)."""
+) -> str:
+    """The canonical text. Raises ValueError if the expression or the zone cannot be used, or if no date ever matches
+    (30 February).
+    """
     zone_of(timezone)
-    meaning = _read(split(expression, seconds, job), clip(expression))
+    meaning = _read(split(expression, seconds, job), expression)
     if not _branches(meaning, day_match):
         raise ValueError(f"found `{clip(expression)}`, which never matches any date")
+    return meaning.fields.text(seconds)
 
 
 def mean_rate(spec: Cron, job: str) -> Fraction:
@@ -188,10 +191,13 @@ class Field(NamedTuple):
     nth: bool = False
 
 
-def _read(fields: Fields, shown: str) -> Meaning:
-    minute, hour, day, month, weekday, *second = (
-        _field(index, field, shown) for index, field in enumerate(fields) if field is not None
-    )
+def _read(fields: Fields, expression: str) -> Meaning:
+    try:
+        minute, hour, day, month, weekday, *second = [
+            _field(index, field) for index, field in enumerate(fields) if field is not None
+        ]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(_unreadable(fields, expression)) from None
     fields = Fields(
         minute.text,
         hour.text,
@@ -212,20 +218,24 @@ def _read(fields: Fields, shown: str) -> Meaning:
     )
 
 
-def _field(index: int, field: str, shown: str) -> Field:
-    try:
-        return _field_alone(index, field)
-    except (ValueError, TypeError, KeyError):
-        low, high = RANGES[index]
-        extra = {2: ", also `L` or `15W`", 3: ", also `jan`-`dec`", 4: ", also `sun`-`sat`, `5#2`, `L5`"}
-        raise ValueError(
-            f"found `{shown}`, whose {NAMES[index]} field `{clip(field)}` cannot be read; allowed are `*`, numbers "
-            f"from {low} to {7 if index == 4 else high}, ranges, lists and steps{extra.get(index, '')}"
-        ) from None
+def _unreadable(fields: Fields, expression: str) -> str:
+    """What is wrong with the first field that cannot be read."""
+    for index, field in enumerate(fields):
+        try:
+            _field(index, field or "*")
+        except (ValueError, TypeError, KeyError):
+            low, high = RANGES[index]
+            extra = {2: ", also `L` or `15W`", 3: ", also `jan`-`dec`", 4: ", also `sun`-`sat`, `5#2`, `L5`"}
+            return (
+                f"found `{clip(expression)}`, whose {NAMES[index]} field `{clip(field or '')}` cannot be read; allowed "
+                f"are `*`, numbers from {low} to {7 if index == 4 else high}, ranges, lists and steps"
+                f"{extra.get(index, '')}"
+            )
+    return f"found `{clip(expression)}`, which cannot be read"
 
 
 @lru_cache(maxsize=65_536)
-def _field_alone(index: int, field: str) -> Field:
+def _field(index: int, field: str) -> Field:
     """What croniter makes of a field by itself, as there are fewer fields in the world than expressions of them."""
     from croniter import croniter
 
@@ -287,12 +297,22 @@ def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
 def _branches(meaning: Meaning, day_match: Literal["or", "and"]) -> tuple[str, ...]:
     """The days as expressions whose union is meant, at midnight; those that never match are left out."""
     _, _, day, month, weekday, _ = meaning.fields
-    possible = meaning.days is None or any(min(meaning.days) <= _DAYS_AT_MOST[month - 1] for month in meaning.months)
-    if day_match == "or" and not day.startswith("*") and not weekday.startswith("*"):
+    possible = meaning.days is None or _exists(meaning.days[0], meaning.months)
+    return _days_of(day, month, weekday, possible, meaning.nth, day_match == "or")
+
+
+def _exists(day: int, months: tuple[int, ...]) -> bool:
+    """Whether any of the months has such a day."""
+    return day < 29 or any(day <= _DAYS_AT_MOST[month - 1] for month in months)
+
+
+@lru_cache(maxsize=4096)
+def _days_of(day: str, month: str, weekday: str, possible: bool, nth: bool, either: bool) -> tuple[str, ...]:
+    if either and not day.startswith("*") and not weekday.startswith("*"):
         days, weekdays = f"0 0 {day} {month} *", f"0 0 * {month} {weekday}"
         return (days, weekdays) if possible else (weekdays,)
     both = f"0 0 {day} {month} {weekday}"
-    if not possible or (meaning.nth and _next_day(both, _SOME_DAY) is None):
+    if not possible or (nth and _next_day(both, _SOME_DAY) is None):
         return ()
     return (both,)
 

@@ -27,6 +27,7 @@ NAMES = ("minute", "hour", "day of month", "month", "day of week", "second")
 # the last minute, hour, … that `H` may give; every month has a 28th
 _HASHED = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6), (0, 59))
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6), (0, 59))
+_BLANKS = re.compile(r"[ \t]+")
 _H = re.compile(r"h(?:\(([0-9]{1,2})-([0-9]{1,2})\))?(?:/([0-9]{1,4}))?")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -55,28 +56,27 @@ class Fields(NamedTuple):
 
 def split(expression: str, seconds: Seconds | None, job: str) -> Fields:
     """The fields of an expression in lower case. Raises ValueError when it has not as many as it must."""
-    shown = clip(expression)
     if len(expression) > LONGEST:
-        raise ValueError(f"found `{shown}`, {len(expression)} characters, the most allowed are {LONGEST}")
+        raise ValueError(f"found `{clip(expression)}`, {len(expression)} characters, the most allowed are {LONGEST}")
     text = expression.strip(" \t").lower()
     if not text.isascii():
-        raise ValueError(f"found `{shown}`, cron expressions have ASCII characters only")
+        raise ValueError(f"found `{clip(expression)}`, cron expressions have ASCII characters only")
     if text.startswith("@"):
-        return _nickname(text, shown, seconds)
-    fields = re.split(r"[ \t]+", text)
+        return _nickname(text, clip(expression), seconds)
+    fields = _BLANKS.split(text)
     wanted = 5 if seconds is None else 6
     if len(fields) != wanted:
         hint = ""
         if seconds is None and len(fields) == 6:
             hint = '; six fields need `seconds = "first"` or `seconds = "last"`'
         raise ValueError(
-            f"found `{shown}` with {len(fields) if text else 0} fields, expected {wanted}: "
+            f"found `{clip(expression)}` with {len(fields) if text else 0} fields, expected {wanted}: "
             + ", ".join(_order(seconds))
             + hint
         )
     if seconds == "first":
         fields = [*fields[1:], fields[0]]
-    return Fields(*(_tidy(index, field, job if "h" in field else "") for index, field in enumerate(fields)))
+    return Fields(*[_tidy(index, field, job if "h" in field else "") for index, field in enumerate(fields)])
 
 
 def clip(text: str) -> str:

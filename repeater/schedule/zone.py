@@ -40,6 +40,7 @@ class Change(NamedTuple):
     then: timedelta
 
 
+@lru_cache(maxsize=1024)
 def zone_of(name: str) -> ZoneInfo:
     """The zone of an IANA name. Raises ValueError for anything else, with the nearest name.
 

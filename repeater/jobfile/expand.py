@@ -16,7 +16,7 @@ from typing import Any
 from repeater.errors import Problem
 from repeater.jobfile.document import Caps, Document, Findings, Path, kind, shown, step
 from repeater.jobfile.layers import ExpandedJob, Layer, merge
-from repeater.jobfile.matrix import BadMatrix, Cell, parse_cell, unfold
+from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
 from repeater.jobfile.project import default_project
 from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
 
@@ -202,19 +202,20 @@ class Expansion:
             return
         even = rendered.get("stagger") == "even"
         for number, one in enumerate(cells):
-            yield self._cell(ExpandedJob(
+            yield self._filled(ExpandedJob(
                 one.name(name), name, one.axes, {}, (own, *top), rendered.get("max_parallel"),
                 (number, len(cells)) if even else None, True,
-            ), one, written)  # fmt: skip
+            ), written, one.values)  # fmt: skip
 
-    def _cell(self, job: ExpandedJob, cell: Cell, written: Mapping[str, Any]) -> ExpandedJob:
-        return self._filled(job, written, cell.values)
-
-    def _filled(self, job: ExpandedJob, written: Mapping[str, Any], matrix: Mapping[str, Any]) -> ExpandedJob:
+    def _filled(self, job: ExpandedJob, written: dict[str, Any], matrix: Mapping[str, Any]) -> ExpandedJob:
         """The job with its layers and the table that they merge to."""
         names = self.names
-        own = tuple(job.layers)
-        if self.defaults or matrix or "extends" in written or has_template(dict(written)):
+        own = job.layers
+        has_names = self.defaults or matrix or "extends" in written or has_template(written)
+        if not has_names and "with" not in written:
+            job.table = {key: one for key, one in written.items() if key not in _HOW}
+            return job
+        if has_names:
             names = {**names, "job": Names("job", {"name": job.name, "group": job.group})}
             names["matrix"] = Names("matrix", matrix)
             own = tuple(Layer(one.kind, one.document, one.base, one.raw, names) for one in own)
@@ -229,7 +230,8 @@ class Expansion:
             table = merge(table, rendered) if table else rendered
         for key in _HOW:
             table.pop(key, None) if key in table else None
-        return ExpandedJob(job.name, job.group, job.cell, table, layers, job.max_parallel, job.stagger, job.in_matrix)
+        job.table, job.layers = table, layers
+        return job
 
     def _rendered(
         self, value: Any, names: Mapping[str, Any], document: Document, path: Path, skip: tuple[str, ...] = ()

@@ -26,9 +26,12 @@ class Layer:
     names: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExpandedJob:
-    """A job before it is checked. `place` is (number of this cell, number of cells) for an even stagger, or None."""
+    """A job before it is checked; `expand` fills in its table.
+
+    `place` is (number of this cell, number of cells) for an even stagger, or None.
+    """
 
     name: str
     group: str

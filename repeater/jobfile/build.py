@@ -44,13 +44,11 @@ if TYPE_CHECKING:
     from repeater.model.plugins import Kind
 
 _ONCE_TABLE: Mapping[str, Any] = {}
-_ENDING, _RETRY, _SUCCESS, _OVERLAP, _CATCH_UP = Ending(), Retry(), Success(), Overlap(), CatchUp()
-_STOP, _OUTPUT, _HOOKS = Stop(), Output(), Hooks()
+_DEFAULT = JobSpec("x", ProcessSpec(""))
 _ENDING_KEYS = frozenset({"timeout", "stop_signal", "stop_timeout", "drain_timeout"})
 _OVERLAP_KEYS = frozenset({"overlap", "queue_max", "max_instances"})
 _CATCH_UP_KEYS = frozenset({"catch_up", "catch_up_window", "catch_up_max", "start_deadline"})
 _SERVICE_KEYS = ("restart", "watch", "watch_ignore", "ready", "live")
-_DEFAULT_SHELL = ProcessSpec("").shell
 OPEN: Any = ""
 """The condition of a need whose default depends on the needed job; `check` fills it in."""
 
@@ -89,14 +87,14 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
         description=str(table.get("description", "")),
         labels=reading.pairs(table, "labels", ()),
         enabled=reading.truth(table, "enabled", (), True),
-        stop=_stop(table["stop"], reading) if "stop" in keys else _STOP,
-        ending=_ending(table, reading) if keys & _ENDING_KEYS else _ENDING,
-        retry=_retry(table["retry"], reading) if "retry" in keys else _RETRY,
+        stop=_stop(table["stop"], reading) if "stop" in keys else _DEFAULT.stop,
+        ending=_ending(table, reading) if keys & _ENDING_KEYS else _DEFAULT.ending,
+        retry=_retry(table["retry"], reading) if "retry" in keys else _DEFAULT.retry,
         slowdown=_slowdown(table["slowdown"], reading) if "slowdown" in keys else None,
-        success=_success(table["success"], reading) if "success" in keys else _SUCCESS,
+        success=_success(table["success"], reading) if "success" in keys else _DEFAULT.success,
         http_aware=_http_aware(table["http_aware"], reading) if "http_aware" in keys else None,
-        overlap=_overlap(table, reading) if keys & _OVERLAP_KEYS else _OVERLAP,
-        catch_up=_catch_up(table, reading) if keys & _CATCH_UP_KEYS else _CATCH_UP,
+        overlap=_overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap,
+        catch_up=_catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up,
         delivery=table.get("delivery", "at-most-once"),
         limit=table.get("limit"),
         pool=table.get("pool"),
@@ -106,8 +104,8 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
         watch_ignore=reading.texts(table, "watch_ignore", ()),
         ready=_probe(table["ready"], reading, ("ready",)) if "ready" in keys else None,
         live=_probe(table["live"], reading, ("live",)) if "live" in keys else None,
-        output=_output(table["output"], reading, around.folder) if "output" in keys else _OUTPUT,
-        hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _HOOKS,
+        output=_output(table["output"], reading, around.folder) if "output" in keys else _DEFAULT.output,
+        hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _DEFAULT.hooks,
         executor=_executor(table, reading) if "executor" in keys else None,
         moved_from=moved,
     )
@@ -213,7 +211,7 @@ def _refuse_late(path: Path, reading: Reading) -> None:
 
 
 def _shell(value: str | list[str]) -> tuple[str, ...]:
-    words = tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(value)) or _DEFAULT_SHELL
+    words = tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(value)) or _DEFAULT.process.shell
     return (*words, "-c") if len(words) == 1 else words
 
 
@@ -267,8 +265,8 @@ def _ending(table: Mapping[str, Any], reading: Reading) -> Ending:
     return Ending(
         timeout=reading.duration_or_never(table, "timeout", (), None),
         stop_signal=str(table.get("stop_signal", "TERM")).removeprefix("SIG"),
-        stop_timeout=reading.duration(table, "stop_timeout", (), _ENDING.stop_timeout, zero=True),
-        drain_timeout=reading.duration(table, "drain_timeout", (), _ENDING.drain_timeout, zero=True),
+        stop_timeout=reading.duration(table, "stop_timeout", (), _DEFAULT.ending.stop_timeout, zero=True),
+        drain_timeout=reading.duration(table, "drain_timeout", (), _DEFAULT.ending.drain_timeout, zero=True),
     )
 
 
@@ -330,8 +328,8 @@ def _catch_up(table: Mapping[str, Any], reading: Reading) -> CatchUp:
     name = table.get("catch_up", "skip")
     return CatchUp(
         kind=name,
-        window=reading.duration(table, "catch_up_window", (), _CATCH_UP.window),
-        most=reading.whole(table, "catch_up_max", (), _CATCH_UP.most),
+        window=reading.duration(table, "catch_up_window", (), _DEFAULT.catch_up.window),
+        most=reading.whole(table, "catch_up_max", (), _DEFAULT.catch_up.most),
         start_deadline=reading.duration(table, "start_deadline", (), timedelta(1))
         if "start_deadline" in table
         else None,
@@ -396,10 +394,10 @@ def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
     return Output(
         mode=table.get("mode", "stream"),
         file=posixpath.normpath(posixpath.join(folder, file)) if file else None,
-        max_size=reading.size(table, "max_size", at, _OUTPUT.max_size),
-        backups=reading.whole(table, "backups", at, _OUTPUT.backups),
+        max_size=reading.size(table, "max_size", at, _DEFAULT.output.max_size),
+        backups=reading.whole(table, "backups", at, _DEFAULT.output.backups),
         timestamps=reading.truth(table, "timestamps", at, False),
-        capture=reading.size(table, "capture", at, _OUTPUT.capture),
+        capture=reading.size(table, "capture", at, _DEFAULT.output.capture),
         plugins=_plugins("output", table, reading, at) if "plugins" in table else (),
     )
 

@@ -44,6 +44,10 @@ from repeater.model.time import rfc3339
 from repeater.model.units import format_duration, format_size
 
 _DEFAULT = JobSpec("x", ProcessSpec(""))
+_OF_PROCESS = tuple(
+    (name, getattr(_DEFAULT.process, name))
+    for name in ("shell", "cwd", "env", "env_file", "env_mode", "stdin", "user", "group")
+)
 NEVER = "never"  # the duration that is none
 
 
@@ -93,7 +97,7 @@ _MAY_BE_LATE = ("command", "cwd", "stdin", "env")
 def _literal(value: Any) -> Any:
     """The value so that the road does not take it for a template."""
     if isinstance(value, str):
-        return "{{ " + ascii(value) + " }}" if any(mark in value for mark in ("{{", "{%", "{#")) else value
+        return "{{ " + ascii(value) + " }}" if "{{" in value or "{%" in value or "{#" in value else value
     if isinstance(value, dict):
         return {key: _literal(one) for key, one in value.items()}
     return [_literal(one) for one in value] if isinstance(value, list) else value
@@ -190,11 +194,10 @@ def _paced(schedule: Adaptive | LoadAware | Rated) -> dict[str, Any]:
 
 
 def _process(process: ProcessSpec) -> dict[str, Any]:
-    default = ProcessSpec("")
     keys: dict[str, Any] = {"command": _value(process.command)}
-    for name in ("shell", "cwd", "env", "env_file", "env_mode", "stdin", "user", "group"):
+    for name, default in _OF_PROCESS:
         value = getattr(process, name)
-        if value != getattr(default, name):
+        if value != default:
             keys[name] = dict(value) if name == "env" else _value(value)
     keys |= {} if process.umask is None else {"umask": f"{process.umask:03o}"}
     keys |= {"nice": process.nice} if process.nice else {}
@@ -228,7 +231,7 @@ def _share(share: Fraction) -> str:
 
 
 def _retry(retry: Retry, default: Retry) -> dict[str, Any] | None:
-    if retry == default:
+    if retry is default or retry == default:
         return None
     return {"attempts": retry.attempts} | _growth(retry.backoff) | _plain("on_exit", retry.on_exit)
 
@@ -242,13 +245,17 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
 
 
 def _overlap(overlap: Overlap) -> dict[str, Any]:
+    if overlap is _DEFAULT.overlap:
+        return {}
     keys = {} if overlap.kind == "skip" else {"overlap": overlap.kind}
     return keys | _plain("queue_max", overlap.queue_max) | _plain("max_instances", overlap.max_instances)
 
 
 def _catch_up(catch_up: CatchUp) -> dict[str, Any]:
-    default = CatchUp()
+    default = _DEFAULT.catch_up
     keys: dict[str, Any] = {}
+    if catch_up is default:
+        return keys
     for key, name in (("catch_up", "kind"), ("catch_up_window", "window"), ("catch_up_max", "most")):
         if getattr(catch_up, name) != getattr(default, name):
             keys[key] = _value(getattr(catch_up, name))
@@ -273,7 +280,7 @@ def _output(output: Output) -> dict[str, Any]:
 def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
     """The fields that differ from the default, in their order, as job-file values; None is left out."""
     found: dict[str, Any] = {}
-    if value == default:
+    if value is default or value == default:
         return found  # most parts of most jobs
     for name in value.__match_args__:
         field = getattr(value, name)

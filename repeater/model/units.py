@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from fractions import Fraction
+from functools import lru_cache
 
 from repeater.dataclass import dataclass
 from repeater.errors import one_line
@@ -61,6 +62,7 @@ def parse_duration(text: str, *, zero: bool = False) -> timedelta:
     return timedelta(microseconds=int(total))
 
 
+@lru_cache(maxsize=1024)
 def format_duration(length: timedelta) -> str:
     """The shortest text that `parse_duration` reads back as the same length; `0s` for zero, `-` before a negative."""
     left = length // timedelta(microseconds=1)

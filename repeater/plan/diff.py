@@ -74,7 +74,7 @@ def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec]) -> Plan:
             entries.append(JobPlan(name, "move", _changes(old[source], spec), source))
         elif before is None:
             entries.append(JobPlan(name, "add"))
-        elif before == spec:
+        elif before is spec or before == spec:
             entries.append(JobPlan(name, "keep"))
         else:
             changes = _changes(before, spec)

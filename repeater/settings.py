@@ -7,12 +7,14 @@ of the file and the environment. `rpr config` shows each value with its origin; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from repeater.dataclass import dataclass
 from repeater.errors import UsageError
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Setting:
     """One setting. `section` and `name` place it in the file; `variables` are its names in the environment, the first
     that is set counts. `default` None: not set. `read` raises ValueError for a text that it cannot be.
     """
@@ -25,7 +27,8 @@ class Setting(NamedTuple):
     read: Callable[[str], object]
 
 
-class Value(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Value:
     """What a setting is, and where that comes from: `default`, a variable, or a file."""
 
     text: str | None

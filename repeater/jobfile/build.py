@@ -7,17 +7,15 @@ needs other jobs is `check`'s. Built specs share their default parts, so ten tho
 from __future__ import annotations
 
 import posixpath
-import shlex
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import dataclass
-from repeater.jobfile.document import Path, kind
+from repeater.jobfile.document import Late, Path, kind
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.reading import Reading
 from repeater.jobfile.schedules import read_backoff, read_schedule
-from repeater.jobfile.template import Late
 from repeater.model.spec import (
     Always,
     CatchUp,
@@ -211,6 +209,8 @@ def _refuse_late(path: Path, reading: Reading) -> None:
 
 
 def _shell(value: str | list[str]) -> tuple[str, ...]:
+    import shlex
+
     words = tuple(map(str, value)) if isinstance(value, list) else tuple(shlex.split(value)) or _DEFAULT.process.shell
     return (*words, "-c") if len(words) == 1 else words
 

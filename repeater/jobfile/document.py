@@ -90,6 +90,21 @@ class Document:
         return Problem(self.name, line, column, dotted(path), message, hint)
 
 
+class Late(str):
+    """A text that is a template over `run` and over nothing else."""
+
+    __slots__ = ()
+
+
+def has_template(value: Any) -> bool:
+    """Whether any text in `value` is a template."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value or "{#" in value
+    if isinstance(value, dict):
+        return any(map(has_template, value.values()))
+    return isinstance(value, list) and any(map(has_template, value))
+
+
 def step(tree: Any, part: str | int) -> Any:
     """What stands at one part of a path below `tree`; None if there is nothing."""
     if isinstance(tree, dict):

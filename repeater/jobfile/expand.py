@@ -14,11 +14,11 @@ from itertools import islice
 from typing import Any
 
 from repeater.errors import Problem
-from repeater.jobfile.document import Caps, Document, Findings, Path, kind, shown, step
+from repeater.jobfile.document import Caps, Document, Findings, Path, has_template, kind, shown, step
 from repeater.jobfile.layers import ExpandedJob, Layer, merge
 from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
 from repeater.jobfile.project import default_project
-from repeater.jobfile.template import Environ, Names, TemplateFailed, has_template, render
+from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 
 TOP = ("project", "include", "vars", "defaults", "limits", "pools", "templates", "jobs")
 _HOW = ("extends", "with", "params", "matrix")

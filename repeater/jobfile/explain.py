@@ -11,10 +11,9 @@ from typing import Any
 
 from repeater.dataclass import dataclass
 from repeater.errors import UsageError
-from repeater.jobfile.document import Document, Path, dotted, shown, step
+from repeater.jobfile.document import Document, Path, dotted, has_template, shown, step
 from repeater.jobfile.expand import Expansion, nearest
 from repeater.jobfile.layers import ExpandedJob, Layer
-from repeater.jobfile.template import has_template
 from repeater.jobfile.validate import schema
 
 _NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*[\"']([^\"']+)[\"']")

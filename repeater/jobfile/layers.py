@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repeater.dataclass import dataclass
-from repeater.jobfile.document import Document, Path
-from repeater.jobfile.template import has_template
+from repeater.jobfile.document import Document, Path, has_template
 from repeater.model.spec import Pairs
 
 

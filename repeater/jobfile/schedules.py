@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.layers import schedule_table
@@ -31,6 +30,9 @@ from repeater.model.spec import (
 )
 from repeater.model.time import micros
 from repeater.model.units import Rate, format_duration, parse_duration, parse_rate, parse_share
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _WORDS: dict[str, ScheduleSpec] = {"once": Once(), "manual": Manual(), "always": Always()}
 _AT: Path = ("schedule",)

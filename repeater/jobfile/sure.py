@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from repeater.jobfile.template import Late
+from repeater.jobfile.document import Late
 
 Sure: TypeAlias = Callable[[Any], bool]
 

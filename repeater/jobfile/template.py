@@ -19,7 +19,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from repeater.dataclass import replace
-from repeater.jobfile.document import shown
+from repeater.jobfile.document import Late, shown
 from repeater.model.spec import ProcessSpec
 
 LONGEST_TEMPLATE = 64 * 1024
@@ -47,12 +47,6 @@ class TemplateFailed(Exception):
     """A template that gives no value; the text says why."""
 
 
-class Late(str):
-    """A text that is a template over `run` and over nothing else."""
-
-    __slots__ = ()
-
-
 class Names(dict[str, Any]):
     """A table that templates see; it knows its own name, for messages."""
 
@@ -74,15 +68,6 @@ class Environ:
                 f'the environment has no variable `{shown(name)}`; `env("{shown(name)}", "…")` gives a default'
             )
         return value
-
-
-def has_template(value: Any) -> bool:
-    """Whether any text in `value` is a template."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value or "{#" in value
-    if isinstance(value, dict):
-        return any(map(has_template, value.values()))
-    return isinstance(value, list) and any(map(has_template, value))
 
 
 def render(text: str, names: Mapping[str, Any]) -> Any:

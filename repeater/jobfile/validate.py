@@ -14,9 +14,8 @@ from typing import Any
 
 from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError
-from repeater.jobfile.document import Path, kind, shown, step
+from repeater.jobfile.document import Path, has_template, kind, shown, step
 from repeater.jobfile.sure import Sure, surely
-from repeater.jobfile.template import has_template
 
 
 @dataclass(frozen=True, slots=True)

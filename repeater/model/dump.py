@@ -8,8 +8,7 @@ stand in its key (`poll[region=eu]`), not in its table. Knows nothing of files, 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import replace
 from repeater.model.spec import (
@@ -42,6 +41,9 @@ from repeater.model.spec import (
 )
 from repeater.model.time import rfc3339
 from repeater.model.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _DEFAULT = JobSpec("x", ProcessSpec(""))
 _OF_PROCESS = tuple(
@@ -215,15 +217,17 @@ def _rlimit(soft: int, hard: int) -> Any:
 def _jitter(jitter: Jitter | None) -> dict[str, Any]:
     if jitter is None:
         return {}
-    amount = format_duration(jitter.span) if jitter.span is not None else _share(jitter.share or Fraction(0))
+    amount = format_duration(jitter.span) if jitter.span is not None else _share(jitter.share or 0)
     return {"jitter": amount} | ({"jitter_mode": jitter.mode} if jitter.mode != "stable" else {})
 
 
 def _shares(keys: dict[str, Any]) -> dict[str, Any]:
+    from fractions import Fraction
+
     return {key: _share(value) if isinstance(value, Fraction) else value for key, value in keys.items()}
 
 
-def _share(share: Fraction) -> str:
+def _share(share: Fraction | int) -> str:
     percent = share * 100
     if percent.denominator == 1:
         return f"{percent.numerator}%"

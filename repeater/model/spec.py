@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
 from repeater.model.units import Rate
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -156,6 +158,12 @@ class Growing:
     backoff: Backoff
 
 
+def _tenths(count: int) -> Fraction:
+    from fractions import Fraction  # 1.3 ms, which few commands need
+
+    return Fraction(count, 10)
+
+
 @dataclass(frozen=True, slots=True)
 class Adaptive:
     """Each slot follows the end of the run before by an interval between `min` and `max` that the runs themselves
@@ -171,7 +179,7 @@ class Adaptive:
     target_latency: timedelta | None = None
     slow_threshold: float = 2.0
     fast_threshold: float = 0.5
-    failure_threshold: Fraction = Fraction(3, 10)
+    failure_threshold: Fraction = field(default_factory=lambda: _tenths(3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +193,8 @@ class LoadAware:
     base: timedelta = timedelta(seconds=1)
     min: timedelta = timedelta(seconds=1)
     max: timedelta = timedelta(seconds=60)
-    cpu: Fraction = Fraction(7, 10)
-    memory: Fraction = Fraction(8, 10)
+    cpu: Fraction = field(default_factory=lambda: _tenths(7))
+    memory: Fraction = field(default_factory=lambda: _tenths(8))
     load: float = 1.0
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from fractions import Fraction
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from repeater.dataclass import dataclass
 from repeater.errors import one_line
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 _UNITS = {  # microseconds
     "w": 604_800_000_000,
@@ -27,11 +30,7 @@ _UNITS = {  # microseconds
     "µs": 1,
     "μs": 1,
 }
-_DURATION = re.compile(
-    "".join(rf"(?:(?P<{n}>[0-9]{{1,18}}(?:\.[0-9]{{1,9}})?){u})?" for n, u in (
-        ("w", "w"), ("d", "d"), ("h", "h"), ("m", "m(?!s)"), ("s", "s"), ("ms", "ms"), ("us", "[uµμ]s"),
-    ))
-)  # fmt: skip
+_PART = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?(ms|[uµμ]s|[wdhms])")
 LONGEST = timedelta(days=36_525)
 DURATION_FORM = "a duration like `30s`, `1h30m`, `500ms` or `2d`"
 
@@ -46,20 +45,30 @@ def parse_duration(text: str, *, zero: bool = False) -> timedelta:
 
     Raises ValueError for anything else.
     """
-    match = _DURATION.fullmatch(text) if text else None
-    if match is None:
+    billionths = _billionths(text) if text else None
+    if billionths is None:
         raise ValueError(f"found `{_clip(text)}`, expected {DURATION_FORM}")
-    total = Fraction(0)
-    for name, number in match.groupdict().items():
-        if number is not None:
-            total += Fraction(number) * _UNITS[name]
-    if total.denominator != 1:
+    total, finer = divmod(billionths, 10**9)
+    if finer:
         raise ValueError(f"found `{_clip(text)}`, which is finer than `1us`, the smallest step")
     if total > LONGEST // timedelta(microseconds=1):
         raise ValueError(f"found `{_clip(text)}`, longer than the most allowed, `{format_duration(LONGEST)}`")
     if total == 0 and not zero:
         raise ValueError(f"found `{_clip(text)}`, expected more than zero, at least `1us`")
-    return timedelta(microseconds=int(total))
+    return timedelta(microseconds=total)
+
+
+def _billionths(text: str) -> int | None:
+    """Billionths of a microsecond, for that is how fine a text may be; None for one that is no duration."""
+    total, place, smallest = 0, 0, 10**15
+    while place < len(text):
+        part = _PART.match(text, place)
+        if part is None or _UNITS[part[3]] >= smallest:
+            return None
+        smallest = _UNITS[part[3]]
+        total += int(part[1] + (part[2] or "").ljust(9, "0")) * smallest
+        place = part.end()
+    return total
 
 
 @lru_cache(maxsize=1024)
@@ -133,6 +142,8 @@ def format_size(size: int) -> str:
 
 def parse_share(text: str) -> Fraction:
     """`10%` as a fraction from 0 to 1. Raises ValueError."""
+    from fractions import Fraction
+
     match = re.fullmatch(_PERCENT, text)
     if match is None or Fraction(match[1]) > 100:
         raise ValueError(f"found `{_clip(text)}`, expected a share like `10%`, at most `100%`")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from repeater.dataclass import dataclass
 from repeater.model.spec import JobSpec, Limit
 from repeater.policy.goal import Goal
 
 
-class Shows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Shows:
     """Ports of this machine at which metrics and health are served; None: not at all.
 
     `must`: what cannot be served is an error, because somebody asked for it here; else it is a warning.

@@ -84,13 +84,13 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
     return compiled
 
 
-_PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|[*+?]|\s|(\()|(\))|.", re.DOTALL)
+_PART = r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|[*+?]|\s|(\()|(\))|."
 
 
 def _written_out(text: str) -> int:
     """About how many parts a pattern has when each `{n}` is n times what stands before it."""
     groups, last = [0], 0
-    for part in _PART.finditer(text):
+    for part in re.finditer(_PART, text, re.DOTALL):
         count, opens, closes = part.groups()
         if count is not None:
             more = last * (max(1, int(count[:9])) - 1)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from repeater.dataclass import replace
 from repeater.errors import RepeaterError
-from repeater.jobfile.template import TemplateFailed, render_late
 from repeater.model.run import Run, RunRecord
 from repeater.model.spec import JobSpec, Plugin, ProcessSpec
 from repeater.model.time import rfc3339
@@ -59,6 +58,8 @@ def launch_for(
             "id": run.id,
             "trigger": slot.trigger,
         }
+        from repeater.jobfile.template import TemplateFailed, render_late
+
         try:
             process = render_late(process, names)
         except TemplateFailed as failure:

@@ -7,10 +7,11 @@ right is for the road to say, in its own words. `place` remembers which option f
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from repeater.cli.oneoff.parse import Given
 from repeater.cli.oneoff.table import Key, Option
+from repeater.dataclass import dataclass, replace
 from repeater.errors import UsageError
 from repeater.settings import Settings, Value
 
@@ -21,7 +22,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them; `limits` are
     the tables of the limits that it names.
     """
@@ -73,7 +75,7 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
         _settle(job, place, ("schedule", "every"), settings["default_interval"])
         percent = settings["jitter_percent"]
         if float(percent.text or 0) > 0:
-            _settle(job, place, ("schedule", "jitter"), percent._replace(text=f"{percent.text}%"))
+            _settle(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
     if "jitter" in schedule:
         schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
     if "file" in job.get("output", {}):

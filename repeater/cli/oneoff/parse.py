@@ -7,13 +7,14 @@ arrive unchanged: the first word that is no option begins the command, and every
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from repeater.cli.oneoff.table import COMMON, Command, Option
+from repeater.dataclass import dataclass
 from repeater.errors import UsageError
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Given:
     """What was typed. `words` are the options in order with their texts (None for flags), `globs` those of `watch`."""
 
     command: Command

@@ -1,20 +1,21 @@
 """The options of the one-off commands, as a table: parser, help, completion, documents and tests all read it.
 
 An option with a `key` fills that key of the job; the others are for rpr itself. Nothing here knows what a key means.
-Named tuples, because a one-off command must be there at once and they are quicker to make than dataclasses.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from repeater.cli.main import ONE_OFF
+from repeater.dataclass import dataclass, replace
 
 Key = tuple[str, ...]
 Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "pair"]
 
 
-class Option(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Option:
     """`metavar` is empty for a flag, which stands for `value`. `kind` says how the text of a value is read."""
 
     flags: tuple[str, ...]
@@ -31,7 +32,8 @@ class Option(NamedTuple):
         return next(flag for flag in self.flags if flag.startswith("--"))
 
 
-class Command(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Command:
     """One command. `fixed` is what its job has in any case, `strategy` the kind of backoff that it is."""
 
     name: str
@@ -50,7 +52,7 @@ class Command(NamedTuple):
         for option in (option for _, group in COMMON for option in group):
             flags = tuple(flag for flag in option.flags if flag not in taken)
             if any(flag.startswith("--") for flag in flags):
-                rest.append(option._replace(flags=flags))
+                rest.append(replace(option, flags=flags))
         return (*self.own, *rest)
 
 
@@ -149,7 +151,7 @@ _LOAD: Key = ("schedule", "load")
 
 
 def _in(where: Key, *options: Option) -> tuple[Option, ...]:
-    return tuple(option._replace(key=(*where, *option.key)) if option.key else option for option in options)
+    return tuple(replace(option, key=(*where, *option.key)) if option.key else option for option in options)
 
 
 _DELAYS = {
@@ -172,15 +174,15 @@ def _strategy(name: str, example: str, *delays: str) -> Command:
 
 _ALL = (
     Command("interval", ONE_OFF["interval"][0], "rpr interval --every 30s --times 10 -- curl -fsS localhost:8000", (
-        _EVERY._replace(needed=True),
+        replace(_EVERY, needed=True),
         Option(("-n", "--immediate"), "The first run at once; this is the default.", key=("schedule", "immediate")),
         Option(("--wait-first",), "The first run after one interval.", key=("schedule", "immediate"), value=False),
         Option(("-j", "--jitter"), "Delay each start at random by up to this.", "DURATION|PERCENT",
                ("schedule", "jitter")),
     )),
     Command("count", ONE_OFF["count"][0], "rpr count --times 5 -- echo hello", (
-        TIMES._replace(needed=True),
-        _EVERY._replace(words="Time from start to start; without it, one run right after the other."),
+        replace(TIMES, needed=True),
+        replace(_EVERY, words="Time from start to start; without it, one run right after the other."),
         Option(("-p", "--parallel"), "Up to N runs at once, the output of each whole.", "N",
                ("max_instances",), "whole"),
         Option(("--interleave",), "With `--parallel`: show output as it comes."),
@@ -188,7 +190,7 @@ _ALL = (
     Command("duration", ONE_OFF["duration"][0], "rpr duration --for 2m --every 10s -- date", (
         FOR,
         UNTIL,
-        _EVERY._replace(words="Time from start to start; without it, one run right after the other."),
+        replace(_EVERY, words="Time from start to start; without it, one run right after the other."),
     )),
     Command("cron", ONE_OFF["cron"][0], "rpr cron --cron '0 9 * * 1-5' --tz Europe/Berlin -- ./report.sh", (
         Option(("--cron",), "Five fields of crontab(5), or `@daily` and its kin.", "EXPRESSION",

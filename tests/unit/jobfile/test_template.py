@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repeater.jobfile import template
-from repeater.jobfile.template import Environ, Late, Names, TemplateFailed, render, render_late
+from repeater.jobfile.document import Late
+from repeater.jobfile.template import Environ, Names, TemplateFailed, render, render_late
 from repeater.model.dump import dump_job
 from repeater.model.spec import ProcessSpec
 from tests.unit.jobfile.road import job

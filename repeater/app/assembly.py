@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from repeater.control.desk import Wanted as Handed
     from repeater.control.door import Door
     from repeater.control.server import Server
-    from repeater.engine.engine import Engine
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
     from repeater.model.events import Event
+    from repeater.model.spec import JobSpec
     from repeater.plugins.feeds import Feeds
     from repeater.plugins.residents import Residents
     from repeater.ports import Clock, Quota, Stream
@@ -224,7 +224,7 @@ class _Assembly:
         self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
-        self._plugins, feeds = self._make_plugins(engine, clock, closing)
+        self._plugins, feeds = self._make_plugins(clock, closing)
         self._feeds, outputs = feeds, Masking(feeds, environ)
         spawner = self._spawner = make_spawner(
             self._tell,
@@ -256,7 +256,7 @@ class _Assembly:
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
         closing.callback(self._supervisor.close)
-        self._rereading = Rereading(loop, os.environ)
+        self._rereading = Rereading(loop, os.environ, self._in_force)
         closing.callback(self._rereading.close)
         self._reload = Reload(
             engine,
@@ -281,7 +281,7 @@ class _Assembly:
         closing.callback(quota.close)
         return quota
 
-    def _make_plugins(self, engine: Engine, clock: Clock, closing: ExitStack) -> tuple[Residents, Feeds]:
+    def _make_plugins(self, clock: Clock, closing: ExitStack) -> tuple[Residents, Feeds]:
         from repeater.plugins.feeds import Feeds
         from repeater.plugins.residents import Residents
         from repeater.runtime.answers import AnswerTap
@@ -292,12 +292,16 @@ class _Assembly:
         feeds = Feeds(
             AnswerTap(LogTap(self._output, self._tell), clock, self._tell),
             residents,
-            spec_of=lambda job: engine.jobs[job].spec if job in engine.jobs else None,
+            spec_of=self._in_force,
             warn=lambda job, message: self._warn(message, job),
             call_soon=self._loop.call_soon_threadsafe,
         )
         closing.callback(feeds.close)
         return residents, feeds
+
+    def _in_force(self, name: str) -> JobSpec | None:
+        job = self._engine.jobs.get(name)
+        return None if job is None else job.spec
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
         """Bring the first generation into force, and say so when it is."""

@@ -24,12 +24,20 @@ Answer: TypeAlias = Callable[[Reading | RepeaterError], None]
 
 
 class Rereading:
-    """Each `read` calls `answer` once, in the loop; one after the other."""
+    """Each `read` calls `answer` once, in the loop; one after the other. `in_force` gives the job of a name, None if
+    there is none: where what comes is equal to it, it is that.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environ: Mapping[str, str],
+        in_force: Callable[[str], JobSpec | None] = lambda _: None,
+    ) -> None:
         """Raises UsageError for limits that are none."""
         self._worker = Worker(command("repeater.app.reader"), loop, limits(environ), ended=self._forget)
         self._loop = loop
+        self._in_force = in_force
         self._number = 0
         self._jobs: Sequence[JobSpec] = ()
         self._coming: list[JobSpec] = []
@@ -60,13 +68,18 @@ class Rereading:
                     self._loop.call_soon(self._worker.renew)
                 answer(self._last(told, project))
                 return True
-            self._coming.extend(self._jobs[job] if isinstance(job, int) else job for job in told)
+            self._coming.extend(self._jobs[job] if isinstance(job, int) else self._known(job) for job in told)
             return False
 
         self._worker.ask(words, hear, lambda cause: answer(RepeaterError(f"cannot read the job files: {cause}")))
 
     def close(self) -> None:
         self._worker.close()
+
+    def _known(self, job: JobSpec) -> JobSpec:
+        """Compared here, piece by piece, and one object from then on: it is there once, and never compared again."""
+        known = self._in_force(job.name)
+        return known if known is not None and known == job else job
 
     def _last(self, told: Last, project: str | None) -> Reading | RepeaterError:
         coming, self._coming = self._coming, []

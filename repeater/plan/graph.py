@@ -40,18 +40,28 @@ class Graph:
         return iter(self.nodes.values())
 
 
-def wire(jobfile: JobFile, plugins: Plugins | None = None) -> Graph:
-    """The graph of a job file whose needs were checked when it was built."""
+_NONE: Mapping[str, Node] = {}
+
+
+def wire(jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, Node] = _NONE) -> Graph:
+    """The graph of a job file whose needs were checked when it was built. A node of `known` stays as it is if its job
+    and those that it needs are the same.
+    """
     groups: dict[str, list[str]] = {}
     for job in jobfile.jobs:
         groups.setdefault(job.group or job.name, []).append(job.name)
     names = {job.name for job in jobfile.jobs}
     nodes = {}
     for job in jobfile.jobs:
-        needs = tuple(
-            (need, (need.job,) if need.job in names else tuple(groups.get(need.job, ()))) for need in job.needs
-        )
-        nodes[job.name] = Node(job, schedule_for(job, plugins), needs, plugins)
+        needs: tuple[tuple[Need, tuple[str, ...]], ...] = ()
+        if job.needs:
+            needs = tuple(
+                (need, (need.job,) if need.job in names else tuple(groups.get(need.job, ()))) for need in job.needs
+            )
+        node = known.get(job.name)
+        if node is None or node.spec is not job or node.needs != needs or node.plugins is not plugins:
+            node = Node(job, schedule_for(job, plugins), needs, plugins)
+        nodes[job.name] = node
     return Graph(
         jobfile.project,
         nodes,

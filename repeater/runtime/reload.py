@@ -196,7 +196,8 @@ class Reload:
         self._in_force = answer.files
         self._accepted_last = generation = self._engine.generation + 1
         self._accepted(answer, generation)
-        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile, self._plugins)))
+        nodes = {name: job.node for name, job in self._engine.jobs.items()}
+        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile, self._plugins, nodes)))
 
     def _waits(self, call: Callable[[], None]) -> bool:
         """Whether a plan was accepted that the engine has not taken yet: another must be made against its outcome."""

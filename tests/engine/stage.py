@@ -140,7 +140,7 @@ class Stage:
             PlanAccepted(
                 self._generation,
                 plan,
-                wire(jobfile, self.plugins),
+                wire(jobfile, self.plugins, {name: job.node for name, job in self.engine.jobs.items()}),
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
                 limited_starts(jobfile, self.store, self.clock.now().wall) if first else {},

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from repeater.adapters.worker import Limits
-from repeater.app.reader import Reading
+from repeater.app.reader import Reading, load_selected
 from repeater.app.rereading import Rereading
 from repeater.errors import ApplyRefused, JobFileError, RepeaterError
+from repeater.model.spec import JobSpec
 
 PATIENCE = 60.0
 STALL = 0.5
@@ -25,9 +26,9 @@ STALL = 0.5
 
 
 class House:
-    def __init__(self, **limits: str) -> None:
+    def __init__(self, in_force: Callable[[str], JobSpec | None] = lambda _: None, **limits: str) -> None:
         self.loop = asyncio.new_event_loop()
-        self.rereading = Rereading(self.loop, {**os.environ, **limits})
+        self.rereading = Rereading(self.loop, {**os.environ, **limits}, in_force)
         self.stall = 0.0
 
     @property
@@ -257,6 +258,20 @@ def test_a_job_that_did_not_change_stays_the_very_same_object(house: House, tmp_
     assert isinstance(house.read(path), JobFileError)
     path.write_text("".join(jobs))
     assert house.good(path).jobfile.jobs[0] is after["j299"]
+
+
+def test_a_job_equal_to_one_in_force_is_that_very_object(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.toml"
+    path.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(150)))
+    in_force = {one.name: one for one in load_selected([str(path)]).jobfile.jobs}
+    path.write_text(path.read_text().replace('"x 7"', '"y 7"') + '[jobs.new]\ncommand = "z"\n')
+    house = House(in_force=in_force.get)
+    try:
+        found = {one.name: one for one in house.good(path).jobfile.jobs}
+    finally:
+        house.close()
+    assert {name for name in found if in_force.get(name) is not found[name]} == {"j7", "new"}
+    assert found["j7"].process.command == "y 7"
 
 
 def test_readings_that_are_asked_for_together_come_one_after_the_other(house: House, tmp_path: Path) -> None:

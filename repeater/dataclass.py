@@ -62,7 +62,7 @@ def _dataclass(
     def make(cls: Any) -> type[Any]:
         space = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
         found = tuple(_named(name, space.pop(name, _MISSING)) for name in cls.__annotations__)
-        late: dict[str, Write] = {"__init__": _init_frozen if frozen else _init}
+        late: dict[str, Write] = {"__init__": _init_frozen if frozen else _init, "__repr__": _showing}
         if eq:
             late["__eq__"] = _comparing("==")
             space["__hash__"] = None
@@ -79,7 +79,6 @@ def _dataclass(
         space |= {
             "__fields__": found,
             "__match_args__": tuple(one.name for one in found if one.init),
-            "__repr__": _repr,
         }
         methods = {name: _Late(name, write) for name, write in late.items()}
         made: type[Any] = type(cls)(cls.__name__, cls.__bases__, space | methods)
@@ -170,9 +169,10 @@ def _compared(cls: type[Any], value: str) -> str:
 _SIGNS = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
 
 
-def _repr(self: Any) -> str:
-    shown = (f"{one.name}={getattr(self, one.name)!r}" for one in self.__fields__ if one.repr)
-    return f"{type(self).__qualname__}({', '.join(shown)})"
+def _showing(cls: type[Any], names: dict[str, Any]) -> str:
+    names["__shown"] = cls.__qualname__
+    shown = ", ".join(f"{one.name}={{self.{one.name}!r}}" for one in cls.__fields__ if one.repr)
+    return f"(self):\n return f'{{__shown}}({shown})'"
 
 
 def _refuse_to_set(self: Any, name: str, _: Any) -> NoReturn:

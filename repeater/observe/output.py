@@ -9,7 +9,6 @@ for a line, `writer.FULL` for what waits, `observe.kept` for what is kept.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import IO
@@ -265,6 +264,8 @@ class Output:
 
     def _spool(self, state: _Run, stream: Stream, data: bytes) -> bool:
         if state.spool is None:
+            import tempfile
+
             state.spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - closed when it was shown
         try:
             state.spool.write(data)

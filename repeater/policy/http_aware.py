@@ -20,7 +20,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any
 
@@ -259,6 +258,8 @@ def _date(text: str | None) -> datetime | None:
     """An HTTP date (RFC 9110, 5.6.7) or an RFC 3339 one, aware; None for anything else."""
     if text is None or len(text) > 64:
         return None
+    from email.utils import parsedate_to_datetime
+
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)

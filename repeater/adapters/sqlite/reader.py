@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
@@ -75,6 +74,8 @@ class Reader:
 
     def durations(self) -> dict[str, float]:
         """Median seconds of the last twenty runs of each job."""
+        from statistics import median
+
         query = (
             "SELECT job, ended - started FROM (SELECT job, started, ended, row_number() OVER "
             "(PARTITION BY job ORDER BY nominal DESC) AS place FROM runs WHERE last AND state = 'ran' "

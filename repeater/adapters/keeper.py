@@ -35,6 +35,7 @@ from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStart
 from repeater.keeper import cgroup, spool, tree
 from repeater.keeper import main as keeper_main
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
+from repeater.keeper.words import Paper
 from repeater.model.run import Exit
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
 from repeater.wire.unix import connect, user_of
@@ -458,8 +459,8 @@ class KeeperSpawner:
         if line is None or self._closed:
             return
         self._wakes.remove(line.fd)
+        self._warn(f"the keeper of the processes is gone{line.words()}; ending what it left, and starting another one")
         line.abandon()
-        self._warn("the keeper of the processes is gone; ending what it left, and starting another one")
         self._outbox = [message for message in self._outbox if message["op"] == "spawn"]
         self._unsent, self._settled = b"", []
         unasked = {message["run"] for message in self._outbox}
@@ -534,7 +535,7 @@ def _met(folder: Path, on_death: OnDeath, fences: bool) -> _Line | None:
         sock.close()
         return None
     try:
-        return _Line(sock, None, folder, on_death, fences)
+        return _Line(sock, None, folder, on_death, fences, _paper(folder))
     except CannotKeep:
         return None
 
@@ -548,18 +549,26 @@ def _begun(folder: Path | None, on_death: OnDeath, fences: bool) -> _Line:
         try:
             if folder is not None:
                 folder.mkdir(mode=0o700, exist_ok=True)
+            paper = _paper(folder)
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if paper is None else paper.fd,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             ours.close()
             raise CannotKeep(f"it cannot be started: {error}") from error
-    return _Line(ours, process, folder, on_death, fences)
+    return _Line(ours, process, folder, on_death, fences, paper)
+
+
+def _paper(folder: Path | None) -> Paper | None:
+    """For its last words; None if there cannot be one, which is no reason to do without a keeper."""
+    with contextlib.suppress(OSError):
+        return Paper(None if folder is None else str(folder))
+    return None
 
 
 class _Line:
@@ -575,8 +584,10 @@ class _Line:
         folder: Path | None,
         on_death: OnDeath,
         fences: bool,
+        paper: Paper | None,
     ) -> None:
         self.frames = Frames()
+        self._paper = paper
         self.process = process
         self.socket = sock
         self.fd = sock.fileno()
@@ -602,7 +613,13 @@ class _Line:
                     return hello
         except (OSError, ProtocolError) as error:
             raise CannotKeep(f"it does not answer: {error}") from error
-        raise CannotKeep("it ended at once")
+        raise CannotKeep(f"it ended at once{self.words()}")
+
+    def words(self) -> str:
+        """What it died of, to be put behind what is said of its death; empty if it did not say."""
+        if self._paper is None or not (last := self._paper.last()):
+            return ""
+        return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
 
     def farewell(self, unsent: bytes) -> bool:
         """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
@@ -618,15 +635,21 @@ class _Line:
         except OSError:
             self.abandon()
             return False
-        self.socket.close()
+        self._close()
         return self.process is None or self.process.wait() == 0
 
     def abandon(self) -> None:
         """Nothing can be expected of it any more."""
-        self.socket.close()
+        self._close()
         for fd in self.frames.drop():
             os.close(fd)
         self._kill()
+
+    def _close(self) -> None:
+        self.socket.close()
+        if self._paper is not None:
+            self._paper.close()
+            self._paper = None
 
     def _kill(self) -> None:
         if self.process is not None:

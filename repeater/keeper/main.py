@@ -13,10 +13,14 @@ import sys
 
 
 def main() -> None:
+    import faulthandler
     import socket
 
     from repeater.keeper.house import House
+    from repeater.keeper.words import Pen
 
+    sys.stderr = Pen()
+    faulthandler.enable(2)
     os.set_inheritable(int(sys.argv[1]), False)
     become_subreaper()
     os.chdir("/")

@@ -16,12 +16,14 @@ import pytest
 
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted
+from repeater.keeper.words import MOST
 from repeater.model.run import Exit
 from repeater.ports import Launch
 from tests.fakes.sink import FakeSink
 
 PATH = os.environ["PATH"]
 PATIENCE = 60.0
+DEFECT, DIED_OF = {"op": ["no word at all"]}, "TypeError: unhashable type: 'list'"  # nothing of ours says that
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
 
@@ -36,12 +38,12 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 class Home:
     """A spawner with its keeper, in a loop that the test turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.facts: list[Fact] = []
         self.sink = FakeSink()
         self.warnings: list[str] = []
         self.loop = asyncio.new_event_loop()
-        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop, warn=self.warnings.append)
+        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop, warn=self.warnings.append, folder=folder)
 
     def begin(self, run: str, script: str) -> None:
         self.spawner.start(Launch(run, ("/bin/sh", "-c", script), "/", {"PATH": PATH}))
@@ -91,6 +93,52 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     assert home.told(RunEnded) == [RunEnded("new", Exit(code=3))]
     assert home.spawner.keeper not in (None, first)
     assert len(home.warnings) == 1
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_repeat_it(
+    tmp_path: Path, has_folder: bool
+) -> None:
+    home = Home(tmp_path / "keeper" if has_folder else None)
+    log = tmp_path / "keeper" / "log"
+    try:
+        home.begin("one", "sleep 60")
+        home.until(lambda: home.told(RunStarted))
+        home.spawner._ask(DEFECT)
+        home.until(lambda: home.told(RunLost) and home.spawner.keeper)
+        (warning,) = home.warnings
+        more = f" (more in `{log}`)" if has_folder else ""
+        assert f"the keeper of the processes is gone: {DIED_OF}{more}; ending what it left" in warning
+        if has_folder:
+            assert "Traceback" in log.read_text()
+            assert log.stat().st_mode & 0o777 == 0o600
+        os.kill(home.spawner.keeper or 0, signal.SIGKILL)
+        home.until(lambda: len(home.warnings) == 2)
+        assert "is gone; ending" in home.warnings[1]
+    finally:
+        home.close()
+
+
+def test_a_keeper_that_crashes_below_python_says_where(home: Home) -> None:
+    os.kill(home.spawner.keeper or 0, signal.SIGABRT)
+    home.until(lambda: home.warnings)
+    assert "is gone: Fatal Python error: Aborted; ending" in home.warnings[0]
+
+
+def test_the_last_words_of_a_keeper_that_never_comes_up_are_bounded_and_no_job_can_write_among_them(
+    tmp_path: Path,
+) -> None:
+    home = Home(tmp_path)
+    (tmp_path / "log").write_text("x" * MOST + "\n")
+    home.spawner._ask(DEFECT)
+    home.until(lambda: home.warnings)
+    assert DIED_OF in home.warnings[0]
+    assert "xxx" not in (tmp_path / "log").read_text()
+    home.until(lambda: home.spawner.keeper)
+    home.begin("one", "ls -l /proc/self/fd")
+    home.until(lambda: home.told(RunEnded))
+    assert str(tmp_path) not in home.sink.written["one"]["stdout"].decode()
+    home.close()
 
 
 def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_next_one(home: Home) -> None:

@@ -182,6 +182,8 @@ def _late(table: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:
     """The fields that hold a template over `run`. Anywhere else such a template is a problem."""
     found: list[str] = []
     for key, value in table.items():
+        if type(value) is str:
+            continue
         if isinstance(value, Late):
             if key in ("command", "cwd", "stdin"):
                 found.append(key)
@@ -193,11 +195,13 @@ def _late(table: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:
             found += [f"env.{name}" for name, one in value.items() if isinstance(one, Late)]
         elif isinstance(value, dict | list):
             _find_late(value, (key,), reading)
-    return tuple(sorted(found))
+    return tuple(sorted(found)) if found else ()
 
 
 def _find_late(tree: Any, at: Path, reading: Reading) -> None:
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if type(value) is str:
+            continue
         if isinstance(value, Late):
             _refuse_late((*at, key), reading)
         elif isinstance(value, dict | list):

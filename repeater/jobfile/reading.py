@@ -97,7 +97,9 @@ class Reading:
 
     def texts(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[str, ...]:
         """One text or a list of texts, as a tuple; () when it is not given."""
-        value = table.get(key, ())
+        if key not in table:
+            return ()
+        value = table[key]
         if isinstance(value, str):
             return (value,)
         if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
@@ -117,9 +119,8 @@ class Reading:
         """A text for the shell, or the arguments; None when it is not given."""
         value = table.get(key)
         if isinstance(value, list):
-            value = tuple(one if isinstance(one, str) else str(one) for one in value)
-        words = (value,) if isinstance(value, str) else value or ()
-        if any("\0" in word for word in words):
+            value = tuple([one if isinstance(one, str) else str(one) for one in value])
+        if value and "\0" in (value if isinstance(value, str) else "".join(value)):
             self.problem((*at, key), "found a zero character, which no command can hold")
         return value
 
@@ -131,10 +132,11 @@ class Reading:
         if not isinstance(value, dict):
             self.problem((*at, key), f"found {kind(value)}, expected a table of names and values")
             return ()
-        for name, one in value.items():
-            if isinstance(one, str) and "\0" in one:
+        pairs = [(name, one if type(one) is str else _scalar(one)) for name, one in value.items()]
+        for name, text in pairs:
+            if "\0" in text:
                 self.problem((*at, key, name), "found a zero character, which no variable can hold")
-        return tuple(sorted((name, _scalar(one)) for name, one in value.items()))
+        return tuple(sorted(pairs))
 
     def pattern(self, table: Mapping[str, Any], key: str, at: Path) -> str | None:
         """A regular expression that compiles; None when it is not given."""

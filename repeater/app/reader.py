@@ -163,7 +163,7 @@ def main() -> None:
 
     bounds = limits(os.environ)
     asker = Asker(bounds)
-    _prepare()
+    _prepare(lambda: asker.is_asked)
     memory = _Memory()
     while True:
         errand: Errand = pickle.loads(asker.question())  # noqa: S301 - from the process that started this one
@@ -215,27 +215,33 @@ def _as_call(part: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...
 _CALLS = copyreg.dispatch_table | {part: _as_call(part) for part in (JobSpec, ProcessSpec, Cron, Every, Ending)}
 
 
-def _prepare() -> None:
-    """Import what a reading may need while nobody waits, by reading a little of everything."""
+def _prepare(is_asked: Callable[[], bool]) -> None:
+    """Import what a reading may need while nobody waits, by reading a little of everything, the most usual first."""
     from repeater.adapters.disk import Disk
     from repeater.jobfile import load
 
     for sample in _SAMPLES:
+        if is_asked():
+            return
         with suppress(RepeaterError):
             load(["-"], files=Disk(), folder="/", stdin=sample)
 
 
 _SAMPLES = (
     b"""
-vars = { list = ["a", "b"] }
 [jobs.a]
-matrix = { it = "{{ vars.list }}" }
-command = "echo {{ matrix.it | upper }} {{ run.id }}"
+command = "true"
 schedule = { cron = "0 3 * * *", timezone = "Europe/Berlin" }
 [jobs.b]
 command = ["true"]
 schedule = { every = "1h", jitter = "10%" }
 success = { pattern = "done" }
+""",
+    b"""
+vars = { list = ["a", "b"] }
+[jobs.a]
+matrix = { it = "{{ vars.list }}" }
+command = "echo {{ matrix.it | upper }} {{ run.id }}"
 """,
     b"jobs: { a: { comand: x } }",
 )

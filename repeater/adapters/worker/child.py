@@ -50,6 +50,11 @@ class Asker:
         signal.signal(signal.SIGXCPU, self._time_is_up)
         threading.Thread(target=self._listen, name="rpr-asker", daemon=True).start()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a question waits."""
+        return not self._questions.empty()
+
     def question(self) -> bytes:
         """The next one. The limits begin anew with it. The process ends when there is none any more."""
         found = self._questions.get()

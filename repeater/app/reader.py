@@ -91,14 +91,15 @@ def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = ()
 
 def reading_of(loaded: Loaded) -> Reading:
     """The reading of files that were loaded in this process."""
-    lines = [_line(job) for job in loaded.jobfile.jobs]
+    lines = list(map(_writer(), loaded.jobfile.jobs))
     return Reading(loaded.jobfile, loaded.files, loaded.folder, loaded.globs, _document(lines), loaded.plugins)
 
 
-def _line(job: JobSpec) -> str:
+def _writer() -> Callable[[JobSpec], str]:
+    """Gives the line of a job in the document."""
     from repeater.model.dump import dump_job, hidden
 
-    return _encoded({job.name: dump_job(hidden(job))})[1:-1]
+    return lambda job: _encoded({job.name: dump_job(hidden(job))})[1:-1]
 
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
@@ -139,6 +140,7 @@ class _Memory:
         """The jobs for the asker. From then on they are what was told last."""
         before = self._jobs if known == self.number and known else {}
         told: dict[str, tuple[JobSpec, int, str]] = {}
+        line = _writer()
         for start in range(0, len(jobs), PIECE):
             piece: list[JobSpec | int] = []
             for place, job in enumerate(jobs[start : start + PIECE], start):
@@ -148,7 +150,7 @@ class _Memory:
                     told[job.name] = (same[0], place, same[2])
                 else:
                     piece.append(job)
-                    told[job.name] = (job, place, _line(job))
+                    told[job.name] = (job, place, line(job))
             yield tuple(piece)
         self._jobs = told
         self.number += 1

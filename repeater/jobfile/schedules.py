@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from repeater.jobfile.document import Path, kind
@@ -208,10 +209,17 @@ def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] 
     return Every(every, after_end, immediate, jitter, offset)
 
 
-def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
+@cache
+def _reading_of_cron() -> tuple[Callable[..., str], Callable[[str], object]]:
+    """Imported with the first expression, as many commands read none, and not looked up for each of many jobs."""
     from repeater.schedule.cron import check_cron
     from repeater.schedule.zone import zone_of
 
+    return check_cron, zone_of
+
+
+def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
+    check_cron, zone_of = _reading_of_cron()
     text, seconds = str(table["cron"]), table.get("seconds")
     zone, day_match = str(table.get("timezone", "UTC")), table.get("day_match", "or")
     try:

@@ -97,9 +97,9 @@ def reading_of(loaded: Loaded) -> Reading:
 
 def _writer() -> Callable[[JobSpec], str]:
     """Gives the line of a job in the document."""
-    from repeater.model.dump import dump_job, hidden
+    from repeater.model.dump import dump_text, hidden
 
-    return lambda job: _encoded({job.name: dump_job(hidden(job))})[1:-1]
+    return lambda job: f"{_encoded(job.name)}: {dump_text(hidden(job))}"
 
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode

@@ -7,6 +7,7 @@ stand in its key (`poll[region=eu]`), not in its table. Knows nothing of files, 
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +56,23 @@ NEVER = "never"  # the duration that is none
 
 def dump_job(spec: JobSpec) -> dict[str, Any]:
     """The job's table, plain data: every key that is not at its default."""
+    return _literally(_keys(spec), spec.process.late)
+
+
+def dump_text(spec: JobSpec) -> str:
+    """The same as JSON. Most jobs have no text that looks like a template, which shows in the whole sooner than in its
+    parts: outside of texts, JSON has no such marks.
+    """
+    keys = _keys(spec)
+    text = _encoded(keys)
+    return _encoded(_literally(keys, spec.process.late)) if _has_mark(text) else text
+
+
+def _keys(spec: JobSpec) -> dict[str, Any]:
     keys: dict[str, Any] = {"description": spec.description or None}
     keys["labels"] = dict(spec.labels) or None
     keys["enabled"] = None if spec.enabled else False
     keys |= _process(spec.process)
-    late = {key: keys[key] for key in _MAY_BE_LATE if key in keys}
     schedule = dump_schedule(spec.schedule)
     keys["schedule"] = None if schedule == "once" else schedule
     keys["matrix"] = {"max_parallel": spec.max_parallel} if spec.max_parallel is not None else None
@@ -87,19 +100,27 @@ def dump_job(spec: JobSpec) -> dict[str, Any]:
             del keys["command"]
     keys["hooks"] = _fields(spec.hooks, _DEFAULT.hooks) or None
     keys["moved_from"] = spec.moved_from
-    keys = {key: _literal(value) for key, value in keys.items() if value is not None}
-    if spec.process.late:
-        keys |= {key: _kept(value, key, spec.process.late) for key, value in late.items()}
-    return keys
+    return {key: value for key, value in keys.items() if value is not None}
 
 
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 _MAY_BE_LATE = ("command", "cwd", "stdin", "env")
 
 
+def _has_mark(text: str) -> bool:
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+def _literally(keys: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
+    """The keys so that the road does not take their texts for templates; those that are, stay."""
+    return {
+        key: _kept(value, key, late) if late and key in _MAY_BE_LATE else _literal(value) for key, value in keys.items()
+    }
+
+
 def _literal(value: Any) -> Any:
-    """The value so that the road does not take it for a template."""
     if isinstance(value, str):
-        return "{{ " + ascii(value) + " }}" if "{{" in value or "{%" in value or "{#" in value else value
+        return "{{ " + ascii(value) + " }}" if _has_mark(value) else value
     if isinstance(value, dict):
         return {key: _literal(one) for key, one in value.items()}
     return [_literal(one) for one in value] if isinstance(value, list) else value

@@ -1,5 +1,6 @@
 """A dumped job, built again, is the same job: for every spec that a job file can mean."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from repeater import dataclass as dataclasses
 from repeater.jobfile.write import WRITERS
-from repeater.model.dump import dump_file, dump_job
+from repeater.model.dump import dump_file, dump_job, dump_text
 from repeater.model.spec import (
     Adaptive,
     Always,
@@ -189,6 +190,12 @@ def test_a_dumped_job_built_again_is_the_same(spec, form):
     before = JobFile("p", (spec, OTHER), (Pool("db", 2),), (Limit("api", Rate(5000, timedelta(hours=1))),))
     text = WRITERS[form](dump_file(before))
     assert road(text, name=f"jobs.{form}").jobfile == before
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.one_of(TIMED_JOBS, SERVICES))
+def test_the_text_of_a_job_is_its_dump_as_json(spec):
+    assert dump_text(spec) == json.dumps(dump_job(spec), ensure_ascii=False)
 
 
 def test_nothing_at_its_default_is_dumped():

@@ -1,16 +1,18 @@
-"""A history of a million rows: what it takes to ask it, to begin with it, and to add to it."""
+"""Long histories: what it takes to ask one, to begin with it, to add to it, and to delete the old of it meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.bench import Bench, Goal, Reading, Size
+from bench.burst import lateness
 from bench.measure import cpu_seconds, running
 from bench.peers import HOME, Tools
 from bench.starts import again
@@ -28,7 +30,22 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
     def with_rows(rows: int) -> Callable[[Path], Reading]:
         return lambda folder: measure(kit, folder, rows, jobs, times)
 
+    old, seconds = size(3000, 50), size(25.0, 1.0)
+
+    def with_old(rows: int) -> Callable[[Path], Reading]:
+        return lambda folder: retain(kit, folder, rows, seconds)
+
     return {
+        "retention": Bench(
+            f"{_RETAINED * 10} starts a second of {_RETAINED} jobs, with {old} old rows of each, and with none",
+            {"repeater": with_old(old), "no rows": with_old(0)},
+            (
+                Goal("lateness p50", most=1.2, of="no rows"),
+                Goal("lateness p99", most=1.5, of="no rows"),
+                Goal("rows of a job", most=1100),
+            ),
+            most_rounds=3,
+        ),
         "history": Bench(
             f"a history of {rows} rows of {jobs} jobs, and one of none",
             {"repeater": with_rows(rows), "no rows": with_rows(0)},
@@ -37,7 +54,7 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 Goal("CPU of a row more", most=1.5, of="no rows"),
             ),
             most_rounds=1,
-        )
+        ),
     }
 
 
@@ -80,6 +97,42 @@ def measure(kit: Tools, folder: Path, rows: int, jobs: int, times: int) -> Readi
                 time.sleep(0.05)
         asked["CPU of a row more"] = ((cpu_seconds([process.pid]) - cpu) / times * 1e6, "us")
     return asked
+
+
+_RETAINED = 30
+
+
+def retain(kit: Tools, folder: Path, rows: int, seconds: float) -> Reading:
+    """Each hundredth row of a job makes the supervisor look for old ones, beyond the thousand that it keeps."""
+    state, effects = folder / "state", folder / "effects"
+    shutil.copytree(_kept(kit, rows * _RETAINED, _RETAINED), state)
+    (folder / "jobs.toml").write_text(
+        "version = 1\n"
+        + "".join(
+            f'[jobs.job-{number}]\ncommand = ["{kit.stamp}", "{effects}"]\n'
+            'schedule = { every = "100ms", jitter = "100%" }\n'
+            for number in range(_RETAINED)
+        )
+    )
+    with running([kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)], folder) as process:
+        patience = time.monotonic() + 30
+        while not effects.exists():
+            if process.poll() is not None or time.monotonic() > patience:
+                raise RuntimeError("cannot measure: no job was started")
+            time.sleep(0.01)
+        time.sleep(min(1.5, seconds))
+        began = time.time()
+        time.sleep(seconds)
+        late = lateness(effects, began, time.time())
+        with contextlib.closing(sqlite3.connect(f"file:{state}/history.db?mode=ro", uri=True)) as db:
+            most = db.execute("SELECT count(*) FROM runs GROUP BY job ORDER BY 1 DESC").fetchone()[0]
+    return {
+        "lateness p50": (statistics.median(late) * 1e3, "ms"),
+        "lateness p99": (late[int(len(late) * 0.99)] * 1e3, "ms"),
+        "lateness max": (late[-1] * 1e3, "ms"),
+        "rows of a job": (most, ""),
+        "starts": (len(late) / seconds, "/s"),
+    }
 
 
 _FILL = """

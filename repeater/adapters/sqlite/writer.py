@@ -23,6 +23,8 @@ from repeater.model.run import Progress
 
 CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
 _MOST_HELD = 100_000
+_OFTEN = 100  # new rows of a job after which its old ones are looked at
+_STEP = 200  # old rows that are deleted at once: a claim that comes meanwhile waits some two milliseconds
 
 
 class SlotTakenError(Exception):
@@ -112,7 +114,7 @@ class Writer:
         self._kept[progress.job] = progress
         if decided is not None:
             self._inserted[decided] = count = self._inserted.get(decided, 0) + 1
-            if count == min(100, self._keep_rows):
+            if count == min(_OFTEN, self._keep_rows):
                 self._to_prune.append(decided)
 
     def write_kept(self, db: sqlite3.Connection) -> None:
@@ -210,11 +212,12 @@ class Writer:
         delete = (
             "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
             "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
-            "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT 500)"
+            "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
         )
-        values = {"job": job, "before": before, "most": self._keep_rows - 1}
+        values = {"job": job, "before": before, "most": self._keep_rows - 1, "step": _STEP}
         with contextlib.suppress(sqlite3.Error), self._reading:
-            if self._db.execute(delete, values).rowcount >= 500:
+            self._db.execute("PRAGMA synchronous = NORMAL")  # what a power cut brings back is deleted again
+            if self._db.execute(delete, values).rowcount >= _STEP:
                 self._to_prune.append(job)
 
     def _tell(self, message: str) -> None:

@@ -50,10 +50,7 @@ def _is_dataclass(value: Any) -> bool:
 
 
 def _replace(value: Any, /, **changes: Any) -> Any:
-    for one in value.__fields__:
-        if one.init and one.name not in changes:
-            changes[one.name] = getattr(value, one.name)
-    return type(value)(**changes)
+    return value.__replace__(**changes)
 
 
 def _dataclass(
@@ -62,7 +59,11 @@ def _dataclass(
     def make(cls: Any) -> type[Any]:
         space = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
         found = tuple(_named(name, space.pop(name, _MISSING)) for name in cls.__annotations__)
-        late: dict[str, Write] = {"__init__": _init_frozen if frozen else _init, "__repr__": _showing}
+        late: dict[str, Write] = {
+            "__init__": _init_frozen if frozen else _init,
+            "__repr__": _showing,
+            "__replace__": _replacing,
+        }
         if eq:
             late["__eq__"] = _comparing("==")
             space["__hash__"] = None
@@ -146,6 +147,13 @@ def _filling(cls: type[Any], names: dict[str, Any], set_to: Callable[[str, str],
     if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
     return f"({', '.join(takes)}):\n" + "\n".join(lines)
+
+
+def _replacing(cls: type[Any], names: dict[str, Any]) -> str:
+    names |= {"__missing": _MISSING}
+    takes = [one.name for one in cls.__fields__ if one.init]
+    given = ", ".join(f"self.{name} if {name} is __missing else {name}" for name in takes)
+    return f"(self, *{''.join(f', {name}=__missing' for name in takes)}):\n return self.__class__({given})"
 
 
 def _hashing(cls: type[Any], _: dict[str, Any]) -> str:

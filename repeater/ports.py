@@ -70,9 +70,10 @@ class Clock(Protocol):
 class Launch:
     """A process to start, ready for the operating system: no template, no default is left in it.
 
-    `env` is the whole environment. `stdin` is what it can read; empty means end of file at once. The process
-    leads a new session. When to stop it is the engine's decision; `timeout` and what follows it are for whoever looks
-    after the run while there is no engine. `is_service`: it is meant to live long, so its start may take its time.
+    Its environment is `base`, which it shares with other launches (the same object, never changed), and `env` over it.
+    `stdin` is what it can read; empty means end of file at once. The process leads a new session. When to stop it is
+    the engine's decision; `timeout` and what follows it are for whoever looks after the run while there is no engine.
+    `is_service`: it is meant to live long, so its start may take its time.
     """
 
     run: str
@@ -90,6 +91,11 @@ class Launch:
     stop_signal: str = "TERM"
     stop_timeout: timedelta = timedelta(seconds=10)
     is_service: bool = False
+    base: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole_env(self) -> dict[str, str]:
+        return {**self.base, **self.env}
 
 
 Stream: TypeAlias = Literal["stdout", "stderr"]

@@ -66,6 +66,7 @@ class FileWatcher:
         self._slow: threading.Thread | None = None
         self._rewatch = threading.Event()
         self._present: dict[str, object] = {}
+        self._ways: dict[str, frozenset[str]] = {}
         self._warned = False
 
     def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
@@ -122,8 +123,10 @@ class FileWatcher:
             files = [path for entry in self._files.values() for path in entry.paths]
             globs = dict(self._globs)
         wanted: dict[bool, set[str]] = {False: set(), True: set()}
-        for path in files:
-            wanted[False].update(_nearest(folder) for folder in _folders_on_the_way(path))
+        ways = {path: _way(path) for path in files}
+        for way in ways.values():
+            wanted[False].update(_nearest(os.path.dirname(step)) for step in way)
+        self._ways = {path: frozenset(way).union(map(os.path.dirname, way)) for path, way in ways.items()}
         present: dict[str, object] = {}
         for key, path_set in globs.items():
             for root, deep in path_set.roots:
@@ -147,7 +150,7 @@ class FileWatcher:
                 hits = [
                     path
                     for path, before, now in zip(entry.paths, entry.looks, looks, strict=True)
-                    if before != now or (named and named.intersection(_way(path)))
+                    if before != now or (named and not named.isdisjoint(self._ways.get(path, ())))
                 ]
                 if hits:
                     self._files[key] = _Files(entry.paths, looks)
@@ -155,12 +158,13 @@ class FileWatcher:
 
     def _messages(self, named: frozenset[str]) -> None:
         """What the operating system says has changed."""
-        self._look_at_files(named)
+        concerns_files = any(not named.isdisjoint(way) for way in self._ways.values())
+        if concerns_files:
+            self._look_at_files(named)
+            self._rewatch.set()
         with self._lock:
             globs = dict(self._globs)
         if not globs:
-            if named:
-                self._rewatch.set()
             return
         folders = {path for path in named if os.path.isdir(path)}
         gone = {path for path in named if not os.path.lexists(path)}  # files or folders, nobody knows any more
@@ -300,10 +304,6 @@ def _way(path: str) -> list[str]:
         if target.startswith("/"):
             here = "/"
     return [*found, here]
-
-
-def _folders_on_the_way(path: str) -> set[str]:
-    return {os.path.dirname(step) for step in _way(path)}
 
 
 def _nearest(folder: str) -> str:

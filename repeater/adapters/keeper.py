@@ -52,6 +52,7 @@ _ROUND = 5.0  # seconds between looks for dead orphans, as process 1
 _RETRY = 1.0  # seconds between tries to start one
 _LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
 _AGAIN = 0.5  # seconds until output is asked for again
+_NO_HURRY = 0.1  # seconds that the keeper may wait to hear what it can forget, if there is nothing else to tell it
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
@@ -108,11 +109,14 @@ class KeeperSpawner:
         self._loop = loop
         self._warn = warn
         self._runs: dict[str, _Run] = {}
+        self._fresh: list[_Run] = []
+        self._bases: dict[int, tuple[int, Mapping[str, str]]] = {}
         self._closed = False
         self._outbox: list[Message] = []
         self._unsent = b""
         self._flushing = False
         self._settled: list[str] = []
+        self._settling = False
         self._closing = threading.Event()
         self._mourner: threading.Thread | None = None
         self._folder = folder
@@ -138,10 +142,19 @@ class KeeperSpawner:
 
     def start(self, launch: Launch) -> None:
         self._runs[launch.run] = _Run(launch.run)
-        message = _spawn_message(launch)
+        message = _spawn_message(launch, self._base_of(launch.base))
         if self._cgroups == "all" or (self._cgroups == "services" and launch.is_service):
             message["fence"] = True
         self._ask(message)
+
+    def _base_of(self, env: Mapping[str, str]) -> int:
+        """The number by which the keeper knows these variables; it is told them the first time."""
+        number, known = self._bases.get(id(env), (0, None))
+        if env and known is None:
+            number = len(self._bases) + 1
+            self._bases[id(env)] = number, env
+            self._ask(_base_message(number, env))
+        return number
 
     def signal(self, run: str, signal: str) -> None:
         known = self._runs.get(run)
@@ -176,11 +189,18 @@ class KeeperSpawner:
     def settled(self, runs: Iterable[str]) -> None:
         runs = list(runs)
         self._settled += runs
-        self._flush_soon()
+        if runs and not self._settling:
+            self._settling = True
+            self._loop.call_later(_NO_HURRY, self._settle)
         if self._unsettled:
             self._unsettled.difference_update(runs)
             if not self._unsettled and self._folder is not None:
                 spool.clear(str(self._folder))
+
+    def _settle(self) -> None:
+        self._settling = False
+        if self._settled:
+            self._flush_soon()
 
     def resume(self, run: str) -> None:
         known = self._runs.get(run)
@@ -262,6 +282,10 @@ class KeeperSpawner:
                 ends = iter(handed)
                 for message in messages:
                     self._take(message, ends)
+            fresh, self._fresh = self._fresh, []
+            for known in fresh:  # that have not ended by what came with their start
+                if known.run in self._runs and not known.paused:
+                    self._listen(known)
         except ProtocolError as error:
             self._warn(f"the keeper cannot be understood: {error}")
             self._lose()
@@ -307,7 +331,7 @@ class KeeperSpawner:
             return
         if known.pid is None:
             known.pid = message["pid"]
-            self._tell(RunStarted(known.run, known.pid))
+            self._tell(RunStarted(known.run, known.pid, message.get("at")))
         if stdout is None or stderr is None:
             # No descriptor was free to take its output. It waits in the pipe; ask again when others may have ended.
             self._loop.call_later(_AGAIN, self._attach, known.run)
@@ -315,7 +339,7 @@ class KeeperSpawner:
         known.withheld = False
         known.open = {"stdout": stdout, "stderr": stderr}
         known.spools = {stream: (fd, offset) for stream, (fd, offset) in spools.items() if fd is not None}
-        self._listen(known)
+        self._fresh.append(known)
         if known.exit is not None:
             self._look(known)
 
@@ -461,9 +485,10 @@ class KeeperSpawner:
         self._wakes.remove(line.fd)
         self._warn(f"the keeper of the processes is gone{line.words()}; ending what it left, and starting another one")
         line.abandon()
-        self._outbox = [message for message in self._outbox if message["op"] == "spawn"]
+        spawns = [message for message in self._outbox if message["op"] == "spawn"]
+        self._outbox = [*(_base_message(*base) for base in self._bases.values()), *spawns]
         self._unsent, self._settled = b"", []
-        unasked = {message["run"] for message in self._outbox}
+        unasked = {message["run"] for message in spawns}
         lost = {run: known.pid or 0 for run, known in self._runs.items() if run not in unasked}
         self._mourn(lost)
 
@@ -667,7 +692,11 @@ def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _spawn_message(launch: Launch) -> Message:
+def _base_message(number: int, env: Mapping[str, str]) -> Message:
+    return {"op": "base", "base": number, "env": dict(env)}
+
+
+def _spawn_message(launch: Launch, base: int) -> Message:
     message: Message = {
         "op": "spawn",
         "run": launch.run,
@@ -675,6 +704,8 @@ def _spawn_message(launch: Launch) -> Message:
         "cwd": launch.cwd,
         "env": dict(launch.env),
     }
+    if base:
+        message["base"] = base
     if launch.attempt != 1:
         message["attempt"] = launch.attempt
     if launch.timeout is not None:

@@ -210,7 +210,7 @@ class ProcessSpawner:
             return spawn(
                 launch.argv,
                 cwd=launch.cwd,
-                env=launch.env if tree.TOKEN in launch.env else {**launch.env, tree.TOKEN: launch.run},
+                env={tree.TOKEN: launch.run, **launch.base, **launch.env},
                 stdin=launch.stdin if self._stdin is None else self._stdin,
                 outputs=self._outputs,
                 user=launch.user,
@@ -232,7 +232,7 @@ class ProcessSpawner:
             return None
         command = launch.argv[0]
         if command not in self._programs:
-            self._programs[command] = program_of(command, launch.env)
+            self._programs[command] = program_of(command, launch.whole_env)
         return self._programs[command]
 
     def _call(self, call: Callable[..., None], *args: object) -> None:

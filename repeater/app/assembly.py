@@ -198,8 +198,9 @@ class _Assembly:
         self._loop = loop
         self._project = loaded.jobfile.project
         closing.callback(self._hang_up)  # last of all: the end of a connection says that nothing is left
-        self._clock = LoopClock(loop)
-        soon, clock = loop.call_soon_threadsafe, self._clock
+        turns = self._turns = Turns(loop)
+        self._clock = LoopClock(turns)
+        soon, clock = turns.call_soon_threadsafe, self._clock
         environ = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "RPR_HTTP_TOKEN")}
         self._notify = Notify(os.environ)
         closing.callback(self._notify.close)
@@ -229,7 +230,7 @@ class _Assembly:
         spawner = self._spawner = make_spawner(
             self._tell,
             outputs,
-            loop,
+            turns,
             self._warn,
             state=folder,
             on_death=options.on_death,
@@ -277,7 +278,7 @@ class _Assembly:
         from repeater.daemon.place import finder
 
         place = finder(self._options.daemon, os.environ)
-        quota = DaemonQuota(self._tell, self._loop, self._clock, place, self._project)
+        quota = DaemonQuota(self._tell, self._turns, self._clock, place, self._project)
         closing.callback(quota.close)
         return quota
 
@@ -500,8 +501,6 @@ class _Assembly:
     # --- what is told ---
 
     def _hear(self, event: Event) -> None:
-        from repeater.model.events import Draining, GenerationBegan
-
         self._event = event
         self._narrator(event)
         self._event = None
@@ -510,10 +509,11 @@ class _Assembly:
             self._web.hear(event)
         if self._feeds is not None:
             self._feeds(event)
-        if isinstance(event, GenerationBegan):
-            self._notify.status(self._status())
-        elif isinstance(event, Draining):
-            self._notify.stopping("leaving")
+        match event:
+            case GenerationBegan():
+                self._notify.status(self._status())
+            case Draining():
+                self._notify.stopping("leaving")
 
     def _told_on_record(self, runs: list[str]) -> None:
         """The spawner is made after the store, which it outlives in nothing."""

@@ -87,7 +87,8 @@ class ImpossibleMove(AssertionError):
 class Attempt:
     """`exit` is how the first process ended, None while it lives. `ended_by` says why we ended it, None if we did not.
 
-    `started` is when its process came to exist, None until then.
+    `started` is when its process came to exist, None until then; `told` is when we were told, None if an earlier
+    supervisor was.
     """
 
     __slots__ = (
@@ -101,6 +102,7 @@ class Attempt:
         "run",
         "started",
         "state",
+        "told",
     )
 
     def __init__(self, context: Context, run: Run, ending: Ending) -> None:
@@ -112,6 +114,7 @@ class Attempt:
         self.run = run
         self.state = State.STARTING
         self.started: Instant | None = None
+        self.told: Instant | None = None
         self.exit: Exit | None = None
         self.ended_by: str | None = None
 
@@ -132,13 +135,16 @@ class Attempt:
         self.state = state
         getattr(self, "_" + move)()
 
+    def begin(self, since: Instant) -> None:
+        """Its process exists, since some moments ago perhaps."""
+        self.started, self.told = since, self._context.now
+        self.on(Event.STARTED)
+
     def resume(self, since: Instant) -> None:
         """It runs, and has since then: an earlier supervisor started it."""
-        self.state = State.RUNNING
         self.started = since
-        if self._ending.timeout is not None:
-            over = since.plus(self._ending.timeout)
-            self._alarm = self._context.wake_at(over, "mono", lambda _: self.on(Event.TIMED_OUT))
+        self.state = State.RUNNING
+        self._watch_time()
 
     def stop(self, reason: str) -> None:
         """Ask the run to end with its own signal and grace; asking again changes nothing."""
@@ -162,9 +168,9 @@ class Attempt:
             self._alarm = None
 
     def _watch_time(self) -> None:
-        self.started = self._context.now
-        if self._ending.timeout is not None:
-            self._set_alarm(self._ending.timeout, Event.TIMED_OUT)
+        if self._ending.timeout is not None and self.started is not None:
+            over = self.started.plus(self._ending.timeout)
+            self._alarm = self._context.wake_at(over, "mono", lambda _: self.on(Event.TIMED_OUT))
         if self._later is not None:
             self.on(self._later)
 

@@ -145,8 +145,9 @@ class Engine:
         self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed | PushedBack, job: Job, held: OpenSlot
     ) -> None:
         match fact:
-            case RunStarted(run, pid):
-                job.run_started(held, pid)
+            case RunStarted(run, pid, at):
+                now = self._context.now
+                job.run_started(held, pid, now if at is None or at >= now.mono else now.at_mono(at))
                 self._begin_probes(job, run)
             case RunExited(_, exit_):
                 job.run_exited(held, exit_)
@@ -385,7 +386,7 @@ class Engine:
         if condition == "healthy":
             return upstream.ready is True
         attempts = [held.attempt for held in upstream.open if held.attempt is not None]
-        return any(attempt.started == self._context.now for attempt in attempts)
+        return any(attempt.told == self._context.now for attempt in attempts)
 
     # --- leaving -----------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
 from repeater.model.run import Exit, Progress, RunRecord
+from repeater.model.time import Mono
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
 
@@ -54,10 +55,11 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The process of a run exists."""
+    """The process of a run exists, since `at` if that was some moments before it was told."""
 
     run: str
     pid: int
+    at: Mono | None = None
 
 
 @dataclass(frozen=True, slots=True)

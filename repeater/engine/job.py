@@ -507,17 +507,17 @@ class Job:
 
     # --- what becomes of an attempt ----------------------------------------------------------------------------
 
-    def run_started(self, held: OpenSlot, pid: int) -> None:
-        attempt, now = held.attempt, self._context.now
+    def run_started(self, held: OpenSlot, pid: int, at: Instant) -> None:
+        attempt = held.attempt
         assert attempt is not None
         held.pid = pid
         if held.started is None:
-            held.started = now.wall
-        late = (now.wall - held.slot.due).total_seconds()
+            held.started = at.wall
+        late = (at.wall - held.slot.due).total_seconds()
         self._gates.limits.started(held)
         self._context.do(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
-        attempt.on(Move.STARTED)
+        attempt.begin(at)
         self._gates.changed(self, None)
 
     def run_exited(self, held: OpenSlot, exit: Exit) -> None:  # noqa: A002

@@ -42,8 +42,8 @@ class Upcoming:
     """
 
     __slots__ = (
-        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_nominal", "_told", "_track", "_wake",
-        "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
+        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_last", "_nominal", "_told", "_track",
+        "_wake", "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +64,7 @@ class Upcoming:
         self._is_busy = False
         self._wake: Wake | None = None
         self._nominal = self._due = context.now
+        self._last: tuple[JobSpec, Instant, tuple[Slot, Instant]] | None = None
         self.spec = spec
         self.schedule = schedule
         self.anchor = context.now
@@ -140,14 +141,19 @@ class Upcoming:
         self._wake = self._context.wake_in(delay, lambda _: self._again())
 
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
-        spec = self.spec
+        """The slot of a nominal time, and when it is due. The last one is kept, as it is asked for twice in a row."""
+        spec, last = self.spec, self._last
+        if last is not None and last[0] is spec and last[1] == nominal:
+            return last[2]
         jitter = getattr(spec.schedule, "jitter", None)
         draw = 0.0
         if jitter is not None and jitter.mode == "random":
             draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
         delay = self.schedule.delay(spec.name, nominal, draw)
         due = nominal.plus(delay) if delay else nominal
-        return Slot(spec.name, nominal.wall, due.wall), due
+        found = Slot(spec.name, nominal.wall, due.wall), due
+        self._last = spec, nominal, found
+        return found
 
     def _ring(self, _: Instant) -> None:
         slot, now, nominal, due = self.slot, self._context.now, self._nominal, self._due

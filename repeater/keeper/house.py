@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from repeater.keeper.cgroup import Fence
     from repeater.keeper.protocol import Message
 
-    Started: TypeAlias = tuple[int, int, int]
+    Started: TypeAlias = tuple[int, int, int, int]
 
 _TURN = 8  # messages that are worked off before there is another look around
 _SLOW_LOOK = 0.25  # seconds between looks at groups that are not empty and of which nothing is heard
@@ -63,6 +63,7 @@ class House:
         self._poll = select.epoll()
         self._link: Link | None = Link(client, self._poll)
         self._inbox: deque[Message] = deque()
+        self._bases: dict[int, dict[str, str]] = {}
         self._runs: dict[str, Kept] = {}
         self._by_pid: dict[int, Kept] = {}
         self._lingering: dict[str, Kept] = {}
@@ -122,7 +123,10 @@ class House:
         self._hands.house_sleeps = True  # before a last look, so that no landing is missed
         if self._inbox or self._hands.busy:
             return 0.0
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
+        due = None if self._link is None else self._link.due
+        if self._timers and (due is None or self._timers[0][0] < due):
+            due = self._timers[0][0]
+        return -1 if due is None else max(0.0, due - time.monotonic())
 
     def _later(self, delay: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), call))
@@ -198,9 +202,9 @@ class House:
                 if os.stat(path).st_ino == self._inode:
                     os.unlink(path)
 
-    def _tell(self, message: Message, fds: Iterable[int] = ()) -> None:
+    def _tell(self, message: Message, fds: Iterable[int] = (), *, hurries: bool = True) -> None:
         if self._link is not None:
-            self._link.tell(message, fds)
+            self._link.tell(message, fds, hurries=hurries)
 
     # --- what the client asks ---
 
@@ -250,9 +254,14 @@ class House:
         if not hands.flying:
             self._early.clear()
 
+    def _base(self, message: Message) -> None:
+        self._bases[message["base"]] = message["env"]
+
     def _spawn(self, message: Message) -> None:
         if message["run"] in self._runs:
             return
+        if "base" in message:
+            message["env"] = {**self._bases[message["base"]], **message["env"]}
         if self._fences is not None and message.get("fence"):
             outcome, fence, why = self._fences.begin(message["run"], lambda: _started(message, together=False))
             self._take_up(message, outcome, fence, why)
@@ -270,11 +279,11 @@ class House:
                 self._tear_down(fence)
             self._tell({"op": "refused", "run": run, "reason": outcome.reason, "temporary": outcome.temporary})
             return
-        pid, *fds = outcome
+        pid, at, *fds = outcome
         kept = Kept(message, pid, (fds[0], fds[1]), fence)
         self._runs[run] = self._by_pid[pid] = kept
-        started = {"op": "started", "run": run, "pid": pid}
-        self._tell({**started, "unfenced": unfenced} if unfenced else started, kept.fds)
+        started = {"op": "started", "run": run, "pid": pid, "at": at}
+        self._tell({**started, "unfenced": unfenced} if unfenced else started, kept.fds, hurries=False)
         if self._absence is not None:
             self._absence.begin([kept])  # its client died while it was being started
         if pid in self._early:
@@ -520,7 +529,9 @@ def _user_of(client: socket.socket) -> int:
 
 
 def _started(message: Message, together: bool) -> Started | SpawnError:
-    """Pid, and the read ends of its output. Called in the hands' threads, too, if others are started `together`."""
+    """Pid, when (microseconds of the monotonic clock), and the read ends of its output. Called in the hands' threads,
+    too, if others are started `together`.
+    """
     try:
         env = message["env"]
         if tree.TOKEN not in env:
@@ -534,12 +545,13 @@ def _started(message: Message, together: bool) -> Started | SpawnError:
         return SpawnError(f"cannot start `{message.get('argv')}`: {error!r}")
     assert child.stdout is not None
     assert child.stderr is not None
-    return child.pid, child.stdout, child.stderr
+    return child.pid, time.monotonic_ns() // 1000, child.stdout, child.stderr
 
 
 _SPECIAL = ("user", "group", "umask", "nice", "rlimits")
 _ANSWERS: dict[str, Callable[[House, Message], None]] = {
     "hello": House._hello,
+    "base": House._base,
     "spawn": House._spawn,
     "signal": House._signal,
     "sweep": House._sweep,

@@ -12,7 +12,10 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     client -> keeper
     hello     version, on_death ("kill" or "keep")   first of all; again to change what happens when the client dies;
               fences? (bool)                         whether the client will ask for any
-    spawn     run, attempt, argv, cwd, env, and if not the default: stdin, user, group, umask, nice, rlimits,
+    base      base (a number), env                   variables that `spawn` refers to by the number, so that what most
+                                                     runs inherit travels once
+    spawn     run, attempt, argv, cwd, env, and if not the default: base (these variables, and `env` over them), stdin,
+              user, group, umask, nice, rlimits,
               timeout, stop_signal, stop_timeout,    these three are the keeper's business only without a client
               fence (bool)                           in a cgroup of its own, if that can be
     signal    run, signal (a name without SIG)       to every process of the session, then CONT
@@ -25,8 +28,10 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     keeper -> client
     hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left
               unfenced?                              why there will be no fences
-    started   run, pid, unfenced?                    2 descriptors: the ends of its output to read from; why it has no
-                                                     fence, if one was asked for
+    started   run, pid, at, unfenced?                2 descriptors: the ends of its output to read from; why it has no
+                                                     fence, if one was asked for; `at` is when, in microseconds of the
+                                                     monotonic clock of this machine, as this may be told some
+                                                     milliseconds later, together with what comes next
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
     refused   run, reason, temporary                 it could not be started
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 LONGEST_FRAME = 64 << 20
 MOST_FDS = 250
 """Descriptors that one frame can carry: the kernel takes 253 with one message."""

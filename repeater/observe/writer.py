@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from repeater.dataclass import dataclass
 from repeater.observe.logfile import LogFile
@@ -20,10 +20,15 @@ from repeater.observe.logfile import LogFile
 FULL = 1 << 20
 """Bytes that wait to be written from which on `put` asks for a pause."""
 _ROOM = FULL // 4
+_PACE = 0.01  # seconds between two looks at what waits, as long as that is little: each costs the thread a wake
+_LITTLE = 1 << 16  # bytes
 
 
 class Writer:
-    """Carries out calls, one after the other, in a thread that begins with the first. `room` is called there."""
+    """Carries out calls, one after the other, in a thread that begins with the first. `room` is called there.
+
+    What comes after a pause is carried out at once, what comes soon after it together with what comes next.
+    """
 
     def __init__(self, name: str, room: Callable[[], None]) -> None:
         self._name = name
@@ -33,6 +38,8 @@ class Writer:
         self._waiting = 0
         self._was_full = False
         self._busy = False
+        self._hurries = False
+        self._next = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -47,7 +54,7 @@ class Writer:
             self._waiting += size
             if self._waiting > FULL:
                 self._was_full = True
-            if len(self._todo) == 1:
+            if len(self._todo) == 1 or self._waiting > _LITTLE:
                 self._changed.notify_all()
             return not self._was_full
 
@@ -74,11 +81,14 @@ class Writer:
         """Wait until all is written, `within` seconds at most; whether it was."""
         end = time.monotonic() + within
         with self._changed:
+            self._hurries = True
+            self._changed.notify_all()
             while self._todo or self._busy:
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
                 self._changed.wait(left)
+            self._hurries = False
         return True
 
     def close(self, within: float) -> bool:
@@ -93,26 +103,34 @@ class Writer:
         return written
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                if not self._todo:
-                    self._changed.notify_all()
-                while not self._todo and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                call, size = self._todo.popleft()
-                self._busy = True
-            with contextlib.suppress(Exception):  # a dead thread would stop everything else that is to be written
-                call()
-            with self._changed:
-                self._waiting -= size
-                has_room = self._was_full and self._waiting <= _ROOM
+        while todo := self._taken():
+            for call, size in todo:
+                with contextlib.suppress(Exception):  # a dead thread would stop everything else that is to be written
+                    call()
+                with self._changed:
+                    if self._closed:
+                        return
+                    self._waiting -= size
+                    has_room = self._was_full and self._waiting <= _ROOM
+                    if has_room:
+                        self._was_full = False
                 if has_room:
-                    self._was_full = False
-            if has_room:
-                self._room()
+                    self._room()
+
+    def _taken(self) -> Sequence[tuple[Callable[[], None], int]]:
+        """What waits, once there is something; nothing when it is over."""
+        with self._changed:
+            self._busy = False
+            if not self._todo:
+                self._changed.notify_all()
+            while not self._todo and not self._closed:
+                self._changed.wait()
+            while (left := self._next - time.monotonic()) > 0 and not self._hurries and self._waiting <= _LITTLE:
+                self._changed.wait(left)
+            todo, self._todo = self._todo, deque()
+            self._next = time.monotonic() + _PACE
+            self._busy = bool(todo)
+            return todo
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,24 @@ CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 """What a job with `env_mode = "clean"` still inherits."""
 
 
+class Inherited:
+    """What every child gets of our own environment, by `env_mode`: one object for all that inherit alike."""
+
+    __slots__ = ("clean", "trace", "whole")
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.whole = environ
+        self.clean = {name: environ[name] for name in CLEAN if name in environ}
+        self.trace = trace_of(environ.get("TRACEPARENT"))
+
+    def of(self, process: ProcessSpec) -> Mapping[str, str]:
+        return self.whole if process.env_mode == "inherit" else self.clean
+
+
 def launch_for(
     spec: JobSpec,
     run: Run,
-    environ: Mapping[str, str],
+    inherited: Inherited,
     *,
     now: datetime,
     last_success: datetime | None,
@@ -37,17 +51,18 @@ def launch_for(
     such executor plugin.
     """
     slot = run.slot
+    nominal = rfc3339(slot.nominal) or ""
     facts = {
         "RPR_JOB": spec.name,
         "RPR_RUN_ID": run.id,
         "RPR_ATTEMPT": str(run.attempt),
-        "RPR_NOMINAL_TIME": rfc3339(slot.nominal) or "",
-        "RPR_DUE_TIME": rfc3339(slot.due) or "",
+        "RPR_NOMINAL_TIME": nominal,
+        "RPR_DUE_TIME": nominal if slot.due is slot.nominal else rfc3339(slot.due) or "",
         "RPR_START_TIME": rfc3339(now) or "",
         "RPR_TRIGGER": slot.trigger,
         "RPR_LAST_SUCCESS": rfc3339(last_success) or "",
         "RPR_GENERATION": str(run.generation),
-        "TRACEPARENT": traceparent(environ.get("TRACEPARENT"), run.id),
+        "TRACEPARENT": traceparent(inherited.trace, run.id),
     }
     process = spec.process
     if process.late:
@@ -64,7 +79,7 @@ def launch_for(
             process = render_late(process, names)
         except TemplateFailed as failure:
             raise RepeaterError(f"cannot render `{', '.join(process.late)}`: {failure}") from None
-    launch = _launch(run.id, process, {**environment(process, environ), **facts})
+    launch = _launch(run.id, process, inherited, facts)
     if spec.executor is not None:
         launch = _plugged(launch, process, run, spec.executor, plugins)
     ending = spec.ending
@@ -102,7 +117,7 @@ def _plugged(launch: Launch, process: ProcessSpec, run: Run, executor: Plugin, p
 
 
 def hook_launch(
-    spec: JobSpec, kind: str, command: str | tuple[str, ...], row: RunRecord, environ: Mapping[str, str]
+    spec: JobSpec, kind: str, command: str | tuple[str, ...], row: RunRecord, inherited: Inherited
 ) -> Launch:
     """The launch of a hook: the job's own process with another command, and the facts of the decided slot."""
     facts = {
@@ -120,40 +135,48 @@ def hook_launch(
         "RPR_GENERATION": str(row.generation),
     }
     name = f"hook:{kind}:{row.run or rfc3339(row.nominal)}:{spec.name}"
-    return _launch(name, spec.process, {**environment(spec.process, environ), **facts}, command)
+    return _launch(name, spec.process, inherited, facts, command)
 
 
-def probe_launch(spec: JobSpec, run: str, command: str | tuple[str, ...], environ: Mapping[str, str]) -> Launch:
+def probe_launch(spec: JobSpec, run: str, command: str | tuple[str, ...], inherited: Inherited) -> Launch:
     """The launch of an `exec` probe: the job's own process with another command."""
     facts = {"RPR_JOB": spec.name, "RPR_RUN_ID": run}
-    return _launch(run, spec.process, {**environment(spec.process, environ), **facts}, command)
+    return _launch(run, spec.process, inherited, facts, command)
 
 
 def environment(process: ProcessSpec, environ: Mapping[str, str]) -> dict[str, str]:
     """The job's own values over those of its `env_file`s over what it inherits."""
-    kept = environ if process.env_mode == "inherit" else {name: environ[name] for name in CLEAN if name in environ}
-    return {**kept, **dict(process.env_from_files), **dict(process.env)}
+    return {**Inherited(environ).of(process), **dict(process.env_from_files), **dict(process.env)}
 
 
-def traceparent(inherited: str | None, run: str) -> str:
+def trace_of(traceparent: str | None) -> str | None:
+    """The trace that we are part of, out of a W3C trace context; None if there is none."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) == 4 and len(parts[1]) == 32 else None
+
+
+def traceparent(trace: str | None, run: str) -> str:
     """A W3C trace context: the trace that we are part of, or one of our own, with a span for the run.
 
     A run id is twenty hexadecimal digits, the last of which are random, so it serves as both.
     """
-    parts = (inherited or "").split("-")
-    trace = parts[1] if len(parts) == 4 and len(parts[1]) == 32 else f"{run:0>32}"
-    return f"00-{trace}-{run[-16:]:0>16}-01"
+    return f"00-{trace or f'{run:0>32}'}-{run[-16:]:0>16}-01"
 
 
 def _launch(
-    name: str, process: ProcessSpec, env: dict[str, str], command: str | tuple[str, ...] | None = None
+    name: str,
+    process: ProcessSpec,
+    inherited: Inherited,
+    facts: Mapping[str, str],
+    command: str | tuple[str, ...] | None = None,
 ) -> Launch:
     command = process.command if command is None else command
     return Launch(
         run=name,
         argv=(*process.shell, command) if isinstance(command, str) else command,
         cwd=process.cwd,
-        env=env,
+        base=inherited.of(process),
+        env={**dict(process.env_from_files), **dict(process.env), **facts},
         stdin=process.stdin.encode() if command is process.command else b"",
         user=process.user,
         group=process.group,

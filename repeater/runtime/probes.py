@@ -15,7 +15,7 @@ from repeater.model.spec import JobSpec, Probe, Success
 from repeater.model.time import micros
 from repeater.policy.verdict import Matcher
 from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell
-from repeater.runtime.launch import probe_launch
+from repeater.runtime.launch import Inherited, probe_launch
 
 PREFIX = "probe:"
 
@@ -38,7 +38,7 @@ class Probes:
         self._spawner = spawner
         self._net = net
         self._tell = tell
-        self._environ = environ
+        self._inherited = Inherited(environ)
         self._asked = 0
         self._running: dict[str, tuple[str, str, Alarm]] = {}
         self._late: set[str] = set()
@@ -53,7 +53,7 @@ class Probes:
         run = f"{PREFIX}{self._asked}"
         alarm = self._clock.call_after(micros(probe.timeout), lambda: self._give_up(run))
         self._running[run] = (job, kind, alarm)
-        self._spawner.start(probe_launch(spec, run, probe.exec, self._environ))
+        self._spawner.start(probe_launch(spec, run, probe.exec, self._inherited))
 
     def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """A fact about an `exec` probe."""

@@ -36,7 +36,7 @@ from repeater.engine.actions import (
     WatchPaths,
     WithdrawQuota,
 )
-from repeater.engine.engine import Due, Engine
+from repeater.engine.engine import Engine
 from repeater.engine.facts import (
     ClockJumped,
     Fact,
@@ -54,7 +54,7 @@ from repeater.model.events import Event, Warned
 from repeater.model.spec import JobSpec
 from repeater.model.time import MICROSECOND, Instant
 from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
-from repeater.runtime.launch import hook_launch, launch_for
+from repeater.runtime.launch import Inherited, hook_launch, launch_for
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Plugins
@@ -102,12 +102,13 @@ class Supervisor:
     ) -> None:
         self._engine = engine
         self._outside = outside
+        self._inherited = Inherited(outside.environ)
         self._left = left
         self._listeners = tuple(listeners)
         self._inbox: deque[Fact] = deque()
         self._woken = False
         self._alarm: Alarm | None = None
-        self._armed: Due | None = None
+        self._rings_at = 0
         self._last: Instant = outside.clock.now()
         self._asleep = outside.clock.asleep()
         self._hooks: set[str] = set()
@@ -137,12 +138,13 @@ class Supervisor:
 
     def _turn(self) -> None:
         self._woken = False
+        now: Instant | None = self._outside.clock.now()
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
             if isinstance(fact, _OF_RUNS) and ":" in fact.run:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
-                self._handle(fact)
+                self._handle(fact, now)
         now = self._arm()
         if now is not None:  # once: then the loop gets its turn
             self._handle(TimePassed(), now)
@@ -170,24 +172,21 @@ class Supervisor:
         """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has."""
         if self._over:
             return None
-        due = self._engine.next_due()
-        if due == self._armed:
-            return None
-        if self._alarm is not None:
-            self._alarm.cancel()
         now = self._outside.clock.now()
-        wait = due.wait(now)
+        wait = self._engine.next_due().wait(now)
         if wait == 0:  # the way over an alarm costs more than some runs do
-            self._armed = self._alarm = None
             return now
-        self._armed = due
-        self._alarm = self._outside.clock.call_after(
-            LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT), self._ring
-        )
+        wait = LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT)
+        if self._alarm is not None:
+            if self._rings_at <= now.mono + wait:  # too early at worst, and then it is set again
+                return None
+            self._alarm.cancel()
+        self._rings_at = now.mono + wait
+        self._alarm = self._outside.clock.call_after(wait, self._ring)
         return None
 
     def _ring(self) -> None:
-        self._armed = self._alarm = None
+        self._alarm = None
         if not self._over:
             self._handle(TimePassed())
             if self._arm() is not None:
@@ -251,7 +250,7 @@ class Supervisor:
             launch = launch_for(
                 spec,
                 start.run,
-                self._outside.environ,
+                self._inherited,
                 now=now,
                 last_success=start.progress.last_success,
                 plugins=self._outside.plugins,
@@ -273,7 +272,7 @@ class Supervisor:
 
     def _run_hook(self, action: RunHook) -> None:
         command = getattr(action.spec.hooks, action.kind)
-        launch = hook_launch(action.spec, action.kind, command, action.row, self._outside.environ)
+        launch = hook_launch(action.spec, action.kind, command, action.row, self._inherited)
         if launch.run not in self._hooks:
             self._hooks.add(launch.run)
             self._start(launch, action.spec)

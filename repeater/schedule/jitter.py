@@ -25,7 +25,7 @@ def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, dr
     if distance is not None:
         widths.append(micros(distance))
         if jitter.share is not None:
-            widths.append(int(micros(distance) * jitter.share))
+            widths.append(micros(distance) * jitter.share.numerator // jitter.share.denominator)
     if jitter.span is not None:
         widths.append(micros(jitter.span))
     elif distance is None:

@@ -78,6 +78,7 @@ class Writer:
         self._inserted: dict[str, int] = {}
         self._to_prune: list[str] = []
         self._is_failing = False
+        self._synchronous = ""
         self._thread = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
         self._thread.start()
 
@@ -136,6 +137,7 @@ class Writer:
         """All of a group become durable at once, or none. Writes that nobody waits for are kept for the next try."""
         writes = self._backlog + group
         outcomes: list[tuple[Then, Exception | None]] = []
+        ended: list[str] = []
         try:
             with self._reading:
                 self._transact(writes, outcomes)
@@ -145,29 +147,25 @@ class Writer:
             self._hold([write for write in writes if write.then is None and write.done is None], error)
         else:
             self._backlog = []
-            self._tell_recorded(writes)
+            ended = [write.ends for write in writes if write.ends is not None]
             if self._is_failing and writes:
                 self._is_failing = False
                 self._tell("the history can be written again")
-        if outcomes:
-            self._later(lambda: _deliver(outcomes))
+        if outcomes or (ended and self._recorded is not None):
+            self._later(lambda: self._deliver(outcomes, ended))
         for write in group:
             if write.done is not None:
                 write.done.set()
-
-    def _tell_recorded(self, writes: list[Write]) -> None:
-        if self._recorded is not None:
-            recorded, runs = self._recorded, [write.ends for write in writes if write.ends is not None]
-            if runs:
-                self._later(lambda: recorded(runs))
 
     def _transact(self, writes: list[Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
         if not writes:
             return
         if not self.has_its_files:
             raise RemovedError(f"`{self._folder}` was removed or replaced while in use")
-        has_claim = any(write.is_claim for write in writes)
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if has_claim else 'NORMAL'}")
+        synchronous = "FULL" if any(write.is_claim for write in writes) else "NORMAL"
+        if synchronous != self._synchronous:
+            self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
         self._db.execute("BEGIN IMMEDIATE")
         self._kept.clear()
         try:
@@ -227,7 +225,10 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens any more
             self._call_soon(call)
 
+    # --- in the loop ---
 
-def _deliver(outcomes: list[tuple[Then, Exception | None]]) -> None:
-    for then, error in outcomes:
-        then(error)
+    def _deliver(self, outcomes: list[tuple[Then, Exception | None]], ended: list[str]) -> None:
+        for then, error in outcomes:
+            then(error)
+        if ended and self._recorded is not None:
+            self._recorded(ended)

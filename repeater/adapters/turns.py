@@ -1,0 +1,69 @@
+"""An event loop in front of asyncio's: what is to be called soon is called in the same round, not in another one.
+
+A round of asyncio's costs as much as what a start needs in it, and one event brings a few calls after each other: output
+is read, facts are told, the engine has its turn, a message goes out. Used by `app` for clock, spawner and store.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from repeater.ports import Alarm, Loop
+
+_CALLS_AT_ONCE = 64  # then the rest of the world gets its turn
+
+
+class Turns:
+    """`ports.Loop` on another one."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._is_awaited = False
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Calls after the current callback has returned, in the order of asking."""
+        self._soon.append((callback, args))
+        if not self._is_awaited:
+            self._is_awaited = True
+            self._loop.call_soon(self._work)
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        self._loop.call_soon_threadsafe(self._enter, callback, *args)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Alarm:
+        return self._loop.call_later(delay, self._enter, callback, *args)
+
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
+        self._loop.add_reader(fd, self._enter, callback, *args)
+
+    def remove_reader(self, fd: int) -> object:
+        return self._loop.remove_reader(fd)
+
+    def _enter(self, callback: Callable[..., object], *args: Any) -> None:
+        """In a round of the loop: make a call, and what it asks for."""
+        if self._is_awaited:  # a call from outside of any round waits, and comes first
+            callback(*args)
+            return
+        self._is_awaited = True
+        try:
+            callback(*args)
+        except BaseException:
+            self._loop.call_soon(self._work)
+            raise
+        self._work()
+
+    def _work(self) -> None:
+        for _ in range(_CALLS_AT_ONCE):
+            if not self._soon:
+                self._is_awaited = False
+                return
+            callback, args = self._soon.popleft()
+            try:
+                callback(*args)
+            except BaseException:
+                self._loop.call_soon(self._work)
+                raise
+        self._loop.call_soon(self._work)

@@ -15,6 +15,7 @@ How a run ends: the exit of its first process, the end of both pipes and an empt
 
 from __future__ import annotations
 
+import array
 import contextlib
 import fcntl
 import os
@@ -52,6 +53,7 @@ _ROUND = 5.0  # seconds between looks for dead orphans, as process 1
 _RETRY = 1.0  # seconds between tries to start one
 _LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
 _AGAIN = 0.5  # seconds until output is asked for again
+_FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
 _NO_HURRY = 0.1  # seconds that the keeper may wait to hear what it can forget, if there is nothing else to tell it
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
 
@@ -110,6 +112,7 @@ class KeeperSpawner:
         self._warn = warn
         self._runs: dict[str, _Run] = {}
         self._fresh: list[_Run] = []
+        self._room = memoryview(bytearray(CHUNK))  # one for all that comes: a new one each time is slow
         self._bases: dict[int, tuple[int, Mapping[str, str]]] = {}
         self._closed = False
         self._outbox: list[Message] = []
@@ -269,16 +272,19 @@ class KeeperSpawner:
         if line is None:
             return
         try:
-            data, fds, flags, _ = socket.recv_fds(line.socket, _BUFFER, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+            size, words, flags, _ = line.socket.recvmsg_into((self._room,), _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            data, fds, flags = b"", [], 0
-        if not data:
+            size, words, flags = 0, [], 0
+        if not size:
             self._lose()
             return
+        fds = array.array("i")
+        for _, _, rights in words:  # nothing else was asked for
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
         try:
-            for messages, handed in line.frames.feed(data, fds, lost=bool(flags & socket.MSG_CTRUNC)):
+            for messages, handed in line.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC)):
                 ends = iter(handed)
                 for message in messages:
                     self._take(message, ends)

@@ -1,7 +1,7 @@
 """An event loop in front of asyncio's: what is to be called soon is called in the same round, not in another one.
 
-A round of asyncio's costs as much as what a start needs in it, and one event brings a few calls after each other: output
-is read, facts are told, the engine has its turn, a message goes out. Used by `app` for clock, spawner and store.
+A round of asyncio's costs as much as what a start needs in it, and one event brings some calls one after another:
+output is read, facts are told, the engine has its turn, a message goes out. Used by `app` for clock, spawner and store.
 """
 
 from __future__ import annotations

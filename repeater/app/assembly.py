@@ -19,6 +19,7 @@ from repeater.app.reader import reading_of
 from repeater.app.state import read_past, state_folder
 from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, RepeaterError
+from repeater.model.events import Draining, GenerationBegan, ReloadRejected, Warned
 from repeater.model.time import rfc3339
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class _Assembly:
 
     exit_code: int | None = None
     _code: int | None = None
+    _is_reloading = _reload_again = False
     _desk: Desk | None = None
     _server: Server | None = None
     _web: Web | None = None
@@ -182,6 +184,7 @@ class _Assembly:
         from repeater.adapters.probe import NetProber
         from repeater.adapters.signals import Signals
         from repeater.adapters.sqlite import SqliteStore
+        from repeater.adapters.turns import Turns
         from repeater.app.rereading import Rereading
         from repeater.app.spawning import make_spawner
         from repeater.engine.engine import Engine
@@ -269,7 +272,6 @@ class _Assembly:
             allow_removals=options.allow_removals,
             plugins=self._plugins,
         )
-        self._is_reloading = self._reload_again = False
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
 
     def _quota(self, closing: ExitStack) -> Quota:
@@ -478,8 +480,6 @@ class _Assembly:
 
     def _asked_to_reload(self) -> None:
         """HUP. A service manager waits until it is told that it is over, whatever came of it."""
-        from repeater.model.events import ReloadRejected
-
         if self._is_reloading:
             self._reload_again = True
             return
@@ -550,8 +550,6 @@ class _Assembly:
         return json_line(told | {key: event[key] for key in event if key not in told})
 
     def _warn(self, message: str, job: str = "") -> None:
-        from repeater.model.events import Warned
-
         self._hear(Warned(job, message))
 
     def _left(self, code: int) -> None:

@@ -35,6 +35,7 @@ class Link:
         self._socket = client
         self._poll = poll
         self._frames = Frames()
+        self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one of that size is a new mapping
         self._outbox: list[Message] = []
         self._fds: list[int] = []
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
@@ -45,10 +46,10 @@ class Link:
     def receive(self) -> list[Message] | None:
         """What came; None when the client is gone, or says what nobody can understand."""
         try:
-            data = self._socket.recv(_READ)
-            if not data:
+            size = self._socket.recv_into(self._room)
+            if not size:
                 return None
-            return [message for messages, _ in self._frames.feed(data) for message in messages]
+            return [message for messages, _ in self._frames.feed(self._room[:size]) for message in messages]
         except BlockingIOError:
             return []
         except (OSError, ProtocolError):

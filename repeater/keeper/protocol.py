@@ -85,7 +85,7 @@ class Frames:
         self._lost = False
 
     def feed(
-        self, data: bytes, fds: Sequence[int] = (), *, lost: bool = False
+        self, data: bytes | memoryview, fds: Sequence[int] = (), *, lost: bool = False
     ) -> Iterator[tuple[list[Message], list[int]]]:
         """`lost`: some descriptors that belong to these bytes did not arrive. Raises ProtocolError.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
-from repeater.model.time import from_rfc3339, rfc3339
+from repeater.model.time import from_rfc3339, instant_of, number_of, rfc3339
 
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
 
@@ -157,19 +158,24 @@ class Progress:
     adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for the store; `from_json` reads it back, keys it does not know are left out."""
+        """Plain data for the store, instants in microseconds since 1970; `from_json` reads it back, and leaves out keys
+        that it does not know.
+        """
         return {
-            name: rfc3339(value) if isinstance(value, datetime) else value
-            for name in self.__match_args__
-            if (value := getattr(self, name)) is not None
+            name: number_of(value) if isinstance(value, datetime) else value
+            for name, value in zip(self.__match_args__, _values_of(self), strict=True)
+            if value is not None
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
         instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"}
         known: dict[str, Any] = {
-            name: from_rfc3339(value) if name in instants else value
+            name: (instant_of(value) if isinstance(value, int) else from_rfc3339(value)) if name in instants else value
             for name, value in data.items()
             if name in cls.__match_args__
         }
         return cls(**known)
+
+
+_values_of = attrgetter(*Progress.__match_args__)

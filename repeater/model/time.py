@@ -17,6 +17,7 @@ Mono = NewType("Mono", int)
 """Microseconds of a monotonic clock; its zero has no meaning."""
 
 MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def micros(length: timedelta) -> int:
@@ -47,6 +48,16 @@ class Instant:
     def at_mono(self, mono: Mono) -> Instant:
         """The instant of a monotonic reading, as long as the wall clock is not set meanwhile."""
         return Instant(self.wall + timedelta(microseconds=mono - self.mono), mono)
+
+
+def number_of(wall: datetime) -> int:
+    """Whole microseconds since 1970, as they are stored."""
+    return micros(wall - _EPOCH)
+
+
+def instant_of(number: int) -> datetime:
+    """The inverse of `number_of`."""
+    return _EPOCH + timedelta(microseconds=number)
 
 
 def rfc3339(wall: datetime | None) -> str | None:

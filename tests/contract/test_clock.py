@@ -10,6 +10,7 @@ import pytest
 
 from repeater.adapters.clock import LoopClock
 from repeater.adapters.loop import SmallLoop
+from repeater.adapters.turns import Turns
 from repeater.ports import Clock
 from tests.fakes.clock import FakeClock
 
@@ -29,6 +30,14 @@ class RealTime:
 
     def close(self) -> None:
         self.loop.close()
+
+
+class TurnTime(RealTime):
+    """The same, with what is to be called soon called in the same round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = LoopClock(Turns(self.loop))
 
 
 class SmallTime:
@@ -63,7 +72,7 @@ class FakeTime:
         pass
 
 
-@pytest.fixture(params=[RealTime, SmallTime, FakeTime], ids=["real", "small", "fake"])
+@pytest.fixture(params=[RealTime, TurnTime, SmallTime, FakeTime], ids=["real", "turns", "small", "fake"])
 def time(request: pytest.FixtureRequest) -> Iterator[RealTime | FakeTime]:
     made = request.param()
     yield made

@@ -10,8 +10,9 @@ from typing import Any
 
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
 from repeater.adapters.sqlite.opening import FORMAT, check_present, connect
-from repeater.adapters.sqlite.rows import COLUMNS, as_moment, as_number, as_progress, as_record, meta_list
+from repeater.adapters.sqlite.rows import COLUMNS, as_number, as_progress, as_record, meta_list
 from repeater.model.run import Progress, RunRecord
+from repeater.model.time import instant_of
 
 
 class Reader:
@@ -50,12 +51,12 @@ class Reader:
     def lives(self) -> list[tuple[datetime, datetime | None, int]]:
         """The last supervisors: since when, until when (None: not known, or still there), and the pid."""
         return [
-            (as_moment(began), as_moment(ended) if ended else None, pid) for began, ended, pid in self._list("lives")
+            (instant_of(began), instant_of(ended) if ended else None, pid) for began, ended, pid in self._list("lives")
         ]
 
     def generations(self) -> list[tuple[int, datetime]]:
         """The last generations, and since when each was in force."""
-        return [(number, as_moment(began)) for number, began in self._list("generations")]
+        return [(number, instant_of(began)) for number, began in self._list("generations")]
 
     def _list(self, key: str) -> list[list[Any]]:
         return meta_list(self._db, key)

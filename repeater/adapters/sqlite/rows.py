@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from repeater.model.run import Progress, RunRecord
+from repeater.model.time import instant_of, number_of
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 COLUMNS = "job, nominal, due, started, ended, state, reason, run, attempt, exit, trigger, generation"
 INSERT = f"INSERT INTO runs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 UPSERT = (
@@ -30,11 +29,11 @@ SUPERSEDE = (
 
 
 def as_number(instant: datetime | None) -> int | None:
-    return None if instant is None else (instant - _EPOCH) // _MICROSECOND
+    return None if instant is None else number_of(instant)
 
 
 def as_instant(number: int | None) -> datetime | None:
-    return None if number is None else _EPOCH + number * _MICROSECOND
+    return None if number is None else instant_of(number)
 
 
 def as_values(row: RunRecord) -> tuple[Any, ...]:
@@ -63,8 +62,8 @@ def as_record(values: Sequence[Any]) -> RunRecord:
     job, nominal, due, started, ended, state, reason, run, attempt, exit_, trigger, generation = values
     return RunRecord(
         job=job,
-        nominal=_EPOCH + nominal * _MICROSECOND,
-        due=_EPOCH + due * _MICROSECOND,
+        nominal=instant_of(nominal),
+        due=instant_of(due),
         started=as_instant(started),
         ended=as_instant(ended),
         state=state,
@@ -75,10 +74,6 @@ def as_record(values: Sequence[Any]) -> RunRecord:
         trigger=trigger,
         generation=generation,
     )
-
-
-def as_moment(number: int) -> datetime:
-    return _EPOCH + number * _MICROSECOND
 
 
 def meta_list(db: sqlite3.Connection, key: str) -> list[list[Any]]:

@@ -1,0 +1,66 @@
+"""What is asked for in a round of the loop happens in it, unless that would keep everybody else waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from repeater.adapters.turns import Turns
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+def test_what_a_call_asks_for_happens_before_anything_else(loop: asyncio.AbstractEventLoop) -> None:
+    turns, called = Turns(loop), list[str]()
+
+    def first() -> None:
+        turns.call_soon(called.append, "asked")
+        turns.call_soon(turns.call_soon, called.append, "asked by that")
+        called.append("first")
+
+    turns.call_later(0, first)
+    turns.call_soon_threadsafe(lambda: None)
+    loop.call_later(0.001, called.append, "other")
+    loop.call_later(0.002, loop.stop)
+    loop.run_forever()
+    assert called == ["first", "asked", "asked by that", "other"]
+
+
+def test_calls_that_ask_for_calls_for_ever_keep_nobody_waiting(loop: asyncio.AbstractEventLoop) -> None:
+    turns, count = Turns(loop), 0
+
+    def again() -> None:
+        nonlocal count
+        count += 1
+        turns.call_soon(again)
+
+    turns.call_soon(again)
+    loop.call_later(0.001, loop.stop)
+    loop.run_forever()
+    assert count > 64
+
+
+def test_a_call_that_fails_holds_up_none_of_the_others(loop: asyncio.AbstractEventLoop) -> None:
+    turns, called, told = Turns(loop), list[str](), list[str]()
+    loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+
+    def fail(words: str) -> None:
+        raise ValueError(words)
+
+    def first() -> None:
+        turns.call_soon(fail, "one")
+        turns.call_soon(called.append, "after it")
+        fail("two")
+
+    turns.call_later(0, first)
+    turns.call_later(0.001, called.append, "later")
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    assert (called, sorted(told)) == (["after it", "later"], ["one", "two"])

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import selectors
+import select
 import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from math import ceil
 from typing import Any
 
 _CALLS_AT_ONCE = 64
-_LONGEST_WAIT = 3600.0  # seconds; epoll takes no more than 2**31 ms
+_LONGEST_WAIT = 3600.0  # seconds; poll takes no more than 2**31 ms
 
 
 class _Timer:
@@ -39,7 +40,8 @@ class SmallLoop:
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._timers: list[tuple[float, int, _Timer]] = []
         self._order = count()
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()  # a handful of descriptors, most of them for a moment
+        self._readers: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
         self._awake, self._waker = os.pipe()
         for fd in (self._awake, self._waker):
             os.set_blocking(fd, False)
@@ -64,14 +66,14 @@ class SmallLoop:
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
         """Calls whenever `fd` can be read, until it is removed."""
-        self._selector.register(fd, selectors.EVENT_READ, (callback, args))
+        self._readers[fd] = callback, args
+        self._poll.register(fd, select.POLLIN)
 
     def remove_reader(self, fd: int) -> bool:
         """Whether it was there."""
-        try:
-            self._selector.unregister(fd)
-        except (KeyError, ValueError):
+        if self._readers.pop(fd, None) is None:
             return False
+        self._poll.unregister(fd)
         return True
 
     def run(self) -> None:
@@ -95,7 +97,6 @@ class SmallLoop:
         self._is_over = True
 
     def close(self) -> None:
-        self._selector.close()
         os.close(self._awake)
         os.close(self._waker)
 
@@ -105,8 +106,14 @@ class SmallLoop:
             wait = _LONGEST_WAIT
             if self._timers:
                 wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
-        for key, _ in self._selector.select(wait):
-            self._ready.append(key.data)
+        for fd, _ in self._poll.poll(ceil(wait * 1000)):
+            self._ready.append((self._call, (fd,)))
+
+    def _call(self, fd: int) -> None:
+        """What waits for a descriptor, if it still does."""
+        reader = self._readers.get(fd)
+        if reader is not None:
+            reader[0](*reader[1])
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -6,20 +6,22 @@ import select
 import sys
 from collections.abc import Callable
 
+from repeater.adapters.loop import SmallLoop
 from repeater.ports import Loop
 
 _WAKES_AT_ONCE = 32
 
 
 class Wakes:
-    """An epoll of our own inside the loop's: a run adds and removes two or three descriptors, which is cheaper here
-    than in the loop's own bookkeeping, and one wake-up serves many runs.
+    """An epoll of our own inside that of asyncio's loop: a run adds and removes two or three descriptors, which is
+    cheaper here than in the bookkeeping there, and one wake-up serves many runs.
     """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._calls: dict[int, Callable[[], object]] = {}
-        self._epoll = select.epoll() if sys.platform == "linux" else None
+        nests = sys.platform == "linux" and not isinstance(loop, SmallLoop)
+        self._epoll = select.epoll() if nests else None
         if self._epoll is not None:
             loop.add_reader(self._epoll.fileno(), self._poll)
 

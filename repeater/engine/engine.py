@@ -1,6 +1,6 @@
 """The engine: facts and one reading of the clocks in, actions out.
 
-    engine.handle(fact, now) -> actions      engine.next_due() -> Due
+    engine.handle(fact, now) -> actions      engine.wait(now) -> microseconds
 
 It never reads a clock, sleeps, or does IO: the supervisor drives it for real, `simulate` on a virtual clock, and both
 get the same decisions for the same facts. The same facts and the same seed give the same actions, to the last run id.
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
 from typing import assert_never
 
-from repeater.dataclass import dataclass, replace
+from repeater.dataclass import replace
 from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
 from repeater.engine.context import Context
 from repeater.engine.facts import (
@@ -49,29 +48,12 @@ from repeater.engine.timeline import Wake
 from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
-from repeater.model.time import Instant, Mono, rfc3339
+from repeater.model.time import Instant, rfc3339
 from repeater.plan.diff import JobPlan
 from repeater.plan.graph import Graph, Node
 
 _LONGEST_DEBOUNCE = 10
 """A burst of changes that never ends is answered after this many debounce times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """When the engine wants to be told that time passed: whichever of the two comes first. None: never."""
-
-    wall: datetime | None
-    mono: Mono | None
-
-    def wait(self, now: Instant) -> int | None:
-        """Microseconds until then, 0 if it is past, None for never."""
-        waits = []
-        if self.mono is not None:
-            waits.append(self.mono - now.mono)
-        if self.wall is not None:
-            waits.append((self.wall - now.wall) // timedelta(microseconds=1))
-        return max(0, min(waits)) if waits else None
 
 
 class Engine:
@@ -97,9 +79,9 @@ class Engine:
     def generation(self) -> int:
         return self._context.generation
 
-    def next_due(self) -> Due:
-        """When TimePassed is wanted, if nothing else happens before."""
-        return Due(*self._context.timeline.next_due())
+    def wait(self, now: Instant) -> int | None:
+        """Microseconds until TimePassed is wanted, if nothing else happens before: 0 if it is now, None for never."""
+        return self._context.timeline.wait(now)
 
     def handle(self, fact: Fact, now: Instant) -> list[Action]:
         """Everything that follows from one fact at one instant, in the order in which it has to be done."""

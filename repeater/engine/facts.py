@@ -50,7 +50,7 @@ class PlanAccepted:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """The clock reached `next_due()`, or may have."""
+    """What the engine waits for has come, or may have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ class Board:
         self.runs[run.id] = (job, slot)
 
     def changed(self, job: Job, row: RunRecord | None) -> None:
-        self._touched[f"job:{job.spec.name}"] = None
+        if self._waiting:
+            self._touched[f"job:{job.spec.name}"] = None
         self.news.append((job, row))
 
     def use(self) -> Iterator[tuple[str, str, int, int]]:

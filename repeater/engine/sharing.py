@@ -160,6 +160,8 @@ class Sharing:
 
     def tidy(self, waiting: Mapping[str, Container[OpenSlot]]) -> bool:
         """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
+        if not self._asked:
+            return False
         freed = [
             key
             for key, asked in self._asked.items()

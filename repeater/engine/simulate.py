@@ -80,7 +80,7 @@ class _World:
         plan = diff({}, self._jobfile.jobs)
         self._handle(PlanAccepted(1, plan, wire(self._jobfile, self._plugins), progress))
         while not self._over:
-            due = self._engine.next_due().wait(self._now)
+            due = self._engine.wait(self._now)
             engine_at = None if due is None else Mono(self._now.mono + due)
             world_at = self._coming[0][0] if self._coming else None
             at = min((mono for mono in (engine_at, world_at) if mono is not None), default=None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
-from repeater.model.time import Instant, Mono
+from repeater.model.time import Instant, Mono, micros
 
 
 class Wake:
@@ -65,10 +65,14 @@ class Timeline:
             return heapq.heappop(self._wall)[2]
         return heapq.heappop(self._mono)[2]
 
-    def next_due(self) -> tuple[datetime | None, Mono | None]:
-        """The earliest instants on the wall clock and on the monotonic one; None where nothing waits."""
+    def wait(self, now: Instant) -> int | None:
+        """Microseconds until the first wake is due, by whichever clock; 0 if it is, None when there is none."""
         wall, mono = self._first_wall(), self._first_mono()
-        return (wall.at.wall if wall else None, mono.at.mono if mono else None)
+        left = None if mono is None else mono.at.mono - now.mono
+        if wall is not None:
+            until = micros(wall.at.wall - now.wall)
+            left = until if left is None else min(left, until)
+        return None if left is None else max(0, left)
 
     def _first_wall(self) -> Wake | None:
         while self._wall and self._wall[0][2].cancelled:

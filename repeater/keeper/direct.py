@@ -41,8 +41,10 @@ def _is_here(folder: str) -> bool:
 
 def is_clear(stdin: int | None, outputs: tuple[int, int]) -> bool:
     """Whether no descriptor stands in the way of another."""
-    moves = ((stdin, 0), (outputs[0], 1), (outputs[1], 2))
-    return not any(fd is not None and fd < _RESERVED and fd != place for fd, place in moves)
+    out, err = outputs
+    if not (out >= _RESERVED or out == 1) or not (err >= _RESERVED or err == 2):
+        return False
+    return stdin is None or stdin >= _RESERVED or stdin == 0
 
 
 def start(

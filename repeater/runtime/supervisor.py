@@ -52,7 +52,7 @@ from repeater.engine.facts import (
 from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
 from repeater.model.spec import JobSpec
-from repeater.model.time import MICROSECOND, Instant
+from repeater.model.time import Instant, micros
 from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
 from repeater.runtime.launch import Inherited, hook_launch, launch_for
 
@@ -65,6 +65,7 @@ JUMP = 2_000_000
 """Microseconds by which the clocks may drift apart between two looks before it counts as a jump."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
+_TIME_PASSED = TimePassed()
 _OF_RUNS = (RunStarted, RunExited, RunEnded, RunLost, SpawnFailed)
 
 
@@ -137,27 +138,35 @@ class Supervisor:
             self._alarm.cancel()
 
     def _turn(self) -> None:
-        self._woken = False
-        now: Instant | None = self._outside.clock.now()
+        try:
+            self._work_off()
+            now = self._arm()
+            if now is not None:  # once: then the loop gets its turn
+                self._handle(_TIME_PASSED, now)
+                if self._arm() is not None:
+                    self._inbox.append(_TIME_PASSED)
+        finally:
+            self._woken = bool(self._inbox) and not self._over
+            if self._woken:
+                self._outside.clock.call_soon(self._turn)
+
+    def _work_off(self) -> None:
+        """What was told by now, with one reading of the clocks."""
+        now = self._outside.clock.now()
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
             if isinstance(fact, _OF_RUNS) and ":" in fact.run:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact, now)
-        now = self._arm()
-        if now is not None:  # once: then the loop gets its turn
-            self._handle(TimePassed(), now)
-            if self._arm() is not None:
-                self.tell(TimePassed())
 
-    def _handle(self, fact: Fact, now: Instant | None = None) -> None:
-        now = now or self._outside.clock.now()
-        drift = (now.wall - self._last.wall) // MICROSECOND - (now.mono - self._last.mono)
-        self._last = now
-        if abs(drift) > JUMP:
-            self._tell_jump(drift)
-            self._carry_out(self._engine.handle(ClockJumped(), now))
+    def _handle(self, fact: Fact, now: Instant) -> None:
+        if now is not self._last:
+            drift = micros(now.wall - self._last.wall) - (now.mono - self._last.mono)
+            self._last = now
+            if abs(drift) > JUMP:
+                self._tell_jump(drift)
+                self._carry_out(self._engine.handle(ClockJumped(), now))
         self._carry_out(self._engine.handle(fact, now))
 
     def _tell_jump(self, drift: int) -> None:
@@ -173,7 +182,7 @@ class Supervisor:
         if self._over:
             return None
         now = self._outside.clock.now()
-        wait = self._engine.next_due().wait(now)
+        wait = self._engine.wait(now)
         if wait == 0:  # the way over an alarm costs more than some runs do
             return now
         wait = LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT)
@@ -188,9 +197,9 @@ class Supervisor:
     def _ring(self) -> None:
         self._alarm = None
         if not self._over:
-            self._handle(TimePassed())
+            self._handle(_TIME_PASSED, self._outside.clock.now())
             if self._arm() is not None:
-                self.tell(TimePassed())
+                self.tell(_TIME_PASSED)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outside = self._outside

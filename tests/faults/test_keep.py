@@ -147,6 +147,47 @@ def test_a_job_that_prints_much_while_nobody_is_there_does_not_wait_and_loses_no
     assert [line for line in lines if line.isdigit()] == [str(n) for n in range(1, 200_001)]
 
 
+PATTERNS = """
+project = "shop"
+[defaults]
+schedule = "every 1h"
+[jobs.good]
+command = "echo begun; until [ -e go ]; do sleep 0.05; done; echo all is well; exit 1"
+success = { pattern = "^all is well$" }
+[jobs.bad]
+command = "echo begun; until [ -e go ]; do sleep 0.05; done; echo all is lost"
+success = { failure_pattern = "^all is lost$" }
+[jobs.before]
+command = "echo all is lost; echo begun; until [ -e go ]; do sleep 0.05; done"
+success = { failure_pattern = "^all is lost$" }
+"""
+
+
+@pytest.mark.parametrize("keeper_dies", [False, True])
+def test_patterns_are_found_in_what_was_said_while_nobody_was_there_and_not_in_what_the_dead_one_had_read(
+    shop: Shop, keeper_dies: bool
+) -> None:
+    shop.rpr.write("jobs.toml", PATTERNS)
+    first = shop.begin()
+    wait_for(lambda: first.read_text().count("begun") == 3, "all run")
+    shop.kill()
+    (shop.folder / "go").touch()
+    ends = shop.folder / ".state" / "repeater" / "shop" / "keeper" / "ends"
+    wait_for(lambda: ends.exists() and ends.read_text().count("\n") == 3, "all ends are written down")
+    if keeper_dies:
+        keeper = shop.keeper
+        assert keeper is not None
+        keeper.kill()
+        wait_for(lambda: gone(keeper.pid), "it is dead")
+    shop.begin()
+    wait_for(lambda: [row["state"] for row in shop.rows()] == ["ran"] * 3, "the ends are on record")
+    assert {row["job"]: (row["exit"], row["reason"]) for row in shop.rows()} == {
+        "good": (1, "success"),
+        "bad": (0, "failure: output matched failure_pattern"),
+        "before": (0, "success"),
+    }
+
+
 def test_timeouts_are_kept_while_nobody_is_there(shop: Shop) -> None:
     command = "echo begun; trap 'echo told >> effects; exit 3' TERM; while :; do sleep 0.05; done"
     shop.rpr.write(

@@ -1,14 +1,15 @@
 """A sink in front of another one that hides the values of a job's `secrets` in everything that its runs print.
 
-Nothing behind it (console, files, the tail that is kept, patterns, log probes) ever sees them.
+Nothing behind it (console, files, the tail that is kept, patterns, log probes) ever sees them. `without_secrets` does
+the same for words about a job, which may quote a command or an address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from repeater.model.spec import JobSpec
-from repeater.policy.mask import Mask, secret_forms
+from repeater.model.spec import JobSpec, ProcessSpec
+from repeater.policy.mask import Mask, mask_text, secret_forms
 from repeater.ports import Stream
 from repeater.runtime.launch import environment
 from repeater.runtime.probes import Output
@@ -24,8 +25,7 @@ class Masking:
 
     def begin(self, run: str, spec: JobSpec) -> None:
         if spec.process.secrets:
-            env = environment(spec.process, self._environ)
-            forms = secret_forms(env[name] for name in spec.process.secrets if name in env)
+            forms = _forms(spec.process, self._environ)
             self._masks[run] = {"stdout": Mask(forms), "stderr": Mask(forms)}
         self._behind.begin(run, spec)
 
@@ -42,3 +42,12 @@ class Masking:
             if rest:
                 self._behind.write(run, stream, rest)
         return self._behind.matched(run)
+
+
+def without_secrets(text: str, process: ProcessSpec, environ: Mapping[str, str]) -> str:
+    return mask_text(text, _forms(process, environ))
+
+
+def _forms(process: ProcessSpec, environ: Mapping[str, str]) -> tuple[bytes, ...]:
+    env = environment(process, environ)
+    return secret_forms(env[name] for name in process.secrets if name in env)

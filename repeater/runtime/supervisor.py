@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from repeater.dataclass import dataclass
+from repeater.dataclass import dataclass, replace
 from repeater.engine.actions import (
     Action,
     Adopt,
@@ -42,6 +42,7 @@ from repeater.engine.facts import (
     Fact,
     LoadRead,
     PathsChanged,
+    ProbeReported,
     RunEnded,
     RunExited,
     RunLost,
@@ -155,10 +156,28 @@ class Supervisor:
         now = self._outside.clock.now()
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
+            if isinstance(fact, SpawnFailed | ProbeReported):
+                fact = self._without_secrets(fact)
             if isinstance(fact, _OF_RUNS) and ":" in fact.run:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact, now)
+
+    def _without_secrets(self, fact: SpawnFailed | ProbeReported) -> SpawnFailed | ProbeReported:
+        """Why something failed may quote a command, a folder or an address."""
+        if isinstance(fact, SpawnFailed) and fact.run in self._engine.board.runs:
+            job = self._engine.board.runs[fact.run][0]
+        else:  # the name of a hook ends with that of its job
+            name = fact.job if isinstance(fact, ProbeReported) else fact.run.rpartition(":")[2]
+            if name not in self._engine.jobs:
+                return fact
+            job = self._engine.jobs[name]
+        process = job.spec.process
+        if not process.secrets:
+            return fact
+        from repeater.runtime.masking import without_secrets
+
+        return replace(fact, reason=without_secrets(fact.reason, process, self._outside.environ))
 
     def _handle(self, fact: Fact, now: Instant) -> None:
         if now is not self._last:

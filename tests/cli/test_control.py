@@ -364,6 +364,32 @@ def test_secrets_are_hidden_in_logs_events_and_plans(rpr: Rpr, house: Callable[.
     assert "hunter" not in told
 
 
+def test_a_secret_in_the_name_of_what_cannot_be_started_is_hidden_too(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [vars]
+        key = "hunter22"
+        [defaults]
+        env = { KEY = "{{ vars.key }}" }
+        secrets = ["KEY"]
+        [jobs.a]
+        command = ["./{{ vars.key }}"]
+        [jobs.b]
+        command = "true"
+        cwd = "/at/{{ vars.key }}/no"
+        [jobs.c]
+        command = "true"
+        hooks = { on_success = ["./{{ vars.key }}"] }
+        """,
+    )
+    done = rpr("apply", "jobs.toml")
+    assert "a: failed: cannot start `./***`: No such file or directory" in done.err
+    assert "b: failed: cannot enter folder `/at/***/no`: No such file or directory" in done.err
+    assert "c: warning: hook on_success could not be started: cannot start `./***`" in done.err
+    assert "hunter" not in done.err + rpr("history", "--json").out + rpr("why", "a").out
+
+
 # --- history, events ------------------------------------------------------------------------------------------------
 
 

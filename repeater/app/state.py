@@ -44,14 +44,14 @@ def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpe
 
 
 def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:
-    """How long the runs of each job used to last."""
+    """How long the runs of each job used to last, to the millisecond."""
     from repeater.adapters.sqlite import open_reader
 
     reader = open_reader(state_folder(project, state_dir))
     if reader is None:
         return {}
     try:
-        return {job: timedelta(seconds=length) for job, length in reader.durations().items()}
+        return {job: timedelta(milliseconds=round(length * 1000)) for job, length in reader.durations().items()}
     finally:
         reader.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def test_the_guard_names_what_each_test_leaves_and_no_other(tmp_path: Path) -> N
         assert f"{line} ".startswith(f"left behind: {WORDS[name]} "), (name, line)
         if name == "process (Z)":
             assert "(Z)" in line
-    assert f"{2 * len(LEAKS)} passed, {len(LEAKS)} errors" in done.stdout
+    # some Pythons warn of what leaks, too
+    assert re.search(rf"^{2 * len(LEAKS)} passed,( \d+ warnings?,)? {len(LEAKS)} errors ", done.stdout, re.MULTILINE)
 
 
 def _end_sleepers(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
 from repeater.adapters.sqlite.opening import FORMAT, check_present, connect
 from repeater.adapters.sqlite.rows import COLUMNS, as_number, as_progress, as_record, meta_list
+from repeater.errors import StateUnusable
 from repeater.model.run import Progress, RunRecord
 from repeater.model.time import instant_of
 
@@ -108,14 +109,18 @@ def open_reader(folder: Path) -> Reader | None:
     if not path.exists():
         return None
     check_present(path, folder / MARKER)
+    db = None
     try:
         # Without a WAL nobody has it open; saying that it will not change keeps SQLite from making one.
         frozen = not Path(f"{path}-wal").exists()
         db = connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version != FORMAT:
-            db.close()
             raise unusable(path, f"it has format {version}, this rpr reads format {FORMAT}", REPAIR)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StateUnusable) as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, StateUnusable):
+            raise
         raise unusable(path, error, REPAIR) from error
     return Reader(db)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from repeater.dataclass import dataclass
 IDLE = 30.0
 """Seconds without a question after which it goes."""
 _READ = 1 << 18
+_WIDE = 1 << 20  # bytes that the other end can be ahead; as much as Linux gives to everybody
 _LOOK = 0.02  # seconds between looks at whether an ended process can be buried
 
 
@@ -196,6 +198,8 @@ class _Process:
         self._stdin, self._stdout = self._popen.stdin, self._popen.stdout
         for pipe in (self._stdin, self._stdout):
             os.set_blocking(pipe.fileno(), False)
+        with contextlib.suppress(OSError, AttributeError):  # where pipes cannot be widened, it waits for us more often
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, _WIDE)
         self._came, self._unsent = bytearray(), bytearray()
         loop.add_reader(self._stdout.fileno(), self._read)
 

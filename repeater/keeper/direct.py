@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from itertools import starmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _AS_PYTHON_FOUND_THEM = (signal.SIGPIPE, signal.SIGXFSZ)  # it ignores both, which a child would inherit
+_LONG = 1024  # characters of a value that is not remembered
 _RESERVED = 3  # a descriptor below may be overwritten while the child arranges its own
 
 
@@ -129,9 +131,7 @@ class _Spawning:
         cwd: str,
     ) -> int:
         libc, pid = self._libc, self._c.c_int()
-        if any(not name or "=" in name for name in env):
-            raise ValueError("illegal environment variable name")
-        words, variables = self._texts(argv), self._texts([f"{name}={value}" for name, value in env.items()])
+        words, variables = self._array(map(_text, argv)), self._array(starmap(_variable, env.items()))
         actions = self._c.create_string_buffer(self._ROOM)
         libc.posix_spawn_file_actions_init(actions)
         try:
@@ -150,10 +150,21 @@ class _Spawning:
             raise OSError(failed, os.strerror(failed), program)
         return int(pid.value)
 
-    def _texts(self, texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
-        array: Any = self._c.c_char_p * (len(texts) + 1)
-        found: ctypes.Array[ctypes.c_char_p] = array(*map(_text, texts), None)
-        return found
+    def _array(self, texts: Iterable[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+        found = (*texts, None)
+        array: ctypes.Array[ctypes.c_char_p] = (self._c.c_char_p * len(found))(*found)
+        return array
+
+
+def _variable(name: str, value: str) -> bytes:
+    return _encoded_variable(name, value) if len(value) < _LONG else _encoded_variable.__wrapped__(name, value)
+
+
+@lru_cache(maxsize=512)  # most variables are those of every start
+def _encoded_variable(name: str, value: str) -> bytes:
+    if not name or "=" in name:
+        raise ValueError("illegal environment variable name")
+    return _text(f"{name}={value}")
 
 
 def _text(text: str) -> bytes:

@@ -1,9 +1,8 @@
 """Owns the processes of the runs, as children of this one, without ever blocking the loop.
 
-One thread starts them, one after the other; another one, begun when first needed, searches and kills process
-trees; everything else happens in the loop, woken by pidfds and pipes. What a process is, and why it could not
-be started, is `keeper.process`; what belongs to it, `keeper.tree`. Used by `app` only; passes the contract in
-`tests/contract`.
+One thread or a few start them; another one, begun when first needed, searches and kills process trees; all else is done
+in the loop, woken by pidfds and pipes. What a process is, and why it could not be started, is `keeper.process`; what
+belongs to it, `keeper.tree`. Used by `app` and `once` only; passes the contract in `tests/contract`.
 
 Rules that must hold here: never `waitpid(-1)`, which steals the status of others (as process 1 of a
 container, orphans are buried one by one); a signal goes to a process group only as long as that number is
@@ -31,7 +30,7 @@ from typing import Literal
 from repeater.adapters.wakes import Wakes
 from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunStarted, SpawnFailed
-from repeater.keeper import tree
+from repeater.keeper import direct, tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
 from repeater.model.run import Exit
 from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
@@ -62,9 +61,10 @@ class _Process:
 class ProcessSpawner:
     """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread.
 
-    With `inline` processes are started in the loop, which is quicker as long as there are few at a time and nothing
-    else waits for the loop; where a program is gets looked up once, as a shell does. `stdin` and `outputs` are
-    descriptors of this process that the runs get as they are; then the sink hears nothing of them.
+    `threads` start them. Without any they are started in the loop, which is quicker as long as there is one at a time
+    and nothing else waits for the loop. With `remembers` it is looked up once where a program is, as a shell does.
+    `stdin` and `outputs` are descriptors of this process that the runs get as they are; then the sink hears nothing of
+    them.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class ProcessSpawner:
         sink: Sink,
         loop: Loop,
         *,
-        inline: bool = False,
+        threads: int = 1,
+        remembers: bool = False,
         stdin: int | None = None,
         outputs: tuple[int, int] | None = None,
     ) -> None:
@@ -87,10 +88,14 @@ class ProcessSpawner:
         self._woken = False
         self._asked: queue.SimpleQueue[Launch | None] = queue.SimpleQueue()
         self._born: deque[tuple[Launch, Spawned | SpawnError]] = deque()
-        self._programs: dict[str, str | None] | None = {} if inline else None
-        self._midwife = None if inline else threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
-        if self._midwife is not None:
-            self._midwife.start()
+        self._programs: dict[str, str | None] | None = {} if remembers else None
+        self._together = threads > 1 and direct.can_start_elsewhere()
+        self._midwives = [
+            threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
+            for _ in range(threads if self._together else min(threads, 1))
+        ]
+        for midwife in self._midwives:
+            midwife.start()
         self._wakes = Wakes(loop)
         self._sweeper = _Sweeper(self._call)
         self._is_first = os.getpid() == 1  # then orphans are given to us, and nobody else will bury them
@@ -99,7 +104,7 @@ class ProcessSpawner:
 
     def start(self, launch: Launch) -> None:
         self._processes[launch.run] = _Process(launch.run)
-        if self._midwife is None:
+        if not self._midwives:
             self._bear(launch)
             self._loop.call_soon(self._take_births)
         else:
@@ -156,9 +161,10 @@ class ProcessSpawner:
         if self._closed:
             return
         self._closed = True
-        if self._midwife is not None:
+        for _ in self._midwives:
             self._asked.put(None)
-            self._midwife.join()
+        for midwife in self._midwives:
+            midwife.join()
         self._sweeper.close()
         for launch, born in self._born:
             process = self._processes.get(launch.run)
@@ -199,7 +205,7 @@ class ProcessSpawner:
                     self._call(self._take_births)
 
     def _bear(self, launch: Launch) -> None:
-        with self._births:
+        with self._births if self._is_first else contextlib.nullcontext():
             born = self._spawned(launch)
             if isinstance(born, Spawned):
                 self._pids.add(born.pid)
@@ -219,6 +225,7 @@ class ProcessSpawner:
                 nice=launch.nice,
                 rlimits=launch.rlimits,
                 program=self._program(launch),
+                together=self._together,
             )
         except SpawnError as error:
             if self._programs is not None:

@@ -124,7 +124,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             _check_allowed(limits, nice)
         program = program or program_of(argv[0], env)
         is_plain = not held and owner is _OURSELVES
-        if is_plain and program is not None and outputs is not None and not roams:
+        if is_plain and program is not None and outputs is not None and not roams and not together:
             given = stdin if isinstance(stdin, int) else None
             if not (stdin and given is None) and umask is None and direct.can_start(cwd, given, outputs):
                 pid = direct.start(program, tuple(argv), env, given, outputs)
@@ -136,7 +136,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             ends = (out_write, err_write)
             if is_plain and roams and not together:
                 cwd, umask = _there(cwd, umask, always), None
-            if is_plain and together and program is not None and direct.is_clear(fd, ends):
+            if is_plain and together and umask is None and program is not None and direct.is_clear(fd, ends):
                 pid = direct.start_elsewhere(program, tuple(argv), env, fd, ends, cwd)
             elif is_plain and umask is None and program is not None and direct.can_start(cwd, fd, ends):
                 pid = direct.start(program, tuple(argv), env, fd, ends)

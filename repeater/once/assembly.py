@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from repeater.runtime.answers import AnswerTap
 
 CLOSED_PIPE = 141
+_MOST_THREADS = 4
 _SIGNALLED = {"INT": 130, "TERM": 143}
 _HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
 
@@ -73,7 +74,13 @@ class Assembly:
 
             taken = AnswerTap(sink, clock, self._tell)
         spawner = ProcessSpawner(
-            self._tell, taken, loop, inline=True, stdin=0 if oneoff.stdin else None, outputs=outputs
+            self._tell,
+            taken,
+            loop,
+            threads=_threads_for(spec),
+            remembers=True,
+            stdin=0 if oneoff.stdin else None,
+            outputs=outputs,
         )
         closing.callback(spawner.close)
         if not isinstance(sink, Passing):
@@ -281,6 +288,12 @@ class Assembly:
 
         loop.add_reader(epoll.fileno(), gone)
         closing.callback(loop.remove_reader, epoll.fileno())
+
+
+def _threads_for(spec: JobSpec) -> int:
+    """How many threads start its runs: a start waits for the new program, meanwhile others can be made."""
+    at_once = spec.overlap.max_instances or 1
+    return 0 if at_once == 1 else min(at_once, os.cpu_count() or 1, _MOST_THREADS)
 
 
 def needs_reading(spec: JobSpec) -> bool:

@@ -120,10 +120,14 @@ class KeeperWorld(RealWorld):
 class SmallWorld(World):
     """As one-off commands have it: processes are started in the loop, which is a small one."""
 
+    threads = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = SmallLoop()
-        self.spawner = self._own(lambda tell, sink: ProcessSpawner(tell, sink, self.loop, inline=True))
+        self.spawner = self._own(
+            lambda tell, sink: ProcessSpawner(tell, sink, self.loop, threads=self.threads, remembers=True)
+        )
 
     begin = RealWorld.begin
 
@@ -140,6 +144,12 @@ class SmallWorld(World):
     def close(self) -> None:
         self.spawner.close()
         self.loop.close()
+
+
+class ManyWorld(SmallWorld):
+    """As one-off commands have it that run several at once."""
+
+    threads = 3
 
 
 class FakeWorld(World):
@@ -163,7 +173,10 @@ class FakeWorld(World):
         self.spawner.close()
 
 
-@pytest.fixture(params=[RealWorld, KeeperWorld, SmallWorld, FakeWorld], ids=["real", "keeper", "small", "fake"])
+WORLDS = (RealWorld, KeeperWorld, SmallWorld, ManyWorld, FakeWorld)
+
+
+@pytest.fixture(params=WORLDS, ids=lambda world: world.__name__.removesuffix("World").lower())
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = request.param()
     yield made

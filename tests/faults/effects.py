@@ -113,7 +113,8 @@ def reconcile(
     assert len(without) <= deciding, without
     for slot, row in by_slot.items():
         if began[slot]:
-            assert row["state"] in RAN | {"running", "claimed"}, row
+            was_stopped = row["state"] == "cancelled" and row["attempts"] > 0
+            assert row["state"] in RAN | {"running", "claimed"} or was_stopped, row
         else:
             assert row["state"] != "ran", row
             assert row["reason"] or row["state"] in {"claimed", "running"}, row

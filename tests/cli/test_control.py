@@ -725,8 +725,8 @@ def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rp
         '"* * * * * *"', '{ cron = "* * * * * *", seconds = "first" }'
     )
     built = house(jobs=jobs)
-    wait_for(lambda: built.lines("history", "a"), "a slot")
-    row = built.lines("history", "a")[0]
+    wait_for(lambda: built.lines("history", "a", "--outcome", "success"), "a run")  # the newest may be running
+    row = built.lines("history", "a", "--outcome", "success")[0]
     told = built("why", f"a@{row['nominal']}").out
     assert "it ran and succeeded" in told
     assert "generation 1 was in force, since " in told

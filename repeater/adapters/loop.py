@@ -116,6 +116,4 @@ class SmallLoop:
             reader[0](*reader[1])
 
     def _drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._awake, 4096):
-                pass
+        os.read(self._awake, 4096)  # what is left of them wakes us again

@@ -12,11 +12,10 @@ user are set from inside (`keeper.become`).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from repeater.keeper import direct
 
@@ -129,13 +128,15 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
             if not (stdin and given is None) and umask is None and direct.can_start(cwd, given, outputs):
                 pid = direct.start(program, tuple(argv), env, given, outputs)
                 return Spawned(pid, _pidfd(pid), None, None)
-        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as always:
-            stdout, out_write = _pipe(on_failure, always) if outputs is None else (None, outputs[0])
-            stderr, err_write = _pipe(on_failure, always) if outputs is None else (None, outputs[1])
-            fd = stdin if isinstance(stdin, int) else _readable(stdin, always) if stdin else None
+        undo: list[tuple[Callable[..., object], Any]] = []
+        ours: list[int] = []
+        try:
+            stdout, out_write = _pipe(ours, undo) if outputs is None else (None, outputs[0])
+            stderr, err_write = _pipe(ours, undo) if outputs is None else (None, outputs[1])
+            fd = stdin if isinstance(stdin, int) else _readable(stdin, undo) if stdin else None
             ends = (out_write, err_write)
             if is_plain and roams and not together:
-                cwd, umask = _there(cwd, umask, always), None
+                cwd, umask = _there(cwd, umask, undo), None
             if is_plain and together and umask is None and program is not None and direct.is_clear(fd, ends):
                 pid = direct.start_elsewhere(program, tuple(argv), env, fd, ends, cwd)
             elif is_plain and umask is None and program is not None and direct.can_start(cwd, fd, ends):
@@ -153,19 +154,24 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
                 }
                 process = _start(argv, owner, limits, nice, program, popen)
                 pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
-            on_failure.pop_all()
+            ours.clear()
+        finally:
+            for fd in ours:
+                os.close(fd)
+            for call, value in reversed(undo):
+                call(value)
     except (OSError, ValueError) as error:
         raise _explained(error, argv, folder, env, user) from error
     return Spawned(pid, None if roams else _pidfd(pid), stdout, stderr)
 
 
-def _there(cwd: str, umask: int | None, always: contextlib.ExitStack) -> str:
+def _there(cwd: str, umask: int | None, undo: list[tuple[Callable[..., object], Any]]) -> str:
     """Be where the child shall begin, and as it shall be; afterwards in no folder that somebody may need."""
     if umask is not None:
-        always.callback(os.umask, os.umask(umask))
+        undo.append((os.umask, os.umask(umask)))
     if cwd:
         os.chdir(cwd)
-        always.callback(os.chdir, "/")
+        undo.append((os.chdir, "/"))
     return ""
 
 
@@ -202,15 +208,15 @@ def _start(
     return process
 
 
-def _pipe(on_failure: contextlib.ExitStack, always: contextlib.ExitStack) -> tuple[int, int]:
+def _pipe(ours: list[int], undo: list[tuple[Callable[..., object], Any]]) -> tuple[int, int]:
     read, write = os.pipe()
-    on_failure.callback(os.close, read)
-    always.callback(os.close, write)
+    ours.append(read)
+    undo.append((os.close, write))
     os.set_blocking(read, False)
     return read, write
 
 
-def _readable(data: bytes, always: contextlib.ExitStack) -> int:
+def _readable(data: bytes, undo: list[tuple[Callable[..., object], Any]]) -> int:
     """A nameless file that holds `data`: nobody has to feed it, and the process sees its end."""
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
@@ -218,7 +224,7 @@ def _readable(data: bytes, always: contextlib.ExitStack) -> int:
         import tempfile
 
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the rest
-    always.enter_context(file)
+    undo.append((lambda _: file.close(), None))
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]

@@ -27,7 +27,8 @@ _LITTLE = 1 << 16  # bytes
 class Writer:
     """Carries out calls, one after the other, in a thread that begins with the first. `room` is called there.
 
-    What comes after a pause is carried out at once, what comes soon after it together with what comes next.
+    What comes after a pause is carried out at once, what comes soon after it together with what comes next, unless it
+    writes nothing: then somebody waits for it.
     """
 
     def __init__(self, name: str, room: Callable[[], None]) -> None:
@@ -54,7 +55,8 @@ class Writer:
             self._waiting += size
             if self._waiting > FULL:
                 self._was_full = True
-            if len(self._todo) == 1 or self._waiting > _LITTLE:
+            self._hurries = self._hurries or not size
+            if len(self._todo) == 1 or self._hurries or self._waiting > _LITTLE:
                 self._changed.notify_all()
             return not self._was_full
 
@@ -88,7 +90,6 @@ class Writer:
                 if left <= 0:
                     return False
                 self._changed.wait(left)
-            self._hurries = False
         return True
 
     def close(self, within: float) -> bool:
@@ -128,6 +129,7 @@ class Writer:
             while (left := self._next - time.monotonic()) > 0 and not self._hurries and self._waiting <= _LITTLE:
                 self._changed.wait(left)
             todo, self._todo = self._todo, deque()
+            self._hurries = False
             self._next = time.monotonic() + _PACE
             self._busy = bool(todo)
             return todo

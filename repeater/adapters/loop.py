@@ -46,7 +46,7 @@ class SmallLoop:
         for fd in (self._awake, self._waker):
             os.set_blocking(fd, False)
         self.add_reader(self._awake, self._drain)
-        self._is_over = False
+        self._sleeps = self._is_over = False
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Calls after the current callback has returned, in the order of asking."""
@@ -55,8 +55,10 @@ class SmallLoop:
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         """The same, from another thread or a signal handler."""
         self._ready.append((callback, args))
-        with contextlib.suppress(OSError):  # full: it is awake; closed: nobody waits
-            os.write(self._waker, b"\0")
+        if self._sleeps:
+            self._sleeps = False
+            with contextlib.suppress(OSError):  # closed: nobody waits
+                os.write(self._waker, b"\0")
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Timer:
         """Calls once, `delay` seconds later, never earlier; what it gives can be cancelled."""
@@ -102,12 +104,14 @@ class SmallLoop:
 
     def _wait(self) -> None:
         wait = 0.0
+        self._sleeps = True  # before a last look, so that no call is missed
         if not self._ready:
             wait = _LONGEST_WAIT
             if self._timers:
                 wait = min(wait, max(0.0, self._timers[0][0] - time.monotonic()))
         for fd, _ in self._poll.poll(ceil(wait * 1000)):
             self._ready.append((self._call, (fd,)))
+        self._sleeps = False
 
     def _call(self, fd: int) -> None:
         """What waits for a descriptor, if it still does."""

@@ -58,7 +58,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Contenders by name, ours first. `most_rounds` is for what takes long or varies little."""
+    """Contenders by name, ours first. `most_rounds` is for what takes minutes."""
 
     title: str
     contenders: Mapping[str, Callable[[Path], Reading]]

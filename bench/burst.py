@@ -42,13 +42,11 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
             f"{many} jobs every second, spread over the second, output captured, {seconds:g} s a round",
             {name: start(name, many, True) for name in ("repeater", "APScheduler")},
             (Goal("lateness p99", most=5), Goal("CPU", most=1.5, of="APScheduler")),
-            most_rounds=2,
         ),
         "burst": Bench(
             f"{jobs} jobs due in the same instant, every second, output captured, {seconds:g} s a round",
             {name: start(name, jobs, False) for name in CONTENDERS},
             (Goal("lateness p99", most=1, of="APScheduler"),),
-            most_rounds=1,
         ),
     }
 

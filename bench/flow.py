@@ -24,7 +24,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 "cat": lambda folder: cat(folder, megabytes),
             },
             (Goal("rate", least=0.5, of="cat"), Goal("more memory", most=20)),
-            most_rounds=2,
         )
     }
 

@@ -44,7 +44,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 Goal("lateness p99", most=1.5, of="no rows"),
                 Goal("rows of a job", most=1100),
             ),
-            most_rounds=3,
         ),
         "history": Bench(
             f"a history of {rows} rows of {jobs} jobs, and one of none",
@@ -53,7 +52,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 *(Goal(asked, most=0.5) for asked in ("history", "history of a job", "status", "why", "why then")),
                 Goal("CPU of a row more", most=1.5, of="no rows"),
             ),
-            most_rounds=1,
         ),
     }
 

@@ -32,7 +32,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 Goal("time", most=0.125, of="cronstable"),
                 Goal("time", most=0.5, of="cronstable", ours="YAML"),
             ),
-            most_rounds=2,
         ),
         "many": Bench(
             f"{some} and {most} distinct jobs in force; CPU and memory of a job are without those of the parser",
@@ -47,7 +46,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 Goal("reload of one", most=1),
                 Goal("idle CPU", most=1, ours=f"{most} jobs"),
             ),
-            most_rounds=1,
         ),
     }
 

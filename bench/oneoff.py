@@ -48,7 +48,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
             "an interval of 10 ms",
             {"repeater": lambda folder: interval(kit, folder, size(1000, 20))},
             (Goal("drift", most=0.1), Goal("lateness p99", most=5)),
-            most_rounds=3,
         ),
         "one-off memory": Bench(
             f"`true` {size(100_000, 200)} times, one after the other",

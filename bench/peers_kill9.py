@@ -35,7 +35,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 "circus": lambda folder: _measured(*_circus(kit, folder, services), services, rest),
             },
             (Goal("most copies of one", most=1), Goal("left after the end", most=0)),
-            most_rounds=3,
         )
     }
 

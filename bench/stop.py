@@ -22,7 +22,6 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 "supervisor": lambda folder: supervisor(kit, folder, children),
             },
             (Goal("all gone after", most=1),),
-            most_rounds=1,
         ),
         "apply": Bench(
             "from `rpr apply` to the start of its first job",

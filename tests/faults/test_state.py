@@ -322,6 +322,45 @@ def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
     store.close()
 
 
+def test_rows_that_are_too_old_go_also_if_their_job_never_runs_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state", at_once)
+    for second in range(900):
+        store.record(
+            replace(row(second, "gone"), state="ran", nominal=START - timedelta(days=2, seconds=second)), _of("gone")
+        )
+    store.claim(replace(row(0, "open"), nominal=START - timedelta(days=2)), _of("open"), lambda _: None)
+    store.record(replace(row(0, "new"), state="ran", nominal=datetime.now(UTC)), _of("new"))
+    store.close()
+    store = SqliteStore(tmp_path / "state", at_once, keep_days=1)
+    end = time.monotonic() + 5
+    while list(store.rows(["gone"])) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert {found.job for found in store.rows(most=1000)} == {"open", "new"}
+    store.close()
+
+
+def test_a_claim_survives_a_power_cut_also_after_old_rows_were_deleted(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = SqliteStore(tmp_path / "state", at_once, keep_rows=5)
+    store.flush()
+    store._db.set_trace_callback(said.append)
+    for second in range(40):
+        assert claim(store, row(second)) is None
+    store.close()
+    assert any(words.startswith("DELETE") for words in said)
+    level, levels = "", []
+    for words in said:
+        if words.startswith("PRAGMA synchronous"):
+            level = words.rpartition(" ")[2]
+        if words.startswith("INSERT INTO runs") and "'claimed'" in words:
+            levels.append(level)
+    assert levels == ["FULL"] * 40
+
+
+def _of(job: str) -> Progress:
+    return Progress(job, START)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from repeater.adapters.sqlite.folder import identities
 from repeater.adapters.sqlite.inbox import Inbox, Then, Write
@@ -23,6 +23,16 @@ from repeater.model.run import Progress
 
 CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
 _MOST_HELD = 100_000
+_REST = 0.05  # seconds between steps when nothing else is to be written
+_SURPLUS = (
+    "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
+    "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
+    "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
+)
+_TOO_OLD = (
+    "DELETE FROM runs WHERE (job, nominal) IN (SELECT job, nominal FROM runs WHERE last AND nominal < :before "
+    "AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
+)
 _OFTEN = 100  # new rows of a job after which its old ones are looked at
 _STEP = 200  # old rows that are deleted at once: a claim that comes meanwhile waits some two milliseconds
 
@@ -77,8 +87,10 @@ class Writer:
         self._kept: dict[str, Progress] = {}
         self._inserted: dict[str, int] = {}
         self._to_prune: list[str] = []
+        self._next_sweep = datetime.min.replace(tzinfo=UTC)
+        self._sweeps = False
         self._is_failing = False
-        self._synchronous = ""
+        self._survives = ""
         self._thread = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
         self._thread.start()
 
@@ -126,7 +138,7 @@ class Writer:
     def _write_all(self) -> None:
         is_open, next_prune = True, 0
         while is_open:
-            group, is_open = self._asked.group(1 if self._backlog else None)
+            group, is_open = self._asked.group(1 if self._backlog else _REST if self._sweeps else None)
             self._commit(group)
             next_prune += 1
             if is_open and (self._asked.is_empty or next_prune >= 100):
@@ -162,10 +174,7 @@ class Writer:
             return
         if not self.has_its_files:
             raise RemovedError(f"`{self._folder}` was removed or replaced while in use")
-        synchronous = "FULL" if any(write.is_claim for write in writes) else "NORMAL"
-        if synchronous != self._synchronous:
-            self._db.execute(f"PRAGMA synchronous = {synchronous}")
-            self._synchronous = synchronous
+        self._survive("power cuts" if any(write.is_claim for write in writes) else "deaths")
         self._db.execute("BEGIN IMMEDIATE")
         self._kept.clear()
         try:
@@ -191,6 +200,12 @@ class Writer:
                     self._db.execute("ROLLBACK")
             raise
 
+    def _survive(self, what: Literal["power cuts", "deaths"]) -> None:
+        """What the next commit has to survive."""
+        if what != self._survives:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if what == 'power cuts' else 'NORMAL'}")
+            self._survives = what
+
     def _hold(self, writes: list[Write], error: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
@@ -201,22 +216,25 @@ class Writer:
         self._backlog = writes[lost:]
 
     def _prune(self) -> None:
-        """Delete a few old rows of jobs that got many new ones."""
-        if not self._to_prune:
-            return
-        job = self._to_prune.pop(0)
-        self._inserted[job] = 0
-        before = as_number(datetime.now(UTC) - self._keep_age)
-        delete = (
-            "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
-            "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
-            "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
-        )
-        values = {"job": job, "before": before, "most": self._keep_rows - 1, "step": _STEP}
-        with contextlib.suppress(sqlite3.Error), self._reading:
-            self._db.execute("PRAGMA synchronous = NORMAL")  # what a power cut brings back is deleted again
-            if self._db.execute(delete, values).rowcount >= _STEP:
+        """Delete a few old rows: of a job that got many new ones, or, once a day, of any job."""
+        now = datetime.now(UTC)
+        values = {"before": as_number(now - self._keep_age), "most": self._keep_rows - 1, "step": _STEP}
+        if self._to_prune:
+            job = self._to_prune.pop(0)
+            self._inserted[job] = 0
+            if self._delete(_SURPLUS, {**values, "job": job}):
                 self._to_prune.append(job)
+        elif now >= self._next_sweep:
+            self._sweeps = self._delete(_TOO_OLD, values)
+            if not self._sweeps:
+                self._next_sweep = now + timedelta(days=1)
+
+    def _delete(self, words: str, values: dict[str, Any]) -> bool:
+        """Whether there may be more."""
+        with contextlib.suppress(sqlite3.Error), self._reading:
+            self._survive("deaths")  # what a power cut brings back is deleted again
+            return self._db.execute(words, values).rowcount >= _STEP
+        return False
 
     def _tell(self, message: str) -> None:
         self._later(lambda: self._warn(message))

@@ -15,14 +15,9 @@ How a run ends: the exit of its first process, the end of both pipes and an empt
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -30,16 +25,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from repeater.adapters.line import (
+    LAST_WORDS,
+    CannotKeep,
+    Line,
+    LineLost,
+    OnDeath,
+    base_message,
+    begun,
+    met,
+    spawn_message,
+)
 from repeater.adapters.wakes import Wakes
 from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.keeper import cgroup, spool, tree
-from repeater.keeper import main as keeper_main
-from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
-from repeater.keeper.words import Paper
+from repeater.keeper.protocol import ProtocolError, frame
 from repeater.model.run import Exit
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
-from repeater.wire.unix import connect, user_of
 
 if TYPE_CHECKING:
     from repeater.keeper.protocol import Message
@@ -47,22 +50,13 @@ if TYPE_CHECKING:
 CHUNK = 65_536  # what a pipe holds at most by default
 _WIDE = 1 << 20  # what the pipe of a run holds that has filled it: both sides are woken less often
 _READS_AT_EXIT = 32
-_BUFFER = 1 << 20
-_FIRST_WORDS = 10.0  # seconds within which a keeper must be there
 _ROUND = 5.0  # seconds between looks for dead orphans, as process 1
 _RETRY = 1.0  # seconds between tries to start one
-_LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
 _AGAIN = 0.5  # seconds until output is asked for again
-_FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
 _NO_HURRY = 0.1  # seconds that the keeper may wait to hear what it can forget, if there is nothing else to tell it
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
 
-OnDeath: TypeAlias = Literal["kill", "keep"]
 Cgroups: TypeAlias = Literal["off", "services", "all"]
-
-
-class CannotKeep(Exception):
-    """No keeper can be had here."""
 
 
 @dataclass(slots=True)
@@ -112,7 +106,6 @@ class KeeperSpawner:
         self._warn = warn
         self._runs: dict[str, _Run] = {}
         self._fresh: list[_Run] = []
-        self._room = memoryview(bytearray(CHUNK))  # one for all that comes: a new one each time is slow
         self._bases: dict[int, tuple[int, Mapping[str, str]]] = {}
         self._closed = False
         self._outbox: list[Message] = []
@@ -126,7 +119,7 @@ class KeeperSpawner:
         self._on_death = on_death
         self._cgroups = cgroups
         fences = cgroups != "off"
-        self._line: _Line | None = (folder and _met(folder, on_death, fences)) or _begun(folder, on_death, fences)
+        self._line: Line | None = (folder and met(folder, on_death, fences)) or begun(folder, on_death, fences)
         self._told_unfenced = False
         if cgroups == "all":  # by default it is taken as it comes
             self._tell_unfenced(self._line.hello.get("unfenced"))
@@ -145,7 +138,7 @@ class KeeperSpawner:
 
     def start(self, launch: Launch) -> None:
         self._runs[launch.run] = _Run(launch.run)
-        message = _spawn_message(launch, self._base_of(launch.base))
+        message = spawn_message(launch, self._base_of(launch.base))
         if self._cgroups == "all" or (self._cgroups == "services" and launch.is_service):
             message["fence"] = True
         self._ask(message)
@@ -156,7 +149,7 @@ class KeeperSpawner:
         if env and known is None:
             number = len(self._bases) + 1
             self._bases[id(env)] = number, env
-            self._ask(_base_message(number, env))
+            self._ask(base_message(number, env))
         return number
 
     def signal(self, run: str, signal: str) -> None:
@@ -218,7 +211,7 @@ class KeeperSpawner:
         self._closed = True
         self._closing.set()
         if self._mourner is not None:
-            self._mourner.join(_LAST_WORDS)
+            self._mourner.join(LAST_WORDS)
         for known in self._runs.values():
             for stream in list(known.open):
                 self._close_pipe(known, stream)
@@ -272,19 +265,7 @@ class KeeperSpawner:
         if line is None:
             return
         try:
-            size, words, flags, _ = line.socket.recvmsg_into((self._room,), _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return
-        except OSError:
-            size, words, flags = 0, [], 0
-        if not size:
-            self._lose()
-            return
-        fds = array.array("i")
-        for _, _, rights in words:  # nothing else was asked for
-            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-        try:
-            for messages, handed in line.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC)):
+            for messages, handed in line.receive():
                 ends = iter(handed)
                 for message in messages:
                     self._take(message, ends)
@@ -292,6 +273,8 @@ class KeeperSpawner:
             for known in fresh:  # that have not ended by what came with their start
                 if known.run in self._runs and not known.paused:
                     self._listen(known)
+        except LineLost:
+            self._lose()
         except ProtocolError as error:
             self._warn(f"the keeper cannot be understood: {error}")
             self._lose()
@@ -492,7 +475,7 @@ class KeeperSpawner:
         self._warn(f"the keeper of the processes is gone{line.words()}; ending what it left, and starting another one")
         line.abandon()
         spawns = [message for message in self._outbox if message["op"] == "spawn"]
-        self._outbox = [*(_base_message(*base) for base in self._bases.values()), *spawns]
+        self._outbox = [*(base_message(*base) for base in self._bases.values()), *spawns]
         self._unsent, self._settled = b"", []
         unasked = {message["run"] for message in spawns}
         lost = {run: known.pid or 0 for run, known in self._runs.items() if run not in unasked}
@@ -515,7 +498,7 @@ class KeeperSpawner:
             self._loop.call_soon_threadsafe(self._bury, lost)
         while not self._closing.is_set():
             try:
-                line = _begun(self._folder, self._on_death, self._cgroups != "off")
+                line = begun(self._folder, self._on_death, self._cgroups != "off")
             except CannotKeep:
                 self._closing.wait(_RETRY)
                 continue
@@ -544,7 +527,7 @@ class KeeperSpawner:
                 return True
         return False
 
-    def _use(self, line: _Line) -> None:
+    def _use(self, line: Line) -> None:
         if self._closed:
             line.farewell(b"")
             return
@@ -553,178 +536,8 @@ class KeeperSpawner:
         self._flush()
 
 
-def _met(folder: Path, on_death: OnDeath, fences: bool) -> _Line | None:
-    """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
-
-    One that is ending everything answers nobody, and hangs up when that is done.
-    """
-    try:
-        sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
-    except OSError:
-        return None
-    if user_of(sock) != os.geteuid():
-        sock.close()
-        return None
-    try:
-        return _Line(sock, None, folder, on_death, fences, _paper(folder))
-    except CannotKeep:
-        return None
-
-
-def _begun(folder: Path | None, on_death: OnDeath, fences: bool) -> _Line:
-    """A new keeper. Raises CannotKeep."""
-    if sys.platform != "linux":
-        raise CannotKeep("this system has no subreapers")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with theirs:
-        try:
-            if folder is not None:
-                folder.mkdir(mode=0o700, exist_ok=True)
-            paper = _paper(folder)
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if paper is None else paper.fd,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            ours.close()
-            raise CannotKeep(f"it cannot be started: {error}") from error
-    return _Line(ours, process, folder, on_death, fences, paper)
-
-
-def _paper(folder: Path | None) -> Paper | None:
-    """For its last words; None if there cannot be one, which is no reason to do without a keeper."""
-    with contextlib.suppress(OSError):
-        return Paper(None if folder is None else str(folder))
-    return None
-
-
-class _Line:
-    """The way to a keeper. `process` is None if somebody else is its parent. Raises CannotKeep.
-
-    `hello` is what it said first, `has` the runs that it had then.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        process: subprocess.Popen[bytes] | None,
-        folder: Path | None,
-        on_death: OnDeath,
-        fences: bool,
-        paper: Paper | None,
-    ) -> None:
-        self.frames = Frames()
-        self._paper = paper
-        self.process = process
-        self.socket = sock
-        self.fd = sock.fileno()
-        self.pid = 0 if process is None else process.pid
-        try:
-            self.hello = self._greet(on_death if folder else "kill", fences)
-        except CannotKeep:
-            self.abandon()
-            raise
-        self.pid = self.hello["pid"]
-        self.has = frozenset(one["run"] for one in self.hello["runs"])
-        sock.setblocking(False)
-
-    def _greet(self, on_death: OnDeath, fences: bool) -> Message:
-        self.socket.settimeout(_FIRST_WORDS)
-        try:
-            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "fences": fences}
-            self.socket.sendall(frame([words]))
-            while data := self.socket.recv(_BUFFER):
-                for (hello, *_), _ in self.frames.feed(data):
-                    if hello["op"] != "hello" or hello["version"] != VERSION:
-                        raise CannotKeep("it is of another version")
-                    return hello
-        except (OSError, ProtocolError) as error:
-            raise CannotKeep(f"it does not answer: {error}") from error
-        raise CannotKeep(f"it ended at once{self.words()}")
-
-    def words(self) -> str:
-        """What it died of, to be put behind what is said of its death; empty if it did not say."""
-        if self._paper is None or not (last := self._paper.last()):
-            return ""
-        return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
-
-    def farewell(self, unsent: bytes) -> bool:
-        """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
-        self.socket.settimeout(_LAST_WORDS)
-        try:
-            self.socket.sendall(unsent + frame([{"op": "leave"}]))
-            while True:
-                data, fds, *_ = socket.recv_fds(self.socket, _BUFFER, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
-                for fd in fds:
-                    os.close(fd)
-                if not data:
-                    break
-        except OSError:
-            self.abandon()
-            return False
-        self._close()
-        return self.process is None or self.process.wait() == 0
-
-    def abandon(self) -> None:
-        """Nothing can be expected of it any more."""
-        self._close()
-        for fd in self.frames.drop():
-            os.close(fd)
-        self._kill()
-
-    def _close(self) -> None:
-        self.socket.close()
-        if self._paper is not None:
-            self._paper.close()
-            self._paper = None
-
-    def _kill(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-        elif self.pid:
-            with contextlib.suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
-
-
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 
 def _instant(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _base_message(number: int, env: Mapping[str, str]) -> Message:
-    return {"op": "base", "base": number, "env": dict(env)}
-
-
-def _spawn_message(launch: Launch, base: int) -> Message:
-    message: Message = {
-        "op": "spawn",
-        "run": launch.run,
-        "argv": launch.argv,
-        "cwd": launch.cwd,
-        "env": dict(launch.env),
-    }
-    if base:
-        message["base"] = base
-    if launch.attempt != 1:
-        message["attempt"] = launch.attempt
-    if launch.timeout is not None:
-        message["timeout"] = launch.timeout.total_seconds()
-        message["stop_signal"] = launch.stop_signal
-        message["stop_timeout"] = launch.stop_timeout.total_seconds()
-    if launch.stdin:
-        message["stdin"] = launch.stdin.decode("utf-8", "surrogateescape")
-    for name in ("user", "group", "umask"):
-        if (value := getattr(launch, name)) is not None:
-            message[name] = value
-    if launch.nice:
-        message["nice"] = launch.nice
-    if launch.rlimits:
-        message["rlimits"] = launch.rlimits
-    return message

@@ -29,7 +29,8 @@ def make_spawner(
     """The spawner of `rpr apply`; `warn` is told, once, what is weaker without a keeper. `state` is the state folder,
     whose lock is ours.
     """
-    from repeater.adapters.keeper import CannotKeep, KeeperSpawner
+    from repeater.adapters.keeper import KeeperSpawner
+    from repeater.adapters.line import CannotKeep
 
     folder = None if state is None else state / _MEETING
     try:

@@ -95,6 +95,35 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     assert len(home.warnings) == 1
 
 
+def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Home) -> None:
+    before = time.monotonic_ns() // 1000
+    home.begin("short", "true")
+    home.until(lambda: home.told(RunEnded))
+    (began,) = home.told(RunStarted)
+    assert isinstance(began, RunStarted)
+    assert began.at is not None
+    assert before < began.at < time.monotonic_ns() // 1000
+
+
+def test_what_runs_inherit_reaches_them_also_by_another_keeper_and_their_own_values_win(home: Home) -> None:
+    base = {"PATH": PATH, "KEPT": "from base", "CHANGED": "from base"}
+
+    def begin(run: str) -> None:
+        argv = ("/bin/sh", "-c", 'echo "$KEPT, $CHANGED"')
+        home.spawner.start(Launch(run, argv, "/", {"CHANGED": f"by {run}"}, base=base))
+
+    begin("first")
+    begin("second")
+    home.until(lambda: len(home.told(RunEnded)) == 2)
+    assert home.spawner.keeper is not None
+    os.kill(home.spawner.keeper, signal.SIGKILL)
+    home.until(lambda: home.warnings)
+    begin("third")
+    home.until(lambda: len(home.told(RunEnded)) == 3)
+    said = {run: home.sink.written[run]["stdout"] for run in ("first", "second", "third")}
+    assert said == {run: f"from base, by {run}\n".encode() for run in said}
+
+
 @pytest.mark.parametrize("has_folder", [True, False])
 def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_repeat_it(
     tmp_path: Path, has_folder: bool

@@ -1,0 +1,231 @@
+"""The way from a supervisor to its keeper: begun or met, greeted, read, and left. Used by `adapters.keeper` only.
+
+What is said on it, and why, is decided there; the words are those of `keeper.protocol`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from repeater.keeper import main as keeper_main
+from repeater.keeper import spool
+from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
+from repeater.keeper.words import Paper
+from repeater.ports import Launch
+from repeater.wire.unix import connect, user_of
+
+if TYPE_CHECKING:
+    from repeater.keeper.protocol import Message
+
+_READ = 1 << 16
+_FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
+_FIRST_WORDS = 10.0  # seconds within which a keeper must be there
+LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
+
+OnDeath: TypeAlias = Literal["kill", "keep"]
+
+
+class CannotKeep(Exception):
+    """No keeper can be had here."""
+
+
+class LineLost(Exception):
+    """The keeper is gone."""
+
+
+def met(folder: Path, on_death: OnDeath, fences: bool) -> Line | None:
+    """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
+
+    One that is ending everything answers nobody, and hangs up when that is done.
+    """
+    try:
+        sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
+    except OSError:
+        return None
+    if user_of(sock) != os.geteuid():
+        sock.close()
+        return None
+    try:
+        return Line(sock, None, folder, on_death, fences, _paper(folder))
+    except CannotKeep:
+        return None
+
+
+def begun(folder: Path | None, on_death: OnDeath, fences: bool) -> Line:
+    """A new keeper. Raises CannotKeep."""
+    if sys.platform != "linux":
+        raise CannotKeep("this system has no subreapers")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with theirs:
+        try:
+            if folder is not None:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            paper = _paper(folder)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if paper is None else paper.fd,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            ours.close()
+            raise CannotKeep(f"it cannot be started: {error}") from error
+    return Line(ours, process, folder, on_death, fences, paper)
+
+
+def _paper(folder: Path | None) -> Paper | None:
+    """For its last words; None if there cannot be one, which is no reason to do without a keeper."""
+    with contextlib.suppress(OSError):
+        return Paper(None if folder is None else str(folder))
+    return None
+
+
+class Line:
+    """The way to a keeper. `process` is None if somebody else is its parent. Raises CannotKeep.
+
+    `hello` is what it said first, `has` the runs that it had then.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        process: subprocess.Popen[bytes] | None,
+        folder: Path | None,
+        on_death: OnDeath,
+        fences: bool,
+        paper: Paper | None,
+    ) -> None:
+        self.frames = Frames()
+        self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one each time is slow
+        self._paper = paper
+        self.process = process
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.pid = 0 if process is None else process.pid
+        try:
+            self.hello = self._greet(on_death if folder else "kill", fences)
+        except CannotKeep:
+            self.abandon()
+            raise
+        self.pid = self.hello["pid"]
+        self.has = frozenset(one["run"] for one in self.hello["runs"])
+        sock.setblocking(False)
+
+    def receive(self) -> Iterator[tuple[list[Message], list[int]]]:
+        """The messages that came, with the descriptors that belong to them; nothing if there is none.
+
+        Raises LineLost when the keeper is gone, and ProtocolError when it cannot be understood.
+        """
+        try:
+            size, words, flags, _ = self.socket.recvmsg_into((self._room,), _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise LineLost from error
+        if not size:
+            raise LineLost
+        fds = array.array("i")
+        for _, _, rights in words:  # nothing else was asked for
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+        yield from self.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC))
+
+    def _greet(self, on_death: OnDeath, fences: bool) -> Message:
+        self.socket.settimeout(_FIRST_WORDS)
+        try:
+            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "fences": fences}
+            self.socket.sendall(frame([words]))
+            while data := self.socket.recv(_READ):
+                for (hello, *_), _ in self.frames.feed(data):
+                    if hello["op"] != "hello" or hello["version"] != VERSION:
+                        raise CannotKeep("it is of another version")
+                    return hello
+        except (OSError, ProtocolError) as error:
+            raise CannotKeep(f"it does not answer: {error}") from error
+        raise CannotKeep(f"it ended at once{self.words()}")
+
+    def words(self) -> str:
+        """What it died of, to be put behind what is said of its death; empty if it did not say."""
+        if self._paper is None or not (last := self._paper.last()):
+            return ""
+        return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+
+    def farewell(self, unsent: bytes) -> bool:
+        """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
+        self.socket.settimeout(LAST_WORDS)
+        try:
+            self.socket.sendall(unsent + frame([{"op": "leave"}]))
+            while True:
+                data, fds, *_ = socket.recv_fds(self.socket, _READ, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+                for fd in fds:
+                    os.close(fd)
+                if not data:
+                    break
+        except OSError:
+            self.abandon()
+            return False
+        self._close()
+        return self.process is None or self.process.wait() == 0
+
+    def abandon(self) -> None:
+        """Nothing can be expected of it any more."""
+        self._close()
+        for fd in self.frames.drop():
+            os.close(fd)
+        self._kill()
+
+    def _close(self) -> None:
+        self.socket.close()
+        if self._paper is not None:
+            self._paper.close()
+            self._paper = None
+
+    def _kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        elif self.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def base_message(number: int, env: Mapping[str, str]) -> Message:
+    return {"op": "base", "base": number, "env": dict(env)}
+
+
+def spawn_message(launch: Launch, base: int) -> Message:
+    message: Message = {
+        "op": "spawn",
+        "run": launch.run,
+        "argv": launch.argv,
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+    }
+    if base:
+        message["base"] = base
+    if launch.attempt != 1:
+        message["attempt"] = launch.attempt
+    if launch.timeout is not None:
+        message["timeout"] = launch.timeout.total_seconds()
+        message["stop_signal"] = launch.stop_signal
+        message["stop_timeout"] = launch.stop_timeout.total_seconds()
+    if launch.stdin:
+        message["stdin"] = launch.stdin.decode("utf-8", "surrogateescape")
+    for name in ("user", "group", "umask"):
+        if (value := getattr(launch, name)) is not None:
+            message[name] = value
+    if launch.nice:
+        message["nice"] = launch.nice
+    if launch.rlimits:
+        message["rlimits"] = launch.rlimits
+    return message

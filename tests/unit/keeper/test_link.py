@@ -1,0 +1,65 @@
+"""A keeper's end of the line: what goes out when."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from repeater.keeper.link import Link
+from repeater.keeper.protocol import Frames
+
+
+class Ends:
+    """A link, and the client at the other end of it."""
+
+    def __init__(self) -> None:
+        theirs, self.client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.client.setblocking(False)
+        self.poll = select.epoll()
+        self.link = Link(theirs, self.poll)
+
+    def frames(self) -> list[list[dict[str, Any]]]:
+        """What has arrived, frame by frame."""
+        try:
+            return [messages for messages, _ in Frames().feed(self.client.recv(1 << 16))]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        self.link.close()
+        self.poll.close()
+        self.client.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    made = Ends()
+    yield made
+    made.close()
+
+
+def test_what_nobody_waits_for_is_told_with_what_comes_next(ends: Ends) -> None:
+    ends.link.tell({"op": "started"}, hurries=False)
+    assert ends.link.flush()
+    assert ends.frames() == []
+    ends.link.tell({"op": "exited"})
+    assert ends.link.flush()
+    assert ends.frames() == [[{"op": "started"}, {"op": "exited"}]]
+
+
+def test_it_is_told_soon_if_nothing_comes(ends: Ends) -> None:
+    ends.link.tell({"op": "started"}, hurries=False)
+    due = ends.link.due
+    assert due is not None
+    assert 0 < due - time.monotonic() <= 0.005
+    ends.link.tell({"op": "started"}, hurries=False)
+    assert ends.link.due == due
+    time.sleep(0.006)
+    assert ends.link.flush()
+    assert ends.frames() == [[{"op": "started"}, {"op": "started"}]]
+    assert ends.link.due is None

@@ -12,6 +12,7 @@ import json
 import os
 import pkgutil
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--here", action="store_true", help="the rpr of this interpreter, not one freshly installed")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a peer that goes on would disturb everything after it
     kit = tools(here=asked.here or asked.tiny, fetch=not asked.tiny)
     chosen = dict(found(kit, Size(asked.tiny), asked.only))
     if not chosen:

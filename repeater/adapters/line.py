@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _READ = 1 << 16
 _FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
+_DYING = 1.0  # seconds from the end of its line to its own at most
 _FIRST_WORDS = 10.0  # seconds within which a keeper must be there
 LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
 
@@ -155,10 +156,13 @@ class Line:
         raise CannotKeep(f"it ended at once{self.words()}")
 
     def words(self) -> str:
-        """What it died of, to be put behind what is said of its death; empty if it did not say."""
-        if self._paper is None or not (last := self._paper.last()):
-            return ""
-        return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+        """What it died of, to be put behind what is said of its death; empty if nobody knows."""
+        if self._paper is not None and (last := self._paper.last()):
+            return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process is not None and (status := self.process.wait(_DYING)) < 0:
+                return f": it was killed by {signal.Signals(-status).name}"
+        return ""
 
     def farewell(self, unsent: bytes) -> bool:
         """Let it kill everything; returns when that is done. False if nobody knows whether it is."""

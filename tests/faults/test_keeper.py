@@ -92,7 +92,9 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     home.until(lambda: home.told(RunEnded))
     assert home.told(RunEnded) == [RunEnded("new", Exit(code=3))]
     assert home.spawner.keeper not in (None, first)
-    assert len(home.warnings) == 1
+    assert home.warnings == [
+        "the keeper of the processes is gone: it was killed by SIGKILL; ending what it left, and starting another one"
+    ]
 
 
 def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Home) -> None:
@@ -143,7 +145,7 @@ def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_
             assert log.stat().st_mode & 0o777 == 0o600
         os.kill(home.spawner.keeper or 0, signal.SIGKILL)
         home.until(lambda: len(home.warnings) == 2)
-        assert "is gone; ending" in home.warnings[1]
+        assert "is gone: it was killed by SIGKILL; ending" in home.warnings[1]
     finally:
         home.close()
 

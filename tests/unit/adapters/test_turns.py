@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -17,6 +17,15 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
+def _until(loop: asyncio.AbstractEventLoop, condition: Callable[[], bool]) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0)
+
+    loop.run_until_complete(wait())
+
+
 def test_what_a_call_asks_for_happens_before_anything_else(loop: asyncio.AbstractEventLoop) -> None:
     turns, called = Turns(loop), list[str]()
 
@@ -26,10 +35,8 @@ def test_what_a_call_asks_for_happens_before_anything_else(loop: asyncio.Abstrac
         called.append("first")
 
     turns.call_later(0, first)
-    turns.call_soon_threadsafe(lambda: None)
     loop.call_later(0.001, called.append, "other")
-    loop.call_later(0.002, loop.stop)
-    loop.run_forever()
+    _until(loop, lambda: len(called) == 4)
     assert called == ["first", "asked", "asked by that", "other"]
 
 
@@ -42,9 +49,10 @@ def test_calls_that_ask_for_calls_for_ever_keep_nobody_waiting(loop: asyncio.Abs
         turns.call_soon(again)
 
     turns.call_soon(again)
-    loop.call_later(0.001, loop.stop)
-    loop.run_forever()
-    assert count > 64
+    counts: list[int] = []
+    loop.call_soon(lambda: counts.append(count))
+    _until(loop, lambda: count > 200)
+    assert counts == [64]
 
 
 def test_a_call_that_fails_holds_up_none_of_the_others(loop: asyncio.AbstractEventLoop) -> None:
@@ -61,6 +69,5 @@ def test_a_call_that_fails_holds_up_none_of_the_others(loop: asyncio.AbstractEve
 
     turns.call_later(0, first)
     turns.call_later(0.001, called.append, "later")
-    loop.call_later(0.005, loop.stop)
-    loop.run_forever()
-    assert (called, sorted(told)) == (["after it", "later"], ["one", "two"])
+    _until(loop, lambda: len(called) == 2)
+    assert (sorted(called), sorted(told)) == (["after it", "later"], ["one", "two"])

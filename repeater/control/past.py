@@ -92,7 +92,10 @@ def zone_of(spec: JobSpec | None) -> tzinfo | None:
 
 
 def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> Moment:
-    """RFC 3339, a local date and time, a date, or a time of day (the last one that has passed). Raises UsageError."""
+    """RFC 3339, a local date and time, a date, or a time of day (the last one that has passed).
+
+    It lasts for what it names: a second, a minute or a day. Raises UsageError.
+    """
     said = text.strip()
     try:
         if len(said) <= 8 and ":" in said:
@@ -109,7 +112,8 @@ def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> Moment:
         raise UsageError(
             f"cannot use time `{said[:60]}`: expected one like `03:00`, `2026-11-24`, or `2026-11-24T03:00:00Z`"
         ) from None
-    span = timedelta(minutes=1) if moment.second == 0 and moment.microsecond == 0 else timedelta(seconds=1)
+    names_second = said[11:19].count(":") == 2 or moment.second != 0 or moment.microsecond != 0
+    span = timedelta(seconds=1) if names_second else timedelta(minutes=1)
     if moment.tzinfo is None:
         return _local(said, moment, span, zone)
     return Moment(said, moment.astimezone(UTC), span, zone)

@@ -66,6 +66,7 @@ def begun(folder: Path | None, on_death: OnDeath, fences: bool) -> Line:
     if sys.platform != "linux":
         raise CannotKeep("this system has no subreapers")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    paper = None
     with theirs:
         try:
             if folder is not None:
@@ -81,6 +82,8 @@ def begun(folder: Path | None, on_death: OnDeath, fences: bool) -> Line:
             )
         except (OSError, ValueError) as error:
             ours.close()
+            if paper is not None:
+                paper.close()
             raise CannotKeep(f"it cannot be started: {error}") from error
     return Line(ours, process, folder, on_death, fences, paper)
 

@@ -2,7 +2,7 @@
 
 Its standard error is a paper: the file `log` in its folder, or one in memory where it has none. No child inherits it,
 as each gets a standard error of its own. The file holds the words of several deaths, one after the other, and begins
-anew when it is full. Used by `keeper.main`, which writes it, and by `adapters.keeper`, which lays it and reads it.
+anew when it is full. Used by `keeper.main`, which writes it, and by `adapters.line`, which lays it and reads it.
 """
 
 from __future__ import annotations

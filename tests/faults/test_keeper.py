@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from repeater.adapters.keeper import KeeperSpawner
+from repeater.adapters.line import CannotKeep, begun
 from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted
 from repeater.keeper.words import MOST
 from repeater.model.run import Exit
@@ -95,6 +96,14 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     assert home.warnings == [
         "the keeper of the processes is gone: it was killed by SIGKILL; ending what it left, and starting another one"
     ]
+
+
+def test_a_keeper_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(CannotKeep, match="it cannot be started"):
+        begun(tmp_path / "keeper", "kill", fences=False)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Home) -> None:

@@ -5,7 +5,7 @@ classes. Here a method is compiled when it is first looked up, and a frozen obje
 less than half as long. Type checkers see the library's own; a test holds every class of repeater against what the
 library makes of it. There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`.
 
-Nothing here may import another module of repeater. The keeper and what authors of plugins see use the library's.
+Nothing here may import another module of repeater. What authors of plugins see is the library's; the keeper needs none.
 """
 
 from __future__ import annotations

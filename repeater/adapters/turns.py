@@ -44,7 +44,7 @@ class Turns:
 
     def _enter(self, callback: Callable[..., object], *args: Any) -> None:
         """In a round of the loop: make a call, and what it asks for."""
-        if self._is_awaited:  # a call from outside of any round waits, and comes first
+        if self._is_awaited:  # calls are on their way already, and what this one asks for comes after them
             callback(*args)
             return
         self._is_awaited = True

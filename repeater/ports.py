@@ -93,10 +93,6 @@ class Launch:
     is_service: bool = False
     base: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def whole_env(self) -> dict[str, str]:
-        return {**self.base, **self.env}
-
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
 

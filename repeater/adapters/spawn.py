@@ -23,7 +23,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -212,11 +212,12 @@ class ProcessSpawner:
         self._born.append((launch, born))
 
     def _spawned(self, launch: Launch) -> Spawned | SpawnError:
+        env = {tree.TOKEN: launch.run, **launch.base, **launch.env}
         try:
             return spawn(
                 launch.argv,
                 cwd=launch.cwd,
-                env={tree.TOKEN: launch.run, **launch.base, **launch.env},
+                env=env,
                 stdin=launch.stdin if self._stdin is None else self._stdin,
                 outputs=self._outputs,
                 user=launch.user,
@@ -224,7 +225,7 @@ class ProcessSpawner:
                 umask=launch.umask,
                 nice=launch.nice,
                 rlimits=launch.rlimits,
-                program=self._program(launch),
+                program=self._program(launch.argv, env),
                 together=self._together,
             )
         except SpawnError as error:
@@ -234,12 +235,12 @@ class ProcessSpawner:
         except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
             return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
 
-    def _program(self, launch: Launch) -> str | None:
-        if self._programs is None or not launch.argv:
+    def _program(self, argv: Sequence[str], env: Mapping[str, str]) -> str | None:
+        if self._programs is None or not argv:
             return None
-        command = launch.argv[0]
+        command = argv[0]
         if command not in self._programs:
-            self._programs[command] = program_of(command, launch.whole_env)
+            self._programs[command] = program_of(command, env)
         return self._programs[command]
 
     def _call(self, call: Callable[..., None], *args: object) -> None:

@@ -19,7 +19,7 @@ from repeater.app.reader import reading_of
 from repeater.app.state import read_past, state_folder
 from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, RepeaterError
-from repeater.model.events import Draining, GenerationBegan, ReloadRejected, Warned
+from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
 from repeater.model.time import rfc3339
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from repeater.control.server import Server
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
-    from repeater.model.events import Event
     from repeater.model.spec import JobSpec
     from repeater.plugins.feeds import Feeds
     from repeater.plugins.residents import Residents

@@ -158,9 +158,10 @@ class Attempt:
             self.ended_by = self.ended_by or reason
             self.on(Event.KILL)
 
-    def _set_alarm(self, length: timedelta, event: Event) -> None:
+    def _set_alarm(self, length: timedelta, event: Event, since: Instant | None = None) -> None:
         self._drop_alarm()
-        self._alarm = self._context.wake_in(length, lambda _: self.on(event))
+        at = (since or self._context.now).plus(length)
+        self._alarm = self._context.wake_at(at, "mono", lambda _: self.on(event))
 
     def _drop_alarm(self) -> None:
         if self._alarm is not None:
@@ -168,9 +169,8 @@ class Attempt:
             self._alarm = None
 
     def _watch_time(self) -> None:
-        if self._ending.timeout is not None and self.started is not None:
-            over = self.started.plus(self._ending.timeout)
-            self._alarm = self._context.wake_at(over, "mono", lambda _: self.on(Event.TIMED_OUT))
+        if self._ending.timeout is not None:
+            self._set_alarm(self._ending.timeout, Event.TIMED_OUT, self.started)
         if self._later is not None:
             self.on(self._later)
 

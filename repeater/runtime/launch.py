@@ -144,9 +144,13 @@ def probe_launch(spec: JobSpec, run: str, command: str | tuple[str, ...], inheri
     return _launch(run, spec.process, inherited, facts, command)
 
 
-def environment(process: ProcessSpec, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(process: ProcessSpec, inherited: Inherited) -> dict[str, str]:
     """The job's own values over those of its `env_file`s over what it inherits."""
-    return {**Inherited(environ).of(process), **dict(process.env_from_files), **dict(process.env)}
+    return {**inherited.of(process), **_own(process)}
+
+
+def _own(process: ProcessSpec) -> dict[str, str]:
+    return {**dict(process.env_from_files), **dict(process.env)}
 
 
 def trace_of(traceparent: str | None) -> str | None:
@@ -176,7 +180,7 @@ def _launch(
         argv=(*process.shell, command) if isinstance(command, str) else command,
         cwd=process.cwd,
         base=inherited.of(process),
-        env={**dict(process.env_from_files), **dict(process.env), **facts},
+        env={**_own(process), **facts},
         stdin=process.stdin.encode() if command is process.command else b"",
         user=process.user,
         group=process.group,

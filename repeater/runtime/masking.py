@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.policy.mask import Mask, mask_text, secret_forms
 from repeater.ports import Stream
-from repeater.runtime.launch import environment
+from repeater.runtime.launch import Inherited, environment
 from repeater.runtime.probes import Output
 
 
@@ -20,12 +20,12 @@ class Masking:
 
     def __init__(self, behind: Output, environ: Mapping[str, str]) -> None:
         self._behind = behind
-        self._environ = environ
+        self._inherited = Inherited(environ)
         self._masks: dict[str, dict[Stream, Mask]] = {}
 
     def begin(self, run: str, spec: JobSpec) -> None:
         if spec.process.secrets:
-            forms = _forms(spec.process, self._environ)
+            forms = _forms(spec.process, self._inherited)
             self._masks[run] = {"stdout": Mask(forms), "stderr": Mask(forms)}
         self._behind.begin(run, spec)
 
@@ -44,10 +44,10 @@ class Masking:
         return self._behind.matched(run)
 
 
-def without_secrets(text: str, process: ProcessSpec, environ: Mapping[str, str]) -> str:
-    return mask_text(text, _forms(process, environ))
+def without_secrets(text: str, process: ProcessSpec, inherited: Inherited) -> str:
+    return mask_text(text, _forms(process, inherited))
 
 
-def _forms(process: ProcessSpec, environ: Mapping[str, str]) -> tuple[bytes, ...]:
-    env = environment(process, environ)
+def _forms(process: ProcessSpec, inherited: Inherited) -> tuple[bytes, ...]:
+    env = environment(process, inherited)
     return secret_forms(env[name] for name in process.secrets if name in env)

@@ -67,6 +67,7 @@ JUMP = 2_000_000
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
 _TIME_PASSED = TimePassed()
+_MAY_QUOTE = (SpawnFailed, ProbeReported)
 _OF_RUNS = (RunStarted, RunExited, RunEnded, RunLost, SpawnFailed)
 
 
@@ -142,10 +143,8 @@ class Supervisor:
         try:
             self._work_off()
             now = self._arm()
-            if now is not None:  # once: then the loop gets its turn
-                self._handle(_TIME_PASSED, now)
-                if self._arm() is not None:
-                    self._inbox.append(_TIME_PASSED)
+            if now is not None:
+                self._let_time_pass(now)
         finally:
             self._woken = bool(self._inbox) and not self._over
             if self._woken:
@@ -156,7 +155,7 @@ class Supervisor:
         now = self._outside.clock.now()
         while self._inbox and not self._over:
             fact = self._inbox.popleft()
-            if isinstance(fact, SpawnFailed | ProbeReported):
+            if isinstance(fact, _MAY_QUOTE):
                 fact = self._without_secrets(fact)
             if isinstance(fact, _OF_RUNS) and ":" in fact.run:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
@@ -177,7 +176,7 @@ class Supervisor:
             return fact
         from repeater.runtime.masking import without_secrets
 
-        return replace(fact, reason=without_secrets(fact.reason, process, self._outside.environ))
+        return replace(fact, reason=without_secrets(fact.reason, process, self._inherited))
 
     def _handle(self, fact: Fact, now: Instant) -> None:
         if now is not self._last:
@@ -216,9 +215,13 @@ class Supervisor:
     def _ring(self) -> None:
         self._alarm = None
         if not self._over:
-            self._handle(_TIME_PASSED, self._outside.clock.now())
-            if self._arm() is not None:
-                self.tell(_TIME_PASSED)
+            self._let_time_pass(self._outside.clock.now())
+
+    def _let_time_pass(self, now: Instant) -> None:
+        """Once: then the loop gets its turn."""
+        self._handle(_TIME_PASSED, now)
+        if self._arm() is not None:
+            self.tell(_TIME_PASSED)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         outside = self._outside

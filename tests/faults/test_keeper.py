@@ -100,10 +100,10 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
 
 def test_a_keeper_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(CannotKeep, match="it cannot be started"):
         begun(tmp_path / "keeper", "kill", fences=False)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Home) -> None:
@@ -299,7 +299,7 @@ async def main():
     assert not any(isinstance(fact, SpawnFailed) for fact in facts)
     assert {run: int(data) for run, data in heard.items()} == {f"r{number}": number for number in range(60)}
     spawner.close()
-    print("fine", len(os.listdir("/proc/self/fd")) < 20)
+    print("fine", len(list(Path("/proc/self/fd").iterdir())) < 20)
 
 asyncio.run(main())
 """

@@ -1,15 +1,17 @@
 """Dataclasses as the standard library has them, quick to make and quick to fill; what repeater uses of them, no more.
 
 The library's module takes 7 ms to import and compiles seven methods for each class, and a one-off command knows 125
-classes. Here a method is compiled when it is first looked up, and a frozen object fills its slots directly, which takes
-less than half as long. Type checkers see the library's own; a test holds every class of repeater against what the
-library makes of it. There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`.
+classes. Here a method is compiled when it is first looked up. Type checkers see the library's own, so they refuse a
+change of a frozen object; at run time it is refused in Python's development mode and in the tests, for what refuses
+takes three times as long to fill (ADR 19). A test holds every class of repeater against what the library makes of it.
+There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`.
 
 Nothing here may import another module of repeater. What authors of plugins see is the library's; the keeper needs none.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["dataclass", "field", "fields", "is_dataclass", "replace"]
 
+guards = bool(sys.flags.dev_mode)
+"""Whether frozen objects of classes made from now on refuse to change."""
 Write = Callable[[type[Any], dict[str, Any]], str]  # the text of a method behind its name; adds the names that it uses
 _MISSING: Any = object()
 
@@ -60,7 +64,7 @@ def _dataclass(
         space = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
         found = tuple(_named(name, space.pop(name, _MISSING)) for name in cls.__annotations__)
         late: dict[str, Write] = {
-            "__init__": _init_frozen if frozen else _init,
+            "__init__": _init_guarded if frozen and guards else _init,
             "__repr__": _showing,
             "__replace__": _replacing,
         }
@@ -71,7 +75,7 @@ def _dataclass(
             late["__hash__"] = _hashing
         if order:
             late |= {name: _comparing(sign) for name, sign in _SIGNS.items()}
-        if frozen:
+        if frozen and guards:
             space |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete}
         if frozen and slots:
             space |= {"__getstate__": _state, "__setstate__": _restore}
@@ -121,12 +125,9 @@ def _init(cls: type[Any], names: dict[str, Any]) -> str:
     return _filling(cls, names, lambda name, value: f" self.{name} = {value}")
 
 
-def _init_frozen(cls: type[Any], names: dict[str, Any]) -> str:
-    if "__slots__" not in vars(cls):
-        names["__set"] = object.__setattr__
-        return _filling(cls, names, lambda name, value: f" __set(self, {name!r}, {value})")
-    names |= {f"__set_{one.name}": getattr(cls, one.name).__set__ for one in cls.__fields__}
-    return _filling(cls, names, lambda name, value: f" __set_{name}(self, {value})")
+def _init_guarded(cls: type[Any], names: dict[str, Any]) -> str:
+    names["__set"] = object.__setattr__
+    return _filling(cls, names, lambda name, value: f" __set(self, {name!r}, {value})")
 
 
 def _filling(cls: type[Any], names: dict[str, Any], set_to: Callable[[str, str], str]) -> str:

@@ -23,6 +23,10 @@ from typing import NamedTuple, TypeAlias
 import pytest
 from hypothesis import settings
 
+from repeater import dataclass
+
+dataclass.guards = True  # before the classes are made: what is frozen refuses to change in every test of this process
+
 # Property tests are the same in every run, have no deadline (the machine may be busy) and write nothing.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.load_profile("same")

@@ -58,7 +58,8 @@ print(json.dumps(found))
 
 
 def told(by: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-c", TELLING, by], capture_output=True, text=True, cwd=Path.cwd())
+    command = [sys.executable, "-X", "dev", "-c", TELLING, by]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -78,6 +79,19 @@ class Frozen:
     c: str = ours.field(default="c", repr=False)
 
 
+ours.guards = False
+
+
+@ours.dataclass(frozen=True, slots=True, order=True)
+class Quick:
+    a: int
+    b: list[int] = ours.field(default_factory=list, compare=False)
+    c: str = ours.field(default="c", repr=False)
+
+
+ours.guards = True
+
+
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Library:
     a: int
@@ -91,7 +105,7 @@ class Open:
     b: int = ours.field(default=2, init=False)
 
 
-KINDS = pytest.mark.parametrize(("kind", "module"), [(Frozen, ours), (Library, dataclasses)])
+KINDS = pytest.mark.parametrize(("kind", "module"), [(Frozen, ours), (Quick, ours), (Library, dataclasses)])
 
 
 @KINDS
@@ -115,20 +129,30 @@ def test_they_are_shown_replaced_copied_and_matched(kind: Any, module: Any) -> N
     assert [each.name for each in module.fields(one)] == ["a", "b", "c"]
     assert (module.is_dataclass(kind), module.is_dataclass(one), module.is_dataclass(int)) == (True, True, False)
     match one:
-        case Frozen(a, b) | Library(a, b):
+        case Frozen(a, b) | Quick(a, b) | Library(a, b):
             assert (a, b) == (2, [3])
         case _:
             pytest.fail("no match")
 
 
-@KINDS
-def test_frozen_ones_cannot_be_changed(kind: Any, module: Any) -> None:
+@pytest.mark.parametrize("kind", [Frozen, Library])
+def test_frozen_ones_cannot_be_changed(kind: Any) -> None:
     one = kind(1)
     with pytest.raises(AttributeError):
         one.a = 3
     with pytest.raises(AttributeError):
         del one.a
     assert one.a == 1
+
+
+def test_nobody_but_type_checkers_refuses_it_outside_of_development() -> None:
+    told = "from repeater.model.run import Slot; one = Slot('a', 1, 2); one.job = 'b'; print(one.job)"
+    runs = {
+        mode: subprocess.run([sys.executable, *mode, "-c", told], capture_output=True, text=True, cwd=Path.cwd())
+        for mode in ((), ("-X", "dev"))
+    }
+    assert runs[()].stdout == "b\n"
+    assert "cannot set `job` of a frozen Slot" in runs["-X", "dev"].stderr
 
 
 @KINDS

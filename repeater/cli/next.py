@@ -147,7 +147,8 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
         case Rated() | Adaptive() | LoadAware():
             return f"when it comes into force, then {_adapting(spec)}"
         case Every():
-            return f"then {format_duration(spec.every)} after the end of each run" if spec.after_end else ""
+            rest = f"{format_duration(spec.every)} after the end of each run" if spec.every else "back to back"
+            return f"then {rest}" if spec.after_end else ""
         case At():
             return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
         case Cron() | Plugin():

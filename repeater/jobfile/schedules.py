@@ -191,7 +191,8 @@ def _target(table: Mapping[str, Any], key: str, reading: Reading, at: Path, defa
 
 
 def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] | None) -> Every:
-    every = reading.duration(table, "every", _AT, timedelta(seconds=1))
+    after_end = reading.truth(table, "after_end", _AT, False)
+    every = reading.duration(table, "every", _AT, timedelta(seconds=1), zero=after_end)
     offset = timedelta(0)
     if "offset" in table:
         offset = reading.duration(table, "offset", _AT, timedelta(0), zero=True)
@@ -200,7 +201,6 @@ def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] 
             reading.problem((*_AT, "offset"), cause)
     elif stagger is not None:
         offset = every * stagger[0] // stagger[1]
-    after_end = reading.truth(table, "after_end", _AT, False)
     immediate = reading.truth(table, "immediate", _AT, True)
     jitter = _jitter(table, reading)
     if jitter is not None and jitter.span is not None and jitter.span >= every:

@@ -92,7 +92,7 @@ class Always:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """A grid of instants `every` apart; with `after_end` the distance counts from the end of the last run.
+    """A grid of instants `every` apart; with `after_end` the distance counts from the last end, and may be none.
 
     `immediate`: the first slot is the anchor itself, not one step later. `offset` shifts the grid (matrix stagger).
     """

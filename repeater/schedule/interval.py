@@ -10,7 +10,7 @@ from typing import Literal
 
 from repeater.dataclass import dataclass
 from repeater.model.spec import Every
-from repeater.model.time import Instant, micros
+from repeater.model.time import MICROSECOND, Instant, micros
 from repeater.schedule.base import Track
 from repeater.schedule.jitter import jitter_delay
 
@@ -32,7 +32,7 @@ class EverySchedule:
 
         A slot that passed without a run (skipped, or its end is not known) counts as if it had ended at once.
         """
-        first = track.anchor.plus(self.spec.offset)
+        first = track.anchor.plus(self.spec.offset) if self.spec.offset else track.anchor
         if not self.spec.immediate:
             first = first.plus(self.spec.every)
         if track.cursor is None or track.cursor.mono < first.mono:
@@ -51,4 +51,4 @@ class EverySchedule:
             following = last_end.plus(self.spec.every)
             if following.mono > cursor.mono:
                 return following
-        return cursor.plus(self.spec.every)
+        return cursor.plus(max(self.spec.every, MICROSECOND))

@@ -61,6 +61,13 @@ poll2[region=us]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
     )
 
 
+def test_next_says_when_runs_follow_each_other(rpr):
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = { every = "0s", after_end = true }\n')
+    rpr("next", "jobs.toml", "--from", "2026-03-28T12:00:00Z").is_(
+        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then back to back\n"
+    )
+
+
 def test_next_as_json_is_one_object_for_each_start(rpr):
     rpr.write("jobs.toml", JOBS)
     result = rpr("next", "--json", "-n", "2", "--job", "backup", "--job", "web", "--from", "2026-10-24")

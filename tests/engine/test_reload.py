@@ -301,7 +301,7 @@ def test_a_retry_that_was_awaited_goes_on_after_a_restart() -> None:
 
 def test_an_after_end_job_that_allows_overlap_keeps_that_many_runs_going() -> None:
     stage = Stage({"a": Act(lasts=seconds(1))}, keep_alive=False)
-    back_to_back = Every(timedelta(microseconds=1), after_end=True)
+    back_to_back = Every(timedelta(0), after_end=True)
     stage.apply(job("a", back_to_back, overlap=Overlap("allow", max_instances=3), stop=Stop(times=7)))
     stage.advance(0.5)
     assert len(stage.spawner.live) == 3

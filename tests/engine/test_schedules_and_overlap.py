@@ -40,6 +40,22 @@ def test_after_end_counts_from_the_end_of_the_run() -> None:
     assert len(stage.spawner.live) == 1
 
 
+def test_with_no_distance_one_run_follows_the_other() -> None:
+    stage = Stage({"a": Act(lasts=seconds(3))})
+    stage.apply(job("a", every(0, after_end=True)))
+    stage.advance(10)
+    assert stage.starts("a") == [0, 3, 6]
+    assert len(stage.spawner.live) == 1
+
+
+def test_runs_that_take_no_time_and_follow_each_other_have_slots_of_their_own() -> None:
+    stage = Stage({"a": Act(lasts=seconds(0))}, keep_alive=False)
+    stage.apply(job("a", every(0, after_end=True), stop=Stop(times=50)))
+    stage.advance(1)
+    assert len({row.nominal for row in stage.rows("a")}) == 50
+    assert stage.left == [0]
+
+
 @pytest.mark.parametrize(
     ("overlap", "expected"),
     [

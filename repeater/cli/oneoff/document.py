@@ -15,7 +15,7 @@ from repeater.dataclass import dataclass, replace
 from repeater.errors import UsageError
 from repeater.settings import Settings, Value
 
-BACK_TO_BACK = {"every": "1us", "after_end": True}
+BACK_TO_BACK = {"every": "0s", "after_end": True}
 _TIME_OF_DAY = r"(?:[01]?[0-9]|2[0-3]):[0-5][0-9]"
 _ENDING = r"(?<=.)\.(sh|py|pl|rb|js|bash|zsh)$"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

@@ -70,6 +70,14 @@ def test_after_end_a_slot_without_a_run_counts_as_if_it_had_ended_at_once():
     assert schedule.next(Track(ANCHOR, at(17), last_end=None)) == at(27)
 
 
+def test_after_end_with_no_distance_a_slot_begins_where_the_run_ended_and_no_two_are_one():
+    schedule = EverySchedule(Every(timedelta(0), after_end=True))
+    assert schedule.next(Track(ANCHOR)) == ANCHOR
+    assert schedule.next(Track(ANCHOR, ANCHOR, last_end=at(7))) == at(7)
+    assert schedule.next(Track(ANCHOR, ANCHOR, last_end=ANCHOR)) == at(0.000001)
+    assert schedule.next(Track(ANCHOR, at(17), last_end=None)) == at(17.000001)
+
+
 @given(
     lengths,
     st.integers(0, 2**53 - 1).map(lambda n: n / 2**53),

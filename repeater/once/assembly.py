@@ -79,7 +79,7 @@ class Assembly:
             loop,
             threads=_threads_for(spec),
             remembers=True,
-            stdin=0 if oneoff.stdin else None,
+            stdin=0 if oneoff.stdin else self._nothing(closing),
             outputs=outputs,
         )
         closing.callback(spawner.close)
@@ -121,6 +121,11 @@ class Assembly:
         closing.callback(signals.close)
         if outputs == (1, 2):
             self._watch_reader(loop, closing)
+
+    def _nothing(self, closing: ExitStack) -> int | None:
+        """What runs read that have nothing to read, opened once; None if there is something."""
+        spec = self._oneoff.spec
+        return None if spec.process.stdin or spec.executor else _opened(os.devnull, os.O_RDONLY, closing)
 
     def begin(self) -> None:
         """Bring the job into force."""

@@ -104,11 +104,11 @@ class ProcessSpawner:
 
     def start(self, launch: Launch) -> None:
         self._processes[launch.run] = _Process(launch.run)
-        if not self._midwives:
+        if self._midwives:
+            self._asked.put(launch)
+        else:
             self._bear(launch)
             self._loop.call_soon(self._take_births)
-        else:
-            self._asked.put(launch)
 
     def signal(self, run: str, signal: str) -> None:
         process = self._processes.get(run)
@@ -205,14 +205,18 @@ class ProcessSpawner:
                     self._call(self._take_births)
 
     def _bear(self, launch: Launch) -> None:
-        with self._births if self._is_first else contextlib.nullcontext():
+        if self._is_first:
+            with self._births:
+                born = self._spawned(launch)
+                if isinstance(born, Spawned):
+                    self._pids.add(born.pid)
+        else:
             born = self._spawned(launch)
-            if isinstance(born, Spawned):
-                self._pids.add(born.pid)
         self._born.append((launch, born))
 
     def _spawned(self, launch: Launch) -> Spawned | SpawnError:
-        env = {tree.TOKEN: launch.run, **launch.base, **launch.env}
+        env = {**launch.base, **launch.env}
+        env.setdefault(tree.TOKEN, launch.run)
         try:
             return spawn(
                 launch.argv,

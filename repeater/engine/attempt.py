@@ -36,6 +36,8 @@ class State(Enum):
     KILLING = auto()
     ENDED = auto()
 
+    __hash__ = object.__hash__  # the members are objects of their own; Enum's hashes a name, in Python
+
 
 class Event(Enum):
     """What moves an attempt."""
@@ -50,6 +52,8 @@ class Event(Enum):
     TIMED_OUT = auto()
     GRACE_OVER = auto()
     DRAIN_OVER = auto()
+
+    __hash__ = object.__hash__
 
 
 S, E = State, Event

@@ -20,7 +20,7 @@ from repeater.model.time import Instant
 class Context:
     """`draw` gives the random numbers of backoff and the tails of run ids; `seed` those of random jitter."""
 
-    __slots__ = ("actions", "draw", "generation", "now", "seed", "timeline")
+    __slots__ = ("_actions", "do", "draw", "generation", "now", "seed", "timeline")
 
     def __init__(self, now: Instant, seed: int) -> None:
         self.now = now
@@ -28,13 +28,17 @@ class Context:
         self.draw = random.Random(seed)  # noqa: S311
         self.generation = 0
         self.timeline = Timeline()
-        self.actions: list[Action] = []
+        self._actions: list[Action] = []
+        self.do: Callable[[Action], None] = self._actions.append
 
-    def do(self, action: Action) -> None:
-        self.actions.append(action)
+    def taken(self) -> list[Action]:
+        """What has to be done so far, each action once."""
+        taken = self._actions.copy()
+        self._actions.clear()
+        return taken
 
     def announce(self, event: Event) -> None:
-        self.actions.append(Announce(event))
+        self.do(Announce(event))
 
     def wake_in(self, length: timedelta, call: Callable[[Instant], None]) -> Wake:
         """A distance from now, on the monotonic clock."""

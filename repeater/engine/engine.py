@@ -93,8 +93,7 @@ class Engine:
                 wake.call(now)
                 self._settle()
         self._maybe_leave()
-        actions, self._context.actions = self._context.actions, []
-        return actions
+        return self._context.taken()
 
     def _take(self, fact: Fact) -> None:
         match fact:
@@ -344,7 +343,8 @@ class Engine:
         while True:
             news, self.board.news = self.board.news, []
             for job, row in news:
-                self._follow_edges(job, row)
+                if job.spec.name in self._dependents:
+                    self._follow_edges(job, row)
                 if self._leaving == "drain" and not job.open:
                     self._stop_services(target for _, targets in job.node.needs for target in targets)
             self.board.settle()
@@ -352,7 +352,7 @@ class Engine:
                 return
 
     def _follow_edges(self, upstream: Job, row: RunRecord | None) -> None:
-        for name in self._dependents.get(upstream.spec.name, ()):
+        for name in self._dependents[upstream.spec.name]:
             job = self.jobs.get(name)
             if job is None or job.state not in TAKES_SLOTS or self._leaving:
                 continue

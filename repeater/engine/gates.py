@@ -43,14 +43,18 @@ class Board:
     # --- what a job asks ---------------------------------------------------------------------------------------
 
     def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
-        self._forget(slot)
+        if slot.waits_on:
+            self._forget(slot)
         if job.node.needs and not slot.slot.forced and slot.attempts == 0:
             answer = self._needs(job, slot)
             if answer is not None:
                 return answer
-        places = self._places(job, slot)
-        if isinstance(places, str):
-            return "hold", places
+        places: tuple[str, ...] = ()
+        if job.spec.max_parallel is not None or job.spec.pool is not None:
+            found = self._places(job, slot)
+            if isinstance(found, str):
+                return "hold", found
+            places = found
         full = self.limits.enter(job.spec, slot)
         if full is not None:
             self._wait(job, slot, full[:1])
@@ -71,7 +75,8 @@ class Board:
         slot.pool = tuple(places)
 
     def release(self, slot: OpenSlot) -> None:
-        self._forget(slot)
+        if slot.waits_on:
+            self._forget(slot)
         if slot.attempt is not None:
             self.runs.pop(slot.attempt.run.id, None)
         for key in slot.pool:
@@ -101,7 +106,8 @@ class Board:
 
     def settle(self) -> None:
         """Ask the slots again that wait on something that changed, until nothing more follows."""
-        while self._touched or self.limits.sharing.tidy(self._waiting):
+        sharing = self.limits.sharing
+        while self._touched or (sharing.asked and sharing.tidy(self._waiting)):
             if not self._touched:
                 continue
             key = next(iter(self._touched))

@@ -342,31 +342,33 @@ class Job:
         return self.upcoming.slot
 
     def _arm(self) -> None:
-        waits = self.schedule.waits_for_end and (self.pending or len(self.open) >= self._width())
+        schedule = self.upcoming.schedule
+        waits = (self.pending or (self.open and self._is_full())) and schedule.waits_for_end
         # a refused service would come up again in the same instant, for ever
-        if self.state not in TAKES_SLOTS or waits or (self.spec.is_service and self._refused):
+        if self.state not in TAKES_SLOTS or waits or (self._refused and self.spec.is_service):
             self.upcoming.disarm()
             return
         if self.upcoming.arm(self._track(), self.slowing.not_before):
             return
-        if self.schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
+        if schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
             self._finish_with("its schedule has ended")
 
-    def _width(self) -> int:
-        """How many runs of a schedule that waits for an end may be open at once."""
+    def _is_full(self) -> bool:
+        """Whether no other run of a schedule that waits for an end may be open beside those that are."""
         rule = self.spec.overlap
-        return (rule.max_instances or 1) if rule.kind == "allow" and not self.spec.is_service else 1
+        most = (rule.max_instances or 1) if rule.kind == "allow" and not self.spec.is_service else 1
+        return len(self.open) >= most
 
     def _track(self) -> Track:
-        upcoming, progress = self.upcoming, self.progress
+        upcoming, progress, schedule = self.upcoming, self.progress, self.spec.schedule
         return Track(
             upcoming.anchor,
             upcoming.cursor,
             upcoming.last_end,
             progress.runs,
             max(0, -progress.streak),
-            self.pacing.pace(self.spec.schedule),
-            self._gates.earliest(self),
+            self.pacing.pace(schedule) if isinstance(schedule, Adaptive | LoadAware) else None,
+            self._gates.earliest(self) if isinstance(schedule, Rated) else None,
         )
 
     def _come_due(self, coming: list[Coming]) -> None:
@@ -394,7 +396,7 @@ class Job:
             self._admit(slot)
             return
         rule = self.spec.overlap
-        if self.spec.is_service and slot.trigger in ("restart", "watch"):
+        if slot.trigger in ("restart", "watch") and self.spec.is_service:
             rule = _REPLACE
         match overlap.decide(rule, len(self.open), len(self.pending)):
             case "start":
@@ -422,12 +424,12 @@ class Job:
         now, deadline = self._context.now, self.spec.catch_up.start_deadline
         if self.state not in TAKES_SLOTS and not (slot.forced and self.state is State.DONE):
             return "skipped", self.state.name.lower() if self.state is State.DONE else "stopped"
-        if self.paused is not None and not slot.forced:
-            return "skipped", "paused" if self.paused == "paused" else f"paused: {self.paused}"
+        paused = self.progress.paused
+        if paused is not None and not slot.forced:
+            return "skipped", "paused" if paused == "paused" else f"paused: {paused}"
         if deadline is not None and now.wall - slot.due > deadline:
             return "expired", "start_deadline"
-        on_time = slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end
-        if on_time and self.slowing.holds(now):
+        if self.slowing.holds(now) and slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end:
             return "skipped", "slowdown"
         return None
 
@@ -579,9 +581,10 @@ class Job:
         code = None if exit is None else (exit.code if exit.signal is None else -exit.signal)
         tries = held.attempts - held.free
         again = (
-            held.fate is None
+            not outcome.success
+            and held.fate is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(retry_rule(spec), tries, exit, outcome.success)
+            and retry.wants_retry(retry_rule(spec), tries, exit)
         )
         if not again:
             if held.fate is None:
@@ -732,16 +735,21 @@ class Job:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _stop_met(self) -> str | None:
-        now, past = self._context.now, self._context.now.at_wall(stop.began(self.progress))
+        rule, progress = self.spec.stop, self.progress
         return stop.met(
-            self.spec.stop,
-            self.progress,
+            rule,
+            progress,
             pattern_found=self._pattern_found,
-            last_success=self.last_success if self.progress.runs else None,
-            now=now.wall,
-            elapsed=(now.mono - past.mono) * MICROSECOND,
+            last_success=self.last_success if progress.runs else None,
+            now=self._context.now.wall,
+            elapsed=None if rule.for_ is None else self._in_force(),
             plugged=self._plugged,
         )
+
+    def _in_force(self) -> timedelta:
+        """How long, by a clock that is never set."""
+        now = self._context.now
+        return (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
 
     def _plugged(self, plugin: Plugin) -> str | None:
         """What a stop condition of a plugin says."""
@@ -750,9 +758,8 @@ class Job:
 
         if self._conditions is None:
             self._conditions = Conditions(self._context, self._check_stop)
-        now, last = self._context.now, next(reversed(self.recent.values()), None)
-        elapsed = (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
-        told = tally(self.progress, now=now.wall, elapsed=elapsed, last=last)
+        last = next(reversed(self.recent.values()), None)
+        told = tally(self.progress, now=self._context.now.wall, elapsed=self._in_force(), last=last)
         return self._conditions.reason(self.node.plugins, plugin, told)
 
     def _check_stop(self) -> None:

@@ -24,6 +24,8 @@ class State(Enum):
     LEAVING = auto()
     GONE = auto()
 
+    __hash__ = object.__hash__  # the members are objects of their own; Enum's hashes a name, in Python
+
 
 class Event(Enum):
     """What moves a job."""
@@ -37,6 +39,8 @@ class Event(Enum):
     REARMED = auto()
     RESET = auto()
     LEAVE = auto()
+
+    __hash__ = object.__hash__
 
 
 S, E = State, Event

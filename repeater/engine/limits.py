@@ -98,7 +98,9 @@ class Limits:
                 if self._is_shared(key):
                     self.sharing.alone(key, slot)
             return None
-        asked = list(self._asked(spec))
+        asked = self._asked(spec)
+        if not asked and spec.name not in self._pushed:
+            return None
         elsewhere = [key for key, _, _ in asked if self.sharing.holds(key)]
         here = [one for one in asked if one[0] not in elsewhere]
         held = self._held_here(spec, slot, here)
@@ -154,7 +156,8 @@ class Limits:
         for key, ticket in slot.tickets.items():
             if key in self._ledgers:
                 self._ledgers[key].started(ticket, self._context.now.mono)
-        self.sharing.started(slot)
+        if slot.grants:
+            self.sharing.started(slot)
 
     def failed(self, slot: OpenSlot) -> None:
         """The attempt came to nothing."""
@@ -162,7 +165,8 @@ class Limits:
             if key in self._ledgers:
                 self._ledgers[key].failed(ticket)
                 self._touch(key)
-        self.sharing.failed(slot)
+        if slot.grants:
+            self.sharing.failed(slot)
 
     def dismiss(self, slot: OpenSlot) -> None:
         """The slot has ended: what it had reserved is free."""
@@ -188,11 +192,13 @@ class Limits:
 
     # --- within ------------------------------------------------------------------------------------------------
 
-    def _asked(self, spec: JobSpec) -> Iterator[tuple[str, Rate, Pattern]]:
+    def _asked(self, spec: JobSpec) -> list[tuple[str, Rate, Pattern]]:
+        asked: list[tuple[str, Rate, Pattern]] = []
         if spec.limit is not None and spec.limit in self._limits:
-            yield f"limit:{spec.limit}", self._limits[spec.limit].rate, (0,)
+            asked.append((f"limit:{spec.limit}", self._limits[spec.limit].rate, (0,)))
         if isinstance(spec.schedule, Rated):
-            yield _own(spec.name), spec.schedule.rate, _pattern(spec.schedule)
+            asked.append((_own(spec.name), spec.schedule.rate, _pattern(spec.schedule)))
+        return asked
 
     def _is_shared(self, key: str) -> bool:
         limit = self._limits.get(key.removeprefix("limit:"))

@@ -34,14 +34,14 @@ class _Asked:
 
 
 class Sharing:
-    """`touch` is called with a key when slots that wait on it should be asked again. `lost` says why the daemon does
-    not answer, None as long as it does.
+    """`touch` is called with a key when slots that wait on it should be asked again. `asked` is what the daemon was
+    asked for and no slot took yet. `lost` says why the daemon does not answer, None as long as it does.
     """
 
     def __init__(self, context: Context, touch: Callable[[str], None]) -> None:
         self._context = context
         self._touch = touch
-        self._asked: dict[str, _Asked] = {}
+        self.asked: dict[str, _Asked] = {}
         self._limits: Mapping[str, Limit] = {}
         self._count = 0
         self._life = 0
@@ -49,7 +49,7 @@ class Sharing:
 
     def accept(self, limits: Mapping[str, Limit]) -> None:
         """These shared limits are in force, by key. What was asked for one that changed is not wanted any more."""
-        for key, asked in list(self._asked.items()):
+        for key, asked in list(self.asked.items()):
             if limits.get(key) != asked.limit:
                 self._drop(key)
         self._limits = limits
@@ -65,9 +65,9 @@ class Sharing:
         held = f"held by limit `{limit.name}` ({limit.rate}, shared)"
         if self.lost is not None:
             return f"{held}: {self.lost}"
-        asked = self._asked.get(key)
+        asked = self.asked.get(key)
         if asked is not None and asked.slot is slot and asked.granted is not None:
-            del self._asked[key]
+            del self.asked[key]
             slot.grants[key] = Grant(limit, asked.granted, asked.left, self._life, flying=True)
             return None
         if asked is None:
@@ -86,7 +86,7 @@ class Sharing:
         known = grant.reservation if grant is not None and grant.left and grant.life == self._life else None
         left = grant.left - 1 if grant is not None and known else len(offsets) - 1
         self._count += 1
-        asked = self._asked[key] = _Asked(str(self._count), slot, limit, offsets, left)
+        asked = self.asked[key] = _Asked(str(self._count), slot, limit, offsets, left)
         self._context.do(AskQuota(asked.id, limit.name, limit.rate, offsets, known))
         return asked
 
@@ -108,18 +108,18 @@ class Sharing:
         if key is None:
             self._context.do(ReleaseQuota(reservation))
         else:
-            self._asked[key].granted = reservation
+            self.asked[key].granted = reservation
             self._touch(key)
 
     def _waits(self, id_: str, wait: timedelta, reason: str) -> None:
         key = self._key_of(id_)
         if key is not None:
-            asked = self._asked[key]
+            asked = self.asked[key]
             asked.until, asked.reason = self._context.now.plus(wait).mono, reason
             self._touch(key)
 
     def _lost(self, reason: str) -> None:
-        self._asked.clear()
+        self.asked.clear()
         self._life += 1
         self.lost = reason
         for fail, words in (("open", "this process alone holds"), ("closed", "nothing starts under")):
@@ -160,11 +160,9 @@ class Sharing:
 
     def tidy(self, waiting: Mapping[str, Container[OpenSlot]]) -> bool:
         """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
-        if not self._asked:
-            return False
         freed = [
             key
-            for key, asked in self._asked.items()
+            for key, asked in self.asked.items()
             if asked.granted is not None or asked.slot not in waiting.get(key, ())
         ]
         for key in freed:
@@ -178,7 +176,7 @@ class Sharing:
             grant.flying = False
 
     def _drop(self, key: str) -> None:
-        asked = self._asked.pop(key)
+        asked = self.asked.pop(key)
         if asked.granted is not None:
             self._context.do(ReleaseQuota(asked.granted))
         else:
@@ -186,7 +184,7 @@ class Sharing:
         self._touch(key)
 
     def _key_of(self, id_: str) -> str | None:
-        return next((key for key, asked in self._asked.items() if asked.id == id_), None)
+        return next((key for key, asked in self.asked.items() if asked.id == id_), None)
 
     def _touch_all(self) -> None:
         for key in self._limits:

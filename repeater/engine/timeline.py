@@ -54,11 +54,9 @@ class Timeline:
 
     def pop_due(self, now: Instant) -> Wake | None:
         """The earliest wake that is due, removed; None when nothing is."""
-        wall, mono = self._first_wall(), self._first_mono()
-        if wall is not None and wall.at.wall > now.wall:
-            wall = None
-        if mono is not None and mono.at.mono > now.mono:
-            mono = None
+        self._drop_cancelled()
+        wall = self._wall[0][2] if self._wall and self._wall[0][0] <= now.wall else None
+        mono = self._mono[0][2] if self._mono and self._mono[0][0] <= now.mono else None
         if wall is None and mono is None:
             return None
         if mono is None or (wall is not None and (wall.at.wall, wall.order) < (mono.at.wall, mono.order)):
@@ -67,22 +65,19 @@ class Timeline:
 
     def wait(self, now: Instant) -> int | None:
         """Microseconds until the first wake is due, by whichever clock; 0 if it is, None when there is none."""
-        wall, mono = self._first_wall(), self._first_mono()
-        left = None if mono is None else mono.at.mono - now.mono
-        if wall is not None:
-            until = micros(wall.at.wall - now.wall)
+        self._drop_cancelled()
+        left = self._mono[0][0] - now.mono if self._mono else None
+        if self._wall:
+            until = micros(self._wall[0][0] - now.wall)
             left = until if left is None else min(left, until)
         return None if left is None else max(0, left)
 
-    def _first_wall(self) -> Wake | None:
+    def _drop_cancelled(self) -> None:
+        """Neither heap begins with a wake that nobody wants any more."""
         while self._wall and self._wall[0][2].cancelled:
             heapq.heappop(self._wall)
-        return self._wall[0][2] if self._wall else None
-
-    def _first_mono(self) -> Wake | None:
         while self._mono and self._mono[0][2].cancelled:
             heapq.heappop(self._mono)
-        return self._mono[0][2] if self._mono else None
 
     def _tidy(self) -> None:
         self._wall = [entry for entry in self._wall if not entry[2].cancelled]

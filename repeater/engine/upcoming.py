@@ -86,7 +86,7 @@ class Upcoming:
         if nominal is None:
             return False
         slot, due = self._slot_at(nominal)
-        if self.schedule.waits_for_end and not_before is not None and not_before.mono > due.mono:
+        if not_before is not None and not_before.mono > due.mono and self.schedule.waits_for_end:
             due, slot = not_before, replace(slot, due=max(slot.due, not_before.wall))
         self.slot, self._nominal, self._due = slot, nominal, due
         self._wake = self._context.wake_at(due, self.schedule.rides, self._ring)
@@ -143,14 +143,14 @@ class Upcoming:
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
         """The slot of a nominal time, and when it is due. The last one is kept, as it is asked for twice in a row."""
         spec, last = self.spec, self._last
-        if last is not None and last[0] is spec and last[1] == nominal:
+        if last is not None and last[0] is spec and last[1].mono == nominal.mono and last[1].wall == nominal.wall:
             return last[2]
-        jitter = getattr(spec.schedule, "jitter", None)
-        draw = 0.0
-        if jitter is not None and jitter.mode == "random":
-            draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
-        delay = self.schedule.delay(spec.name, nominal, draw)
-        due = nominal.plus(delay) if delay else nominal
+        jitter, due = getattr(spec.schedule, "jitter", None), nominal
+        if jitter is not None:
+            draw = 0.0
+            if jitter.mode == "random":
+                draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
+            due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
         found = Slot(spec.name, nominal.wall, due.wall), due
         self._last = spec, nominal, found
         return found

@@ -66,7 +66,7 @@ def rfc3339(wall: datetime | None) -> str | None:
         return None
     if wall.tzinfo is not UTC:
         wall = wall.astimezone(UTC)
-    return wall.isoformat().removesuffix("+00:00") + "Z"
+    return wall.isoformat()[: -len("+00:00")] + "Z"
 
 
 def from_rfc3339(text: str | None) -> datetime | None:

@@ -6,13 +6,13 @@ from repeater.model.run import Exit
 from repeater.model.spec import Retry
 
 
-def wants_retry(retry: Retry, attempt: int, exit: Exit | None, success: bool) -> bool:  # noqa: A002
-    """`attempt` counts from 1. `exit` is None when no process came to exist.
+def wants_retry(retry: Retry, attempt: int, exit: Exit | None) -> bool:  # noqa: A002
+    """`attempt`, which failed, counts from 1. `exit` is None when no process came to exist.
 
     With `on_exit` only these exit codes are tried again; a signal counts as 128 and its number, as in sh(1), so
     `on_exit = [137]` means a kill. What never started has no exit code and is not tried again then.
     """
-    if success or attempt >= retry.attempts:
+    if attempt >= retry.attempts:
         return False
     if retry.on_exit is None:
         return True

@@ -35,8 +35,6 @@ def met(
     """
     if last_success is None and stop.all and progress.streak:
         last_success = progress.streak > 0
-    if elapsed is None:
-        elapsed = now - began(progress)
     reasons = []
     for reason, holds in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
         if holds and not stop.all:
@@ -74,7 +72,7 @@ def _conditions(
     pattern_found: bool,
     last_success: bool | None,
     now: datetime,
-    elapsed: timedelta,
+    elapsed: timedelta | None,
     plugged: Callable[[Plugin], str | None],
 ) -> Iterator[tuple[str, bool]]:
     """Every condition that is given: what it says when it holds, and whether it does."""
@@ -88,7 +86,8 @@ def _conditions(
         row = -progress.streak
         yield _counted(row, "failure") + " in a row", row >= stop.consecutive_failures
     if stop.for_ is not None:
-        yield f"{format_duration(stop.for_)} passed", elapsed >= stop.for_
+        passed = now - began(progress) if elapsed is None else elapsed
+        yield f"{format_duration(stop.for_)} passed", passed >= stop.for_
     if stop.until is not None:
         yield f"{rfc3339(stop.until)} reached", now >= stop.until
     if stop.on_success:

@@ -150,7 +150,7 @@ def environment(process: ProcessSpec, inherited: Inherited) -> dict[str, str]:
 
 
 def _own(process: ProcessSpec) -> dict[str, str]:
-    return {**dict(process.env_from_files), **dict(process.env)}
+    return dict((*process.env_from_files, *process.env))
 
 
 def trace_of(traceparent: str | None) -> str | None:

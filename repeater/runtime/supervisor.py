@@ -141,8 +141,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         try:
-            self._work_off()
-            now = self._arm()
+            now = self._arm(self._work_off())
             if now is not None:
                 self._let_time_pass(now)
         finally:
@@ -150,7 +149,7 @@ class Supervisor:
             if self._woken:
                 self._outside.clock.call_soon(self._turn)
 
-    def _work_off(self) -> None:
+    def _work_off(self) -> Instant:
         """What was told by now, with one reading of the clocks."""
         now = self._outside.clock.now()
         while self._inbox and not self._over:
@@ -161,6 +160,7 @@ class Supervisor:
                 self._aside(fact)  # not a run of a slot: a hook or a probe
             else:
                 self._handle(fact, now)
+        return now
 
     def _without_secrets(self, fact: SpawnFailed | ProbeReported) -> SpawnFailed | ProbeReported:
         """Why something failed may quote a command, a folder or an address."""
@@ -195,21 +195,23 @@ class Supervisor:
         if abs(drift - slept) > JUMP:
             self._listen(Warned("", f"the clock was set by {(drift - slept) / 1e6:+.1f} s"))
 
-    def _arm(self) -> Instant | None:
-        """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has."""
+    def _arm(self, last: Instant) -> Instant | None:
+        """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has. `last` is the
+        reading that it was given last.
+        """
         if self._over:
             return None
+        wait = self._engine.wait(last)
+        rings_at = last.mono + (LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT))
+        if self._alarm is not None and self._rings_at <= rings_at:  # too early at worst, and then it is set again
+            return None
         now = self._outside.clock.now()
-        wait = self._engine.wait(now)
-        if wait == 0:  # the way over an alarm costs more than some runs do
+        if rings_at <= now.mono:  # the way over an alarm costs more than some runs do
             return now
-        wait = LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT)
         if self._alarm is not None:
-            if self._rings_at <= now.mono + wait:  # too early at worst, and then it is set again
-                return None
             self._alarm.cancel()
-        self._rings_at = now.mono + wait
-        self._alarm = self._outside.clock.call_after(wait, self._ring)
+        self._rings_at = rings_at
+        self._alarm = self._outside.clock.call_after(rings_at - now.mono, self._ring)
         return None
 
     def _ring(self) -> None:
@@ -220,7 +222,7 @@ class Supervisor:
     def _let_time_pass(self, now: Instant) -> None:
         """Once: then the loop gets its turn."""
         self._handle(_TIME_PASSED, now)
-        if self._arm() is not None:
+        if self._arm(now) is not None:
             self.tell(_TIME_PASSED)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:

@@ -29,8 +29,4 @@ from repeater.policy.retry import wants_retry
     ],
 )
 def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, again):  # noqa: A002
-    assert wants_retry(retry, attempt, exit, False) is again
-
-
-def test_a_success_is_never_tried_again():
-    assert wants_retry(Retry(3), 1, Exit(1), True) is False
+    assert wants_retry(retry, attempt, exit) is again

@@ -153,8 +153,13 @@ def _filling(cls: type[Any], names: dict[str, Any], set_to: Callable[[str, str],
 def _replacing(cls: type[Any], names: dict[str, Any]) -> str:
     names |= {"__missing": _MISSING}
     takes = [one.name for one in cls.__fields__ if one.init]
-    given = ", ".join(f"self.{name} if {name} is __missing else {name}" for name in takes)
-    return f"(self, *{''.join(f', {name}=__missing' for name in takes)}):\n return self.__class__({given})"
+    head = f"(self, *{''.join(f', {name}=__missing' for name in takes)}):\n"
+    given = [f"self.{name} if {name} is __missing else {name}" for name in takes]
+    if "__setattr__" in vars(cls) or hasattr(cls, "__post_init__") or len(takes) < len(cls.__fields__):
+        return f"{head} return self.__class__({', '.join(given)})"
+    names["__new"] = object.__new__
+    filled = "".join(f" new.{name} = {value}\n" for name, value in zip(takes, given, strict=True))
+    return f"{head} new = __new(self.__class__)\n{filled} return new"
 
 
 def _hashing(cls: type[Any], _: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ and how long output may follow the exit. Escalation waits for the whole tree, no
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from enum import Enum, auto
 
@@ -84,6 +85,9 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
 }
 
 
+_METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
+
+
 class ImpossibleMove(AssertionError):
     """A fact that contradicts those before it: a fault in repeater, never in a job."""
 
@@ -137,7 +141,7 @@ class Attempt:
         if exit is not None and self.exit is None:
             self.exit = exit
         self.state = state
-        getattr(self, "_" + move)()
+        getattr(self, _METHODS[move])()
 
     def begin(self, since: Instant) -> None:
         """Its process exists, since some moments ago perhaps."""

@@ -9,6 +9,7 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _REPLACE = Overlap("replace")
 _OUTCOMES_KEPT = 32
+_PACED = (Adaptive, LoadAware)
+_METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 
 
 class Gates(Protocol):
@@ -367,7 +370,7 @@ class Job:
             upcoming.last_end,
             progress.runs,
             max(0, -progress.streak),
-            self.pacing.pace(schedule) if isinstance(schedule, Adaptive | LoadAware) else None,
+            self.pacing.pace(schedule) if isinstance(schedule, _PACED) else None,
             self._gates.earliest(self) if isinstance(schedule, Rated) else None,
         )
 
@@ -803,7 +806,7 @@ class Job:
         except KeyError:
             raise ImpossibleMove(f"job `{self.spec.name}` cannot take {event.name} in {self.state.name}") from None
         self.state = state
-        getattr(self, "_" + move)()
+        getattr(self, _METHODS[move])()
 
     def _go_on(self) -> None:
         pass
@@ -815,7 +818,7 @@ class Job:
     def _take_next(self) -> None:
         while self.pending and not self.open:
             self._consider(self.pending.pop(0))
-        if not self.open and (self.next is None or self.schedule.waits_for_end):
+        if not self.open and (self.upcoming.slot is None or self.schedule.waits_for_end):
             self._arm()
 
     def _finish(self) -> None:

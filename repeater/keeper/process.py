@@ -113,7 +113,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     """
     folder = cwd
     try:
-        owner = _owner(user, group)
+        owner = _OURSELVES if user is None and group is None else _owner(user, group)
         limits = [(_limit(name), values) for name, values in rlimits] if rlimits else []
         held = bool(limits or nice)
         if not argv or not argv[0]:

@@ -66,7 +66,7 @@ def rfc3339(wall: datetime | None) -> str | None:
         return None
     if wall.tzinfo is not UTC:
         wall = wall.astimezone(UTC)
-    return wall.isoformat()[: -len("+00:00")] + "Z"
+    return wall.isoformat()[:-6] + "Z"  # in the place of `+00:00`
 
 
 def from_rfc3339(text: str | None) -> datetime | None:

@@ -36,12 +36,12 @@ def met(
     if last_success is None and stop.all and progress.streak:
         last_success = progress.streak > 0
     reasons = []
-    for reason, holds in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
-        if holds and not stop.all:
+    for reason in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
+        if reason is not None and not stop.all:
             return reason
-        if not holds and stop.all:
+        if reason is None and stop.all:
             return None
-        if holds:
+        if reason is not None:
             reasons.append(reason)
     return ", ".join(reasons) or None
 
@@ -74,31 +74,31 @@ def _conditions(
     now: datetime,
     elapsed: timedelta | None,
     plugged: Callable[[Plugin], str | None],
-) -> Iterator[tuple[str, bool]]:
-    """Every condition that is given: what it says when it holds, and whether it does."""
+) -> Iterator[str | None]:
+    """Every condition that is given: what it says if it holds, None if it does not."""
     if stop.times is not None:
-        yield _counted(progress.runs, "run"), progress.runs >= stop.times
+        yield _counted(progress.runs, "run") if progress.runs >= stop.times else None
     if stop.successes is not None:
-        yield _counted(progress.successes, "success", "successes"), progress.successes >= stop.successes
+        holds = progress.successes >= stop.successes
+        yield _counted(progress.successes, "success", "successes") if holds else None
     if stop.failures is not None:
-        yield _counted(progress.failures, "failure"), progress.failures >= stop.failures
+        yield _counted(progress.failures, "failure") if progress.failures >= stop.failures else None
     if stop.consecutive_failures is not None:
         row = -progress.streak
-        yield _counted(row, "failure") + " in a row", row >= stop.consecutive_failures
+        yield _counted(row, "failure") + " in a row" if row >= stop.consecutive_failures else None
     if stop.for_ is not None:
         passed = now - began(progress) if elapsed is None else elapsed
-        yield f"{format_duration(stop.for_)} passed", passed >= stop.for_
+        yield f"{format_duration(stop.for_)} passed" if passed >= stop.for_ else None
     if stop.until is not None:
-        yield f"{rfc3339(stop.until)} reached", now >= stop.until
+        yield f"{rfc3339(stop.until)} reached" if now >= stop.until else None
     if stop.on_success:
-        yield "a run succeeded", last_success is True
+        yield "a run succeeded" if last_success is True else None
     if stop.on_failure:
-        yield "a run failed", last_success is False
+        yield "a run failed" if last_success is False else None
     if stop.pattern is not None:
-        yield "output matched the stop pattern", pattern_found
+        yield "output matched the stop pattern" if pattern_found else None
     for plugin in stop.plugins:
-        reason = plugged(plugin)
-        yield reason or "", reason is not None
+        yield plugged(plugin)
 
 
 def _counted(count: int, one: str, many: str = "") -> str:

@@ -354,7 +354,7 @@ class ProcessSpawner:
                 process.exit_told = True
                 self._tell(RunExited(process.run, exit_))
         else:
-            self._end_clean(process)
+            self._end(process)
 
     def _look_closely(self, process: _Process) -> None:
         """A group may consist of zombies alone, if process 1 is slow to bury them: only /proc tells."""
@@ -372,13 +372,6 @@ class ProcessSpawner:
         if lives:
             self._look(process)
         else:
-            self._end_clean(process)
-
-    def _end_clean(self, process: _Process) -> None:
-        """The group and the output are over. What was asked to stop shall not live on outside of its session."""
-        if process.signalled:
-            self.sweep(process.run)
-        else:
             self._end(process)
 
     def _swept(self, run: str, _lives: bool) -> None:
@@ -390,7 +383,11 @@ class ProcessSpawner:
             self._look(process)
 
     def _end(self, process: _Process) -> None:
+        """The group and the output are over. What was asked to stop shall not live on outside of its session."""
         assert process.exit is not None
+        if process.signalled and process.sweep != "done":
+            self.sweep(process.run)
+            return
         for stream, fd in list(process.open.items()):
             with contextlib.suppress(OSError):
                 if data := os.read(fd, CHUNK):

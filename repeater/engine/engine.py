@@ -96,14 +96,14 @@ class Engine:
         return self._context.taken()
 
     def _take(self, fact: Fact) -> None:
-        match fact:
+        match fact:  # what every run brings comes first
+            case RunStarted() | RunEnded() | RunExited() | RunLost() | SpawnFailed() | PushedBack():
+                if fact.run in self.board.runs:
+                    self._take_of_run(fact, *self.board.runs[fact.run])
             case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
             case ClockJumped():
                 self._tell_who_waits()
-            case RunStarted() | RunExited() | RunEnded() | RunLost() | SpawnFailed() | PushedBack():
-                if fact.run in self.board.runs:
-                    self._take_of_run(fact, *self.board.runs[fact.run])
             case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
@@ -130,11 +130,11 @@ class Engine:
                 now = self._context.now
                 job.run_started(held, pid, now if at is None or at >= now.mono else now.at_mono(at))
                 self._begin_probes(job, run)
-            case RunExited(_, exit_):
-                job.run_exited(held, exit_)
-                self._rest_probes(job)
             case RunEnded():
                 job.run_ended(held, fact)
+                self._rest_probes(job)
+            case RunExited(_, exit_):
+                job.run_exited(held, exit_)
                 self._rest_probes(job)
             case RunLost(_, reason):
                 job.run_lost(held, reason)

@@ -395,7 +395,7 @@ class Job:
         if refusal is not None:
             self._decide(slot, *refusal)
             return
-        if slot.forced:
+        if slot.forced or not self.open:
             self._admit(slot)
             return
         rule = self.spec.overlap

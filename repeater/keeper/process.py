@@ -53,15 +53,12 @@ class Spawned:
         self.stderr = stderr
         self.status: int | None = None
 
-    def poll(self) -> int | None:
-        """Its exit code, or minus the number of the signal that ended it; None while it lives. Buries it."""
-        return self._bury(os.WNOHANG)
-
     def wait(self) -> int | None:
-        """The same, once it is dead."""
-        return self._bury(0)
+        """What `poll` gives once it is dead."""
+        return self.poll(0)
 
-    def _bury(self, how: int) -> int | None:
+    def poll(self, how: int = os.WNOHANG) -> int | None:
+        """Its exit code, or minus the number of the signal that ended it; None while it lives. Buries it."""
         if self.status is None:
             try:
                 pid, status = os.waitpid(self.pid, how)

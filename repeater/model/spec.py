@@ -421,7 +421,7 @@ class JobSpec:
 
     @property
     def is_service(self) -> bool:
-        return isinstance(self.schedule, Always)
+        return type(self.schedule) is Always
 
 
 @dataclass(frozen=True, slots=True)

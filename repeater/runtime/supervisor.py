@@ -68,7 +68,7 @@ HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
 _TIME_PASSED = TimePassed()
 _MAY_QUOTE = (SpawnFailed, ProbeReported)
-_OF_RUNS = (RunStarted, RunExited, RunEnded, RunLost, SpawnFailed)
+_OF_RUNS = (RunStarted, RunEnded, RunExited, RunLost, SpawnFailed)
 
 
 class Outputs(Protocol):

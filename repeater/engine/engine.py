@@ -126,10 +126,10 @@ class Engine:
         self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed | PushedBack, job: Job, held: OpenSlot
     ) -> None:
         match fact:
-            case RunStarted(run, pid, at):
-                now = self._context.now
-                job.run_started(held, pid, now if at is None or at >= now.mono else now.at_mono(at))
-                self._begin_probes(job, run)
+            case RunStarted():
+                now, at = self._context.now, fact.at
+                job.run_started(held, fact.pid, now if at is None or at >= now.mono else now.at_mono(at))
+                self._begin_probes(job, fact.run)
             case RunEnded():
                 job.run_ended(held, fact)
                 self._rest_probes(job)

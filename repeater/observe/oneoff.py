@@ -32,14 +32,15 @@ class Chronicle:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunFinished(_, verdict, code):
+            case RunFinished():
+                verdict, code = event.verdict, event.exit
                 timed_out = verdict.reason.startswith("timed out")
                 refusal = 0 if code is not None or verdict.success else exit_code_of(verdict.reason)
                 self.tally.count(success=verdict.success, exit_code=code, refusal=refusal, timed_out=timed_out)
                 if refusal or timed_out:
                     self._say(verdict.reason)
-            case SlotDecided(row):
-                self._measure(row)
+            case SlotDecided():
+                self._measure(event.row)
             case Warned(_, message):
                 self._say(f"warning: {message}")
             case _:

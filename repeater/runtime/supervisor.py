@@ -229,14 +229,14 @@ class Supervisor:
         outside = self._outside
         for action in actions:
             match action:  # what every run brings comes first
-                case Announce(event):
-                    self._listen(event)
+                case Announce():
+                    self._listen(action.event)
                 case Start():
                     outside.store.claim(action.row, action.progress, partial(self._claimed, action))
-                case Record(row, progress):
-                    outside.store.record(row, progress)
-                case Note(row, pid):
-                    outside.store.started(row, pid)
+                case Record():
+                    outside.store.record(action.row, action.progress)
+                case Note():
+                    outside.store.started(action.row, action.pid)
                 case Adopt() | Send() | Sweep():
                     self._ask_spawner(action)
                 case Save(progress):

@@ -1,7 +1,7 @@
 """Dataclasses as the standard library has them, quick to make and quick to fill; what repeater uses of them, no more.
 
 The library's module takes 7 ms to import and compiles seven methods for each class, and a one-off command knows 125
-classes. Here a method is compiled when it is first looked up. Type checkers see the library's own, so they refuse a
+classes. Here a method is compiled when it is needed. Type checkers see the library's own, so they refuse a
 change of a frozen object; at run time it is refused in Python's development mode and in the tests, for what refuses
 takes three times as long to fill (ADR 19). A test holds every class of repeater against what the library makes of it.
 There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`.
@@ -24,6 +24,7 @@ guards = bool(sys.flags.dev_mode)
 """Whether frozen objects of classes made from now on refuse to change."""
 Write = Callable[[type[Any], dict[str, Any]], str]  # the text of a method behind its name; adds the names that it uses
 _MISSING: Any = object()
+_BY_HAND = 3
 
 
 class _Field:
@@ -103,22 +104,48 @@ def _named(name: str, default: Any) -> _Field:
 
 
 class _Late:
-    """A method that is compiled when it is first looked up, and from then on stands in its class itself."""
+    """A method that is compiled when it is looked up, and from then on stands in its class itself.
 
-    __slots__ = ("cls", "name", "write")
+    The first objects of a class are filled without: most have one or two, and to compile takes as long as to fill ten.
+    """
+
+    __slots__ = ("cls", "filled", "name", "write")
     cls: type[Any]
 
     def __init__(self, name: str, write: Write) -> None:
         self.name = name
         self.write = write
+        self.filled = 0
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if self.name == "__init__" and instance is not None and self.filled < _BY_HAND:
+            self.filled += 1
+            return lambda *args, **named: self._fill(instance, args, named)
+        return self._compiled().__get__(instance, owner)
+
+    def _fill(self, instance: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """What the compiled method would do; to refuse wrong arguments is left to it."""
+        given = dict(zip(self.cls.__match_args__, args, strict=False)) | named
+        is_wrong = len(given) < len(args) + len(named)
+        for one in self.cls.__fields__:
+            if one.init and one.name in given:
+                value = given.pop(one.name)
+            else:
+                value = one.default if one.make is None else one.make()
+            is_wrong = is_wrong or value is _MISSING
+            object.__setattr__(instance, one.name, value)
+        if given or is_wrong:
+            self._compiled()(instance, *args, **named)
+        elif hasattr(self.cls, "__post_init__"):
+            instance.__post_init__()
+
+    def _compiled(self) -> Any:
         names: dict[str, Any] = {"__name__": self.cls.__module__}
         exec(f"def {self.name}{self.write(self.cls, names)}", names)  # noqa: S102 - our own text
         method = names[self.name]
         method.__qualname__ = f"{self.cls.__qualname__}.{self.name}"
         setattr(self.cls, self.name, method)
-        return method.__get__(instance, owner)
+        return method
 
 
 def _init(cls: type[Any], names: dict[str, Any]) -> str:

@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from repeater.adapters.wakes import Wakes
 from repeater.dataclass import dataclass, field
@@ -34,6 +32,10 @@ from repeater.keeper import direct, tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
 from repeater.model.run import Exit
 from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
+
+if TYPE_CHECKING:
+    import queue
+    import threading
 
 CHUNK = 65_536  # what a pipe holds at most by default
 _BIRTHS_AT_ONCE = 16  # then the loop gets a turn
@@ -86,21 +88,19 @@ class ProcessSpawner:
         self._processes: dict[str, _Process] = {}
         self._closed = False
         self._woken = False
-        self._asked: queue.SimpleQueue[Launch | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Launch | None]
         self._born: deque[tuple[Launch, Spawned | SpawnError]] = deque()
         self._programs: dict[str, str | None] | None = {} if remembers else None
         self._together = threads > 1 and direct.can_start_elsewhere()
-        self._midwives = [
-            threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True)
-            for _ in range(threads if self._together else min(threads, 1))
-        ]
-        for midwife in self._midwives:
-            midwife.start()
         self._wakes = Wakes(loop)
         self._sweeper = _Sweeper(self._call)
-        self._is_first = os.getpid() == 1  # then orphans are given to us, and nobody else will bury them
-        self._births = threading.Lock()
+        self._births: threading.Lock | None = None
         self._pids: set[int] = set()
+        if os.getpid() == 1:  # then orphans are given to us, and nobody else will bury them
+            import threading
+
+            self._births = threading.Lock()
+        self._midwives = self._begin_threads(threads if self._together else 1) if threads else []
 
     def start(self, launch: Launch) -> None:
         self._processes[launch.run] = _Process(launch.run)
@@ -109,6 +109,16 @@ class ProcessSpawner:
         else:
             self._bear(launch)
             self._loop.call_soon(self._take_births)
+
+    def _begin_threads(self, count: int) -> list[threading.Thread]:
+        import queue
+        import threading
+
+        self._asked = queue.SimpleQueue()
+        midwives = [threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True) for _ in range(count)]
+        for midwife in midwives:
+            midwife.start()
+        return midwives
 
     def signal(self, run: str, signal: str) -> None:
         process = self._processes.get(run)
@@ -205,13 +215,13 @@ class ProcessSpawner:
                     self._call(self._take_births)
 
     def _bear(self, launch: Launch) -> None:
-        if self._is_first:
+        if self._births is None:
+            born = self._spawned(launch)
+        else:
             with self._births:
                 born = self._spawned(launch)
                 if isinstance(born, Spawned):
                     self._pids.add(born.pid)
-        else:
-            born = self._spawned(launch)
         self._born.append((launch, born))
 
     def _spawned(self, launch: Launch) -> Spawned | SpawnError:
@@ -278,6 +288,8 @@ class ProcessSpawner:
         if child.pidfd is not None:
             self._wakes.add(child.pidfd, partial(self._reap, process))
         else:
+            import threading
+
             threading.Thread(target=self._wait, args=(process,), name="rpr-wait", daemon=True).start()
         self._tell(RunStarted(process.run, child.pid))
         for name in process.early:
@@ -322,7 +334,7 @@ class ProcessSpawner:
             os.close(child.pidfd)
         process.exit = Exit(code=status) if status >= 0 else Exit(signal=-status)
         self._pids.discard(child.pid)
-        if self._is_first and self._births.acquire(blocking=False):
+        if self._births is not None and self._births.acquire(blocking=False):
             try:
                 tree.bury_orphans(self._pids)
             finally:
@@ -420,11 +432,15 @@ class _Sweeper:
 
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
-        self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Request | None]
         self._thread: threading.Thread | None = None
 
     def ask(self, request: _Request) -> None:
         if self._thread is None:
+            import queue
+            import threading
+
+            self._asked = queue.SimpleQueue()
             thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
             try:
                 thread.start()
@@ -442,9 +458,8 @@ class _Sweeper:
     def _work(self) -> None:
         while True:
             batch = [self._asked.get()]
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    batch.append(self._asked.get_nowait())
+            while not self._asked.empty():  # nobody else takes from it
+                batch.append(self._asked.get())
             self._work_off([request for request in batch if request is not None])
             if None in batch:
                 return

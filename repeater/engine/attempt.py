@@ -204,12 +204,12 @@ class Attempt:
         signal = self._ending.stop_signal
         slot = self.run.slot
         self._context.announce(StopBegan(slot.job, self.run.id, signal, self.ended_by or "stopped"))
-        self._context.do(Send(self.run.id, signal))
+        self._context.actions.append(Send(self.run.id, signal))
         self._set_alarm(self._grace, Event.GRACE_OVER)
 
     def _sweep(self) -> None:
         self._drop_alarm()
-        self._context.do(Sweep(self.run.id))
+        self._context.actions.append(Sweep(self.run.id))
 
     def _go_on(self) -> None:
         pass

@@ -18,9 +18,11 @@ from repeater.model.time import Instant
 
 
 class Context:
-    """`draw` gives the random numbers of backoff and the tails of run ids; `seed` those of random jitter."""
+    """`actions` has to be done, in this order. `draw` gives the random numbers of backoff and the tails of run ids;
+    `seed` those of random jitter.
+    """
 
-    __slots__ = ("_actions", "do", "draw", "generation", "now", "seed", "timeline")
+    __slots__ = ("actions", "draw", "generation", "now", "seed", "timeline")
 
     def __init__(self, now: Instant, seed: int) -> None:
         self.now = now
@@ -28,17 +30,10 @@ class Context:
         self.draw = random.Random(seed)  # noqa: S311
         self.generation = 0
         self.timeline = Timeline()
-        self._actions: list[Action] = []
-        self.do: Callable[[Action], None] = self._actions.append
-
-    def taken(self) -> list[Action]:
-        """What has to be done so far, each action once."""
-        taken = self._actions.copy()
-        self._actions.clear()
-        return taken
+        self.actions: list[Action] = []
 
     def announce(self, event: Event) -> None:
-        self.do(Announce(event))
+        self.actions.append(Announce(event))
 
     def wake_in(self, length: timedelta, call: Callable[[Instant], None]) -> Wake:
         """A distance from now, on the monotonic clock."""

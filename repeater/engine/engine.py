@@ -93,7 +93,8 @@ class Engine:
                 wake.call(now)
                 self._settle()
         self._maybe_leave()
-        return self._context.taken()
+        actions, self._context.actions = self._context.actions, []
+        return actions
 
     def _take(self, fact: Fact) -> None:
         match fact:  # what every run brings comes first
@@ -176,7 +177,7 @@ class Engine:
         for entry in fact.plan.of("move"):
             assert entry.moved_from is not None
             moved[entry.job] = self.jobs.pop(entry.moved_from)
-            context.do(Move(entry.moved_from, entry.job))
+            context.actions.append(Move(entry.moved_from, entry.job))
             self._unwatch(entry.moved_from)
             self._probes.pop(entry.moved_from, None)
         order = graph.order or tuple(graph.nodes)
@@ -248,18 +249,18 @@ class Engine:
         now = self._context.now.wall
         ended = replace(row, state="interrupted", reason="the supervisor was gone before it ended", ended=now)
         progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
-        self._context.do(Record(ended, progress))
+        self._context.actions.append(Record(ended, progress))
         self._context.announce(SlotDecided(ended))
 
     def _watch(self, spec: JobSpec) -> None:
         watched = _watched(spec)
         if watched is not None:
-            self._context.do(WatchPaths(spec.name, watched, spec.process.cwd))
+            self._context.actions.append(WatchPaths(spec.name, watched, spec.process.cwd))
 
     def _unwatch(self, name: str) -> None:
         job = self.jobs.get(name)
         if job is None or _watched(job.spec) is not None:
-            self._context.do(WatchPaths(name, None))
+            self._context.actions.append(WatchPaths(name, None))
         if name in self._changes:
             self._changes.pop(name)[0].cancel()
 
@@ -407,7 +408,7 @@ class Engine:
         if self._leaving:
             if not self._gone and not any(job.open for job in self.jobs.values()):
                 self._left = True
-                self._context.do(Leave(0))
+                self._context.actions.append(Leave(0))
             return
         if self._keep_alive or self._gone or (self._stays is not None and _may_start(self._stays)):
             return
@@ -415,7 +416,7 @@ class Engine:
         if self._stays is not None:
             return
         self._left = True
-        self._context.do(Leave(self.exit_code()))
+        self._context.actions.append(Leave(self.exit_code()))
 
     def exit_code(self) -> int:
         """1 if the last run of a job failed, 3 if a job ended without its goal, 4 if a need failed, else 0."""

@@ -157,7 +157,7 @@ class Job:
             self.state = State.DONE
         elif not spec.enabled:
             self.state = State.OFF
-        self._context.do(Save(self.progress))
+        self._context.actions.append(Save(self.progress))
         self._watch_deadlines()
         self._watch_pause()
         self._arm()
@@ -181,7 +181,7 @@ class Job:
                 self.upcoming.forgive()
         if before.enabled != node.spec.enabled:
             self._switch(node.spec.enabled)
-        self._context.do(Save(self.progress))
+        self._context.actions.append(Save(self.progress))
         self._watch_deadlines()
         self._check_stop()
         self._arm()
@@ -261,9 +261,9 @@ class Job:
         if isinstance(spec.schedule, Once):  # this is the one run of this start, too
             self.upcoming.cursor = context.now
             self.progress = replace(self.progress, cursor=context.now.wall)
-        context.do(Note(held.row("running", None, None, context.generation), living.pid))
+        context.actions.append(Note(held.row("running", None, None, context.generation), living.pid))
         context.announce(RunAdopted(run, living.pid))
-        context.do(Adopt(run.id, spec))
+        context.actions.append(Adopt(run.id, spec))
         self._arm()
         self._finish_by_count()
         if self.state is State.STOPPING and spec.is_service:
@@ -320,7 +320,7 @@ class Job:
 
     def _keep_pause(self, reason: str | None, until: datetime | None) -> None:
         self.progress = replace(self.progress, paused=reason, paused_until=until)
-        self._context.do(Save(self.progress))
+        self._context.actions.append(Save(self.progress))
 
     def _watch_pause(self) -> None:
         if self._pause_end is not None:
@@ -480,7 +480,7 @@ class Job:
         held.attempt = Attempt(context, run, self.spec.ending)
         self._gates.enrol(run, self, held)
         row = held.row("claimed", None, None, context.generation)
-        context.do(Start(run, self.spec, row, self.progress))
+        context.actions.append(Start(run, self.spec, row, self.progress))
         self._finish_by_count()
 
     def _finish_by_count(self) -> None:
@@ -520,7 +520,7 @@ class Job:
             held.started = at.wall
         late = (at.wall - held.slot.due).total_seconds()
         self._gates.limits.started(held)
-        self._context.do(Note(held.row("running", None, None, self._context.generation), pid))
+        self._context.actions.append(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
         attempt.begin(at)
         self._gates.changed(self, None)
@@ -602,7 +602,7 @@ class Job:
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
         ended, held.ended = held.ended or context.now.wall, None
         row = held.row("retrying", outcome.text(), code, context.generation, ended=ended)
-        context.do(Record(row, self.progress))
+        context.actions.append(Record(row, self.progress))
         self._retry_in(held, delay)
 
     def _retry_in(self, held: OpenSlot, delay: timedelta) -> None:
@@ -662,7 +662,7 @@ class Job:
         row = held.row(state, reason, code, context.generation, ended=ended.wall if held.attempts else None)
         held.attempt = None
         if is_known:
-            context.do(Save(self.progress))
+            context.actions.append(Save(self.progress))
             context.announce(Warned(self.spec.name, f"the slot of {rfc3339(row.nominal)} was decided before"))
         else:
             self._keep(row, outcome, recovered=recovered)
@@ -697,7 +697,7 @@ class Job:
         """Let the run, the machine, or the rate say how long the next interval is, as the schedule asks."""
         schedule, context = self.spec.schedule, self._context
         if isinstance(schedule, LoadAware):
-            context.do(ReadLoad(self.spec.name))
+            context.actions.append(ReadLoad(self.spec.name))
         elif isinstance(schedule, Adaptive):
             began = held.attempt.started if held.attempt is not None else None
             took = (context.now.mono - (began or context.now).mono) * MICROSECOND
@@ -727,11 +727,11 @@ class Job:
         self.recent[row.nominal] = row
         if len(self.recent) > _OUTCOMES_KEPT:
             del self.recent[next(iter(self.recent))]
-        self._context.do(Record(row, self.progress))
+        self._context.actions.append(Record(row, self.progress))
         self._context.announce(SlotDecided(row))
         for kind in _hooks_for(row, outcome, recovered=recovered):
             if getattr(self.spec.hooks, kind) is not None:
-                self._context.do(RunHook(self.spec.name, kind, self.spec, row))
+                self._context.actions.append(RunHook(self.spec.name, kind, self.spec, row))
         if row.attempts == 0:
             self._gates.changed(self, row)
 
@@ -824,7 +824,7 @@ class Job:
     def _finish(self) -> None:
         self._rest()
         self.progress = replace(self.progress, done=self._stop_reason)
-        self._context.do(Save(self.progress))
+        self._context.actions.append(Save(self.progress))
         self._context.announce(JobDone(self.spec.name, self._stop_reason))
         self._gates.changed(self, None)
 
@@ -853,7 +853,7 @@ class Job:
         self.slowing.reset()
         self.pacing.reset()
         self._refused = False
-        self._context.do(Save(self.progress))
+        self._context.actions.append(Save(self.progress))
         self._watch_deadlines()
         self._arm()
 

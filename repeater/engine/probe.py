@@ -76,10 +76,10 @@ class Probing:
 
         def ask(_: object) -> None:
             if self.run and probe is self.probe:
-                self._context.do(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
+                self._context.actions.append(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
 
         if probe.log:  # the output tells by itself when the line comes
-            self._context.do(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
+            self._context.actions.append(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
             return
         settled = self.kind == "ready" and self._job.ready is True and self.bad == 0
         self._wake = self._context.wake_in(max(probe.every, SETTLED) if settled else probe.every, ask)

@@ -87,7 +87,7 @@ class Sharing:
         left = grant.left - 1 if grant is not None and known else len(offsets) - 1
         self._count += 1
         asked = self.asked[key] = _Asked(str(self._count), slot, limit, offsets, left)
-        self._context.do(AskQuota(asked.id, limit.name, limit.rate, offsets, known))
+        self._context.actions.append(AskQuota(asked.id, limit.name, limit.rate, offsets, known))
         return asked
 
     # --- what the daemon tells -----------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Sharing:
     def _granted(self, id_: str, reservation: str) -> None:
         key = self._key_of(id_)
         if key is None:
-            self._context.do(ReleaseQuota(reservation))
+            self._context.actions.append(ReleaseQuota(reservation))
         else:
             self.asked[key].granted = reservation
             self._touch(key)
@@ -149,14 +149,14 @@ class Sharing:
         """The slot has ended: what it holds is free."""
         for grant in slot.grants.values():
             if grant.reservation is not None and grant.left and grant.life == self._life:
-                self._context.do(ReleaseQuota(grant.reservation))
+                self._context.actions.append(ReleaseQuota(grant.reservation))
                 grant.flying = False
         self._spend(slot, started=False)
         slot.grants.clear()
 
     def push_back(self, limit: Limit, delay: timedelta, reason: str) -> None:
         """A server asks all who share the limit to wait."""
-        self._context.do(PushBackQuota(limit.name, limit.rate, delay, reason))
+        self._context.actions.append(PushBackQuota(limit.name, limit.rate, delay, reason))
 
     def tidy(self, waiting: Mapping[str, Container[OpenSlot]]) -> bool:
         """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
@@ -172,15 +172,15 @@ class Sharing:
     def _spend(self, slot: OpenSlot, *, started: bool) -> None:
         for grant in slot.grants.values():
             if grant.flying and (started or grant.reservation is not None):
-                self._context.do(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
+                self._context.actions.append(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
             grant.flying = False
 
     def _drop(self, key: str) -> None:
         asked = self.asked.pop(key)
         if asked.granted is not None:
-            self._context.do(ReleaseQuota(asked.granted))
+            self._context.actions.append(ReleaseQuota(asked.granted))
         else:
-            self._context.do(WithdrawQuota(asked.id))
+            self._context.actions.append(WithdrawQuota(asked.id))
         self._touch(key)
 
     def _key_of(self, id_: str) -> str | None:

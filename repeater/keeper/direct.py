@@ -53,17 +53,15 @@ def start(
     program: str, argv: tuple[str, ...], env: Mapping[str, str], stdin: int | None, outputs: tuple[int, int]
 ) -> int:
     """The pid of a new process that leads a session. `stdin` None: nothing to read. Raises OSError and ValueError."""
-    actions: list[tuple[Any, ...]] = []
-    if stdin is None:
-        actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-    for wanted, given in ((0, stdin), (1, outputs[0]), (2, outputs[1])):
-        if given is not None and given != wanted:  # our own standard descriptors are inherited as they are
-            actions.append((os.POSIX_SPAWN_DUP2, given, wanted))
     return os.posix_spawn(
         program,
         argv,
         env,
-        file_actions=actions,
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, outputs[0], 1),  # also of what is there already: it may be told to close itself
+            (os.POSIX_SPAWN_DUP2, outputs[1], 2),
+        ),
         setsid=True,
         setsigdef=_AS_PYTHON_FOUND_THEM,
     )

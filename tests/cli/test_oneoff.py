@@ -260,6 +260,15 @@ def test_standard_input_is_empty_unless_asked_for(rpr: Rpr) -> None:
     rpr("c", "-t", "2", "--stdin", "--aggregate", "--", "cat", stdin="hello\n").is_(out="hello\n")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_has_its_three_streams_even_if_those_of_rpr_are_closed(rpr: Rpr, closed: str) -> None:
+    script = "cat; echo out && echo err >&2 && echo fine >>kept"
+    shell = f'exec "{RPR}" count -t 2 -- sh -c "{script}" {closed}'
+    done = subprocess.run(["sh", "-c", shell], env=rpr.env, cwd=rpr.folder, capture_output=True)
+    assert done.returncode == 0
+    assert (rpr.folder / "kept").read_text() == "fine\nfine\n"
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nowhere to see descriptors")
 @pytest.mark.parametrize("where", [".", "sub"])
 def test_a_run_gets_no_descriptor_that_rpr_was_given(rpr: Rpr, where: str) -> None:

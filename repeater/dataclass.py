@@ -184,7 +184,7 @@ def _replacing(cls: type[Any], names: dict[str, Any]) -> str:
     given = [f"self.{name} if {name} is __missing else {name}" for name in takes]
     if "__setattr__" in vars(cls) or hasattr(cls, "__post_init__") or len(takes) < len(cls.__fields__):
         return f"{head} return self.__class__({', '.join(given)})"
-    names["__new"] = object.__new__
+    names["__new"] = cls.__new__
     filled = "".join(f" new.{name} = {value}\n" for name, value in zip(takes, given, strict=True))
     return f"{head} new = __new(self.__class__)\n{filled} return new"
 

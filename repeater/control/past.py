@@ -280,7 +280,9 @@ def _neighbours(spec: JobSpec | None, moment: Moment, until: datetime) -> Iterat
         yield "the job is not in force (any more)"
         return
     if isinstance(spec.schedule, Every):
-        yield f"it comes every {format_duration(spec.schedule.every)}; slots that came are in `rpr history {spec.name}`"
+        every = format_duration(spec.schedule.every)
+        when = f"{every} after the end of each run" if spec.schedule.after_end else f"every {every}"
+        yield f"it comes {when}; slots that came are in `rpr history {spec.name}`"
     if isinstance(spec.schedule, Cron):
         yield f"its schedule is `{spec.schedule.expression}` in `{spec.schedule.timezone}`"
         before = list(_named(spec, moment.begin - _NEAR, moment.begin))[-1:]

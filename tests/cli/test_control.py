@@ -702,6 +702,15 @@ def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) ->
     assert "names no slot then" in built("why", "a[who=me@home]@03:00").out
 
 
+def test_why_tells_how_often_an_interval_comes_where_no_slot_was(house: Callable[..., House]) -> None:
+    built = house(
+        jobs='[jobs.e]\ncommand = "true"\nschedule = "every 1h"\n'
+        '[jobs.n]\ncommand = "true"\nschedule = { every = "2h", after_end = true }\n'
+    )
+    assert "it comes every 1h; slots that came are in `rpr history e`" in built("why", "e@2026-01-01T00:00:00Z").out
+    assert "it comes 2h after the end of each run; slots" in built("why", "n@2026-01-01T00:00:00Z").out
+
+
 def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.p]\ncommand = "true"\nschedule = "every 1h"\n'

@@ -52,7 +52,7 @@ def _apply(kit: Tools, folder: Path, times: int) -> tuple[float, float]:
 
 def again(times: int, numbers: Iterable[int]) -> str:
     """Jobs `busy-N` that start again as soon as they end, so many times."""
-    rest = f'command = ["true"]\nschedule = {{ every = "1us", after_end = true }}\nstop = {{ times = {times} }}\n'
+    rest = f'command = ["true"]\nschedule = {{ every = "0s", after_end = true }}\nstop = {{ times = {times} }}\n'
     return "".join(f"[jobs.busy-{number}]\n{rest}" for number in numbers)
 
 

@@ -118,7 +118,7 @@ class _Late:
         self.filled = 0
 
     def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
-        if self.name == "__init__" and instance is not None and self.filled < _BY_HAND:
+        if self.name == "__init__" and type(instance) is self.cls and self.filled < _BY_HAND:
             self.filled += 1
             return lambda *args, **named: self._fill(instance, args, named)
         return self._compiled().__get__(instance, owner)

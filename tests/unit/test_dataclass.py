@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pickle
 import subprocess
@@ -173,6 +174,53 @@ def test_open_ones_change_and_have_no_hash() -> None:
         hash(one)
     with pytest.raises(TypeError):
         Open(1, 2)  # type: ignore[call-arg]
+
+
+def test_who_asks_how_a_class_is_called_is_told_before_and_after_its_first_objects() -> None:
+    @ours.dataclass(slots=True)
+    class New:
+        a: int
+        b: int = 2
+
+    assert [*inspect.signature(New).parameters] == ["a", "b"]
+    assert New(1).b == 2
+    assert [*inspect.signature(New).parameters] == ["a", "b"]
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_the_first_objects_of_a_class_are_as_the_later_ones(is_frozen: bool) -> None:
+    @ours.dataclass(frozen=is_frozen, slots=True)
+    class New:
+        a: int
+        b: list[int] = ours.field(default_factory=list)
+        c: int = 2
+        d: int = ours.field(default=5, init=False)
+
+        def __post_init__(self) -> None:
+            made.append(self.a)
+
+    made: list[int] = []
+    many = [New(number, c=number) for number in range(9)]
+    assert [(one.a, one.b, one.c, one.d) for one in many] == [(number, [], number, 5) for number in range(9)]
+    assert made == [*range(9)]
+    assert len({id(one.b) for one in many}) == 9
+    assert type(vars(New)["__init__"]).__name__ == "function"
+
+
+def test_wrong_arguments_are_told_alike_however_many_objects_there_are() -> None:
+    @ours.dataclass(slots=True)
+    class New:
+        a: int
+        b: int = 2
+
+    for _ in range(6):
+        with pytest.raises(TypeError, match=r"missing 1 required positional argument: 'a'"):
+            New(b=1)  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match=r"got multiple values for argument 'a'"):
+            New(1, a=1)  # type: ignore[call-arg, misc]
+        with pytest.raises(TypeError, match=r"takes from 2 to 3 positional arguments but 4 were given"):
+            New(1, 2, 3)  # type: ignore[call-arg]
+        New(1)
 
 
 def test_a_method_that_was_compiled_stands_in_its_class() -> None:

@@ -284,6 +284,7 @@ def test_however_a_file_is_saved_it_comes_into_force_once(ground: Ground) -> Non
         name = save.__name__.replace("_", "-")
         save(path, f"{GOOD}{keep}[jobs.{name}]\ncommand = {json.dumps(mark('start'))}\n")
         wait_for(lambda name=name: ground.effects.starts(name), lambda name=name: f"{name} in force: {run.err}")
+        wait_for(lambda number=number: generation(run) >= number, lambda name=name: f"{name} is told: {run.err}")
         assert generation(run) == number, name
     assert Counter(one.job for one in ground.effects.starts()) == dict.fromkeys(
         ["keep", *(save.__name__.replace("_", "-") for save in STYLES)], 1

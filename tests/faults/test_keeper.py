@@ -261,12 +261,13 @@ def test_when_the_client_is_killed_its_keeper_kills_everything_that_ever_came_of
     with client.stdout as told:
         keeper = psutil.Process(int(told.readline().split()[1]))
         lines: list[str] = []
-        while sum("RunStarted" in line for line in lines) < len(ESCAPES) or not any(
-            "RunEnded" in line for line in lines
-        ):
-            lines.append(
-                told.readline()
-            )  # the one that ends is that of the forgotten daemon, and others may start later
+
+        def heard(kind: str) -> int:
+            return sum(kind in line for line in lines)
+
+        # the run that ends is that of the forgotten daemon; others may start later
+        while heard("RunStarted") < len(ESCAPES) or not heard("RunEnded"):
+            lines.append(told.readline())
             assert lines[-1], lines
         wait_for(
             lambda: sum(p.name() == "sleep" for p in keeper.children(recursive=True)) >= len(ESCAPES),

@@ -1,0 +1,314 @@
+"""Why things happened: a code of a closed set, and typed fields. No sentence is kept, compared or parsed anywhere.
+
+Verdicts, rows, waits, done causes, spawn failures, probe answers, warnings and events carry a `Reason`. The sentences
+for people are made at the edge, in `repeater.sentences`; docs/reference/reasons.md has the meaning of each code.
+
+The kinds of fields, and their values in `Reason.detail` and in the database:
+
+    name text path errno     str; an errno is its name, `ENOENT`
+    count                    int
+    number                   int or float
+    flag                     bool
+    instant                  int, microseconds since 1970
+    duration                 int, microseconds; may be negative
+    names                    list of str
+    needs                    list of [job, condition]
+    shares                   list of [name, number]
+    reason, reasons          {"code": ..., "detail": ...}, or a list of these
+
+A field whose kind ends with `?` may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from repeater.dataclass import dataclass, field
+from repeater.model.time import instant_of, micros, number_of, rfc3339
+
+if TYPE_CHECKING:
+    ReasonCode: TypeAlias = Literal[
+        # how a run ended
+        "success", "success_pattern", "exit", "signal", "timeout", "failure_pattern", "executor_failed",
+        # why a slot was skipped or expired, and what an order or a change did to it
+        "overlap", "superseded", "queue_full", "slowdown", "missed", "missed_many", "catch_up_max",
+        "catch_up_window", "start_deadline", "paused", "done", "stopped", "decided_before", "upstream_failed",
+        "schedule_changed", "disabled", "removed", "replaced",
+        # what asked for a slot beside the schedule, and what ended a pause
+        "requested", "reloaded", "definition_changed", "files_changed", "not_alive", "started_again", "pause_over",
+        # why nobody knows how a run ended
+        "supervisor_gone", "shim_gone",
+        # why a job is done
+        "runs_reached", "successes_reached", "failures_reached", "consecutive_failures", "time_passed",
+        "instant_reached", "run_succeeded", "run_failed", "stop_pattern", "stop_plugin", "all_conditions",
+        "schedule_ended", "service_ended",
+        # what a due slot waits for
+        "needs", "pool_full", "group_full", "rate", "limit", "shared_limit", "server_push_back",
+        # the state of a job
+        "waits_for_process", "attempt", "retry_at", "held_for", "paused_until", "slowed_down", "supervisor_stopping",
+        "still_running", "not_active",
+        # how an interval that adapts was decided
+        "adaptive", "trial_succeeded", "trial_failed", "circuit_opened", "slower_after_failure", "slower", "faster",
+        "back_to_base", "unchanged", "load", "next_start_allowed",
+        # why a process could not be started
+        "program_missing", "interpreter_missing", "loader_missing", "program_is_folder", "program_unusable",
+        "program_as_user_denied", "arguments_too_big", "program_format", "program_failed", "resource_short",
+        "folder_unusable", "command_empty", "command_nul", "environment_nul", "environment_name", "user_unknown",
+        "user_denied", "group_unknown", "limit_unknown", "limit_too_high", "nice_denied", "limits_unset",
+        "claim_failed", "launch_failed",
+        # what a probe found
+        "probe_timeout", "probe_status", "probe_not_http", "probe_failed",
+        # warnings
+        "spawn_retried", "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "schedule_failed",
+        "stop_condition_failed", "restart_not_alive", "clock_behind", "machine_slept", "clock_set",
+        "hook_spawn_failed", "hook_lost", "hook_failed", "quota_lost", "quota_found", "quota_unreachable",
+        "pattern_too_slow", "output_not_kept", "file_unwritable", "request_failed", "metrics_failed",
+        "metrics_missing", "history_unwritable", "history_row_unwritable", "history_recovered", "history_lost",
+        "shim_missing", "shim_not_understood", "shim_lost", "cgroups_unusable", "left_over_ended", "left_over_alive",
+        "watch_polled", "plugin_too_slow", "plugin_failed", "socket_unusable", "limit_overfull",
+        # why changed job files were rejected
+        "files_rejected", "removals_refused",
+        # what other programs and older versions said
+        "text", "legacy",
+    ]  # fmt: skip
+else:
+    ReasonCode = str
+
+FIELDS: Mapping[ReasonCode, str] = {
+    # how a run ended
+    "success": "exit:count? signal:count?",
+    "success_pattern": "",
+    "exit": "exit:count",
+    "signal": "signal:count",
+    "timeout": "after:duration",
+    "failure_pattern": "",
+    "executor_failed": "plugin:name",
+    # why a slot was skipped or expired, and what an order or a change did to it
+    "overlap": "",
+    "superseded": "",
+    "queue_full": "",
+    "slowdown": "",
+    "missed": "",
+    "missed_many": "until:instant",
+    "catch_up_max": "",
+    "catch_up_window": "",
+    "start_deadline": "",
+    "paused": "text:text?",
+    "done": "",
+    "stopped": "text:text?",
+    "decided_before": "",
+    "upstream_failed": "job:name condition:name after:duration?",
+    "schedule_changed": "",
+    "disabled": "",
+    "removed": "",
+    "replaced": "cause:reason?",
+    # what asked for a slot beside the schedule, and what ended a pause
+    "requested": "",
+    "reloaded": "",
+    "definition_changed": "",
+    "files_changed": "",
+    "not_alive": "",
+    "started_again": "",
+    "pause_over": "",
+    # why nobody knows how a run ended
+    "supervisor_gone": "",
+    "shim_gone": "",
+    # why a job is done
+    "runs_reached": "count:count",
+    "successes_reached": "count:count",
+    "failures_reached": "count:count",
+    "consecutive_failures": "count:count",
+    "time_passed": "length:duration",
+    "instant_reached": "until:instant",
+    "run_succeeded": "",
+    "run_failed": "",
+    "stop_pattern": "",
+    "stop_plugin": "plugin:name text:text",
+    "all_conditions": "reasons:reasons",
+    "schedule_ended": "",
+    "service_ended": "restart:name",
+    # what a due slot waits for
+    "needs": "needs:needs",
+    "pool_full": "pool:name",
+    "group_full": "group:name",
+    "rate": "rate:text until:instant",
+    "limit": "limit:name rate:text until:instant",
+    "shared_limit": "limit:name rate:text until:instant? cause:reason?",
+    "server_push_back": "source:name status:count? asked:duration delay:duration bound:name? until:instant?",
+    # the state of a job
+    "waits_for_process": "pid:count",
+    "attempt": "attempt:count",
+    "retry_at": "attempt:count at:instant",
+    "held_for": "cause:reason seconds:count",
+    "paused_until": "text:text? until:instant?",
+    "slowed_down": "failures:count until:instant",
+    "supervisor_stopping": "",
+    "still_running": "",
+    "not_active": "",
+    # how an interval that adapts was decided
+    "adaptive": "every:duration change:reason? success:number? latency:number? target:number? usual:number? open:flag?",
+    "trial_succeeded": "",
+    "trial_failed": "",
+    "circuit_opened": "failure_rate:number threshold:number",
+    "slower_after_failure": "",
+    "slower": "latency:number target:number",
+    "faster": "latency:number target:number",
+    "back_to_base": "",
+    "unchanged": "",
+    "load": "every:duration reading:name? value:number? target:number? busier:flag?",
+    "next_start_allowed": "at:instant",
+    # why a process could not be started
+    "program_missing": "program:text on_path:flag?",
+    "interpreter_missing": "program:text interpreter:text",
+    "loader_missing": "program:text",
+    "program_is_folder": "program:text",
+    "program_unusable": "program:text errno:errno",
+    "program_as_user_denied": "program:text user:name",
+    "arguments_too_big": "program:text",
+    "program_format": "program:text",
+    "program_failed": "program:text error:text",
+    "resource_short": "program:text errno:errno",
+    "folder_unusable": "folder:text errno:errno",
+    "command_empty": "",
+    "command_nul": "program:text",
+    "environment_nul": "program:text variable:text",
+    "environment_name": "program:text variable:text",
+    "user_unknown": "user:name",
+    "user_denied": "user:name",
+    "group_unknown": "group:name",
+    "limit_unknown": "limit:name",
+    "limit_too_high": "wanted:count most:count",
+    "nice_denied": "nice:count",
+    "limits_unset": "error:text",
+    "claim_failed": "error:text",
+    "launch_failed": "error:text",
+    # what a probe found
+    "probe_timeout": "",
+    "probe_status": "status:count",
+    "probe_not_http": "",
+    "probe_failed": "error:text",
+    # warnings
+    "spawn_retried": "cause:reason",
+    "run_lost": "cause:reason",
+    "slot_decided_before": "nominal:instant",
+    "need_not_met": "job:name",
+    "pushed_back": "cause:reason",
+    "schedule_failed": "error:text",
+    "stop_condition_failed": "error:text",
+    "restart_not_alive": "cause:reason?",
+    "clock_behind": "job:name jobs:count until:instant",
+    "machine_slept": "length:duration",
+    "clock_set": "by:duration",
+    "hook_spawn_failed": "hook:name cause:reason",
+    "hook_lost": "hook:name cause:reason",
+    "hook_failed": "hook:name exit:count? signal:count?",
+    "quota_lost": "cause:reason open:names closed:names",
+    "quota_found": "",
+    "quota_unreachable": "path:text error:text",
+    "pattern_too_slow": "pattern:text limit:number",
+    "output_not_kept": "error:text",
+    "file_unwritable": "path:text errno:errno",
+    "request_failed": "error:text",
+    "metrics_failed": "error:text",
+    "metrics_missing": "error:text",
+    "history_unwritable": "error:text",
+    "history_row_unwritable": "error:text",
+    "history_recovered": "",
+    "history_lost": "most:count",
+    "shim_missing": "error:text",
+    "shim_not_understood": "error:text",
+    "shim_lost": "error:text",
+    "cgroups_unusable": "error:text",
+    "left_over_ended": "",
+    "left_over_alive": "",
+    "watch_polled": "error:text",
+    "plugin_too_slow": "plugin:name items:count",
+    "plugin_failed": "error:text items:count",
+    "socket_unusable": "error:text",
+    "limit_overfull": "limit:name count:count window:duration wanted:number jobs:shares more:count",
+    # why changed job files were rejected
+    "files_rejected": "error:text",
+    "removals_refused": "removed:count jobs:count",
+    # what other programs and older versions said
+    "text": "text:text",
+    "legacy": "text:text",
+}
+"""The closed set of codes, each with its fields: `name:kind`, apart by blanks. A test holds it against `ReasonCode`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A code and its fields. `detail` is JSON-able; instants and durations in it are whole microseconds."""
+
+    code: ReasonCode
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def kept(self) -> dict[str, Any]:
+        """The reason as a value of another reason's `detail`, or of a JSON document that `reason_of` reads back."""
+        return {"code": self.code, "detail": dict(self.detail)} if self.detail else {"code": self.code}
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields for people and programs outside: instants as RFC 3339 in UTC, durations in seconds."""
+        return {name: _shown(value, kind_of(self.code, name)) for name, value in self.detail.items()}
+
+
+def reason(code: ReasonCode, **fields: Any) -> Reason:
+    """A reason. Fields may be `datetime`, `timedelta` and `Reason`; those that are None or empty text are left out."""
+    return Reason(code, {name: _stored(value) for name, value in fields.items() if value is not None and value != ""})
+
+
+def reason_of(kept: Any) -> Reason | None:
+    """The inverse of `Reason.kept`; None for None. A text, which is what version 0.1 kept, becomes `legacy`."""
+    if kept is None:
+        return None
+    if isinstance(kept, Mapping):
+        return Reason(kept["code"], kept.get("detail") or {})
+    return Reason("legacy", {"text": str(kept)})
+
+
+@lru_cache(maxsize=512)
+def fields_of(code: ReasonCode) -> dict[str, str]:
+    """The fields of a code, each with its kind; empty for a code of a newer version."""
+    return dict(part.split(":") for part in FIELDS.get(code, "").split())
+
+
+def kind_of(code: ReasonCode, name: str) -> str:
+    """The kind of a field, without the `?`; `text` for a field that is not known."""
+    return fields_of(code).get(name, "text").rstrip("?")
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return number_of(value)
+    if isinstance(value, timedelta):
+        return micros(value)
+    if isinstance(value, Reason):
+        return value.kept()
+    if isinstance(value, list | tuple):
+        return [_stored(one) for one in value]
+    return value
+
+
+def _shown(value: Any, kind: str) -> Any:
+    match kind:
+        case "instant":
+            return rfc3339(instant_of(value))
+        case "duration":
+            return value / 1_000_000
+        case "reason":
+            return _nested(value)
+        case "reasons":
+            return [_nested(one) for one in value]
+        case _:
+            return value
+
+
+def _nested(kept: Any) -> dict[str, Any]:
+    found = reason_of(kept)
+    return {} if found is None else {"reason_code": found.code, "detail": found.as_json()}
+
+
+SUCCESS = Reason("success")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from urllib.parse import SplitResult, urlsplit
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.model.address import HttpTarget, parse_address, parse_http_url
 from repeater.model.spec import JobSpec, Probe
 from repeater.ports import Tell
 
@@ -48,21 +48,20 @@ class NetProber:
         self._tell(ProbeReported(job, "live" if kind == "live" else "ready", problem is None, problem or ""))
 
 
-async def _ask_tcp(address: str) -> str | None:
-    host, _, port = address.rpartition(":")
-    _, writer = await asyncio.open_connection(host.strip("[]") or "localhost", int(port))
+async def _ask_tcp(text: str) -> str | None:
+    address = parse_address(text)
+    _, writer = await asyncio.open_connection(address.host, address.port)
     await _close(writer)
     return None
 
 
 async def _ask_http(url: str) -> str | None:
     """None if the answer is good, else what is wrong with it."""
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 80)
-    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure or None, limit=_LONGEST_STATUS_LINE)
+    target = parse_http_url(url)
+    host, port = target.address.host, target.address.port
+    reader, writer = await asyncio.open_connection(host, port, ssl=target.is_secure or None, limit=_LONGEST_STATUS_LINE)
     try:
-        writer.write(_request(parts))
+        writer.write(_request(target))
         await writer.drain()
         line = await reader.readline()
     finally:
@@ -74,15 +73,14 @@ async def _ask_http(url: str) -> str | None:
     return None if 200 <= status < 400 else f"status {status}"
 
 
-def _request(parts: SplitResult) -> bytes:
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+def _request(target: HttpTarget) -> bytes:
     lines = (
-        f"GET {target} HTTP/1.1",
-        f"Host: {parts.netloc.rpartition('@')[2]}",
+        f"GET {target.path} HTTP/1.1",
+        f"Host: {target.authority}",
         "User-Agent: repeater",
         "Accept: */*",
     )
-    return "\r\n".join((*lines, "Connection: close", "", "")).encode("utf-8")
+    return "\r\n".join((*lines, "Connection: close", "", "")).encode("ascii")
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

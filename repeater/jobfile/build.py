@@ -374,10 +374,15 @@ def _within(table: Mapping[str, Any], reading: Reading, at: Path) -> Any:
 def _probe(table: Mapping[str, Any], reading: Reading, at: Path) -> Probe:
     default = Probe()
     http, tcp = table.get("http"), table.get("tcp")
-    if http is not None and not str(http).startswith(("http://", "https://")):
-        reading.problem((*at, "http"), f"found {kind(http)}, expected a URL like `http://localhost:8000/health`")
-    if tcp is not None and not str(tcp).rpartition(":")[2].isdigit():
-        reading.problem((*at, "tcp"), f"found {kind(tcp)}, expected `host:port` like `localhost:5432`")
+    if http is not None or tcp is not None:
+        from repeater.model.address import parse_address, parse_http_url
+
+        for key, text, parse in (("http", http, parse_http_url), ("tcp", tcp, parse_address)):
+            if text is not None:
+                try:
+                    parse(str(text))
+                except ValueError as error:
+                    reading.problem((*at, key), str(error))
     return Probe(
         http=http,
         tcp=tcp,

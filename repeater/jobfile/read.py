@@ -123,6 +123,11 @@ def _read_json(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
     except ValueError as error:
         line, column = _json_place(text, caps)
         raise _broken(name, f"not JSON: {error}", line, column) from None
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(data, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _broken(name, "not JSON: an escape `\\ud…` stands for half of a character") from None
     return data, lambda: _yaml_places(text.replace("\t", " "), caps)
 
 
@@ -146,6 +151,7 @@ def _yaml_places(text: str, caps: Caps) -> Places:
     return places
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _READERS = {"toml": _read_toml, "yaml": _read_yaml, "json": _read_json}
 
 

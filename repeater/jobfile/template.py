@@ -299,6 +299,8 @@ def _plain(value: Any, budget: list[int] | None = None) -> Any:
     if isinstance(value, Undefined):
         value._fail_with_undefined_error()
     if isinstance(value, str):
+        if not value.isascii() and _HALF.search(value):
+            raise TemplateFailed("the result holds half of a character (a lone surrogate), which is not text")
         return str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -313,6 +315,8 @@ def _plain(value: Any, budget: list[int] | None = None) -> Any:
     raise TemplateFailed("the expression gives no text, number, list or table")
 
 
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Lone surrogates, except those that stand for bytes of the environment that are not UTF-8 (PEP 383)."""
 _CONSTANT_NAMES = ("vars", "params", "matrix", "job", "project", "env")
 
 

@@ -181,7 +181,7 @@ def _launch(
         cwd=process.cwd,
         base=inherited.of(process),
         env={**_own(process), **facts},
-        stdin=process.stdin.encode() if command is process.command else b"",
+        stdin=process.stdin.encode("utf-8", "surrogateescape") if command is process.command else b"",
         user=process.user,
         group=process.group,
         umask=process.umask,

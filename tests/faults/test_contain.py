@@ -1,0 +1,37 @@
+"""P14: a fault stays with its owner. Bad values of job files are refused or cost their own job; the others go on."""
+
+from __future__ import annotations
+
+from tests.faults.ground import Ground, Supervisor, wait_for
+
+TICK = "[jobs.tick]\ncommand = 'echo tick'\nschedule = 'every 100ms'\n"
+BAD_PROBES = (
+    'ready = { tcp = "127.0.0.1:80000" }',
+    'live = { tcp = "127.0.0.1:٨٠" }',
+    'ready = { http = "http://localhost:80000/" }',
+    'ready = { http = "http://[::1/" }',
+    'live = { log = "(" }',
+    'ready = { exec = "a\\u0000b" }',
+)
+
+
+def service(keys: str) -> str:
+    return f"{TICK}[jobs.web]\ncommand = 'exec sleep 600'\nschedule = 'always'\n{keys}\n"
+
+
+def goes_on(supervisor: Supervisor) -> None:
+    """The job `tick` still starts."""
+    before = supervisor.out.count("tick |")
+    wait_for(lambda: supervisor.out.count("tick |") > before + 1, lambda: supervisor.err)
+    assert supervisor.is_there
+
+
+def test_bad_probes_that_are_saved_are_refused_and_all_goes_on(ground: Ground) -> None:
+    supervisor = ground.apply(service(""))
+    supervisor.until_ready()
+    for keys in BAD_PROBES:
+        before = supervisor.err.count("jobs.web.")
+        ground.write(service(keys))
+        supervisor.until_err("jobs.web.", before + 1)
+    goes_on(supervisor)
+    assert supervisor.down() == 0

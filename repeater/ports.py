@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from repeater.dataclass import dataclass, field
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import Progress, RunKind, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.model.time import Instant
 from repeater.model.units import Rate
@@ -73,7 +73,7 @@ class Launch:
     Its environment is `base`, which it shares with other launches (the same object, never changed), and `env` over it.
     `stdin` is what it can read; empty means end of file at once. The process leads a new session. When to stop it is
     the engine's decision; `timeout` and what follows it are for whoever looks after the run while there is no engine.
-    `is_service`: it is meant to live long, so its start may take its time.
+    `is_service`: it is meant to live long, so its start may take its time. The facts about the process repeat `kind`.
     """
 
     run: str
@@ -92,6 +92,7 @@ class Launch:
     stop_timeout: timedelta = timedelta(seconds=10)
     is_service: bool = False
     base: Mapping[str, str] = field(default_factory=dict)
+    kind: RunKind = "run"
 
 
 Stream: TypeAlias = Literal["stdout", "stderr"]
@@ -252,7 +253,7 @@ class Prober(Protocol):
     def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
 
     def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
-        """A fact about a run named `probe:…`, which only the prober knows."""
+        """A fact about a run of kind `probe`, which only the prober knows."""
         ...
 
     def close(self) -> None: ...

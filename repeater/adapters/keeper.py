@@ -41,7 +41,7 @@ from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.keeper import cgroup, spool, tree
 from repeater.keeper.protocol import ProtocolError, frame
-from repeater.model.run import Exit
+from repeater.model.run import Exit, RunKind
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class _Run:
     """One run, from the call of `start` to RunEnded."""
 
     run: str
+    kind: RunKind = "run"
     pid: int | None = None
     open: dict[Stream, int] = field(default_factory=dict)
     wide: list[int] = field(default_factory=list)
@@ -137,7 +138,7 @@ class KeeperSpawner:
         return None if self._line is None else self._line.pid
 
     def start(self, launch: Launch) -> None:
-        self._runs[launch.run] = _Run(launch.run)
+        self._runs[launch.run] = _Run(launch.run, launch.kind)
         message = spawn_message(launch, self._base_of(launch.base))
         if self._cgroups == "all" or (self._cgroups == "services" and launch.is_service):
             message["fence"] = True
@@ -169,7 +170,7 @@ class KeeperSpawner:
 
     def adopt(self, run: str) -> None:
         one = self._survivors.pop(run)
-        known = self._runs[run] = _Run(run, one["pid"])
+        known = self._runs[run] = _Run(run, pid=one["pid"])
         if self._line is not None and run in self._line.has:
             self._ask({"op": "attach", "run": run})
         else:
@@ -302,7 +303,7 @@ class KeeperSpawner:
         elif op == "refused":
             del self._runs[known.run]
             self._sink.matched(known.run)
-            self._tell(SpawnFailed(known.run, message["reason"], message["temporary"]))
+            self._tell(SpawnFailed(known.run, message["reason"], message["temporary"], kind=known.kind))
 
     def _started(
         self,
@@ -320,7 +321,7 @@ class KeeperSpawner:
             return
         if known.pid is None:
             known.pid = message["pid"]
-            self._tell(RunStarted(known.run, known.pid, message.get("at")))
+            self._tell(RunStarted(known.run, known.pid, message.get("at"), known.kind))
         if stdout is None or stderr is None:
             # No descriptor was free to take its output. It waits in the pipe; ask again when others may have ended.
             self._loop.call_later(_AGAIN, self._attach, known.run)
@@ -431,7 +432,7 @@ class KeeperSpawner:
         elif known.open or known.spools or known.withheld or not known.empty:
             if not known.exit_told:
                 known.exit_told = True
-                self._tell(RunExited(known.run, known.exit))
+                self._tell(RunExited(known.run, known.exit, known.kind))
         elif known.signalled:
             self.sweep(known.run)  # what was asked to stop shall not live on outside of its session
         else:
@@ -452,7 +453,7 @@ class KeeperSpawner:
             self._close_pipe(known, stream)
         del self._runs[known.run]
         matched = self._sink.matched(known.run)
-        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out))
+        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out, known.kind))
 
     def _close_pipe(self, known: _Run, stream: Stream) -> None:
         fd = known.open.pop(stream)
@@ -518,7 +519,7 @@ class KeeperSpawner:
                     pass
                 self._close_pipe(known, stream)
             self._sink.matched(run)
-            self._tell(RunLost(run, "its keeper died"))
+            self._tell(RunLost(run, "its keeper died", known.kind))
 
     def _read_last(self, known: _Run, stream: Stream, fd: int) -> bool:
         with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import direct, tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
-from repeater.model.run import Exit
+from repeater.model.run import Exit, RunKind
 from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class _Process:
     """One run, from the call of `start` to RunEnded. Touched in the loop's thread only."""
 
     run: str
+    kind: RunKind = "run"
     early: list[str] = field(default_factory=list)
     child: Spawned | None = None
     open: dict[Stream, int] = field(default_factory=dict)
@@ -103,7 +104,7 @@ class ProcessSpawner:
         self._midwives = self._begin_threads(threads if self._together else 1) if threads else []
 
     def start(self, launch: Launch) -> None:
-        self._processes[launch.run] = _Process(launch.run)
+        self._processes[launch.run] = _Process(launch.run, launch.kind)
         if self._midwives:
             self._asked.put(launch)
         else:
@@ -273,7 +274,7 @@ class ProcessSpawner:
             if isinstance(born, SpawnError):
                 del self._processes[launch.run]
                 self._sink.matched(launch.run)
-                self._tell(SpawnFailed(launch.run, born.reason, born.temporary))
+                self._tell(SpawnFailed(launch.run, born.reason, born.temporary, kind=launch.kind))
             else:
                 self._adopt(process, born)
         if self._born and not self._woken:
@@ -291,7 +292,7 @@ class ProcessSpawner:
             import threading
 
             threading.Thread(target=self._wait, args=(process,), name="rpr-wait", daemon=True).start()
-        self._tell(RunStarted(process.run, child.pid))
+        self._tell(RunStarted(process.run, child.pid, kind=process.kind))
         for name in process.early:
             self.signal(process.run, name)
         if process.sweep == "wanted":
@@ -364,7 +365,7 @@ class ProcessSpawner:
                 process.pause = min(process.pause * 2, _LAST_LOOK)
             if not process.exit_told:
                 process.exit_told = True
-                self._tell(RunExited(process.run, exit_))
+                self._tell(RunExited(process.run, exit_, process.kind))
         else:
             self._end(process)
 
@@ -408,7 +409,7 @@ class ProcessSpawner:
         if process.look_again is not None:
             process.look_again.cancel()
         del self._processes[process.run]
-        self._tell(RunEnded(process.run, process.exit, self._sink.matched(process.run)))
+        self._tell(RunEnded(process.run, process.exit, self._sink.matched(process.run), kind=process.kind))
 
     def _close_pipe(self, process: _Process, stream: Stream) -> None:
         fd = process.open.pop(stream)

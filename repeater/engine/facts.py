@@ -1,6 +1,7 @@
 """What the engine is told: past tense, frozen, one class for each thing that can happen.
 
 A fact carries no time of its own; the reading of the clocks that comes with it in `Engine.handle` is its time.
+The engine gets facts of kind `run` only; hooks and probes are the supervisor's.
 Facts about a run come in the order RunStarted, RunExited, RunEnded, or SpawnFailed alone; RunExited may be left out
 when nothing of the run is left at its exit. RunLost may come in the place of any of them, as the last.
 Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
-from repeater.model.run import Exit, Progress, RunRecord
+from repeater.model.run import Exit, Progress, RunKind, RunRecord
 from repeater.model.time import Mono
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
@@ -60,6 +61,7 @@ class RunStarted:
     run: str
     pid: int
     at: Mono | None = None
+    kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class SpawnFailed:
     reason: str
     temporary: bool = False
     taken: bool = False
+    kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class RunExited:
 
     run: str
     exit: Exit
+    kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class RunEnded:
     matched: frozenset[str] = frozenset()
     at: datetime | None = None
     timed_out: bool = False
+    kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ class RunLost:
 
     run: str
     reason: str
+    kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)

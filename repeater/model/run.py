@@ -29,6 +29,8 @@ SlotState: TypeAlias = Literal[
     "cancelled",
     "interrupted",
 ]
+RunKind: TypeAlias = Literal["run", "hook", "probe"]
+"""What a process is: an attempt of a slot, a hook of a decided slot, or an `exec` probe of a service."""
 INTERIM: frozenset[str] = frozenset({"claimed", "running", "retrying"})
 
 Outcome: TypeAlias = Literal[

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from repeater.keeper.process import exit_code_of
 from repeater.model.events import Event, RunFinished, SlotDecided, Warned
-from repeater.model.run import RunRecord
+from repeater.model.run import RunKind, RunRecord
 from repeater.model.units import about
 from repeater.policy.goal import Tally
 from repeater.ports import Stream
@@ -75,7 +75,7 @@ class Chronicle:
 class Passing:
     """Stands for `observe.output.Output` when the runs write to rpr's own descriptors and nobody listens."""
 
-    def begin(self, run: str, spec: object) -> None:
+    def begin(self, run: str, spec: object, kind: RunKind = "run") -> None:
         pass
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:  # noqa: ARG002

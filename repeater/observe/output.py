@@ -14,6 +14,7 @@ from functools import partial
 from typing import IO
 
 from repeater.dataclass import dataclass, field
+from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.observe.kept import Kept
@@ -121,7 +122,7 @@ class Output:
 
     # --- runs ---
 
-    def begin(self, run: str, spec: JobSpec) -> None:
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:  # noqa: ARG002
         """A run of this job is about to start; its output comes next."""
         if len(spec.name) > self._width < WIDEST_NAME:
             self._width = min(WIDEST_NAME, len(spec.name))

@@ -18,7 +18,7 @@ from typing import Any
 from repeater.errors import PluginFailed
 from repeater.model.events import Event, SlotDecided
 from repeater.model.plugins import Description
-from repeater.model.run import RunRecord
+from repeater.model.run import RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Plugin
 from repeater.plugins.residents import Residents
 from repeater.ports import Stream
@@ -59,12 +59,12 @@ class Feeds:
         self._runs: dict[str, tuple[str, tuple[Plugin, ...]]] = {}
         self._leaving: list[_Feed] = []
 
-    def begin(self, run: str, spec: JobSpec) -> None:
-        if spec.output.plugins and ":" not in run:
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
+        if spec.output.plugins and kind == "run":
             self._runs[run] = spec.name, spec.output.plugins
             for plugin in spec.output.plugins:
                 self._feed(plugin).put("begin", ["begin", spec.name, run], 0)
-        self._behind.begin(run, spec)
+        self._behind.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         if run in self._runs:

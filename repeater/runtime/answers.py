@@ -6,6 +6,7 @@ A push-back is told when the run's output is complete, and so before the engine 
 from __future__ import annotations
 
 from repeater.engine.facts import PushedBack
+from repeater.model.run import RunKind
 from repeater.model.spec import HttpAware, JobSpec
 from repeater.policy.http_aware import READ, push_back
 from repeater.ports import Clock, Stream, Tell
@@ -24,10 +25,10 @@ class AnswerTap:
         self._tell = tell
         self._runs: dict[str, tuple[HttpAware, dict[Stream, bytearray]]] = {}
 
-    def begin(self, run: str, spec: JobSpec) -> None:
-        if spec.http_aware is not None and ":" not in run:
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
+        if spec.http_aware is not None and kind == "run":
             self._runs[run] = spec.http_aware, {"stderr": bytearray(), "stdout": bytearray()}
-        self._behind.begin(run, spec)
+        self._behind.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         if run in self._runs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from repeater.dataclass import replace
 from repeater.errors import RepeaterError
-from repeater.model.run import Run, RunRecord
+from repeater.model.run import Run, RunKind, RunRecord
 from repeater.model.spec import JobSpec, Plugin, ProcessSpec
 from repeater.model.time import rfc3339
 from repeater.ports import Launch
@@ -134,14 +134,14 @@ def hook_launch(
         "RPR_TRIGGER": row.trigger,
         "RPR_GENERATION": str(row.generation),
     }
-    name = f"hook:{kind}:{row.run or rfc3339(row.nominal)}:{spec.name}"
-    return _launch(name, spec.process, inherited, facts, command)
+    name = f"{kind}:{row.run or rfc3339(row.nominal)}:{spec.name}"
+    return _launch(name, spec.process, inherited, facts, command, "hook")
 
 
 def probe_launch(spec: JobSpec, run: str, command: str | tuple[str, ...], inherited: Inherited) -> Launch:
     """The launch of an `exec` probe: the job's own process with another command."""
     facts = {"RPR_JOB": spec.name, "RPR_RUN_ID": run}
-    return _launch(run, spec.process, inherited, facts, command)
+    return _launch(run, spec.process, inherited, facts, command, "probe")
 
 
 def environment(process: ProcessSpec, inherited: Inherited) -> dict[str, str]:
@@ -173,6 +173,7 @@ def _launch(
     inherited: Inherited,
     facts: Mapping[str, str],
     command: str | tuple[str, ...] | None = None,
+    kind: RunKind = "run",
 ) -> Launch:
     command = process.command if command is None else command
     return Launch(
@@ -187,4 +188,5 @@ def _launch(
         umask=process.umask,
         nice=process.nice,
         rlimits=process.rlimits,
+        kind=kind,
     )

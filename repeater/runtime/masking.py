@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.policy.mask import Mask, mask_text, secret_forms
 from repeater.ports import Stream
@@ -23,11 +24,11 @@ class Masking:
         self._inherited = Inherited(environ)
         self._masks: dict[str, dict[Stream, Mask]] = {}
 
-    def begin(self, run: str, spec: JobSpec) -> None:
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
         if spec.process.secrets:
             forms = _forms(spec.process, self._inherited)
             self._masks[run] = {"stdout": Mask(forms), "stderr": Mask(forms)}
-        self._behind.begin(run, spec)
+        self._behind.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         if run in self._masks:

@@ -1,6 +1,7 @@
 """Probes of every kind behind one port: HTTP and TCP go to an adapter, `exec` is run like a job, `log` reads output.
 
-An `exec` probe is a process of the spawner under a name that no run has, so its whole tree ends with its timeout. A
+An `exec` probe is a process of the spawner, so its whole tree ends with its timeout; no sink knows it, so its output is
+dropped. A
 `log` probe looks at every line since the start of the run and answers once. Decides nothing about readiness; that is
 `engine.probe`.
 """
@@ -11,19 +12,18 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, Probe, Success
 from repeater.model.time import micros
 from repeater.policy.verdict import Matcher
 from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell
 from repeater.runtime.launch import Inherited, probe_launch
 
-PREFIX = "probe:"
-
 
 class Output(Protocol):
     """The sink that `LogTap` listens in front of."""
 
-    def begin(self, run: str, spec: JobSpec) -> None: ...
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None: ...
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool: ...
 
@@ -31,7 +31,7 @@ class Output(Protocol):
 
 
 class Probes:
-    """Implements `ports.Prober` for all kinds. `take` must be given the facts of runs named `probe:…`."""
+    """Implements `ports.Prober` for all kinds. `take` must be given the facts of kind `probe`."""
 
     def __init__(self, clock: Clock, spawner: Spawner, net: Prober, tell: Tell, environ: Mapping[str, str]) -> None:
         self._clock = clock
@@ -50,7 +50,7 @@ class Probes:
             self._net.ask(job, kind, probe, spec)
             return
         self._asked += 1
-        run = f"{PREFIX}{self._asked}"
+        run = f"probe:{self._asked}"
         alarm = self._clock.call_after(micros(probe.timeout), lambda: self._give_up(run))
         self._running[run] = (job, kind, alarm)
         self._spawner.start(probe_launch(spec, run, probe.exec, self._inherited))
@@ -90,14 +90,12 @@ class LogTap:
         self._tell = tell
         self._taps: dict[str, tuple[str, Matcher]] = {}
 
-    def begin(self, run: str, spec: JobSpec) -> None:
-        if spec.ready is not None and spec.ready.log is not None and not run.startswith("hook:"):
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
+        if spec.ready is not None and spec.ready.log is not None and kind == "run":
             self._taps[run] = (spec.name, Matcher(Success(pattern=spec.ready.log, stderr=True), None))
-        self._behind.begin(run, spec)
+        self._behind.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
-        if run.startswith(PREFIX):
-            return True  # what a probe prints is for nobody
         if run in self._taps:
             job, matcher = self._taps[run]
             matcher.feed(stream, data)
@@ -107,8 +105,6 @@ class LogTap:
         return self._behind.write(run, stream, data)
 
     def matched(self, run: str) -> frozenset[str]:
-        if run.startswith(PREFIX):
-            return frozenset()
         self._taps.pop(run, None)
         return self._behind.matched(run)
 

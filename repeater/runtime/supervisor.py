@@ -52,6 +52,7 @@ from repeater.engine.facts import (
 )
 from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
+from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec
 from repeater.model.time import Instant, micros
 from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
@@ -74,7 +75,7 @@ _OF_RUNS = (RunStarted, RunEnded, RunExited, RunLost, SpawnFailed)
 class Outputs(Protocol):
     """Where the output of runs goes; told before a run writes and after its slot is decided."""
 
-    def begin(self, run: str, spec: JobSpec) -> None: ...
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Supervisor:
         self._rings_at = 0
         self._last: Instant = outside.clock.now()
         self._asleep = outside.clock.asleep()
-        self._hooks: set[str] = set()
+        self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
         self._leave: int | None = None
         self._over = False
 
@@ -156,8 +157,8 @@ class Supervisor:
             fact = self._inbox.popleft()
             if isinstance(fact, _MAY_QUOTE):
                 fact = self._without_secrets(fact)
-            if isinstance(fact, _OF_RUNS) and ":" in fact.run:
-                self._aside(fact)  # not a run of a slot: a hook or a probe
+            if isinstance(fact, _OF_RUNS) and fact.kind != "run":
+                self._aside(fact)
             else:
                 self._handle(fact, now)
         return now
@@ -166,8 +167,8 @@ class Supervisor:
         """Why something failed may quote a command, a folder or an address."""
         if isinstance(fact, SpawnFailed) and fact.run in self._engine.board.runs:
             job = self._engine.board.runs[fact.run][0]
-        else:  # the name of a hook ends with that of its job
-            name = fact.job if isinstance(fact, ProbeReported) else fact.run.rpartition(":")[2]
+        else:
+            name = fact.job if isinstance(fact, ProbeReported) else self._hooks.get(fact.run, ("", ""))[1]
             if name not in self._engine.jobs:
                 return fact
             job = self._engine.jobs[name]
@@ -294,7 +295,7 @@ class Supervisor:
         self._start(launch, spec)
 
     def _start(self, launch: Launch, spec: JobSpec) -> None:
-        self._outside.outputs.begin(launch.run, spec)
+        self._outside.outputs.begin(launch.run, spec, launch.kind)
         self._outside.spawner.start(launch)
 
     def _watch(self, action: WatchPaths) -> None:
@@ -307,11 +308,11 @@ class Supervisor:
         command = getattr(action.spec.hooks, action.kind)
         launch = hook_launch(action.spec, action.kind, command, action.row, self._inherited)
         if launch.run not in self._hooks:
-            self._hooks.add(launch.run)
+            self._hooks[launch.run] = action.kind, action.job
             self._start(launch, action.spec)
 
     def _aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
-        if fact.run.startswith("probe:"):
+        if fact.kind == "probe":
             self._outside.prober.take(fact)
             if isinstance(fact, RunEnded):
                 self._outside.spawner.settled([fact.run])
@@ -321,8 +322,7 @@ class Supervisor:
         if isinstance(fact, RunStarted | RunExited):
             return
         self._outside.spawner.settled([fact.run])
-        self._hooks.discard(fact.run)
-        _, kind, *_, job = fact.run.split(":")
+        kind, job = self._hooks.pop(fact.run, ("", ""))
         if isinstance(fact, SpawnFailed):
             self._listen(Warned(job, f"hook {kind} could not be started: {fact.reason}"))
         elif isinstance(fact, RunLost):

@@ -17,7 +17,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
 from repeater.model.events import Event
 from repeater.model.plugins import NO_PLUGINS, Plugins
-from repeater.model.run import INTERIM, RunRecord
+from repeater.model.run import INTERIM, RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
@@ -40,7 +40,7 @@ def job(name: str, schedule: ScheduleSpec | None = None, **keys: Any) -> JobSpec
 
 
 class FakeOutputs(FakeSink):
-    def begin(self, run: str, spec: JobSpec) -> None:
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
         pass
 
 

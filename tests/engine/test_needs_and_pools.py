@@ -161,18 +161,18 @@ def test_services_stop_in_reverse_order_of_need() -> None:
 
 def test_hooks_get_the_facts_of_the_slot_and_tell_failure_from_recovery() -> None:
     turns = iter([Act(), Act(exit=FAIL), Act()])
-    stage = Stage(lambda launch: Act() if launch.run.startswith("hook:") else next(turns))
+    stage = Stage(lambda launch: Act() if launch.kind == "hook" else next(turns))
     hooks = Hooks(on_success=("ok",), on_failure=("bad",), on_recovery=("again",), on_skip=("skip",))
     stage.apply(job("a", Every(seconds(10)), hooks=hooks, stop=Stop(times=3)))
     stage.advance(60)
-    launches = [launch for launch in stage.spawner.launches if launch.run.startswith("hook:")]
+    launches = [launch for launch in stage.spawner.launches if launch.kind == "hook"]
     assert [launch.argv[0] for launch in launches] == ["ok", "bad", "ok", "again"]
     assert launches[1].env["RPR_REASON"] == "failure: exit 1"
     assert launches[1].env["RPR_EXIT"] == "1"
 
 
 def test_a_hook_that_is_still_running_is_awaited_before_leaving() -> None:
-    stage = Stage(lambda launch: Act(lasts=seconds(3 if launch.run.startswith("hook:") else 0)), keep_alive=False)
+    stage = Stage(lambda launch: Act(lasts=seconds(3 if launch.kind == "hook" else 0)), keep_alive=False)
     stage.apply(job("a", Once(), hooks=Hooks(on_success=("ok",))))
     stage.advance(2)
     assert stage.left == []

@@ -169,7 +169,7 @@ class FakeSpawner:
         for run, process in lost.items():
             self._drop(process)
             self._sink.matched(run)
-            self._tell(RunLost(run, reason))
+            self._tell(RunLost(run, reason, process.launch.kind))
 
     def resume(self, run: str) -> None:
         process = self._live.get(run)
@@ -207,11 +207,11 @@ class FakeSpawner:
             self._drop(process)
             del self._live[process.launch.run]
             self._sink.matched(process.launch.run)
-            self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary))
+            self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary, kind=process.launch.kind))
             return
         process.started = True
         process.pid, process.began = next(self._pids), self._clock.now().wall
-        self._tell(RunStarted(process.launch.run, process.pid))
+        self._tell(RunStarted(process.launch.run, process.pid, kind=process.launch.kind))
         for said in act.says:
             if said.at <= act.lasts:
                 self._after(process, said.at, lambda p, said=said: self._say(p, said))  # type: ignore[misc]
@@ -282,12 +282,12 @@ class FakeSpawner:
         if process.child or process.unsaid:
             if not process.exit_told:
                 process.exit_told = True
-                self._now(run, lambda: self._tell(RunExited(run, exit_)))
+                self._now(run, lambda: self._tell(RunExited(run, exit_, process.launch.kind)))
             return
         self._drop(process)
         del self._live[run]
         at = self._clock.now().wall if run in self._withheld else None
-        self._now(run, lambda: self._tell(RunEnded(run, exit_, self._sink.matched(run), at)))
+        self._now(run, lambda: self._tell(RunEnded(run, exit_, self._sink.matched(run), at, kind=process.launch.kind)))
 
     def _now(self, run: str, call: Callable[[], None]) -> None:
         """Or when somebody adopts the run."""

@@ -26,7 +26,7 @@ ALL = frozenset({"begin", "chunk", "record", "close"})
 
 
 class Behind(FakeSink):
-    def begin(self, run: str, spec: JobSpec) -> None:
+    def begin(self, run: str, spec: JobSpec, kind: str = "run") -> None:
         pass
 
 
@@ -78,7 +78,7 @@ def test_a_plugin_gets_everything_of_its_jobs_in_order_and_nothing_else(world: W
     spec, other = world.job("a", Plugin.of("all", {"file": str(told)})), world.job("b")
     world.feeds.begin("1", spec)
     world.feeds.begin("2", other)
-    world.feeds.begin("hook:on_success:1:a", spec)
+    world.feeds.begin("hook:on_success:1:a", spec, "hook")
     for stream, data in (("stdout", b"\xff\x00 one"), ("stderr", "ü\n".encode())):
         assert world.feeds.write("1", stream, data)
         assert world.feeds.write("2", stream, b"not for it")

@@ -17,8 +17,8 @@ one. Nothing here may import another module of repeater.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass
 
@@ -28,10 +28,14 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+Severity: TypeAlias = Literal["error", "warning"]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a job file.
+    """One thing that is wrong in a job file (an error), or that is probably a mistake (a warning).
 
+    A file with an error is refused. A warning changes nothing: the file is used as written.
     `line` and `column` count from 1; 0 means that the place is not known. `column` counts characters, not bytes.
     `key` is the dotted key path as the user wrote it (`jobs.health.schedule`), empty for the file as a whole.
     """
@@ -42,6 +46,7 @@ class Problem:
     key: str
     message: str
     hint: str | None = None
+    severity: Severity = "error"
 
     def __post_init__(self) -> None:
         """Whatever a file holds, a problem is told in one line that steers no terminal."""
@@ -59,9 +64,19 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}"
 
     def __str__(self) -> str:
-        key = f" {self.key}:" if self.key else ""
+        severity = " warning:" if self.severity == "warning" else ""
+        return f"{self.place()}:{severity} {self.text()}"
+
+    def text(self) -> str:
+        """The key, the message and the hint, without the place."""
+        key = f"{self.key}: " if self.key else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.place()}:{key} {self.message}{hint}"
+        return f"{key}{self.message}{hint}"
+
+
+def by_place(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems in the order of their files, lines and columns."""
+    return tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
 
 
 class RepeaterError(Exception):
@@ -104,7 +119,7 @@ class JobFileError(RepeaterError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem], *, hint: str | None = None, files: tuple[str, ...] = ()) -> None:
-        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
+        self.problems: tuple[Problem, ...] = by_place(problems)
         self.files = files
         super().__init__("\n".join(map(str, self.problems)), hint=hint)
 

@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from repeater.app.reader import reading_of
 from repeater.app.state import read_past, state_folder
 from repeater.dataclass import dataclass, replace
-from repeater.errors import ApplyRefused, RepeaterError
+from repeater.errors import ApplyRefused, Problem, RepeaterError
 from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
 from repeater.model.time import rfc3339
 
@@ -167,6 +167,7 @@ class _Assembly:
     _server: Server | None = None
     _web: Web | None = None
     _feeds: Feeds | None = None
+    _warnings: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -586,8 +587,8 @@ class _Assembly:
         from repeater.jobfile.capacity import overfull
 
         self._store.begin(generation, wanted.document)
-        for words in overfull(wanted.jobfile):
-            self._warn(words)
+        for _, message in overfull(wanted.jobfile):
+            self._warn(message)
         self._output.align(job.name for job in wanted.jobfile.jobs)
         assert self._feeds is not None
         self._feeds.accepted(wanted.jobfile)
@@ -601,6 +602,17 @@ class _Assembly:
                 self._clock.call_after(_SECOND_LOOK, self._reload.hint)
             else:
                 self._watcher.unwatch(_INCLUDES)
+        self._warn_of_files(wanted.warnings)
+
+    def _warn_of_files(self, warnings: Sequence[Problem]) -> None:
+        """Reports the warnings that the generation before did not have, the first `_MOST_WARNINGS` of them."""
+        texts = [f"{one.place()}: {one.text()}" for one in warnings]
+        new = [text for text in texts if text not in self._warnings]
+        for text in new[:_MOST_WARNINGS]:
+            self._warn(text)
+        if len(new) > _MOST_WARNINGS:
+            self._warn(f"{len(new) - _MOST_WARNINGS} more warnings; `rpr validate` shows all")
+        self._warnings = frozenset(texts)
 
     def _changed(self, key: str, paths: tuple[str, ...]) -> None:
         if key in (_JOB_FILES, _INCLUDES):
@@ -611,6 +623,7 @@ class _Assembly:
 
 
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
+_MOST_WARNINGS = 20
 _SECOND_LOOK = 1_000_000  # microseconds
 _LAST_WORDS = 2.0  # seconds for clients to take their answers when all is over
 _JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name

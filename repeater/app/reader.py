@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from repeater.dataclass import dataclass, fields, replace
-from repeater.errors import RepeaterError, UsageError
+from repeater.errors import Problem, RepeaterError, UsageError
 from repeater.model.plugins import Description
 from repeater.model.spec import Cron, Ending, Every, JobFile, JobSpec, ProcessSpec
 from repeater.model.units import parse_duration, parse_size
@@ -53,6 +53,7 @@ class Reading:
     globs: tuple[str, ...]
     document: str
     plugins: tuple[Description, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,11 @@ def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = ()
 def reading_of(loaded: Loaded) -> Reading:
     """The reading of files that were loaded in this process."""
     lines = list(map(_writer(), loaded.jobfile.jobs))
-    return Reading(loaded.jobfile, loaded.files, loaded.folder, loaded.globs, _document(lines), loaded.plugins)
+    return _reading(loaded, loaded.jobfile, _document(lines))
+
+
+def _reading(loaded: Loaded, jobfile: JobFile, document: str) -> Reading:
+    return Reading(jobfile, loaded.files, loaded.folder, loaded.globs, document, loaded.plugins, loaded.warnings)
 
 
 def _writer() -> Callable[[JobSpec], str]:
@@ -196,8 +201,7 @@ def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> L
     for piece in memory.pieces(loaded.jobfile.jobs, errand.known):
         send(_frame(piece))
     rest = replace(loaded.jobfile, jobs=())
-    reading = Reading(rest, loaded.files, loaded.folder, loaded.globs, memory.document(), loaded.plugins)
-    return Last(reading, memory.number)
+    return Last(_reading(loaded, rest, memory.document()), memory.number)
 
 
 def _frame(told: Piece | Last) -> bytes:

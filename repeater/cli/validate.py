@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from repeater.cli.options import assignments, files_argument, set_option
-from repeater.errors import JobFileError, Problem
+from repeater.errors import JobFileError, Problem, by_place
 from repeater.observe.terminal import json_line
 
 
@@ -17,41 +17,39 @@ from repeater.observe.terminal import json_line
 def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each: bool) -> int:
     """Check job files, and report every problem with its place.
 
-    Nothing is run or changed. Exit code 0: all is well; 2: at least one problem.
+    Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
     """
     from repeater.app import load_job_files
-    from repeater.jobfile.capacity import overfull
+    from repeater.jobfile.capacity import overfull_warnings
 
     settings = dict(assignments(set_vars))
     jobs = 0
     names: list[tuple[str, int]] = []
-    problems: list[Problem] = []
-    warnings: list[str] = []
+    errors: list[Problem] = []
+    found: list[Problem] = []
     for group in [(name,) for name in files] if each and files else [files]:
         try:
             loaded = load_job_files(group, set_vars=settings)
             jobs += len(loaded.jobfile.jobs)
-            warnings += overfull(loaded.jobfile)
+            found += [*loaded.warnings, *overfull_warnings(loaded)]
             names.append((group[0] if len(group) == 1 else loaded.name, len(loaded.jobfile.jobs)))
         except JobFileError as error:
-            problems += error.problems
+            errors += error.problems
+    warnings = by_place(found)
     if form == "json":
-        report = {"ok": not problems, "jobs": jobs, "problems": [_as_json(one) for one in problems]}
-        report |= {"warnings": warnings} if warnings else {}
-        click.echo(json_line(report))
+        problems, doubts = ([_as_json(one) for one in group] for group in (errors, warnings))
+        click.echo(json_line({"ok": not errors, "jobs": jobs, "problems": problems, "warnings": doubts}))
     elif form == "github":
-        for problem in problems:
+        for problem in (*errors, *warnings):
             click.echo(_as_annotation(problem))
-        for warning in warnings:
-            click.echo(f"::warning ::{_escaped(warning, '')}")
     else:
         for name, count in names:
             click.echo(f"{name}: {count} {'job' if count == 1 else 'jobs'}, ok")
         for warning in warnings:
-            click.echo(f"rpr: warning: {warning}", err=True)
-        if problems:
-            raise JobFileError(problems)
-    return 2 if problems else 0
+            click.echo(str(warning), err=True)
+        if errors:
+            raise JobFileError(errors)
+    return 2 if errors else 0
 
 
 def _as_json(problem: Problem) -> dict[str, str | int | None]:
@@ -70,8 +68,7 @@ def _as_annotation(problem: Problem) -> str:
     place = f"file={_escaped(problem.file, ':,')}"
     place += f",line={problem.line}" if problem.line else ""
     place += f",col={problem.column}" if problem.column else ""
-    text = f"{problem.key}: {problem.message}" if problem.key else problem.message
-    return f"::error {place}::{_escaped(f'{text} ({problem.hint})' if problem.hint else text, '')}"
+    return f"::{problem.severity} {place}::{_escaped(problem.text(), '')}"
 
 
 def _escaped(text: str, more: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repeater.errors import Severity
 from repeater.jobfile.build import Surroundings, build_job
-from repeater.jobfile.document import without
+from repeater.jobfile.document import Path, without
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.validate import Fault, check_job
 from repeater.model.spec import JobSpec
@@ -23,9 +24,9 @@ def build_alone(name: str, table: Mapping[str, Any], folder: str) -> tuple[JobSp
     for fault in faults:
         sound = {"command": ["?"], **without(sound, fault.path)}
     around = Surroundings(folder, lambda _: ())
-    spec = build_job(
-        ExpandedJob(name, name, (), sound, ()),
-        around,
-        lambda path, message, hint: faults.append(Fault(path, message, hint)),
-    )
-    return spec, faults
+
+    def report(path: Path, message: str, hint: str | None, severity: Severity = "error", /) -> None:
+        if severity == "error":
+            faults.append(Fault(path, message, hint))
+
+    return build_job(ExpandedJob(name, name, (), sound, ()), around, report), faults

@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import dataclass
-from repeater.jobfile.document import Late, Path, kind
+from repeater.jobfile.document import Late, Path, Report, kind
+from repeater.jobfile.doubtful import DOUBTFUL_KEYS, warn_of_doubts
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.reading import Reading
 from repeater.jobfile.schedules import read_backoff, read_schedule
@@ -62,8 +63,8 @@ class Surroundings:
     catalog: Catalog | None = None
 
 
-def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, str, str | None], None]) -> JobSpec:
-    """The spec. When a problem was reported it stands for the job only in what is checked after it."""
+def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec:
+    """The spec. When an error was reported it stands for the job only in what is checked after it."""
     table = job.table
     keys = table.keys()
     reading = Reading(report, around.catalog)
@@ -75,6 +76,10 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
     moved = table.get("moved_from")
     if moved is not None and job.in_matrix and "[" not in moved:
         moved += job.name[len(job.group) :]
+    overlap = _overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap
+    catch_up = _catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up
+    if keys & DOUBTFUL_KEYS:
+        warn_of_doubts(table, schedule, overlap, catch_up, reading)
     return JobSpec(
         name=job.name,
         process=_process(table, reading, around),
@@ -91,8 +96,8 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Callable[[Path, st
         slowdown=_slowdown(table["slowdown"], reading) if "slowdown" in keys else None,
         success=_success(table["success"], reading) if "success" in keys else _DEFAULT.success,
         http_aware=_http_aware(table["http_aware"], reading) if "http_aware" in keys else None,
-        overlap=_overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap,
-        catch_up=_catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up,
+        overlap=overlap,
+        catch_up=catch_up,
         delivery=table.get("delivery", "at-most-once"),
         limit=table.get("limit"),
         pool=table.get("pool"),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from repeater.dataclass import dataclass, field
-from repeater.errors import Problem, one_line
+from repeater.errors import Problem, Severity, one_line
 
 Path: TypeAlias = tuple[str | int, ...]
 Place: TypeAlias = tuple[int, int]
@@ -44,16 +44,31 @@ class Files(Protocol):
         ...
 
 
+class Report(Protocol):
+    """Takes a problem with the value at `path` of a job's table; the receiver adds file, line and column."""
+
+    def __call__(self, path: Path, message: str, hint: str | None, severity: Severity = "error", /) -> None: ...
+
+
 class CannotRead(Exception):
     """A file that cannot be read; the text is the cause alone."""
 
 
 class Findings(dict[Problem, None]):
-    """Problems, each once. Nobody reads a thousand of them, so there the road ends: `TooManyProblems`."""
+    """Errors, each once; at `MOST` of them reading ends with `TooManyProblems`. Warnings are kept apart."""
 
     MOST = 1000
 
+    def __init__(self, problems: Mapping[Problem, None]) -> None:
+        super().__init__(problems)
+        self.warnings: dict[Problem, None] = {}
+
     def add(self, problem: Problem) -> None:
+        """Adds an error or a warning. Of more than `MOST` warnings the rest is dropped."""
+        if problem.severity == "warning":
+            if len(self.warnings) < self.MOST:
+                self.warnings[problem] = None
+            return
         self[problem] = None
         if len(self) >= self.MOST:
             raise TooManyProblems
@@ -84,10 +99,10 @@ class Document:
                 return self._places[path[:end]]
         return (1, 1)
 
-    def problem(self, path: Path, message: str, hint: str | None = None) -> Problem:
+    def problem(self, path: Path, message: str, hint: str | None = None, severity: Severity = "error") -> Problem:
         """A problem with the value at `path`."""
         line, column = self.place(path)
-        return Problem(self.name, line, column, dotted(path), message, hint)
+        return Problem(self.name, line, column, dotted(path), message, hint, severity)
 
 
 class Late(str):

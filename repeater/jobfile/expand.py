@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from repeater.errors import Problem
+from repeater.errors import Problem, Severity
 from repeater.jobfile.document import Caps, Document, Findings, Path, has_template, kind, shown, step
 from repeater.jobfile.layers import ExpandedJob, Layer, merge
 from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
@@ -60,8 +60,10 @@ class Expansion:
 
     # --- problems and origins ---
 
-    def report(self, document: Document, path: Path, message: str, hint: str | None = None) -> None:
-        self.problems.add(document.problem(path, message, hint))
+    def report(
+        self, document: Document, path: Path, message: str, hint: str | None = None, severity: Severity = "error"
+    ) -> None:
+        self.problems.add(document.problem(path, message, hint, severity))
 
     def origin(self, layers: tuple[Layer, ...], path: Path) -> Layer:
         """The layer that the value at `path` of a job came from, or what is nearest to it."""
@@ -72,10 +74,12 @@ class Expansion:
                 best, depth = layer, reached
         return best
 
-    def report_job(self, job: ExpandedJob, path: Path, message: str, hint: str | None = None) -> None:
-        """A problem with a value of a job, told where that value stands."""
+    def report_job(
+        self, job: ExpandedJob, path: Path, message: str, hint: str | None = None, severity: Severity = "error"
+    ) -> None:
+        """Adds a problem with a value of a job; its place is the line that gives this value."""
         layer = self.origin(job.layers, path)
-        self.report(layer.document, (*layer.base, *path), message, hint)
+        self.report(layer.document, (*layer.base, *path), message, hint, severity)
 
     # --- the whole file ---
 

@@ -6,12 +6,12 @@ problem the default stands in, so that the rest is still looked at; the spec is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from repeater.jobfile.document import Path, kind
+from repeater.jobfile.document import Path, Report, kind
 from repeater.model.spec import Pairs
 from repeater.model.time import from_rfc3339
 from repeater.model.units import parse_duration, parse_size
@@ -24,16 +24,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Reading:
-    """One job's table. `report` takes a path inside the table, a message, and a hint. `catalog` knows the plugins that
-    are installed; None leaves plugins unchecked.
+    """One job's table. `report` takes each problem. `catalog` knows the plugins that are installed; None leaves plugins
+    unchecked.
     """
 
-    def __init__(self, report: Callable[[Path, str, str | None], None], catalog: Catalog | None = None) -> None:
+    def __init__(self, report: Report, catalog: Catalog | None = None) -> None:
         self._report = report
         self.catalog = catalog
 
     def problem(self, path: Path, message: str, hint: str | None = None) -> None:
         self._report(path, message, hint)
+
+    def warning(self, path: Path, message: str, hint: str | None = None) -> None:
+        """Reports what is valid, but probably a mistake."""
+        self._report(path, message, hint, "warning")
 
     def duration(
         self, table: Mapping[str, Any], key: str, at: Path, default: timedelta, *, zero: bool = False

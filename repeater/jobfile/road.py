@@ -6,13 +6,24 @@ All problems of all files are collected and raised at once; nothing of a file wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from repeater.dataclass import dataclass, field, replace
-from repeater.errors import JobFileError
+from repeater.errors import JobFileError, Problem, by_place
 from repeater.jobfile.build import Surroundings, build_job
 from repeater.jobfile.check import check_jobs
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path, TooManyProblems, without
+from repeater.jobfile.document import (
+    CannotRead,
+    Caps,
+    Document,
+    Files,
+    Findings,
+    Path,
+    Report,
+    TooManyProblems,
+    without,
+)
 from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
@@ -31,7 +42,7 @@ class Loaded:
     `name` is what the user calls it. `files` maps the absolute path of every file that was read (job files, includes,
     env files) to the SHA-256 of its content; `globs` are the absolute patterns of its includes. `folder` is what
     relative paths count from. `expansion` can trace values back to their lines. `plugins` are those that its jobs use,
-    if a catalog was asked.
+    if a catalog was asked. `warnings` are problems that do not forbid to use the file, in the order of their places.
     """
 
     jobfile: JobFile
@@ -41,6 +52,7 @@ class Loaded:
     globs: tuple[str, ...] = ()
     expansion: Expansion | None = field(default=None, repr=False, compare=False)
     plugins: tuple[Description, ...] = ()
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
 
 def load(
@@ -85,6 +97,7 @@ def load(
         tuple(gathered.globs),
         expansion,
         () if catalog is None else catalog.used,
+        by_place(findings.warnings),
     )
 
 
@@ -123,8 +136,8 @@ class _Road:
             built.append(build_job(job, around, self.reporter(job)))
         return built
 
-    def reporter(self, job: ExpandedJob) -> Any:
-        return lambda path, message, hint: self.expansion.report_job(job, path, message, hint)
+    def reporter(self, job: ExpandedJob) -> Report:
+        return partial(self.expansion.report_job, job)
 
     def report(self, spec: JobSpec, path: Path, message: str, hint: str | None) -> None:
         """A problem of a job that was built already: its layers are laid again."""
@@ -172,6 +185,10 @@ def _sharing(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _ignore(*_: object) -> None:
+    """A report for tables that were valid when they were written."""
+
+
 def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
     """Specs from what `model.dump.dump_job` made of them, by name; those that this version cannot read are left out.
 
@@ -181,7 +198,7 @@ def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
     specs = {}
     for name, table in tables.items():
         job = ExpandedJob(name, name, (), dict(table), ())
-        spec = None if list(check_job(job.table)) else build_job(job, around, lambda *_: None)
+        spec = None if list(check_job(job.table)) else build_job(job, around, _ignore)
         if spec is not None:
             specs[name] = spec
     return specs

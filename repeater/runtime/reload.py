@@ -7,13 +7,13 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from repeater.dataclass import dataclass
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
-from repeater.errors import ApplyRefused, RepeaterError
+from repeater.errors import ApplyRefused, Problem, RepeaterError
 from repeater.model.dump import hidden
 from repeater.model.events import Event, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
@@ -43,6 +43,11 @@ class Wanted(Protocol):
     @property
     def globs(self) -> tuple[str, ...]:
         """Absolute patterns of included files, of which new ones may appear."""
+        ...
+
+    @property
+    def warnings(self) -> Sequence[Problem]:
+        """What is probably a mistake in the files."""
         ...
 
     @property

@@ -204,6 +204,17 @@ def test_a_saved_change_is_in_force_and_nobody_else_notices(rpr: Rpr, live: Call
     run.until_err("generation 2 in force: 1 changed, 1 unchanged")
 
 
+def test_a_warning_of_the_files_is_reported_once(rpr: Rpr, live: Callable[..., Live]) -> None:
+    doubtful = '[jobs.a]\ncommand = "true"\nschedule = "manual"\nenv = {{ PATH = "$PATH", LIB = "{}" }}\n'
+    rpr.write("jobs.toml", doubtful.format("x"))
+    run = live("jobs.toml")
+    run.until_err("warning: jobs.toml:4:9: jobs.a.env.PATH: found `$PATH`, which is not expanded")
+    rpr.write("jobs.toml", doubtful.format("$LIB"))
+    run.until_err("warning: jobs.toml:4:25: jobs.a.env.LIB: found `$LIB`, which is not expanded")
+    run.until_err("generation 2 in force")
+    assert run.err.count("jobs.a.env.PATH") == 1
+
+
 def test_a_broken_file_changes_nothing_and_a_mended_one_does(rpr: Rpr, live: Callable[..., Live]) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo old"\nschedule = "every 100ms"\n')
     run = live("jobs.toml")

@@ -107,9 +107,13 @@ def test_validate_names_the_jobs_that_a_limit_cannot_hold(rpr: Rpr) -> None:
         "jobs.toml", '[limits.api]\nrate = "1/1m"\n[jobs.a]\ncommand = "x"\nschedule = "every 30s"\nlimit = "api"\n'
     )
     words = "limit `api` allows 1 starts in 1m, its jobs ask for 2: `a` 2"
-    rpr("validate", "jobs.toml").is_(out="jobs.toml: 1 job, ok\n", err=f"rpr: warning: {words}\n")
-    assert json.loads(rpr("validate", "--format", "json", "jobs.toml").out)["warnings"] == [words]
-    assert rpr("validate", "--format", "github", "jobs.toml").out == f"::warning ::{words}\n"
+    told = f"warning: limits.api.rate: {words}"
+    rpr("validate", "jobs.toml").is_(out="jobs.toml: 1 job, ok\n", err=f"jobs.toml:2:1: {told}\n")
+    (warning,) = json.loads(rpr("validate", "--format", "json", "jobs.toml").out)["warnings"]
+    assert (warning["line"], warning["key"], warning["message"]) == (2, "limits.api.rate", words)
+    assert rpr("validate", "--format", "github", "jobs.toml").out == (
+        f"::warning file=jobs.toml,line=2,col=1::limits.api.rate: {words}\n"
+    )
 
 
 def test_next_says_in_words_what_time_alone_does_not_decide(rpr: Rpr) -> None:

@@ -34,7 +34,8 @@ def test_json_lists_the_problems(rpr):
         "message": "unknown key `timout`", "hint": "did you mean `timeout`?",
     }  # fmt: skip
     rpr.write("jobs.toml", GOOD)
-    assert json.loads(rpr("validate", "--format", "json").out) == {"ok": True, "jobs": 1, "problems": []}
+    report = {"ok": True, "jobs": 1, "problems": [], "warnings": []}
+    assert json.loads(rpr("validate", "--format", "json").out) == report
 
 
 def test_github_gets_annotations(rpr):
@@ -42,6 +43,36 @@ def test_github_gets_annotations(rpr):
     rpr("validate", "jobs.toml", "--format", "github").is_(
         out=f"::error file=jobs.toml,line=3,col=1::{TIMOUT}\n::error file=jobs.toml,line=4,col=1::{OVERLAP}\n", code=2
     )
+
+
+def test_a_warning_has_a_place_and_does_not_change_the_exit_code(rpr):
+    rpr.write("jobs.toml", GOOD + 'env = { PATH = "/opt/x:$PATH" }\n')
+    words = "found `$PATH`, which is not expanded: the job gets this text"
+    rpr("validate", "jobs.toml").is_(
+        out="jobs.toml: 1 job, ok\n",
+        err=f"jobs.toml:3:9: warning: jobs.a.env.PATH: {words} (write `{{{{ env('PATH') }}}}`)\n",
+    )
+    report = json.loads(rpr("validate", "jobs.toml", "--format", "json").out)
+    assert (report["ok"], report["problems"]) == (True, [])
+    assert report["warnings"] == [{
+        "file": "jobs.toml", "line": 3, "column": 9, "key": "jobs.a.env.PATH",
+        "message": words, "hint": "write `{{ env('PATH') }}`",
+    }]  # fmt: skip
+    rpr("validate", "jobs.toml", "--format", "github").is_(
+        out=f"::warning file=jobs.toml,line=3,col=9::jobs.a.env.PATH: {words} (write `{{{{ env('PATH') }}}}`)\n"
+    )
+
+
+def test_errors_and_warnings_are_reported_together(rpr):
+    rpr.write("bad.toml", BAD)
+    rpr.write("jobs.toml", GOOD + 'env = { PATH = "/opt/x:$PATH" }\n')
+    done = rpr("validate", "--each", "jobs.toml", "bad.toml")
+    assert done.code == 2
+    assert [line.split(" ")[0] for line in done.err.splitlines()] == [
+        "jobs.toml:3:9:",
+        "bad.toml:3:1:",
+        "bad.toml:4:1:",
+    ]
 
 
 def test_several_files_are_one_unless_each_is_asked_for(rpr):

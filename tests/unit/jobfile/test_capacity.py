@@ -11,7 +11,7 @@ DAY = 86_400_000_000
 
 
 def told(text):
-    return list(overfull(road(text).jobfile))
+    return [message for _, message in overfull(road(text).jobfile)]
 
 
 def test_a_limit_that_cannot_hold_its_jobs_is_named_with_those_that_ask_for_most():

@@ -1,0 +1,67 @@
+"""Warnings: what a job may say, but what is probably a mistake."""
+
+import pytest
+
+from tests.unit.jobfile.road import road
+
+
+def warnings(keys: str, **options: object) -> list[str]:
+    return [str(one) for one in road(f'[jobs.a]\ncommand = "true"\n{keys}\n', **options).warnings]
+
+
+@pytest.mark.parametrize(
+    "value", ["/opt/x:$PATH", "${PATH}:/x", "${PATH:-/bin}:/x", "$HOME/bin", "/a:$HOME/b", "$USER"]
+)
+def test_a_reference_in_env_that_is_not_expanded_is_a_warning(value):
+    (warning,) = warnings(f'env = {{ PATH = "{value}" }}')
+    assert warning.startswith("jobs.toml:3:9: warning: jobs.a.env.PATH: found `$"), warning
+
+
+@pytest.mark.parametrize("value", ["$5", "a$", "$$", "$OTHER", "100 $ or more", "${", "$(date)"])
+def test_other_dollar_signs_in_env_are_not_a_warning(value):
+    assert warnings(f'env = {{ PRICE = "{value}" }}') == []
+
+
+def test_a_variable_that_refers_to_itself_is_a_warning():
+    (warning,) = warnings('env = { LD_LIBRARY_PATH = "/x:${LD_LIBRARY_PATH}" }')
+    assert warning.endswith("(write `{{ env('LD_LIBRARY_PATH') }}`)")
+
+
+@pytest.mark.parametrize(
+    ("keys", "doubtful"),
+    [
+        ("", True),
+        ('overlap = "skip"', True),
+        ('overlap = "latest"', True),
+        ('overlap = "first"', True),
+        ('overlap = "replace"', True),
+        ('overlap = "queue"', False),
+        ('overlap = "queue"\nqueue_max = 5', True),
+        ('overlap = "queue"\nqueue_max = 99', False),
+        ('overlap = "queue"\nqueue_max = 5\ncatch_up_max = 6', False),
+        ('overlap = "queue"\nqueue_max = 5\ncatch_up_max = 7', True),
+        ('overlap = "allow"', False),
+        ('overlap = "allow"\nmax_instances = 6\ncatch_up_max = 6', False),
+        ('overlap = "allow"\nmax_instances = 6\ncatch_up_max = 7', True),
+    ],
+)
+def test_catch_up_all_with_an_overlap_that_drops_starts_is_a_warning(keys, doubtful):
+    found = warnings(f'schedule = "0 3 * * *"\ncatch_up = "all"\n{keys}')
+    assert [one.startswith("jobs.toml:4:1: warning: jobs.a.catch_up: found `all`") for one in found] == [
+        True
+    ] * doubtful
+
+
+def test_catch_up_all_of_an_interval_is_not_a_warning():
+    assert warnings('schedule = "every 1h"\ncatch_up = "all"') == []
+
+
+def test_a_warning_of_defaults_is_reported_once_where_it_stands():
+    jobs = "\n".join(f'[jobs.j{number}]\ncommand = "true"\nschedule = "0 3 * * *"' for number in range(9))
+    loaded = road(f'[defaults]\ncatch_up = "all"\n{jobs}')
+    assert [(one.line, one.key) for one in loaded.warnings] == [(2, "defaults.catch_up")]
+
+
+def test_warnings_come_in_the_order_of_the_file():
+    text = '[jobs.a]\ncommand = "true"\nschedule = "0 3 * * *"\ncatch_up = "all"\nenv = { PATH = "$PATH", A = "$HOME" }'
+    assert [one.line for one in road(text).warnings] == [4, 5, 5]

@@ -205,7 +205,7 @@ def test_a_saved_change_is_in_force_and_nobody_else_notices(rpr: Rpr, live: Call
 
 
 def test_a_warning_of_the_files_is_reported_once(rpr: Rpr, live: Callable[..., Live]) -> None:
-    doubtful = '[jobs.a]\ncommand = "true"\nschedule = "manual"\nenv = {{ PATH = "$PATH", LIB = "{}" }}\n'
+    doubtful = '[jobs.a]\ncommand = "true"\nschedule = "0 3 1 1 *"\nenv = {{ PATH = "$PATH", LIB = "{}" }}\n'
     rpr.write("jobs.toml", doubtful.format("x"))
     run = live("jobs.toml")
     run.until_err("warning: jobs.toml:4:9: jobs.a.env.PATH: found `$PATH`, which is not expanded")

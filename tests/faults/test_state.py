@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
@@ -65,7 +66,9 @@ def refused(folder: Path) -> StateUnusable:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "lock"}
+    """All but the lock, and the index of the WAL, which each reader may build again."""
+    passing = ("lock", "history.db-shm")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in passing}
 
 
 def test_a_zero_byte_history_is_refused_by_name_with_a_way_out(folder: Path) -> None:
@@ -123,6 +126,97 @@ def test_the_loss_of_the_newest_part_after_a_crash_is_noticed(tmp_path: Path) ->
     (tmp_path / "state" / "history.db-wal").unlink()
     (tmp_path / "state" / "history.db-shm").unlink(missing_ok=True)
     assert "the newest part of the history is gone" in refused(tmp_path / "state").message
+
+
+def test_a_wal_that_was_cut_is_refused_and_says_the_way_out(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    killed_supervisor(folder)
+    wal = folder / "history.db-wal"
+    os.truncate(wal, wal.stat().st_size * 2 // 3)
+    error = refused(folder)
+    assert f"cannot use state `{folder}/history.db`: it has " in error.message
+    assert f"but `{folder}/began` records" in error.message
+    (folder / "began").unlink()  # the way out that the hint names
+    SqliteStore(folder, at_once).close()
+
+
+@pytest.mark.parametrize("place", [0, 17, 25, 0.5, 0.99], ids=["magic", "salt", "checksum", "middle", "end"])
+def test_a_wal_with_one_flipped_bit_is_refused(tmp_path: Path, place: float) -> None:
+    folder = tmp_path / "state"
+    killed_supervisor(folder)
+    wal = folder / "history.db-wal"
+    data = bytearray(wal.read_bytes())
+    data[int(place * len(data)) if 0 < place < 1 else int(place)] ^= 4
+    wal.write_bytes(data)
+    assert "records" in refused(folder).message
+
+
+def test_a_database_put_back_from_an_older_copy_is_refused(folder: Path) -> None:
+    older = (folder / "history.db").read_bytes()
+    store = SqliteStore(folder, at_once)
+    claim(store, row(1000))
+    store.close()
+    (folder / "history.db").write_bytes(older)
+    assert "an older copy" in refused(folder).message
+
+
+def test_the_marker_is_never_ahead_of_the_database(folder: Path) -> None:
+    store = SqliteStore(folder, at_once)
+    for second in range(1000, 1010):
+        claim(store, row(second))
+        store.save(Progress("b", START))
+    store.flush()
+    word, count = (folder / "began").read_text().split()
+    with sqlite3.connect(f"file:{folder}/history.db?mode=ro", uri=True) as db:
+        (commits,) = db.execute("SELECT value FROM meta WHERE key = 'commits'").fetchone()
+    db.close()
+    store.close()
+    assert word == "open"
+    assert 10 <= int(count) <= int(commits)
+
+
+@pytest.mark.parametrize("mask", [0xFF, 0x01, 0x80])
+def test_no_flipped_byte_of_the_header_makes_jobs_new(folder: Path, mask: int) -> None:
+    path = folder / "history.db"
+    whole = path.read_bytes()
+    wanted = progress_of(folder)
+    for place in range(100):
+        data = bytearray(whole)
+        data[place] ^= mask
+        path.write_bytes(data)
+        with contextlib.suppress(StateUnusable):
+            assert progress_of(folder) == wanted, f"byte {place}"
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "history.db-wal").unlink()
+            (folder / "history.db-shm").unlink()
+        (folder / "began").write_text("closed\n")
+
+
+def progress_of(folder: Path) -> tuple[int, list[str]]:
+    """What a supervisor would know of the jobs. Raises StateUnusable."""
+    store = SqliteStore(folder, at_once)
+    try:
+        return len(store.load().open_rows), sorted(map(repr, store.load().progress.values()))
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "no json", "[]", "null", "{}", '{"job":"a"}', '{"job":"a","anchor":"soon"}', '{"job":"a","anchor":1,"runs":"2"}',
+     '{"job":"a","anchor":1,"runs":2,"cursor":99999999999999999999}', '{"job":7,"anchor":1}'],
+)  # fmt: skip
+def test_a_damaged_progress_row_is_an_error_that_names_the_job(folder: Path, data: str) -> None:
+    with sqlite3.connect(folder / "history.db") as db:
+        db.execute("UPDATE progress SET data = ? WHERE job = 'a'", (data,))
+    db.close()
+    store = SqliteStore(folder, at_once)
+    try:
+        with pytest.raises(StateUnusable, match="the progress of job `a` is damaged") as caught:
+            store.load()
+    finally:
+        store.close()
+    assert str(folder / "history.db") in caught.value.message
 
 
 def test_a_second_supervisor_is_refused_at_once_and_told_who_holds_it(folder: Path) -> None:
@@ -447,7 +541,7 @@ def test_a_supervisor_whose_folder_was_replaced_leaves_the_new_one_alone(folder:
     assert claim(second, row()) is None
     first.close()
     assert claim(second, row(1)) is None
-    assert (folder / "began").read_text() == "open\n"
+    assert (folder / "began").read_text() == "open 2\n"
     assert (folder / "history.db-wal").exists()
     second.close()
     again = SqliteStore(folder, at_once)

@@ -1,23 +1,32 @@
 """Opening the database: it is checked first, and made only on the first start.
 
-Bad state is never replaced by empty state: what is damaged, newer or missing is refused and left as it is.
+Bad state is never replaced by empty state: a database that is damaged, newer, older than its marker or missing is
+refused, and its files are not changed.
 
-Layout (`user_version` is its number): `runs` has a row for each attempt, `progress` a JSON text for each job,
-`meta` the generation, and the last lives and generations.
+Tables (`user_version` is the number of their format, raised with each change of meaning): `runs` has a row for each
+attempt, `progress` a JSON text for each job, `meta` the generation, its definitions, the last lives and generations,
+the salt of marks, and `commits`, which each commit raises. The marker says which count a commit had that is certainly
+on disk. A database that has a lower one has lost commits: its WAL was cut, damaged or exchanged.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 from pathlib import Path
 
+from repeater.adapters.sqlite import format1
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
+from repeater.adapters.sqlite.marker import Marker
+from repeater.adapters.sqlite.rows import PUT_META, meta_value
 from repeater.errors import StateUnusable
 
 VERSION = sqlite3.sqlite_version
-FORMAT = 1
+FORMAT = 2
+OLDEST_READ = 1
+APPLICATION_ID = int.from_bytes(b"rptr")
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,12 +46,14 @@ CREATE TABLE runs (
     generation INTEGER NOT NULL,
     pid INTEGER,
     last INTEGER NOT NULL DEFAULT 1,
+    reason_code TEXT,
+    detail TEXT,
     UNIQUE (job, nominal, attempt)
 );
 CREATE INDEX runs_by_time ON runs (nominal DESC) WHERE last;
 CREATE INDEX runs_open ON runs (state) WHERE last AND state IN ('claimed', 'running', 'retrying');
 """
-_MIGRATIONS: dict[int, str] = {}  # from format N to N + 1
+"""Format 2. `reason` is the sentence of a row that format 1 wrote, NULL in all others."""
 
 
 def connect(target: str) -> sqlite3.Connection:
@@ -51,21 +62,29 @@ def connect(target: str) -> sqlite3.Connection:
     )
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes no file and makes none beside the database, but for the index of an existing WAL."""
+    # Without a WAL no process has it open. `immutable` keeps SQLite from making one.
+    frozen = not Path(f"{path}-wal").exists()
+    return connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
+
+
 def open_writer(folder: Path) -> sqlite3.Connection:
     """The database of a locked folder, checked; created only on the first start. Raises StateUnusable."""
-    path, marker = folder / DATABASE, folder / MARKER
-    check_present(path, marker)
+    path, marker = folder / DATABASE, Marker(folder / MARKER)
+    check_present(path, marker.path)
     db = None
     try:
         if not path.exists():
             _create_file(path)
         _check_wal(path, marker)
+        with contextlib.closing(connect_to_read(path)) as reader:  # closing a writer would fold the WAL in
+            _check(reader, path, marker)
         db = connect(str(path))
-        _check_format(db, path)
         db.execute("PRAGMA journal_mode = WAL")
         _migrate(db)
         db.executescript("BEGIN IMMEDIATE; COMMIT;")  # from here on there is a WAL
-        mark(marker, "open")
+        marker.write("open", commits_of(db))
     except (OSError, sqlite3.Error, StateUnusable) as error:
         if db is not None:
             db.close()
@@ -89,27 +108,11 @@ def check_present(path: Path, marker: Path) -> None:
         raise unusable(path, "the file is empty, its history is lost", REPAIR)
 
 
-def _check_wal(path: Path, marker: Path) -> None:
+def _check_wal(path: Path, marker: Marker) -> None:
     """After a death there is a WAL with the newest rows. Without it claims are forgotten and jobs would run twice."""
-    was_open = marker.exists() and marker.read_text(encoding="ascii").strip() == "open"
     wal = Path(f"{path}-wal")
-    if was_open and not wal.exists():
+    if marker.read()[0] == "open" and not wal.exists():
         raise unusable(wal, "the newest part of the history is gone", REPAIR)
-
-
-def mark(marker: Path, text: str) -> None:
-    """Say durably whether the database is in use."""
-    fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, f"{text}\n".encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    folder = os.open(marker.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _create_file(path: Path) -> None:
@@ -127,26 +130,69 @@ def _create_file(path: Path) -> None:
 
 
 def create(db: sqlite3.Connection) -> None:
-    db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+    db.executescript(f"BEGIN; {_SCHEMA} {_STAMP}")
+    db.execute(PUT_META, ("salt", secrets.token_hex(16)))
+    db.execute("COMMIT")
 
 
-def _check_format(db: sqlite3.Connection, path: Path) -> None:
+_STAMP = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+
+
+def _check(db: sqlite3.Connection, path: Path, marker: Marker) -> None:
+    """Raises StateUnusable for a database that is not ours, not known, damaged, or behind the marker."""
+    version = check_format(db, path)
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise unusable(path, f"it is damaged ({str(verdict).splitlines()[-1]})", REPAIR)
+    (encoding,) = db.execute("PRAGMA encoding").fetchone()
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if encoding != "UTF-8" or not {"meta", "progress", "runs"} <= tables:
+        raise unusable(path, "it is no history of repeater", REPAIR)
+    durable = marker.read()[1]
+    if version > 1 and durable is not None and commits_of(db) < durable:
+        raise unusable(
+            path,
+            f"it has {commits_of(db)} commits, but `{marker.path}` records {durable}, so the newest part is lost or "
+            "the file is an older copy",
+            f"restore the whole folder from one copy; if jobs may start twice, remove `{marker.path.name}` to use the "
+            "database as it is",
+        )
+
+
+def check_format(db: sqlite3.Connection, path: Path) -> int:
+    """The format of a database, if this version can read it. Raises StateUnusable."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application not in (0, APPLICATION_ID) or version == 0:
+        raise unusable(path, "it is no history of repeater", REPAIR)
     if version > FORMAT:
         raise unusable(
             path,
             f"it has format {version}, this rpr knows formats up to {FORMAT}",
             "use the newer rpr again, or give this one its own `--state-dir`",
         )
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise unusable(path, f"it is damaged ({str(verdict).splitlines()[-1]})", REPAIR)
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version == 0 or not {"meta", "progress", "runs"} <= tables:
-        raise unusable(path, "it is no history of repeater", REPAIR)
+    if application != (APPLICATION_ID if version > 1 else 0):
+        raise unusable(path, "it is damaged (its header is wrong)", REPAIR)
+    return int(version)
+
+
+def commits_of(db: sqlite3.Connection) -> int:
+    """How many commits there were; 0 in a database that was made just now."""
+    value = meta_value(db, "commits")
+    return int(value) if value.isdigit() else 0
 
 
 def _migrate(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    for step in range(version, FORMAT):
-        db.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
+    if version == FORMAT:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        format1.migrate(db)
+        db.execute(PUT_META, ("salt", secrets.token_hex(16)))
+        for statement in _STAMP.split(";"):
+            db.execute(statement)
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

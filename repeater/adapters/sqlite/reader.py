@@ -8,9 +8,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from repeater.adapters.sqlite import format1
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, unusable
-from repeater.adapters.sqlite.opening import FORMAT, check_present, connect
-from repeater.adapters.sqlite.rows import COLUMNS, as_number, as_progress, as_record, meta_list
+from repeater.adapters.sqlite.opening import FORMAT, check_format, check_present, connect_to_read
+from repeater.adapters.sqlite.rows import (
+    COLUMNS,
+    DamagedError,
+    as_number,
+    as_progress,
+    as_record,
+    meta_list,
+    meta_value,
+)
 from repeater.errors import StateUnusable
 from repeater.model.run import Progress, RunRecord
 from repeater.model.time import instant_of
@@ -19,8 +28,11 @@ from repeater.model.time import instant_of
 class Reader:
     """What commands may ask, and the supervisor too: it only reads, on a connection of its own."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, *, format: int = FORMAT) -> None:  # noqa: A002
         self._db = db
+        self._format = format
+        if format == 1:
+            db.execute(format1.VIEW)
 
     def rows(
         self,
@@ -63,16 +75,22 @@ class Reader:
         return meta_list(self._db, key)
 
     def progress(self) -> dict[str, Progress]:
-        return {job: as_progress(data) for job, data in self._db.execute("SELECT job, data FROM progress")}
+        """What is remembered of each job. Raises StateUnusable that names the job whose row is damaged."""
+        found = {}
+        for job, data in self._db.execute("SELECT job, data FROM progress"):
+            try:
+                found[job] = as_progress(format1.upgraded(data) if self._format == 1 else data)
+            except DamagedError as error:
+                (_, _, path), *_ = self._db.execute("PRAGMA database_list")
+                raise unusable(Path(path), f"the progress of job `{job}` is damaged: {error}", REPAIR) from None
+        return found
 
     def generation(self) -> int:
-        found = self._db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()
-        return int(found[0]) if found else 0
+        return int(meta_value(self._db, "generation") or 0)
 
     def document(self) -> str:
         """What `begin` was given with the last generation; empty if there is none."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = 'document'").fetchone()
-        return str(found[0]) if found else ""
+        return meta_value(self._db, "document")
 
     def durations(self) -> dict[str, float]:
         """Median seconds of the last twenty runs of each job."""
@@ -111,16 +129,11 @@ def open_reader(folder: Path) -> Reader | None:
     check_present(path, folder / MARKER)
     db = None
     try:
-        # Without a WAL nobody has it open; saying that it will not change keeps SQLite from making one.
-        frozen = not Path(f"{path}-wal").exists()
-        db = connect(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if frozen else ''}")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != FORMAT:
-            raise unusable(path, f"it has format {version}, this rpr reads format {FORMAT}", REPAIR)
+        db = connect_to_read(path)
+        return Reader(db, format=check_format(db, path))
     except (sqlite3.Error, StateUnusable) as error:
         if db is not None:
             db.close()
         if isinstance(error, StateUnusable):
             raise
         raise unusable(path, error, REPAIR) from error
-    return Reader(db)

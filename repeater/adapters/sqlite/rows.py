@@ -76,11 +76,16 @@ def as_record(values: Sequence[Any]) -> RunRecord:
     )
 
 
+def meta_value(db: sqlite3.Connection, key: str) -> str:
+    """A text of `meta`; empty if it is not there."""
+    found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return str(found[0]) if found else ""
+
+
 def meta_list(db: sqlite3.Connection, key: str) -> list[list[Any]]:
     """A short list that is kept as JSON; empty if it is not there or not what we wrote."""
-    found = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     try:
-        value = json.loads(found[0]) if found else []
+        value = json.loads(meta_value(db, key) or "[]")
     except ValueError:
         return []
     return value if isinstance(value, list) else []
@@ -91,7 +96,30 @@ def put_list(db: sqlite3.Connection, key: str, value: list[list[Any]]) -> None:
 
 
 def as_progress(data: str) -> Progress:
-    return Progress.from_json(json.loads(data))
+    """Raises DamagedError for a text that no version wrote."""
+    try:
+        progress = Progress.from_json(json.loads(data))
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+        raise DamagedError(str(error)) from None
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(progress, name), kind):
+            raise DamagedError(f"`{name}` is {getattr(progress, name)!r:.60}")
+    return progress
+
+
+class DamagedError(sqlite3.DatabaseError):
+    """A text of the database is not what any version wrote."""
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("job", "schedule", "stop"), str),
+    **dict.fromkeys(("runs", "successes", "failures", "streak"), int),
+    "anchor": datetime,
+    **dict.fromkeys(
+        ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"), datetime | None
+    ),
+    "adaptive": dict | None,
+}
 
 
 _encoded = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, Lock, unusable
+from repeater.adapters.sqlite.folder import DATABASE, REPAIR, Lock, unusable
 from repeater.adapters.sqlite.inbox import Then, Write
-from repeater.adapters.sqlite.opening import connect, create, mark, open_writer
+from repeater.adapters.sqlite.opening import connect, create, open_writer
 from repeater.adapters.sqlite.reader import Reader, open_reader
 from repeater.adapters.sqlite.rows import (
     BEGAN,
@@ -220,7 +220,7 @@ class SqliteStore:
         with contextlib.suppress(sqlite3.Error, OSError):
             self._db.close()
             if self._folder is not None and is_ours:
-                mark(self._folder / MARKER, "closed")
+                self._writer.note_closed()
         if self._lock is not None:
             self._lock.release()
 

@@ -16,9 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from repeater.adapters.sqlite.folder import identities
+from repeater.adapters.sqlite.folder import MARKER, identities
 from repeater.adapters.sqlite.inbox import Inbox, Then, Write
-from repeater.adapters.sqlite.rows import KEEP_PROGRESS, as_number, dumped
+from repeater.adapters.sqlite.marker import Marker
+from repeater.adapters.sqlite.opening import commits_of
+from repeater.adapters.sqlite.rows import KEEP_PROGRESS, PUT_META, as_number, dumped
 from repeater.model.run import Progress
 
 CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
@@ -76,6 +78,8 @@ class Writer:
         self._db = db
         self._folder = folder
         self._files = identities(folder)
+        self._marker = None if folder is None else Marker(folder / MARKER)
+        self._commits = self._durable = commits_of(db)
         self._call_soon = call_soon
         self._reading = reading
         self._warn = warn
@@ -109,6 +113,13 @@ class Writer:
         """Returns when everything asked for is written, or cannot be. Nothing may be put any more."""
         self._asked.put(None)
         self._thread.join()
+        if self._marker is not None:
+            self._marker.close()
+
+    def note_closed(self) -> None:
+        """Note beside the database that it was closed in good order. Raises OSError."""
+        if self._marker is not None:
+            self._marker.write("closed", self._durable)
 
     @property
     def is_failing(self) -> bool:
@@ -193,12 +204,18 @@ class Writer:
                 if write.then is not None:
                     outcomes.append((write.then, error))
             self.write_kept(self._db)
+            self._db.execute(PUT_META, ("commits", str(self._commits + 1)))
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
             raise
+        self._commits += 1
+        if self._survives == "power cuts":
+            self._durable = self._commits
+            if self._marker is not None:
+                self._marker.note(self._commits)
 
     def _survive(self, what: Literal["power cuts", "deaths"]) -> None:
         """What the next commit has to survive."""

@@ -37,6 +37,7 @@ from repeater.model.spec import (
     Success,
 )
 from repeater.model.units import format_duration, parse_duration, parse_size
+from repeater.policy.http_times import UNITS
 
 if TYPE_CHECKING:
     from repeater.jobfile.plugins import Catalog
@@ -314,6 +315,7 @@ def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
         min_delay=reading.duration(value, "min_delay", at, default.min_delay, zero=True),
         headers=reading.truth(value, "headers", at, True),
         json=reading.truth(value, "json", at, True),
+        json_on_success=reading.truth(value, "json_on_success", at, False),
         fields=reading.texts(value, "fields", at),
         trust_client=reading.truth(value, "trust_client", at, False),
     )
@@ -322,6 +324,13 @@ def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
         reading.problem((*at, "min_delay"), f"found `{format_duration(rule.min_delay)}`, expected at most {most}")
     if not rule.headers and not rule.json:
         reading.problem((*at, "json"), "found neither `headers` nor `json`, expected at least one of them")
+    if rule.json_on_success and not rule.json:
+        reading.problem((*at, "json_on_success"), "found `json_on_success` without `json`, which it is about")
+    for number, field in enumerate(rule.fields):
+        path, colon, unit = field.rpartition(":")
+        if colon and (not path or unit not in UNITS):
+            units = ", ".join(f"`{unit}`" for unit in UNITS)
+            reading.problem((*at, "fields", number), f"found the unit `{unit}` of a field, expected one of {units}")
     return rule
 
 

@@ -290,14 +290,17 @@ class Success:
 class HttpAware:
     """Whether a server's push-back that is found in a run's output holds the next start, and for how long at most.
 
-    `fields` are further JSON fields that hold a delay, by name or dotted path. `trust_client`: hints also count in
-    answers that blame the request (400, 401, 404 ...), `policy.http_aware` has the list.
+    `fields` are further JSON fields that hold a delay, by name or dotted path, with a unit after a colon if the name
+    does not end in one. `json_on_success`: JSON also counts in answers that did not refuse. `trust_client`: hints also
+    count in answers that blame the request (400, 401, 404 ...), `policy.http_aware` has the list. A refusal without a
+    hint holds by `min_delay`, or a second if that is zero, and longer each time.
     """
 
     max_delay: timedelta = timedelta(hours=1)
     min_delay: timedelta = timedelta(0)
     headers: bool = True
     json: bool = True
+    json_on_success: bool = False
     fields: tuple[str, ...] = ()
     trust_client: bool = False
 

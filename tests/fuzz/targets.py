@@ -132,12 +132,20 @@ def env_file(data: bytes) -> None:
 
 
 def server_answer(data: bytes) -> None:
-    from repeater.policy.http_aware import push_back
+    from repeater.policy.http_answer import AnswerReader, joined
+    from repeater.policy.http_aware import holding, read_hints
 
-    found = push_back(HttpAware(fields=("a.b", "wait")), data, NOW.wall)
+    rule = HttpAware(fields=("a.b", "wait"))
+    readers = AnswerReader(), AnswerReader()
+    readers[0].feed(data[: len(data) // 2])
+    readers[1].feed(data[len(data) // 2 :])
+    reading = read_hints(rule, joined(readers[0].answer(), readers[1].answer()), NOW.wall)
+    found = reading.push_back
     if found is not None:
-        assert timedelta(0) <= found.delay <= timedelta(hours=1)
-        assert found.reason.isprintable()
+        given = holding(rule, 3) if found.given is None else found.given
+        assert timedelta(0) < given <= timedelta(hours=1)
+        assert found.source.isprintable()
+    assert all(one.value.isprintable() for one in reading.unreadable)
 
 
 def control(data: bytes) -> None:

@@ -154,8 +154,9 @@ OVERLAPS = st.one_of(
     COUNTS.map(lambda most: Overlap("queue", queue_max=most)), COUNTS.map(lambda most: Overlap("allow", max_instances=most)),
 )  # fmt: skip
 ANSWERS = st.builds(
-    lambda most, least, *rest: HttpAware(max(most, least), min(most, least), *rest), LENGTHS, LENGTHS, st.just(True), st.booleans(),
-    st.lists(WORDS, max_size=2).map(tuple), st.booleans(),
+    lambda most, least, json, success, *rest: HttpAware(max(most, least), min(most, least), True, json, json and success, *rest),
+    LENGTHS, LENGTHS, st.booleans(), st.booleans(),
+    st.lists(WORDS.filter(lambda word: ":" not in word) | st.just("a.b:ms"), max_size=2).map(tuple), st.booleans(),
 )  # fmt: skip
 OUTPUTS = st.one_of(
     st.builds(Output, st.sampled_from(["stream", "aggregate", "suppress"]), timestamps=st.booleans(), capture=st.integers(0, 1 << 40), plugins=USES),

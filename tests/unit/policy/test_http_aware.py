@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from repeater.model.spec import HttpAware
-from repeater.policy.http_aware import READ, PushBack, push_back
+from repeater.policy.http_answer import KEPT, read_answer
+from repeater.policy.http_aware import PushBack, Reading, Unreadable, holding, read_hints
 
 NOW = datetime(2027, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
@@ -19,9 +20,14 @@ ALL = HttpAware(max_delay=timedelta(days=1))
 SECOND = timedelta(seconds=1)
 
 
+def reading(output: str | bytes, rule: HttpAware = ALL) -> Reading:
+    return read_hints(rule, read_answer(output if isinstance(output, bytes) else output.encode()), NOW)
+
+
 def seconds(output: str | bytes, rule: HttpAware = ALL) -> float | None:
-    found = push_back(rule, output if isinstance(output, bytes) else output.encode(), NOW)
-    return None if found is None else found.delay / SECOND
+    """The delay that is given; -1 for one that depends on the repetitions."""
+    found = reading(output, rule).push_back
+    return None if found is None else -1 if found.given is None else found.given / SECOND
 
 
 def answer(status: str, *headers: str, body: object = "") -> str:
@@ -93,7 +99,7 @@ LINES = "".join(json.dumps({"page": {"number": number}}) + "\n" for number in ra
 @pytest.mark.parametrize(
     ("output", "wanted"),
     [
-        (GITHUB_PRIMARY, 1800), (GITHUB_SECONDARY, 60), (GITHUB_GRAPHQL, 600), (SLACK, 30), (DISCORD, 65),
+        (GITHUB_PRIMARY, 1800), (GITHUB_SECONDARY, 60), (GITHUB_GRAPHQL, None), (SLACK, 30), (DISCORD, 65),
         (DISCORD_EMPTY_BUCKET, 1.25), (STRIPE, 2), (AWS_LAMBDA, 1), (AWS_JSON, None), (GOOGLE, 37.5), (OPENAI, 360),
         (TELEGRAM, 17), (TWITTER, 120), (REDDIT, 253), (AZURE, 1.5), (IETF_03, 50), (IETF_07, 50), (IETF_10, 900),
         (DATED, 120), (SKEWED, 9), (REDIRECTED, 3), (RETRIED, None), (VERBOSE, 8), (WGET, 8), (SCRIPT, 12), (LOGGED, 21),
@@ -113,36 +119,74 @@ def test_real_answers_are_understood(output: str, wanted: float | None) -> None:
     "output",
     [
         b"", b"ok\n", answer("2 200", "x-ratelimit-remaining: 59", f"x-ratelimit-reset: {EPOCH + 60}").encode(),
-        answer("2 429", f"x-ratelimit-reset: {EPOCH + 60}").encode(),  # nothing says that nothing remains
-        answer("2 429", "Retry-After: 0").encode(), answer("2 429", "Retry-After: -5").encode(),
-        answer("2 429", "Retry-After: soon").encode(), answer("2 429", "Retry-After: nan").encode(),
-        answer("2 503", "Retry-After: Fri, 01 Jan 2027 11:00:00 GMT").encode(),
-        answer("2 429", "x-ratelimit-remaining: 0", f"x-ratelimit-reset: {EPOCH - 60}").encode(),
+        answer("2 502", "Retry-After: 0").encode(), answer("2 500", "Retry-After: -5").encode(),
+        answer("2 504", "Retry-After: Fri, 01 Jan 2027 11:00:00 GMT").encode(),
+        answer("2 403", "x-ratelimit-remaining: 0", f"x-ratelimit-reset: {EPOCH - 60}").encode(),
+        answer("2 403", f"x-ratelimit-reset: {EPOCH + 60}").encode(),  # nothing says that nothing remains
         b'{"retry_after": null}', b'{"retry_after": true}', b'{"retry_after": {}}', b'{"retry_after": [5]}',
-        b'{"retry_after": "never"}', b'{"retry_after": -1}', b'{"note": "retry_after: 5"}', b'{"retry_after": 5',
-        b'{"remaining": 4, "reset": 30}',
+        b'{"retry_after": -1}', b'{"note": "retry_after: 5"}', b'{"retry_after": 5', b'{"remaining": 4, "reset": 30}',
     ],
 )  # fmt: skip
 def test_what_asks_for_nothing_pushes_nothing_back(output: bytes) -> None:
-    assert push_back(ALL, output, NOW) is None
+    assert reading(output) == Reading()
 
 
-def test_the_delay_is_kept_within_the_bounds_of_the_job_and_the_reason_says_so() -> None:
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [], ["Retry-After: 0"], ["Retry-After: Fri, 01 Jan 2027 11:00:00 GMT"], ["x-ratelimit-remaining: 7"],
+        ["x-ratelimit-remaining: 0"], ["x-ratelimit-remaining: 0", f"x-ratelimit-reset: {EPOCH - 60}"],
+    ],
+)  # fmt: skip
+def test_a_refusal_without_a_delay_holds_by_the_repetitions(status: int, headers: list[str]) -> None:
+    assert reading(answer(f"1.1 {status} x", *headers)) == Reading(PushBack("", status, None, None))
+
+
+def test_a_refusal_holds_from_min_delay_to_max_delay_and_doubles() -> None:
+    rule = HttpAware(max_delay=10 * SECOND)
+    assert [holding(rule, k) / SECOND for k in (1, 2, 3, 4, 5, 6, 1000, 10**9)] == [1, 2, 4, 8, 10, 10, 10, 10]
+    rule = HttpAware(max_delay=10 * SECOND, min_delay=3 * SECOND)
+    assert [holding(rule, k) / SECOND for k in (1, 2, 3)] == [3, 6, 10]
+    assert holding(HttpAware(max_delay=SECOND / 10), 1) == SECOND / 10
+
+
+@pytest.mark.parametrize(
+    ("output", "source", "value"),
+    [
+        (answer("2 502", "Retry-After: soon"), "Retry-After", "soon"),
+        (answer("2 502", "Retry-After: nan"), "Retry-After", "nan"),
+        (answer("2 502", "Retry-After: Fri, 01 Jan 2027 13:02:00 XYZT"), "Retry-After",
+         "Fri, 01 Jan 2027 13:02:00 XYZT"),
+        (answer("2 200", "x-ratelimit-remaining: 0", "x-ratelimit-reset: later\x07on"), "X-RateLimit-Reset",
+         "later?on"),
+        (answer("2 200", 'RateLimit: "a";r=0;t=?'), "RateLimit", "?"),
+        ('{"retry_after": "never"}', "retry_after", "never"),
+        ('{"remaining": 0, "reset": "' + "x" * 100 + '"}', "reset", "x" * 60),
+    ],
+)  # fmt: skip
+def test_a_hint_that_cannot_be_read_is_reported(output: str, source: str, value: str) -> None:
+    assert reading(output) == Reading(None, (Unreadable(source, value),))
+
+
+def test_a_refusal_whose_hint_cannot_be_read_holds_by_the_repetitions() -> None:
+    assert reading(answer("2 429", "Retry-After: soon")) == Reading(
+        PushBack("", 429, None, None), (Unreadable("Retry-After", "soon"),)
+    )
+
+
+def test_the_delay_is_kept_within_the_bounds_of_the_job() -> None:
     rule = HttpAware(max_delay=20 * SECOND, min_delay=5 * SECOND)
-    assert push_back(rule, SLACK.encode(), NOW) == PushBack(
-        20 * SECOND, "`Retry-After` of an HTTP 429 answer asks for 30s, `max_delay` makes it 20s"
-    )
-    assert push_back(rule, STRIPE.encode(), NOW) == PushBack(
-        5 * SECOND, "`Retry-After` of an HTTP 429 answer asks for 2s, `min_delay` makes it 5s"
-    )
-    assert push_back(rule, b"retry-after: 12", NOW) == PushBack(12 * SECOND, "`Retry-After` asks for 12s")
+    assert reading(SLACK, rule).push_back == PushBack("Retry-After", 429, 30 * SECOND, 20 * SECOND)
+    assert reading(STRIPE, rule).push_back == PushBack("Retry-After", 429, 2 * SECOND, 5 * SECOND)
+    assert reading("retry-after: 12", rule).push_back == PushBack("Retry-After", None, 12 * SECOND, 12 * SECOND)
     assert seconds("Retry-After: 99999999999999999999", HttpAware()) == 3600
 
 
 def test_headers_and_json_are_read_only_if_they_shall_be() -> None:
     assert seconds(DISCORD, HttpAware(headers=False)) == 64.57
     assert seconds(DISCORD, HttpAware(json=False)) == 65
-    assert seconds(DISCORD, HttpAware(headers=False, json=False)) is None
+    assert seconds(DISCORD, HttpAware(headers=False, json=False)) == -1  # the status alone
     assert seconds(TELEGRAM, HttpAware(json=False)) is None
 
 
@@ -160,6 +204,14 @@ def test_an_answer_that_blames_the_request_is_not_believed_unless_the_job_says_s
         ("Cooldown", {"error": {"COOLDOWN": "33s"}}),
         ("quota.wait", {"data": [{"quota": {"wait": 33}}], "wait": 5}),
         ("wait_ms", {"wait_ms": 33000}),
+        ("waitMillis", {"waitMillis": 33000}),
+        ("cooldown:ms", {"cooldown": 33000}),
+        ("quota.wait:us", {"quota": {"wait": 33_000_000}}),
+        ("wait_minutes", {"wait_minutes": 0.55}),
+        ("wait:m", {"wait": 0.55}),
+        ("urn:wait:s", {"urn:wait": 33}),
+        ("free_at", {"free_at": EPOCH + 33}),
+        ("free_at", {"free_at": (EPOCH + 33) * 10**9}),
     ],
 )
 def test_a_field_of_ones_own_is_found_by_name_or_by_the_end_of_its_path(field: str, body: object) -> None:
@@ -172,32 +224,37 @@ def test_a_field_of_ones_own_counts_before_the_usual_ones() -> None:
     assert seconds('{"retry_after": 5, "deep": {"mine": 8}}', HttpAware(fields=("mine",))) == 8
 
 
-def test_only_the_end_of_a_long_output_is_read() -> None:
-    assert seconds(b"Retry-After: 5\n" + b"x\n" * READ) is None
-    assert seconds(b"x\n" * READ + b"Retry-After: 5\n") == 5
+def test_headers_without_a_status_count_at_the_end_of_the_output_only() -> None:
+    assert seconds(b"Retry-After: 5\n" + b"x\n" * KEPT) is None
+    assert seconds(b"x\n" * KEPT + b"Retry-After: 5\n") == 5
 
 
-def test_the_reason_holds_no_text_of_the_output() -> None:
-    found = push_back(ALL, b"HTTP/1.1 429 \x1b[31mred\nRetry-After: 5\x1b[0m\nx-ratelimit-remaining: 0\n", NOW)
-    assert found is None or found.reason.isprintable()
+def test_json_counts_in_an_answer_that_refused_or_has_no_status() -> None:
+    body = {"retry_after": 9}
+    assert [seconds(answer(f"1.1 {status} x", body=body)) for status in (200, 202, 304)] == [None] * 3
+    assert [seconds(answer(f"1.1 {status} x", body=body)) for status in (403, 429, 500, 503)] == [9] * 4
+    assert seconds(json.dumps(body)) == 9
+    everywhere = HttpAware(json_on_success=True)
+    assert seconds(answer("2 200", body=body), everywhere) == 9
+    assert seconds(GITHUB_GRAPHQL, everywhere) == 600
 
 
 HOSTILE = [
-    b"[" * READ,
-    b'{"a":' * (READ // 5),
-    b'{"' * (READ // 2),
-    b"[\n" * (READ // 2),
-    b" " * READ,
-    b"<" * READ,
-    b"HTTP/1.1 429\n" * (READ // 13),
-    b"Retry-After: " + b"9" * READ,
+    b"[" * KEPT,
+    b'{"a":' * (KEPT // 5),
+    b'{"' * (KEPT // 2),
+    b"[\n" * (KEPT // 2),
+    b" " * KEPT,
+    b"<" * KEPT,
+    b"HTTP/1.1 429\n" * (KEPT // 13),
+    b"Retry-After: " + b"9" * KEPT,
     b'{"retry_after": ' + b"9" * 60_000 + b"}",
     b'{"retry_after": 1e999}',
     b"RateLimit: " + b"r=0;t=" * 10_000,
-    b"RateLimit: " + b"a" * READ,
+    b"RateLimit: " + b"a" * KEPT,
     b'{"x": [' + b"{}," * 20_000 + b"{}]}",
-    json.dumps({f"k{number}": {"remaining": 0} for number in range(3000)}).encode()[:READ],
-    b"\xff" * READ,
+    json.dumps({f"k{number}": {"remaining": 0} for number in range(3000)}).encode()[:KEPT],
+    b"\xff" * KEPT,
     b"Date: 99999999999999\nRetry-After: 9999-99-99T99:99:99\n",
     b"Retry-After: Mon, 00 Jan 99999999 00:00:00 GMT\n",
     b"Retry-After: 0001-01-01T00:00:00+23:59\n",
@@ -207,7 +264,7 @@ HOSTILE = [
 @pytest.mark.parametrize("output", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_output_is_read_in_bounded_time(output: bytes) -> None:
     began = time.process_time()
-    push_back(ALL, output, NOW)
+    reading(output)
     assert time.process_time() - began < 1
 
 
@@ -225,5 +282,6 @@ PIECES = st.sampled_from(
 @example(b"Retry-After: 1e300\n")
 def test_no_output_makes_it_raise_or_leave_its_bounds(output: bytes) -> None:
     rule = HttpAware(max_delay=60 * SECOND, min_delay=SECOND)
-    found = push_back(rule, output, NOW)
-    assert found is None or (SECOND <= found.delay <= 60 * SECOND and found.reason.isprintable())
+    found = reading(output, rule).push_back
+    assert found is None or found.given is None or SECOND <= found.given <= 60 * SECOND
+    assert found is None or found.source.isprintable()

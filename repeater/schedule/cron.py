@@ -1,33 +1,33 @@
-"""Cron schedules: the only home of croniter.
+"""Cron schedules. The only module that imports croniter.
 
-croniter reads the fields, one by one, and walks the days of the calendar. It is not asked about time zones, as it runs
-a daily 01:30 job twice in autumn (`schedule.zone` has our rules); nor about the two day fields together, which are
-alternatives in crontab(5) only if neither begins with `*` (so the days are one walk or the union of two); nor about
-`H`, as a hash id would change what `@daily` means. There are fewer fields and days than jobs: what croniter says is
-remembered.
+croniter expands one item of a field at a time: a number, a range, a step or a name. Five things it does not do, or does
+differently from crontab(5), are done here or in `schedule.crontext`: time zones (a daily 01:30 job would run twice in
+autumn; `schedule.zone` has the rules), the union of the two day fields, `H`, ranges around the end of a field, and days
+that depend on the month (`L-3`, `LW`, `15W`, `fri#2`). Fields and months are cached: there are fewer of them than jobs.
 """
 
 from __future__ import annotations
 
-import copy
+import calendar
 import re
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from repeater.model.spec import Cron
 from repeater.model.time import MICROSECOND, Instant
 from repeater.schedule.base import Track
 from repeater.schedule.crontext import NAMES, RANGES, Fields, Seconds, clip, split
 from repeater.schedule.jitter import jitter_delay
-from repeater.schedule.zone import Fold, Gap, slot_after, zone_of
+from repeater.schedule.zone import Fold, Gap, count_slots, elapsed_slot_after, slot_after, zone_of
 
-_NEAREST_WEEKDAY = re.compile(r"([0-9]+)w|w([0-9]+)")
-_DAYS_AT_MOST = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MONTH_DAY = re.compile(r"l(?:-([1-9]|[12][0-9]|30))?(w)?|([0-9]{1,2})w|w([0-9]{1,2})")
+_NTH_DAY = re.compile(r"l([0-7])|([0-7])#([1-5])")
 _SOME_DAY = date(2000, 1, 1)
 _DAY = timedelta(days=1)
+_MOST_YEARS = 50  # the 29th of February is the same weekday after 40 years at most
 
 
 def canonical(expression: str, seconds: Seconds | None = None, job: str = "") -> str:
@@ -35,7 +35,7 @@ def canonical(expression: str, seconds: Seconds | None = None, job: str = "") ->
 
     Raises ValueError, with what was found and what is allowed.
     """
-    return _read(split(expression, seconds, job), expression).fields.text(seconds)
+    return read(expression, seconds, job).fields.text(seconds)
 
 
 def check_cron(
@@ -49,31 +49,23 @@ def check_cron(
     (30 February).
     """
     zone_of(timezone)
-    meaning = _read(split(expression, seconds, job), expression)
-    if not _branches(meaning, day_match):
+    meaning = read(expression, seconds, job)
+    if _days_of(meaning, day_match).after(_SOME_DAY) is None:
         raise ValueError(f"found `{clip(expression)}`, which never matches any date")
     return meaning.fields.text(seconds)
 
 
 def mean_rate(spec: Cron, job: str) -> Fraction:
-    """Starts for each day in the long run, counted over four years; daylight saving is left out of it."""
-    meaning = _read(split(spec.expression, spec.seconds, job), spec.expression)
+    """Starts per day in the long run, counted over four years, without daylight saving."""
+    meaning = read(spec.expression, spec.seconds, job)
     times = len(meaning.hours) * len(meaning.minutes) * len(meaning.seconds)
-    return times * _share_of_days(_branches(meaning, spec.day_match))
+    return times * _share_of_days(_days_of(meaning, spec.day_match))
 
 
 @lru_cache(maxsize=1024)
-def _share_of_days(branches: tuple[str, ...]) -> Fraction:
-    if branches == ("0 0 * * *",):
-        return Fraction(1)
+def _share_of_days(days: Days) -> Fraction:
     first, last = date(2023, 12, 31), date(2027, 12, 31)
-    days = set()
-    for branch in branches:
-        day = _next_day(branch, first)
-        while day is not None and day <= last:
-            days.add(day)
-            day = _next_day(branch, day)
-    return Fraction(len(days), (last - first).days)
+    return Fraction(days.number_between(first, last), (last - first).days)
 
 
 class CronSchedule:
@@ -105,54 +97,84 @@ class CronSchedule:
         following = self._after(nominal.wall)
         return jitter_delay(jitter, job, None if following is None else following - nominal.wall, draw)
 
+    def count(self, after: Instant, until: Instant) -> int:
+        """The number of nominal times after one instant, up to and including another, by the wall clock."""
+        low, high = (_naive(one.wall) for one in (after, until))
+        return count_slots(self._walls(), self._zone, low, high, self._slot_after)
+
     def _after(self, wall: datetime) -> datetime | None:
-        spec = self._spec
-        if self._pattern is None:
-            meaning = _read(split(spec.expression, spec.seconds, self.job), spec.expression)
-            self._pattern = WallTimes(meaning, spec.day_match)
-        gap: Gap = spec.gap
-        fold: Fold = spec.fold
-        if self._pattern.every_hour:
-            # what runs in every hour follows elapsed time: it names no wall time that could be lost or come twice
-            gap, fold = "skip", "both"
         try:
-            utc = slot_after(self._pattern, self._zone, gap, fold, wall.astimezone(UTC).replace(tzinfo=None))
+            utc = self._slot_after(_naive(wall))
         except OverflowError:
             return None
         return None if utc is None else utc.replace(tzinfo=UTC)
 
+    def _slot_after(self, utc: datetime) -> datetime | None:
+        pattern = self._walls()
+        if pattern.every_hour:
+            return elapsed_slot_after(pattern, self._zone, utc)
+        gap: Gap = self._spec.gap
+        fold: Fold = self._spec.fold
+        return slot_after(pattern, self._zone, gap, fold, utc)
+
+    def _walls(self) -> WallTimes:
+        if self._pattern is None:
+            spec = self._spec
+            self._pattern = WallTimes(read(spec.expression, spec.seconds, self.job), spec.day_match)
+        return self._pattern
+
+
+def _naive(wall: datetime) -> datetime:
+    return wall.astimezone(UTC).replace(tzinfo=None)
+
 
 class WallTimes:
-    """The wall times that an expression means, in order: its days, and in each of them the same times of day."""
+    """The wall times of an expression, in order: its days, and on each of them the same times of day."""
 
     __slots__ = ("_days", "_minutes", "_seconds", "every_hour")
 
     def __init__(self, meaning: Meaning, day_match: Literal["or", "and"]) -> None:
-        self._days = _branches(meaning, day_match)
+        self._days = _days_of(meaning, day_match)
         self._minutes = _minutes_of_day(meaning.hours, meaning.minutes)
         self._seconds = meaning.seconds
         self.every_hour = len(meaning.hours) == 24
 
     def after(self, wall: datetime) -> datetime | None:
-        """The first wall time strictly after `wall`; None if there is none in the fifty years to come."""
+        """The first wall time strictly after `wall`; None if there is none in the next fifty years."""
         today = wall.date()
-        day = self._day_after(today - _DAY)
-        if day == today:
+        if self._days.has(today):
             minute = wall.hour * 60 + wall.minute
             place = bisect_left(self._minutes, minute)
             if self._minutes[place : place + 1] == (minute,):
                 second = bisect_right(self._seconds, wall.second)
                 if second < len(self._seconds):
-                    return _wall_time(day, minute, self._seconds[second])
+                    return _wall_time(today, minute, self._seconds[second])
                 place += 1
             if place < len(self._minutes):
-                return _wall_time(day, self._minutes[place], self._seconds[0])
-            day = self._day_after(day)
+                return _wall_time(today, self._minutes[place], self._seconds[0])
+        day = self._days.after(today)
         return None if day is None else _wall_time(day, self._minutes[0], self._seconds[0])
 
-    def _day_after(self, day: date) -> date | None:
-        found = [following for branch in self._days if (following := _next_day(branch, day)) is not None]
-        return min(found, default=None)
+    def has_day(self, day: date) -> bool:
+        return self._days.has(day)
+
+    def count(self, low: datetime, high: datetime) -> int:
+        """The number of wall times after `low`, up to and including `high`."""
+        if high <= low:
+            return 0
+        whole = self._days.number_between(low.date() - _DAY, high.date() - _DAY)
+        return whole * len(self._minutes) * len(self._seconds) + self._passed(high) - self._passed(low)
+
+    def _passed(self, wall: datetime) -> int:
+        """The number of wall times of this day up to and including `wall`."""
+        if not self._days.has(wall.date()):
+            return 0
+        minute = wall.hour * 60 + wall.minute
+        place = bisect_left(self._minutes, minute)
+        passed = place * len(self._seconds)
+        if self._minutes[place : place + 1] == (minute,):
+            passed += bisect_right(self._seconds, wall.second)
+        return passed
 
 
 def _wall_time(day: date, minute: int, second: int) -> datetime:
@@ -167,55 +189,71 @@ def _minutes_of_day(hours: tuple[int, ...], minutes: tuple[int, ...]) -> tuple[i
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-class Meaning(NamedTuple):
-    """An expression that was read. `days` and `months` are numbers, `days` None if they differ from month to month.
+class MonthDay(NamedTuple):
+    """A day of the month that depends on the month: `L` is 0, `L-3` is -3. `near`: the nearest weekday (`15W`)."""
 
-    `nth` is whether the days depend on the weeks of a month (`5#2`, `L5`, `15W`).
-    """
+    number: int
+    near: bool
 
-    fields: Fields
-    minutes: tuple[int, ...]
-    hours: tuple[int, ...]
-    seconds: tuple[int, ...]
-    days: tuple[int, ...] | None
-    months: tuple[int, ...]
-    nth: bool
+    @property
+    def text(self) -> str:
+        if self.number > 0:
+            return f"{self.number}W"
+        return f"L{self.number or ''}{'W' if self.near else ''}"
+
+
+class NthDay(NamedTuple):
+    """The n-th such weekday of the month, 0 is Sunday (`5#2`). `nth` 0 is the last one (`L5`)."""
+
+    weekday: int
+    nth: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.weekday}#{self.nth}" if self.nth else f"L{self.weekday}"
 
 
 class Field(NamedTuple):
-    """One field that was read: all `numbers` it names, in order, whether it has `L`, and `nth` as in Meaning."""
+    """One field: its canonical text, all numbers that it names, in order, and the days that depend on the month."""
 
     text: str
     numbers: tuple[int, ...]
-    last: bool = False
-    nth: bool = False
+    month_days: tuple[MonthDay, ...] = ()
+    nth_days: tuple[NthDay, ...] = ()
 
 
-def _read(fields: Fields, expression: str) -> Meaning:
+class Meaning(NamedTuple):
+    """An expression that was read. `fields` are canonical texts."""
+
+    fields: Fields
+    seconds: tuple[int, ...]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    day: Field
+    months: tuple[int, ...]
+    weekday: Field
+
+
+def read(expression: str, seconds: Seconds | None, job: str) -> Meaning:
+    """The meaning of an expression. Raises ValueError, with what was found and what is allowed."""
+    fields = split(expression, seconds, job)
     try:
         minute, hour, day, month, weekday, *second = [
             _field(index, field) for index, field in enumerate(fields) if field is not None
         ]
     except (ValueError, TypeError, KeyError):
         raise ValueError(_unreadable(fields, expression)) from None
-    fields = Fields(
+    texts = Fields(
         minute.text,
         hour.text,
-        # `1-31` beside a day field that begins with `*` asks for nothing
+        # `1-31` beside a day field that begins with `*` restricts nothing
         "*" if day.text == "1-31" and weekday.text[0] == "*" else day.text,
         month.text,
         "*" if weekday.text == "0-6" and day.text[0] == "*" else weekday.text,
         second[0].text if second else None,
     )
-    return Meaning(
-        fields,
-        minute.numbers,
-        hour.numbers,
-        second[0].numbers if second else (0,),
-        None if day.last or day.nth else day.numbers,
-        month.numbers,
-        day.nth or weekday.nth,
-    )
+    seconds_of = second[0].numbers if second else (0,)
+    return Meaning(texts, seconds_of, minute.numbers, hour.numbers, day, month.numbers, weekday)
 
 
 def _unreadable(fields: Fields, expression: str) -> str:
@@ -225,7 +263,11 @@ def _unreadable(fields: Fields, expression: str) -> str:
             _field(index, field or "*")
         except (ValueError, TypeError, KeyError):
             low, high = RANGES[index]
-            extra = {2: ", also `L` or `15W`", 3: ", also `jan`-`dec`", 4: ", also `sun`-`sat`, `5#2`, `L5`"}
+            extra = {
+                2: ", also `L`, `L-3`, `LW` or `15W`",
+                3: ", also `jan`-`dec`",
+                4: ", also `sun`-`sat`, `5#2`, `L5`",
+            }
             return (
                 f"found `{clip(expression)}`, whose {NAMES[index]} field `{clip(field or '')}` cannot be read; allowed "
                 f"are `*`, numbers from {low} to {7 if index == 4 else high}, ranges, lists and steps"
@@ -236,28 +278,56 @@ def _unreadable(fields: Fields, expression: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _field(index: int, field: str) -> Field:
-    """What croniter makes of a field by itself, as there are fewer fields in the world than expressions of them."""
+    """The field of this index (minute is 0). Raises ValueError, TypeError or KeyError, as croniter does."""
+    low, high = RANGES[index]
+    numbers: set[int] = set()
+    month_days: set[MonthDay] = set()
+    nth_days: set[NthDay] = set()
+    for item in field.split(","):
+        if item == "*":
+            numbers.update(range(low, high + 1))
+        elif index == 2 and (found := _MONTH_DAY.fullmatch(item)):
+            month_days.add(_month_day(found))
+        elif index == 4 and (found := _NTH_DAY.fullmatch(item)):
+            weekday, nth = (found[1], 0) if found[1] else (found[2], int(found[3]))
+            nth_days.add(NthDay(int(weekday) % 7, nth))
+        else:
+            numbers.update(_expand(index, item))
+    ordered = sorted(numbers)
+    text = _day_text(index, field, ordered) if index in (2, 4) else _text(ordered, low, high, star=True)
+    if text != "*":
+        special = [one.text for one in sorted(month_days, key=lambda one: (one.number > 0, abs(one.number), one.near))]
+        text = ",".join(filter(None, [text, *special, *(one.text for one in sorted(nth_days))]))
+    return Field(text, tuple(ordered), tuple(sorted(month_days)), tuple(sorted(nth_days)))
+
+
+def _month_day(found: re.Match[str]) -> MonthDay:
+    number = found[3] or found[4]
+    if number is None:
+        return MonthDay(-int(found[1] or 0), found[2] is not None)
+    if not 1 <= int(number) <= 31:
+        raise ValueError(number)
+    return MonthDay(int(number), near=True)
+
+
+def _expand(index: int, item: str) -> list[int]:
+    """The numbers of one item, by croniter."""
     from croniter import croniter
 
+    if not item:
+        raise ValueError(item)
     alone = ["*"] * 6
-    alone[index] = field
+    alone[index] = item
     values, nth = croniter.expand(" ".join(alone))
-    found, (low, high) = values[index], RANGES[index]
-    near = _NEAREST_WEEKDAY.fullmatch(field) if index == 2 else None
-    if near:
-        return Field(f"{int(near[1] or near[2])}W", (), nth=True)
     if nth:
-        marks = sorted((day, str(n)) for day, ns in nth.items() for n in ns)
-        return Field(",".join(f"L{d}" if n == "l" else f"{d}#{n}" for d, n in marks), (), nth=True)
-    numbers = list(range(low, high + 1)) if found == ["*"] else [n for n in found if n != "l"]
-    last = "l" in found
-    is_day = index in (2, 4)
-    text = _day_text(index, field, numbers, last=last) if is_day else _text(numbers, low, high, star=True)
-    return Field(text, tuple(numbers), last)
+        raise ValueError(item)
+    low, high = RANGES[index]
+    found = values[index]
+    return list(range(low, high + 1)) if found == ["*"] else [int(one) for one in found]
 
 
-def _day_text(index: int, field: str, numbers: list[int], *, last: bool) -> str:
-    """A day field. Whether it begins with `*` has a meaning of its own, so it does in the canonical text as well."""
+def _day_text(index: int, field: str, numbers: list[int]) -> str:
+    """A day field. A leading `*` has a meaning of its own, so the canonical text keeps it."""
     low, high = RANGES[index]
     starred = []
     if field.startswith("*"):
@@ -267,8 +337,7 @@ def _day_text(index: int, field: str, numbers: list[int], *, last: bool) -> str:
         starred = [first]
         stepped = range(low, high + 1, int(first[2:]))
         numbers = [n for n in numbers if n not in stepped]
-    rest = _text(numbers, low, high, star=False)
-    return ",".join([*starred, *filter(None, [rest, "L" if last else ""])])
+    return ",".join(filter(None, [*starred, _text(numbers, low, high, star=False)]))
 
 
 def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
@@ -294,44 +363,77 @@ def _text(numbers: list[int], low: int, high: int, *, star: bool) -> str:
 # --- days -------------------------------------------------------------------------------------------------------
 
 
-def _branches(meaning: Meaning, day_match: Literal["or", "and"]) -> tuple[str, ...]:
-    """The days as expressions whose union is meant, at midnight; those that never match are left out."""
-    _, _, day, month, weekday, _ = meaning.fields
-    possible = meaning.days is None or _exists(meaning.days[0], meaning.months)
-    return _days_of(day, month, weekday, possible, meaning.nth, day_match == "or")
+class Days(NamedTuple):
+    """Days of the calendar. `either`: a day that fits one of the two fields is enough; otherwise it must fit both."""
 
+    months: tuple[int, ...]
+    days: tuple[int, ...]
+    month_days: tuple[MonthDay, ...]
+    weekdays: tuple[int, ...]
+    nth_days: tuple[NthDay, ...]
+    either: bool
 
-def _exists(day: int, months: tuple[int, ...]) -> bool:
-    """Whether any of the months has such a day."""
-    return day < 29 or any(day <= _DAYS_AT_MOST[month - 1] for month in months)
+    def has(self, day: date) -> bool:
+        return day.month in self.months and day.day in self._of_month(day.year, day.month)
 
+    def after(self, day: date) -> date | None:
+        """The first day strictly after `day`; None if there is none in the next fifty years."""
+        year, month, passed = day.year, day.month, day.day
+        until = min(day.year + _MOST_YEARS, 9999)
+        while year <= until:
+            if month in self.months:
+                found = self._of_month(year, month)
+                place = bisect_right(found, passed)
+                if place < len(found):
+                    return date(year, month, found[place])
+            passed = 0
+            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        return None
 
-@lru_cache(maxsize=4096)
-def _days_of(day: str, month: str, weekday: str, possible: bool, nth: bool, either: bool) -> tuple[str, ...]:
-    if either and not day.startswith("*") and not weekday.startswith("*"):
-        days, weekdays = f"0 0 {day} {month} *", f"0 0 * {month} {weekday}"
-        return (days, weekdays) if possible else (weekdays,)
-    both = f"0 0 {day} {month} {weekday}"
-    if not possible or (nth and _next_day(both, _SOME_DAY) is None):
-        return ()
-    return (both,)
+    def number_between(self, low: date, high: date) -> int:
+        """The number of days after `low`, up to and including `high`."""
+        total, year, month, passed = 0, low.year, low.month, low.day
+        while (year, month) <= (high.year, high.month):
+            if month in self.months:
+                found = self._of_month(year, month)
+                end = high.day if (year, month) == (high.year, high.month) else 31
+                total += bisect_right(found, end) - bisect_right(found, passed)
+            passed = 0
+            year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        return total
+
+    def _of_month(self, year: int, month: int) -> tuple[int, ...]:
+        first, length = calendar.monthrange(year, month)
+        return _month_of(self, (first + 1) % 7, length)
 
 
 @lru_cache(maxsize=16_384)
-def _next_day(expression: str, day: date) -> date | None:
-    """The first day strictly after `day`; None if there is none in the fifty years to come."""
-    from croniter import CroniterBadDateError
+def _month_of(days: Days, first: int, length: int) -> tuple[int, ...]:
+    """The days of a month of this length that begins on this weekday, 0 is Sunday."""
+    by_date = {day for day in days.days if day <= length}
+    by_date.update(day for one in days.month_days if (day := _day_of(one, first, length)))
+    by_week = {day for day in range(1, length + 1) if (first + day - 1) % 7 in days.weekdays}
+    for weekday, nth in days.nth_days:
+        same = range(1 + (weekday - first) % 7, length + 1, 7)
+        if nth <= len(same):
+            by_week.add(same[nth - 1])
+    return tuple(sorted(by_date | by_week if days.either else by_date & by_week))
 
-    try:
-        # a walk has a position, so what is shared is copied
-        found: datetime = copy.copy(_walk(expression)).get_next(datetime, datetime(day.year, day.month, day.day))  # noqa: DTZ001
-    except (CroniterBadDateError, OverflowError, ValueError):
-        return None
-    return found.date()
+
+def _day_of(one: MonthDay, first: int, length: int) -> int:
+    """The day of a month; 0 if the month has none."""
+    day = one.number if one.number > 0 else length + one.number
+    if not 1 <= day <= length:
+        return 0
+    weekday = (first + day - 1) % 7
+    if one.near and weekday == 6:
+        return day - 1 if day > 1 else day + 2
+    if one.near and weekday == 0:
+        return day + 1 if day < length else day - 2
+    return day
 
 
-@lru_cache(maxsize=4096)
-def _walk(expression: str) -> Any:
-    from croniter import croniter
-
-    return croniter(expression, datetime(2000, 1, 1), ret_type=datetime, day_or=False)  # noqa: DTZ001
+def _days_of(meaning: Meaning, day_match: Literal["or", "and"]) -> Days:
+    day, weekday = meaning.day, meaning.weekday
+    either = day_match == "or" and "*" not in (meaning.fields.day[0], meaning.fields.weekday[0])
+    return Days(meaning.months, day.numbers, day.month_days, weekday.numbers, weekday.nth_days, either)

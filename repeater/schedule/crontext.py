@@ -1,7 +1,7 @@
-"""Cron expressions as people write them, brought to the one dialect that `schedule.cron` has read.
+"""Cron expressions as people write them, rewritten in the one dialect that `schedule.cron` reads.
 
-What differs between cron tools is settled here, in text: nicknames, where the seconds stand, `H`, `?`, `5L`, ranges
-from a value to itself. No field is interpreted here beyond that.
+Text in, text out: nicknames, the place of the seconds, `H`, `?`, `5L`, ranges from a value to itself, ranges around the
+end of a field. Steps that are larger than their field are errors.
 """
 
 from __future__ import annotations
@@ -119,12 +119,45 @@ def _tidy_item(index: int, item: str, job: str) -> str:
         name, mark, nth = item.partition("#")
         if mark:
             return f"{_number(index, name)}#{nth}"
-    low, dash, rest = item.partition("-")
-    high, slash, step = rest.partition("/")
-    # croniter takes `5-5` for the whole field, crontab(5) for 5
-    if dash and _number(index, low) == _number(index, high) and (not slash or step.isdigit()):
-        return low if not slash or int(step) else item
-    return item
+    span, slash, step = item.partition("/")
+    if slash and step.isdigit():
+        _check_step(index, item, int(step))
+    begin, dash, end = span.partition("-")
+    if not dash or (slash and not (step.isdigit() and int(step))):
+        return item
+    low, high = _number(index, begin), _number(index, end)
+    if not (low.isdigit() and high.isdigit()):
+        return item
+    return _range(index, item, int(low), int(high), int(step or 1))
+
+
+def _check_step(index: int, item: str, step: int) -> None:
+    low, high = RANGES[index]
+    size = high - low + 1
+    if step > size:
+        raise ValueError(
+            f"found `{item}` with a step of {step}, but the {NAMES[index]} field has {size} values, {low} to {high}; "
+            f"expected a step from 1 to {size}"
+        )
+
+
+def _range(index: int, item: str, first: int, last: int, step: int) -> str:
+    """A range that croniter reads as crontab(5) does: `5-5` is 5, and a range around the end is a list of numbers."""
+    low, high = RANGES[index]
+    size = high - low + 1
+    if not (low <= first <= high and low <= last <= high) and index != 4:
+        return item  # an error, which the reader words
+    if index == 4:
+        if first > 7 or last > 7:
+            return item
+        if last == 7 and first < 7:
+            return ",".join(str(day % 7) for day in range(first, 8, step))
+        first, last = first % 7, last % 7
+    if first == last:
+        return str(first)
+    if first < last:
+        return item
+    return ",".join(str(low + (value - low) % size) for value in range(first, last + size + 1, step))
 
 
 def _number(index: int, text: str) -> str:
@@ -151,5 +184,6 @@ def _hash(index: int, item: str, found: re.Match[str], job: str) -> str:
     step = int(found[3])
     if step == 0:
         raise ValueError(f"found `{item.upper()}`, expected a step of at least 1")
+    _check_step(index, item.upper(), step)
     start = low + number % min(step, high - low + 1)
     return str(start) if start + step > high else f"{start}-{high}/{step}"

@@ -9,8 +9,8 @@ is decided here and nowhere else. Instants are naive UTC here, wall times naive 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
@@ -20,6 +20,7 @@ from repeater.model.time import MICROSECOND
 Gap = Literal["next", "shift", "skip"]
 Fold = Literal["first", "second", "both", "skip"]
 _DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
 _NEAR = timedelta(hours=25)  # no clock was ever moved by more than a day
 _SHAPE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", re.ASCII)
 
@@ -30,6 +31,16 @@ class Pattern(Protocol):
     def after(self, wall: datetime) -> datetime | None:
         """The first one strictly after `wall`; None if there is none any more."""
         ...
+
+
+class CountedPattern(Pattern, Protocol):
+    """A set of wall times that can be counted without a walk over each of them."""
+
+    def count(self, low: datetime, high: datetime) -> int:
+        """The number of wall times after `low`, up to and including `high`."""
+        ...
+
+    def has_day(self, day: date) -> bool: ...
 
 
 class Change(NamedTuple):
@@ -77,6 +88,71 @@ def slot_after(pattern: Pattern, zone: ZoneInfo, gap: Gap, fold: Fold, utc: date
                 return following.at
         change, begin, offset = following, following.at, following.then
         floor = begin - MICROSECOND
+
+
+def elapsed_slot_after(pattern: CountedPattern, zone: ZoneInfo, utc: datetime) -> datetime | None:
+    """The first instant strictly after `utc` of a pattern that names every hour, and so follows elapsed time.
+
+    A wall time that is lost in a gap is no slot, and one that comes twice is two. Where the clock is moved by a part of
+    an hour (Lord Howe, 30 minutes) that alone would leave up to 90 minutes without a slot: there the slot that the
+    clock before the change would have given next is a slot too.
+    """
+    found = slot_after(pattern, zone, "skip", "both", utc)
+    if zone.key == "UTC":
+        return found
+    for change in _changes(zone, utc - _HOUR, utc + _NEAR if found is None else found):
+        if (change.then - change.before) % _HOUR:
+            bridge = _bridge(pattern, change)
+            if bridge is not None and bridge > utc and (found is None or bridge < found):
+                return bridge
+    return found
+
+
+def _bridge(pattern: CountedPattern, change: Change) -> datetime | None:
+    """The slot at or after a change by the offset before it, if none by the new offset comes sooner.
+
+    None also where the pattern does not run through the change: it begins or ends there with a day.
+    """
+    wall = pattern.after(change.at + change.before - MICROSECOND)
+    if wall is None or wall - change.before >= change.at + _HOUR:
+        return None
+    bridge = wall - change.before
+    following = pattern.after(change.at + change.then - MICROSECOND)
+    if following is not None and following - change.then <= bridge:
+        return None
+    runs_through = pattern.after(wall - _HOUR - MICROSECOND) == wall - _HOUR
+    return bridge if runs_through and pattern.has_day((bridge + change.then).date()) else None
+
+
+def count_slots(
+    pattern: CountedPattern,
+    zone: ZoneInfo,
+    low: datetime,
+    high: datetime,
+    following: Callable[[datetime], datetime | None],
+) -> int:
+    """The number of slots after one instant, up to and including another.
+
+    `following` gives the slot after an instant. It is asked only around the changes of the zone; elsewhere wall times
+    are counted by the day.
+    """
+    total, at = 0, low
+    for change in () if zone.key == "UTC" else _changes(zone, low - _DAY, high + _DAY):
+        reach = abs(change.then - change.before) + _HOUR
+        quiet = min(max(change.at - reach, at), high)
+        total += _count_quiet(pattern, zone, at, quiet)
+        at, end = quiet, min(max(change.at + reach, quiet), high)
+        while (slot := following(at)) is not None and slot <= end:
+            total, at = total + 1, slot
+        at = end
+    return total + _count_quiet(pattern, zone, at, high)
+
+
+def _count_quiet(pattern: CountedPattern, zone: ZoneInfo, low: datetime, high: datetime) -> int:
+    if high <= low:
+        return 0
+    offset = _offset(zone, low)
+    return pattern.count(low + offset, high + offset)
 
 
 def _first_in_span(

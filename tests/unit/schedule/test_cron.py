@@ -99,6 +99,28 @@ def test_lord_howe_moves_its_clock_by_half_an_hour():
     assert both == ["04-05 01:45 +1100", "04-05 01:45 +1030"]
 
 
+@pytest.mark.parametrize("expression", ["0 * * * *", "10 * * * *", "45 * * * *", "0,20,40 * * * *", "*/7 * * * *"])
+def test_an_hourly_job_starts_within_an_hour_where_clocks_move_by_half(expression):
+    for begin in ("2026-10-03T10:00", "2026-04-04T10:00"):
+        schedule = CronSchedule(Cron(expression, timezone="Australia/Lord_Howe"), "job")
+        cursor = schedule.next(Track(Instant(utc(begin), Mono(0))))
+        usual = max(_distances(schedule, cursor, timedelta(hours=2)))
+        assert max(_distances(schedule, cursor, timedelta(hours=12))) <= usual
+
+
+def _distances(schedule: CronSchedule, first: Instant, length: timedelta) -> list[timedelta]:
+    walls, cursor = [first.wall], first
+    while walls[-1] - first.wall < length:
+        cursor = schedule.next(Track(cursor, cursor))
+        walls.append(cursor.wall)
+    return [b - a for a, b in pairwise(walls)]
+
+
+def test_an_hourly_job_of_one_day_gets_no_start_on_another_day():
+    starts = local_starts("Asia/Pyongyang", "0 * 15 8 *", "2015-08-14T22:00", 2)
+    assert starts == ["08-15 00:00 +0830", "08-15 01:00 +0830"]
+
+
 def test_a_day_that_apia_never_had_runs_when_the_next_one_begins():
     starts = local_starts("Pacific/Apia", "0 12 * * *", "2011-12-29", 3)
     assert starts == ["12-29 12:00 -1000", "12-31 00:00 +1400", "12-31 12:00 +1400"]
@@ -150,6 +172,14 @@ def test_a_slot_is_the_same_whether_asked_from_before_the_change_or_from_it():
         ("0 0 1 * fri#1", ["2026-01-02", "2026-02-01", "2026-02-06"]),
         ("0 0 */10 * 5", ["2026-05-01", "2026-07-31", "2026-08-21"]),
         ("0 0 31 2 1", ["2026-02-02", "2026-02-09"]),
+        ("0 0 31W * *", ["2026-01-30", "2026-03-31", "2026-05-29", "2026-07-31"]),
+        ("0 0 30W * *", ["2026-01-30", "2026-03-30", "2026-04-30", "2026-05-29"]),
+        ("0 0 LW * *", ["2026-01-30", "2026-02-27", "2026-03-31"]),
+        ("0 0 L-3 * *", ["2026-01-28", "2026-02-25", "2026-03-28"]),
+        ("0 0 L-30 * *", ["2026-03-01", "2026-05-01", "2026-07-01"]),
+        ("0 0 1W,15W * *", ["2026-01-15", "2026-02-02", "2026-02-16", "2026-03-02"]),
+        ("0 0 * * 1,5#2", ["2026-01-05", "2026-01-09", "2026-01-12", "2026-01-19"]),
+        ("0 0 1,LW * *", ["2026-01-30", "2026-02-01", "2026-02-27"]),
     ],
 )
 def test_days_of_expressions(expression, starts):
@@ -214,6 +244,18 @@ def test_the_calendar_ends_without_an_error():
         ("59/15 * * * *", "59 * * * *"),
         ("0 22-2 * * *", "0 0-2,22,23 * * *"),
         ("0 0 * * 5l", "0 0 * * LFRI"),
+        ("0 22-6/3 * * *", "0 22,1,4 * * *"),
+        ("50-10/5 * * * *", "0,5,10,50,55 * * * *"),
+        ("0 0 28-3 * *", "0 0 28,29,30,31,1,2,3 * *"),
+        ("0 0 * nov-mar/2 *", "0 0 * 11,1,3 *"),
+        ("0 0 * * fri-mon/2", "0 0 * * 5,0"),
+        ("0 0 * * 7-3/2", "0 0 * * 0,2"),
+        ("0 0 *,5 * *", "0 0 * * *"),
+        ("0 0 ?,5 * 1", "0 0 * * 1"),
+        ("0 0 5,* * 1", "0 0 1-31 * 1"),
+        ("0 9 * * *,fri#2", "0 9 * * *"),
+        ("0 9 * * fri#2,mon,7L", "0 9 * * 1,L0,5#2"),
+        ("0 9 15w,LW,1,l-3 * *", "0 9 1,LW,L-3,W15 * *"),
     ],
 )
 def test_two_texts_for_the_same_times_have_one_canonical_text(one, other):
@@ -278,7 +320,19 @@ def test_hashed_fields_stay_in_their_ranges(job, step):
         ("1,,2 * * * *", "minute field `1,,2`"),
         ("a b c d e", "minute field `a`"),
         ("* * * * fri#6", "day of week field"),
-        ("* * LW * *", "day of month field"),
+        ("* * 32W * *", "day of month field `32w`"),
+        ("* * L-31 * *", "day of month field `l-31`"),
+        ("* * * * L", "day of week field `l`"),
+        ("* * * * 5#6", "day of week field `5#6`"),
+        ("* * * * 5W", "day of week field `5w`"),
+        ("5L * * * *", "minute field `5l`"),
+        ("*/90 * * * *", "a step of 90, but the minute field has 60 values, 0 to 59"),
+        ("* 5/25 * * *", "a step of 25, but the hour field has 24 values"),
+        ("* * 1-31/32 * *", "a step of 32, but the day of month field has 31 values"),
+        ("* * * */13 *", "a step of 13, but the month field has 12 values"),
+        ("* * * * */8", "a step of 8, but the day of week field has 7 values"),
+        ("H/90 * * * *", "a step of 90, but the minute field has 60 values"),
+        ("H(0-9)/61 * * * *", "a step of 61, but the minute field has 60 values"),
         ("R * * * *", "random times"),
         ("R(0-9)/3 * * * *", "random times"),
         ("H(9-5) * * * *", "expected a range inside 0-59"),

@@ -25,27 +25,50 @@ NIGHTS = [  # (zone, an instant near the change)
     ("America/Santiago", datetime(2026, 4, 5, 3, tzinfo=UTC)),
     ("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 30, tzinfo=UTC)),
     ("Australia/Lord_Howe", datetime(2026, 4, 4, 15, tzinfo=UTC)),
+    ("Asia/Pyongyang", datetime(2015, 8, 14, 15, tzinfo=UTC)),
+    ("Asia/Pyongyang", datetime(2018, 5, 4, 15, tzinfo=UTC)),
 ]
+ORDINARY = [("UTC", datetime(2026, 2, 28, 23, tzinfo=UTC)), ("Asia/Kolkata", datetime(2027, 12, 31, 12, tzinfo=UTC))]
 
 
 def numbers(low: int, high: int) -> st.SearchStrategy[str]:
+    """Lists of all forms that a field has: numbers, ranges, ranges around the end, steps and stars."""
     one = st.integers(low, high)
-    step = st.integers(1, 30)
+    step = st.integers(1, high - low + 1)
+    two = st.tuples(one, one)
     item = st.one_of(
         one.map(str),
-        st.tuples(one, one).filter(lambda p: p[0] != p[1]).map(lambda p: f"{p[0]}-{p[1]}"),
-        st.tuples(one, one, step).filter(lambda p: p[0] < p[1]).map(lambda p: f"{p[0]}-{p[1]}/{p[2]}"),
+        two.map(lambda p: f"{p[0]}-{p[1]}"),
+        st.tuples(two, step).map(lambda p: f"{p[0][0]}-{p[0][1]}/{p[1]}"),
         step.map(lambda n: f"*/{n}"),
         st.tuples(one, step).map(lambda p: f"{p[0]}/{p[1]}"),
+        st.just("*"),
     )
     return st.one_of(st.just("*"), st.lists(item, min_size=1, max_size=3).map(",".join))
+
+
+def lists_with(plain: st.SearchStrategy[str], special: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(st.one_of(plain, special), min_size=1, max_size=3).map(",".join)
 
 
 hours = st.one_of(
     st.sampled_from(["*", "*/1", "0-23", "0", "1", "2", "3", "1-3", "0,2", "23,0-2", "*/2"]), numbers(0, 23)
 )
-days = st.one_of(st.sampled_from(["*", "*", "L", "29,L", "1-31", "*/2"]), numbers(1, 31))
-weekdays = st.one_of(st.sampled_from(["*", "*", "7", "0", "5-7", "L0", "0#1", "0#4,0#5", "6-1", "*/2"]), numbers(0, 6))
+month_days = st.one_of(
+    st.sampled_from(["L", "LW", "1W", "30W", "31W", "L-2W"]),
+    st.integers(1, 30).map(lambda n: f"L-{n}"),
+    st.integers(1, 31).map(lambda n: f"{n}W"),
+)
+nth_days = st.one_of(
+    st.integers(0, 7).map(lambda n: f"L{n}"),
+    st.tuples(st.integers(0, 7), st.integers(1, 5)).map(lambda p: f"{p[0]}#{p[1]}"),
+)
+days = st.one_of(st.sampled_from(["*", "*", "1-31", "*/2"]), numbers(1, 31), lists_with(numbers(1, 31), month_days))
+weekdays = st.one_of(
+    st.sampled_from(["*", "*", "7", "0", "5-7", "0-7/2", "3-7/2", "6-1", "*/2"]),
+    numbers(0, 6),
+    lists_with(numbers(0, 6), nth_days),
+)
 expressions = st.tuples(numbers(0, 59), hours, days, st.just("*"), weekdays).map(" ".join)
 
 
@@ -61,10 +84,10 @@ def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
     return found
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     expression=expressions,
-    night=st.sampled_from(NIGHTS),
+    night=st.sampled_from([*NIGHTS, *ORDINARY]),
     gap=st.sampled_from(["next", "shift", "skip"]),
     fold=st.sampled_from(["first", "second", "both", "skip"]),
     match=st.sampled_from(["or", "or", "and"]),
@@ -74,6 +97,11 @@ def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
 @example("30 0,2 * * *", NIGHTS[0], "shift", "both", "or", -600)
 @example("0-59 2-3 * * *", NIGHTS[0], "shift", "first", "or", -600)
 @example("*/7 0-2 * * *", NIGHTS[4], "next", "second", "or", -600)
+@example("0 * * * *", NIGHTS[6], "next", "first", "or", -600)
+@example("0 * * * *", NIGHTS[7], "next", "first", "or", -600)
+@example("45 * 4 5 *", NIGHTS[9], "next", "first", "or", -600)
+@example("0 * 15 8 *", NIGHTS[8], "next", "first", "or", -600)
+@example("0 22-6/3 * * *", ORDINARY[0], "next", "first", "or", -600)
 def test_cron_starts_when_a_scan_of_every_minute_says(expression, night, gap, fold, match, offset):
     zone, change = night
     begin = change + timedelta(minutes=offset)
@@ -84,8 +112,8 @@ def test_cron_starts_when_a_scan_of_every_minute_says(expression, night, gap, fo
     assert all(a < b for a, b in pairwise(found))
 
 
-dates = st.one_of(days, st.sampled_from(["30", "31", "28-30", "L"]))
-months = st.one_of(st.just("*"), st.sampled_from(["2", "2,4", "1", "11-2", "*/3"]))
+dates = st.one_of(days, st.sampled_from(["30", "31", "28-30", "L", "31W", "L-29", "29W,L-1W"]))
+months = st.one_of(st.just("*"), st.sampled_from(["2", "2,4", "1", "11-2", "10-3/2", "*/3"]))
 day_expressions = st.tuples(st.just("0"), st.just("12"), dates, months, weekdays).map(" ".join)
 
 

@@ -5,11 +5,12 @@ the folder of every link on the way, because Kubernetes swaps `..data`. Messages
 a folder that was removed and made again, too few inotify watches), so once a second the identity, size and times of
 the files, and the identity of the folders, are compared too. Everything told is a hint; contents are read elsewhere.
 
-When files are polled instead of messages, a second change of a job's file within the same second can be missed:
-watchfiles compares whole seconds there.
+Where messages are not available, the trees are polled here: the poller of watchfiles compares whole seconds, and ends
+at a symbolic link that leads to a folder above it.
 
 All waiting is done in threads: one for folders, one for whole trees, one for the slow look; each begins when it has
-something to do. Used by `app` only. watchfiles is imported nowhere else.
+something to do. A fault while the files of one key are compared ends the watch of this key alone (`failed`). Any other
+fault is reported, and the thread goes on after a pause; `revive` starts a thread again that has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from repeater.dataclass import dataclass
 from repeater.policy.paths import PathSet
@@ -28,6 +31,8 @@ _STEP = 50  # milliseconds: how often watchfiles looks for messages; ten times a
 _DEBOUNCE = 100
 _HANDOVER = 0.5  # seconds for which old and new watches of folders live side by side, so that nothing falls between
 _MOST_FOUND = 1000
+_LONGEST_PAUSE = 60.0  # seconds between two tries of what keeps failing
+_POLL_SHARE = 10  # a look at all trees is followed by a pause that is this many times as long
 _MOST_LINKS = 40
 
 Changed = Callable[[str, tuple[str, ...]], None]
@@ -45,7 +50,9 @@ class FileWatcher:
     """`ports.Watcher`, by messages and by looking.
 
     `changed(key, paths)` is called in the loop's thread, through `call_soon` (`loop.call_soon_threadsafe`); so is
-    `warn`, once, when messages are not to be had and files are polled instead.
+    `warn`, once, when messages are not to be had and files are polled instead. `failed(key, error)` is called when the
+    watch of a key had to end; `fault(error)` when a thread had a fault of no key. `problem` is the fault of
+    a thread that has not worked since, None if all is well.
     """
 
     def __init__(
@@ -54,14 +61,20 @@ class FileWatcher:
         call_soon: Callable[[Callable[[], None]], object],
         *,
         warn: Callable[[str], None] = lambda _: None,
+        failed: Callable[[str, Exception], None] = lambda *_: None,
+        fault: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._changed = changed
         self._call_soon = call_soon
         self._warn = warn
+        self._failed = failed
+        self._fault = fault
+        self.problem: Exception | None = None
+        self._faults = 0
         self._lock = threading.RLock()
         self._files: dict[str, _Files] = {}
         self._globs: dict[str, PathSet] = {}
-        self._folders = {False: _Folders(self._messages, self._trouble), True: _Folders(self._messages, self._trouble)}
+        self._folders = {deep: _Folders(self._messages, self._trouble, self._tell_fault) for deep in (False, True)}
         self._over = threading.Event()
         self._slow: threading.Thread | None = None
         self._rewatch = threading.Event()
@@ -72,7 +85,7 @@ class FileWatcher:
     def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
         """Report files below `folder` that match. Raises ValueError for globs that cannot be understood."""
         wanted = PathSet(folder, tuple(globs), tuple(ignore))
-        wanted.roots  # noqa: B018 - to raise here rather than in a thread
+        wanted.check()  # to raise here rather than in a thread
         with self._lock:
             self._files.pop(key, None)
             self._globs[key] = wanted
@@ -97,25 +110,46 @@ class FileWatcher:
             self._globs.clear()
         self._over.set()
         self._rewatch.set()
-        if self._slow is not None:
+        if self._slow is not None and self._slow.ident is not None:
             self._slow.join()
         for folders in self._folders.values():
             folders.close()
 
+    def revive(self) -> None:
+        """Start the thread again that should be there and is not."""
+        if self._slow is None or self._slow.is_alive() or self._over.is_set():
+            return
+        self._slow = None
+        self._begin()
+
     def _begin(self) -> None:
         self._rewatch.set()
-        if self._slow is None:
-            self._slow = threading.Thread(target=self._look_slowly, name="rpr-look", daemon=True)
-            self._slow.start()
+        if self._slow is not None:
+            return
+        thread = threading.Thread(target=self._look_slowly, name="rpr-look", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more threads to give: `revive` tries again
+            self.problem = error
+        self._slow = thread
 
     # --- in the threads ---
 
     def _look_slowly(self) -> None:
         while not self._over.is_set():
             self._rewatch.clear()
-            self._watch_folders()
-            self._look_at_files()
-            self._rewatch.wait(SLOW_LOOK)
+            pause = SLOW_LOOK
+            try:
+                self._watch_folders()
+                self._look_at_files()
+            except Exception as error:  # noqa: BLE001 - the other watches go on
+                self._faults += 1
+                pause = min(SLOW_LOOK * 2**self._faults, _LONGEST_PAUSE)
+                self._tell_fault(error)
+                self._over.wait(pause)
+                continue
+            self._faults, self.problem = 0, None
+            self._rewatch.wait(pause)
 
     def _watch_folders(self) -> None:
         """Watch the folders that matter now; those that came, or came again, may bring files along."""
@@ -128,7 +162,8 @@ class FileWatcher:
             wanted[False].update(_nearest(os.path.dirname(step)) for step in way)
         self._ways = {path: frozenset(way).union(map(os.path.dirname, way)) for path, way in ways.items()}
         present: dict[str, object] = {}
-        for key, path_set in globs.items():
+
+        def look(key: str, path_set: PathSet) -> None:
             for root, deep in path_set.roots:
                 identity = _identity(root)
                 present[root] = identity
@@ -138,6 +173,9 @@ class FileWatcher:
                 wanted[deep].add(root)
                 if root in self._present and self._present[root] != identity:
                     self._tell(key, [path for path in _below(root) if path in path_set])
+
+        for key, path_set in globs.items():
+            self._guarded(key, path_set, look)
         self._present = present
         for deep, folders in self._folders.items():
             folders.set({folder: _identity(folder) for folder in wanted[deep]}, deep=deep)
@@ -169,11 +207,29 @@ class FileWatcher:
         folders = {path for path in named if os.path.isdir(path)}
         gone = {path for path in named if not os.path.lexists(path)}  # files or folders, nobody knows any more
         found = sorted((named - folders).union(*map(_below, folders)))
-        for key, path_set in globs.items():
+
+        def tell(key: str, path_set: PathSet) -> None:
             hits = [path for path in found if path in path_set and not (path in gone and path_set.hides(path))]
             self._tell(key, hits)
+
+        for key, path_set in globs.items():
+            self._guarded(key, path_set, tell)
         if any(path in self._present or os.path.isdir(path) for path in named):
             self._rewatch.set()
+
+    def _guarded(self, key: str, path_set: PathSet, look: Callable[[str, PathSet], None]) -> None:
+        """A fault of one watch ends this watch."""
+        try:
+            look(key, path_set)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this key
+            with self._lock:
+                if self._globs.get(key) is path_set:
+                    del self._globs[key]
+            self._later(partial(self._failed, key, error))
+
+    def _tell_fault(self, error: Exception) -> None:
+        self.problem = error
+        self._later(partial(self._fault, error))
 
     def _tell(self, key: str, paths: Sequence[str]) -> None:
         if paths:
@@ -193,16 +249,24 @@ class FileWatcher:
 class _Folders:
     """A thread that waits for messages about a set of folders; another set is another thread."""
 
-    def __init__(self, messages: Callable[[frozenset[str]], None], trouble: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        messages: Callable[[frozenset[str]], None],
+        trouble: Callable[[Exception], None],
+        fault: Callable[[Exception], None],
+    ) -> None:
         self._messages = messages
         self._trouble = trouble
+        self._fault = fault
         self._watched: dict[str, object] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._polls = False
 
     def set(self, folders: dict[str, object], *, deep: bool) -> None:
         """Watch exactly these folders (path -> identity); nothing happens if they are watched already."""
-        if folders == self._watched:
+        ended = self._thread is not None and not self._thread.is_alive()
+        if folders == self._watched and not ended:
             return
         old_stop, old_thread = self._stop, self._thread
         self._watched, self._stop, self._thread = folders, threading.Event(), None
@@ -214,7 +278,7 @@ class _Folders:
                 self._thread.start()
             except RuntimeError:  # the system has no more threads to give; the next look tries again
                 self._watched, self._thread = {}, None
-            if old_thread is not None and self._thread is not None:
+            if old_thread is not None and self._thread is not None and not ended:
                 self._stop.wait(_HANDOVER)
         _end(old_stop, old_thread)
 
@@ -222,35 +286,104 @@ class _Folders:
         _end(self._stop, self._thread)
 
     def _listen(self, folders: list[str], deep: bool, stop: threading.Event) -> None:
-        from watchfiles import Change, watch
-
-        polling: bool | None = None  # as WATCHFILES_FORCE_POLLING says
+        """Returns when `stop` is set, or when a folder has gone; then the slow look starts another thread."""
+        polls = self._polls or _asks_for_polling()
         while not stop.is_set():
             try:
-                for changes in watch(
-                    *folders,
-                    watch_filter=None,
-                    debounce=_DEBOUNCE,
-                    step=_STEP,
-                    stop_event=stop,
-                    rust_timeout=60_000,
-                    raise_interrupt=False,
-                    force_polling=polling,
-                    recursive=deep,
-                    ignore_permission_denied=True,
-                ):
+                for changes in _polled(folders, deep, stop) if polls else _told(folders, deep, stop):
                     # A folder made again may have the number of the one removed: its identity does not tell.
-                    if any(path in self._watched and kind != Change.modified for kind, path in changes):
+                    if any(path in self._watched and is_new for is_new, path in changes):
                         self._watched = {}
-                    self._messages(frozenset(path for _, path in changes))
+                    self._take(frozenset(path for _, path in changes))
             except FileNotFoundError:
                 self._watched = {}  # one of them went meanwhile: the slow look will ask again
                 return
             except Exception as error:  # noqa: BLE001 - an own kind of error for each trouble that inotify can have
-                if polling:
-                    return
+                if polls:
+                    self._fault(error)
+                    stop.wait(_LONGEST_PAUSE)
+                    continue
                 self._trouble(error)
-                polling = True
+                self._polls = polls = True
+
+    def _take(self, paths: frozenset[str]) -> None:
+        try:
+            self._messages(paths)
+        except Exception as error:  # noqa: BLE001 - the next message may be well
+            self._fault(error)
+
+
+Found = Iterable[tuple[bool, str]]
+"""Paths, each with whether it came or went; otherwise what is in it changed."""
+
+
+def _told(folders: list[str], deep: bool, stop: threading.Event) -> Iterator[Found]:
+    """Messages of the operating system."""
+    from watchfiles import Change, watch
+
+    for changes in watch(
+        *folders,
+        watch_filter=None,
+        debounce=_DEBOUNCE,
+        step=_STEP,
+        stop_event=stop,
+        rust_timeout=60_000,
+        raise_interrupt=False,
+        force_polling=False,
+        recursive=deep,
+        ignore_permission_denied=True,
+    ):
+        yield [(kind != Change.modified, path) for kind, path in changes]
+
+
+def _polled(folders: list[str], deep: bool, stop: threading.Event) -> Iterator[Found]:
+    """What differs between two looks at the folders."""
+    before: dict[str, object] | None = None
+    while not stop.is_set():
+        began = time.monotonic()
+        now = _snapshot(folders, deep, stop)
+        if before is not None and not stop.is_set():
+            changed = [(path not in before or path not in now, path) for path, _ in before.items() ^ now.items()]
+            if changed:
+                yield set(changed)
+        before = now
+        stop.wait(max(SLOW_LOOK, _POLL_SHARE * (time.monotonic() - began)))
+
+
+def _snapshot(folders: list[str], deep: bool, stop: threading.Event) -> dict[str, object]:
+    """Path -> identity, size and times. Each folder counts once, so that links in a circle end; one that cannot be read
+    is empty.
+    """
+    found: dict[str, object] = {}
+    seen: set[tuple[int, int]] = set()
+    todo, links = list(folders), list[str]()
+    while (todo or links) and not stop.is_set():
+        folder = todo.pop() if todo else links.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        is_folder = entry.is_dir()
+                        looks = entry.stat()
+                        ids = (looks.st_dev, looks.st_ino)
+                        found[entry.path] = (
+                            ids if is_folder else (*ids, looks.st_size, looks.st_mtime_ns, looks.st_ctime_ns)
+                        )
+                        if is_folder and deep:
+                            (links if entry.is_symlink() else todo).append(entry.path)
+        except OSError:
+            if folder in folders and not os.path.exists(folder):
+                raise FileNotFoundError(folder) from None
+    return found
+
+
+def _asks_for_polling() -> bool:
+    """The variable that watchfiles reads too."""
+    return os.environ.get("WATCHFILES_FORCE_POLLING", "") not in ("", "false", "disable", "disabled")
 
 
 def _end(stop: threading.Event, thread: threading.Thread | None) -> None:

@@ -241,7 +241,9 @@ class _Assembly:
         )
         closing.callback(spawner.close)
         self._output.resume = spawner.resume
-        self._watcher = FileWatcher(self._changed, soon, warn=self._warn)
+        self._watcher = FileWatcher(
+            self._changed, soon, warn=self._warn, failed=self._watch_failed, fault=self._watcher_failed
+        )
         closing.callback(self._watcher.close)
         prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
         closing.callback(prober.close)
@@ -258,7 +260,7 @@ class _Assembly:
             self._plugins,
         )
         self._engine = engine
-        self._supervisor = Supervisor(engine, outside, self._left, [self._hear])
+        self._supervisor = Supervisor(engine, outside, self._left, [self._hear], self._log_traceback)
         closing.callback(self._supervisor.close)
         self._rereading = Rereading(loop, os.environ, self._in_force)
         closing.callback(self._rereading.close)
@@ -327,6 +329,7 @@ class _Assembly:
         self._tell(PlanAccepted(generation, plan, graph, remembered.progress, rows, starts, living, stale))
         self._serve()
         self._loop.call_soon(self._is_ready, ready)
+        self._clock.call_after(_REVIVAL, self._revive)
 
     def _is_ready(self, ready: Callable[[str], None]) -> None:
         words = self._status()
@@ -390,6 +393,7 @@ class _Assembly:
             kept=self._output.kept,
             journal=self._journal,
             troubles=self._troubles,
+            faults=self._supervisor.faults.recent,
             rejected=lambda: self._reload.rejected,
             files=lambda: self._options.files,
         )
@@ -434,6 +438,8 @@ class _Assembly:
             troubles.append("the supervisor is leaving")
         if self._store.is_failing:
             troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
+        if self._watcher.problem is not None:
+            troubles.append(f"changes of files are noticed late or not at all: {self._watcher.problem}")
         return troubles
 
     # --- new generations ---
@@ -614,6 +620,20 @@ class _Assembly:
             self._warn(f"{len(new) - _MOST_WARNINGS} more warnings; `rpr validate` shows all")
         self._warnings = frozenset(texts)
 
+    def _watch_failed(self, key: str, error: Exception) -> None:
+        self._supervisor.faults.report("watch", error, job="" if key in (_JOB_FILES, _INCLUDES) else key)
+
+    def _watcher_failed(self, error: Exception) -> None:
+        self._supervisor.faults.report("service", error, name="file watcher")
+
+    def _revive(self) -> None:
+        """Start again what should run in a thread of its own and has ended."""
+        self._watcher.revive()
+        self._clock.call_after(_REVIVAL, self._revive)
+
+    def _log_traceback(self, text: str) -> None:
+        self._say("", text)
+
     def _changed(self, key: str, paths: tuple[str, ...]) -> None:
         if key in (_JOB_FILES, _INCLUDES):
             self._rereading.warm()
@@ -625,6 +645,7 @@ class _Assembly:
 _COLORS = {"always": {"FORCE_COLOR": "1", "NO_COLOR": ""}, "never": {"NO_COLOR": "1"}}
 _MOST_WARNINGS = 20
 _SECOND_LOOK = 1_000_000  # microseconds
+_REVIVAL = 5_000_000  # microseconds between two looks at whether a thread has ended
 _LAST_WORDS = 2.0  # seconds for clients to take their answers when all is over
 _JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name
 

@@ -61,6 +61,9 @@ def _headline(about: Mapping[str, Any], now: datetime) -> str:
     if about.get("rejected"):
         lines.append(f"the job files as they are now are not in force: {about['rejected']}")
     lines += [f"trouble: {trouble}" for trouble in about["troubles"]]
+    if faults := about.get("faults"):
+        count = sum(fault["count"] for fault in faults)
+        lines.append(f"{count} internal {'error' if count == 1 else 'errors'} contained; `rpr health` shows them")
     return "\n".join(lines)
 
 
@@ -93,6 +96,8 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         yield f"{item['pending']} waiting behind it"
     if item["ready"] is False and item["service"]:
         yield "not ready"
+    if faults := item.get("faults"):
+        yield f"internal error in {faults[0]['owner']}: {faults[0]['error']}"
     if item["streak"] < 0:
         last = item["last"] or {}
         reason = (last.get("reason") or "").removeprefix("failure: ")
@@ -125,6 +130,8 @@ def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
     if as_json:
         print(json_line(result))
     elif not quiet:
-        for line in result["problems"] or ["ok"]:
+        from repeater.control.status import fault_sentence
+
+        for line in [*(result["problems"] or ["ok"]), *map(fault_sentence, result.get("faults", ()))]:
             print(line)
     return 0 if result["ok"] else 1

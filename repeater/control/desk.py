@@ -21,6 +21,7 @@ from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
 from repeater.plan.select import select
 from repeater.ports import Clock
+from repeater.runtime.faults import FaultRecord
 from repeater.runtime.reload import Applied
 
 Send: TypeAlias = Callable[..., Awaitable[None]]
@@ -73,6 +74,7 @@ class Life:
 @dataclass(slots=True)
 class Desk:
     """`leave` asks the supervisor to leave, as a signal would. `troubles` are what a health check complains about,
+    `faults` the recent unexpected exceptions, of one job only if it is named;
     `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
     answered, but for those without end.
     """
@@ -91,6 +93,7 @@ class Desk:
     rejected: Callable[[], str | None]
     files: Callable[[], tuple[str, ...]]
     at_hand: set[asyncio.Task[Any]] = field(default_factory=set)
+    faults: Callable[[str | None], list[FaultRecord]] = lambda _: []
 
     def now(self) -> datetime:
         return self.clock.now().wall

@@ -255,6 +255,7 @@ _SCHEMAS: dict[str, Any] = {
             "service": _FLAG,
             "labels": {"type": "object", "additionalProperties": _TEXT},
             "description": _TEXT,
+            "faults": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
         }
     ),
     "Last": _object(
@@ -298,6 +299,17 @@ _SCHEMAS: dict[str, Any] = {
             "generation": _COUNT,
         }
     ),
+    "Fault": _object(
+        {
+            "owner": _TEXT,
+            "job": _or_none(_TEXT),
+            "name": _TEXT,
+            "error": _TEXT,
+            "count": _COUNT,
+            "first": _TIME,
+            "last": _TIME,
+        }
+    ),
     "Event": _object({"time": _TIME, "event": _TEXT}, more=True),
     "Output": {
         **_object(
@@ -338,6 +350,7 @@ _ITEMS = {
     "apply": "Changed",
     "reload": "Changed",
 }
+_FAULTS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
 _CHANGE = {"generation": _COUNT, "changed": _COUNT, "unchanged": _COUNT}
 _RESULTS: dict[str, dict[str, Any]] = {
     "status": {
@@ -350,11 +363,13 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "state_dir": _TEXT,
         "files": {"type": "array", "items": _TEXT},
         "troubles": {"type": "array", "items": _TEXT},
+        "faults": _FAULTS,
         "rejected": _or_none(_TEXT),
     },
     "health": {
         "ok": _FLAG,
         "problems": {"type": "array", "items": _TEXT},
+        "faults": _FAULTS,
         "pid": _COUNT,
         "generation": _COUNT,
     },

@@ -13,6 +13,7 @@ from repeater.engine.lifecycle import State
 from repeater.engine.slot import OpenSlot
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, rfc3339
+from repeater.runtime.faults import FaultRecord
 
 _BATCH = 32  # jobs described before others in the loop come first
 
@@ -21,8 +22,12 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """An item for each job; the result is about the supervisor."""
     jobs = desk.jobs(args["jobs"])
     now = desk.clock.now()
+    faulty = {fault.job for fault in desk.faults(None)}
     for first in range(0, len(jobs), _BATCH):
-        await send(*(describe(job, now) for job in jobs[first : first + _BATCH]))
+        items = [describe(job, now) for job in jobs[first : first + _BATCH]]
+        for item in items:
+            item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
+        await send(*items)
     life = desk.life
     return {
         "project": life.project,
@@ -34,6 +39,7 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
         "state_dir": life.state,
         "files": list(desk.files()),
         "troubles": desk.troubles(),
+        "faults": [as_fault(one) for one in desk.faults(None)],
         "rejected": desk.rejected(),
     }
 
@@ -46,7 +52,34 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
         if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
     ]
     problems += desk.troubles()
-    return {"ok": not problems, "problems": problems[:100], "pid": os.getpid(), "generation": desk.engine.generation}
+    return {
+        "ok": not problems,
+        "problems": problems[:100],
+        "faults": [as_fault(one) for one in desk.faults(None)],
+        "pid": os.getpid(),
+        "generation": desk.engine.generation,
+    }
+
+
+def as_fault(fault: FaultRecord) -> dict[str, Any]:
+    """An unexpected exception for JSON."""
+    return {
+        "owner": fault.owner,
+        "job": fault.job or None,
+        "name": fault.name,
+        "error": fault.error,
+        "count": fault.count,
+        "first": rfc3339(fault.first),
+        "last": rfc3339(fault.last),
+    }
+
+
+def fault_sentence(fault: Mapping[str, Any]) -> str:
+    """An unexpected exception, in words, from the form of `as_fault`."""
+    what = f"{fault['owner']} `{fault['name']}`" if fault["name"] else str(fault["owner"])
+    where = f" of `{fault['job']}`" if fault["job"] else ""
+    times = f" {fault['count']} times, last" if fault["count"] > 1 else ""
+    return f"internal error in {what}{where}{times} at {fault['last']}: {fault['error']}; the log has the traceback"
 
 
 def describe(job: Job, now: Instant) -> dict[str, Any]:

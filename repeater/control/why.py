@@ -9,7 +9,7 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
 from repeater.control.past import Answer, explain, parse_moment, zone_of
-from repeater.control.status import after_failures, condition
+from repeater.control.status import after_failures, as_fault, condition, fault_sentence
 from repeater.engine.job import Job
 from repeater.engine.slot import OpenSlot
 from repeater.errors import UsageError
@@ -62,6 +62,7 @@ def now(desk: Desk, job: Job) -> Answer:
     if rejected:
         answer.facts.append(f"the job files as they are now are not in force: {rejected}")
     answer.facts += desk.troubles()
+    answer.facts += [fault_sentence(as_fault(one)) for one in desk.faults(job.spec.name)]
     answer.rows = sorted(job.recent.values(), key=lambda row: row.nominal, reverse=True)[:5]
     return answer
 

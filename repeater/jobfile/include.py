@@ -107,6 +107,13 @@ class _Gathering:
                 document.problem(at, f"found `{pattern}`, expected a path inside the folder of the first file")
             )
             return
+        from repeater.policy.paths import check_glob
+
+        try:
+            check_glob(pattern)
+        except ValueError as error:
+            self.result.problems.append(document.problem(at, str(error)))
+            return
         base = posixpath.dirname(chain[-1][0]) if len(chain) > 1 else folder
         names = [pattern]
         if any(mark in pattern for mark in "*?["):

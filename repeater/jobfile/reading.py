@@ -111,6 +111,19 @@ class Reading:
             return ()
         return tuple(value)
 
+    def globs(self, table: Mapping[str, Any], key: str, at: Path, *, ignore: bool = False) -> tuple[str, ...]:
+        """One glob or a list of globs that can be understood; `ignore`: in the form of gitignore(5)."""
+        from repeater.policy.paths import check_glob, check_ignore
+
+        globs = self.texts(table, key, at)
+        is_list = not isinstance(table.get(key), str)
+        for number, glob in enumerate(globs):
+            try:
+                (check_ignore if ignore else check_glob)(glob)
+            except ValueError as error:
+                self.problem((*at, key, number) if is_list else (*at, key), str(error))
+        return globs
+
     def numbers(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[int, ...]:
         """A list of whole numbers, sorted, each once."""
         value = table[key]

@@ -94,8 +94,8 @@ def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tup
         return At(reading.instant(table, "at", _AT))
     if "watch" in table:
         return OnChange(
-            reading.texts(table, "watch", _AT),
-            reading.texts(table, "ignore", _AT),
+            reading.globs(table, "watch", _AT),
+            reading.globs(table, "ignore", _AT, ignore=True),
             reading.duration(table, "debounce", _AT, timedelta(milliseconds=200), zero=True),
         )
     if "rate" in table:

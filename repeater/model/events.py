@@ -6,7 +6,7 @@ Events carry what a person or a metric wants to know; what the engine itself nee
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from repeater.dataclass import dataclass
 from repeater.model.run import Run, RunRecord, Verdict
@@ -177,6 +177,26 @@ class Warned:
     message: str
 
 
+FaultOwner: TypeAlias = Literal[
+    "run", "job", "probe", "hook", "watch", "plugin", "connection", "reload", "limit", "output", "listener", "signal",
+    "service",
+]  # fmt: skip
+"""What an unexpected exception belongs to. `service`: a part of the supervisor that is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultContained:
+    """An unexpected exception cost its owner only. `job` is empty if it belongs to no job; `name` is the callback or
+    object; `error` is the exception; `count` says how often this owner had it.
+    """
+
+    owner: FaultOwner
+    job: str
+    name: str
+    error: str
+    count: int
+
+
 Event: TypeAlias = (
     GenerationBegan
     | ReloadRejected
@@ -197,4 +217,5 @@ Event: TypeAlias = (
     | SlotsMissed
     | StopBegan
     | Warned
+    | FaultContained
 )

@@ -31,6 +31,7 @@ from repeater import __version__
 from repeater.engine.job import Job
 from repeater.model.events import (
     Event,
+    FaultContained,
     GenerationBegan,
     JobRemoved,
     ReloadRejected,
@@ -101,6 +102,10 @@ class Metrics:
         )  # fmt: skip
         for result in ("accepted", "rejected"):
             self._reloads.labels(result)
+        self._faults = Counter(
+            "repeater_faults", "Unexpected exceptions that cost their owner only; see the log.", ["owner"],
+            registry=registry,
+        )  # fmt: skip
         self._reload_ok = Gauge(
             "repeater_config_last_reload_successful", "1 if the job files as they were last seen are in force.",
             registry=registry,
@@ -140,6 +145,8 @@ class Metrics:
                 self._reloads.labels("rejected").inc()
             case JobRemoved(job):
                 self._forget(job)
+            case FaultContained(owner):
+                self._faults.labels(owner).inc()
             case Warned(_, message):
                 if message.startswith(_CANNOT_START):
                     self._unstarted.inc()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from repeater.model.events import (
     Draining,
     Event,
+    FaultContained,
     GenerationBegan,
     JobChanged,
     JobDone,
@@ -73,6 +74,9 @@ class Narrator:
                 self._say(job, f"missed {count} start{'s' * (count > 1)} ({between})")
             case Warned(job, message):
                 self._say(job, f"warning: {message}")
+            case FaultContained(owner, job, name, error, count):
+                again = f" ({count} times)" if count > 1 else ""
+                self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
             case ReloadRejected(generation, reason):
                 self._say("", f"change rejected, generation {generation} stays in force:\n{reason}")
             case _ if not self._quiet:
@@ -135,7 +139,7 @@ class Narrator:
 def priority(event: Event) -> int:
     """How urgent an event is, as syslog(3) counts: 3 an error, 4 a warning, 6 information."""
     match event:
-        case ReloadRejected():
+        case ReloadRejected() | FaultContained():
             return 3
         case RunFinished(verdict=verdict) if not verdict.success:
             return 4

@@ -93,6 +93,8 @@ class Assembly:
                 lambda key, paths: self._supervisor.paths_changed(key, paths),  # noqa: PLW0108 - made later
                 loop.call_soon_threadsafe,
                 warn=lambda message: self._say(f"warning: {message}"),
+                failed=lambda _, error: self._say(f"warning: cannot watch files: {error!r}"),
+                fault=lambda error: self._say(f"warning: cannot watch files for now: {error!r}"),
             )
             closing.callback(watcher.close)
         load: LoadProbe = NoLoad()

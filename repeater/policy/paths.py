@@ -3,8 +3,11 @@ r"""Which paths a watch means: globs, less `.gitignore`-style ignores. Pure text
 Globs are relative to a folder: `*` and `?` stay inside one path part (and take dot files), `**` takes any
 number of parts, `[a-z]` and `{py,toml}` choose. A glob whose last part has no wildcard also means everything
 below it (`src`). Ignores follow gitignore(5): a name without `/` at any depth, `/` at the end for folders,
-`!` takes back, the last one that fits decides, and nothing below an ignored folder can be taken back. Used by
-`adapters.files` and its fake.
+`!` takes back, the last one that fits decides, and nothing below an ignored folder can be taken back.
+
+`check_glob` and `check_ignore` say what is wrong with one of them; a set of globs that passed can be used without an
+error. The time of a match grows with the length of the path, never exponentially: each `*` and `**` but the last one of
+its part takes the nearest place where what follows it fits (an atomic group), as fnmatch of the standard library does.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from functools import cached_property
 from posixpath import join, normpath
 
 from repeater.dataclass import dataclass
+from repeater.errors import one_line
 
 DEFAULT_IGNORE = (
     ".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", "node_modules/", ".venv/", ".tox/",
@@ -21,20 +25,32 @@ DEFAULT_IGNORE = (
     ".*.swpx", "4913", ".#*", r"\#*#",
 )  # fmt: skip
 _WILD = re.compile(r"[*?\[{]")
+_IN_CLASS = re.compile(r"[\[\\&|~]")
+"""What a class of `re` may understand in another way than a glob."""
 _MOST_CHOICES = 256
+_MOST_BRACES = 50
+LONGEST_GLOB = 1024
+"""Characters of one glob or ignore."""
 
 
 @dataclass(frozen=True)
 class PathSet:
     """The files that `globs` mean below `folder` (absolute), without those that `ignore` names.
 
-    `DEFAULT_IGNORE` stands before `ignore`, so `!.venv/` takes one of them back. Raises ValueError for braces
-    that give more than 256 choices, when it is first used.
+    `DEFAULT_IGNORE` stands before `ignore`, so `!.venv/` takes one of them back. `check` raises ValueError for globs
+    that cannot be understood.
     """
 
     folder: str
     globs: tuple[str, ...]
     ignore: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises ValueError for a glob or an ignore that cannot be understood."""
+        for glob in self.globs:
+            check_glob(glob)
+        for line in self.ignore:
+            check_ignore(line)
 
     def __contains__(self, path: str) -> bool:
         """Whether an absolute path is meant. The globs themselves decide nothing about whether it exists."""
@@ -91,6 +107,51 @@ class PathSet:
         return False
 
 
+def check_glob(glob: str) -> None:
+    """Raises ValueError with what was found and what is allowed."""
+    _check_text(glob)
+    if glob.count("{") > _MOST_BRACES:
+        raise ValueError(f"found `{_clip(glob)}`, which has more than {_MOST_BRACES} braces")
+    choices = _choices(glob)
+    if len(choices) > _MOST_CHOICES:
+        raise ValueError(f"found `{_clip(glob)}`, whose braces give more than {_MOST_CHOICES} choices")
+    for choice in choices:
+        _check_pattern(glob, _translate(choice))
+
+
+def check_ignore(line: str) -> None:
+    """Raises ValueError with what was found and what is allowed."""
+    _check_text(line)
+    try:
+        _ignore_rule(line)
+    except re.error as error:
+        raise ValueError(_not_a_glob(line, error)) from None
+
+
+def _check_text(glob: str) -> None:
+    if len(glob) > LONGEST_GLOB:
+        raise ValueError(f"found a glob of {len(glob)} characters, the most allowed are {LONGEST_GLOB}")
+    if "\0" in glob:
+        raise ValueError(f"found `{_clip(glob)}`, which holds a zero character; no path can hold one")
+
+
+def _check_pattern(glob: str, pattern: str) -> None:
+    try:
+        re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise ValueError(_not_a_glob(glob, error)) from None
+
+
+def _not_a_glob(glob: str, error: re.error) -> str:
+    cause = error.msg.replace("bad character range", "the range is backwards:")
+    return f"found `{_clip(glob)}`, which is not a glob: {cause}"
+
+
+def _clip(text: str) -> str:
+    line = one_line(text[:200])
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
 def _is_below(path: str, folder: str) -> bool:
     return folder == "/" or path.startswith(folder.rstrip("/") + "/")
 
@@ -111,54 +172,65 @@ def _pattern(folder: str, glob: str) -> re.Pattern[str]:
 
 
 def _choices(glob: str) -> list[str]:
-    """The globs that the braces of one glob stand for."""
-    open_ = glob.find("{")
-    close = glob.find("}", open_)
-    if open_ < 0 or close < 0:
-        return [glob]
-    found = [
-        glob[:open_] + choice + rest
-        for rest in _choices(glob[close + 1 :])
-        for choice in glob[open_ + 1 : close].split(",")
-    ]
-    if len(found) > _MOST_CHOICES:
-        raise ValueError(f"cannot watch `{glob[:40]}`: its braces give more than {_MOST_CHOICES} choices")
-    return found
+    """The globs that the braces of one glob stand for, at most one more than `_MOST_CHOICES`."""
+    found = [""]
+    while True:
+        open_ = glob.find("{")
+        close = glob.find("}", open_)
+        if open_ < 0 or close < 0:
+            return [start + glob for start in found]
+        choices = glob[open_ + 1 : close].split(",")
+        found = [start + glob[:open_] + choice for start in found for choice in choices][: _MOST_CHOICES + 1]
+        glob = glob[close + 1 :]
 
 
 def _translate(glob: str) -> str:
     """A glob as a regular expression over `/`-separated paths."""
-    out, parts = [], glob.split("/")
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
+    chunks: list[list[str]] = [[]]  # the parts between `**`
+    parts = glob.split("/")
+    open_end = parts[-1] == "**"
+    for part in parts[:-1] if open_end else parts:
         if part == "**":
-            out.append(".+" if last else "(?:[^/]+/)*")
+            chunks.append([])
         else:
-            out.append(_translate_part(part) + ("" if last else "/"))
-    return "".join(out)
+            chunks[-1].append(_translate_part(part))
+    if open_end:
+        chunks.append([".+"])
+    first, last = "/".join(chunks[0]), "/".join(chunks[-1])
+    if len(chunks) == 1:
+        return first
+    middle = "".join(rf"(?>(?:[^/]+/)*?{'/'.join(chunk)}/)" for chunk in chunks[1:-1] if chunk)
+    any_depth = "" if open_end else "(?:[^/]+/)*"
+    return (first + "/" if chunks[0] else "") + middle + any_depth + last
 
 
 def _translate_part(part: str) -> str:
-    out, at = "", 0
+    """One part: what stands before the first `*`, then each piece at its nearest place, and the last one at the end."""
+    pieces: list[str] = [""]
+    at = 0
     while at < len(part):
         char = part[at]
         close = part.find("]", at + 2) if char == "[" else -1
         if char == "*":
-            out += "" if out.endswith("[^/]*") else "[^/]*"
+            if pieces[-1] or len(pieces) == 1:
+                pieces.append("")
         elif char == "?":
-            out += "[^/]"
+            pieces[-1] += "[^/]"
         elif close > 0:
-            inside = part[at + 1 : close].replace("\\", r"\\").replace("[", r"\[")
+            inside = _IN_CLASS.sub(r"\\\g<0>", part[at + 1 : close]).replace("--", r"-\-")
             negated = inside[0] in "!^" and len(inside) > 1
-            out += f"[^/{inside[1:]}]" if negated else f"[{inside}]"
+            pieces[-1] += f"(?!/)[^{inside[1:]}]" if negated else f"(?!/)[{inside}]"
             at = close
         elif char == "\\" and at + 1 < len(part):
             at += 1
-            out += re.escape(part[at])
+            pieces[-1] += re.escape(part[at])
         else:
-            out += re.escape(char)
+            pieces[-1] += re.escape(char)
         at += 1
-    return out
+    if len(pieces) == 1:
+        return pieces[0]
+    first, *middle, last = pieces
+    return first + "".join(f"(?>[^/]*?{piece})" for piece in middle) + f"[^/]*{last}"
 
 
 def _ignore_rule(line: str) -> tuple[bool, bool, re.Pattern[str]] | None:

@@ -56,6 +56,7 @@ from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec
 from repeater.model.time import Instant, micros
 from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
+from repeater.runtime.faults import Faults
 from repeater.runtime.launch import Inherited, hook_launch, launch_for
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ class Outside:
 
 
 class Supervisor:
-    """`left` is called once, with the exit status, when nothing is left to do. `listeners` get every event."""
+    """`left` is called once, with the exit status, when nothing is left to do. `listeners` get every event.
+
+    `log` gets the traceback of each unexpected exception that a port raised.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class Supervisor:
         outside: Outside,
         left: Callable[[int], None],
         listeners: Iterable[Callable[[Event], None]],
+        log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._outside = outside
@@ -118,6 +123,7 @@ class Supervisor:
         self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
         self._leave: int | None = None
         self._over = False
+        self.faults = Faults(outside.clock, self._listen, log)
 
     @property
     def engine(self) -> Engine:
@@ -299,10 +305,14 @@ class Supervisor:
         self._outside.spawner.start(launch)
 
     def _watch(self, action: WatchPaths) -> None:
-        if action.watch is None:
-            self._outside.watcher.unwatch(action.job)
-        else:
-            self._outside.watcher.watch(action.job, action.folder, action.watch.globs, action.watch.ignore)
+        """A watch that cannot begin is a fault of its job; the job still runs when it is asked to."""
+        try:
+            if action.watch is None:
+                self._outside.watcher.unwatch(action.job)
+            else:
+                self._outside.watcher.watch(action.job, action.folder, action.watch.globs, action.watch.ignore)
+        except Exception as error:  # noqa: BLE001
+            self.faults.report("watch", error, job=action.job)
 
     def _run_hook(self, action: RunHook) -> None:
         command = getattr(action.spec.hooks, action.kind)

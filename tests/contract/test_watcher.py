@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from repeater.adapters import files
 from repeater.adapters.files import FileWatcher
+from repeater.policy.paths import PathSet
 from repeater.ports import Watcher
 from tests.fakes.watcher import FakeWatcher
 
@@ -288,3 +290,151 @@ def test_closing_ends_at_once(real: Disk) -> None:
     began = time.monotonic()
     real.watcher.close()
     assert time.monotonic() - began < 3
+
+
+class Troubles:
+    """What a watcher reported."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.warnings: list[str] = []
+        self.failed: list[tuple[str, Exception]] = []
+        self.faults: list[Exception] = []
+        disk.watcher.close()
+        disk.watcher = FileWatcher(
+            lambda key, paths: disk.told.append((key, paths)),
+            disk.loop.call_soon_threadsafe,
+            warn=self.warnings.append,
+            failed=lambda key, error: self.failed.append((key, error)),
+            fault=self.faults.append,
+        )
+
+
+@pytest.fixture
+def polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    """A watcher that polls trees, ten times a second."""
+    monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "1")
+    monkeypatch.setattr(files, "SLOW_LOOK", 0.1)
+    made = Disk(tmp_path)
+    yield made
+    made.close()
+
+
+def test_polling_sees_what_comes_changes_and_goes(polled: Disk) -> None:
+    polled.write("src/a.py", "1")
+    polled.watcher.watch("job", str(polled.root), ["src/**/*.py"])
+    polled.settle(0.5)
+    for name in ("src/a.py", "src/new/b.py"):
+        polled.write(name, "longer")
+        assert polled.hears("job", name)
+    (polled.root / "src/a.py").unlink()
+    assert polled.hears("job", "src/a.py")
+
+
+def test_polling_ends_in_a_tree_with_links_to_itself(polled: Disk) -> None:
+    troubles = Troubles(polled)
+    polled.write("src/x/a.py", "1")
+    (polled.root / "src/loop").symlink_to(".")
+    (polled.root / "src/x/up").symlink_to("../..")
+    (polled.root / "src/dead").symlink_to("dead")
+    polled.watcher.watch("job", str(polled.root), ["**/*.py"])
+    polled.settle(0.5)
+    polled.write("src/x/a.py", "22")
+    assert polled.hears("job", "src/x/a.py")
+    assert (troubles.faults, troubles.failed) == ([], [])
+
+
+@pytest.mark.parametrize("kind", ["real", "polled"])
+def test_a_folder_that_cannot_be_read_hides_its_own_files_only(request: pytest.FixtureRequest, kind: str) -> None:
+    disk: Disk = request.getfixturevalue(kind)
+    troubles = Troubles(disk)
+    disk.write("src/shut/a.py", "1")
+    disk.write("src/open/a.py", "1")
+    disk.watcher.watch("job", str(disk.root), ["src/**/*.py"])
+    disk.settle(0.5)
+    (disk.root / "src/shut").chmod(0)
+    try:
+        disk.settle(0.3)
+        disk.write("src/open/a.py", "22")
+        assert disk.hears("job", "src/open/a.py")
+    finally:
+        (disk.root / "src/shut").chmod(0o700)
+    disk.write("src/open/a.py", "333")
+    assert disk.hears("job", "src/open/a.py")
+    assert troubles.faults == []
+
+
+@pytest.mark.parametrize("globs", [["src/[z-a]*.py"], ["a\0*"], ["{a,b}" * 9], ["ok", "x" * 2000]])
+def test_a_bad_glob_is_refused_and_other_watches_go_on(real: Disk, globs: list[str]) -> None:
+    real.write("a", "1")
+    real.watcher.watch("good", str(real.root), ["*"])
+    with pytest.raises(ValueError, match="found "):
+        real.watcher.watch("bad", str(real.root), globs)
+    real.settle()
+    real.write("a", "2")
+    assert real.hears("good", "a")
+
+
+@pytest.mark.parametrize("part", ["__contains__", "roots"])
+def test_a_watch_that_fails_ends_alone_and_is_reported(real: Disk, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    troubles = Troubles(real)
+    original = getattr(PathSet, part)
+
+    def failing(paths: PathSet, *args: object) -> object:
+        if paths.globs == ("bad*",):
+            raise ZeroDivisionError("a fault")
+        return original.func(paths) if part == "roots" else original(paths, *args)
+
+    monkeypatch.setattr(PathSet, part, property(failing) if part == "roots" else failing)
+    real.watcher.watch("bad", str(real.root), ["bad*"])
+    real.watcher.watch("good", str(real.root), ["*"])
+    real.settle(0.5)
+    for text in ("1", "22"):
+        real.write("a", text)
+        assert real.hears("good", "a")
+    assert [(key, str(error)) for key, error in troubles.failed] == [("bad", "a fault")]
+
+
+def test_a_slow_look_that_fails_is_reported_and_tried_again(real: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SLOW_LOOK", 0.05)
+    troubles = Troubles(real)
+    fails = [True]
+    original = files._way
+
+    def way(path: str) -> list[str]:
+        if fails[0]:
+            raise ZeroDivisionError("a fault")
+        return original(path)
+
+    monkeypatch.setattr(files, "_way", way)
+    real.watcher.watch_files("key", [real.path("a")])
+    real.settle(0.3)
+    assert [str(error) for error in troubles.faults[:1]] == ["a fault"]
+    assert isinstance(real.watcher, FileWatcher)
+    assert isinstance(real.watcher.problem, ZeroDivisionError)
+    fails[0] = False
+    real.write("a", "1")
+    assert real.hears("key", "a")
+    real.settle(0.3)
+    assert real.watcher.problem is None
+
+
+def test_a_thread_that_has_ended_is_started_again(real: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    original, ends = files.FileWatcher._watch_folders, [True]
+
+    def look(watcher: FileWatcher) -> None:
+        if ends[0]:
+            raise SystemExit
+        original(watcher)
+
+    monkeypatch.setattr(files.FileWatcher, "_watch_folders", look)
+    real.watcher.watch_files("key", [real.path("a")])
+    real.settle()
+    assert isinstance(real.watcher, FileWatcher)
+    assert real.watcher._slow is not None
+    assert not real.watcher._slow.is_alive()
+    ends[0] = False
+    real.watcher.revive()
+    real.settle()
+    real.write("a", "1")
+    assert real.hears("key", "a")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.faults.ground import Ground, Supervisor, wait_for
 
 TICK = "[jobs.tick]\ncommand = 'echo tick'\nschedule = 'every 100ms'\n"
@@ -12,6 +14,13 @@ BAD_PROBES = (
     'ready = { http = "http://[::1/" }',
     'live = { log = "(" }',
     'ready = { exec = "a\\u0000b" }',
+)
+
+BAD_GLOBS = (
+    'watch = ["src/[z-a]*.py"]',
+    'watch = ["a\\u0000*"]',
+    'watch = ["{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}"]',
+    'watch = ["ok"]\nwatch_ignore = ["[z-a]"]',
 )
 
 
@@ -26,12 +35,30 @@ def goes_on(supervisor: Supervisor) -> None:
     assert supervisor.is_there
 
 
-def test_bad_probes_that_are_saved_are_refused_and_all_goes_on(ground: Ground) -> None:
+def test_bad_probes_and_globs_that_are_saved_are_refused_and_all_goes_on(ground: Ground) -> None:
     supervisor = ground.apply(service(""))
     supervisor.until_ready()
-    for keys in BAD_PROBES:
+    for keys in (*BAD_PROBES, *BAD_GLOBS):
         before = supervisor.err.count("jobs.web.")
         ground.write(service(keys))
         supervisor.until_err("jobs.web.", before + 1)
+    goes_on(supervisor)
+    assert supervisor.down() == 0
+
+
+def test_a_watch_goes_on_after_a_bad_glob_was_refused(ground: Ground) -> None:
+    watched = "[jobs.seen]\ncommand = 'echo seen'\nschedule = { watch = [%s], debounce = '0s' }\n"
+    supervisor = ground.apply(TICK + watched % "'src/*.py'")
+    supervisor.until_ready()
+    (ground.folder / "src").mkdir()
+    ground.write(TICK + watched % "'src/[z-a]*.py'")
+    supervisor.until_err("the range is backwards")
+
+    def is_seen() -> bool:
+        (ground.folder / "src" / "a.py").write_text(str(time.monotonic()))
+        time.sleep(0.05)
+        return "seen |" in supervisor.out
+
+    wait_for(is_seen, lambda: supervisor.err)
     goes_on(supervisor)
     assert supervisor.down() == 0

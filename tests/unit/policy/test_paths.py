@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from contextlib import suppress
+from posixpath import join, normpath
 
-from repeater.policy.paths import PathSet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repeater.policy.paths import PathSet, check_glob
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,86 @@ def test_roots_are_the_folders_before_the_first_wildcard() -> None:
     assert roots == {"/p/src": True, "/p": False, "/p/a": False, "/p/a/b.txt": True, "/etc/x": False, "/p/d": True}
 
 
-def test_too_many_choices_are_refused() -> None:
-    paths = PathSet("/p", ("{a,b}" * 9,))
-    with pytest.raises(ValueError, match="more than 256 choices"):
-        paths.roots  # noqa: B018
+@pytest.mark.parametrize(
+    ("glob", "cause"),
+    [
+        ("src/[z-a]*.py", "the range is backwards"),
+        ("a\0*", "zero character"),
+        ("{a,b}" * 9, "more than 256 choices"),
+        ("{a}" * 51, "more than 50 braces"),
+        ("a" * 1025, "1025 characters"),
+        ("{[z-a],b}", "the range is backwards"),
+    ],
+)
+def test_a_glob_that_cannot_be_understood_is_refused(glob: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        check_glob(glob)
+    with pytest.raises(ValueError, match=cause):
+        PathSet("/p", ("ok", glob)).check()
+
+
+def test_a_bad_ignore_is_refused() -> None:
+    for line in ("[z-a]/", "!x/[z-a]", "a\0"):
+        with pytest.raises(ValueError, match="found "):
+            PathSet("/p", ("ok",), (line,)).check()
+
+
+GLOBS = st.text(st.sampled_from("ab/*?[]!^-{},\\.&|~ \0"), max_size=16)
+PATHS = st.text(st.sampled_from("ab./-[]&\n"), max_size=16)
+
+
+@given(glob=GLOBS, ignore=GLOBS, path=PATHS)
+@settings(max_examples=300, deadline=None)
+def test_what_the_check_accepts_matches_without_an_exception(glob: str, ignore: str, path: str) -> None:
+    found = PathSet("/p", (glob,), (ignore,))
+    with suppress(ValueError):
+        found.check()
+        assert (f"/p/{path}" in found) in (True, False)
+        found.hides(f"/p/{path}")
+        assert found.roots
+
+
+@given(
+    glob=st.lists(st.sampled_from(["a", "b", "*", "**", "/", "/**/", "?", "[ab]", "[!a]"]), min_size=1, max_size=8).map(
+        lambda parts: "".join(parts).lstrip("/") or "a"
+    ),
+    path=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5).map("/".join),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_glob_matches_as_its_definition_says(glob: str, path: str) -> None:
+    whole = normpath(join("/p", glob)).removeprefix("/p").removeprefix("/")
+    fits = by_definition(whole.split("/"), path.split("/"))
+    assert (f"/p/{path}" in PathSet("/p", (glob,), ("!**",))) == fits
+
+
+def by_definition(glob: list[str], path: list[str]) -> bool:
+    """Tries every way. A last part without a wildcard also means what is below it."""
+    if not glob:
+        return not path
+    if glob == ["**"]:
+        return bool(path)
+    if glob[0] == "**":
+        return by_definition(glob[1:], path) or (bool(path) and by_definition(glob, path[1:]))
+    if not path or not part_by_definition(glob[0], path[0]):
+        return False
+    if len(glob) == 1 and not set("*?[") & set(glob[0]):
+        return True
+    return by_definition(glob[1:], path[1:])
+
+
+def part_by_definition(glob: str, part: str) -> bool:
+    return (
+        re.fullmatch(
+            "".join({"*": ".*", "?": "."}.get(one, one.replace("[!", "[^")) for one in re.findall(r"\[.*?\]|.", glob)),
+            part,
+        )
+        is not None
+    )
+
+
+@pytest.mark.parametrize("glob", ["*a" * 20 + "*b", "**/a*/" * 12 + "b", "**/*/" * 20 + "b", "{**/*a*,b}/" * 3 + "c"])
+def test_a_match_takes_little_time_for_any_glob(glob: str) -> None:
+    """With backtracking each of these takes longer than the universe will last."""
+    paths = PathSet("/p", (glob,), ("*a" * 20 + "*b", "**/a*/" * 12 + "b"))
+    for path in ("a" * 250, "/".join(["aa"] * 300), "a/" * 500 + "a"):
+        assert f"/p/{path}" not in paths

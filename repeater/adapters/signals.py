@@ -10,6 +10,7 @@ another thread, that may be in half a minute: so the interpreter is told to writ
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -24,12 +25,26 @@ _LEVELS: tuple[Level, ...] = ("drain", "stop", "kill")
 _HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing with a signal that arrives at the end of the process."""
+
+
+def _ignore_for_good() -> None:
+    """Ignore the signals in the last moments of the interpreter, which resets each Python handler to SIG_DFL.
+
+    The signals are blocked first. No other thread is left here, so none can arrive during the change to SIG_IGN.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    for number in _HEARD:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Signals:
     """Listens from its making until `close`; both in the main thread.
 
     `stop(level, name)` gets the level and the signal's name (`INT`, `TERM`), once for each level and in order;
     `reload()` comes once for any number of HUPs that arrive together. Both are called in the loop. `at_end`: this
-    process does nothing afterwards but tidy up and end, and no signal is to cut that short, so they are ignored then.
+    process only tidies up and ends after `close`; a signal must not interrupt that, so signals have no effect then.
     """
 
     def __init__(
@@ -51,12 +66,19 @@ class Signals:
         self._before = {number: signal.signal(number, self._heard) for number in _HEARD}
 
     def close(self) -> None:
-        """Signals mean again what they meant before, or nothing."""
+        """Give the signals back the meaning that they had before. With `at_end`, give them no meaning.
+
+        With `at_end` the handler becomes a function that does nothing. It does not become SIG_IGN: CPython writes a
+        traceback ("Signal 15 ignored due to race condition") when a signal arrives during that change.
+        """
         for number, before in self._before.items():
-            signal.signal(number, signal.SIG_IGN if self._at_end else signal.SIG_DFL if before is None else before)
+            signal.signal(number, _ignore if self._at_end else signal.SIG_DFL if before is None else before)
+        if self._before and self._at_end:
+            atexit.register(_ignore_for_good)
         if self._before:
             self._before = {}
-            signal.set_wakeup_fd(self._woke)
+            # A full pipe must not warn: CPython then takes a lock inside the C signal handler, and can block for ever.
+            signal.set_wakeup_fd(self._woke, warn_on_full_buffer=False)
             self._loop.remove_reader(self._awake)
             os.close(self._awake)
             os.close(self._waker)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -102,3 +104,33 @@ def test_a_signal_that_another_thread_gets_wakes_the_loop() -> None:
         over.set()
         other.join()
     assert told == [("drain", "TERM")]
+
+
+CLOSES_OFTEN = """
+import asyncio, signal
+from repeater.adapters.signals import Signals
+
+async def main():
+    loop = asyncio.get_running_loop()
+    for _ in range(8000):
+        Signals(loop, lambda level, name: None, lambda: None, at_end=True).close()
+
+for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, frame: None)
+print("ready", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_signals_during_the_close_at_the_end_print_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CLOSES_OFTEN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        while child.poll() is None:
+            for name in ("HUP", "TERM", "INT"):
+                child.send_signal(signal.Signals[f"SIG{name}"])
+        _, err = child.communicate()
+    assert (child.returncode, err) == (0, "")

@@ -1,5 +1,6 @@
-# make run     start the example job file        make test   the whole suite
-# make check   everything that CI runs           make bench  the figures, beside peers
+# make run     start the example job file        make test       the whole suite but its longest tests
+# make check   format, lint, types, imports, test  make check-all  the longest tests: many kills, real servers
+# make bench   the figures, beside peers
 #
 # Nothing is needed but a Python >= 3.11 with venv, and a package index. `make test PYTHON=python3.12` uses another
 # interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments, `WORKERS=0` runs the tests in one process.
@@ -14,7 +15,7 @@ HAVE   := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_inf
 INSTALLED := $(VENV)/.installed-$(HAVE)
 TOOLS     := $(VENV)/.tools-$(HAVE)
 
-.PHONY: run test check bench fuzz fmt format lint types imports docs clean
+.PHONY: run test check check-all packages bench fuzz fmt format lint types imports docs clean
 
 run: $(INSTALLED)
 	@echo "$(BIN)/rpr apply --ephemeral jobs.example.toml      (Ctrl-C ends it)"
@@ -24,6 +25,14 @@ test: $(TOOLS)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: format lint types imports test
+
+# The tests with the marker `all`, which `make test` leaves out.
+check-all: $(TOOLS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m all $(ARGS)
+
+# Debian packages that some tests need. A test skips, and names its package, where this cannot install it.
+packages:
+	@sh tests/install_packages.sh
 
 # In an environment of its own, with the peers of PyPI and Debian; `.bench` keeps what is slow to make.
 bench: $(INSTALLED)
@@ -68,6 +77,7 @@ $(INSTALLED): pyproject.toml
 
 $(TOOLS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group dev
+	@sh tests/install_packages.sh
 	@if command -v npm >/dev/null 2>&1; then \
 	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node ajv@8 >/dev/null 2>&1 || echo "without ajv: no npm registry"; fi
 	@test -x $(BIN)/promtool || command -v promtool >/dev/null || ! command -v apt-get >/dev/null || { $(PROMTOOL); } >/dev/null 2>&1 || \

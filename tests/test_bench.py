@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 ENV = dict(os.environ)  # as it was before the leak guard moved HOME: pip's configuration and cache are the user's
 
 
+@pytest.mark.all
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the bench builds its job with a C compiler")
 def test_every_bench_runs_at_its_smallest() -> None:

@@ -184,6 +184,7 @@ def check_life_after_life(folder: Path, report: dict[str, Any], kills: int) -> d
     return {state: sum(row.state == state for row in found) for state in ("ran", "interrupted", "skipped")}
 
 
+@pytest.mark.all
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
 def test_five_hundred_random_kills_double_nothing_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:

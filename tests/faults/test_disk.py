@@ -14,12 +14,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from repeater.adapters.sqlite import SqliteStore
 from repeater.control.client import Client
+from repeater.model.run import Progress, RunRecord
 from repeater.wire.unix import connect
 from tests.cli.conftest import Rpr
 from tests.faults.effects import grid, instant, mark, reconcile
@@ -103,6 +105,41 @@ def test_on_a_full_disk_nothing_starts_unclaimed_and_all_goes_on_by_itself(groun
     until_more(ground, 2)
     assert again.down() == 0
     agree(ground, *where)
+
+
+@pytest.mark.slow
+def test_a_disk_of_two_megabytes_holds_a_history_and_recovers(tmp_path: Path) -> None:
+    """The WAL alone would grow to 4 MB on a larger disk, and a full disk takes no checkpoint."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        warnings: list[str] = []
+        store = SqliteStore(place / "state", lambda call: call(), warn=lambda text: warnings.append(str(text)))
+        assert all(claimed(store, number) is None for number in range(1500))
+        assert warnings == []
+        assert (place / "state" / "history.db-wal").stat().st_size < 1 << 20
+        fill(place / "ballast")
+        number = 1500
+        while claimed(store, number) is None:  # pages that the files have already still take some
+            number += 1
+        (place / "ballast").unlink()
+        wait_for(lambda: claimed(store, number) is None, "a claim can be made again", within=10)
+        assert len(warnings) == 2, warnings
+        store.close()
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def claimed(store: SqliteStore, number: int) -> Exception | None:
+    """The answer to a claim of slot `number`."""
+    nominal = datetime.now(UTC) + timedelta(seconds=number)
+    answers: list[Exception | None] = []
+    record = RunRecord("a", nominal, nominal, None, None, "claimed", None, f"r{number}-{nominal}", 1)
+    store.claim(record, Progress("a", nominal), answers.append)
+    store.flush()
+    return answers[0]
 
 
 def fill_until(stop: threading.Event, path: Path) -> None:

@@ -9,8 +9,10 @@ commit share the next one.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +37,9 @@ _TOO_OLD = (
     "DELETE FROM runs WHERE (job, nominal) IN (SELECT job, nominal FROM runs WHERE last AND nominal < :before "
     "AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
 )
+_PAGE = 4096  # bytes of a page of the WAL
+_LONGEST_LOG, _SHORTEST_LOG = 1000, 16  # pages in the WAL after which it is folded in
+_FIT = 1.0  # seconds between looks at the free space
 _OFTEN = 100  # new rows of a job after which its old ones are looked at
 _STEP = 200  # old rows that are deleted at once: a claim that comes meanwhile waits some two milliseconds
 
@@ -94,6 +99,8 @@ class Writer:
         self._next_sweep = datetime.min.replace(tzinfo=UTC)
         self._sweeps = False
         self._is_failing = False
+        self._log_pages = 0
+        self._next_fit = 0.0
         self._survives = ""
         self._thread = threading.Thread(target=self._write_all, name="rpr-store", daemon=True)
         self._thread.start()
@@ -173,6 +180,7 @@ class Writer:
             ended = [write.ends for write in writes if write.ends is not None]
             if self._is_failing and writes:
                 self._is_failing = False
+                self._fold_log()
                 self._tell("the history can be written again")
         if outcomes or (ended and self._recorded is not None):
             self._later(lambda: self._deliver(outcomes, ended))
@@ -183,6 +191,10 @@ class Writer:
     def _transact(self, writes: list[Write], outcomes: list[tuple[Then, Exception | None]]) -> None:
         if not writes:
             return
+        if self._is_failing:
+            self._fold_log()
+        if time.monotonic() >= self._next_fit:
+            self._fit_log()
         if not self.has_its_files:
             raise RemovedError(f"`{self._folder}` was removed or replaced while in use")
         self._survive("power cuts" if any(write.is_claim for write in writes) else "deaths")
@@ -222,6 +234,33 @@ class Writer:
         if what != self._survives:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if what == 'power cuts' else 'NORMAL'}")
             self._survives = what
+
+    def _fit_log(self) -> None:
+        """Let the WAL grow to a quarter of the free space at most: a full disk takes no checkpoint, so the WAL would
+        never become shorter.
+        """
+        self._next_fit = time.monotonic() + _FIT
+        if self._folder is None:
+            return
+        try:
+            disk = os.statvfs(self._folder)
+        except OSError:
+            return
+        free = disk.f_bavail * disk.f_frsize
+        pages = min(_LONGEST_LOG, max(_SHORTEST_LOG, free // 4 // _PAGE // 16 * 16))
+        if pages != self._log_pages:
+            self._log_pages = pages
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+                self._db.execute(f"PRAGMA journal_size_limit = {pages * _PAGE if pages < _LONGEST_LOG else -1}")
+
+    def _fold_log(self) -> None:
+        """Write the WAL into the database and make it empty, as far as the disk and readers let that be now."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA busy_timeout = 5000")
 
     def _hold(self, writes: list[Write], error: Exception) -> None:
         if not self._is_failing:

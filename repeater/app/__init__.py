@@ -10,7 +10,7 @@ from repeater.app.files import JOB_FILES, load_job_files
 from repeater.app.plugins import asked_plugins, installed_plugins
 from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
 from repeater.app.reader import load_selected
-from repeater.app.state import in_force, known_durations, state_folder
+from repeater.app.state import in_force, known_durations, nothing_applied, state_folder
 
 __all__ = [
     "JOB_FILES",
@@ -26,6 +26,7 @@ __all__ = [
     "known_durations",
     "load_job_files",
     "load_selected",
+    "nothing_applied",
     "reach",
     "reach_project",
     "records",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from repeater.app.reader import reading_of
-from repeater.app.state import read_past, state_folder
+from repeater.app.state import hiding, read_past, state_folder
 from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, Problem, RepeaterError
 from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
@@ -262,7 +262,7 @@ class _Assembly:
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear], self._log_traceback)
         closing.callback(self._supervisor.close)
-        self._rereading = Rereading(loop, os.environ, self._in_force)
+        self._rereading = Rereading(loop, os.environ, self._in_force, self._store.salt)
         closing.callback(self._rereading.close)
         self._reload = Reload(
             engine,
@@ -273,6 +273,7 @@ class _Assembly:
             listen=self._hear,
             allow_removals=options.allow_removals,
             plugins=self._plugins,
+            marks=hiding(self._store.salt),
         )
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
 
@@ -321,7 +322,7 @@ class _Assembly:
         remembered = self._store.load()
         living, stale = recover(self._spawner, remembered, self._store, loaded.jobfile, self._warn)
         generation = remembered.generation + 1
-        self._accepted(reading_of(loaded), generation)
+        self._accepted(reading_of(loaded, self._store.salt), generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile, self._plugins)
         starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)

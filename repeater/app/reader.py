@@ -35,12 +35,15 @@ PIECE = 100
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What to read: arguments of `load_selected`. `known` is the number of the answer that the asker still has."""
+    """What to read: arguments of `load_selected`. `known` is the number of the answer that the asker still has, `salt`
+    that of the marks in place of secrets.
+    """
 
     files: tuple[str, ...]
     set_vars: tuple[tuple[str, str], ...]
     only: tuple[str, ...]
     known: int
+    salt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,9 @@ def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = ()
     return replace(loaded, jobfile=replace(loaded.jobfile, jobs=select(loaded.jobfile.jobs, only)))
 
 
-def reading_of(loaded: Loaded) -> Reading:
+def reading_of(loaded: Loaded, salt: str) -> Reading:
     """The reading of files that were loaded in this process."""
-    lines = list(map(_writer(), loaded.jobfile.jobs))
+    lines = list(map(_writer(salt), loaded.jobfile.jobs))
     return _reading(loaded, loaded.jobfile, _document(lines))
 
 
@@ -100,11 +103,13 @@ def _reading(loaded: Loaded, jobfile: JobFile, document: str) -> Reading:
     return Reading(jobfile, loaded.files, loaded.folder, loaded.globs, document, loaded.plugins, loaded.warnings)
 
 
-def _writer() -> Callable[[JobSpec], str]:
+def _writer(salt: str) -> Callable[[JobSpec], str]:
     """Gives the line of a job in the document."""
-    from repeater.model.dump import dump_text, hidden
+    from repeater.model.dump import dump_text
+    from repeater.policy.marks import Marks
 
-    return lambda job: f"{_encoded(job.name)}: {dump_text(hidden(job))}"
+    hide = Marks(salt, os.environ).hide
+    return lambda job: f"{_encoded(job.name)}: {dump_text(hide(job))}"
 
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
@@ -141,11 +146,11 @@ class _Memory:
         self.number = 0
         self._jobs: dict[str, tuple[JobSpec, int, str]] = {}
 
-    def pieces(self, jobs: Sequence[JobSpec], known: int) -> Iterator[Piece]:
+    def pieces(self, jobs: Sequence[JobSpec], known: int, salt: str) -> Iterator[Piece]:
         """The jobs for the asker. From then on they are what was told last."""
         before = self._jobs if known == self.number and known else {}
         told: dict[str, tuple[JobSpec, int, str]] = {}
-        line = _writer()
+        line = _writer(salt)
         for start in range(0, len(jobs), PIECE):
             piece: list[JobSpec | int] = []
             for place, job in enumerate(jobs[start : start + PIECE], start):
@@ -198,7 +203,7 @@ def main() -> None:
 def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> Last:
     """Sends the jobs; what remains to be said is the last frame."""
     loaded = load_selected(errand.files, errand.set_vars, errand.only)
-    for piece in memory.pieces(loaded.jobfile.jobs, errand.known):
+    for piece in memory.pieces(loaded.jobfile.jobs, errand.known, errand.salt):
         send(_frame(piece))
     rest = replace(loaded.jobfile, jobs=())
     return Last(_reading(loaded, rest, memory.document()), memory.number)

@@ -33,8 +33,10 @@ class Rereading:
         loop: asyncio.AbstractEventLoop,
         environ: Mapping[str, str],
         in_force: Callable[[str], JobSpec | None] = lambda _: None,
+        salt: str = "",
     ) -> None:
-        """Raises UsageError for limits that are none."""
+        """`salt` is that of marks in place of secrets. Raises UsageError for limits that are none."""
+        self._salt = salt
         self._worker = Worker(command("repeater.app.reader"), loop, limits(environ), ended=self._forget)
         self._loop = loop
         self._in_force = in_force
@@ -59,7 +61,7 @@ class Rereading:
 
         def words() -> bytes:
             self._coming = []
-            return pickle.dumps(Errand(files, set_vars, only, self._number))
+            return pickle.dumps(Errand(files, set_vars, only, self._number, self._salt))
 
         def hear(frame: bytes) -> bool:
             told: Piece | Last = pickle.loads(frame)  # noqa: S301 - from our own child

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from repeater.app.state import hiding
 from repeater.engine.facts import Living
 from repeater.model.spec import JobFile
 from repeater.ports import Loop, Remembered, Sink, Spawner, Tell
@@ -61,17 +62,18 @@ def recover(
         if tree.kill(ghosts):
             warn("some of it cannot be killed")
     spawner.disown(survivors.keys() - living.keys())
-    return living, _changed_services(store, jobfile) if living else frozenset()
+    return living, changed_services(store, jobfile) if living else frozenset()
 
 
-def _changed_services(store: SqliteStore, jobfile: JobFile) -> frozenset[str]:
+def changed_services(store: SqliteStore, jobfile: JobFile) -> frozenset[str]:
     """Services whose definition is not that of the last generation any more, in a way that they are restarted for."""
     from repeater.jobfile import rebuild
-    from repeater.model.dump import dump_job, hidden
+    from repeater.model.dump import dump_job
     from repeater.plan.diff import diff
 
     with store.reader() as reader:
-        document = reader.document()
+        document, salt = reader.document(), reader.salt()
+    hide = hiding(salt).hide
     before = rebuild(json.loads(document)) if document else {}
-    now = rebuild({job.name: dump_job(hidden(job)) for job in jobfile.jobs})
+    now = rebuild({job.name: dump_job(hide(job)) for job in jobfile.jobs})
     return frozenset(entry.job for entry in diff(before, now.values()).of("restart"))

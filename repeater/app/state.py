@@ -12,6 +12,7 @@ from repeater.model.spec import JobSpec
 
 if TYPE_CHECKING:
     from repeater.adapters.sqlite import Reader
+    from repeater.policy.marks import Hiding
 
 
 def state_folder(project: str, state_dir: str | None) -> Path:
@@ -21,17 +22,27 @@ def state_folder(project: str, state_dir: str | None) -> Path:
     return Path(state_dir).absolute() if state_dir else sqlite.state_folder(project, os.environ)
 
 
-def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, str]]:
-    """The generation that was applied last, its specs, and why those of its jobs that are done are; 0 if none was."""
+def hiding(salt: str | None) -> Hiding:
+    """What puts marks in the place of secrets, to compare with a stored definition; None for one without a salt."""
+    from repeater.policy.marks import UNSALTED, Marks
+
+    return UNSALTED if salt is None else Marks(salt, os.environ)
+
+
+def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, str], Hiding]:
+    """The generation that was applied last (0 if none was), its specs, why those of its jobs that are done are, and
+    what makes the marks that stand in the specs.
+    """
     from repeater.adapters.sqlite import open_reader
     from repeater.jobfile import rebuild
     from repeater.model.spec import Once
 
     reader = open_reader(state_folder(project, state_dir))
     if reader is None:
-        return 0, {}, {}
+        return nothing_applied()
     try:
         generation, document, progress = reader.generation(), reader.document(), reader.progress()
+        salt = reader.salt()
     finally:
         reader.close()
     specs = rebuild(json.loads(document)) if document else {}
@@ -40,7 +51,12 @@ def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpe
         for job, kept in progress.items()
         if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
     }
-    return generation, specs, done
+    return generation, specs, done, hiding(salt)
+
+
+def nothing_applied() -> tuple[int, dict[str, JobSpec], dict[str, str], Hiding]:
+    """What `in_force` gives for a project that was never applied."""
+    return 0, {}, {}, hiding("")
 
 
 def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:

@@ -12,7 +12,6 @@ import click
 from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
 from repeater.dataclass import dataclass, replace
 from repeater.errors import PluginFailed
-from repeater.model.dump import hidden
 from repeater.model.plugins import Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, rfc3339
@@ -94,12 +93,12 @@ def read_plan(
 def _read_plan(
     jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool, for_people: bool
 ) -> Planned:
-    from repeater.app import in_force
+    from repeater.app import in_force, nothing_applied
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
 
-    generation, before, done = (0, {}, {}) if ephemeral else in_force(jobfile.project, state_dir)
-    new = {job.name: hidden(job) for job in jobfile.jobs}
+    generation, before, done, marks = nothing_applied() if ephemeral else in_force(jobfile.project, state_dir)
+    new = {job.name: marks.hide(job) for job in jobfile.jobs}
     old = {name: _aligned(job, new.get(name)) for name, job in before.items()}
     result = diff(old, new.values())
     now = Instant(datetime.now(UTC), Mono(0))

@@ -11,7 +11,6 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from repeater.dataclass import replace
 from repeater.model.spec import (
     Adaptive,
     Always,
@@ -133,20 +132,6 @@ def _kept(value: Any, key: str, late: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         return [_kept(one, f"{key}[{number}]", late) for number, one in enumerate(value)]
     return value if key in late else _literal(value)
-
-
-def hidden(spec: JobSpec) -> JobSpec:
-    """The spec with a mark in place of each secret value of its own `env`; another value gives another mark."""
-    process = spec.process
-    if not process.secrets:
-        return spec
-    from hashlib import sha256
-
-    env = tuple(
-        (name, f"*** {sha256(value.encode()).hexdigest()[:8]}" if name in process.secrets else value)
-        for name, value in process.env
-    )
-    return replace(spec, process=replace(process, env=env))
 
 
 def dump_file(jobfile: JobFile) -> dict[str, Any]:

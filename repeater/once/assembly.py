@@ -54,7 +54,7 @@ class Assembly:
         self._log = None if oneoff.log_file is None else _appended(oneoff.log_file, closing)
         if spec.output.file is not None:
             _appended(spec.output.file, closing, makes_folder=True)  # now, before anything has run
-        self._store, self._remembered = self._open_store(spec.name, closing)
+        self._store, self._remembered, self._salt = self._open_store(spec.name, closing)
         self._chronicle = Chronicle(self._say_alone)
         listeners: list[Callable[[Event], None]] = [self._chronicle]
         if oneoff.verbose or self._log is not None:
@@ -136,7 +136,7 @@ class Assembly:
         if self._oneoff.history:
             from repeater.once.history import as_document
 
-            self._store.begin(generation, as_document(jobfile))
+            self._store.begin(generation, as_document(jobfile, self._salt))
         # counters and the place in the schedule begin anew; only what was left unfinished is told
         open_rows = self._remembered.open_rows
         self._tell(PlanAccepted(generation, diff({}, jobfile.jobs), wire(jobfile), open_rows=open_rows))
@@ -171,14 +171,15 @@ class Assembly:
         elif self._oneoff.verbose:
             say_to(2, "".join(f"rpr: {line}\n" for line in self._chronicle.counts().splitlines()))
 
-    def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered]:
+    def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered, str]:
+        """The store, what it remembers, and its salt for marks."""
         if not self._oneoff.history:
-            return NoStore(), Remembered()
+            return NoStore(), Remembered(), ""
         from repeater.once.history import open_history
 
         store = open_history(name, self._loop, lambda text: self._say(f"warning: {text}"))
         closing.callback(store.close)
-        return store, store.load()
+        return store, store.load(), store.salt
 
     # --- what is told ---
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from repeater.adapters.sqlite import SqliteStore, state_folder
 from repeater.errors import ApplyRefused, LockHeld, StateUnusable
-from repeater.model.dump import dump_job, hidden
+from repeater.model.dump import dump_job
 from repeater.model.spec import JobFile
+from repeater.policy.marks import Marks
 from repeater.ports import Loop
 
 PROJECTS = "one-off"
@@ -29,6 +30,7 @@ def open_history(name: str, loop: Loop, warn: Callable[[str], None]) -> SqliteSt
         raise StateUnusable(error.message, hint="move its folder aside, or run without `--history`") from None
 
 
-def as_document(jobfile: JobFile) -> str:
-    """What a history keeps of the job, with marks in place of secrets."""
-    return json.dumps({job.name: dump_job(hidden(job)) for job in jobfile.jobs}, ensure_ascii=False)
+def as_document(jobfile: JobFile, salt: str) -> str:
+    """What a history keeps of the job, with marks in place of secrets; `salt` is that of its store."""
+    hide = Marks(salt, os.environ).hide
+    return json.dumps({job.name: dump_job(hide(job)) for job in jobfile.jobs}, ensure_ascii=False)

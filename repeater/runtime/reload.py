@@ -14,12 +14,12 @@ from repeater.dataclass import dataclass
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
 from repeater.errors import ApplyRefused, Problem, RepeaterError
-from repeater.model.dump import hidden
 from repeater.model.events import Event, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
+from repeater.policy.marks import Hiding
 from repeater.ports import Alarm, Clock
 
 DEBOUNCE = 200_000
@@ -75,7 +75,7 @@ class Applied:
 class Reload:
     """`read` walks the road elsewhere and calls back in the loop's thread. `accepted` is told which files to watch."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is another port or option
         self,
         engine: Engine,
         clock: Clock,
@@ -86,7 +86,9 @@ class Reload:
         listen: Callable[[Event], None],
         allow_removals: bool = False,
         plugins: Plugins = NO_PLUGINS,
+        marks: Hiding,
     ) -> None:
+        self._marks = marks
         self._engine = engine
         self._plugins = plugins
         self._clock = clock
@@ -161,8 +163,9 @@ class Reload:
             except ApplyRefused as refusal:
                 then(refusal)
                 return
-            before = {name: hidden(job.spec) for name, job in self._engine.jobs.items()}
-            shown = diff(before, map(hidden, answer.jobfile.jobs))
+            hide = self._marks.hide
+            before = {name: hide(job.spec) for name, job in self._engine.jobs.items()}
+            shown = diff(before, map(hide, answer.jobfile.jobs))
             changes = plan.changes_anything or answer.files != self._in_force
             generation = self._engine.generation + changes
             if not dry_run:

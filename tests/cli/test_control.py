@@ -364,6 +364,26 @@ def test_secrets_are_hidden_in_logs_events_and_plans(rpr: Rpr, house: Callable[.
     assert "hunter" not in told
 
 
+def test_a_secret_in_a_command_is_not_in_the_state_folder(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        project = "secretive"
+        [vars]
+        key = "hunter22"
+        [jobs.a]
+        command = "true {{ vars.key }}"
+        env = { KEY = "{{ vars.key }}" }
+        secrets = ["KEY"]
+        """,
+    )
+    assert rpr("apply", "-q", "jobs.toml").code == 0
+    kept = {path.name: path.read_bytes() for path in (rpr.folder / ".state" / "repeater" / "secretive").glob("*.*")}
+    assert b"hmac-sha256:" in kept["history.db"]
+    assert [name for name, content in kept.items() if b"hunter22" in content] == []
+    assert "no change" in rpr("plan", "jobs.toml").out
+
+
 def test_a_secret_in_the_name_of_what_cannot_be_started_is_hidden_too(rpr: Rpr) -> None:
     rpr.write(
         "jobs.toml",

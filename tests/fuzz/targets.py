@@ -14,9 +14,10 @@ from pathlib import Path
 
 from repeater.errors import JobFileError, PluginFailed, RepeaterError, UsageError
 from repeater.jobfile import Caps, load, rebuild
-from repeater.model.dump import dump_job, hidden
+from repeater.model.dump import dump_job
 from repeater.model.spec import HttpAware, Success
 from repeater.model.time import Instant, Mono
+from repeater.policy.marks import Marks
 from tests.fakes.disk import MemoryDisk
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -82,7 +83,7 @@ def job_file(data: bytes) -> None:
         _are_one_line(list(map(str, error.problems)))
         return
     list(overfull(loaded.jobfile))
-    tables = {job.name: dump_job(hidden(job)) for job in loaded.jobfile.jobs}
+    tables = {job.name: dump_job(Marks("salt", {}).hide(job)) for job in loaded.jobfile.jobs}
     assert json.loads(json.dumps(tables)) == tables
     again = rebuild({job.name: dump_job(job) for job in loaded.jobfile.jobs})
     for job in loaded.jobfile.jobs[:5]:

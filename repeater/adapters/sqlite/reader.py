@@ -23,6 +23,7 @@ from repeater.adapters.sqlite.rows import (
 from repeater.errors import StateUnusable
 from repeater.model.run import Progress, RunRecord
 from repeater.model.time import instant_of
+from repeater.policy.marks import ALGORITHM
 
 
 class Reader:
@@ -91,6 +92,10 @@ class Reader:
     def document(self) -> str:
         """What `begin` was given with the last generation; empty if there is none."""
         return meta_value(self._db, "document")
+
+    def salt(self) -> str | None:
+        """The salt of the marks in the document; None if they have none, as those of 0.1.0."""
+        return meta_value(self._db, "salt") if meta_value(self._db, "marks") == ALGORITHM else None
 
     def durations(self) -> dict[str, float]:
         """Median seconds of the last twenty runs of each job."""

@@ -30,11 +30,13 @@ from repeater.adapters.sqlite.rows import (
     as_record,
     as_values,
     meta_list,
+    meta_value,
     put_list,
 )
 from repeater.adapters.sqlite.writer import CallSoon, SlotTakenError, Writer
 from repeater.dataclass import replace
 from repeater.model.run import Progress, RunRecord
+from repeater.policy.marks import ALGORITHM
 from repeater.ports import Remembered
 
 
@@ -65,6 +67,7 @@ class SqliteStore:
                 self._lock.release()
             raise
         self._folder = folder
+        self._salt = meta_value(self._db, "salt")
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._closed = False
         self._writer = Writer(
@@ -92,6 +95,11 @@ class SqliteStore:
         """Whether nothing of it is left after `close`."""
         return self._folder is None
 
+    @property
+    def salt(self) -> str:
+        """The salt of marks in the definitions that `begin` is given. Never changes."""
+        return self._salt
+
     def load(self) -> Remembered:
         query = (
             f"SELECT {COLUMNS} FROM runs WHERE last AND state IN ('claimed', 'running', 'retrying') "  # noqa: S608
@@ -103,7 +111,7 @@ class SqliteStore:
             return Remembered(reader.generation(), reader.progress(), rows)
 
     def begin(self, generation: int, document: str = "") -> None:
-        values = (("generation", str(generation)), ("document", document))
+        values = (("generation", str(generation)), ("document", document), ("marks", ALGORITHM))
         now = as_number(datetime.now(UTC))
 
         def apply(db: sqlite3.Connection) -> None:

@@ -1,0 +1,97 @@
+"""Marks in the place of secrets: comparable, salted, and wherever a template put a value."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote
+
+import pytest
+
+from repeater.dataclass import replace
+from repeater.jobfile import rebuild
+from repeater.model.dump import dump_job, dump_text
+from repeater.model.spec import Hooks, JobSpec, Output, Plugin, Probe, ProcessSpec
+from repeater.policy.marks import UNSALTED, Marks
+
+VALUE = "correct horse/battery"
+MARKS = Marks("salt", {"INHERITED": "from the shell"})
+
+
+def job(**fields: object) -> JobSpec:
+    process = ProcessSpec("true", env=(("TOKEN", VALUE), ("PORT", "80")), secrets=("TOKEN", "INHERITED"))
+    return JobSpec("a", replace(process, **fields))  # type: ignore[type-var]
+
+
+def test_the_mark_of_a_value_carries_its_algorithm() -> None:
+    assert dict(MARKS.hide(job()).process.env) == {"TOKEN": "*** hmac-sha256:7823ffcb36ae1da9", "PORT": "80"}
+
+
+def test_equal_values_have_equal_marks_and_others_have_not() -> None:
+    assert MARKS.hide(job()) == MARKS.hide(job())
+    assert MARKS.hide(job()) != MARKS.hide(job(env=(("TOKEN", VALUE + "x"), ("PORT", "80"))))
+
+
+def test_another_salt_gives_other_marks() -> None:
+    assert Marks("other", {}).hide(job()) != MARKS.hide(job())
+
+
+@pytest.mark.parametrize("value", [VALUE, "from the shell"])
+@pytest.mark.parametrize("form", ["{}", "x{}y", "{} and {}"])
+def test_a_value_in_a_command_is_hidden(value: str, form: str) -> None:
+    text = form.format(value, value)
+    for command in (text, ("curl", "-H", text)):
+        assert value not in dump_text(MARKS.hide(job(command=command)))
+
+
+def test_encoded_values_in_a_command_are_hidden() -> None:
+    encoded = base64.b64encode(VALUE.encode()).decode()
+    shown = dump_text(MARKS.hide(job(command=f"curl -u {encoded} 'http://x/?t=correct%20horse%2Fbattery'")))
+    assert encoded not in shown
+    assert "correct" not in shown
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hooks": Hooks(on_failure=f"mail {VALUE}", on_skip=("x", VALUE))},
+        {"ready": Probe(exec=f"check {VALUE}")},
+        {"live": Probe(http=f"http://user:{quote(VALUE, safe='')}@localhost:8000/a?token={VALUE}")},
+        {"description": f"uses {VALUE}"},
+        {"labels": (("a", VALUE),)},
+        {"output": Output(plugins=(Plugin.of("jsonl", {"header": {"list": [VALUE]}}),))},
+        {"executor": Plugin.of("docker", {"env": f"TOKEN={VALUE}"})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_value_in_any_other_text_of_a_job_is_hidden(change: dict[str, object]) -> None:
+    shown = dump_text(MARKS.hide(replace(job(), **change)))  # type: ignore[type-var]
+    assert "horse" not in shown
+    assert "hmac-sha256:7823ffcb36ae1da9" in shown
+
+
+def test_a_definition_with_marks_is_still_valid() -> None:
+    spec = replace(job(command=f"run {VALUE}", cwd="/", stdin=VALUE), ready=Probe(http=f"http://localhost:80/{VALUE}"))
+    assert list(rebuild({"a": dump_job(MARKS.hide(spec))})) == ["a"]
+
+
+def test_a_port_that_equals_a_secret_stays_a_port() -> None:
+    spec = replace(job(env=(("TOKEN", "8000"),)), ready=Probe(tcp="localhost:8000"), live=Probe(http="http://x:8000/"))
+    shown = MARKS.hide(spec)
+    assert (shown.ready, shown.live) == (spec.ready, spec.live)
+
+
+def test_short_values_are_hidden_in_env_only() -> None:
+    shown = MARKS.hide(job(command="echo yes", env=(("TOKEN", "yes"),)))
+    assert shown.process.command == "echo yes"
+    assert "yes" not in dict(shown.process.env)["TOKEN"]
+
+
+def test_a_job_without_secrets_is_the_same_object() -> None:
+    spec = JobSpec("a", ProcessSpec(f"echo {VALUE}"))
+    assert MARKS.hide(spec) is spec
+    assert UNSALTED.hide(spec) is spec
+
+
+def test_unsalted_marks_are_those_of_0_1_0() -> None:
+    spec = JobSpec("web", ProcessSpec("true", env=(("TOKEN", "correct-horse-battery"),), secrets=("TOKEN",)))
+    assert dict(UNSALTED.hide(spec).process.env) == {"TOKEN": "*** 62249369"}

@@ -5,7 +5,7 @@ Nothing of `repeater.plugins` is imported before somebody names a plugin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -36,8 +36,15 @@ class Installed:
     def used(self) -> tuple[Description, ...]:
         return () if self._found is None else self._found.used
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return () if self._found is None else self._found.warnings
+
     def names(self, kind: Kind) -> tuple[str, ...]:
         return self._look().names(kind)
+
+    def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
+        self._look().expect(plugins)
 
     def describe(self, kind: Kind, name: str) -> Description:
         return self._look().describe(kind, name)
@@ -81,22 +88,25 @@ class Found:
     problem: str = ""
 
 
-def installed_plugins(names: Sequence[str] = ()) -> list[Found]:
-    """Every plugin that is installed, or those of these names, each looked at."""
+def installed_plugins(names: Sequence[str] = ()) -> tuple[list[Found], tuple[str, ...]]:
+    """Every plugin that is installed, or those of these names, each looked at; and what is wrong with distributions
+    whose plugins cannot be known.
+    """
     from repeater.plugins.catalog import InstalledPlugins
 
     plugins = InstalledPlugins()
     found = []
-    for entry in plugins.entries():
-        if names and entry.name not in names:
-            continue
-        described, problem = None, ""
-        try:
-            described = plugins.describe(entry.kind, entry.name)
-        except PluginFailed as failure:
-            problem = failure.message
-        finally:
-            plugins.close()
-        version = described.version if described is not None else entry.version
-        found.append(Found(entry.kind, entry.name, entry.target, entry.distribution, version, described, problem))
-    return found
+    entries = [entry for entry in plugins.entries() if not names or entry.name in names]
+    plugins.expect((entry.kind, entry.name) for entry in entries)
+    try:
+        for entry in entries:
+            described, problem = None, ""
+            try:
+                described = plugins.describe(entry.kind, entry.name)
+            except PluginFailed as failure:
+                problem = failure.message
+            version = described.version if described is not None else entry.version
+            found.append(Found(entry.kind, entry.name, entry.target, entry.distribution, version, described, problem))
+    finally:
+        plugins.close()
+    return found, plugins.warnings

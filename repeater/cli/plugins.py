@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,7 +34,9 @@ def plugins(names: tuple[str, ...], as_json: bool) -> int:
     """
     from repeater.app import installed_plugins
 
-    found = installed_plugins(names)
+    found, warnings = installed_plugins(names)
+    for warning in warnings:
+        print(f"rpr: warning: {warning}", file=sys.stderr)
     missing = sorted(set(names) - {one.name for one in found})
     if missing:
         raise UsageError(

@@ -7,7 +7,7 @@ the last generation, need not have its plugins at hand to be compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from repeater.errors import PluginFailed
@@ -26,7 +26,16 @@ class Catalog(Protocol):
         """Those that were described so far."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with installed distributions that were looked at, one sentence each."""
+        ...
+
     def names(self, kind: Kind) -> tuple[str, ...]: ...
+
+    def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
+        """These are about to be described; so that several can be loaded at the same time."""
+        ...
 
     def describe(self, kind: Kind, name: str) -> Description:
         """Raises PluginFailed for one that cannot be loaded or is not what it has to be."""
@@ -35,6 +44,32 @@ class Catalog(Protocol):
     def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
         """What the plugin has against keys that its schema admits; None if nothing. Raises PluginFailed."""
         ...
+
+
+def named_plugins(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
+    """The plugins that a document names, as far as it can be seen without expanding it."""
+    tables = [data.get("defaults")]
+    for key in ("jobs", "templates"):
+        entries = data.get(key)
+        tables += entries.values() if isinstance(entries, dict) else ()
+    for table in tables:
+        if not isinstance(table, dict):
+            continue
+        schedule = table.get("schedule")
+        if isinstance(schedule, dict) and isinstance(schedule.get("plugin"), str):
+            yield "schedule", schedule["plugin"]
+        uses: list[tuple[Kind, Any]] = [("executor", table.get("executor"))] if "executor" in table else []
+        for kind_, key in _LISTS:
+            inner = table.get(key)
+            listed = inner.get("plugins") if isinstance(inner, dict) else None
+            uses += [(kind_, one) for one in (listed if isinstance(listed, list) else [listed])]
+        for kind_, use in uses:
+            name = use.get("plugin") if isinstance(use, dict) else use
+            if isinstance(name, str):
+                yield kind_, name
+
+
+_LISTS: tuple[tuple[Kind, str], ...] = (("output", "output"), ("stop_condition", "stop"))
 
 
 def read_plugins(kind: Kind, table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[Plugin, ...]:

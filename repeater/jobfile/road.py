@@ -5,7 +5,7 @@ All problems of all files are collected and raised at once; nothing of a file wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
 from repeater.jobfile.layers import ExpandedJob
-from repeater.jobfile.plugins import Catalog
+from repeater.jobfile.plugins import Catalog, named_plugins
 from repeater.jobfile.validate import check_how, check_job, check_shell
 from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
@@ -82,11 +82,15 @@ def load(
             gathered.documents, findings, settings=settings, environ=environ, caps=caps, folder=gathered.folder
         )
         road = _Road(expansion, gathered, files, caps, catalog)
+        if catalog is not None:
+            _expect_plugins(gathered.documents, catalog)
         jobs = check_jobs(road.walk(), expansion.pools, road.report, expansion.jobs, expansion.limits)
         pools, limits = _pools(expansion), _limits(expansion)
     except TooManyProblems:
         hint = f"more than {Findings.MOST} problems; these are the first that were found"
         raise JobFileError(list(findings), files=tuple(gathered.seen), hint=hint) from None
+    for warning in catalog.warnings if catalog is not None else ():
+        findings.add(gathered.documents[0].problem((), warning, severity="warning"))
     if findings:
         raise JobFileError(list(findings), files=tuple(gathered.seen))
     return Loaded(
@@ -99,6 +103,13 @@ def load(
         () if catalog is None else catalog.used,
         by_place(findings.warnings),
     )
+
+
+def _expect_plugins(documents: Iterable[Document], catalog: Catalog) -> None:
+    """Let the plugins be loaded side by side if there are several."""
+    named = dict.fromkeys(plugin for document in documents for plugin in named_plugins(document.data))
+    if len(named) > 1:
+        catalog.expect(named)
 
 
 def _check_document(document: Document, findings: Findings) -> None:

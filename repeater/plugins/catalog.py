@@ -7,7 +7,10 @@ broken one harms nothing, and one that was installed anew is seen as it is now. 
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import dataclass
 from repeater.errors import PluginFailed
@@ -17,10 +20,15 @@ from repeater.model.spec import Plugin
 from repeater.plugins import GROUPS
 from repeater.plugins.process import Conversation, Refusal
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 KINDS: tuple[Kind, ...] = ("schedule", "executor", "output", "stop_condition")
 _TAKEN = ("plugin", "every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load")
 """Keys that mean something else beside `plugin` in a schedule."""
 _LOOK_LIMIT = 10.0
+_AT_ONCE = 8
+"""Plugins that are imported at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,9 @@ class InstalledPlugins:
     """One look at what is installed. Closed when the job files were read: nothing of it stays."""
 
     def __init__(self) -> None:
-        self._entries: dict[Kind, dict[str, list[Entry]]] = {}
+        self._entries: dict[Kind, dict[str, list[Entry]]] | None = None
+        self._expected: deque[tuple[Kind, str]] = deque()
+        self._unreadable: list[str] = []
         self._talks: dict[tuple[Kind, str], Conversation] = {}
         self._described: dict[tuple[Kind, str], Description | PluginFailed] = {}
         self._refusals: dict[tuple[Kind, Plugin], str | None] = {}
@@ -47,8 +57,18 @@ class InstalledPlugins:
     def used(self) -> tuple[Description, ...]:
         return tuple(one for one in self._described.values() if isinstance(one, Description))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with installed distributions whose entry points cannot be read."""
+        return tuple(self._unreadable)
+
     def names(self, kind: Kind) -> tuple[str, ...]:
         return tuple(sorted(self._of(kind)))
+
+    def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
+        """Import these plugins side by side, because they are about to be described. Unknown ones are ignored."""
+        self._expected.extend(one for one in dict.fromkeys(plugins) if one[1] in self._of(one[0]))
+        self._begin_expected()
 
     def entries(self) -> list[Entry]:
         """All of them, those with a name that another one has too."""
@@ -82,18 +102,24 @@ class InstalledPlugins:
         self._talks.clear()
 
     def _of(self, kind: Kind) -> dict[str, list[Entry]]:
-        if kind not in self._entries:
-            found: dict[str, list[Entry]] = {}
-            self._entries[kind] = found
-            from importlib.metadata import entry_points
-
-            for point in entry_points(group=GROUPS[kind]):
-                dist = point.dist
-                entry = Entry(kind, point.name, point.value, dist.name if dist else "", dist.version if dist else "")
-                known = found.setdefault(point.name, [])
-                if entry not in known:  # a distribution that is found on the path twice
-                    known.append(entry)
+        if self._entries is None:
+            self._entries = {one: {} for one in KINDS}
+            groups = {GROUPS[one]: one for one in KINDS}
+            for point, dist in _entry_points(self._unreadable):
+                if point.group in groups:
+                    entry = Entry(groups[point.group], point.name, _target(point), *dist)
+                    self._entries[entry.kind].setdefault(point.name, []).append(entry)
         return self._entries[kind]
+
+    def _begin_expected(self) -> None:
+        """Start the processes of the next plugins that are expected, without waiting for them."""
+        while self._expected and sum(talk.is_loading for talk in self._talks.values()) < _AT_ONCE:
+            kind, name = self._expected.popleft()
+            if (kind, name) not in self._talks and (kind, name) not in self._described:
+                try:
+                    self._begin(kind, name)
+                except PluginFailed as failure:
+                    self._described[kind, name] = failure
 
     def _look(self, kind: Kind, name: str) -> Description:
         entry, *others = self._of(kind)[name]
@@ -120,11 +146,51 @@ class InstalledPlugins:
     def _talk(self, kind: Kind, name: str) -> Conversation:
         talk = self._talks.get((kind, name))
         if talk is None or talk.is_over:
-            entry = self._of(kind)[name][0]
-            source = f" (of `{entry.distribution}` {entry.version})" if entry.distribution else ""
-            talk = Conversation(kind, entry.target, f"cannot use {WORDS[kind]} `{name}`{source}")
-            self._talks[kind, name] = talk
+            talk = self._begin(kind, name)
+        try:
+            talk.ready()
+        finally:
+            self._begin_expected()
         return talk
+
+    def _begin(self, kind: Kind, name: str) -> Conversation:
+        entry = self._of(kind)[name][0]
+        source = f" (of `{entry.distribution}` {entry.version})" if entry.distribution else ""
+        talk = Conversation(kind, entry.target, f"cannot use {WORDS[kind]} `{name}`{source}")
+        self._talks[kind, name] = talk
+        return talk
+
+
+def _entry_points(unreadable: list[str]) -> Iterator[tuple[EntryPoint, tuple[str, str]]]:
+    """The entry points of every installed distribution, with its name and version.
+
+    Of several distributions of one name the first on the path counts. One whose entry points cannot be read is left
+    out, with a message in `unreadable`.
+    """
+    from importlib.metadata import distributions
+
+    seen = set()
+    for dist in distributions():
+        name = getattr(dist, "_normalized_name", None) or re.sub(r"[-_.]+", "_", dist.name).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            points = [(point, point.name, point.group) for point in dist.entry_points]
+        except Exception as error:  # noqa: BLE001 - whatever is in a file of somebody else
+            cause = " ".join(str(error).split())[:200] or type(error).__name__
+            unreadable.append(f"cannot read the entry points of the distribution `{name}`: {cause}")
+            continue
+        known = None
+        for point, _, group in points:
+            if known is None and group in GROUPS.values():
+                known = dist.name, dist.version
+            yield point, known or ("", "")
+
+
+def _target(point: EntryPoint) -> str:
+    """`module:name`, without the extras that may follow."""
+    return re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value).replace(" ", "")
 
 
 def _crowded(kind: Kind, schema: dict[str, Any]) -> str | None:

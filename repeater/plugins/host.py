@@ -17,6 +17,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +27,8 @@ from repeater.plugins import KINDS, Executor, Output, Plugin, Run, Schedule, Sto
 
 FAILED = 125
 """The exit code of a run whose plugin failed; `policy.verdict` knows it too."""
+_ROUNDS = 50
+"""Looks at what a plugin has started, at its end."""
 _LONGEST = 500
 """Characters of an explanation."""
 _INSTANTS = ("anchor", "after", "last_end", "now", "first_start", "last_start", "last_success", "nominal", "due")
@@ -178,6 +181,7 @@ def serve(out: int) -> None:
     source = os.fdopen(os.dup(0), "rb")
     _silence()
     _lift_limits()
+    _take_orphans_in()
     threading.Thread(target=_read, args=(source, questions), daemon=True).start()
     os.set_inheritable(out, False)  # what a plugin starts must not hold the pipe when the plugin is gone
     answers = os.fdopen(out, "wb")
@@ -199,6 +203,8 @@ def serve(out: int) -> None:
 def _answer(answers: IO[bytes], limit: float, call: Callable[[], Any]) -> None:
     import faulthandler
 
+    pid = os.getpid()
+
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(2 * limit + 5, exit=True, file=nowhere)
         told: dict[str, Any]
@@ -208,6 +214,8 @@ def _answer(answers: IO[bytes], limit: float, call: Callable[[], Any]) -> None:
             told = {"refused": " ".join(str(refusal).split())[:_LONGEST]}
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like too: it is the plugin's
             told = {"failed": explained(error)}
+        if os.getpid() != pid:
+            os._exit(0)  # a copy of this process that the plugin made with fork(), and left running
         faulthandler.cancel_dump_traceback_later()
     answers.write(json.dumps(told).encode() + b"\n")
     answers.flush()
@@ -216,7 +224,31 @@ def _answer(answers: IO[bytes], limit: float, call: Callable[[], Any]) -> None:
 def _read(source: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
     for line in source:
         questions.put(line)
+    with contextlib.suppress(Exception):
+        _kill_offspring()
     os._exit(0)  # nobody asks any more
+
+
+def _take_orphans_in() -> None:
+    """What loses its parent below this process becomes its child, so that it is found at the end. See prctl(2)."""
+    import ctypes
+
+    pr_set_child_subreaper = 36
+    with contextlib.suppress(OSError, AttributeError):  # not on Linux
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def _kill_offspring() -> None:
+    """End everything that the plugin has started."""
+    from repeater.keeper import tree
+
+    for _ in range(_ROUNDS):
+        found = list(tree.offspring(os.getpid(), token=False))
+        for member in found:
+            tree.send(member, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.001)
 
 
 def _lift_limits() -> None:

@@ -11,19 +11,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from repeater.errors import PluginBusy, PluginFailed
+from repeater.keeper import tree
 from repeater.model.plugins import WORDS, Description, Kind
 
-START_LIMIT = 20.0
+START_LIMIT = 10.0
 """Seconds for a process to begin and its plugin to be imported."""
 CALL_LIMIT = 2.0
 """Seconds for an answer."""
@@ -41,6 +44,8 @@ _MOST = 1 << 20
 _LEAVING = 0.5
 _SAY_LIMIT = 0.5
 _ANSWERS_KEPT = 1000
+_MARK = "RPR_PLUGIN_PROCESS"
+_ROUNDS = 50
 
 
 class Refusal(Exception):
@@ -56,12 +61,15 @@ _Question: TypeAlias = tuple[str, str, str]
 
 
 class Conversation:
-    """One process. Not for several threads at once. `words` name the plugin in messages."""
+    """One process, which begins to import its plugin at once. Not for several threads at once. `words` name the plugin
+    in messages. Raises PluginFailed if there can be no process.
+    """
 
     def __init__(self, kind: Kind, target: str, words: str) -> None:
         self._words = words
         self._rest = b""
-        self._answers = -1
+        self._answers = self._pidfd = -1
+        self._mark = f"{_MARK}={secrets.token_hex(16)}"
         try:
             answers, theirs = os.pipe()
         except OSError as error:
@@ -73,6 +81,7 @@ class Conversation:
                 stdin=subprocess.PIPE,
                 pass_fds=(theirs,),
                 start_new_session=True,
+                env={**os.environ, _MARK: self._mark.partition("=")[2]},
             )
         except OSError as error:
             os.close(answers)
@@ -80,12 +89,30 @@ class Conversation:
         finally:
             os.close(theirs)
         self._answers = answers
+        with contextlib.suppress(OSError, AttributeError):  # a system without pidfds
+            self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None
         self._questions = self._process.stdin
         os.set_blocking(self._questions.fileno(), False)
+        self._load_until: float | None = time.monotonic() + START_LIMIT
         try:
             self._say({"path": sys.path, "kind": kind, "target": target, "limit": START_LIMIT})
-            self.receive(START_LIMIT)
+        except PluginFailed:
+            self.kill()
+            raise
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether nobody has waited for the import of the plugin so far."""
+        return self._load_until is not None and not self.is_over
+
+    def ready(self) -> None:
+        """Wait until the plugin is imported, at most `START_LIMIT` from the start on. Raises PluginFailed."""
+        if self._load_until is None:
+            return
+        left, self._load_until = self._load_until - time.monotonic(), None
+        try:
+            self.receive(max(0.0, left))
         except PluginFailed:
             self.kill()
             raise
@@ -94,6 +121,7 @@ class Conversation:
 
     def ask(self, question: str, keys: str, arguments: tuple[Any, ...] = (), limit: float = CALL_LIMIT) -> Any:
         """An answer. Raises Refusal, or PluginFailed: then `is_over` says whether the process is gone."""
+        self.ready()
         self.send(question, keys, arguments, limit)
         try:
             return self.receive(limit)
@@ -108,9 +136,14 @@ class Conversation:
         """The answer, if it comes within `wait` seconds; raises what `ask` raises, or _NotYet."""
         until = time.monotonic() + wait
         while b"\n" not in self._rest:
-            if not _comes(self._answers, select.POLLIN, until):
-                raise _NotYet
-            data = os.read(self._answers, 65_536)
+            try:
+                data = os.read(self._answers, 65_536)
+            except BlockingIOError:
+                if self._has_ended():  # what it has started may still hold its end of the pipe
+                    raise self._ended() from None
+                if not _comes((self._answers, self._pidfd), select.POLLIN, until):
+                    raise _NotYet from None
+                continue
             if not data:
                 raise self._ended()
             self._rest += data
@@ -144,8 +177,12 @@ class Conversation:
             return
         with contextlib.suppress(OSError):
             self._questions.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_LEAVING)
+        until = time.monotonic() + _LEAVING
+        while not self._has_ended() and time.monotonic() < until:
+            if self._pidfd >= 0:
+                _comes((self._pidfd,), select.POLLIN, until)
+            else:
+                time.sleep(0.005)
         self.kill()
 
     def end(self) -> None:
@@ -154,23 +191,36 @@ class Conversation:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process and everything that it started in its session."""
+        """End the process and everything that it started."""
         if self.is_over:
             return
         with contextlib.suppress(OSError):
             self._questions.close()
         os.close(self._answers)
         self._answers = -1
-        if self._process.poll() is None:
-            self.end()
+        if not self._has_ended():
+            _kill_offspring(self._process.pid)
+        self.end()  # before its process is reaped: until then nobody else can have its number
         self._process.wait()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _has_ended(self) -> bool:
+        """Whether the process has ended. It is not reaped, so that its number stays its own."""
+        if self._process.returncode is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True
 
     def _say(self, told: Mapping[str, Any]) -> None:
         rest = memoryview(json.dumps(told).encode() + b"\n")
         until = time.monotonic() + _SAY_LIMIT
         fd = self._questions.fileno()
         while rest:
-            if not _comes(fd, select.POLLOUT, until):
+            if not _comes((fd,), select.POLLOUT, until):
                 raise self.late(_SAY_LIMIT)
             try:
                 rest = rest[os.write(fd, rest) :]
@@ -180,7 +230,9 @@ class Conversation:
                 raise self._ended() from None
 
     def _ended(self) -> PluginFailed:
+        """The process ended by itself: what it had started may have left its session before."""
         self.kill()
+        _kill_marked(self._mark.encode())
         code = self._process.returncode
         how = f"signal {-code}" if code < 0 else f"exit {code}"
         return self._failed(f"its process ended ({how})")
@@ -189,9 +241,35 @@ class Conversation:
         return PluginFailed(f"{self._words}: {cause}")
 
 
-def _comes(fd: int, event: int, until: float) -> bool:
+def _kill_offspring(pid: int) -> None:
+    """Kill what descends from a process that takes in its orphans (`host`). Ends after some rounds in any case."""
+    for _ in range(_ROUNDS):
+        found = list(tree.offspring(pid, token=False))
+        for member in found:
+            tree.send(member, signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.001)
+
+
+def _kill_marked(mark: bytes) -> None:
+    """Kill every process with this variable in its environment, wherever it went. Reads all of /proc."""
+    with contextlib.suppress(OSError):
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    member = tree.look(int(folder.name), token=False)
+                    if member is not None:
+                        tree.send(member, signal.SIGKILL)
+
+
+def _comes(fds: Iterable[int], event: int, until: float) -> bool:
     poll = select.poll()
-    poll.register(fd, event)
+    for fd in fds:
+        if fd >= 0:
+            poll.register(fd, event)
     return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
 
 
@@ -207,6 +285,7 @@ class Resident:
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._talk: Conversation | None = None
+        self._begun: Conversation | None = None
         self._open: tuple[_Question, float] | None = None
         self._answers: dict[_Question, Any] = {}
         self._starter: threading.Thread | None = None
@@ -217,17 +296,32 @@ class Resident:
         self._closed = False
 
     def start(self) -> None:
-        """Start the process and wait for it; for anybody but the loop. A failure is kept for who asks."""
+        """Start the process and wait for it; not for the loop. A failure is kept for the next question."""
+        self.begin()
+        self.finish()
+
+    def begin(self) -> None:
+        """Start the process; `finish` waits for it. Several may begin before the first is waited for."""
         try:
-            talk = Conversation(self.description.kind, self.description.target, self._words)
+            self._begun = Conversation(self.description.kind, self.description.target, self._words)
+        except PluginFailed as failure:
+            self._leave_alone(failure.message)
+
+    def finish(self) -> None:
+        """Wait for the process that was begun."""
+        talk, self._begun = self._begun, None
+        if talk is None:
+            return
+        try:
+            talk.ready()
         except PluginFailed as failure:
             self._leave_alone(failure.message)
             return
         with self._lock:
             if not self._closed:
-                self._talk, talk = talk, None  # type: ignore[assignment]
-        if talk is not None:
-            talk.kill()
+                self._talk = talk
+                return
+        talk.kill()
 
     def ask(self, question: str, keys: str, arguments: tuple[Any, ...]) -> Any:
         """For the loop: an answer within `WAIT`. Raises PluginBusy if there is none yet, PluginFailed."""

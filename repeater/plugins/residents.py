@@ -17,6 +17,8 @@ from repeater.model.spec import JobFile, Plugin
 from repeater.plugins.process import CALL_LIMIT, Resident
 
 _STAY = ("schedule", "stop_condition", "output")
+_AT_ONCE = 8
+"""Processes that are started at the same time."""
 
 
 class Residents:
@@ -38,20 +40,22 @@ class Residents:
         return all(self._known.get((one.kind, one.name)) == one for one in descriptions)
 
     def prepare(self, descriptions: Iterable[Description]) -> None:
-        """Start the processes of plugins that are new, and wait for them."""
-        for one in descriptions:
-            key = one.kind, one.name
-            if self._known.get(key) == one:
-                continue
-            resident = None
-            if one.kind in _STAY:
-                resident = Resident(one)
-                resident.start()
+        """Start the processes of plugins that are new, side by side, and wait for them."""
+        new = {(one.kind, one.name): one for one in descriptions if self._known.get((one.kind, one.name)) != one}
+        residents = {key: Resident(one) for key, one in new.items() if one.kind in _STAY}
+        waiting = list(residents.values())
+        for first in range(0, len(waiting), _AT_ONCE):
+            group = waiting[first : first + _AT_ONCE]
+            for resident in group:
+                resident.begin()
+            for resident in group:
+                resident.finish()
+        for key, one in new.items():
             with self._lock:
                 self._known[key] = one
                 old = self._residents.pop(key, None)
-                if resident is not None:
-                    self._residents[key] = resident
+                if key in residents:
+                    self._residents[key] = residents[key]
             if old is not None:
                 old.close()
 

@@ -184,6 +184,19 @@ def test_without_plugins_there_is_nothing_to_list(rpr: Rpr) -> None:
     rpr("plugins").is_(out="no plugin is installed\n")
 
 
+def test_a_distribution_that_is_broken_is_a_warning_with_its_name(with_broken: Rpr, tmp_path: Path) -> None:
+    install(tmp_path / "site", "unrelated", "2.0", "[console_scripts]\nno equals sign\n")
+    cause = "cannot read the entry points of the distribution `unrelated`: "
+    listed = with_broken("plugins", "raises")
+    assert listed.code == 0
+    assert listed.err.startswith(f"rpr: warning: {cause}")
+    with_broken.write("a.toml", 'version = 1\n[jobs.a]\ncommand = "true"\nschedule = { plugin = "raises" }\n')
+    checked = with_broken("validate", "a.toml")
+    assert checked.code == 0
+    assert f"warning: {cause}" in checked.err
+    assert checked.err.count(cause) == 1
+
+
 def test_a_broken_plugin_is_listed_with_its_fault_beside_the_others(with_broken: Rpr) -> None:
     listed = with_broken("plugins", "--json")
     assert (listed.err, listed.code) == ("", 1)

@@ -45,6 +45,7 @@ def talk() -> Iterator[Callable[..., Conversation]]:
 
     def begin(name: str, kind: Kind = "schedule") -> Conversation:
         talks.append(Conversation(kind, f"bad_plugins:{name}", f"cannot use `{name}`"))
+        talks[-1].ready()
         return talks[-1]
 
     yield begin
@@ -179,6 +180,7 @@ import json, sys, time
 from repeater.plugins.process import QUICK, Conversation
 sys.path.insert(0, sys.argv[1])
 bad = Conversation("schedule", "bad_plugins:Spins", "x")
+bad.ready()
 bad.send("next", "{}", (json.loads(sys.argv[2]),), 600)
 print(bad._process.pid, flush=True)
 time.sleep(600)
@@ -205,6 +207,92 @@ def test_a_plugin_does_not_outlive_the_process_that_asks_not_even_its_kill(tmp_p
     while lives(pid):
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+FORKS = """
+import os, sys, time
+def leave(end):
+    with open(os.environ["RPR_TEST_PIDS"], "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    end()
+if os.fork() == 0:  # a child in the session, which lives on
+    leave(lambda: time.sleep(600))
+if os.fork() == 0:  # a daemon in a session of its own, whose parent is gone
+    os.setsid()
+    if os.fork() == 0:
+        leave(lambda: time.sleep(600))
+    os._exit(0)
+if os.fork() == 0:  # a copy that goes on with the import
+    leave(lambda: None)
+os.wait()
+while len(open(os.environ["RPR_TEST_PIDS"]).read().split()) < 3:
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("", None),
+        ("raise ValueError('no')", "ValueError: no (bad_plugins.py:"),
+        ("os._exit(4)", "its process ended (exit 4)"),
+        ("os._exit(0)", "its process ended (exit 0)"),
+    ],
+)
+def test_a_plugin_that_forks_at_import_leaves_nothing_behind(
+    module: Path, talk: Callable[..., Conversation], monkeypatch: pytest.MonkeyPatch, last: str, told: str | None
+) -> None:
+    pids = module.with_name("pids")
+    monkeypatch.setenv("RPR_TEST_PIDS", str(pids))
+    module.write_text(MODULE + FORKS + last)
+    began = time.monotonic()
+    if told is None:
+        good = talk("Good")
+        assert good.ask("next", "{}", (TRACK,)) == "2030-01-01T00:00:10+00:00"
+        good.close()
+    else:
+        with pytest.raises(PluginFailed) as caught:
+            talk("Good")
+        assert caught.value.message.startswith(f"cannot use `Good`: {told}")
+    assert time.monotonic() - began < process.START_LIMIT, "what holds the pipe open must not delay the answer"
+    found = [int(pid) for pid in pids.read_text().split()]
+    assert len(found) == 3
+    until = time.monotonic() + 30
+    while any(map(lives, found)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_what_a_plugin_has_started_does_not_outlive_the_kill_of_the_process_that_asks(
+    tmp_path: Path, module: Path
+) -> None:
+    pids = tmp_path / "pids"
+    module.write_text(MODULE + FORKS)
+    asker = subprocess.Popen(
+        [sys.executable, "-c", ASKS_AND_HANGS, str(tmp_path), json.dumps(TRACK)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "RPR_TEST_PIDS": str(pids)},
+    )
+    assert asker.stdout is not None
+    asker.stdout.readline()
+    asker.kill()
+    asker.communicate()
+    until = time.monotonic() + 30
+    while any(lives(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_an_import_that_hangs_takes_no_longer_than_the_limit(
+    module: Path, monkeypatch: pytest.MonkeyPatch, talk: Callable[..., Conversation]
+) -> None:
+    assert process.START_LIMIT == 10
+    monkeypatch.setattr(process, "START_LIMIT", 0.5)
+    module.write_text("import time\ntime.sleep(600)")
+    began = time.monotonic()
+    with pytest.raises(PluginFailed, match=r"it did not answer within 0\.5 s"):
+        talk("Good")
+    assert time.monotonic() - began < 8
 
 
 def test_a_plugin_is_not_under_the_limits_of_the_process_that_reads_job_files(

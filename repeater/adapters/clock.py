@@ -14,10 +14,16 @@ from repeater.model.time import Instant, Mono
 from repeater.ports import Alarm, Loop
 
 _BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs on while the machine sleeps; Linux only
+_CLOSE = 50
+"""Microseconds within which two readings count as one."""
+_MOST_TRIES = 20
 
 
 class LoopClock:
-    """`ports.Clock` on a loop. Both clocks are read within a few microseconds, the wall first.
+    """`ports.Clock` on a loop.
+
+    The wall clock is read between two readings of the monotonic clock. If the process lost the processor between them,
+    both clocks are read again: the pair that lies closest together counts.
 
     `call_after` never calls early: a loop may wake up to its clock's resolution before the time, so the
     alarm looks again and waits for the rest.
@@ -27,7 +33,18 @@ class LoopClock:
         self._loop = loop
 
     def now(self) -> Instant:
-        return Instant(datetime.now(UTC), Mono(time.monotonic_ns() // 1000))
+        read, now = time.monotonic_ns, datetime.now
+        best, closest = None, 0
+        for _ in range(_MOST_TRIES):
+            before, wall, after = read(), now(UTC), read()
+            apart = after - before
+            if best is None or apart < closest:
+                # the first reading, so that no instant lies ahead of the monotonic clock
+                best, closest = Instant(wall, Mono(before // 1000)), apart
+            if apart <= _CLOSE * 1000:
+                break
+        assert best is not None
+        return best
 
     def asleep(self) -> int:
         if _BOOT is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time as real
 from collections.abc import Callable, Iterator
-from datetime import UTC, timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
@@ -147,3 +149,24 @@ def test_a_stalled_fake_clock_rings_late() -> None:
     assert rung == []
     clock.settle()
     assert rung == [5_000_000]
+
+
+def test_both_clocks_are_read_together_while_others_use_the_processor() -> None:
+    """Each sleep gives the processor away, as the scheduler does when the machine is busy."""
+    sleeps = iter([0.02, 0.02, 0.02, 0.0])
+
+    class SlowDatetime(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            found = datetime.now(tz)
+            real.sleep(next(sleeps, 0.0))
+            return found
+
+    loop = SmallLoop()
+    with closing(loop), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("repeater.adapters.clock.datetime", SlowDatetime)
+        reading = LoopClock(loop).now()
+    wall, mono = datetime.now(UTC), real.monotonic_ns() // 1000
+    drift = (wall - reading.wall) // timedelta(microseconds=1) - (mono - reading.mono)
+    assert abs(drift) < 10_000
+    assert next(sleeps, None) is None, "it read again until the readings were close"

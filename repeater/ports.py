@@ -147,6 +147,15 @@ class Spawner(Protocol):
         """Go on reading a run that `Sink.write` asked to pause."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """Why processes can be neither started nor stopped now; None if they can."""
+        ...
+
+    def force(self) -> None:
+        """From now on end by SIGKILL also what stands between us and the processes, if it does not answer."""
+        ...
+
     def close(self) -> None:
         """Kills whatever still lives and frees everything. Tells nothing any more."""
         ...

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -54,6 +55,8 @@ _ROUND = 5.0  # seconds between looks for dead orphans, as process 1
 _RETRY = 1.0  # seconds between tries to start one
 _AGAIN = 0.5  # seconds until output is asked for again
 _NO_HURRY = 0.1  # seconds that the keeper may wait to hear what it can forget, if there is nothing else to tell it
+_BEAT = 1.0  # seconds between two pings
+_SILENT = 3  # pings without an answer after which the keeper is stuck
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
 
 Cgroups: TypeAlias = Literal["off", "services", "all"]
@@ -127,8 +130,11 @@ class KeeperSpawner:
         self._survivors: dict[str, Message] = {} if folder is None else spool.read_ends(str(folder))
         self._survivors.update((one["run"], one) for one in self._line.hello["runs"])
         self._unsettled = set(self._survivors)
+        self._unanswered = 0
+        self._is_stuck = self._is_forced = False
         self._wakes = Wakes(loop)
         self._wakes.add(self._line.fd, self._receive)
+        self._beat()
         if os.getpid() == 1:
             self._bury_forgotten(frozenset())
 
@@ -136,6 +142,20 @@ class KeeperSpawner:
     def keeper(self) -> int | None:
         """The pid of the keeper; None between two."""
         return None if self._line is None else self._line.pid
+
+    @property
+    def trouble(self) -> str | None:
+        if not self._is_stuck:
+            return None
+        return (
+            f"the keeper of the processes (pid {self.keeper}) does not answer, so nothing starts and nothing can be "
+            "stopped; `rpr down --kill` ends everything"
+        )
+
+    def force(self) -> None:
+        self._is_forced = True
+        if self._is_stuck:
+            self._lose()
 
     def start(self, launch: Launch) -> None:
         self._runs[launch.run] = _Run(launch.run, launch.kind)
@@ -220,7 +240,9 @@ class KeeperSpawner:
                 os.close(fd)
         if self._line is not None:
             self._wakes.remove(self._line.fd)
-            if not self._line.farewell(self._unsent):
+            if self._is_stuck:
+                self._line.abandon()
+            if self._is_stuck or not self._line.farewell(self._unsent):
                 tree.kill({run: known.pid or 0 for run, known in self._runs.items()}, within=2)
                 if self._cgroups != "off":
                     with contextlib.suppress(cgroup.NotOurs):
@@ -259,6 +281,28 @@ class KeeperSpawner:
         except OSError:
             self._lose()
 
+    def _beat(self) -> None:
+        """Ask now and then whether the keeper works: a stopped process keeps its connection open.
+
+        Beats are counted, not seconds, because after a suspension of the machine much time has passed for both.
+        """
+        if self._closed:
+            return
+        if self._line is not None and self._line.hello.get("pongs"):
+            self._unanswered += 1
+            if self._unanswered > _SILENT:
+                self._become_stuck()
+            else:
+                self._ask({"op": "ping"})
+        self._loop.call_later(_BEAT, self._beat)
+
+    def _become_stuck(self) -> None:
+        if not self._is_stuck:
+            self._is_stuck = True
+            self._warn(f"the keeper of the processes (pid {self.keeper}) does not answer; nothing starts until it does")
+        if self._is_forced:
+            self._lose()
+
     # --- from the keeper ---
 
     def _receive(self) -> None:
@@ -267,6 +311,10 @@ class KeeperSpawner:
             return
         try:
             for messages, handed in line.receive():
+                self._unanswered = 0
+                if self._is_stuck:
+                    self._is_stuck = False
+                    self._warn("the keeper of the processes answers again")
                 ends = iter(handed)
                 for message in messages:
                     self._take(message, ends)
@@ -473,6 +521,10 @@ class KeeperSpawner:
         if line is None or self._closed:
             return
         self._wakes.remove(line.fd)
+        if self._is_stuck:
+            with contextlib.suppress(OSError):
+                os.kill(line.pid, signal.SIGKILL)  # a stopped process ends of this signal alone
+        self._is_stuck, self._unanswered = False, 0
         self._warn(f"the keeper of the processes is gone{line.words()}; ending what it left, and starting another one")
         line.abandon()
         spawns = [message for message in self._outbox if message["op"] == "spawn"]

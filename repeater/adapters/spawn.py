@@ -157,6 +157,13 @@ class ProcessSpawner:
     def disown(self, runs: Iterable[str]) -> None:
         pass
 
+    @property
+    def trouble(self) -> str | None:
+        return None
+
+    def force(self) -> None:
+        pass
+
     def settled(self, runs: Iterable[str]) -> None:
         pass
 

@@ -437,6 +437,8 @@ class _Assembly:
         troubles = []
         if self._is_leaving:
             troubles.append("the supervisor is leaving")
+        if self._spawner.trouble is not None:
+            troubles.append(self._spawner.trouble)
         if self._store.is_failing:
             troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
         if self._watcher.problem is not None:
@@ -581,6 +583,8 @@ class _Assembly:
         self.exit_code = code if self.exit_code is None else self.exit_code
         if self._code is not None:  # and only a slow reader is waited for
             self._end()
+        if level == "kill":
+            self._spawner.force()
         self._tell(StopRequested(level))
 
     def _signalled(self, level: Level, name: str) -> None:

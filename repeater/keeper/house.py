@@ -236,13 +236,16 @@ class House:
     def _hello(self, message: Message) -> None:
         self._keeps = message.get("on_death") == "keep" and self._spool is not None
         runs = [kept.as_message() for kept in self._runs.values()]
-        hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs}
+        hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs, "pongs": True}
         if message.get("fences") and self._fences is None:
             try:
                 self._fences = cgroup.Fences(cgroup.home(), self._owner)
             except cgroup.NotOurs as error:
                 hello["unfenced"] = str(error)
         self._tell(hello)
+
+    def _ping(self, _: Message) -> None:
+        self._tell({"op": "pong"})
 
     def _start_some(self) -> None:
         hands = self._hands
@@ -558,5 +561,6 @@ _ANSWERS: dict[str, Callable[[House, Message], None]] = {
     "attach": House._attach,
     "took": House._took,
     "settled": House._settled,
+    "ping": House._ping,
     "leave": House._leave,
 }

@@ -23,11 +23,14 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     attach    run                                    hand over its output (again), and tell what became of it
     took      run, and stdout, stderr                offsets up to which the spooled output needs to be kept no more
     settled   runs                                   what became of these is on record: forget them
+    ping                                             answered by `pong`
     leave     kill (bool)                            the client goes, and means it: end everything, or let it run on
 
     keeper -> client
     hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left
               unfenced?                              why there will be no fences
+              pongs (bool)                           whether it answers `ping`; 0.1.0 does not
+    pong                                             it works
     started   run, pid, at, unfenced?                2 descriptors: the ends of its output to read from; why it has no
                                                      fence, if one was asked for; `at` is when, in microseconds of the
                                                      monotonic clock of this machine, as this may be told some

@@ -53,6 +53,13 @@ class OwnRuns:
     def disown(self, runs: Iterable[str]) -> None:
         self._spawner.disown(map(own, runs))
 
+    @property
+    def trouble(self) -> str | None:
+        return None
+
+    def force(self) -> None:
+        pass
+
     def settled(self, runs: Iterable[str]) -> None:
         self._spawner.settled(map(own, runs))
 

@@ -127,6 +127,13 @@ class FakeSpawner:
             if run in self._live:
                 self._drop(self._live.pop(run))
 
+    @property
+    def trouble(self) -> str | None:
+        return None
+
+    def force(self) -> None:
+        pass
+
     def settled(self, runs: Iterable[str]) -> None:
         self.on_record |= set(runs)
 

@@ -21,6 +21,7 @@ from repeater.keeper.words import MOST
 from repeater.model.run import Exit
 from repeater.ports import Launch
 from tests.fakes.sink import FakeSink
+from tests.faults.ground import Ground
 
 PATH = os.environ["PATH"]
 PATIENCE = 60.0
@@ -320,3 +321,70 @@ def test_output_for_which_no_descriptor_is_free_waits_in_its_pipe_until_there_is
         cwd=Path(__file__).parents[2],
     )
     assert (done.stdout, done.stderr) == ("fine True\n", "")
+
+
+# --- a keeper that is stopped -------------------------------------------------------------------------------------
+
+
+def test_a_stopped_keeper_is_noticed_and_its_return_too(home: Home) -> None:
+    keeper = home.spawner.keeper
+    assert keeper is not None
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        home.until(lambda: home.spawner.trouble)
+        assert str(keeper) in (home.spawner.trouble or "")
+        assert len(home.warnings) == 1
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    home.until(lambda: home.spawner.trouble is None)
+    assert len(home.warnings) == 2
+    home.begin("r1", "exit 3")
+    home.until(lambda: home.told(RunEnded))
+    assert home.spawner.keeper == keeper
+
+
+def test_a_keeper_that_works_is_never_called_stuck(home: Home) -> None:
+    home.begin("r1", "sleep 5")
+    home.until(lambda: home.told(RunEnded))
+    assert home.warnings == []
+
+
+def test_force_ends_a_stopped_keeper_and_all_of_its_runs(home: Home) -> None:
+    keeper = home.spawner.keeper
+    assert keeper is not None
+    home.begin("r1", "sleep 300")
+    home.until(lambda: home.told(RunStarted))
+    pid = home.told(RunStarted)[0].pid  # type: ignore[attr-defined]
+    os.kill(keeper, signal.SIGSTOP)
+    home.spawner.signal("r1", "KILL")
+    home.spawner.force()  # before anybody can know that it is stopped
+    home.until(lambda: home.told(RunLost))
+    assert gone(keeper)
+    assert gone(pid)
+
+
+def test_a_stopped_keeper_does_not_keep_a_spawner_from_closing(home: Home) -> None:
+    keeper = home.spawner.keeper
+    assert keeper is not None
+    home.begin("r1", "sleep 300")
+    home.until(lambda: home.told(RunStarted))
+    pid = home.told(RunStarted)[0].pid  # type: ignore[attr-defined]
+    os.kill(keeper, signal.SIGSTOP)
+    home.until(lambda: home.spawner.trouble)
+    home.spawner.close()
+    assert gone(keeper)
+    assert gone(pid)
+
+
+@pytest.mark.slow
+def test_down_kill_ends_a_supervisor_whose_keeper_is_stopped(ground: Ground) -> None:
+    supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q")
+    supervisor.until_ready()
+    wait_for(lambda: "web" in ground.jobs_living(), "web runs")
+    (keeper,) = [child.pid for child in psutil.Process(supervisor.pid).children()]
+    os.kill(keeper, signal.SIGSTOP)
+    wait_for(lambda: ground("health", "-q").code == 1, "health tells it")
+    assert "does not answer" in ground("health").out + ground("health").err
+    assert "does not answer" in supervisor.err
+    ground.down("--kill")
+    assert ground.living() == []

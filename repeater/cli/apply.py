@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from repeater.cli.options import assignments, files_argument, set_option
+from repeater.cli.options import files_argument, set_option
 from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
 
@@ -59,7 +59,7 @@ from repeater.errors import UsageError
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the output.")
 def apply(
     files: tuple[str, ...],
-    set_vars: tuple[str, ...],
+    set_vars: tuple[tuple[str, str], ...],
     only: tuple[str, ...],
     dry_run: bool,
     detach: bool,
@@ -103,7 +103,7 @@ def apply(
         )
     options = Supervision(
         files=files,
-        set_vars=assignments(set_vars),
+        set_vars=set_vars,
         only=only,
         watch=not no_watch,
         keep_alive=keep_alive,

@@ -68,13 +68,16 @@ def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
     ):
         if value:
             raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
+    from repeater.jobfile import JsonText
+
     if "-" in options.files:
         raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
     answer = client.ask(
         "apply",
         patience=120.0,
         files=[os.fspath(Path(name).absolute()) for name in options.files],
-        set=[list(pair) for pair in options.set_vars],
+        set=[list(pair) for pair in options.set_vars if not isinstance(pair[1], JsonText)],
+        set_json=[list(pair) for pair in options.set_vars if isinstance(pair[1], JsonText)],
         only=list(options.only),
         allow_removals=options.allow_removals,
         dry_run=dry_run,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import click
 
-from repeater.cli.options import assignments, files_argument, json_option, set_option
+from repeater.cli.options import files_argument, json_option, set_option
 from repeater.errors import PluginFailed
 from repeater.model.plugins import Plugins
 from repeater.model.spec import (
@@ -49,7 +49,7 @@ MILLISECOND = timedelta(milliseconds=1)
 @json_option
 def next_(
     files: tuple[str, ...],
-    set_vars: tuple[str, ...],
+    set_vars: tuple[tuple[str, str], ...],
     count: int,
     begin: str | None,
     globs: tuple[str, ...],
@@ -65,7 +65,7 @@ def next_(
     from repeater.cli.moments import parse_moment
 
     after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
-    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    loaded = load_job_files(files, set_vars=dict(set_vars))
     jobs = select(loaded.jobfile.jobs, globs)
     with asked_plugins(loaded) as plugins:
         forecast = Forecast(after, count, plugins)

@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
 import click
 
 from repeater.errors import UsageError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
-set_option = click.option(
-    "--set", "set_vars", multiple=True, metavar="KEY=VALUE", help="Override a value of `vars`; may be given again."
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 state_dir_option = click.option(
     "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Where the state is, if not in the project's own folder."
 )
 
 
-def assignments(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """`KEY=VALUE` texts as pairs. Raises UsageError."""
-    pairs = []
+def set_option(command: Command) -> Command:
+    """The options `--set` and `--set-json`, which the command gets as `set_vars`: pairs of a key and a text."""
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, set_texts: tuple[str, ...], set_json: tuple[str, ...], **options: Any) -> Any:
+        return command(*args, set_vars=(*_assignments("--set", set_texts), *_json_assignments(set_json)), **options)
+
+    text = click.option(
+        "--set",
+        "set_texts",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a variable, or a key such as `jobs.a.timeout`, with a text. Repeatable.",
+    )
+    json = click.option(
+        "--set-json",
+        "set_json",
+        multiple=True,
+        metavar="KEY=JSON",
+        help="Override with a value in JSON: a number, a list, a table. Repeatable.",
+    )
+    return text(json(with_settings))  # type: ignore[return-value]
+
+
+def _assignments(option: str, texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"cannot use `--set {text}`: expected `KEY=VALUE`")
-        pairs.append((key.strip(), value))
-    return tuple(pairs)
+            raise UsageError(f"cannot use `{option} {text}`: expected `KEY={'JSON' if 'json' in option else 'VALUE'}`")
+        yield key.strip(), value
+
+
+def _json_assignments(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if not texts:
+        return
+    import json
+
+    from repeater.jobfile import JsonText
+
+    for key, text in _assignments("--set-json", texts):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise UsageError(
+                f"cannot use `--set-json {key}={text}`: the value is not JSON", hint="a text needs quotes in JSON"
+            ) from None
+        yield key, JsonText(text)

@@ -58,7 +58,11 @@ class Planned:
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if anything would change.")
 @json_option
 def plan(
-    files: tuple[str, ...], set_vars: tuple[str, ...], state_dir: str | None, detailed_exitcode: bool, as_json: bool
+    files: tuple[str, ...],
+    set_vars: tuple[tuple[str, str], ...],
+    state_dir: str | None,
+    detailed_exitcode: bool,
+    as_json: bool,
 ) -> int:
     """Show what apply would change.
 
@@ -66,9 +70,8 @@ def plan(
     changed. `+` new, `-` removed, `~` changed without a restart, `!` restarted, `>` renamed.
     """
     from repeater.app import load_job_files
-    from repeater.cli.options import assignments
 
-    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    loaded = load_job_files(files, set_vars=dict(set_vars))
     planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json)
     if as_json:
         print(json_line(_as_json(planned)))

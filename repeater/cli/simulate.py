@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from repeater.cli.options import assignments, files_argument, json_option, set_option, state_dir_option
+from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
 from repeater.errors import UsageError
 from repeater.model.events import SlotHeld
 from repeater.model.run import RunRecord
@@ -32,7 +32,7 @@ from repeater.plan.select import select
 @json_option
 def simulate(
     files: tuple[str, ...],
-    set_vars: tuple[str, ...],
+    set_vars: tuple[tuple[str, str], ...],
     state_dir: str | None,
     length: str,
     start: str | None,
@@ -51,7 +51,7 @@ def simulate(
 
     span = _duration("--for", length)
     begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
-    loaded = load_job_files(files, set_vars=dict(assignments(set_vars)))
+    loaded = load_job_files(files, set_vars=dict(set_vars))
     jobfile = loaded.jobfile
     lengths = known_durations(jobfile.project, state_dir)
     for pattern, text in map(_last_equals, durations):

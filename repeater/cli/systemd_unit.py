@@ -46,19 +46,18 @@ WantedBy=default.target
 @click.option(
     "--grace", default="5min", show_default=True, metavar="LENGTH", help="How long live runs may take to end."
 )
-def systemd_unit(files: tuple[str, ...], set_vars: tuple[str, ...], grace: str) -> None:
+def systemd_unit(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], grace: str) -> None:
     """Print a unit of systemd that keeps a supervisor of the job files running.
 
     It is told when the supervisor is ready, reloads and leaves, and starts it again if it hangs or dies.
     """
     from repeater.app import load_job_files
-    from repeater.cli.options import assignments
+    from repeater.jobfile import JsonText
 
-    settings = assignments(set_vars)
-    loaded = load_job_files(files, set_vars=dict(settings))
+    loaded = load_job_files(files, set_vars=dict(set_vars))
     words = [_program(), "apply", "--keep-alive", "--quiet"]
-    for key, value in settings:
-        words += ["--set", f"{key}={value}"]
+    for key, value in set_vars:
+        words += ["--set-json" if isinstance(value, JsonText) else "--set", f"{key}={value}"]
     words += [os.fspath(Path(name).absolute()) for name in (files or (loaded.name,))]
     project = loaded.jobfile.project
     text = _UNIT.format(

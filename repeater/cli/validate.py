@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.options import assignments, files_argument, set_option
+from repeater.cli.options import files_argument, set_option
 from repeater.errors import JobFileError, Problem, by_place
 from repeater.observe.terminal import json_line
 
@@ -14,7 +14,7 @@ from repeater.observe.terminal import json_line
 @set_option
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="How to report.")
 @click.option("--each", is_flag=True, help="Check each FILE on its own, not all as one.")
-def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each: bool) -> int:
+def validate(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], form: str, each: bool) -> int:
     """Check job files, and report every problem with its place.
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
@@ -22,7 +22,7 @@ def validate(files: tuple[str, ...], set_vars: tuple[str, ...], form: str, each:
     from repeater.app import load_job_files
     from repeater.jobfile.capacity import overfull_warnings
 
-    settings = dict(assignments(set_vars))
+    settings = dict(set_vars)
     jobs = 0
     names: list[tuple[str, int]] = []
     errors: list[Problem] = []

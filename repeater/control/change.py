@@ -7,6 +7,7 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Level, Send, Wanted
 from repeater.errors import UsageError
+from repeater.jobfile import JsonText
 from repeater.model.dump import dump_job
 from repeater.runtime.reload import Applied
 
@@ -17,7 +18,8 @@ async def apply(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
     if not args["files"]:
         raise UsageError("cannot apply: no file is named")
-    wanted = Wanted(args["files"], args["set"], args["only"])
+    values = tuple((key, JsonText(text)) for key, text in args["set_json"])
+    wanted = Wanted(args["files"], (*args["set"], *values), args["only"])
     applied = await desk.apply(wanted, allow_removals=args["allow_removals"], dry_run=args["dry_run"])
     return await _report(applied, send)
 

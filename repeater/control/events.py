@@ -6,14 +6,15 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
-from repeater.dataclass import fields, is_dataclass
+from repeater.dataclass import fields
 from repeater.model.events import Event
 from repeater.model.run import Run, RunRecord, Verdict
 from repeater.model.time import rfc3339
+from repeater.model.units import format_duration
 from repeater.observe.journal import Entry
 
 MOST_WAITING = 10_000
@@ -79,10 +80,12 @@ def _flat(event: Event) -> dict[str, Any]:
                 found |= {"success": success, "reason": reason}
             case datetime():
                 found[field.name] = rfc3339(value)
+            case timedelta():
+                found[field.name] = format_duration(value)
             case tuple():
                 found[field.name] = list(value)[:100]
-            case _ if is_dataclass(value):
-                found[field.name] = str(value)
-            case _:
+            case str() | int() | float() | None:
                 found[field.name] = value
+            case _:
+                found[field.name] = str(value)
     return found

@@ -48,7 +48,14 @@ VERBS: Mapping[str, Verb] = {
     "reset": Verb(orders.reset, {"jobs": "texts"}),
     "apply": Verb(
         change.apply,
-        {"files": "texts", "set": "pairs", "only": "texts", "allow_removals": "flag", "dry_run": "flag"},
+        {
+            "files": "texts",
+            "set": "pairs",
+            "set_json": "pairs",
+            "only": "texts",
+            "allow_removals": "flag",
+            "dry_run": "flag",
+        },
     ),
     "reload": Verb(change.reload, {"allow_removals": "flag"}),
     "down": Verb(change.down, {"level": "text"}),

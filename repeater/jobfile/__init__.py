@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from repeater.jobfile.document import CannotRead, Caps, Files
+    from repeater.jobfile.document import CannotRead, Caps, Files, JsonText
     from repeater.jobfile.project import project_of
     from repeater.jobfile.road import Loaded, load, rebuild
 
-__all__ = ["CannotRead", "Caps", "Files", "Loaded", "load", "project_of", "rebuild"]
+__all__ = ["CannotRead", "Caps", "Files", "JsonText", "Loaded", "load", "project_of", "rebuild"]
 
-_HOMES = {"CannotRead": "document", "Caps": "document", "Files": "document", "project_of": "project"}
+_HOMES = {
+    "CannotRead": "document",
+    "Caps": "document",
+    "Files": "document",
+    "JsonText": "document",
+    "project_of": "project",
+}
 
 
 def __getattr__(name: str) -> object:

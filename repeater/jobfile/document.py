@@ -6,6 +6,7 @@ said about one, so a file without problems pays nothing for them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -111,6 +112,12 @@ class Late(str):
     __slots__ = ()
 
 
+class JsonText(str):
+    """A value of `--set-json`: JSON, where `--set` gives text."""
+
+    __slots__ = ()
+
+
 def has_template(value: Any) -> bool:
     """Whether any text in `value` is a template."""
     if isinstance(value, str):
@@ -146,6 +153,16 @@ def dotted(path: Path) -> str:
             word = part if part and part.replace("_", "").replace("-", "").isalnum() else f'"{shown(part)}"'
             text += f".{word}" if text else word
     return text
+
+
+_PART = re.compile(r'"([^"]*)"|\[(\d+)\]|([^.\[\]]+)')
+
+
+def path_of(text: str) -> Path:
+    """The path that `dotted` writes so."""
+    return tuple(
+        int(part[2]) if part[2] else part[1] if part[1] is not None else part[3] for part in _PART.finditer(text)
+    )
 
 
 def shown(value: object) -> str:

@@ -3,26 +3,40 @@
 A job is a pile of layers, the weakest first: defaults, templates, the job itself, `--set`. Each layer is rendered with
 the names that are known to it, then they are merged, tables key by key. The layers stay reachable, so that every
 value can be traced to the file and line that it came from (`origin`); nothing is remembered for that in advance.
-Nothing here knows what a key means, but for `extends`, `with`, `params` and `matrix`.
+Nothing here knows what a key means, but for `extends`, `with`, `params`, `matrix` and `unset`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from repeater.errors import Problem, Severity
-from repeater.jobfile.document import Caps, Document, Findings, Path, has_template, kind, shown, step
-from repeater.jobfile.layers import ExpandedJob, Layer, merge
+from repeater.jobfile.document import (
+    Caps,
+    Document,
+    Findings,
+    JsonText,
+    Path,
+    dotted,
+    has_template,
+    kind,
+    shown,
+    step,
+    without,
+)
+from repeater.jobfile.layers import ExpandedJob, Layer, merge, taken_back
 from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
 from repeater.jobfile.project import default_project
+from repeater.jobfile.read import check_tree
 from repeater.jobfile.template import Environ, Names, TemplateFailed, render
+from repeater.jobfile.validate import admits_text, inherited_keys
 
 TOP = ("project", "include", "vars", "defaults", "limits", "pools", "templates", "jobs")
-_HOW = ("extends", "with", "params", "matrix")
-LITERAL = "to write `{{` itself, use `{{ '{{' }}`"
+_HOW = ("extends", "with", "params", "matrix", "unset")
 
 
 class Expansion:
@@ -118,10 +132,14 @@ class Expansion:
             table = data
             for part in path[:-1]:
                 table = table.setdefault(part, {}) if isinstance(table.get(part, {}), dict) else {}
-            table[path[-1]] = self._setting_value(path, text)
+            try:
+                table[path[-1]] = self._setting_value(path, text)
+            except ValueError as error:
+                self.problems.add(Problem(document.name, 0, 0, dotted(path), str(error)))
         for name in data.get("jobs", {}):
             if name not in self.jobs:
                 self.report(document, ("jobs", name), f"there is no job `{shown(name)}`", nearest(name, self.jobs))
+        check_tree(document, self.caps.depth)
         self.documents.append(document)
         return document
 
@@ -135,17 +153,35 @@ class Expansion:
         return path if head in TOP else ("vars", *path)
 
     def _setting_value(self, path: tuple[str, ...], text: str) -> Any:
-        for document in reversed(self.documents):
-            old: Any = document.data
+        """The value of a setting: of `--set-json` as it is, of `--set` the text itself.
+
+        `--set` gives a number or a truth where the file has one, and where the language admits no text. Raises
+        ValueError for a text in place of a list or a table.
+        """
+        if isinstance(text, JsonText):
+            try:
+                return json.loads(text)
+            except (ValueError, RecursionError):
+                raise ValueError(f"found `{shown(text)}`, expected a value in JSON") from None
+        old: Any = None
+        for document in self.documents:
+            found: Any = document.data
             for part in path:
-                old = old.get(part) if isinstance(old, dict) else None
-            if isinstance(old, str) and not has_template(old):
-                return text
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return text
-        return text if value is None else value
+                found = found.get(part) if isinstance(found, dict) else None
+            old = old if found is None else found
+        if path[0] == "vars" and isinstance(old, list | dict):
+            key = dotted(path[1:])
+            raise ValueError(
+                f"found the text `{shown(text)}` for a variable that is {kind(old)} in the file, expected "
+                f"`--set-json '{key}={'[…]' if isinstance(old, list) else '{…}'}'`"
+            )
+        is_number = isinstance(old, bool | int | float) if path[0] == "vars" else not admits_text(path, text)
+        if is_number:
+            with suppress(ValueError, RecursionError):
+                value = json.loads(text)
+                if isinstance(value, bool | int | float):
+                    return value
+        return text
 
     def _variables(self) -> Names:
         merged: dict[str, tuple[Document, Any]] = {}
@@ -230,34 +266,67 @@ class Expansion:
         layers = (*defaults, *templates, *own)
         table: dict[str, Any] = {}
         for layer in layers:
-            rendered = self._rendered(layer.raw, layer.names, layer.document, layer.base, skip=_HOW)
+            rendered = self._rendered(layer.raw, layer.names, layer.document, layer.base, skip=_HOW, spread=True)
+            if "unset" in layer.raw:
+                table = self._unset(table, layer)
             table = merge(table, rendered) if table else rendered
         for key in _HOW:
             table.pop(key, None) if key in table else None
         job.table, job.layers = table, layers
         return job
 
+    def _unset(self, table: dict[str, Any], layer: Layer) -> dict[str, Any]:
+        """The table of the weaker layers without the keys that this layer takes back."""
+        for number, path in taken_back(layer):
+            if path[:1] and path[0] in inherited_keys():
+                table = without(table, path)
+            else:
+                at = (*layer.base, "unset") + ((number,) if isinstance(layer.raw["unset"], list) else ())
+                expected = "a key that a job may inherit, such as `limit` or `env.NAME`"
+                cause = f"found `{shown(dotted(path))}`, expected {expected}"
+                self.report(layer.document, at, cause, nearest(str(path[0]) if path else "", inherited_keys()))
+        return table
+
     def _rendered(
-        self, value: Any, names: Mapping[str, Any], document: Document, path: Path, skip: tuple[str, ...] = ()
+        self,
+        value: Any,
+        names: Mapping[str, Any],
+        document: Document,
+        path: Path,
+        skip: tuple[str, ...] = (),
+        *,
+        spread: bool = False,
     ) -> Any:
-        """The value with every template rendered; a text that fails is reported and stays as it is."""
+        """The value with every template rendered; a text that fails is reported and stays as it is.
+
+        `spread`: in a list, an item that is one expression with a list as its value stands for the items of that list.
+        The keys of a plugin are its own, so their lists stay as they are.
+        """
         if isinstance(value, str):
             if not has_template(value):
                 return value
             try:
                 return render(value, names)
             except TemplateFailed as error:
-                hint = LITERAL if "expected" in str(error) else None
-                self.report(document, path, f"cannot render `{shown(value)}`: {error}", hint)
+                self.report(document, path, f"cannot render `{shown(value)}`: {error}", error.hint)
                 return value
         if isinstance(value, dict):
             if not has_template(value):
                 return {key: one for key, one in value.items() if key not in skip} if skip else value
+            spread = spread and "plugin" not in value
             return {
-                key: self._rendered(one, names, document, (*path, key)) for key, one in value.items() if key not in skip
+                key: self._rendered(
+                    one, names, document, (*path, key), spread=spread and key not in ("executor", "plugins")
+                )
+                for key, one in value.items()
+                if key not in skip
             }
         if isinstance(value, list) and has_template(value):
-            return [self._rendered(one, names, document, (*path, number)) for number, one in enumerate(value)]
+            items: list[Any] = []
+            for number, one in enumerate(value):
+                item = self._rendered(one, names, document, (*path, number))
+                items += item if spread and isinstance(one, str) and isinstance(item, list) else [item]
+            return items
         return value
 
     # --- templates ---
@@ -311,7 +380,13 @@ class Expansion:
             layer = Layer(f"template {name}", document, base, raw, inner)
             if "extends" in raw:
                 passed = self._rendered(raw.get("with", {}), inner, document, (*base, "with"))
-                passed = {**given, **passed} if isinstance(passed, dict) else given
+                if not isinstance(passed, dict):
+                    passed = {}
+                # A parameter of this template is its own business: it may pass another value on under the same name.
+                passed = {
+                    **passed,
+                    **{key: value for key, value in given.items() if key not in declared or key not in passed},
+                }
                 self._extend(raw["extends"], layer, passed, names, (*chain, name), found, known)
             found.append(layer)
 
@@ -332,9 +407,9 @@ def nearest(name: str, names: Any) -> str | None:
 def _reach(tree: Any, path: Path) -> int:
     """How many parts of `path` the tree has."""
     for number, part in enumerate(path):
-        tree = step(tree, part)
-        if tree is None:
+        if not (part in tree if isinstance(tree, dict) else step(tree, part) is not None):
             return number
+        tree = step(tree, part)
     return len(path)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from repeater.dataclass import dataclass
 from repeater.errors import UsageError
-from repeater.jobfile.document import Document, Path, dotted, has_template, shown, step
+from repeater.jobfile.document import Document, Path, dotted, has_template, path_of, shown, step
 from repeater.jobfile.expand import Expansion, nearest
-from repeater.jobfile.layers import ExpandedJob, Layer
+from repeater.jobfile.layers import ExpandedJob, Layer, taken_back
 from repeater.jobfile.validate import schema
 
 _NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*[\"']([^\"']+)[\"']")
@@ -53,6 +53,10 @@ def explain(expansion: Expansion, key: str) -> Explanation:
     default = _default(path)
     steps = [] if default is None else [Step("default", "", default, False)]
     for layer in job.layers:
+        for number, taken in taken_back(layer):
+            if taken and path[: len(taken)] == taken:
+                place = _place(layer.document, (*layer.base, "unset", number))
+                steps.append(Step(layer.kind, place, "(unset)", False))
         value, depth = _walk(layer.raw, path)
         if depth == len(path):
             steps += _names(expansion, layer, value)
@@ -82,14 +86,9 @@ def _find(expansion: Expansion, key: str) -> tuple[ExpandedJob, Path]:
             job = cells[0]
             rest = job.name + rest.removeprefix(name)
         if job is not None:
-            return job, tuple(_parts(rest.removeprefix(f"{job.name}.")))
+            return job, path_of(rest.removeprefix(f"{job.name}."))
     hint = nearest(rest.partition(".")[0], expansion.jobs)
     raise UsageError(f"cannot explain `{shown(key)}`: expected `jobs.NAME.KEY` of a job in the file", hint=hint)
-
-
-def _parts(text: str) -> Iterator[str | int]:
-    for match in re.finditer(r'"([^"]*)"|\[(\d+)\]|([^.\[\]]+)', text):
-        yield int(match[2]) if match[2] else match[1] if match[1] is not None else match[3]
 
 
 def _walk(tree: Any, path: Path) -> tuple[Any, int]:

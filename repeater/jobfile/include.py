@@ -20,7 +20,7 @@ STDIN = "-"
 
 @dataclass(slots=True)
 class Gathered:
-    """All documents, an included one before the one that includes it, so that a later one wins.
+    """All documents, each once, an included one before the one that includes it, so that a later one wins.
 
     `seen` maps the absolute path of every file that was read to the SHA-256 of its content; `globs` are the absolute
     patterns of the includes, because a new file that matches changes the result too.
@@ -57,7 +57,7 @@ def read_beside(result: Gathered, path: str, files: Files, caps: Caps) -> bytes:
 class _Gathering:
     def __init__(self, result: Gathered, files: Files, caps: Caps) -> None:
         self.result, self.files, self.caps = result, files, caps
-        self.read: dict[str, str] = {}
+        self.read: set[str] = set()
         self.size = 0
 
     def take(self, name: str, path: str, chain: tuple[tuple[str, str], ...], stdin: bytes = b"") -> None:
@@ -65,9 +65,8 @@ class _Gathering:
         problems = self.result.problems
         real = self.files.resolve(path) if path else ""
         if real in self.read and path:
-            problems.append(Problem(name, 0, 0, "", f"this file is already read, as `{self.read[real]}`"))
             return
-        self.read[real] = name
+        self.read.add(real)
         try:
             content = self.content(path, stdin)
             document = read_document(name, content, self.caps, syntax=None if path else self.guess(content))
@@ -116,15 +115,16 @@ class _Gathering:
             return
         base = posixpath.dirname(chain[-1][0]) if len(chain) > 1 else folder
         names = [pattern]
-        if any(mark in pattern for mark in "*?["):
+        is_glob = any(mark in pattern for mark in "*?[")
+        if is_glob:
             self.result.globs.append(posixpath.join(base, pattern))
             names = [posixpath.relpath(path, base) for path in self.files.glob(base, pattern)]
         for name in names:
             path = posixpath.normpath(posixpath.join(base, name))
             shown = posixpath.join(own, name) if own else name
             real = self.files.resolve(path)
-            if len(names) > 1 and real == chain[-1][0]:
-                continue  # a glob that matches the including file itself
+            if real in self.read and (is_glob or all(one != real for one, _ in chain)):
+                continue  # every file is read once; a glob may match the files that led to it
             if not f"{real}/".startswith(self.files.resolve(folder).rstrip("/") + "/"):
                 cause = f"`{shown}` leads to `{real}`, outside the folder of the first file"
                 self.result.problems.append(document.problem(at, cause))
@@ -135,9 +135,6 @@ class _Gathering:
                 self.result.problems.append(document.problem(at, f"the includes form a circle: {circle}"))
             elif len(chain) > self.caps.depth:
                 self.result.problems.append(document.problem(at, f"more than {self.caps.depth} includes deep"))
-            elif real in self.read:
-                cause = f"`{shown}` is already read, as `{self.read[real]}`"
-                self.result.problems.append(document.problem(at, cause))
             else:
                 self.one(document, at, shown, path, chain)
 

@@ -6,11 +6,11 @@ line needs nothing of files, variables and matrices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from repeater.dataclass import dataclass
-from repeater.jobfile.document import Document, Path, has_template
+from repeater.jobfile.document import Document, Path, has_template, path_of
 from repeater.model.spec import Pairs
 
 
@@ -40,6 +40,14 @@ class ExpandedJob:
     max_parallel: Any = None
     stagger: tuple[int, int] | None = None
     in_matrix: bool = False
+
+
+def taken_back(layer: Layer) -> Iterator[tuple[int, Path]]:
+    """The paths in `unset`, with their place in the list: what this layer takes back of the weaker ones."""
+    value = layer.raw.get("unset", ())
+    for number, text in enumerate([value] if isinstance(value, str) else value if isinstance(value, list) else ()):
+        if isinstance(text, str):
+            yield number, path_of(text)
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,11 @@ from repeater.jobfile.document import Path, kind, shown
 from repeater.model.spec import Pairs
 
 RESERVED = ("include", "exclude", "max_parallel", "stagger")
+LONGEST_VALUE = 100
+LONGEST_CELL = 400
+"""Characters of the part of a cell's name in brackets, as the schema of job files has it."""
 _VALUE = re.compile(r"[^\s\[\],=\x00-\x1f\x7f]{1,100}")
+_NOT_IN_VALUE = re.compile(r"[\s\[\],=\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,13 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
         if not isinstance(values, list) or not values:
             found = "an empty list" if values == [] else kind(values)
             raise BadMatrix((axis,), f"found {found}, expected a list of values, or a template that gives one")
+        known: dict[str, int] = {}
         for number, value in enumerate(values):
-            _text(value, (axis, number))
+            text = _text(value, (axis, number))
+            if text in known:
+                first = f"`{axis}[{known[text]}]`"
+                raise BadMatrix((axis, number), f"found `{shown(value)}` again, as in {first}: it names the same cell")
+            known[text] = number
         axes[axis] = values
     count = math.prod(map(len, axes.values()))
     if count > most:
@@ -61,6 +70,8 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
         for key in entry:
             if key not in axes:
                 raise BadMatrix(("exclude", number, key), f"`{shown(key)}` is not an axis of this matrix")
+        if not any(_fits(cell, entry) for cell in combined):
+            raise BadMatrix(("exclude", number), _fits_nothing(entry, axes))
     cells = [cell for cell in combined if not any(_fits(cell, entry) for entry in excluded)]
     added = _tables(matrix, "include")
     names = list(axes) or list(dict.fromkeys(key for entry in added for key in entry))
@@ -95,9 +106,25 @@ def _named(names: list[str], cells: list[dict[str, Any]]) -> list[Cell]:
     for cell in cells:
         axes = tuple((axis, _text(cell[axis], (axis,))) for axis in names)
         if axes in found:
-            raise BadMatrix((), f"the cell `{found[axes].name('')}` is there twice")
+            shown_axes = ", ".join(f"`{axis}` = `{value}`" for axis, value in axes)
+            raise BadMatrix((), f"found two cells with {shown_axes}, expected each combination of values once")
+        size = len(Cell(axes, cell).name("")) - 2
+        if size > LONGEST_CELL:
+            raise BadMatrix(
+                (), f"found a cell whose axes and values have {size} characters, expected at most {LONGEST_CELL}"
+            )
         found[axes] = Cell(axes, cell)
     return list(found.values())
+
+
+def _fits_nothing(entry: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> str:
+    """Why an entry of `exclude` matches no cell: a value that its axis does not have, or a cell that is not there."""
+    for axis, value in entry.items():
+        if not any(_same(value, one) for one in axes[axis]):
+            values = ", ".join(f"`{shown(one)}`" for one in axes[axis][:10])
+            more = ", …" if len(axes[axis]) > 10 else ""
+            return f"found `{shown(value)}`, which is not a value of the axis `{shown(axis)}`: {values}{more}"
+    return "the entry matches no cell of this matrix"
 
 
 def _tables(matrix: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -111,13 +138,30 @@ def _tables(matrix: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _fits(cell: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
-    return all(key in cell and cell[key] == value for key, value in entry.items())
+    return all(key in cell and _same(cell[key], value) for key, value in entry.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal as values of a job file, where `true` is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _text(value: Any, path: Path) -> str:
+    """The value inside the cell's name."""
     if isinstance(value, str | int | float):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if _VALUE.fullmatch(text):
             return text
-    cause = f"found {kind(value)}, expected a number or a text without spaces, commas, `=` and brackets"
-    raise BadMatrix(path, cause)
+        if len(text) > LONGEST_VALUE:
+            raise BadMatrix(path, f"found {len(text)} characters, expected at most {LONGEST_VALUE}: {_NAMES_A_JOB}")
+        odd = _NOT_IN_VALUE.search(text)
+        found = kind(value)
+        if odd is not None:
+            found += f", which holds {'a space' if odd[0].isspace() else f'`{shown(odd[0])}`'}"
+    else:
+        found = kind(value)
+    expected = "a number or a text without spaces, commas, `=` and brackets"
+    raise BadMatrix(path, f"found {found}, expected {expected}: {_NAMES_A_JOB}")
+
+
+_NAMES_A_JOB = "the value is a part of the cell's name"

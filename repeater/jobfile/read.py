@@ -36,7 +36,7 @@ def read_document(name: str, content: bytes, caps: Caps, *, syntax: str | None =
         found = "only comments" if data is None else "a list" if isinstance(data, list) else "one value"
         raise _broken(name, f"found {found}, expected a table with `jobs`", 1, 1)
     document = Document(name, data, find_places)
-    _check_tree(document, caps.depth)
+    check_tree(document, caps.depth)
     return document
 
 
@@ -155,7 +155,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _READERS = {"toml": _read_toml, "yaml": _read_yaml, "json": _read_json}
 
 
-def _check_tree(document: Document, depth: int) -> None:
+def check_tree(document: Document, depth: int) -> None:
     """Depth, numbers that are none, dates to text. Shared parts, as YAML's aliases give, are visited once."""
     level: list[tuple[Path, Any]] = [((), document.data)]
     seen: set[int] = set()

@@ -22,6 +22,8 @@ from repeater.jobfile.document import (
     Path,
     Report,
     TooManyProblems,
+    dotted,
+    step,
     without,
 )
 from repeater.jobfile.env_file import parse_env
@@ -141,7 +143,8 @@ class _Road:
         for job in self.expansion.expand():
             for fault in check_job(job.table):
                 if fault.path or ("jobs", job.group) not in self.expansion.torn:
-                    self.expansion.report_job(job, fault.path, fault.message, fault.hint)
+                    hint = fault.hint or _hint_for_nothing(job, fault.path)
+                    self.expansion.report_job(job, fault.path, fault.message, hint)
                 # Without its broken keys the job is still looked at, for what else is wrong with it.
                 job = replace(job, table={"command": "?", **without(job.table, fault.path)})  # noqa: PLW2901
             built.append(build_job(job, around, self.reporter(job)))
@@ -164,6 +167,16 @@ class _Road:
             except (CannotRead, ValueError) as error:
                 self.env_files[path] = f"cannot read `{path}`: {error}"
         return self.env_files[path]
+
+
+def _hint_for_nothing(job: ExpandedJob, path: Path) -> str | None:
+    """For `null`, which TOML does not have: how to take back an inherited value."""
+    value: Any = job.table
+    for part in path:
+        if not (part in value if isinstance(value, dict) else step(value, part) is not None):
+            return None
+        value = step(value, part)
+    return f'`unset = ["{dotted(path)}"]` takes back an inherited value' if value is None and path else None
 
 
 def _pools(expansion: Expansion) -> tuple[Pool, ...]:

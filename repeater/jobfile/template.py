@@ -4,8 +4,8 @@ A template is a short expression, not a program: one level of loops, no macros o
 methods, results of at most 1 MiB. That bounds memory and nearly all time; what is left is bounded by the process that
 walks the road. A text that is one expression keeps the type of its value.
 
-Texts that refer to `run` are *late*: everything else in them is replaced by its value at load, so a late text stands
-for itself, and `render_late` needs nothing but the run.
+Texts that refer to `run` are *late*: every other name in them is replaced by its value at load, so `render_late` needs
+nothing but the run. A late text gives what the same text gives when all names are known (property test).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from repeater.dataclass import replace
 from repeater.jobfile.document import Late, shown
@@ -33,6 +33,7 @@ _FILTERS = re.findall(
     abs default d dictsort first float int items last length count list lower max min reject rejectattr reverse round
     select selectattr map sort string sum title capitalize trim truncate unique upper urlencode""",
 )
+_FILTERS_OF_TEXT = ("string", "lower", "upper", "title", "capitalize", "trim")
 _METHODS: dict[type, list[str]] = {
     str: re.findall(r"\w+", """
         lower upper strip lstrip rstrip split rsplit startswith endswith title capitalize removeprefix removesuffix
@@ -44,7 +45,11 @@ _METHODS: dict[type, list[str]] = {
 
 
 class TemplateFailed(Exception):
-    """A template that gives no value; the text says why."""
+    """A template that gives no value; the text says why. `hint` says how to write what was probably meant."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class Names(dict[str, Any]):
@@ -82,7 +87,7 @@ def render(text: str, names: Mapping[str, Any]) -> Any:
     try:
         if late:
             frozen = _freeze(text, names)
-            _plain(_finish(_compiled(frozen)[0], {"run": _SAMPLE}))
+            _plain(_finish(template, {**names, "run": _SAMPLE}))
             return Late(frozen)
         return _plain(_finish(template, names))
     except TemplateFailed:
@@ -129,13 +134,13 @@ def render_late(process: ProcessSpec, run_names: Mapping[str, Any]) -> ProcessSp
     """
     if not process.late:
         return process
-    names = {"run": Names("run", run_names)}
+    names = {"run": Names("run", run_names), "env": Environ({})}
 
     def text(field: str, template: str) -> str:
         if field not in process.late:
             return template
         try:
-            return str(_plain(_finish(_compiled(template)[0], names)))
+            return str(_text(_plain(_finish(_compiled(template)[0], names))))
         except TemplateFailed:
             raise
         except Exception as error:  # noqa: BLE001
@@ -163,6 +168,7 @@ _SAMPLE = Names("run", {
 @cache
 def _environment() -> Any:  # noqa: C901 - two small classes that need the imports
     from jinja2 import StrictUndefined, nodes
+    from jinja2.compiler import CodeGenerator
     from jinja2.exceptions import SecurityError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.visitor import NodeTransformer
@@ -190,7 +196,14 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
         def visit_Concat(self, node: Any) -> Any:  # noqa: N802 - the name is jinja's
             return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None, lineno=node.lineno)
 
+    class Unfolded(CodeGenerator):
+        def _output_child_to_const(self, node: Any, frame: Any, finalize: Any) -> str:
+            if isinstance(node, nodes.TemplateData):
+                return super()._output_child_to_const(node, frame, finalize)
+            raise nodes.Impossible
+
     class Fence(ImmutableSandboxedEnvironment):
+        code_generator_class = Unfolded
         intercepted_binops = frozenset({"*", "**", "%", "+"})
 
         def getattr(self, obj: Any, attribute: str) -> Any:
@@ -228,8 +241,12 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
         def wrap_str_format(self, value: Any) -> None:
             """Jinja would let `str.format` through, with a width of any size."""
 
-    fence = Fence(undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=_text)
+    # Neither optimized nor folded: jinja would evaluate constants while it compiles, also in branches never taken.
+    fence = Fence(
+        undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=_text, optimized=False
+    )
     fence.filters = {name: fence.filters[name] for name in _FILTERS} | {
+        **{name: _of_text(fence.filters[name]) for name in _FILTERS_OF_TEXT},
         "sh": _quote, "date": _date, "tojson": _to_json, "join": _join, "replace": _replace,
     }  # fmt: skip
     fence.globals = {"range": _range}
@@ -274,7 +291,19 @@ def _compiled(text: str) -> tuple[Any, bool]:
     except TemplateFailed:
         raise
     except (TemplateError, RecursionError, MemoryError, SyntaxError, ValueError) as error:
-        raise TemplateFailed(_cause(error)) from None
+        marks = re.search(r"\{[{%#]", _LITERAL_TEXT.sub("", text))
+        opening = marks[0] if marks else "{{"
+        if opening == "{#" and "#}" not in text:
+            cause = "`{#` begins a comment, and no `#}` ends it"
+            raise TemplateFailed(cause, _how_to_write("{#")) from None
+        raise TemplateFailed(_cause(error), _how_to_write(opening)) from None
+
+
+_LITERAL_TEXT = re.compile(r"""\{\{ *(?:'[^'\\]*'|"[^"\\]*") *\}\}""")
+
+
+def _how_to_write(mark: str) -> str:
+    return f"to write `{mark}` itself, use `{{{{ '{mark}' }}}}`"
 
 
 def _finish(template: Any, names: Mapping[str, Any]) -> Any:
@@ -321,58 +350,127 @@ _CONSTANT_NAMES = ("vars", "params", "matrix", "job", "project", "env")
 
 
 def _freeze(text: str, names: Mapping[str, Any]) -> str:
-    """The late text with every name but `run` replaced by a literal of its value."""
-    tokens = list(_environment().lex(text))
+    """The late text with every name but `run` replaced by a literal of its value.
+
+    A name that is not defined becomes an expression that is not defined either, so that `default` and `is defined`
+    give the same answer later. Raises TemplateFailed for a missing name if the text tests no name for being defined.
+    """
+    tokens = [(kind, word) for _, kind, word in _environment().lex(text)]
+    words = {word for kind, word in tokens if kind == "name"}
+    strict = not words & {"default", "d", "defined", "undefined"}
+    constants = [name for name in _CONSTANT_NAMES if name in names and name in words - _loop_variables(text)]
     out: list[str] = []
     at = 0
     while at < len(tokens):
-        kind, word = tokens[at][1], tokens[at][2]
-        before = next((t[2] for t in reversed(tokens[:at]) if t[1] != "whitespace"), "")
-        if kind != "name" or word not in _CONSTANT_NAMES or before == "." or word not in names:
+        kind, word = tokens[at]
+        before = next((word for kind, word in reversed(tokens[:at]) if kind != "whitespace"), "")
+        if kind != "name" or word not in constants or before in (".", "|"):
             out.append(word)
             at += 1
-            continue
-        value, at = _constant(tokens, at, names[word])
-        out.append(_literal(value))
+        elif word == "env":
+            literal, at = _frozen_call(tokens, at, names, strict=strict)
+            out.append(literal)
+        else:
+            literal, at = _frozen_name(tokens, at, names[word], strict=strict)
+            out.append(literal)
     return "".join(out)
 
 
-def _constant(tokens: list[tuple[int, str, str]], at: int, value: Any) -> tuple[Any, int]:
-    """The value of the name at `at` with its call or its first part, and the index after them."""
-    after = [token[2] for token in tokens[at + 1 : at + 8] if token[1] != "whitespace"]
-    if isinstance(value, Environ):
-        end = at
-        while end < len(tokens) and tokens[end][2] != ")":
-            end += 1
-        call = "".join(token[2] for token in tokens[at : end + 1])
-        return _plain(_finish(_compiled("{{ " + call + " }}")[0], {"env": value})), end + 1
-    if after[:1] == ["."] and isinstance(value, Names):
-        name = after[1] if len(after) > 1 else ""
-        end = next(n for n in range(at + 1, len(tokens)) if tokens[n][2] == name and tokens[n][1] == "name")
+def _loop_variables(text: str) -> set[str]:
+    from jinja2 import nodes
+
+    tree = _environment().parse(text)
+    return {name.name for name in tree.find_all(nodes.Name) if name.ctx == "store"}
+
+
+def _names_of(text: str) -> set[str]:
+    from jinja2 import meta
+
+    return set(meta.find_undeclared_variables(_environment().parse(text)))
+
+
+_Tokens: TypeAlias = list[tuple[str, str]]
+
+
+def _frozen_name(tokens: _Tokens, at: int, value: Any, *, strict: bool) -> tuple[str, int]:
+    """The literal for the name at `at`, with its first attribute if it is one of our tables; the index after both."""
+    after = [number for number in range(at + 1, len(tokens)) if tokens[number][0] != "whitespace"][:2]
+    if isinstance(value, Names) and len(after) == 2 and tokens[after[0]][1] == ".":
+        name = tokens[after[1]][1]
         if name in value:
-            return value[name], end + 1
-        return _plain(_finish(_compiled("{{ " + value.name + "." + name + " }}")[0], {value.name: value})), end
-    return value, at + 1
+            return _literal(value[name]), after[1] + 1
+        if name not in _METHODS[dict]:
+            if strict:
+                _finish(_compiled("{{ " + value.name + "." + name + " }}")[0], {value.name: value})
+            return "({})", at + 1  # `({}).name` is not defined
+    return _literal(value), at + 1
+
+
+def _frozen_call(tokens: _Tokens, at: int, names: Mapping[str, Any], *, strict: bool) -> tuple[str, int]:
+    """The literal for a call of `env` whose arguments are known at load; the index after it.
+
+    A call that fails at load stays a call, which fails in the same words if it is ever evaluated. Raises
+    TemplateFailed for arguments that only the run knows.
+    """
+    first = next((number for number in range(at + 1, len(tokens)) if tokens[number][0] != "whitespace"), at)
+    if tokens[first][1] != "(":
+        return tokens[at][1], at + 1
+    depth, end = 0, first
+    for end in range(first, len(tokens)):
+        kind, word = tokens[end]
+        depth += (word in "([{") - (word in ")]}") if kind == "operator" else 0
+        if depth == 0:
+            break
+    call = "".join(word for _, word in tokens[at : end + 1])
+    template, _ = _compiled("{{ " + call + " }}")
+    if not _names_of("{{ " + call + " }}") <= set(names):
+        raise TemplateFailed(
+            "`env` takes no argument that depends on `run` or on a loop: the environment is read at load"
+        )
+    try:
+        return _literal(_plain(_finish(template, names))), end + 1
+    except TemplateFailed:
+        if strict:
+            raise
+        return call, end + 1
 
 
 def _literal(value: Any) -> str:
+    """The value as an expression that may stand anywhere."""
     if isinstance(value, str):
         return ascii(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "}"
+        return "({" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "})"
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return repr(value)
+    return f"({value!r})" if value < 0 or isinstance(value, float) else repr(value)
 
 
 # --- filters ----------------------------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> Any:
-    """How a value reads inside a text: `true`, not `True`."""
-    return str(value).lower() if isinstance(value, bool) else value
+    """The value inside a text: text and numbers stay, an instant is RFC 3339, everything else is JSON."""
+    if isinstance(value, str) or type(value) in (int, float):
+        return value
+    if isinstance(value, datetime):
+        return _plain(value)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return value if _is_undefined(value) else _to_json(value)
+
+
+def _is_undefined(value: Any) -> bool:
+    from jinja2 import Undefined
+
+    return isinstance(value, Undefined)
+
+
+def _of_text(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter of texts that takes any other value as `_text` shows it."""
+    return lambda value, *args, **named: filter_(_text(value), *args, **named)
 
 
 def _quote(value: Any) -> str:
@@ -404,7 +502,7 @@ def _join(values: Any, between: str = "", attribute: str | None = None) -> str:
 
 
 def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
-    text = str(value)
+    text = str(_text(value))
     _cap(len(text) + text.count(old) * len(new))
     return text.replace(str(old), str(new), count)
 

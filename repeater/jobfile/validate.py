@@ -17,6 +17,9 @@ from repeater.errors import RepeaterError
 from repeater.jobfile.document import Path, has_template, kind, shown, step
 from repeater.jobfile.sure import Sure, surely
 
+HOW = ("extends", "with", "params", "matrix", "unset")
+"""The keys that say how a job is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -73,11 +76,37 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
 
 def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults of the keys that say how a job is made, which are gone once it is complete."""
-    how = {key: job[key] for key in ("extends", "with", "params", "matrix") if key in job}
+    how = {key: job[key] for key in HOW if key in job}
     if how and not _sure("#/definitions/job")({"command": "x", **how}):
         for fault in _faults({"command": "x", **how}, "#/definitions/job"):
             if not _held_by_template(how, fault.path):
                 yield fault
+
+
+@cache
+def inherited_keys() -> frozenset[str]:
+    """The keys that a job may inherit from `defaults` or from a template."""
+    return frozenset(schema()["definitions"]["keys"]["properties"]) - set(HOW) - {"moved_from"}
+
+
+def admits_text(path: tuple[str, ...], text: str) -> bool:
+    """Whether the key at `path`, from the top of the file, may have this text as its value."""
+    return _sure_at(schema(), path)(text)
+
+
+def _sure_at(node: Any, path: tuple[str, ...]) -> Sure:
+    while "$ref" in node:
+        node = _at(node["$ref"])
+    if not path:
+        return surely(node, _sure)
+    below = [node.get("properties", {}).get(path[0])]
+    more = node.get("additionalProperties")
+    if below == [None]:
+        below = [more if isinstance(more, dict) else None]
+    parts = [one for one in below if one is not None]
+    for one in node.get("allOf", ()):
+        return _sure_at(one, path) if not parts else _sure_at(parts[0], path[1:])
+    return _sure_at(parts[0], path[1:]) if parts else lambda _: True
 
 
 def check_job(table: Mapping[str, Any]) -> Iterator[Fault]:

@@ -15,12 +15,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from repeater.dataclass import fields, is_dataclass, replace
-from repeater.model.spec import JobSpec, Plugin, Probe, ProcessSpec
+from repeater.model.spec import JobSpec, OnChange, Plugin, Probe, ProcessSpec
 from repeater.policy.mask import secret_forms
 
 ALGORITHM = "hmac-sha256"
-_OF_PROCESS = ("command", "shell", "cwd", "stdin")
-_OF_JOB = ("description", "labels", "stop", "success", "ready", "live", "output", "hooks", "executor")
+_OF_PROCESS = ("command", "shell", "cwd", "env_file", "stdin")
+_OF_JOB = (
+    "description", "labels", "stop", "success", "http_aware", "watch", "watch_ignore", "ready", "live", "output",
+    "hooks", "executor",
+)  # fmt: skip
 _KEPT = {"name", "mode", "tcp"}
 """Fields of parts that hold no free text: names, words of a closed set, and an address that must stay one."""
 
@@ -49,6 +52,8 @@ class Marks:
         env = tuple((name, self._mark(text) if name in names else hide(text)) for name, text in process.env)
         texts: dict[str, Any] = {name: _with_marks(getattr(process, name), hide) for name in _OF_PROCESS}
         parts: dict[str, Any] = {name: _with_marks(getattr(spec, name), hide) for name in _OF_JOB}
+        if isinstance(spec.schedule, OnChange | Plugin):
+            parts["schedule"] = _with_marks(spec.schedule, hide)
         return replace(spec, process=replace(process, env=env, **texts), **parts)
 
     def _mark(self, value: str) -> str:

@@ -626,6 +626,9 @@ def test_an_apply_with_other_settings_is_in_force_and_stays_so(rpr: Rpr, house: 
     built.live.until_err("generation 3 in force")
     built("trigger", "a")
     built.live.until_out("two", 2)
+    assert built("apply", "jobs.toml", "--set", "word=3.10", "--set-json", "jobs.a.nice=1").code == 0
+    built("trigger", "a")
+    built.live.until_out("3.10")
 
 
 def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, house: Callable[..., House]) -> None:
@@ -918,8 +921,11 @@ def test_a_systemd_unit_is_one_that_systemd_takes(rpr: Rpr) -> None:
     folder = rpr.folder / "with space %x"
     folder.mkdir()
     (folder / "my jobs.toml").write_text('project = "shop"\n[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
-    told = rpr("systemd-unit", "with space %x/my jobs.toml", "--set", "jobs.a.timeout=10s")
+    told = rpr(
+        "systemd-unit", "with space %x/my jobs.toml", "--set", "jobs.a.timeout=10s", "--set-json", "jobs.a.nice=1"
+    )
     assert told.code == 0
+    assert "--set jobs.a.timeout=10s --set-json jobs.a.nice=1" in told.out
     assert "Type=notify-reload\n" in told.out
     assert f'"{folder}/my jobs.toml"'.replace("%", "%%") in told.out
     unit = rpr.write("shop.service", told.out)

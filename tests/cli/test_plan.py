@@ -98,3 +98,18 @@ def test_a_secret_of_the_jobs_own_is_kept_and_shown_nowhere_but_its_change_is(rp
     assert "hunter" not in rpr("plan", "jobs.toml").out
     for path in (rpr.folder / ".state").rglob("*"):
         assert path.is_dir() or b"hunter" not in path.read_bytes(), path
+
+
+def test_a_secret_is_shown_in_no_other_key_either(rpr: Rpr) -> None:
+    job = (
+        '[jobs.a]\ncommand = "run --token {0}"\nschedule = "manual"\nsecrets = ["TOKEN"]\n'
+        'env = {{ TOKEN = "{0}" }}\ndescription = "{0}"\n'
+    )
+    applied(rpr, job.format("hunter-one"))
+    assert planned(rpr, job.format("hunter-one"))["a"]["class"] == "keep"
+    changed = planned(rpr, job.format("hunter-two"))["a"]
+    assert [change["key"] for change in changed["changes"]] == ["description", "command", "env"]  # type: ignore[attr-defined,index]
+    assert "hunter" not in json.dumps(changed)
+    assert "hunter" not in rpr("plan", "jobs.toml").out
+    for path in (rpr.folder / ".state").rglob("*"):
+        assert path.is_dir() or b"hunter" not in path.read_bytes(), path

@@ -213,3 +213,30 @@ def test_the_commented_parts_of_the_starter_are_valid_too(rpr):
     ]
     path.write_text("\n".join(line for line in lines if not line.startswith("#:schema")))
     rpr("validate", "other.toml").is_(out="other.toml: 4 jobs, ok\n")
+
+
+def test_set_keeps_text_and_set_json_gives_any_value(rpr):
+    rpr.write(
+        "jobs.toml",
+        'vars = { ver = "1.0", regions = ["eu"] }\n[jobs.a]\ncommand = ["x", "{{ vars.ver }}", "{{ vars.regions }}"]\n',
+    )
+    rendered = rpr("render", "--set", "ver=3.10", "--set-json", 'regions=["us", "asia"]').out
+    assert 'command = ["x", "3.10", "us", "asia"]' in rendered
+    rpr("render", "--set", "regions=us").is_(
+        err="--set: vars.regions: found the text `us` for a variable that is a list in the file, expected "
+        "`--set-json 'regions=[…]'`\n", code=2,
+    )  # fmt: skip
+    rpr("render", "--set-json", "regions=us").is_(
+        err="rpr: cannot use `--set-json regions=us`: the value is not JSON\nhint: a text needs quotes in JSON\n",
+        code=2,
+    )
+    rpr("render", "--set-json", "regions").is_(
+        err="rpr: cannot use `--set-json regions`: expected `KEY=JSON`\n", code=2
+    )
+
+
+def test_explain_shows_what_a_job_takes_back(rpr):
+    rpr.write("jobs.toml", '[defaults]\ntimeout = "5s"\n[jobs.a]\ncommand = "x"\nunset = ["timeout"]\n')
+    told = rpr("render", "--explain", "jobs.a.timeout").out
+    assert "job       jobs.toml:5:10  (unset)" in told.replace('"', "")
+    assert "timeout" not in rpr("render").out

@@ -1,10 +1,12 @@
 """Variables, defaults, templates, matrix, --set: what wins, what is named, and where a problem is told."""
 
+import json
 from datetime import timedelta
 
 import pytest
 
-from repeater.model.spec import Cron, Every, Plugin
+from repeater.jobfile import JsonText
+from repeater.model.spec import Cron, Every, Once, Plugin
 from tests.unit.jobfile.road import SMALL, job, jobs, problems, road
 
 TEMPLATE = """
@@ -96,6 +98,143 @@ def test_a_template_may_extend_another_and_pass_parameters_on():
     assert jobs(text)["a"].process.command == ("curl", "http://H", "1")
 
 
+@pytest.mark.parametrize(
+    ("declared", "given", "wanted"),
+    [
+        ("", "with = { n = 3 }", "3"),  # the job beats the template that passes a value on
+        ("", "", "2"),
+        ("params = { m = { default = 7 } }", "with = { n = 3 }", "3"),
+        ("params = { n = { default = 7 } }", "with = { n = 3 }", "2"),  # its own parameter, which it does not pass on
+    ],
+)
+def test_the_values_of_the_job_beat_those_that_templates_pass_on(declared, given, wanted):
+    text = '[templates.base]\nparams = { n = { default = 1 } }\ncommand = "x {{ params.n }}"\n'
+    text += f'[templates.mid]\nextends = "base"\nwith = {{ n = 2 }}\n{declared}\n[jobs.a]\nextends = "mid"\n{given}\n'
+    assert jobs(text)["a"].process.command == f"x {wanted}"
+
+
+def test_a_template_may_change_a_parameter_that_it_passes_on():
+    text = '[templates.base]\nparams = { url = { required = true } }\ncommand = "get {{ params.url }}"\n'
+    text += '[templates.mid]\nextends = "base"\nparams = { url = { required = true } }\nwith = { url = "{{ params.url }}/health" }\n'
+    assert jobs(text + '[jobs.a]\nextends = "mid"\nwith = { url = "u" }\n')["a"].process.command == "get u/health"
+
+
+# --- keys that are taken back ---
+
+INHERITED = """
+[limits.l]
+rate = "1/1s"
+[pools.p]
+slots = 1
+[defaults]
+limit = "l"
+env = { A = "1", B = "2" }
+env_file = "e"
+hooks = { on_failure = "f" }
+timeout = "5s"
+http_aware = true
+schedule = { every = "1h", jitter = "10%" }
+[templates.t]
+pool = "p"
+umask = "001"
+"""
+
+
+@pytest.mark.parametrize(
+    ("unset", "found"),
+    [
+        ("limit", lambda spec: spec.limit is None),
+        ("env.A", lambda spec: spec.process.env == (("B", "2"),)),
+        ("env", lambda spec: spec.process.env == ()),
+        ("env_file", lambda spec: spec.process.env_file == ()),
+        ("hooks", lambda spec: spec.hooks.on_failure is None),
+        ("hooks.on_failure", lambda spec: spec.hooks.on_failure is None),
+        ("timeout", lambda spec: spec.ending.timeout is None),
+        ("http_aware", lambda spec: spec.http_aware is None),
+        ("pool", lambda spec: spec.pool is None),
+        ("umask", lambda spec: spec.process.umask is None),
+        ("schedule", lambda spec: spec.schedule == Once()),
+        ("schedule.jitter", lambda spec: spec.schedule == Every(timedelta(hours=1))),
+        ("nice", lambda spec: spec.process.nice == 0),  # nothing gives it, which is no problem
+    ],
+)
+def test_a_job_takes_back_any_inherited_key(unset, found):
+    text = INHERITED + f'[jobs.a]\nextends = "t"\ncommand = "x"\nunset = ["{unset}"]\n'
+    assert found(jobs(text, more={"e": "C=3"})["a"])
+    assert found(jobs(text.replace(f'["{unset}"]', f'"{unset}"'), more={"e": "C=3"})["a"])
+    text = INHERITED + '[jobs.a]\nextends = "t"\ncommand = "x"\n'
+    values = {"jobs.a.unset": JsonText(json.dumps([unset]))}
+    assert found(jobs(text, more={"e": "C=3"}, set_vars=values)["a"])
+
+
+def test_the_keys_of_the_job_apply_after_what_it_takes_back():
+    text = (
+        INHERITED
+        + '[jobs.a]\ncommand = "x"\nunset = ["env", "schedule", "env_file"]\nenv = { C = "3" }\nschedule = { every = "1m" }\n'
+    )
+    spec = jobs(text, more={"e": ""})["a"]
+    assert (spec.process.env, spec.schedule) == ((("C", "3"),), Every(timedelta(minutes=1)))
+
+
+def test_a_template_takes_back_what_weaker_layers_give():
+    text = (
+        INHERITED
+        + '[templates.u]\nunset = ["limit", "pool"]\n[jobs.a]\nextends = ["t", "u"]\ncommand = "x"\nunset = ["env_file"]\n'
+    )
+    spec = jobs(text)["a"]
+    assert (spec.limit, spec.pool, spec.process.umask) == (None, None, 1)
+
+
+def test_unset_of_an_unknown_key_names_the_nearest():
+    text = INHERITED + '[jobs.a]\ncommand = "x"\nunset = ["env_file", "limt"]\n'
+    (told,) = problems(text)
+    assert told.startswith("jobs.toml:19:22: jobs.a.unset[1]: found `limt`, expected a key that a job may inherit")
+    assert told.endswith("(did you mean `limit`?)")
+    assert problems(text.replace('"limt"', '"extends"'))
+
+
+def test_a_null_is_reported_at_its_own_place_and_names_unset():
+    more = {"b.yaml": "jobs:\n  b:\n    command: x\n    limit: null\n    env: {A: null}\n"}
+    told = problems(
+        'include = ["b.yaml"]\n[limits.l]\nrate = "1/1s"\n[defaults]\nlimit = "l"\nenv = { A = "1" }\n', more=more
+    )
+    assert [one.split(": ")[0] for one in told] == ["b.yaml:4:5", "b.yaml:5:11"]
+    assert told[0].endswith('(`unset = ["limit"]` takes back an inherited value)')
+    assert told[1].endswith('(`unset = ["env.A"]` takes back an inherited value)')
+
+
+# --- lists in lists ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ('command = ["x", "{{ vars.args }}", "y"]', lambda spec: spec.process.command == ("x", "-a", "1", "y")),
+        ('command = ["x", "{{ vars.args }} "]', lambda spec: spec.process.command == ("x", '["-a", 1] ')),
+        ('command = ["x", "{{ vars.none }}"]', lambda spec: spec.process.command == ("x",)),
+        ('hooks = { on_failure = ["f", "{{ vars.args }}"] }', lambda spec: spec.hooks.on_failure == ("f", "-a", "1")),
+        ('schedule = { watch = ["x", "{{ vars.globs }}"] }', lambda spec: spec.schedule.globs == ("x", "p", "q")),
+        ('success = { exit_codes = [0, "{{ vars.codes }}"] }', lambda spec: spec.success.exit_codes == (0, 3, 4)),
+        (
+            'executor = { plugin = "e", l = ["{{ vars.args }}"] }',
+            lambda spec: spec.executor.table() == {"l": [["-a", 1]]},
+        ),
+        (
+            'schedule = { plugin = "e", l = ["{{ vars.args }}"] }',
+            lambda spec: spec.schedule.table() == {"l": [["-a", 1]]},
+        ),
+        (
+            'output = { plugins = [{ plugin = "e", l = ["{{ vars.args }}"] }] }',
+            lambda spec: spec.output.plugins[0].table() == {"l": [["-a", 1]]},
+        ),
+    ],
+)
+def test_an_expression_with_a_list_is_spread_into_the_list_around_it(keys, found):
+    text = 'vars = { args = ["-a", 1], none = [], globs = ["p", "q"], codes = [3, 4] }\n[jobs.a]\n'
+    command = "" if keys.startswith("command") else 'command = "x"\n'
+    assert found(jobs(text + command + keys + "\n")["a"])
+
+
 def test_of_several_templates_a_later_one_wins():
     text = '[templates.x]\nnice = 1\numask = "001"\n[templates.y]\nnice = 2\n'
     spec = jobs(text + '[jobs.a]\nextends = ["x", "y"]\ncommand = "c"\n')["a"]
@@ -106,7 +245,8 @@ def test_of_several_templates_a_later_one_wins():
 
 
 def test_a_whole_expression_keeps_its_type():
-    spec = job('command = ["x"]\nsuccess = { exit_codes = "{{ vars.codes }}" }\n', set_vars={"codes": "[3, 0]"})
+    codes = {"codes": JsonText("[3, 0]")}
+    spec = job('command = ["x"]\nsuccess = { exit_codes = "{{ vars.codes }}" }\n', set_vars=codes)
     assert spec.success.exit_codes == (0, 3)
 
 
@@ -116,16 +256,71 @@ def test_a_variable_may_use_those_above_it():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [("5", "5"), ("true", "true"), ('"q"', "q"), ("plain words", "plain words"), ("[1,2]", "[1, 2]"), ("null", "null")],
+    "value",
+    ["5", "true", '"q"', "plain words", "[1,2]", "null", "3.10", "1e3", "007", ""],
 )
-def test_set_gives_a_value_as_json_or_as_text(value, expected):
-    assert jobs('[jobs.a]\ncommand = "x {{ vars.v }}"\n', set_vars={"v": value})["a"].process.command == f"x {expected}"
+def test_set_of_a_new_variable_gives_its_text(value):
+    assert jobs('[jobs.a]\ncommand = "x {{ vars.v }}"\n', set_vars={"v": value})["a"].process.command == f"x {value}"
 
 
-def test_set_leaves_a_text_a_text():
-    text = 'vars = { release = "1.10" }\n[jobs.a]\ncommand = ["x", "{{ vars.release }}"]\n'
-    assert jobs(text, set_vars={"release": "1.20"})["a"].process.command == ("x", "1.20")
+@pytest.mark.parametrize(
+    ("in_file", "given", "expected"),
+    [
+        ('"1.10"', "1.20", "1.20"),
+        ('"1.10"', "true", "true"),
+        ("1.5", "3.10", 3.1),
+        ("1", "3.10", 3.1),
+        ("1", "auto", "auto"),
+        ("1", "[1]", "[1]"),
+        ("false", "true", True),
+        ("true", "1", 1),
+        ("true", "yes", "yes"),
+        ("true", "null", "null"),
+    ],
+)
+def test_set_gives_text_unless_the_variable_is_a_number_or_a_truth(in_file, given, expected):
+    loaded = road(f'vars = {{ v = {in_file} }}\n[jobs.a]\ncommand = "x"\n', set_vars={"v": given})
+    found = loaded.expansion.names["vars"]["v"]
+    assert (type(found), found) == (type(expected), expected)
+
+
+@pytest.mark.parametrize(("in_file", "shape"), [('["a"]', "a list"), ("{ a = 1 }", "a table")])
+def test_set_of_a_list_or_a_table_names_set_json(in_file, shape):
+    (told,) = problems(f'vars = {{ v = {in_file} }}\n[jobs.a]\ncommand = "x"\n', set_vars={"v": "b,c"})
+    assert told.startswith(
+        f"--set: vars.v: found the text `b,c` for a variable that is {shape} in the file, expected `--set-json"
+    )
+
+
+@pytest.mark.parametrize("text", ["[1, 2.5]", "true", '"3.10"', "3.10", '{"a": [null]}', "null"])
+def test_set_json_gives_the_value_whatever_the_file_has(text):
+    for in_file in ("1", '"x"', "[1]", "true"):
+        loaded = road(f'vars = {{ v = {in_file} }}\n[jobs.a]\ncommand = "x"\n', set_vars={"v": JsonText(text)})
+        assert loaded.expansion.names["vars"]["v"] == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "NaN", "[" * 3000, "[" * 60 + "]" * 60, "{'a': 1}"])
+def test_set_json_refuses_what_a_job_file_could_not_hold(text):
+    assert problems('[jobs.a]\ncommand = "x"\n', set_vars={"v": JsonText(text)})
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "found"),
+    [
+        ("env.VER", "3.10", lambda spec: dict(spec.process.env)["VER"] == "3.10"),
+        ("labels.n", "1e3", lambda spec: dict(spec.labels)["n"] == "1e3"),
+        ("description", "12", lambda spec: spec.description == "12"),
+        ("command", "[1]", lambda spec: spec.process.command == "[1]"),
+        ("nice", "3", lambda spec: spec.process.nice == 3),
+        ("enabled", "false", lambda spec: spec.enabled is False),
+        ("retry.attempts", "4", lambda spec: spec.retry.attempts == 4),
+        ("http_aware", "true", lambda spec: spec.http_aware is not None),
+        ("timeout", "4s", lambda spec: spec.ending.timeout == timedelta(seconds=4)),
+        ("stop.times", "4", lambda spec: spec.stop.times == 4),
+    ],
+)
+def test_set_of_a_key_gives_text_where_the_key_takes_text(key, text, found):
+    assert found(jobs('[jobs.a]\ncommand = "x"\n', set_vars={f"jobs.a.{key}": text})["a"])
 
 
 def test_set_reaches_into_tables():
@@ -213,6 +408,73 @@ def test_include_adds_keys_to_cells_that_it_fits():
     assert list(jobs(text)) == ["poll[r=x]", "poll[r=y]"]
 
 
+@pytest.mark.parametrize(
+    ("matrix", "wanted"),
+    [
+        ("{ r = [1, 2], exclude = [{ r = 1 }] }", ["2"]),
+        ("{ r = [0, true, 1], exclude = [{ r = true }] }", ["0", "1"]),
+        ("{ r = [0, true, 1], exclude = [{ r = 1 }] }", ["0", "true"]),
+        ("{ r = [0, false], exclude = [{ r = false }] }", ["0"]),
+        ("{ r = [0, 2], include = [{ r = false }] }", ["0", "2", "false"]),
+        ("{ r = [1, 2], include = [{ r = true, k = 5 }] }", ["1", "2", "true"]),
+    ],
+)
+def test_true_is_not_one_in_exclude_and_include(matrix, wanted):
+    found = jobs(f'[jobs.a]\ncommand = "x"\nmatrix = {matrix}\n')
+    assert list(found) == [f"a[r={value}]" for value in wanted]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "wanted"),
+    [
+        (
+            "{ r = [1, 2], exclude = [{ r = true }] }",
+            ".exclude[0]: found `true`, which is not a value of the axis `r`: `1`, `2`",
+        ),
+        (
+            "{ r = [1, 2], exclude = [{ r = 1 }, { r = 3 }] }",
+            ".exclude[1]: found `3`, which is not a value of the axis `r`: `1`, `2`",
+        ),
+        (
+            '{ r = ["' + "x" * 101 + '"] }',
+            ".r[0]: found 101 characters, expected at most 100: the value is a part of the cell's name",
+        ),
+        (
+            '{ r = ["a b"] }',
+            ".r[0]: found `a b`, which holds a space, expected a number or a text without spaces, commas, `=` and brackets",
+        ),
+        ('{ r = ["?a=b"] }', ".r[0]: found `?a=b`, which holds `=`, expected"),
+        ('{ r = ["x", "y", "x"] }', ".r[2]: found `x` again, as in `r[0]`: it names the same cell"),
+        ('{ r = ["1", 1] }', ".r[1]: found `1` again, as in `r[0]`: it names the same cell"),
+        (
+            "{ include = [{ r = 1, s = 2 }, { r = 1, s = 2 }] }",
+            ": found two cells with `r` = `1`, `s` = `2`, expected each",
+        ),
+        (
+            "{ " + ", ".join(f'{axis} = ["{axis * 99}"]' for axis in "abcde") + " }",
+            ": found a cell whose axes and values have 509 characters",
+        ),
+    ],
+)
+def test_a_bad_matrix_says_what_is_wrong_and_where(matrix, wanted):
+    (told,) = problems(f'[jobs.a]\ncommand = "x"\nmatrix = {matrix}\n')
+    assert f"jobs.a.matrix{wanted}" in told
+
+
+@pytest.mark.parametrize("value", ["a/b", "../x", "https://x/y"])
+def test_a_value_with_slashes_names_a_cell(value):
+    assert list(jobs(f'[jobs.a]\ncommand = "x"\nmatrix = {{ r = ["{value}"] }}\n')) == [f"a[r={value}]"]
+
+
+@pytest.mark.parametrize("mark", ["{#", "{{", "{%"])
+def test_a_mark_of_templates_in_a_command_says_how_to_write_it(mark):
+    text = '[jobs.a]\ncommand = "echo $' + mark + 'arr[@]}"\n'
+    (told,) = problems(text)
+    assert told.endswith(f"(to write `{mark}` itself, use `{{{{ '{mark}' }}}}`)")
+    written = text.replace(mark, f"{{{{ '{mark}' }}}}")
+    assert jobs(written)["a"].process.command == f"echo ${mark}arr[@]}}"
+
+
 def test_even_stagger_spreads_the_cells_over_the_distance():
     text = MATRIX + 'matrix = { region = ["a", "b", "c", "d"], stagger = "even" }\nschedule = "every 1m"\n'
     offsets = [spec.schedule.offset.total_seconds() for spec in jobs(text).values()]
@@ -270,6 +532,32 @@ def test_an_include_may_not_leave_the_folder_by_a_link():
 def test_a_glob_does_not_include_the_file_itself():
     more = {"b.toml": '[jobs.b]\ncommand = "x"\n'}
     assert list(jobs('include = ["*.toml"]\n[jobs.a]\ncommand = "x"\n', more=more)) == ["b", "a"]
+
+
+def test_a_glob_that_matches_only_files_on_the_way_is_no_circle():
+    assert list(jobs('include = ["*.toml"]\n[jobs.a]\ncommand = "x"\n')) == ["a"]
+    more = {"d/b.toml": 'include = ["*.toml"]\n[jobs.b]\ncommand = "x"\n', "c.toml": 'include = ["j*.toml"]\n'}
+    assert list(jobs('include = ["d/b.toml", "c.toml"]\n[jobs.a]\ncommand = "x"\n', more=more)) == ["b", "a"]
+
+
+def test_a_file_that_is_included_twice_is_read_once():
+    more = {"b.toml": '[jobs.b]\ncommand = "x"\n', "c.toml": 'include = ["b.toml"]\n[jobs.c]\ncommand = "x"\n'}
+    root = 'include = ["b.toml", "*.toml", "b.toml", "c.toml"]\n[jobs.a]\ncommand = "x"\n'
+    assert list(jobs(root, more=more)) == ["b", "c", "a"]
+    assert list(jobs(root, more=more, links={"/p/l.toml": "/p/b.toml"})) == ["b", "c", "a"]
+
+
+def test_files_of_a_list_and_of_a_glob_have_the_documented_order():
+    more = {
+        f"d/{name}.toml": f'vars = {{ x = "{name}" }}\n[defaults]\numask = "00{number}"\n'
+        for number, name in enumerate("acb")
+    }
+    root = '[jobs.a]\ncommand = "{{ vars.x }}"\n'
+    assert jobs('include = ["d/*.toml"]\n' + root, more=more)["a"].process.command == "c"
+    assert jobs('include = ["d/*.toml"]\n' + root, more=more)["a"].process.umask == 1
+    spec = jobs('include = ["d/c.toml", "d/b.toml", "d/a.toml"]\n' + root, more=more)["a"]
+    assert (spec.process.command, spec.process.umask) == ("a", 0)
+    assert jobs('include = ["d/*.toml"]\nvars = { x = "own" }\n' + root, more=more)["a"].process.command == "own"
 
 
 def test_variables_of_the_including_file_win():

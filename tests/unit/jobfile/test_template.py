@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repeater.jobfile import template
@@ -149,3 +149,102 @@ def test_plain_names_are_replaced_as_jinja_would(text):
     assert found is not template._NOT_PLAIN
     assert found == template._plain(template._finish(template._compiled(text)[0], names))
     assert type(found) is type(template._plain(template._finish(template._compiled(text)[0], names)))
+
+
+ATOMS = [
+    "vars.n", "vars.api", "vars.missing", "vars['api']", "vars['missing']", "vars.truth", "vars.none", "vars.low", "matrix.region",
+    "matrix.missing", "params", "params.x", "job", "project", "env('HOME')", "env('NO')", "env('NO', ('a'))", "env('NO', default=[1])",
+    "vars.list", "vars.deep.items", "vars.deep.x", "run.attempt", "run.id", "run.nominal", "run.missing", "'(vars.n)'", "1", "vars.get('api')",
+]  # fmt: skip
+EXPRESSIONS = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: st.one_of(
+        st.builds("({} | default('d'))".format, inner),
+        st.builds("({} is defined)".format, inner),
+        st.builds("({} is undefined)".format, inner),
+        st.builds("({} ~ {})".format, inner, inner),
+        st.builds("({} if {} else {})".format, inner, inner, inner),
+        st.builds("[{}, {}]".format, inner, inner),
+        st.builds("({} | upper)".format, inner),
+        st.builds("({} == {})".format, inner, inner),
+        st.builds("({} ** 2)".format, inner),
+    ),
+    max_leaves=5,
+)
+TEXTS = st.one_of(
+    st.builds(
+        "{}{{{{ {} }}}}{}".format, st.sampled_from(["", "x "]), EXPRESSIONS, st.sampled_from(["", " {{ run.id }}"])
+    ),
+    st.builds("{{{{{}}}}}{{{{ run.attempt }}}}".format, EXPRESSIONS),
+    st.builds("{{% if {} %}}{{{{ {} }}}}{{% endif %}}{{{{ run.id }}}}".format, EXPRESSIONS, EXPRESSIONS),
+    st.builds(
+        "{{% for vars in [run.id] %}}{{{{ vars }}}}{{{{ {} }}}}{{% endfor %}}".format,
+        st.sampled_from(["run.id", "project"]),
+    ),
+)
+LAW = {
+    **NAMES,
+    "vars": Names("vars", {**NAMES["vars"], "truth": True, "low": -2, "deep": {"items": 1.5}, "none": None}),
+}
+
+
+@settings(max_examples=300)
+@given(TEXTS, st.integers(1, 2))
+def test_a_late_text_gives_what_it_gives_with_all_names(text, attempt):
+    def whole(run):
+        try:
+            value = template._plain(template._finish(template._compiled(text)[0], {**LAW, "run": Names("run", run)}))
+            return str(template._text(value))
+        except Exception as error:  # noqa: BLE001
+            return type(error)
+
+    run = {**RUN, "attempt": attempt}
+    try:
+        late = render(text, LAW)
+    except TemplateFailed:
+        lenient = "default" in text or "defined" in text
+        assert isinstance(whole(template._SAMPLE), type) or not lenient
+        return
+    if not isinstance(late, Late):
+        assert str(template._text(late)) == whole(run)
+        return
+    try:
+        found = render_late(ProcessSpec(str(late), late=("command",)), run).command
+    except TemplateFailed:
+        assert isinstance(whole(run), type)
+    else:
+        assert found == whole(run)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("x {{ [1, true, 'a'] }}", 'x [1, true, "a"]'),
+        ("x {{ {'a': none} }}", 'x {"a": null}'),
+        ("x {{ none }} {{ true }}", "x null true"),
+        ("x {{ ['a', 'b'] | map('upper') }}", 'x ["A", "B"]'),
+        ("x{% for one in [none, [1]] %} {{ one }}{% endfor %}", "x null [1]"),
+        ("{{ [true, [1, 'x']] | join(' ') }}", 'true [1, "x"]'),
+        ("{{ 'x' ~ [true] ~ none }}", "x[true]null"),
+        ("{{ true | string }}", "true"),
+        ("{{ [true] | string }}", "[true]"),
+        ("{{ true | replace('t', 'T') }}", "True"),
+        ("{{ [['a', true]] | sh }}", "'[\"a\", true]'"),
+    ],
+)  # fmt: skip
+def test_values_inside_a_text_are_json(text, wanted):
+    assert render(text, NAMES) == wanted
+    late = render(text + "{{ run.id }}", NAMES)
+    assert render_late(ProcessSpec(str(late), late=("command",)), RUN).command == wanted + "r1"
+
+
+def test_an_instant_inside_a_text_is_rfc_3339():
+    late = render("at {{ run.nominal }}", NAMES)
+    assert render_late(ProcessSpec(str(late), late=("command",)), RUN).command == "at 2026-03-01T04:05:06Z"
+
+
+def test_env_in_a_late_text_refuses_arguments_of_the_run():
+    with pytest.raises(TemplateFailed, match="environment is read at load"):
+        render("{{ env(run.id) }}", NAMES)
+    with pytest.raises(TemplateFailed, match="environment is read at load"):
+        render("{% for x in ['HOME'] %}{{ env(x) }}{{ run.id }}{% endfor %}", NAMES)

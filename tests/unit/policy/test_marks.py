@@ -12,6 +12,7 @@ from repeater.jobfile import rebuild
 from repeater.model.dump import dump_job, dump_text
 from repeater.model.spec import Hooks, JobSpec, Output, Plugin, Probe, ProcessSpec
 from repeater.policy.marks import UNSALTED, Marks
+from tests.unit.jobfile.road import job as built
 
 VALUE = "correct horse/battery"
 MARKS = Marks("salt", {"INHERITED": "from the shell"})
@@ -95,3 +96,41 @@ def test_a_job_without_secrets_is_the_same_object() -> None:
 def test_unsalted_marks_are_those_of_0_1_0() -> None:
     spec = JobSpec("web", ProcessSpec("true", env=(("TOKEN", "correct-horse-battery"),), secrets=("TOKEN",)))
     assert dict(UNSALTED.hide(spec).process.env) == {"TOKEN": "*** 62249369"}
+
+
+HOLDERS = [
+    'command = ["x", "hunter-two"]', 'command = "x --token=hunter-two"', 'description = "hunter-two"', 'labels = { a = "hunter-two" }',
+    'env = { OTHER = "a hunter-two" }', 'stdin = "hunter-two"', 'cwd = "/hunter-two"', 'shell = ["sh", "hunter-two"]',
+    'hooks = { on_failure = ["x", "hunter-two"], on_skip = "hunter-two" }', 'success = { pattern = "hunter-two", failure_pattern = "hunter-two" }',
+    'stop = { pattern = "hunter-two" }', 'schedule = { watch = ["hunter-two"], ignore = ["hunter-two"] }',
+    'schedule = { plugin = "p", k = { a = ["hunter-two"] } }', 'executor = { plugin = "p", k = "hunter-two" }',
+    'schedule = "always"\nwatch = ["hunter-two"]\nwatch_ignore = "hunter-two"\nready = { http = "http://x/hunter-two" }\nlive = { exec = "hunter-two" }',
+    'output = { file = "hunter-two", plugins = [{ plugin = "p", k = "hunter-two" }] }', 'http_aware = { fields = ["hunter-two"] }',
+    'command = "x {{ run.id }} hunter-two"',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", HOLDERS)
+@pytest.mark.parametrize("own", [True, False], ids=["env", "env_file"])
+def test_a_secret_is_hidden_in_every_key_that_holds_its_text(keys: str, own: bool) -> None:
+    env = "[jobs.a.env]\nTOKEN = '{}'\n" if own else ""
+    keys = f'secrets = ["TOKEN"]\nenv_file = "e"\n{keys}\n'
+    found = []
+    for value in ("hunter-two", "hunter-six"):
+        text = keys.replace("hunter-two", value).replace(
+            "env = {", f'env = {{ TOKEN = "{value}",' if own else "env = {"
+        )
+        if own and "env = {" not in text:
+            text += env.format(value)
+        spec = built(text, more={"e": "" if own else f"TOKEN={value}\n"})
+        shown = dump_text(MARKS.hide(spec))
+        assert "hunter" not in shown
+        assert spec.process.command == () or "***" in shown
+        found.append(shown)
+    assert found[0] != found[1]  # a changed secret is a change
+
+
+def test_a_short_secret_does_not_hide_everything_else() -> None:
+    spec = MARKS.hide(built('secrets = ["T"]\nenv = { T = "a", U = "abc" }\ndescription = "banana"'))
+    assert (spec.description, dict(spec.process.env)["U"]) == ("banana", "abc")
+    assert dict(spec.process.env)["T"].startswith("*** ")

@@ -26,7 +26,7 @@ from repeater.model.spec import (
     Plugin,
     Rated,
 )
-from repeater.model.time import Instant, Mono, rfc3339
+from repeater.model.time import Instant, Mono, offset_text, rfc3339
 from repeater.model.units import format_duration
 from repeater.observe.terminal import json_line
 from repeater.plan.select import select
@@ -171,8 +171,7 @@ def _zone(job: JobSpec) -> tzinfo | None:
 
 
 def _zone_words(job: JobSpec, local: datetime) -> str:
-    offset = local.strftime("%z")
-    offset = f"{offset[:3]}:{offset[3:]}"
+    offset = offset_text(local)
     return f"{offset} {job.schedule.timezone}" if isinstance(job.schedule, Cron) else offset
 
 

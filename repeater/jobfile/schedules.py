@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.layers import schedule_table
@@ -228,12 +228,22 @@ def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
         reading.problem((*_AT, "timezone"), str(error))
         zone = "UTC"
     try:
-        text = check_cron(text, seconds, zone, day_match, job)
+        written, text = text, check_cron(text, seconds, zone, day_match, job)
     except ValueError as error:
         reading.problem((*_AT, "cron"), str(error))
+    else:
+        if "*" in written:
+            _warn_of_cron(written, seconds, reading)
     dst = table.get("dst", {})
     jitter = _jitter(table, reading)
     return Cron(text, seconds, zone, day_match, dst.get("gap", "next"), dst.get("fold", "first"), jitter)
+
+
+def _warn_of_cron(text: str, seconds: Literal["first", "last"] | None, reading: Reading) -> None:
+    from repeater.schedule.crondoubts import doubts
+
+    for doubt in doubts(text, seconds):
+        reading.warning((*_AT, "cron"), doubt.message, doubt.hint)
 
 
 def _jitter(table: Mapping[str, Any], reading: Reading) -> Jitter | None:

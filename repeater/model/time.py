@@ -69,6 +69,11 @@ def rfc3339(wall: datetime | None) -> str | None:
     return wall.isoformat()[:-6] + "Z"  # in the place of `+00:00`
 
 
+def offset_text(local: datetime) -> str:
+    """The offset of a local time from UTC: `+02:00`, with seconds only if there are any (`+00:53:28`)."""
+    return local.isoformat(timespec="seconds")[19:]
+
+
 def from_rfc3339(text: str | None) -> datetime | None:
     """The inverse of `rfc3339`. Raises ValueError for a text that is not an instant with an offset."""
     if text is None:

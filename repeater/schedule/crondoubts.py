@@ -5,11 +5,14 @@ Found in the expression as it was written, because the canonical text no longer 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from repeater.schedule.cron import read
 from repeater.schedule.crontext import NAMES, RANGES, Seconds, split
+
+_JOB = "any"  # `H` is one number for each job; which one does not matter here
 
 
 class Doubt(NamedTuple):
@@ -19,17 +22,18 @@ class Doubt(NamedTuple):
     hint: str
 
 
-def doubts(expression: str, seconds: Seconds | None = None, job: str = "") -> list[Doubt]:
+@lru_cache(maxsize=4096)
+def doubts(expression: str, seconds: Seconds | None = None) -> tuple[Doubt, ...]:
     """The warnings about an expression that `check_cron` accepts."""
     if expression.strip().startswith("@"):
-        return []
-    found = _too_often(expression, seconds, job)
-    return ([found] if found else []) + _odd_steps(expression, seconds, job)
+        return ()
+    found = _too_often(expression, seconds)
+    return (*([found] if found else []), *_odd_steps(expression, seconds))
 
 
-def _too_often(expression: str, seconds: Seconds | None, job: str) -> Doubt | None:
+def _too_often(expression: str, seconds: Seconds | None) -> Doubt | None:
     """`* 16 * * *` starts every minute of an hour. Ranges such as `* 9-17 * * *` are no doubt."""
-    fields, meaning = split(expression, seconds, job), read(expression, seconds, job)
+    fields, meaning = split(expression, seconds, _JOB), read(expression, seconds, _JOB)
     texts = meaning.fields
     day_numbers = () if texts.day == "*" else meaning.day.numbers
     weekday_numbers = () if texts.weekday == "*" else meaning.weekday.numbers
@@ -40,7 +44,7 @@ def _too_often(expression: str, seconds: Seconds | None, job: str) -> Doubt | No
         ("day", texts.day == texts.weekday == "*", (*day_numbers, *weekday_numbers), _has_month_days(fields.day)),
         ("month", texts.month == "*", meaning.months, False),
     ]
-    if seconds is not None:
+    if len(meaning.seconds) > 1:
         levels.insert(0, ("second", texts.second == "*", meaning.seconds, False))
     finest, is_star, *_ = levels[0]
     if not is_star:
@@ -61,10 +65,10 @@ def _has_month_days(day: str) -> bool:
     return "l" in day or "w" in day
 
 
-def _odd_steps(expression: str, seconds: Seconds | None, job: str) -> list[Doubt]:
+def _odd_steps(expression: str, seconds: Seconds | None) -> list[Doubt]:
     """`*/31` fits once, `*/45` twice and unevenly: neither is a start every so often."""
     found = []
-    for index, field in enumerate(split(expression, seconds, job)):
+    for index, field in enumerate(split(expression, seconds, _JOB)):
         if field is None:
             continue
         low, high = RANGES[index]

@@ -88,6 +88,16 @@ def test_next_shows_the_machines_zone_where_the_job_has_none(rpr):
     assert json.loads(result.out)["local"] == "2026-03-28T21:00:30+09:00"
 
 
+def test_next_shows_an_offset_with_seconds(rpr):
+    file = """
+    [jobs.old]
+    command = "true"
+    schedule = { cron = "0 12 * * *", timezone = "Europe/Berlin" }
+    """
+    result = rpr("next", "-", "-n", "1", "--from", "1890-01-01", stdin=file)
+    assert result.out == "old  1890-01-01 11:06:32Z  1890-01-01 12:00:00 +00:53:28 Europe/Berlin\n"
+
+
 def test_next_without_a_time_begins_now(rpr):
     rpr.write("jobs.toml", JOBS)
     assert rpr("next", "--job", "poll").out.count("Z") == 5

@@ -65,3 +65,43 @@ def test_a_warning_of_defaults_is_reported_once_where_it_stands():
 def test_warnings_come_in_the_order_of_the_file():
     text = '[jobs.a]\ncommand = "true"\nschedule = "0 3 * * *"\ncatch_up = "all"\nenv = { PATH = "$PATH", A = "$HOME" }'
     assert [one.line for one in road(text).warnings] == [4, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ('"* 16 * * *"', "starts every minute of each hour that it names"),
+        ('"* 8,20 * * *"', "starts every minute of each hour that it names"),
+        ('"* */2 * * *"', "starts every minute of each hour that it names"),
+        ('"* * */12 * *"', "starts every minute of each day that it names"),
+        ('"* * 1 * *"', "starts every minute of each day that it names"),
+        ('"* * L * *"', "starts every minute of each day that it names"),
+        ('"* * * * mon"', "starts every minute of each day that it names"),
+        ('"* * * 1 *"', "starts every minute of each month that it names"),
+        ('{ cron = "* 5 * * * *", seconds = "first" }', "starts every second of each minute that it names"),
+        ('{ cron = "* 16 * * * 0", seconds = "last" }', "starts every minute of each hour that it names"),
+        ('{ cron = "* * 16 * * *", seconds = "first" }', "starts every second of each hour that it names"),
+        ('"0 0 */31 * *"', "`*/31` in the day of month field, which is only `1`"),
+        ('"*/60 * * * *"', "`*/60` in the minute field, which is only `0`"),
+        ('"0 0 1 */12 *"', "`*/12` in the month field, which is only `1`"),
+        ('"0 0 * * */7"', "`*/7` in the day of week field, which is only `0`"),
+        ('"*/45 * * * *"', "`*/45` in the minute field, which is `0,45`: not evenly spaced"),
+        ('"0 */18 * * *"', "`*/18` in the hour field, which is `0,18`: not evenly spaced"),
+    ],
+)
+def test_a_cron_expression_that_is_probably_a_mistake_is_a_warning(schedule, words):
+    (warning,) = warnings(f"schedule = {schedule}")
+    assert warning.startswith("jobs.toml:3:"), warning
+    assert words in warning
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        '"* * * * *"', '"*/5 16 * * *"', '"* 9-17 * * *"', '"* 22-6 * * *"', '"* * * * mon-fri"', '"0 16 * * *"',
+        '"*/30 * * * *"', '"0 */12 * * *"', '"0 0 */10 * *"', '"0 0 */2 * *"', '"@daily"', '"H * * * *"', '"H/15 * * * *"',
+        '"* * 1-7 * *"', '{ cron = "*/10 * * * * *", seconds = "first" }', '"0 0 * * *,fri#2"',
+    ],
+)  # fmt: skip
+def test_other_cron_expressions_are_not_a_warning(schedule):
+    assert warnings(f"schedule = {schedule}") == []

@@ -199,6 +199,10 @@ class Store(Protocol):
 
     def save(self, progress: Progress) -> None: ...
 
+    def clock_set(self, before: datetime, after: datetime) -> None:
+        """The wall clock was set from `before` to `after`: the age of a row does not follow from its times alone."""
+        ...
+
     def move(self, old: str, new: str) -> None:
         """Rows and progress of job `old` belong to `new`."""
         ...

@@ -5,7 +5,7 @@ are never asked. Used by `app` only; no thread, no file, nothing to import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from repeater.engine.actions import AskQuota
@@ -39,6 +39,8 @@ class NoStore:
 
     def save(self, progress: Progress) -> None:
         pass
+
+    def clock_set(self, before: datetime, after: datetime) -> None: ...
 
     def move(self, old: str, new: str) -> None:
         pass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -190,16 +191,17 @@ class Supervisor:
             drift = micros(now.wall - self._last.wall) - (now.mono - self._last.mono)
             self._last = now
             if abs(drift) > JUMP:
-                self._tell_jump(drift)
+                self._tell_jump(drift, now)
                 self._carry_out(self._engine.handle(ClockJumped(), now))
         self._carry_out(self._engine.handle(fact, now))
 
-    def _tell_jump(self, drift: int) -> None:
+    def _tell_jump(self, drift: int, now: Instant) -> None:
         asleep = self._outside.clock.asleep()
         slept, self._asleep = asleep - self._asleep, asleep
         if slept > JUMP:
             self._listen(Warned("", f"this machine slept for {slept / 1e6:.0f} s"))
         if abs(drift - slept) > JUMP:
+            self._outside.store.clock_set(now.wall - timedelta(microseconds=drift - slept), now.wall)
             self._listen(Warned("", f"the clock was set by {(drift - slept) / 1e6:+.1f} s"))
 
     def _arm(self, last: Instant) -> Instant | None:

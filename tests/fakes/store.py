@@ -92,6 +92,9 @@ class FakeStore:
     def save(self, progress: Progress) -> None:
         self.progress[progress.job] = progress
 
+    def clock_set(self, before: datetime, after: datetime) -> None:
+        """Nothing is ever too old here."""
+
     def move(self, old: str, new: str) -> None:
         for (job, nominal, attempt), row in list(self.table.items()):
             if job == old:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import time_machine
 
 from repeater.adapters import sqlite
 from repeater.adapters.sqlite import SqliteStore, open_reader, state_folder
@@ -431,6 +432,57 @@ def test_rows_that_are_too_old_go_also_if_their_job_never_runs_again(tmp_path: P
         time.sleep(0.01)
     assert {found.job for found in store.rows(most=1000)} == {"open", "new"}
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "days_later", "kept"),
+    [
+        (datetime(1972, 1, 1, tzinfo=UTC), 1, True),  # a board without a clock of its own, at the first boot
+        (datetime(1972, 1, 1, tzinfo=UTC), 40, False),
+        (START + timedelta(days=4000), 1, True),
+        (START + timedelta(days=4000), 40, False),
+    ],
+)
+def test_rows_of_a_wrong_clock_stay_for_the_whole_time(
+    tmp_path: Path, wrong: datetime, days_later: int, kept: bool
+) -> None:
+    hour = timedelta(hours=1)
+    with time_machine.travel(wrong) as clock:
+        store = SqliteStore(tmp_path / "state", at_once)
+        store.record(replace(row(), state="ran", nominal=wrong), Progress("a", wrong))
+        store.flush()
+        clock.move_to(START)
+        store.clock_set(wrong + hour, START)
+        store.close()
+        clock.move_to(START + timedelta(days=days_later))
+        store = SqliteStore(tmp_path / "state", at_once)
+        for second in range(150):  # so many that old rows are looked at
+            store.record(replace(row(second), state="ran", nominal=START + second * hour), Progress("a", START))
+        for count in range(500):
+            rows = {found.nominal for found in store.rows(["a"], most=1000)}
+            if count > 20 and (wrong in rows) == kept:
+                break
+            store.save(Progress("c", START))
+            time.sleep(0.01)
+        store.close()
+    assert (wrong in rows) == kept
+
+
+def test_the_newest_rows_stay_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state", at_once, keep_rows=20)
+    for second in range(100):
+        ahead = START + timedelta(days=4000, seconds=second)
+        store.record(replace(row(), state="ran", nominal=ahead), Progress("a", START))
+    newest = [START + timedelta(seconds=second) for second in range(100)]
+    for nominal in newest:
+        store.record(replace(row(), state="ran", nominal=nominal), Progress("a", START))
+    end = time.monotonic() + 5
+    while len(rows := {found.nominal for found in store.rows(["a"], most=1000)}) > 100 and time.monotonic() < end:
+        store.save(Progress("c", START))
+        time.sleep(0.01)
+    store.close()
+    assert rows >= set(newest[-20:])
+    assert len(rows) <= 100
 
 
 def test_a_claim_survives_a_power_cut_also_after_old_rows_were_deleted(tmp_path: Path) -> None:

@@ -168,6 +168,9 @@ class SqliteStore:
     def save(self, progress: Progress) -> None:
         self._ask(lambda _: self._writer.keep(progress, None))
 
+    def clock_set(self, before: datetime, after: datetime) -> None:
+        self._ask(lambda db: self._writer.note_clock_set(db, before, after))
+
     def move(self, old: str, new: str) -> None:
         def apply(db: sqlite3.Connection) -> None:
             self._writer.write_kept(db)

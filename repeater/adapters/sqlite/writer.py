@@ -22,21 +22,25 @@ from repeater.adapters.sqlite.folder import MARKER, identities
 from repeater.adapters.sqlite.inbox import Inbox, Then, Write
 from repeater.adapters.sqlite.marker import Marker
 from repeater.adapters.sqlite.opening import commits_of
-from repeater.adapters.sqlite.rows import KEEP_PROGRESS, PUT_META, as_number, dumped
+from repeater.adapters.sqlite.rows import KEEP_PROGRESS, PUT_META, as_number, dumped, meta_list, put_list
 from repeater.model.run import Progress
+from repeater.model.time import number_of
 
 CallSoon: TypeAlias = Callable[[Callable[[], None]], object]
 _MOST_HELD = 100_000
 _REST = 0.05  # seconds between steps when nothing else is to be written
 _SURPLUS = (
-    "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND nominal < max(:before, "
-    "coalesce((SELECT nominal FROM runs WHERE job = :job AND last ORDER BY nominal DESC LIMIT 1 "
-    "OFFSET :most), :before)) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
+    "DELETE FROM runs WHERE rowid IN (SELECT rowid FROM runs WHERE job = :job AND (rowid < "
+    "coalesce((SELECT rowid FROM runs WHERE job = :job AND last ORDER BY rowid DESC LIMIT 1 "
+    "OFFSET :most), 0) OR {too_old}) AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
 )
 _TOO_OLD = (
-    "DELETE FROM runs WHERE (job, nominal) IN (SELECT job, nominal FROM runs WHERE last AND nominal < :before "
+    "DELETE FROM runs WHERE (job, nominal) IN (SELECT job, nominal FROM runs WHERE last AND {too_old} "
     "AND state NOT IN ('claimed', 'running', 'retrying') LIMIT :step)"
 )
+_LONG_STEP = timedelta(days=1)
+"""A step of the wall clock that matters for retention."""
+_MOST_PERIODS = 20
 _PAGE = 4096  # bytes of a page of the WAL
 _LONGEST_LOG, _SHORTEST_LOG = 1000, 16  # pages in the WAL after which it is folded in
 _FIT = 1.0  # seconds between looks at the free space
@@ -97,6 +101,7 @@ class Writer:
         self._inserted: dict[str, int] = {}
         self._to_prune: list[str] = []
         self._next_sweep = datetime.min.replace(tzinfo=UTC)
+        self._since = datetime.now(UTC)  # since the last step of the wall clock
         self._sweeps = False
         self._is_failing = False
         self._log_pages = 0
@@ -138,7 +143,19 @@ class Writer:
         """Whether the files under our name are those that we hold open."""
         return identities(self._folder) == self._files
 
-    # --- in the writer's thread; the first two for what a write applies ---
+    # --- in the writer's thread; the first three for what a write applies ---
+
+    def note_clock_set(self, db: sqlite3.Connection, before: datetime, after: datetime) -> None:
+        """The wall clock was set from `before` to `after`.
+
+        Rows keep the nominal times that they were written with. After a long step these say nothing about the age of a
+        row, so the period that the clock showed wrongly is kept in `meta`: its rows become too old together.
+        """
+        low, self._since = self._since, after
+        if abs(after - before) >= _LONG_STEP:
+            period = [as_number(min(low, before)), as_number(before), as_number(after + self._keep_age)]
+            put_list(db, "wrong_clock", [*meta_list(db, "wrong_clock"), period][-_MOST_PERIODS:])
+            self._next_sweep = min(self._next_sweep, after)
 
     def keep(self, progress: Progress, decided: str | None) -> None:
         """Write the progress with this group, once for each job; `decided` is the job of a new row."""
@@ -274,16 +291,31 @@ class Writer:
     def _prune(self) -> None:
         """Delete a few old rows: of a job that got many new ones, or, once a day, of any job."""
         now = datetime.now(UTC)
-        values = {"before": as_number(now - self._keep_age), "most": self._keep_rows - 1, "step": _STEP}
+        if not self._to_prune and now < self._next_sweep:
+            return
+        values: dict[str, Any] = {"before": as_number(now - self._keep_age), "most": self._keep_rows - 1, "step": _STEP}
+        too_old = self._too_old(now)
         if self._to_prune:
             job = self._to_prune.pop(0)
             self._inserted[job] = 0
-            if self._delete(_SURPLUS, {**values, "job": job}):
+            if self._delete(_SURPLUS.format(too_old=too_old), {**values, "job": job}):
                 self._to_prune.append(job)
-        elif now >= self._next_sweep:
-            self._sweeps = self._delete(_TOO_OLD, values)
+        else:
+            self._sweeps = self._delete(_TOO_OLD.format(too_old=too_old), values)
             if not self._sweeps:
                 self._next_sweep = now + timedelta(days=1)
+
+    def _too_old(self, now: datetime) -> str:
+        """The condition of SQL for rows that are older than `keep_days`."""
+        with contextlib.suppress(sqlite3.Error), self._reading:
+            number = number_of(now)
+            periods = [
+                (int(low), int(high), number >= until) for low, high, until in meta_list(self._db, "wrong_clock")
+            ]
+            young = "".join(f" AND NOT nominal BETWEEN {low} AND {high}" for low, high, is_old in periods if not is_old)
+            old = "".join(f" OR nominal BETWEEN {low} AND {high}" for low, high, is_old in periods if is_old)
+            return f"((nominal < :before{young}){old})"
+        return "nominal < :before"
 
     def _delete(self, words: str, values: dict[str, Any]) -> bool:
         """Whether there may be more."""

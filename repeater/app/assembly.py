@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import asyncio
 
     from repeater.adapters.signals import Level
+    from repeater.app.control_socket import ControlSocket
     from repeater.app.reader import Reading
     from repeater.app.web import Web
     from repeater.control.desk import Desk
     from repeater.control.desk import Wanted as Handed
-    from repeater.control.door import Door
     from repeater.control.server import Server
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
@@ -224,7 +224,7 @@ class _Assembly:
         self._folder = folder
         self._store = SqliteStore(folder, soon, warn=self._warn, recorded=self._told_on_record)
         closing.callback(self._store.close)
-        self._door = self._open_door(folder, closing)
+        self._control = self._control_socket(folder, closing)
         self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
         engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
@@ -349,18 +349,17 @@ class _Assembly:
 
     # --- the socket ---
 
-    def _open_door(self, folder: Path | None, closing: ExitStack) -> Door | None:
+    def _control_socket(self, folder: Path | None, closing: ExitStack) -> ControlSocket:
         """Listen, but answer nobody yet. Without a socket jobs run as well, but nobody can ask about them."""
-        from repeater.control.door import CannotListen, Door, place_for
+        from repeater.app.control_socket import ControlSocket
+        from repeater.control.door import place_for
 
-        place = place_for(self._project, folder, os.environ, own_state=self._options.state_dir is not None)
-        try:
-            door = Door(place)
-        except CannotListen as error:
-            self._warn(f"{error.message}; `rpr status` and its like cannot reach this supervisor")
-            return None
-        closing.callback(self._shut, door)
-        return door
+        own_state = self._options.state_dir is not None
+        made = ControlSocket(
+            lambda: place_for(self._project, folder, os.environ, own_state=own_state), self._clock, self._warn
+        )
+        closing.callback(made.close)
+        return made
 
     def _open_web(self, folder: Path | None, closing: ExitStack) -> Web | None:
         """Listen, and answer nobody yet. Who asked for HTTP and cannot have it is told, and nothing runs."""
@@ -371,11 +370,6 @@ class _Assembly:
         web = Web(self._options.http, folder, os.environ, self._warn)
         closing.callback(web.close)
         return web
-
-    def _shut(self, door: Door) -> None:
-        if self._server is not None:
-            self._server.close()
-        door.close()
 
     def _serve(self) -> None:
         from repeater.control.desk import Desk, Life
@@ -399,9 +393,8 @@ class _Assembly:
             files=lambda: self._options.files,
         )
         self._desk = desk
-        if self._door is not None:
-            self._server = Server(desk, self._warn)
-            self._server.listen(self._door.socket)
+        self._server = Server(desk, self._warn)
+        self._control.serve(self._server)
         if self._web is not None:
             self._web.serve(desk)
             if not self._options.quiet or self._web.is_chosen:
@@ -437,8 +430,7 @@ class _Assembly:
         troubles = []
         if self._is_leaving:
             troubles.append("the supervisor is leaving")
-        if self._spawner.trouble is not None:
-            troubles.append(self._spawner.trouble)
+        troubles += [text for text in (self._spawner.trouble, self._control.trouble) if text is not None]
         if self._store.is_failing:
             troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
         if self._watcher.problem is not None:

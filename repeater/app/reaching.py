@@ -126,7 +126,7 @@ def records(where: Whereabouts) -> Iterator[Records | None]:
 def examine(where: Whereabouts) -> list[Finding]:
     """What this machine gives to repeater, and whether a supervisor of the project runs."""
     from repeater.adapters.machine import Finding, examine_machine
-    from repeater.adapters.sqlite import VERSION
+    from repeater.adapters.sqlite import VERSION, owner_of
 
     project = where.found_project()
     folder = state_folder(project or "unknown", where.state_dir)
@@ -136,6 +136,12 @@ def examine(where: Whereabouts) -> list[Finding]:
             told = client.ask("status", patience=5.0, jobs=["*"]).result()
         words = f"pid {told['pid']} of project `{told['project']}` answers at `{client.path}`"
         found.append(Finding("supervisor", "ok", words))
+        found += [Finding("supervisor", "bad", trouble) for trouble in told["troubles"]]
     except RepeaterError as error:
-        found.append(Finding("supervisor", "note", error.message))
+        owner = owner_of(folder)
+        if owner is None:
+            found.append(Finding("supervisor", "note", error.message))
+        else:
+            words = f"pid {owner} uses `{folder}`, but no command can reach it: {error.message}"
+            found.append(Finding("supervisor", "bad", words))
     return found

@@ -94,13 +94,21 @@ class Door:
                 os.fchmod(self.socket.fileno(), 0o600)
             with short_name(place.path) as name:
                 self.socket.bind(name)
-            self._inode = place.path.lstat().st_ino
+            self._identity = _identity(place.path)
             self.socket.listen(128)
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()
             raise CannotListen(f"cannot listen on `{place.path}`: {cause_of(error)}") from error
         self._make_link(place)
+
+    def keeps_its_name(self) -> bool:
+        """Whether clients that look for the name find this socket. A link that was removed is made again."""
+        if _identity(self.path) != self._identity:
+            return False
+        if self._link is not None and not self._link.is_symlink():
+            self._make_link(Place(self.path, self._link))
+        return True
 
     def _make_link(self, place: Place) -> None:
         if place.link is None:
@@ -114,7 +122,7 @@ class Door:
         """Nobody is let in any more, and the name is free."""
         self.socket.close()
         with contextlib.suppress(OSError):
-            if self.path.lstat().st_ino == self._inode:
+            if _identity(self.path) == self._identity:
                 self.path.unlink()
         with contextlib.suppress(OSError):
             if self._link is not None and self._link.readlink() == self.path:
@@ -122,6 +130,15 @@ class Door:
         if self.path.parent == _spare_folder():
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None if there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_folder(folder: Path) -> None:

@@ -72,8 +72,8 @@ class Supervisor:
     def is_there(self) -> bool:
         return self.process.poll() is None
 
-    def until_err(self, text: str, count: int = 1) -> None:
-        wait_for(lambda: self.err.count(text) >= count, lambda: f"{count} x {text!r} in {self.err!r}")
+    def until_err(self, text: str, count: int = 1, within: float = PATIENCE) -> None:
+        wait_for(lambda: self.err.count(text) >= count, lambda: f"{count} x {text!r} in {self.err!r}", within)
 
     def until_ready(self) -> None:
         """Until it answers; fails if it leaves instead."""

@@ -15,13 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from repeater.adapters.sqlite.folder import DATABASE, MARKER, Lock, make_folder, state_folder
+    from repeater.adapters.sqlite.folder import DATABASE, MARKER, Lock, make_folder, owner_of, state_folder
     from repeater.adapters.sqlite.opening import VERSION
     from repeater.adapters.sqlite.reader import Reader, open_reader
     from repeater.adapters.sqlite.store import SqliteStore
 
 _HOMES = {
-    **dict.fromkeys(("DATABASE", "MARKER", "Lock", "make_folder", "state_folder"), "folder"),
+    **dict.fromkeys(("DATABASE", "MARKER", "Lock", "make_folder", "owner_of", "state_folder"), "folder"),
     "VERSION": "opening",
     **dict.fromkeys(("Reader", "open_reader"), "reader"),
     "SqliteStore": "store",
@@ -35,6 +35,7 @@ __all__ = [
     "SqliteStore",
     "make_folder",
     "open_reader",
+    "owner_of",
     "state_folder",
 ]
 

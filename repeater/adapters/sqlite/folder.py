@@ -72,6 +72,27 @@ def _holder(fd: int) -> int | None:
     return None
 
 
+def owner_of(folder: Path) -> int | None:
+    """The process that holds the lock of a state folder, without touching the lock; None if there is none.
+
+    `/proc/locks` knows; the words in the lock alone may be older than the lock.
+    """
+    path = folder / LOCK
+    try:
+        found, words = path.stat(), path.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return None
+    pid = int(words[0]) if words and words[0].isdigit() else None
+    name = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return pid if pid is not None and words[1:] == [_boot_id()] and Path(f"/proc/{pid}").exists() else None
+    holders = [line.split() for line in locks.splitlines() if name in line]
+    holder = next((int(line[-4]) for line in holders if "FLOCK" in line and "->" not in line), None)
+    return pid if holder is not None and holder <= 0 else holder  # another PID namespace shows as 0 or -1
+
+
 def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

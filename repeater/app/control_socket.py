@@ -1,0 +1,82 @@
+"""The control socket of a supervisor, for as long as it lives: bound at start, and bound again when its name is gone.
+
+A logout removes `$XDG_RUNTIME_DIR`, and cleaners of temporary folders remove sockets. Without a new socket nobody could
+stop the supervisor or ask about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from repeater.control.door import CannotListen, Door, Place
+
+if TYPE_CHECKING:
+    from repeater.control.server import Server
+    from repeater.ports import Alarm, Clock
+
+LOOK_EVERY = 2_000_000
+"""Microseconds between looks whether the socket still has its name."""
+
+
+class ControlSocket:
+    """`place` says where the socket belongs now; `warn` reports that it cannot be bound, was removed, is bound again.
+
+    The caller holds the lock of the state folder.
+    """
+
+    def __init__(self, place: Callable[[], Place], clock: Clock, warn: Callable[[str], None]) -> None:
+        self._place = place
+        self._clock = clock
+        self._warn = warn
+        self._server: Server | None = None
+        self._door: Door | None = None
+        self._problem = ""
+        self._open()
+        self._alarm: Alarm = clock.call_after(LOOK_EVERY, self._look)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nobody can reach this supervisor; None if everybody can."""
+        return f"no command can reach this supervisor: {self._problem}" if self._door is None else None
+
+    def serve(self, server: Server) -> None:
+        """Let `server` answer, also at each later socket."""
+        self._server = server
+        if self._door is not None:
+            server.listen(self._door.socket)
+
+    def close(self) -> None:
+        """Close the server too."""
+        self._alarm.cancel()
+        self._leave()
+
+    def _look(self) -> None:
+        self._alarm = self._clock.call_after(LOOK_EVERY, self._look)
+        if self._door is not None and self._door.keeps_its_name():
+            return
+        if self._door is not None:
+            self._warn(f"the control socket `{self._door.path}` was removed")
+            self._leave()
+        self._open()
+        if self._door is not None:
+            self._warn(f"commands reach this supervisor at `{self._door.path}` again")
+            if self._server is not None:
+                self._server.listen(self._door.socket)
+
+    def _open(self) -> None:
+        try:
+            self._door = Door(self._place())
+        except CannotListen as error:
+            if error.message != self._problem:
+                self._problem = error.message
+                self._warn(f"{error.message}; `rpr status` and other commands cannot reach this supervisor")
+        else:
+            self._problem = ""
+
+    def _leave(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._door is not None:
+            self._door.close()
+            self._door = None

@@ -375,11 +375,14 @@ class Job:
         )
 
     def _come_due(self, coming: list[Coming]) -> None:
-        missed = [slot for slot, refusal in coming if refusal is not None]
+        missed = [one for one in coming if one.refusal is not None]
         if missed:
-            event = SlotsMissed(self.spec.name, len(missed), missed[0].nominal, missed[-1].nominal)
+            counts = [one.number for one in missed if one.number is not None]
+            count, last = sum(counts) + len(missed) - len(counts), missed[-1]
+            ends = last.slot.nominal if last.last is None else last.last
+            event = SlotsMissed(self.spec.name, count, missed[0].slot.nominal, ends, len(counts) < len(missed))
             self._context.announce(event)
-        for slot, refusal in coming:
+        for slot, refusal, *_ in coming:
             if refusal is None:
                 self._consider(slot)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import NamedTuple
 
 from repeater.dataclass import replace
 from repeater.engine.context import Context
@@ -21,7 +21,7 @@ from repeater.model.spec import Backoff, JobSpec
 from repeater.model.time import MICROSECOND, Instant
 from repeater.policy import catchup
 from repeater.schedule.backoff import backoff_delay
-from repeater.schedule.base import Schedule, Track
+from repeater.schedule.base import CountsSlots, Schedule, Track
 
 GRACE = timedelta(seconds=10)
 """A slot that comes up this late was delayed, not missed."""
@@ -32,8 +32,17 @@ _PATIENCE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=60))
 BUSY = timedelta(milliseconds=100)
 """When a plugin that has not answered yet is asked again."""
 
-Coming: TypeAlias = tuple[Slot, tuple[SlotState, str] | None]
-"""A slot that came due; with a state and a reason if it was missed and that is its end."""
+
+class Coming(NamedTuple):
+    """A slot that came due; `refusal` is its state and reason if it was missed and that is its end.
+
+    One row can stand for several slots: `number` of them, up to the nominal time `last`. `number` None: not known.
+    """
+
+    slot: Slot
+    refusal: tuple[SlotState, str] | None = None
+    number: int | None = 1
+    last: datetime | None = None
 
 
 class Upcoming:
@@ -161,12 +170,12 @@ class Upcoming:
         self.disarm()
         self.cursor = nominal
         if self.schedule.waits_for_end:
-            self._come_due([(slot, None)])
+            self._come_due([Coming(slot)])
             return
         following = self._following(self._track())
         late = now.wall - due.wall if self.schedule.rides == "wall" else (now.mono - due.mono) * MICROSECOND
         if late <= GRACE and (following is None or self._is_ahead(following)):
-            self._come_due([(slot, None)])
+            self._come_due([Coming(slot)])
         else:
             self._come_due(self._late(slot, following))
 
@@ -185,7 +194,7 @@ class Upcoming:
         missed = [first]
         while following is not None and not self._is_ahead(following):
             if len(missed) == MOST_ROWS[self.schedule.rides]:
-                coming.append(self._leap(missed, following))
+                coming += self._leap(missed, following)
                 break
             missed.append(self._slot_at(following)[0])
             self.cursor = following
@@ -198,28 +207,45 @@ class Upcoming:
             rule = replace(rule, kind="latest")
         for slot, fate, reason in catchup.decide(rule, missed, now):
             if fate == "run":
-                coming.append((replace(slot, trigger="catch_up"), None))
+                coming.append(Coming(replace(slot, trigger="catch_up")))
             else:
-                coming.append((slot, ("expired" if fate == "expire" else "skipped", reason)))
+                coming.append(Coming(slot, ("expired" if fate == "expire" else "skipped", reason)))
         if on_time is not None:
-            coming.append((on_time, None))
-        return coming
+            coming.append(Coming(on_time))
+        return sorted(coming, key=lambda one: one.slot.nominal)
 
-    def _leap(self, missed: list[Slot], first: Instant) -> Coming:
-        """Far too many were missed for a row each: those up to the newest share one. Leaves the newest in `missed`.
+    def _leap(self, missed: list[Slot], first: Instant) -> list[Coming]:
+        """Too many were missed for a row each: those from `first` to the one before the newest share one.
 
-        The newest is found by halving the time between, so it costs the same for a minute and for a year.
+        Appends the newest to `missed`. It is found by bisection, which costs the same for a minute and for a year.
         """
-        low, high, newest = first, self._context.now, first
+        newest = self._latest(first, self._context.now, lambda slot: not self._is_ahead(slot))
+        slots = []
+        if newest != first:
+            last = self._latest(first, newest, lambda slot: self._between(slot, newest) > timedelta(0))
+            refusal: tuple[SlotState, str] = ("skipped", "missed")
+            if last != first:
+                refusal = ("skipped", f"missed, as all others until {last.wall:%Y-%m-%d %H:%M:%S}Z")
+            slots.append(Coming(self._slot_at(first)[0], refusal, self._number_of_slots(first, last), last.wall))
+        missed.append(self._slot_at(newest)[0])
+        self.cursor = newest
+        return slots
+
+    def _latest(self, low: Instant, high: Instant, fits: Callable[[Instant], bool]) -> Instant:
+        """The latest slot between two instants that fits; `low` is a slot that fits, and no later one fits again."""
+        found = low
         while (between := self._between(low, high)) > MICROSECOND:
             self.cursor = low.plus(between // 2)
-            found = self._following(self._track())
-            if found is not None and not self._is_ahead(found):
-                low = newest = found
+            slot = self._following(self._track())
+            if slot is not None and fits(slot):
+                low = found = slot
             else:
                 high = self.cursor
-        self.cursor = newest
-        slot, last = self._slot_at(first)[0], self._slot_at(newest)[0]
-        if last != slot:
-            missed.append(last)
-        return slot, ("skipped", f"missed, as all others until {newest.wall:%Y-%m-%d %H:%M:%S}Z")
+        return found
+
+    def _number_of_slots(self, first: Instant, last: Instant) -> int | None:
+        """The number of slots from one to another, both included; None if the schedule cannot tell."""
+        if not isinstance(self.schedule, CountsSlots):
+            return 1 if first == last else None
+        self.cursor = first
+        return 1 + self.schedule.count(self._track(), last)

@@ -151,12 +151,17 @@ class SlotDecided:
 
 @dataclass(frozen=True, slots=True)
 class SlotsMissed:
-    """Slots passed while nobody could start them; each has its own row too. `first` and `last` are nominal times."""
+    """Slots passed while nobody could start them. `first` and `last` are nominal times.
+
+    Each has its own row, but where there are many, one row stands for those in the middle. `at_least`: the schedule
+    cannot count them, there were `count` or more.
+    """
 
     job: str
     count: int
     first: datetime
     last: datetime
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ unless asked for. Called as a listener of events; gives each line to `say`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from repeater.model.events import (
     Draining,
@@ -69,9 +70,11 @@ class Narrator:
                     self._say(run.slot.job, "succeeded")
             case SlotDecided(row):
                 self._decided(row)
-            case SlotsMissed(job, count, first, last):
-                between = _time(first) if count == 1 else f"{_time(first)} to {_time(last)}"
-                self._say(job, f"missed {count} start{'s' * (count > 1)} ({between})")
+            case SlotsMissed(job, count, first, last, at_least):
+                show = _day_and_time if last - first >= timedelta(days=1) else _time
+                between = show(first) if first == last else f"{show(first)} to {show(last)}"
+                number = f"at least {count}" if at_least else str(count)
+                self._say(job, f"missed {number} start{'s' * (count > 1)} ({between})")
             case Warned(job, message):
                 self._say(job, f"warning: {message}")
             case FaultContained(owner, job, name, error, count):
@@ -151,6 +154,10 @@ def priority(event: Event) -> int:
 
 def _time(instant: object) -> str:
     return f"{instant.astimezone():%H:%M:%S}" if hasattr(instant, "astimezone") else str(instant)
+
+
+def _day_and_time(instant: datetime) -> str:
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _list(names: tuple[str, ...]) -> str:

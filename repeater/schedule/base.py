@@ -7,7 +7,7 @@ at any time, and forecasts, simulations and live runs agree. Only `schedule.fact
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from repeater.dataclass import dataclass
 from repeater.model.time import Instant
@@ -62,4 +62,13 @@ class Schedule(Protocol):
 
         `draw` in [0, 1) is the random number of this slot, used only by `random` jitter.
         """
+        ...
+
+
+@runtime_checkable
+class CountsSlots(Protocol):
+    """A schedule that can count nominal times without a walk over each of them."""
+
+    def count(self, track: Track, until: Instant) -> int:
+        """The number of nominal times after `track.cursor`, up to and including `until`."""
         ...

@@ -97,9 +97,10 @@ class CronSchedule:
         following = self._after(nominal.wall)
         return jitter_delay(jitter, job, None if following is None else following - nominal.wall, draw)
 
-    def count(self, after: Instant, until: Instant) -> int:
-        """The number of nominal times after one instant, up to and including another, by the wall clock."""
-        low, high = (_naive(one.wall) for one in (after, until))
+    def count(self, track: Track, until: Instant) -> int:
+        """The number of nominal times after the cursor, up to and including `until`, by the wall clock."""
+        after = track.anchor.wall - MICROSECOND if track.cursor is None else track.cursor.wall
+        low, high = _naive(after), _naive(until.wall)
         return count_slots(self._walls(), self._zone, low, high, self._slot_after)
 
     def _after(self, wall: datetime) -> datetime | None:

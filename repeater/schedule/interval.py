@@ -43,6 +43,11 @@ class EverySchedule:
         passed = (track.cursor.mono - first.mono) // step
         return first.plus(self.spec.every * (passed + 1))
 
+    def count(self, track: Track, until: Instant) -> int:
+        """The number of points of the grid after the cursor, up to and including `until`."""
+        first = self.next(track)
+        return max(0, (until.mono - first.mono) // micros(self.spec.every) + 1)
+
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return jitter_delay(self.spec.jitter, job, self.spec.every, draw)
 

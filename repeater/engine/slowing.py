@@ -18,14 +18,16 @@ _SERVICE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 class Slowing:
     """`not_before` is the earliest instant of the next start, None when nothing puts it off."""
 
-    __slots__ = ("_row", "not_before")
+    __slots__ = ("_delay", "_row", "not_before")
 
     def __init__(self) -> None:
         self._row = 0
+        self._delay: timedelta | None = None
         self.not_before: Instant | None = None
 
     def reset(self) -> None:
         self._row = 0
+        self._delay = None
         self.not_before = None
 
     def holds(self, now: Instant) -> bool:
@@ -40,13 +42,15 @@ class Slowing:
         backoff = rule.backoff if rule else _SERVICE
         self.not_before = None
         if outcome.success or (rule and rule.on_exit is not None and code not in rule.on_exit):
-            self._row = 0
+            self._row, self._delay = 0, None
         else:
             # a service that lasted long was healthy for a while, so its failure begins a new row
             lasted = now.wall - started if started else timedelta(0)
             self._row = 1 if spec.is_service and lasted >= backoff.max else self._row + 1
             if rule is not None or spec.is_service:
-                self.not_before = now.plus(backoff_delay(backoff, self._row, context.draw.random()))
+                before = self._delay if self._row > 1 else None
+                self._delay = backoff_delay(backoff, self._row, context.draw.random(), before)
+                self.not_before = now.plus(self._delay)
         if spec.is_service and started is not None:
             floor = now.plus(started + SERVICE_FLOOR - now.wall)
             if self.not_before is None or self.not_before.mono < floor.mono:

@@ -11,7 +11,7 @@ from typing import Any
 
 from repeater.dataclass import dataclass
 from repeater.jobfile.document import Document, Path, has_template, path_of
-from repeater.model.spec import Pairs
+from repeater.model.spec import BACKOFF_FIELDS, Pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         if key in _KINDS and old is not None:
             merged[key] = _merge_kind(key, old, value)
+        elif key in ("retry", "slowdown") and isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = merge(_without_effect_on(old, value), value)
         elif key == "executor" and isinstance(old, dict):
             merged[key] = _merge_plugin(old, value)
         elif isinstance(value, dict) and isinstance(old, dict):
@@ -99,7 +101,17 @@ def _merge_kind(key: str, low: Any, high: Any) -> Any:
     if ours == "plugin":
         return _merge_plugin(low, high)
     taken = kinds[ours] if theirs in (None, ours) else frozenset()
+    if ours == "backoff":
+        low = _without_effect_on(low, high)
     return merge({name: value for name, value in low.items() if name in taken}, high)
+
+
+def _without_effect_on(low: Mapping[str, Any], high: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lower table without the keys that have no effect on the kind of backoff that the higher one chooses."""
+    kind = high.get("backoff")
+    if kind not in BACKOFF_FIELDS:
+        return low
+    return {name: value for name, value in low.items() if name not in _GROWTH or name in BACKOFF_FIELDS[kind]}
 
 
 def _merge_plugin(low: Mapping[str, Any], high: Any) -> Any:

@@ -10,10 +10,13 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from repeater.dataclass import replace
 from repeater.jobfile.document import Path, kind
 from repeater.jobfile.layers import schedule_table
 from repeater.jobfile.reading import Reading
 from repeater.model.spec import (
+    BACKOFF_FIELDS,
+    DECORRELATED_MULTIPLIER,
     Adaptive,
     Always,
     At,
@@ -63,11 +66,22 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
     return schedule
 
 
+_GROWTH = ("base", "max", "increment", "multiplier", "exponent", "jitter")
+
+
 def read_backoff(table: Mapping[str, Any], reading: Reading, at: Path) -> Backoff:
     """The growing delay whose keys stand in `table`."""
     default = Backoff()
+    growth = table.get("backoff", default.kind)
+    if growth == "decorrelated-jitter":
+        default = replace(default, multiplier=DECORRELATED_MULTIPLIER)
+    for key in _GROWTH:
+        if key in table and key not in BACKOFF_FIELDS.get(growth, _GROWTH):
+            kinds = [f"`{one}`" for one, keys in BACKOFF_FIELDS.items() if key in keys]
+            hint = f"`{key}` is for {' and '.join(kinds)} only" if len(kinds) < 3 else None
+            reading.problem((*at, key), f"found `{key}`, which has no effect on the backoff `{growth}`", hint)
     backoff = Backoff(
-        kind=table.get("backoff", default.kind),
+        kind=growth,
         base=reading.duration(table, "base", at, default.base),
         max=reading.duration(table, "max", at, max(default.max, reading.duration(table, "base", at, default.base))),
         increment=reading.duration(table, "increment", at, default.increment),

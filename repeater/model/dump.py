@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from repeater.model.spec import (
+    BACKOFF_FIELDS,
+    DECORRELATED_MULTIPLIER,
     Adaptive,
     Always,
     At,
@@ -251,7 +253,10 @@ def _growth(backoff: Backoff) -> dict[str, Any]:
 
 
 def _backoff(backoff: Backoff) -> dict[str, Any]:
-    return _fields(backoff, Backoff(), skip="kind")
+    is_random = backoff.kind == "decorrelated-jitter"
+    default = Backoff(multiplier=DECORRELATED_MULTIPLIER) if is_random else Backoff()
+    keys = _fields(backoff, default, skip="kind")
+    return {key: value for key, value in keys.items() if key in BACKOFF_FIELDS[backoff.kind]}
 
 
 def _overlap(overlap: Overlap) -> dict[str, Any]:

@@ -138,8 +138,8 @@ BackoffKind: TypeAlias = Literal["fixed", "linear", "exponential", "fibonacci", 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A delay that grows with the number of the try, `policy.backoff` has the formulas. `jitter` shortens it at random:
-    `full` down to zero, `equal` down to a half.
+    """A delay that grows with the number of the try, `schedule.backoff` has the formulas and which fields each kind
+    uses. `jitter` shortens it at random: `full` down to zero, `equal` down to a half.
     """
 
     kind: BackoffKind = "exponential"
@@ -149,6 +149,20 @@ class Backoff:
     multiplier: float = 2.0
     exponent: float = 2.0
     jitter: Literal["none", "full", "equal"] = "none"
+
+
+BACKOFF_FIELDS: dict[BackoffKind, frozenset[str]] = {
+    "fixed": frozenset({"base", "jitter"}),
+    "linear": frozenset({"base", "max", "increment", "jitter"}),
+    "exponential": frozenset({"base", "max", "multiplier", "jitter"}),
+    "fibonacci": frozenset({"base", "max", "jitter"}),
+    "polynomial": frozenset({"base", "max", "exponent", "jitter"}),
+    "decorrelated-jitter": frozenset({"base", "max", "multiplier"}),
+}
+"""The fields of `Backoff` that have an effect, for each kind."""
+
+DECORRELATED_MULTIPLIER = 3.0
+"""The default multiplier of `decorrelated-jitter`; the other kinds have that of `Backoff`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def backoff_delay(backoff: Backoff, k: int, draw: float, previous: timedelta | N
     base, most = micros(backoff.base), micros(backoff.max)
     if backoff.kind == "decorrelated-jitter":
         before = base if previous is None else micros(previous)
-        return min(most, base + int(draw * max(0, 3 * before - base))) * MICROSECOND
+        return min(most, base + int(draw * max(0.0, backoff.multiplier * before - base))) * MICROSECOND
     delay = min(most, _grown(backoff, max(1, k), base, most))
     if backoff.jitter == "full":
         delay = int(delay * draw)

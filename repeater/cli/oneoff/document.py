@@ -76,7 +76,7 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
         percent = settings["jitter_percent"]
         if float(percent.text or 0) > 0:
             _settle(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
-    if "jitter" in schedule:
+    if "jitter" in schedule and not given.command.strategy:
         schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
     if "file" in job.get("output", {}):
         job["output"].setdefault("mode", "suppress")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from repeater.cli.oneoff.document import Table
+from repeater.dataclass import replace
 from repeater.errors import UsageError
 from repeater.model.spec import Cron, Every, Growing, JobSpec, Stop
 
@@ -88,9 +89,17 @@ def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:
         yield f"then: after growing random waits, at most {format_duration(rule.max)}"
         return
     count = _SHOWN if times is None else min(_SHOWN, times - 1)
-    waits = [format_duration(backoff_delay(rule, number + 1, 0.0)) for number in range(count)]
+    plain = replace(rule, jitter="none")
+    waits = [format_duration(backoff_delay(plain, number + 1, 0.0)) for number in range(count)]
     if waits:
-        yield f"then: after waits of {', '.join(waits)}" + (" …" if times is None or times - 1 > count else "")
+        words = {
+            "none": "waits of",
+            "full": "random waits of at most",
+            "equal": "waits, each shortened at random by up to a half, of",
+        }
+        yield f"then: after {words[rule.jitter]} {', '.join(waits)}" + (
+            " …" if times is None or times - 1 > count else ""
+        )
 
 
 def _end(rule: Stop) -> str:

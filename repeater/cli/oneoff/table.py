@@ -164,13 +164,18 @@ _DELAYS = {
                        ("schedule", "exponent"), "number"),
     "multiplier": Option(("--multiplier",), "What each delay is multiplied by (2).", "NUMBER",
                          ("schedule", "multiplier"), "number"),
+    "factor": Option(("--multiplier",), "A delay is at most this many times the one before (3).", "NUMBER",
+                     ("schedule", "multiplier"), "number"),
+    "jitter": Option(("-j", "--jitter"), "Shorten each delay at random: `full` to zero, `equal` to a half.", "KIND",
+                     ("schedule", "jitter")),
     "max-delay": Option(("--max-delay",), "No delay is longer (60s).", "DURATION", ("schedule", "max")),
     "attempts": Option(("-a", "--attempts"), "Give up after N runs (3).", "N", ("stop", "times"), "whole"),
 }  # fmt: skip
 
 
 def _strategy(name: str, example: str, *delays: str) -> Command:
-    own = tuple(_DELAYS[delay] for delay in (*delays, "max-delay", "attempts"))
+    jitter = () if name == "decorrelated-jitter" else ("jitter",)
+    own = tuple(_DELAYS[delay] for delay in (*delays, *jitter, "max-delay", "attempts"))
     return Command(name, ONE_OFF[name][0], example, own, ((("schedule", "backoff"), name),), strategy=name)
 
 
@@ -233,7 +238,7 @@ _ALL = (
     _strategy("fibonacci", "rpr fibonacci --base-delay 1s --attempts 8 -- ./flaky.sh", "base-delay"),
     _strategy("linear", "rpr linear --increment 2s --attempts 5 -- ./flaky.sh", "base-delay", "increment"),
     _strategy("polynomial", "rpr polynomial --exponent 1.5 --attempts 4 -- ./flaky.sh", "base-delay", "exponent"),
-    _strategy("decorrelated-jitter", "rpr decorrelated-jitter --attempts 5 -- ./flaky.sh", "base-delay", "multiplier"),
+    _strategy("decorrelated-jitter", "rpr decorrelated-jitter --attempts 5 -- ./flaky.sh", "base-delay", "factor"),
     Command("watch", ONE_OFF["watch"][0], "rpr watch 'src/**/*.py' -- pytest -q", (
         Option(("--ignore",), "Not these; may be given again.", "GLOB", ("schedule", "ignore"), "list"),
         Option(("--debounce",), "Wait until nothing changed for so long (200ms).", "DURATION",

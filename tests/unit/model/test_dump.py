@@ -11,6 +11,7 @@ from repeater import dataclass as dataclasses
 from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file, dump_job, dump_text
 from repeater.model.spec import (
+    BACKOFF_FIELDS,
     Adaptive,
     Always,
     At,
@@ -66,12 +67,15 @@ def perhaps(values):
 
 @st.composite
 def backoffs(draw):
+    kind = draw(st.sampled_from(sorted(BACKOFF_FIELDS)))
     base, more = draw(LENGTHS), draw(LENGTHS)
-    return Backoff(
-        draw(st.sampled_from(["fixed", "linear", "exponential", "fibonacci", "polynomial", "decorrelated-jitter"])),
-        base, min(base + more, timedelta(days=36_000)), draw(LENGTHS), draw(st.floats(1, 1000)), draw(st.floats(0, 100)),
-        draw(st.sampled_from(["none", "full", "equal"])),
-    )  # fmt: skip
+    fields = {
+        "base": base, "max": max(timedelta(minutes=1), base) if kind == "fixed" else min(base + more, timedelta(days=36_000)),
+        "increment": draw(LENGTHS), "multiplier": draw(st.floats(1, 1000)), "exponent": draw(st.floats(0, 100)),
+        "jitter": draw(st.sampled_from(["none", "full", "equal"])),
+    }  # fmt: skip
+    default = {"multiplier": 3.0} if kind == "decorrelated-jitter" else {}
+    return Backoff(kind, **(default | {key: fields[key] for key in fields if key in BACKOFF_FIELDS[kind] | {"max"}}))
 
 
 @st.composite

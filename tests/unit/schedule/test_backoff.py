@@ -71,13 +71,14 @@ def test_delays_grow(kind, k):
     assert backoff_delay(backoff, k, 0.0) <= backoff_delay(backoff, k + 1, 0.0)
 
 
-@given(st.floats(0, 1, exclude_max=True), st.integers(1, 60))
-def test_decorrelated_jitter_lies_between_the_base_and_three_times_the_delay_before(draw, before):
-    backoff = Backoff("decorrelated-jitter", SECOND, max=100 * SECOND)
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 60), st.floats(1, 10))
+def test_decorrelated_jitter_lies_between_the_base_and_the_multiple_of_the_delay_before(draw, before, multiplier):
+    backoff = Backoff("decorrelated-jitter", SECOND, max=100 * SECOND, multiplier=multiplier)
     delay = backoff_delay(backoff, 9, draw, before * SECOND)
-    assert SECOND <= delay <= min(100, 3 * before) * SECOND
+    assert SECOND <= delay <= min(100, max(1, multiplier * before)) * SECOND
     assert backoff_delay(backoff, 1, 0.0) == SECOND
-    assert backoff_delay(backoff, 1, 0.999999) < 3 * SECOND
+    assert backoff_delay(backoff, 1, 0.999999) <= multiplier * SECOND
+    assert backoff_delay(backoff, 9, 0.999999, 2 * SECOND) > 1.9 * multiplier * SECOND or multiplier < 1.1
 
 
 # --- the schedule -----------------------------------------------------------------------------------------------

@@ -158,10 +158,14 @@ class LedgerFile:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise OSError(errno.EIO, str(error)) from error
+            if isinstance(
+                error, sqlite3.Error | OverflowError | UnicodeError
+            ):  # the latter two: a value that no row holds
+                raise OSError(errno.EIO, str(error)) from error
+            raise
 
 
 def _boot() -> str:

@@ -1,7 +1,8 @@
 """Who may start when, and who has to wait: what the daemon decides. Sans-IO and clockless.
 
 Whoever drives it (`daemon.server`) hands in messages with one reading of the clocks and takes out what is to be said
-(`said`), what is to be kept over a restart (`changes`), and when to look again (`next_due`).
+(`said`), what is to be kept over a restart (`changes`), lines for the log (`warnings`), and when to look again
+(`next_due`). A message that is refused (BadMessage) has changed nothing.
 
 Requests of version 1.1 wait in one row for each resource; the first is admitted at the instant at which its ledger
 allows it, and the others are looked at when it has been. So a place is never raced for, and a client that waits costs
@@ -62,10 +63,11 @@ class Book:
 
     def __init__(self, mark: str, settling: int = 0) -> None:
         self.said: list[tuple[int, bytes]] = []
+        self.warnings: list[str] = []
         self._mark = mark
         self._given = 0
         self._ledgers = Ledgers(settling)
-        self._first = FirstVersion(self._ledgers)
+        self._first = FirstVersion(self._ledgers, self.warnings)
         self._runs = Runs()
         self._clients: dict[int, _Client] = {}
         self._due: dict[str, Mono] = {}
@@ -187,19 +189,23 @@ class Book:
     def _reserve(self, client: int, ask: Reserve, now: Instant) -> None:
         who = self._clients[client]
         held = None if ask.reservation is None else self._next_of(who, ask.reservation, ask.resource)
-        resource = self._ledgers.named(ask.resource, ask.rate)
-        waiting = resource.queue.get((client, ask.id))
+        known = self._ledgers.get(ask.resource)
+        waiting = None if known is None else known.queue.get((client, ask.id))
+        pattern = (0,) if held is not None else ask.offsets
         if waiting is None:
-            pattern = (0,) if held is not None else ask.offsets
-            check(pattern, resource.rate)
+            rate = ask.rate if ask.rate is not None else None if known is None or not known.known else known.rate
+            if rate is not None:
+                check(pattern, rate)
+            if not ask.forced and len(who.waiting) + len(who.reservations) >= MOST_WAITING:
+                raise BadMessage(
+                    "busy", f"cannot hold more than {MOST_WAITING} requests and reservations of one client"
+                )
+        resource = self._ledgers.named(ask.resource, ask.rate)
+        if waiting is None:
             waiting = Waiting(client, ask, resource.rate, pattern, held)
             if ask.forced:
                 self._grant(resource, waiting, resource.ledger.force(None if held is None else held.ticket), now)
                 return
-            if len(who.waiting) + len(who.reservations) >= MOST_WAITING:
-                raise BadMessage(
-                    "busy", f"cannot hold more than {MOST_WAITING} requests and reservations of one client"
-                )
             resource.queue[client, ask.id] = waiting
             who.waiting.add((resource.name, ask.id))
             if held is not None:  # its place is reserved already

@@ -9,12 +9,13 @@ same). Its attempts to come are given back when it is gone. Sans-IO; called by `
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
-from repeater.daemon.ledgers import Ledgers, Resource, check
+from repeater.daemon.ledgers import Ledgers, Resource, fitting
 from repeater.daemon.protocol import LONGEST_TIME, MOST_STARTS, Rate, Schedule, say_registered, say_schedule
 from repeater.dataclass import dataclass
 from repeater.model.time import Instant, Mono, rfc3339
-from repeater.wire.lines import BadMessage
+from repeater.wire.lines import BadMessage, clip
 
 REGISTER_WITHIN = 15_000_000
 """Microseconds that a client has to register, from the instant that it was given."""
@@ -23,6 +24,7 @@ GIVES_UP = 5_000_000
 LATE = 50_000
 """Microseconds from the instant of an attempt to its start, at most, as far as we know."""
 MOST_HELD = 256
+_FALLBACK = timedelta(minutes=1)  # what the client waits for if it gets no time
 
 
 @dataclass(slots=True, eq=False)
@@ -49,26 +51,43 @@ class FirstVersion:
     to look after.
     """
 
-    def __init__(self, ledgers: Ledgers) -> None:
+    def __init__(self, ledgers: Ledgers, warnings: list[str]) -> None:
         self._ledgers = ledgers
         self._held: dict[_Tentative, None] = {}
+        self.warnings = warnings
 
     def schedule(self, client: int, ask: Schedule, now: Instant) -> bytes:
-        """May it start now, and if not, when? What is answered is reserved. Raises BadMessage."""
+        """May it start now, and if not, when? What is answered is reserved.
+
+        The answer is always a `schedule_response`: this client starts uncounted after any other. Attempts that the
+        limit can never hold are not counted; then, and where there is no room, `warnings` gets a line.
+        """
         if ask.probes:
             return _answer(now, now, "nothing was reserved")
-        resource = self._ledgers.named(ask.resource, ask.rate)
-        check(ask.offsets, ask.rate)
         mine = self._of(client)
-        for before in mine:
-            if before.resource is resource and not before.registered:  # it asks again
-                self._abandon(before, now)
-        if len(mine) >= MOST_HELD:
-            raise BadMessage("busy", f"cannot hold more than {MOST_HELD} reservations of one client")
-        at = Mono(resource.after_the_row(ask.rate, ask.offsets, now))
+        asks_again = [one for one in mine if one.resource.name == ask.resource and not one.registered]
+        try:
+            if len(mine) - len(asks_again) >= MOST_HELD:
+                raise BadMessage("busy", f"cannot hold more than {MOST_HELD} reservations of one client")
+            resource = self._ledgers.named(ask.resource, ask.rate)
+        except BadMessage as refusal:
+            self.warnings.append(
+                f"a request of a 1.0 client for `{clip(ask.resource)}` is not counted: {refusal.message}"
+            )
+            return say_schedule(can=False, reason=refusal.message, wait_until=str(rfc3339(now.wall + _FALLBACK)))
+        offsets = fitting(ask.offsets, ask.rate)
+        if offsets != ask.offsets:
+            left = len(ask.offsets) - len(offsets)
+            self.warnings.append(
+                f"a 1.0 client asks for {len(ask.offsets)} attempts of `{clip(ask.resource)}`; {left} of them never "
+                f"fit its limit of {ask.rate.count} and are not counted"
+            )
+        for before in asks_again:
+            self._abandon(before, now)
+        at = Mono(resource.after_the_row(ask.rate, offsets, now))
         late = min(LATE, ask.rate.window // 20)
         attempts = []
-        for instant in (Mono(at + offset + late) for offset in ask.offsets):
+        for instant in (Mono(at + offset + late) for offset in offsets):
             resource.ledger.record(instant)
             attempts.append((instant, self._ledgers.keep(resource, instant, "planned")))
         self._held[_Tentative(resource, attempts, now.mono, Mono(at + REGISTER_WITHIN), late, client)] = None
@@ -77,7 +96,11 @@ class FirstVersion:
         return _answer(now.at_mono(at), now, words)
 
     def register(self, client: int, attempts: tuple[tuple[str, int, int], ...], now: Instant) -> bytes:
-        """The attempts of an answer are confirmed, whatever times the client gives them; others are recorded."""
+        """The attempts of an answer are confirmed, whatever times the client gives them; others are recorded.
+
+        Raises BadMessage before anything is changed.
+        """
+        self._ledgers.room_for(name for name, _, _ in attempts)
         mine, confirmed = [one for one in self._of(client) if not one.registered], 0
         for name in dict.fromkeys(name for name, _, _ in attempts):
             tentative = next((one for one in mine if one.resource.name == name), None)

@@ -120,6 +120,11 @@ class Ledgers:
     def get(self, name: str) -> Resource | None:
         return self._resources.get(name)
 
+    def room_for(self, names: Iterable[str]) -> None:
+        """Raises BadMessage if the resources that are new among these would be too many."""
+        if len(self._resources) + len({name for name in names if name not in self._resources}) > MOST_RESOURCES:
+            raise BadMessage("busy", f"cannot keep more than {MOST_RESOURCES} resources")
+
     def named(self, name: str, rate: Rate | None, *, known: bool = True) -> Resource:
         """The resource, new if it has to be; a rate that is said counts from now on. Raises BadMessage."""
         resource = self._resources.get(name)
@@ -127,8 +132,7 @@ class Ledgers:
             raise BadMessage("unknown", f"cannot limit `{name}`: nobody has said its rate")
         if resource is None:
             assert rate is not None
-            if len(self._resources) >= MOST_RESOURCES:
-                raise BadMessage("busy", f"cannot keep more than {MOST_RESOURCES} resources")
+            self.room_for((name,))
             resource = self._resources[name] = Resource(name, Ledger(rate.count, rate.window), rate, known)
             self.keep_known(resource)
         elif rate is not None and known and (resource.rate != rate or not resource.known):
@@ -206,3 +210,15 @@ def check(pattern: Pattern, rate: Rate) -> None:
         check_pattern(pattern, rate.count, rate.window)
     except ValueError as error:
         raise BadMessage("field", f"cannot use `retry_offsets`: {error}") from None
+
+
+def fitting(pattern: Pattern, rate: Rate) -> Pattern:
+    """The attempts that a rate can hold, taken in order; the first always fits."""
+    fits: Pattern = ()
+    for offset in pattern:
+        try:
+            check_pattern((*fits, offset), rate.count, rate.window)
+        except ValueError:
+            continue
+        fits = (*fits, offset)
+    return fits

@@ -51,7 +51,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """1.0: may it start now? `at` is Unix seconds, `offsets` microseconds, ascending. `probes`: nothing is wanted."""
+    """1.0: may it start now? `at` is Unix seconds, `offsets` microseconds, ascending. `probes`: nothing is wanted.
+
+    The Go client takes an error for a permission to start in a minute, so what it sends is used as far as possible:
+    a rate outside the bounds is the nearest one inside, and offsets that cannot be used are left out.
+    """
 
     resource: str
     rate: Rate
@@ -174,9 +178,26 @@ def _handshake(fields: Mapping[str, Any]) -> Handshake:
 
 def _schedule(fields: Mapping[str, Any]) -> Schedule:
     at = _whole(fields, "request_time", -(1 << 53), 1 << 53)
-    resource = _name(fields, "resource_id")
+    resource = _resource_of_first(fields)
     probes = at <= 0 or resource == _PROBE
-    return Schedule(resource, _rate(fields), _offsets(fields), at, probes)
+    count = _whole(fields, "rate_limit", 1, 1 << 53)
+    window = _whole(fields, "window_ms", 0, 1 << 53)
+    offsets = fields.get("retry_offsets") or [0]
+    if not isinstance(offsets, list) or any(type(one) is not int for one in offsets):
+        _wrong("retry_offsets", offsets, "a list of whole milliseconds")
+    usable = sorted({one * 1000 for one in offsets if 0 <= one <= LONGEST_TIME})[:MOST_OFFSETS] or [0]
+    rate = Rate(min(count, MOST_STARTS), min(max(window, 1), LONGEST_TIME) * 1000)
+    return Schedule(resource, rate, tuple(usable), at, probes)
+
+
+def _resource_of_first(fields: Mapping[str, Any]) -> str:
+    """The Go client derives names from commands, so a name that is too long gets a short one that is its own."""
+    value = fields.get("resource_id")
+    if isinstance(value, str) and len(value) > LONGEST_NAME and _is_unicode(value):
+        import hashlib
+
+        return f"{value[:180]}-{hashlib.sha256(value.encode()).hexdigest()[:32]}"
+    return _name(fields, "resource_id")
 
 
 def _register(fields: Mapping[str, Any]) -> Register:
@@ -188,7 +209,8 @@ def _register(fields: Mapping[str, Any]) -> Register:
         if not isinstance(request, dict):
             _wrong("requests", request, "an object")
         at = _whole(request, "scheduled_at", 0, 1 << 53)
-        attempts.append((_name(request, "resource_id"), at, _whole(request, "expires_at", 0, 1 << 53, at + 3600)))
+        expires = _whole(request, "expires_at", 0, 1 << 53, at + 3600)
+        attempts.append((_resource_of_first(request), at, min(expires, at + LONGEST_TIME // 1000)))
     return Register(tuple(attempts))
 
 
@@ -269,9 +291,18 @@ def _wrong(name: str, value: Any, expected: str) -> NoReturn:
 
 def _name(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
-    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME:
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME or not _is_unicode(value):
         _wrong(name, value, f"a text of 1 to {LONGEST_NAME} characters")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a store can keep the text: JSON can carry half of a surrogate pair, which no encoding has."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name_if_given(fields: Mapping[str, Any], name: str) -> str | None:

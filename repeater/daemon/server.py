@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ MOST_ERRORS = 32
 """Lines with errors that a client may send."""
 _UNREAD = 1 << 20  # bytes of answers that a client may leave unread
 _MOST_UNKEPT = 100_000  # changes that wait for a disk
+_REMEMBERED = 1000  # lines of the log that are not repeated
 _FATAL = ("malformed", "too_long", "version")
 
 
@@ -61,6 +63,7 @@ class Server:
         self._last = 0
         self._turn_is_coming = False
         self._trouble = ""
+        self._logged: OrderedDict[str, None] = OrderedDict()
 
     def listen(self, door: socket.socket) -> None:
         """Let clients in through a socket that is bound and not blocking."""
@@ -104,6 +107,10 @@ class Server:
             known = refusal.code not in _FATAL
             self.refuse(client, refusal.message, id_of(line) if known else None)
             return known and self._clients[client].may_err()
+        except Exception as error:  # noqa: BLE001 - a fault of one request must not end the others
+            self._warn(f"internal error in a request of client {client}: {error!r}; it is disconnected")
+            self.refuse(client, "internal error")
+            return False
         finally:
             self._come_again()
         return True
@@ -142,12 +149,24 @@ class Server:
         book = self._book
         book.pass_time(self._now())
         self._keep()
+        self._log()
         said, book.said = book.said, []
         for number, line in said:
             client = self._clients.get(number)
             if client is not None:
                 client.say(line)
         self._arm()
+
+    def _log(self) -> None:
+        """Each line once, as long as it is among the last `_REMEMBERED`."""
+        for line in self._book.warnings:
+            if line not in self._logged:
+                self._warn(line)
+            self._logged[line] = None
+            self._logged.move_to_end(line)
+            if len(self._logged) > _REMEMBERED:
+                self._logged.popitem(last=False)
+        self._book.warnings.clear()
 
     def _keep(self) -> None:
         changes, self._book.changes = self._book.changes, []

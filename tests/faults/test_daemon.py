@@ -51,12 +51,24 @@ HOSTILE = {
     "unknown": (b'{"type":"shutdown"}\n', "unknown type of message"),
     "wrong id": (b'{"type":"release_request","reservation":"../../x"}\n', "there is no reservation"),
     "escapes": (b'{"type":"\\u001b[2J"}\n', "unknown type of message"),
+    "half a character 1.1": (
+        b'{"type":"reserve_request","id":"a","resource_id":"\\ud800","rate_limit":1,"window_ms":1000}\n',
+        "cannot use `resource_id`",
+    ),
+    "half a character 1.0": (
+        b'{"type":"schedule_request","resource_id":"\\udfff","rate_limit":1,"window_ms":1000,"request_time":1}\n',
+        "cannot use `resource_id`",
+    ),
+    "half a character at the end": (
+        b'{"type":"register_request","requests":[{"resource_id":"a\\ud800","scheduled_at":1}]}\n',
+        "cannot use `resource_id`",
+    ),
     "too long": (b"x" * 70_000, "more than 65536 bytes"),
 }
 
 
 def test_hostile_lines_get_one_clear_error_each_and_the_daemon_goes_on(rpr: Rpr) -> None:
-    with running(rpr, "--ephemeral") as daemon:
+    with running(rpr) as daemon:
         for name, (line, words) in HOSTILE.items():
             with daemon.client() as client:
                 client.send(line)

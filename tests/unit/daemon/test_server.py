@@ -157,6 +157,30 @@ def test_more_clients_than_there_is_room_for_are_told_so(tmp_path: Path, monkeyp
     run(work())
 
 
+def test_an_internal_error_in_a_request_ends_its_client_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    async def work() -> None:
+        async with bench(tmp_path) as there:
+            other, other_writer = await there.client()
+            other_writer.write(STATS)
+            await asyncio.wait_for(other.readline(), PATIENCE)
+            monkeypatch.setattr(Book, "_release", fail)
+            reader, writer = await there.client()
+            writer.write(b'{"type":"release_request","id":"x"}\n')
+            assert b'"error":"internal error"' in await rest(reader)
+            other_writer.write(STATS)
+            assert b"stats_response" in await asyncio.wait_for(other.readline(), PATIENCE)
+            assert "ZeroDivisionError('on purpose')" in there.warnings[0]
+            for one in (writer, other_writer):
+                one.close()
+
+    run(work())
+
+
 def test_another_user_is_sent_away(tmp_path: Path) -> None:
     async def work() -> None:
         async with bench(tmp_path, users=frozenset({12345})) as there:

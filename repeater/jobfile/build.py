@@ -134,10 +134,10 @@ def _parallel(job: ExpandedJob, reading: Reading) -> int | None:
     value = job.max_parallel
     if value is None:
         return None
-    if type(value) is not int or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         reading.problem(("matrix", "max_parallel"), f"found {kind(value)}, expected a whole number of at least 1")
         return None
-    return value
+    return int(value)
 
 
 # --- the process ------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
         rest["env_file"] = tuple(posixpath.join(around.folder, name) for name in reading.texts(table, "env_file", ()))
         rest["env_from_files"] = _env_files(rest["env_file"], reading, around)
     if "umask" in keys:
-        rest["umask"] = int(str(table["umask"]), 8) if isinstance(table["umask"], str) else table["umask"]
+        rest["umask"] = reading.octal(table, "umask", ())
     if "shell" in keys:
         rest["shell"] = _shell(table["shell"])
     if "rlimits" in keys:
@@ -241,7 +241,7 @@ def _rlimit(name: str, value: Any, reading: Reading) -> tuple[int, int]:
         if part == "unlimited":
             return -1
         if isinstance(part, int):
-            return part
+            return int(part)
         try:
             return parse_size(str(part))
         except ValueError as error:

@@ -1,16 +1,19 @@
-"""Where each key of a TOML file stands: a small index by tokens, for messages and `render --explain`.
+"""Where each key of a TOML or JSON file stands: small indexes by tokens, for messages and `render --explain`.
 
-Built only for text that tomli has already accepted, so it need not judge: it walks headers, keys, arrays and inline
-tables, and skips every other value. An array's item has the place of its first character, a key that of its first part.
+The TOML index is built only for text that tomli has accepted, so it need not judge: it walks headers, keys, arrays and
+inline tables, and skips every other value. The JSON index also finds what the JSON reader refuses without a place. An
+item of an array has the place of its first character, a key that of its first part.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 
-from repeater.jobfile.document import Path, Place
+from repeater.jobfile.document import Path, Place, shown
 
 _TOKEN = re.compile(
     r"""
@@ -28,22 +31,51 @@ _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 def toml_places(text: str) -> dict[Path, Place]:
-    """The place of every key and item."""
+    """The place of every key and item of a TOML file."""
     return _Index(text).places
 
 
-def line_starts(text: str) -> list[int]:
-    """The offsets at which lines begin."""
-    return [0, *(match.end() for match in re.finditer("\n", text))]
+def toml_texts(text: str) -> dict[Path, str]:
+    """The text of every value of a TOML file that is not a table, a list or a string."""
+    return _Index(text).texts
+
+
+def toml_depth_place(text: str, depth: int) -> Place:
+    """Where brackets of a TOML file open more than `depth` levels; (0, 0) if they do not."""
+    level = 0
+    for kind, word, at in _tokens(text):
+        if kind == "end":
+            break
+        if kind == "mark":
+            level += 1 if word in "[{" else -1 if word in "]}" else 0
+            if level > depth:
+                return _Lines(text).place(at)
+    return (0, 0)
+
+
+class _Lines:
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
+
+    def place(self, at: int) -> Place:
+        line = bisect_right(self._starts, at)
+        return line, at - self._starts[line - 1] + 1
 
 
 class _Index:
     def __init__(self, text: str) -> None:
         self.places: dict[Path, Place] = {}
+        self.texts: dict[Path, str] = {}
+        self.whole = text
         self.lists: dict[Path, int] = {}
-        self.starts = line_starts(text)
+        self.lines = _Lines(text)
         self.tokens = _tokens(text)
         self.kind, self.text, self.at = "newline", "", 0
+        self.end = 0
+        with suppress(RecursionError):  # too deep for a job file: what was found so far is enough
+            self.walk()
+
+    def walk(self) -> None:
         self.step()
         prefix: Path = ()
         while self.kind != "end":
@@ -55,11 +87,11 @@ class _Index:
                 self.pair(prefix)
 
     def step(self) -> None:
+        self.end = self.at + len(self.text)
         self.kind, self.text, self.at = next(self.tokens)
 
     def mark(self, path: Path, at: int) -> None:
-        line = bisect_right(self.starts, at)
-        self.places.setdefault(path, (line, at - self.starts[line - 1] + 1))
+        self.places.setdefault(path, self.lines.place(at))
 
     def key(self) -> tuple[str, ...]:
         parts = []
@@ -122,8 +154,11 @@ class _Index:
                     self.pair(path)
             self.step()
         else:
+            start, is_text = self.at, self.kind == "string"
             while self.kind not in ("newline", "mark", "end"):
                 self.step()
+            if not is_text:
+                self.texts[path] = self.whole[start : self.end]
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
@@ -145,3 +180,84 @@ def _unquote(text: str) -> str:
 def _escape(match: re.Match[str]) -> str:
     code = match[1]
     return chr(int(code[1:], 16)) if code[0] in "uUx" and len(code) > 1 else _ESCAPES.get(code, code)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------
+
+_JSON_TOKEN = re.compile(
+    r'[ \t\r\n]+|(?P<string>"(?:[^"\\]|\\.)*")|(?P<mark>[\[\]{}:,])|(?P<other>[^\s\[\]{}:,"]+)', re.DOTALL
+)
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class JsonFault(Exception):
+    """What a JSON file holds although the grammar or this program forbids it. The place counts from 1."""
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(message)
+        self.message, self.place = message, place
+
+
+def json_places(text: str) -> dict[Path, Place]:
+    """The place of every key and item of a JSON file that was accepted."""
+    places: dict[Path, Place] = {}
+    _walk_json(text, places, None)
+    return places
+
+
+def check_json(text: str, depth: int, most_digits: int) -> None:
+    """Raises JsonFault for the first of: a key twice, `NaN` and infinity, a long number, a lone surrogate, more than
+    `depth` levels. Text that the grammar does not allow for another reason ends the search.
+    """
+    with suppress(IndexError, ValueError, TypeError):
+        _walk_json(text, {}, (depth, most_digits))
+
+
+def _walk_json(text: str, places: dict[Path, Place], bounds: tuple[int, int] | None) -> None:
+    lines = _Lines(text)
+    open_: list[set[str] | int] = []  # the keys of a table, or the number of items of a list
+    path: list[str | int] = []
+    awaits_key = False
+    for match in _JSON_TOKEN.finditer(text):
+        kind, word, at = match.lastgroup, match[0], match.start()
+        if kind is None:
+            continue
+        if kind == "mark" and word in ":,}]":
+            if word in "}]":
+                open_.pop()
+                del path[len(open_) :]
+            awaits_key = word == "," and isinstance(open_[-1], set)
+            continue
+        if bounds is not None:
+            _judge_json(kind, word, lines, at, bounds)
+        if awaits_key:
+            awaits_key = False
+            keys = open_[-1]
+            assert isinstance(keys, set)
+            key = json.loads(word)
+            if bounds is not None and key in keys:
+                raise JsonFault(f"the key `{shown(key)}` stands twice", lines.place(at))
+            keys.add(key)
+            path[len(open_) - 1 :] = [key]
+            places.setdefault(tuple(path), lines.place(at))
+            continue
+        if open_ and isinstance(open_[-1], int):
+            path[len(open_) - 1 :] = [open_[-1]]
+            open_[-1] += 1
+            places[tuple(path)] = lines.place(at)
+        if kind == "mark":
+            open_.append(set() if word == "{" else 0)
+            awaits_key = word == "{"
+            if bounds is not None and len(open_) > bounds[0]:
+                raise JsonFault(f"more than {bounds[0]} levels deep", lines.place(at))
+
+
+def _judge_json(kind: str, word: str, lines: _Lines, at: int, bounds: tuple[int, int]) -> None:
+    if kind == "string":
+        half = _HALF.search(json.loads(word)) if "\\u" in word else None
+        if half is not None:
+            raise JsonFault(f"the escape `\\u{ord(half[0]):04x}` is half of a surrogate pair", lines.place(at))
+    elif word in ("NaN", "Infinity", "-Infinity"):
+        raise JsonFault(f"`{word}` is not a number", lines.place(at))
+    elif word.lstrip("-").isdigit() and len(word) > bounds[1]:
+        raise JsonFault(f"a number of more than {bounds[1]} digits", lines.place(at))

@@ -1,4 +1,4 @@
-"""Bytes to a `Document`: TOML, YAML or JSON, with every way in which a file can be broken told in one line.
+"""Bytes to a `Document`: TOML 1.1, YAML 1.2 core or JSON; whatever is wrong with a file is one line with its place.
 
 Nothing is interpreted here but the syntax. Dates of TOML become text, so that the three languages carry the same
 model. tomli and json are recursive but guarded; what nests deeper than `Caps.depth` is refused for all three.
@@ -10,12 +10,12 @@ import json
 import math
 import re
 import sys
-from contextlib import suppress
 from datetime import date, datetime, time
 from typing import Any
 
 from repeater.errors import JobFileError, Problem
 from repeater.jobfile.document import Caps, Document, Path, Place, Places, dotted
+from repeater.jobfile.written import WrittenInt, written_float, written_int
 
 SYNTAXES = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
@@ -29,7 +29,7 @@ def read_document(name: str, content: bytes, caps: Caps, *, syntax: str | None =
     if syntax is None:
         suffix = re.search(r"\.[a-z]+$", name.lower())
         syntax = SYNTAXES.get(suffix[0] if suffix else "") or _guess(text)
-    if not text.strip():
+    if not text.strip(" \t\r\n"):
         raise _broken(name, "the file is empty", hint="`rpr init` writes a starter")
     data, find_places = _READERS[syntax](name, text, caps)
     if not isinstance(data, dict):
@@ -42,17 +42,24 @@ def read_document(name: str, content: bytes, caps: Caps, *, syntax: str | None =
 
 def _decode(name: str, content: bytes) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or content[:4] == b"\0\0\xfe\xff":
-        raise _broken(name, "the text is UTF-16 or UTF-32, expected UTF-8")
-    if b"\0" in content[:4096]:
-        cause = "the text is UTF-16, expected UTF-8" if content[1:2] == b"\0" else "found a zero byte, expected text"
-        raise _broken(name, cause)
+        raise _broken(name, "the text is UTF-16 or UTF-32, expected UTF-8", 1, 1)
+    zero = content.find(b"\0")
+    if zero >= 0:
+        if zero <= 1 and content[:64].count(0) * 3 >= len(content[:64]):
+            raise _broken(name, "the text is UTF-16, expected UTF-8", 1, 1)
+        raise _broken(name, "found a zero byte, expected text", *_byte_place(content, zero))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         start = error.start + (3 if content[:3] == b"\xef\xbb\xbf" else 0)
-        line = content.count(b"\n", 0, start) + 1
-        raise _broken(name, f"byte {start} (`0x{content[start]:02x}`) is not UTF-8", line) from None
+        cause = f"byte {start} (`0x{content[start]:02x}`) is not UTF-8"
+        raise _broken(name, cause, *_byte_place(content, start)) from None
     return text
+
+
+def _byte_place(content: bytes, offset: int) -> Place:
+    before = content[:offset].decode("utf-8-sig", "replace")
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
 def _guess(text: str) -> str:
@@ -70,27 +77,59 @@ def _read_toml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
         import tomllib as tomli
     else:
         import tomli
-    del caps
     try:
-        data = tomli.loads(text)
+        data = tomli.loads(text, parse_float=written_float)
     except tomli.TOMLDecodeError as error:
-        line, column = getattr(error, "lineno", 0), getattr(error, "colno", 0)
-        cause = re.sub(r" \(at .*\)$", "", str(error))
         cause = re.sub(
-            r"\(('.*'),?\)", lambda path: "`" + re.sub("'(.*?)'(, )?", r"\1.", path[1]).rstrip(".") + "`", cause
+            r"\(('.*'),?\)", lambda path: "`" + re.sub("'(.*?)'(, )?", r"\1.", path[1]).rstrip(".") + "`", error.msg
         )
-        raise _broken(name, f"not TOML: {cause[:1].lower()}{cause[1:]}", line, column) from None
+        hint = _toml_hint(error.doc, error.pos)
+        raise _broken(name, f"not TOML: {_lowered(cause)}", error.lineno, error.colno, hint) from None
     except RecursionError:
-        raise _broken(name, "not TOML: nested too deeply") from None
-    except ValueError as error:  # a number with thousands of digits
-        raise _broken(name, f"not TOML: {error}") from None
+        from repeater.jobfile.places import toml_depth_place
+
+        line, column = toml_depth_place(text, caps.depth)
+        raise _broken(name, f"not TOML: more than {caps.depth} levels deep", line, column) from None
+    except ValueError:  # a number with more digits than Python reads
+        found = re.search(r"[0-9_]{4000,}", text)
+        line, column = _place_at(text, found.start() if found else 0)
+        raise _broken(name, f"not TOML: a number of more than {_MOST_DIGITS} digits", line, column) from None
+    text = text.replace("\r\n", "\n")
+    if _ODD_TOML.search(text):
+        _keep_texts(data, text)
 
     def find_places() -> Places:
         from repeater.jobfile.places import toml_places
 
-        return toml_places(text.replace("\r\n", "\n"))
+        return toml_places(text)
 
     return data, find_places
+
+
+def _toml_hint(text: str, at: int) -> str | None:
+    """A value that begins like a word is probably text without quotes."""
+    if text[max(at - 1, 0) : at + 1] == "{{":
+        at -= 1
+    before = text[:at].rpartition("\n")[2].rstrip(" \t")
+    if before.endswith(("=", "[", ",")) and re.match(r"[A-Za-z_*/.@~$%{]", text[at:]):
+        return "put quotes around a text"
+    return None
+
+
+def _keep_texts(data: Any, text: str) -> None:
+    """Whole numbers keep their text, as numbers with a fraction do. In `env`, dates and times keep it too."""
+    from repeater.jobfile.places import toml_texts
+
+    for path, word in toml_texts(text).items():
+        holder = data
+        for part in path[:-1]:
+            holder = holder[part]
+        value = holder[path[-1]]
+        if type(value) is int:
+            if str(value) != word:
+                holder[path[-1]] = WrittenInt(value, word)
+        elif "env" in path and isinstance(value, datetime | date | time):
+            holder[path[-1]] = word
 
 
 def _read_yaml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
@@ -100,57 +139,52 @@ def _read_yaml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
         data = read_yaml(text, caps.depth)
     except NotYaml as error:
         raise _broken(name, f"not YAML: {error.message}", error.line, error.column, error.hint) from None
-    return data, lambda: _yaml_places(text, caps)
+
+    def find_places() -> Places:
+        places: dict[Path, Place] = {}
+        read_yaml(text, caps.depth, places)
+        return places
+
+    return data, find_places
 
 
 def _read_json(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
+    from repeater.jobfile.places import JsonFault, check_json, json_places
+
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(items)
         if len(table) < len(items):
-            keys = [key for key, _ in items]
-            raise ValueError(f"the key `{next(key for key in keys if keys.count(key) > 1)}` stands twice")
+            raise ValueError("a key stands twice")  # `check_json` says which
         return table
 
     def constant(word: str) -> Any:
         raise ValueError(f"`{word}` is not a number")
 
     try:
-        data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        data = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_int=written_int, parse_float=written_float
+        )
     except json.JSONDecodeError as error:
         raise _broken(name, f"not JSON: {_lowered(error.msg)}", error.lineno, error.colno) from None
-    except RecursionError:
-        raise _broken(name, "not JSON: nested too deeply") from None
-    except ValueError as error:
-        line, column = _json_place(text, caps)
-        raise _broken(name, f"not JSON: {error}", line, column) from None
+    except (RecursionError, ValueError) as error:
+        cause = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        line, column = 0, 0
+        try:
+            check_json(text, caps.depth, _MOST_DIGITS)
+        except JsonFault as fault:
+            cause, (line, column) = fault.message, fault.place
+        raise _broken(name, f"not JSON: {cause}", line, column) from None
     if _SURROGATE.search(text):
         try:
-            json.dumps(data, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise _broken(name, "not JSON: an escape `\\ud…` stands for half of a character") from None
-    return data, lambda: _yaml_places(text.replace("\t", " "), caps)
+            check_json(text, caps.depth, _MOST_DIGITS)
+        except JsonFault as fault:
+            raise _broken(name, f"not JSON: {fault.message}", *fault.place) from None
+    return data, lambda: json_places(text)
 
 
-def _json_place(text: str, caps: Caps) -> Place:
-    """Where the YAML reader, which keeps places, sees a duplicate key of JSON."""
-    from repeater.jobfile.yaml_core import NotYaml, read_yaml
-
-    try:
-        read_yaml(text.replace("\t", " "), caps.depth)
-    except NotYaml as error:
-        return error.line, error.column
-    return 0, 0
-
-
-def _yaml_places(text: str, caps: Caps) -> Places:
-    from repeater.jobfile.yaml_core import NotYaml, read_yaml
-
-    places: dict[Path, Place] = {}
-    with suppress(NotYaml):  # JSON that YAML does not know: messages go without the places that were not reached
-        read_yaml(text, caps.depth, places)
-    return places
-
-
+_MOST_DIGITS = 300
+_ODD_TOML = re.compile(r"[=\[,]\s*(?:[+-]?[0-9]+_|\+[0-9]|-0|0[xob]|[0-9]{4}-[0-9]{2}-|[0-9]{2}:)")
+_HUGE = 10**_MOST_DIGITS
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _READERS = {"toml": _read_toml, "yaml": _read_yaml, "json": _read_json}
 
@@ -167,19 +201,31 @@ def check_tree(document: Document, depth: int) -> None:
             seen.add(id(tree))
             for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
                 kind = type(value)
-                if kind is str or kind is int or kind is bool:
+                if kind is str or kind is bool:
                     continue
                 if kind is dict or kind is list:
                     below.append(((*path, key), value))
-                elif kind is float and not math.isfinite(value):
-                    problem = document.problem((*path, key), f"found `{value}`, expected a finite number")
-                    raise JobFileError([problem])
+                elif isinstance(value, int):
+                    if not -_HUGE < value < _HUGE:
+                        cause = f"a number of more than {_MOST_DIGITS} digits"
+                        raise JobFileError([document.problem((*path, key), cause)])
+                elif isinstance(value, float):
+                    if not math.isfinite(value):
+                        cause = f"found `{value}`, expected a finite number"
+                        raise JobFileError([document.problem((*path, key), cause)])
                 elif isinstance(value, datetime | date | time):
                     tree[key] = value.isoformat().replace("+00:00", "Z")
         if not below:
             return
         level = below
-    raise JobFileError([Problem(document.name, 0, 0, dotted(level[0][0][:4]), f"more than {depth} levels deep")])
+    path, _ = level[0]
+    line, column = document.place(path)
+    cause = f"more than {depth} levels deep"
+    raise JobFileError([Problem(document.name, line, column, dotted(path[:4]), cause)])
+
+
+def _place_at(text: str, at: int) -> Place:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 def _lowered(text: str) -> str:

@@ -6,12 +6,13 @@ problem the default stands in, so that the rest is still looked at; the spec is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from repeater.jobfile.document import Path, Report, kind
+from repeater.jobfile.document import Path, Report, has_template, kind
 from repeater.model.spec import Pairs
 from repeater.model.time import from_rfc3339
 from repeater.model.units import parse_duration, parse_size
@@ -92,6 +93,19 @@ class Reading:
         """A whole number, None when it is not given."""
         return int(self.number(table, key, at, 1)) if key in table else None
 
+    def octal(self, table: Mapping[str, Any], key: str, at: Path) -> int:
+        """Octal digits as text, or a number written as `0o27`. Of any other number nobody knows its base."""
+        value = table[key]
+        if has_template(value):
+            return 0  # a template that failed; this was reported
+        text = str(value)
+        if isinstance(value, str) or (text.startswith("0o") and 0 <= value <= 0o777):
+            return int(text, 8)
+        digits = text.lstrip("0").rjust(3, "0")
+        hint = f'write `"{digits}"`' if re.fullmatch("[0-7]{3}", digits) else None
+        self.problem((*at, key), f'found the number {kind(value)}, expected octal digits as text like `"027"`', hint)
+        return 0
+
     def truth(self, table: Mapping[str, Any], key: str, at: Path, default: bool) -> bool:
         value = table.get(key, default)
         if not isinstance(value, bool):
@@ -127,10 +141,10 @@ class Reading:
     def numbers(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[int, ...]:
         """A list of whole numbers, sorted, each once."""
         value = table[key]
-        if not isinstance(value, list) or not all(type(one) is int for one in value):
+        if not isinstance(value, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in value):
             self.problem((*at, key), f"found {kind(value)}, expected a list of whole numbers")
             return (0,)
-        return tuple(sorted(set(value)))
+        return tuple(sorted(set(map(int, value))))
 
     def command(self, table: Mapping[str, Any], key: str, at: Path) -> str | tuple[str, ...] | None:
         """A text for the shell, or the arguments; None when it is not given."""

@@ -11,7 +11,7 @@ from repeater.jobfile.write import toml_value
 _HEAD = """\
 # The keys of a job file
 
-Written from the schema by `rpr schema --format markdown`; TOML, YAML (1.2 core) and JSON carry the same keys.
+Written from the schema by `rpr schema --format markdown`; TOML (1.1), YAML (1.2 core) and JSON carry the same keys.
 Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes: `10MB`, `64KiB`. Unknown keys are
 errors. Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default,
 `defaults`, templates, the job, `--set`.
@@ -33,6 +33,12 @@ type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `
 | `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | the run; in `command`, `env`, `cwd`, `stdin` only |
 
 Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson`. A result has at most 1 MiB.
+
+## Numbers that become text
+
+A number keeps its text where it becomes text: in `env`, `labels`, `command`, templates and the names of matrix cells.
+`1.10` stays `1.10`, `0777` stays `0777`. A `umask` is text of octal digits, `"027"`; a number is an error unless it is
+written as octal, `0o27`.
 
 ## Caps
 

@@ -183,8 +183,8 @@ def _pools(expansion: Expansion) -> tuple[Pool, ...]:
     pools = []
     for name, (_, table) in sorted(expansion.pools.items()):
         slots = table.get("slots") if isinstance(table, dict) else None
-        if type(slots) is int:
-            pools.append(Pool(name, slots))
+        if isinstance(slots, int) and not isinstance(slots, bool):
+            pools.append(Pool(name, int(slots)))
     return tuple(pools)
 
 

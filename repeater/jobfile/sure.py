@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from repeater.jobfile.document import Late
+from repeater.jobfile.written import WrittenFloat, WrittenInt
 
 Sure: TypeAlias = Callable[[Any], bool]
 
 _IGNORED = frozenset({"title", "description", "default", "examples", "$schema", "$id", "definitions"})
 _OF_TABLES = frozenset({"properties", "additionalProperties", "if", "then", "else"})
+_NUMBERS = (int, float, WrittenInt, WrittenFloat)
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
     "array": (list,),
     "string": (str, Late),
-    "integer": (int,),
-    "number": (int, float),
+    "integer": (int, WrittenInt),
+    "number": (int, float, WrittenInt, WrittenFloat),
     "boolean": (bool,),
 }
 
@@ -192,8 +194,8 @@ _RULES: dict[str, Callable[[Any], Sure]] = {
     "minLength": lambda rule: lambda value: not isinstance(value, str) or len(value) >= rule,
     "minItems": lambda rule: lambda value: type(value) is not list or len(value) >= rule,
     "maxItems": lambda rule: lambda value: type(value) is not list or len(value) <= rule,
-    "minimum": lambda rule: lambda value: type(value) not in (int, float) or value >= rule,
-    "maximum": lambda rule: lambda value: type(value) not in (int, float) or value <= rule,
+    "minimum": lambda rule: lambda value: type(value) not in _NUMBERS or value >= rule,
+    "maximum": lambda rule: lambda value: type(value) not in _NUMBERS or value <= rule,
     "required": _required,
     "not": _not,
     "oneOf": _one_of,

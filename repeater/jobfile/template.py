@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from repeater.dataclass import replace
 from repeater.jobfile.document import Late, shown
+from repeater.jobfile.written import WrittenFloat, WrittenInt
 from repeater.model.spec import ProcessSpec
 
 LONGEST_TEMPLATE = 64 * 1024
@@ -398,12 +399,22 @@ def _frozen_name(tokens: _Tokens, at: int, value: Any, *, strict: bool) -> tuple
     if isinstance(value, Names) and len(after) == 2 and tokens[after[0]][1] == ".":
         name = tokens[after[1]][1]
         if name in value:
-            return _literal(value[name]), after[1] + 1
+            end = after[1] + 1
+            return _literal(_written(tokens, at, end, value[name])), end
         if name not in _METHODS[dict]:
             if strict:
                 _finish(_compiled("{{ " + value.name + "." + name + " }}")[0], {value.name: value})
             return "({})", at + 1  # `({}).name` is not defined
     return _literal(value), at + 1
+
+
+def _written(tokens: _Tokens, at: int, end: int, value: Any) -> Any:
+    """The text of a number that keeps its text, if the name is the whole expression; else the value."""
+    if not isinstance(value, WrittenInt | WrittenFloat):
+        return value
+    before = next((kind for kind, _ in reversed(tokens[:at]) if kind != "whitespace"), "")
+    after = next((kind for kind, _ in tokens[end:] if kind != "whitespace"), "")
+    return str(value) if (before, after) == ("variable_begin", "variable_end") else value
 
 
 def _frozen_call(tokens: _Tokens, at: int, names: Mapping[str, Any], *, strict: bool) -> tuple[str, int]:
@@ -453,7 +464,7 @@ def _literal(value: Any) -> str:
 
 def _text(value: Any) -> Any:
     """The value inside a text: text and numbers stay, an instant is RFC 3339, everything else is JSON."""
-    if isinstance(value, str) or type(value) in (int, float):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     if isinstance(value, datetime):
         return _plain(value)

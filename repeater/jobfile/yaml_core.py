@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from repeater.jobfile.document import Path, Place
+from repeater.jobfile.document import Path, Place, shown
+from repeater.jobfile.written import written_float, written_int
 
 MOST_NODES = 2_000_000  # after aliases were unfolded; 10 000 jobs have a tenth of it
 
@@ -20,15 +21,18 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _ODD_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_INDICATORS = frozenset("*&!@`%")  # a plain text cannot begin with these
 _TAG = "tag:yaml.org,2002:"
 
 
 class NotYaml(Exception):
-    """The text is not YAML as we read it. The place counts from 1."""
+    """The text is not YAML as we read it. The place counts from 1. `index` is the offset in characters of what may be a
+    text without quotes; None if quotes would not help.
+    """
 
-    def __init__(self, message: str, line: int, column: int, hint: str | None = None) -> None:
+    def __init__(self, message: str, line: int, column: int, hint: str | None = None, index: int | None = None) -> None:
         super().__init__(message)
-        self.message, self.line, self.column, self.hint = message, line, column, hint
+        self.message, self.line, self.column, self.hint, self.index = message, line, column, hint, index
 
 
 def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) -> Any:
@@ -43,13 +47,49 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = None if mark is None else _quoting_hint(text, mark)
         if "maximum nesting depth" in words:  # newer parsers look ahead for a key, and give up before our own limit
             words = f"more than {depth} levels deep"
-        raise NotYaml(words, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0) from None
+        raise NotYaml(words, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, hint) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise NotYaml(f"character #x{error.character:02x} is not allowed", line, 0) from None
+        at = text.find(chr(error.character)) if isinstance(error.character, int) else -1
+        at = max(at, 0)  # the position of the error counts bytes or characters, depending on the parser
+        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        raise NotYaml(f"character #x{ord(text[at]):02x} is not allowed", line, column) from None
+    except NotYaml as error:
+        if error.hint is None and error.index is not None:
+            error.hint = _hint_at(text, error.index)
+        raise
     return tree.root
+
+
+def _quoting_hint(text: str, mark: Any) -> str | None:
+    """How to write a text that begins with, or holds, what means something else in YAML."""
+    at = mark.index
+    hint = _hint_at(text, at) or _hint_at(text, at - 1)  # an alias is refused after its `*`
+    if hint is not None:
+        return hint
+    line = text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+    if text[at : at + 1] == ":" and re.match(r"[\s-]*[^\s:#]+:\s+[^\s\"'\[{|>&*!#]", line):
+        return "put quotes around a text that holds `: `"
+    return None
+
+
+def _hint_at(text: str, at: int) -> str | None:
+    """How to quote the text at `at`, if something begins there that is not plain text."""
+    if text[max(at - 1, 0) : at + 1] == "{{":
+        whole = text[at - 1 :].partition("\n")[0].strip()
+        return f'put quotes around a template: `"{shown(whole)}"`'
+    if 0 <= at < len(text) and text[at] in _INDICATORS and _begins_value(text, at):
+        word = re.split(r"[\n#]", text[at : at + 200])[0].strip().rstrip(",]}")
+        return f'put quotes around it: `"{shown(word)}"`'
+    return None
+
+
+def _begins_value(text: str, at: int) -> bool:
+    """Whether nothing but the indicator of a key, an item or a collection stands before `at` in its line."""
+    before = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" ")
+    return before == "" or before[-1] in ":-,[{?"
 
 
 class _Tree:
@@ -60,7 +100,7 @@ class _Tree:
         self.depth = depth
         self.places = places
         self.open: list[_Open] = []
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.anchors: dict[str, _Anchored] = {}
         self.documents = 0
         self.nodes = 0
 
@@ -69,24 +109,25 @@ class _Tree:
         if name == "ScalarEvent":
             plain = event.implicit[0]
             if self.awaits_key():
-                self.key(event.value, event.start_mark)
+                if event.anchor:
+                    self.anchors[event.anchor] = _Anchored(_resolve(event, plain), 1, event.value)
+                self.key(event.value, event.start_mark, merges=plain)
                 return
-            value = event.value if not plain and event.tag in (None, "!") else _resolve(event, plain)
-            self.put(value, event)
+            self.put(_resolve(event, plain), event)
         elif name in ("MappingStartEvent", "SequenceStartEvent"):
             if len(self.open) >= self.depth:
                 raise _not_yaml(f"more than {self.depth} levels deep", event.start_mark)
             if self.awaits_key():
-                raise _not_yaml("a key must be text", event.start_mark)
+                raise _not_yaml("a key must be text", event.start_mark, quotable=True)
             _known_tag(event, "map" if name[0] == "M" else "seq")
-            value = {} if name[0] == "M" else []
+            value: Any = {} if name[0] == "M" else []
             before = self.nodes
             path = self.put(value, event)
             self.open.append(_Open(value, path, event.anchor, before))
         elif name in ("MappingEndEvent", "SequenceEndEvent"):
             done = self.open.pop()
             if done.anchor:
-                self.anchors[done.anchor] = (done.value, self.nodes - done.before)
+                self.anchors[done.anchor] = _Anchored(done.value, self.nodes - done.before, None)
         elif name == "AliasEvent":
             self.alias(event)
         elif name == "DocumentStartEvent":
@@ -97,9 +138,9 @@ class _Tree:
     def awaits_key(self) -> bool:
         return bool(self.open) and isinstance(self.open[-1].value, dict) and self.open[-1].key is None
 
-    def key(self, text: str, mark: Any) -> None:
+    def key(self, text: str, mark: Any, *, merges: bool) -> None:
         top = self.open[-1]
-        if text == "<<":
+        if text == "<<" and merges:
             hint = "use `extends`, `defaults`, or an alias as a value"
             raise _not_yaml("merge keys (`<<`) are not part of YAML 1.2", mark, hint)
         if text in top.value:
@@ -113,7 +154,7 @@ class _Tree:
         if self.nodes > MOST_NODES:
             raise _not_yaml(f"aliases unfold to more than {MOST_NODES} values", event.start_mark)
         if event.anchor and size == 1:
-            self.anchors[event.anchor] = (value, 1)
+            self.anchors[event.anchor] = _Anchored(value, 1, getattr(event, "value", None))
         if not self.open:
             self.root = value
             return ()
@@ -130,12 +171,26 @@ class _Tree:
         return path
 
     def alias(self, event: Any) -> None:
-        if self.awaits_key():
-            raise _not_yaml("a key must be text", event.start_mark)
-        if event.anchor not in self.anchors or any(one.anchor == event.anchor for one in self.open):
-            raise _not_yaml(f"the alias `*{event.anchor}` refers to nothing above it", event.start_mark)
-        value, size = self.anchors[event.anchor]
-        self.put(value, event, size + 1)
+        is_open = any(one.anchor == event.anchor for one in self.open)
+        if is_open or event.anchor not in self.anchors:
+            cause = f"the alias `*{event.anchor}` refers to nothing above it"
+            raise _not_yaml(cause, event.start_mark, quotable=not is_open)
+        anchored = self.anchors[event.anchor]
+        if not self.awaits_key():
+            self.put(anchored.value, event, anchored.size + 1)
+        elif anchored.text is None:
+            raise _not_yaml("a key must be text", event.start_mark, quotable=True)
+        else:
+            self.key(anchored.text, event.start_mark, merges=False)
+
+
+class _Anchored:
+    """What an alias stands for; `text` is that of a scalar, None for a collection."""
+
+    __slots__ = ("size", "text", "value")
+
+    def __init__(self, value: Any, size: int, text: str | None) -> None:
+        self.value, self.size, self.text = value, size, text
 
 
 class _Open:
@@ -149,7 +204,9 @@ class _Open:
 def _resolve(event: Any, plain: bool) -> Any:
     text: str = event.value
     tag = event.tag
-    if plain and tag in (None, "!"):
+    if tag == "!" or (tag is None and not plain):
+        return text
+    if tag is None:
         if text in _NULL:
             return None
         first = text[0]
@@ -168,16 +225,17 @@ def _resolve(event: Any, plain: bool) -> Any:
         return _BOOL[text]
     if tag == _TAG + "null" and text in _NULL:
         return None
-    raise _not_yaml(f"the tag `{tag.removeprefix(_TAG)}` does not fit `{text[:40]}`, or is not known", event.start_mark)
+    cause = f"the tag `{tag.removeprefix(_TAG)}` does not fit `{text[:40]}`, or is not known"
+    raise _not_yaml(cause, event.start_mark, quotable=not tag.startswith(_TAG))
 
 
 def _number(text: str, mark: Any) -> Any:
     if _INT.fullmatch(text):
         if len(text) > 300:
             raise _not_yaml("a number of more than 300 digits", mark)
-        return int(text, 8) if text[:2] == "0o" else int(text, 16) if text[:2] == "0x" else int(text)
+        return written_int(text, 8 if text[:2] == "0o" else 16 if text[:2] == "0x" else 10)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return written_float(text)
     if _ODD_FLOAT.fullmatch(text):
         return float(text.replace(".", ""))
     return text
@@ -188,5 +246,5 @@ def _known_tag(event: Any, name: str) -> None:
         raise _not_yaml(f"the tag `{event.tag.removeprefix(_TAG)}` is not known", event.start_mark)
 
 
-def _not_yaml(message: str, mark: Any, hint: str | None = None) -> NotYaml:
-    return NotYaml(message, mark.line + 1, mark.column + 1, hint)
+def _not_yaml(message: str, mark: Any, hint: str | None = None, *, quotable: bool = False) -> NotYaml:
+    return NotYaml(message, mark.line + 1, mark.column + 1, hint, mark.index if quotable else None)

@@ -1,5 +1,7 @@
 """Bytes to documents: what is read, where it stands, and that nothing but a JobFileError ever comes out."""
 
+import json
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,34 @@ def test_json_keys_have_places(path, place):
     assert read(JSON.replace("\n ", "\n\t"), "f.json").place(path) == place
 
 
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), TREES, min_size=1, max_size=3), st.booleans(), st.sampled_from([None, 1]))
+@settings(max_examples=200, deadline=None)
+def test_every_key_and_item_of_json_has_its_place(tree, is_ascii, indent):
+    text = json.dumps(tree, ensure_ascii=is_ascii, indent=indent, separators=(" ,\t", "\n: "))
+    document = read(text, "f.json")
+    lines = text.split("\n")
+
+    def check(path, value):
+        for key, below in value.items() if isinstance(value, dict) else enumerate(value):
+            line, column = document.place((*path, key))
+            start = json.dumps(key, ensure_ascii=is_ascii) if isinstance(value, dict) else None
+            found = lines[line - 1][column - 1 :]
+            if start is None:
+                start = json.dumps(below, ensure_ascii=is_ascii)[:1]
+            assert found.startswith(start), ((*path, key), found)
+            if isinstance(below, dict | list):
+                check((*path, key), below)
+
+    check((), tree)
+
+
 def test_columns_count_characters_not_bytes():
     assert read('a = { "größe 😀" = 1, b = 2 }').place(("a", "b")) == (1, 22)
     assert read('a: {"größe 😀": 1, b: 2}', "f.yaml").place(("a", "b")) == (1, 19)
@@ -87,7 +117,8 @@ def test_crlf_and_a_byte_order_mark_move_no_place():
 )  # fmt: skip
 def test_yaml_is_read_as_yaml_1_2_core(text, value):
     found = read(f"k: {text}\n", "f.yaml").data["k"]
-    assert (found, type(found)) == (value, type(value))
+    assert found == value
+    assert isinstance(found, type(value))
 
 
 def test_toml_dates_become_text():
@@ -99,10 +130,10 @@ def test_toml_dates_become_text():
     ("name", "text", "told"),
     [
         ("f.yaml", "[" * 60, "f.yaml:1:51: not YAML: more than 50 levels deep"),
-        ("f.json", "[" * 200_000, "f.json: not JSON: nested too deeply"),
-        ("f.toml", "a = " + "[" * 200_000, "f.toml: not TOML: nested too deeply"),
-        ("f.toml", "a." * 60 + "a = 1", "f.toml: a.a.a.a: more than 50 levels deep"),
-        ("f.json", '{"a":' * 60 + "1" + "}" * 60, "f.json: a.a.a.a: more than 50 levels deep"),
+        ("f.json", "[" * 200_000, "f.json:1:51: not JSON: more than 50 levels deep"),
+        ("f.toml", "a = " + "[" * 200_000, "f.toml:1:55: not TOML: more than 50 levels deep"),
+        ("f.toml", "a." * 60 + "a = 1", "f.toml:1:1: a.a.a.a: more than 50 levels deep"),
+        ("f.json", '{"a":' * 60 + "1" + "}" * 60, "f.json:1:247: a.a.a.a: more than 50 levels deep"),
         ("f.yaml", "a: " + "9" * 5000, "f.yaml:1:4: not YAML: a number of more than 300 digits"),
         ("f.toml", b"a = 1\n" * 2, "f.toml:2:6: not TOML: cannot overwrite a value"),
     ],

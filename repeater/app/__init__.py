@@ -7,7 +7,9 @@ inside the functions that use them, so that `rpr validate` pays for none of asyn
 
 from repeater.app.assembly import HttpOptions, Supervision, supervise, supervise_detached
 from repeater.app.files import JOB_FILES, load_job_files
+from repeater.app.identity import check_loaded, check_running, first_file
 from repeater.app.plugins import asked_plugins, installed_plugins
+from repeater.app.projects import Project, known_projects
 from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
 from repeater.app.reader import load_selected
 from repeater.app.state import in_force, known_durations, nothing_applied, state_folder
@@ -15,15 +17,20 @@ from repeater.app.state import in_force, known_durations, nothing_applied, state
 __all__ = [
     "JOB_FILES",
     "HttpOptions",
+    "Project",
     "Records",
     "Supervision",
     "Whereabouts",
     "asked_plugins",
+    "check_loaded",
+    "check_running",
     "current_project",
     "examine",
+    "first_file",
     "in_force",
     "installed_plugins",
     "known_durations",
+    "known_projects",
     "load_job_files",
     "load_selected",
     "nothing_applied",

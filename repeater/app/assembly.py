@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from repeater.app.identity import check_origin, claim, first_file
 from repeater.app.reader import reading_of
 from repeater.app.state import hiding, read_past, state_folder
 from repeater.dataclass import dataclass, replace
@@ -57,9 +58,9 @@ class Supervision:
 
     `on_death` is what becomes of the jobs when the supervisor dies without a word: killed, or kept for the next one.
     `cgroups` says which jobs get a cgroup of their own, where that can be.
-    `only` are globs over job names; nothing else is brought into force. `log` is a file that takes the place of the
-    console; `log_format` is that of the words of rpr itself. `http` None: nothing is served. `daemon` is the socket of
-    the rate-limit daemon, None for the usual place.
+    `only` are globs over job names; nothing else is brought into force. `project` wins over the key `project` of the
+    files. `log` is a file that takes the place of the console; `log_format` is that of the words of rpr itself. `http`
+    None: nothing is served. `daemon` is the socket of the rate-limit daemon, None for the usual place.
     """
 
     files: tuple[str, ...]
@@ -77,6 +78,7 @@ class Supervision:
     log_format: Literal["text", "json"] = "text"
     on_death: Literal["kill", "keep"] = "kill"
     cgroups: Literal["off", "services", "all"] = "services"
+    project: str | None = None
     http: HttpOptions | None = None
     daemon: str | None = None
 
@@ -196,7 +198,7 @@ class _Assembly:
         from repeater.runtime.reload import Reload
         from repeater.runtime.supervisor import Outside, Supervisor
 
-        self._options = options
+        self._options = replace(options, files=options.files or (loaded.name,))
         self._over = over
         self._loop = loop
         self._project = loaded.jobfile.project
@@ -220,10 +222,10 @@ class _Assembly:
         closing.callback(self._output.close)
         self._narrator = Narrator(self._say, verbose=options.verbose, quiet=options.quiet)
         self._journal = Journal(clock)
-        folder = None if options.ephemeral else state_folder(loaded.jobfile.project, options.state_dir)
-        self._folder = folder
+        folder = self._folder = None if options.ephemeral else state_folder(self._project, options.state_dir)
         self._store = SqliteStore(folder, soon, warn=self._warn, recorded=self._told_on_record)
         closing.callback(self._store.close)
+        self._take_state(loaded)
         self._control = self._control_socket(folder, closing)
         self._web = self._open_web(folder, closing)
         seed = int.from_bytes(os.urandom(8), "big")
@@ -262,13 +264,20 @@ class _Assembly:
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear], self._log_traceback)
         closing.callback(self._supervisor.close)
-        self._rereading = Rereading(loop, os.environ, self._in_force, self._store.salt)
+        self._rereading = Rereading(
+            loop,
+            os.environ,
+            self._in_force,
+            salt=self._store.salt,
+            project=options.project,
+            unnamed=self._project,
+        )
         closing.callback(self._rereading.close)
         self._reload = Reload(
             engine,
             clock,
             self._tell,
-            read=self._reader(options),
+            read=self._reader(self._options),
             accepted=self._accepted,
             listen=self._hear,
             allow_removals=options.allow_removals,
@@ -276,6 +285,21 @@ class _Assembly:
             marks=hiding(self._store.salt),
         )
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
+
+    def _take_state(self, loaded: Loaded) -> None:
+        """Let the state belong to these files. Raises ApplyRefused if it should not, before any process is touched."""
+        from repeater.adapters.sqlite import Origin
+        from repeater.runtime.reload import guard_removals
+
+        self._origin = Origin(self._project, first_file(loaded.name))
+        if self._folder is None:
+            return
+        if not (self._options.allow_removals or self._options.only):
+            with self._store.reader() as reader:
+                document = reader.document()
+            guard_removals(json.loads(document) if document else {}, loaded.jobfile.jobs)
+        if (adopted := claim(self._folder, self._origin)) is not None:
+            self._warn(adopted)
 
     def _quota(self, closing: ExitStack) -> Quota:
         """The way to the rate-limit daemon; taken only when a shared limit asks."""
@@ -462,6 +486,7 @@ class _Assembly:
             raise ApplyRefused("cannot apply: the supervisor is leaving")
         options, read = self._options, None
         if wanted is not None:
+            check_origin(self._origin, first_file(wanted.files[0]), self._folder, is_running=True)
             options = replace(options, files=wanted.files, set_vars=wanted.set_vars, only=wanted.only)
             read = self._reader(options, project=self._project)
         answered: asyncio.Future[Applied] = self._loop.create_future()

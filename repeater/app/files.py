@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +15,22 @@ from repeater.model.units import parse_size
 
 if TYPE_CHECKING:
     from repeater.jobfile import Caps, Loaded
+    from repeater.jobfile.project import NameProject
 
 JOB_FILES = tuple(f"{stem}{suffix}" for stem in ("repeater", "jobs") for suffix in (".toml", ".yaml", ".yml"))
 
 
 def load_job_files(
-    paths: Sequence[str] = (), *, set_vars: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    paths: Sequence[str] = (),
+    *,
+    set_vars: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    project: str | None = None,
+    unnamed: str | None = None,
 ) -> Loaded:
     """Walk the road over the real disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
 
+    `project` wins over the key `project`. `unnamed` is the project of files without the key; None: by their folder.
     Raises JobFileError with every problem, UsageError if there is no file at all.
     """
     from repeater.adapters.disk import Disk
@@ -41,7 +49,25 @@ def load_job_files(
             stdin=stdin,
             caps=caps(environ),
             catalog=catalog,
+            name=naming(names[0], environ, project, unnamed),
         )
+
+
+def naming(
+    file: str, environ: Mapping[str, str], project: str | None = None, unnamed: str | None = None
+) -> NameProject:
+    """How a project gets its name; arguments as those of `load_job_files`. Raises UsageError for an impossible name."""
+    from repeater.app.identity import default_name, first_file
+
+    if project is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", project):
+        raise UsageError(
+            f"cannot use project `{project[:80]}`: expected a name of letters, digits, `.`, `_` and `-`, at most 64"
+        )
+
+    def name(key: str | None, folder: str) -> str:
+        return project or key or unnamed or default_name(folder, first_file(file), environ)
+
+    return name
 
 
 def found_job_file(environ: Mapping[str, str]) -> tuple[str]:

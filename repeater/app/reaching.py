@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeater.app.files import caps, found_job_file
+from repeater.app.files import caps, found_job_file, naming
 from repeater.app.state import read_past, state_folder
 from repeater.dataclass import dataclass
 from repeater.errors import RepeaterError, Unreachable, UsageError
@@ -45,7 +45,7 @@ def current_project(environ: Mapping[str, str] | None = None) -> str | None:
         (name,) = found_job_file(environ)
     except UsageError:
         return None
-    return project_of(str(Path(name).absolute()), Disk(), caps(environ))
+    return project_of(str(Path(name).absolute()), Disk(), caps(environ), naming(name, environ))
 
 
 def reach(where: Whereabouts) -> Client:

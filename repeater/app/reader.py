@@ -36,7 +36,7 @@ PIECE = 100
 @dataclass(frozen=True, slots=True)
 class Errand:
     """What to read: arguments of `load_selected`. `known` is the number of the answer that the asker still has, `salt`
-    that of the marks in place of secrets.
+    that of the marks in place of secrets. `project` and `unnamed` are as for `load_job_files`.
     """
 
     files: tuple[str, ...]
@@ -44,6 +44,8 @@ class Errand:
     only: tuple[str, ...]
     known: int
     salt: str
+    project: str | None = None
+    unnamed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,14 @@ Piece: TypeAlias = tuple[JobSpec | int, ...]
 """Jobs in their order; a number is the place of the same job in the answer before."""
 
 
-def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = (), only: Sequence[str] = ()) -> Loaded:
+def load_selected(
+    files: Sequence[str],
+    set_vars: Sequence[tuple[str, str]] = (),
+    only: Sequence[str] = (),
+    *,
+    project: str | None = None,
+    unnamed: str | None = None,
+) -> Loaded:
     """The job files of an apply, less what `--only` leaves out, and less what they were expanded from: that is half of
     their memory, and a supervisor lives long.
     """
@@ -83,7 +92,8 @@ def load_selected(files: Sequence[str], set_vars: Sequence[tuple[str, str]] = ()
     from repeater.model.spec import LoadAware
     from repeater.plan.select import select
 
-    loaded = replace(load_job_files(files, set_vars=dict(set_vars)), expansion=None)
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project, unnamed=unnamed)
+    loaded = replace(loaded, expansion=None)
     if any(isinstance(job.schedule, LoadAware) for job in loaded.jobfile.jobs):
         from repeater.adapters.load import MachineLoad
 
@@ -202,7 +212,7 @@ def main() -> None:
 
 def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> Last:
     """Sends the jobs; what remains to be said is the last frame."""
-    loaded = load_selected(errand.files, errand.set_vars, errand.only)
+    loaded = load_selected(errand.files, errand.set_vars, errand.only, project=errand.project, unnamed=errand.unnamed)
     for piece in memory.pieces(loaded.jobfile.jobs, errand.known, errand.salt):
         send(_frame(piece))
     rest = replace(loaded.jobfile, jobs=())

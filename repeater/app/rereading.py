@@ -33,10 +33,16 @@ class Rereading:
         loop: asyncio.AbstractEventLoop,
         environ: Mapping[str, str],
         in_force: Callable[[str], JobSpec | None] = lambda _: None,
+        *,
         salt: str = "",
+        project: str | None = None,
+        unnamed: str | None = None,
     ) -> None:
-        """`salt` is that of marks in place of secrets. Raises UsageError for limits that are none."""
-        self._salt = salt
+        """`salt` is that of marks in place of secrets; `project` and `unnamed` are as for `load_job_files`.
+
+        Raises UsageError for limits that are none.
+        """
+        self._errand = Errand((), (), (), 0, salt, project, unnamed)
         self._worker = Worker(command("repeater.app.reader"), loop, limits(environ), ended=self._forget)
         self._loop = loop
         self._in_force = in_force
@@ -61,7 +67,7 @@ class Rereading:
 
         def words() -> bytes:
             self._coming = []
-            return pickle.dumps(Errand(files, set_vars, only, self._number, self._salt))
+            return pickle.dumps(replace(self._errand, files=files, set_vars=set_vars, only=only, known=self._number))
 
         def hear(frame: bytes) -> bool:
             told: Piece | Last = pickle.loads(frame)  # noqa: S301 - from our own child

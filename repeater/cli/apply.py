@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from repeater.cli.options import files_argument, set_option
+from repeater.cli.options import files_argument, project_option, set_option
 from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
 
@@ -15,6 +15,7 @@ from repeater.errors import UsageError
 @click.command(epilog="Example: rpr apply jobs.toml")
 @files_argument
 @set_option
+@project_option
 @click.option("--only", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing at all.")
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when it is ready, or has failed.")
@@ -60,6 +61,7 @@ from repeater.errors import UsageError
 def apply(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
+    project: str | None,
     only: tuple[str, ...],
     dry_run: bool,
     detach: bool,
@@ -86,7 +88,15 @@ def apply(
     Else runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second
     Ctrl-C stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
     """
-    from repeater.app import HttpOptions, Supervision, load_selected, reach_project, supervise, supervise_detached
+    from repeater.app import (
+        HttpOptions,
+        Supervision,
+        first_file,
+        load_selected,
+        reach_project,
+        supervise,
+        supervise_detached,
+    )
     from repeater.cli.change import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
@@ -112,6 +122,7 @@ def apply(
         ephemeral=ephemeral,
         on_death=on_death or ("keep" if detach and not ephemeral else "kill"),
         cgroups=cgroups,
+        project=project,
         verbose=verbose,
         quiet=quiet,
         color=color,
@@ -119,11 +130,11 @@ def apply(
         http=HttpOptions(http, allow_remote, http_hosts, http_token_file) if http else None,
         daemon=load_settings()["daemon_socket"].text,
     )
-    loaded = load_selected(files, options.set_vars, only)
+    loaded = load_selected(files, options.set_vars, only, project=project)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)
     if running is not None:
         with running:
-            hand_over(running, options, dry_run=dry_run)
+            hand_over(running, options, first_file(loaded.name), dry_run=dry_run)
         return 0
     if dry_run or not quiet:
         planned = read_plan(loaded, state_dir=state_dir, ephemeral=ephemeral, for_people=True)

@@ -58,8 +58,11 @@ def down(now: bool, kill: bool, quiet: bool, where: Whereabouts) -> None:
         client.wait_for_end()
 
 
-def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
-    """Let a running supervisor read the files of an apply, and print what changed."""
+def hand_over(client: Client, options: Supervision, file: str, *, dry_run: bool) -> None:
+    """Let a running supervisor read the files of an apply, and print what changed.
+
+    `file` is the absolute path of the first one. An apply that names no file means the files of the supervisor.
+    """
     for name, value in (
         ("--no-watch", not options.watch),
         ("--keep-alive", options.keep_alive),
@@ -72,10 +75,17 @@ def hand_over(client: Client, options: Supervision, *, dry_run: bool) -> None:
 
     if "-" in options.files:
         raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
+    files = [os.fspath(Path(name).absolute()) for name in options.files]
+    if not files:
+        from repeater.app import check_running
+
+        found = client.call("status", jobs=[])
+        check_running(found, file)
+        files = found["files"]
     answer = client.ask(
         "apply",
         patience=120.0,
-        files=[os.fspath(Path(name).absolute()) for name in options.files],
+        files=files,
         set=[list(pair) for pair in options.set_vars if not isinstance(pair[1], JsonText)],
         set_json=[list(pair) for pair in options.set_vars if isinstance(pair[1], JsonText)],
         only=list(options.only),

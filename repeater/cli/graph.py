@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from repeater.cli.options import files_argument, set_option
+from repeater.cli.options import files_argument, project_option, set_option
 from repeater.model.dump import dump_schedule
 from repeater.model.spec import JobFile, JobSpec, Need
 from repeater.observe.terminal import json_line
@@ -15,17 +15,18 @@ from repeater.observe.terminal import json_line
 @click.command(epilog="Example: rpr graph jobs.toml --format dot | dot -Tsvg > jobs.svg")
 @files_argument
 @set_option
+@project_option
 @click.option(
     "--format", "form", type=click.Choice(["tree", "mermaid", "dot", "json"]), default="tree", help="How to draw it."
 )
-def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], form: str) -> None:
+def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, form: str) -> None:
     """Show the jobs with their schedules, and an edge for everything that a job needs.
 
     In the tree a job stands below each job that it needs; a job seen before is only named.
     """
     from repeater.app import load_job_files
 
-    jobfile = load_job_files(files, set_vars=dict(set_vars)).jobfile
+    jobfile = load_job_files(files, set_vars=dict(set_vars), project=project).jobfile
     draw = {"tree": _tree, "mermaid": _mermaid, "dot": _dot, "json": _json}[form]
     for line in draw(jobfile):
         click.echo(line)

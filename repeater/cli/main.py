@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "next": ("repeater.cli.next", "next_", "Show the next starts of each job.", ()),
     "simulate": ("repeater.cli.simulate", "simulate", "Run the jobs on a virtual clock.", ()),
     "schema": ("repeater.cli.schema", "schema", "Print the JSON schema of job files.", ()),
+    "projects": ("repeater.cli.projects", "projects", "Show the projects of this user.", ()),
     "daemon": ("repeater.cli.daemon", "daemon", "Share limits of starts between processes.", ()),
     "plugins": ("repeater.cli.plugins", "plugins", "Show which plugins are installed.", ()),
     "config": ("repeater.cli.config", "config", "Show every setting and where it comes from.", ()),

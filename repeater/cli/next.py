@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import click
 
-from repeater.cli.options import files_argument, json_option, set_option
+from repeater.cli.options import files_argument, json_option, project_option, set_option
 from repeater.errors import PluginFailed
 from repeater.model.plugins import Plugins
 from repeater.model.spec import (
@@ -39,6 +39,7 @@ MILLISECOND = timedelta(milliseconds=1)
 @click.command(epilog="Example: rpr next jobs.toml -n 3 --from 2026-03-29")
 @files_argument
 @set_option
+@project_option
 @click.option(
     "-n", "--count", type=click.IntRange(1, 100_000), default=5, show_default=True, help="How many starts of each job."
 )
@@ -50,6 +51,7 @@ MILLISECOND = timedelta(milliseconds=1)
 def next_(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
+    project: str | None,
     count: int,
     begin: str | None,
     globs: tuple[str, ...],
@@ -65,7 +67,7 @@ def next_(
     from repeater.cli.moments import parse_moment
 
     after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobs = select(loaded.jobfile.jobs, globs)
     with asked_plugins(loaded) as plugins:
         forecast = Forecast(after, count, plugins)

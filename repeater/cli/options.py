@@ -19,6 +19,11 @@ state_dir_option = click.option(
 )
 
 
+project_option = click.option(
+    "--project", metavar="NAME", envvar="RPR_PROJECT", help="The project; wins over the key `project` of the files."
+)
+
+
 def set_option(command: Command) -> Command:
     """The options `--set` and `--set-json`, which the command gets as `set_vars`: pairs of a key and a text."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.dataclass import dataclass, replace
 from repeater.errors import PluginFailed
 from repeater.model.plugins import Plugins
@@ -54,12 +54,14 @@ class Planned:
 @click.command(epilog="Example: rpr plan jobs.toml --detailed-exitcode")
 @files_argument
 @set_option
+@project_option
 @state_dir_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if anything would change.")
 @json_option
 def plan(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
+    project: str | None,
     state_dir: str | None,
     detailed_exitcode: bool,
     as_json: bool,
@@ -71,7 +73,7 @@ def plan(
     """
     from repeater.app import load_job_files
 
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json)
     if as_json:
         print(json_line(_as_json(planned)))
@@ -87,8 +89,10 @@ def read_plan(
 
     What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
     """
-    from repeater.app import asked_plugins
+    from repeater.app import asked_plugins, check_loaded
 
+    if not ephemeral:
+        check_loaded(loaded, state_dir)
     with asked_plugins(loaded) as plugins:
         return _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral, for_people=for_people)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.options import files_argument, set_option
+from repeater.cli.options import files_argument, project_option, set_option
 from repeater.errors import UsageError
 from repeater.observe.terminal import json_line
 
@@ -12,11 +12,17 @@ from repeater.observe.terminal import json_line
 @click.command(epilog="Examples: rpr render jobs.toml; rpr render jobs.toml --explain jobs.api.timeout")
 @files_argument
 @set_option
+@project_option
 @click.option("--format", "form", type=click.Choice(["toml", "yaml", "json"]), default="toml", help="The language.")
 @click.option("--explain", "key", metavar="KEY", help="Say where one value came from.")
 @click.option("--job", "jobs", multiple=True, metavar="GLOB", help="Only the jobs with a fitting name.")
 def render(
-    files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], form: str, key: str | None, jobs: tuple[str, ...]
+    files: tuple[str, ...],
+    set_vars: tuple[tuple[str, str], ...],
+    project: str | None,
+    form: str,
+    key: str | None,
+    jobs: tuple[str, ...],
 ) -> None:
     """Print the expanded jobs: no variable, template, include or matrix is left.
 
@@ -29,7 +35,7 @@ def render(
     from repeater.jobfile.write import WRITERS
     from repeater.model.dump import dump_file
 
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     if key is not None:
         assert loaded.expansion is not None
         _explain(loaded.expansion, key, as_json=form == "json")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from repeater.cli.options import files_argument, json_option, set_option, state_dir_option
+from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.errors import UsageError
 from repeater.model.events import SlotHeld
 from repeater.model.run import RunRecord
@@ -21,6 +21,7 @@ from repeater.plan.select import select
 @click.command(epilog="Example: rpr simulate jobs.toml --for 24h --duration backup=40m")
 @files_argument
 @set_option
+@project_option
 @state_dir_option
 @click.option("--for", "length", required=True, metavar="DURATION", help="How much time to simulate, like `24h`.")
 @click.option("--from", "start", metavar="TIME", help="Where to begin, as RFC 3339; by default now.")
@@ -33,6 +34,7 @@ from repeater.plan.select import select
 def simulate(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
+    project: str | None,
     state_dir: str | None,
     length: str,
     start: str | None,
@@ -51,7 +53,7 @@ def simulate(
 
     span = _duration("--for", length)
     begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobfile = loaded.jobfile
     lengths = known_durations(jobfile.project, state_dir)
     for pattern, text in map(_last_equals, durations):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from repeater.cli.options import files_argument, set_option
+from repeater.cli.options import files_argument, project_option, set_option
 
 _UNIT = """\
 # {name}
@@ -43,10 +43,13 @@ WantedBy=default.target
 @click.command(epilog="Example: rpr systemd-unit jobs.toml > ~/.config/systemd/user/shop.service")
 @files_argument
 @set_option
+@project_option
 @click.option(
     "--grace", default="5min", show_default=True, metavar="LENGTH", help="How long live runs may take to end."
 )
-def systemd_unit(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], grace: str) -> None:
+def systemd_unit(
+    files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, grace: str
+) -> None:
     """Print a unit of systemd that keeps a supervisor of the job files running.
 
     It is told when the supervisor is ready, reloads and leaves, and starts it again if it hangs or dies.
@@ -54,15 +57,16 @@ def systemd_unit(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], 
     from repeater.app import load_job_files
     from repeater.jobfile import JsonText
 
-    loaded = load_job_files(files, set_vars=dict(set_vars))
+    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     words = [_program(), "apply", "--keep-alive", "--quiet"]
+    words += ["--project", project] if project else []
     for key, value in set_vars:
         words += ["--set-json" if isinstance(value, JsonText) else "--set", f"{key}={value}"]
     words += [os.fspath(Path(name).absolute()) for name in (files or (loaded.name,))]
-    project = loaded.jobfile.project
+    named = loaded.jobfile.project
     text = _UNIT.format(
-        name=f"{project}.service",
-        project=project,
+        name=f"{named}.service",
+        project=named,
         command=" ".join(map(_quoted, words)),
         folder=_escaped(loaded.folder),
         grace=grace,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.options import files_argument, set_option
+from repeater.cli.options import files_argument, project_option, set_option
 from repeater.errors import JobFileError, Problem, by_place
 from repeater.observe.terminal import json_line
 
@@ -12,9 +12,12 @@ from repeater.observe.terminal import json_line
 @click.command(epilog="Example: rpr validate jobs.toml")
 @files_argument
 @set_option
+@project_option
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="How to report.")
 @click.option("--each", is_flag=True, help="Check each FILE on its own, not all as one.")
-def validate(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], form: str, each: bool) -> int:
+def validate(
+    files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, form: str, each: bool
+) -> int:
     """Check job files, and report every problem with its place.
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
@@ -29,7 +32,7 @@ def validate(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], form
     found: list[Problem] = []
     for group in [(name,) for name in files] if each and files else [files]:
         try:
-            loaded = load_job_files(group, set_vars=settings)
+            loaded = load_job_files(group, set_vars=settings, project=project)
             jobs += len(loaded.jobfile.jobs)
             found += [*loaded.warnings, *overfull_warnings(loaded)]
             names.append((group[0] if len(group) == 1 else loaded.name, len(loaded.jobfile.jobs)))

@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from repeater.jobfile.document import CannotRead, Caps, Files, JsonText
-    from repeater.jobfile.project import project_of
+    from repeater.jobfile.project import default_project, project_of
     from repeater.jobfile.road import Loaded, load, rebuild
 
-__all__ = ["CannotRead", "Caps", "Files", "JsonText", "Loaded", "load", "project_of", "rebuild"]
+__all__ = [
+    "CannotRead",
+    "Caps",
+    "Files",
+    "JsonText",
+    "Loaded",
+    "default_project",
+    "load",
+    "project_of",
+    "rebuild",
+]
 
 _HOMES = {
     "CannotRead": "document",
     "Caps": "document",
     "Files": "document",
     "JsonText": "document",
+    "default_project": "project",
     "project_of": "project",
 }
 

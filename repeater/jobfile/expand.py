@@ -30,7 +30,7 @@ from repeater.jobfile.document import (
 )
 from repeater.jobfile.layers import ExpandedJob, Layer, merge, taken_back
 from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
-from repeater.jobfile.project import default_project
+from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.read import check_tree
 from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 from repeater.jobfile.validate import admits_text, inherited_keys
@@ -51,6 +51,7 @@ class Expansion:
         environ: Mapping[str, str],
         caps: Caps,
         folder: str,
+        name: NameProject = name_project,
     ) -> None:
         self.problems = findings
         self.documents = [document for document in documents if isinstance(document.data, dict)]
@@ -67,7 +68,7 @@ class Expansion:
         self.set = self._settings(settings)
         self.environ = Environ(environ)
         self.torn: set[Path] = set()  # jobs and templates that lack a template: what else they lack is no news
-        self.project = self._project(folder)
+        self.project = name(self._project(), folder)
         self.names: dict[str, Any] = {"env": self.environ, "project": self.project}
         self.names["vars"] = self._variables()
         self.defaults = self._defaults()
@@ -112,11 +113,21 @@ class Expansion:
             else:
                 into[name] = (document, value)
 
-    def _project(self, folder: str) -> str:
-        for document in reversed(self.documents):
-            if isinstance(document.data.get("project"), str):
-                return str(document.data["project"])
-        return default_project(folder)
+    def _project(self) -> str | None:
+        """What the job files say; None if they say nothing. An included file must not say it."""
+        own = (document for document in self.documents if document.included_by is None)
+        named = [document for document in own if isinstance(document.data.get("project"), str)]
+        for document in named[1:]:
+            first, name = named[0].data["project"], document.data["project"]
+            if name != first:
+                line, _ = named[0].place(("project",))
+                self.report(
+                    document,
+                    ("project",),
+                    f"found `{shown(name)}`, but {named[0].name}:{line} says `{shown(first)}`",
+                    "files that are applied together are one project",
+                )
+        return str(named[0].data["project"]) if named else None
 
     def _settings(self, settings: Mapping[str, str]) -> Document:
         """`--set` as one more document, the last: a key of the file, or else the name of a variable."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable
+from typing import TypeAlias
 
 from repeater.errors import JobFileError
 from repeater.jobfile.document import CannotRead, Caps, Files
@@ -23,16 +25,25 @@ def default_project(folder: str) -> str:
     return word.lstrip("._-")[:64] or "project"
 
 
-def project_of(path: str, files: Files, caps: Caps) -> str:
-    """The project of the job file at an absolute path. Of a file that cannot be read it is the default one."""
-    fallback = default_project(posixpath.dirname(path))
+NameProject: TypeAlias = Callable[[str | None, str], str]
+"""Gives the project of job files: from their key `project`, None if they have none, and the folder of the first one."""
+
+
+def name_project(key: str | None, folder: str) -> str:
+    """The rule where no state is looked at: the key, or the name of the folder."""
+    return default_project(folder) if key is None else key
+
+
+def project_of(path: str, files: Files, caps: Caps, name: NameProject = name_project) -> str:
+    """The project of the job file at an absolute path. A file that cannot be read counts as one without the key."""
+    folder = posixpath.dirname(path)
     try:
         content = files.read(path, caps.file_size)
     except CannotRead:
-        return fallback
+        return name(None, folder)
     try:
         data = read_document(path, content, caps).data
     except JobFileError:
         said = _SAYS.search(content)
-        return said[1].decode() if said else fallback
-    return str(data["project"]) if isinstance(data.get("project"), str) else fallback
+        return name(said[1].decode() if said else None, folder)
+    return name(str(data["project"]) if isinstance(data.get("project"), str) else None, folder)

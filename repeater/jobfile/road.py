@@ -31,6 +31,7 @@ from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.plugins import Catalog, named_plugins
+from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.validate import check_how, check_job, check_shell
 from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
@@ -57,7 +58,7 @@ class Loaded:
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
 
-def load(
+def load(  # noqa: PLR0913 - what is read, and what the outside gives
     names: Sequence[str],
     *,
     files: Files,
@@ -67,11 +68,12 @@ def load(
     stdin: bytes = b"",
     caps: Caps | None = None,
     catalog: Catalog | None = None,
+    name: NameProject = name_project,
 ) -> Loaded:
     """Walks the whole road. `names` are the job files as the user wrote them, `-` is `stdin`; at least one.
 
     `folder` is the current folder. Without a `catalog` plugins are taken as they are named. Raises JobFileError with
-    every problem that was found; its `files` are those that were read.
+    every problem that was found; its `files` are those that were read. `name` gives the project.
     """
     caps = caps or Caps()
     gathered = gather(names, files, caps, folder=folder, stdin=stdin)
@@ -81,7 +83,13 @@ def load(
             _check_document(document, findings)
         settings, environ = set_vars or {}, environ or {}
         expansion = Expansion(
-            gathered.documents, findings, settings=settings, environ=environ, caps=caps, folder=gathered.folder
+            gathered.documents,
+            findings,
+            settings=settings,
+            environ=environ,
+            caps=caps,
+            folder=gathered.folder,
+            name=name,
         )
         road = _Road(expansion, gathered, files, caps, catalog)
         if catalog is not None:

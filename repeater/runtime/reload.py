@@ -7,7 +7,7 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from repeater.dataclass import dataclass
@@ -218,7 +218,7 @@ class Reload:
         specs = {name: job.spec for name, job in self._engine.jobs.items()}
         plan = diff(specs, jobfile.jobs)
         if not (allow_removals or self._allow_removals):
-            guard_removals(specs, plan)
+            guard_removals(specs, jobfile.jobs)
         return plan
 
     def _doubt(self, reason: str) -> None:
@@ -235,11 +235,15 @@ class Reload:
             self._listen(ReloadRejected(self._engine.generation, reason))
 
 
-def guard_removals(specs: Mapping[str, JobSpec], plan: Plan) -> None:
-    """Raises ApplyRefused for a plan that removes several jobs and more than half of all."""
-    removed = plan.of("remove")
-    if len(removed) > 1 and 2 * len(removed) > len(specs):
+def guard_removals(before: Iterable[str], jobs: Iterable[JobSpec]) -> None:
+    """Raises ApplyRefused if several jobs, and more than half of the names in `before`, are not among `jobs` any more.
+
+    A job that was renamed (`moved_from`) is still there.
+    """
+    known = set(before)
+    removed = known.difference(*((job.name, job.moved_from) for job in jobs))
+    if len(removed) > 1 and 2 * len(removed) > len(known):
         raise ApplyRefused(
-            f"cannot apply: {len(removed)} of {len(specs)} jobs would be removed",
+            f"cannot apply: {len(removed)} of {len(known)} jobs would be removed",
             hint="if that is meant, use `rpr apply --allow-removals`",
         )

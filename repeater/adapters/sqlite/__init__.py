@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from repeater.adapters.sqlite.folder import DATABASE, MARKER, Lock, make_folder, owner_of, state_folder
     from repeater.adapters.sqlite.opening import VERSION
+    from repeater.adapters.sqlite.origin import Origin, read_origin, write_origin
     from repeater.adapters.sqlite.reader import Reader, open_reader
     from repeater.adapters.sqlite.store import SqliteStore
 
 _HOMES = {
     **dict.fromkeys(("DATABASE", "MARKER", "Lock", "make_folder", "owner_of", "state_folder"), "folder"),
     "VERSION": "opening",
+    **dict.fromkeys(("Origin", "read_origin", "write_origin"), "origin"),
     **dict.fromkeys(("Reader", "open_reader"), "reader"),
     "SqliteStore": "store",
 }
@@ -31,12 +33,15 @@ __all__ = [
     "MARKER",
     "VERSION",
     "Lock",
+    "Origin",
     "Reader",
     "SqliteStore",
     "make_folder",
     "open_reader",
     "owner_of",
+    "read_origin",
     "state_folder",
+    "write_origin",
 ]
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from repeater.dataclass import dataclass, field
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.errors import RepeaterError
 from repeater.model.run import Progress, RunKind, RunRecord
-from repeater.model.spec import JobSpec, Probe
+from repeater.model.spec import JobSpec, Probe, ProcessSpec
 from repeater.model.time import Instant
 from repeater.model.units import Rate
 
@@ -267,6 +268,21 @@ class Prober(Protocol):
 
     def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """A fact about a run of kind `probe`, which only the prober knows."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LateRenderer(Protocol):
+    """Renders late texts away from the loop, under a limit of time."""
+
+    def render(
+        self, process: ProcessSpec, run: Mapping[str, Any], then: Callable[[ProcessSpec | RepeaterError], None]
+    ) -> None:
+        """Calls `then` once, later, in the loop's thread, with the process without late texts, or why there is none.
+
+        `run` has the fields `template.RUN_FIELDS`.
+        """
         ...
 
     def close(self) -> None: ...

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from repeater.model.spec import JobSpec
     from repeater.plugins.feeds import Feeds
     from repeater.plugins.residents import Residents
-    from repeater.ports import Clock, Quota, Stream
+    from repeater.ports import Clock, LateRenderer, Quota, Stream
     from repeater.runtime.reload import Answer, Applied, Read, Wanted
 
 
@@ -260,6 +260,7 @@ class _Assembly:
             self._quota(closing),
             environ,
             self._plugins,
+            self._late_texts(closing),
         )
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear], self._log_traceback)
@@ -300,6 +301,13 @@ class _Assembly:
             guard_removals(json.loads(document) if document else {}, loaded.jobfile.jobs)
         if (adopted := claim(self._folder, self._origin)) is not None:
             self._warn(adopted)
+
+    def _late_texts(self, closing: ExitStack) -> LateRenderer:
+        from repeater.app.rendering import LateTexts
+
+        texts = LateTexts(self._loop)
+        closing.callback(texts.close)
+        return texts
 
     def _quota(self, closing: ExitStack) -> Quota:
         """The way to the rate-limit daemon; taken only when a shared limit asks."""

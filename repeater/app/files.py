@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repeater.app.plugins import Installed
-from repeater.errors import UsageError
-from repeater.model.units import parse_size
+from repeater.errors import RepeaterError, UsageError
+from repeater.model.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from repeater.jobfile import Caps, Loaded
@@ -31,7 +32,8 @@ def load_job_files(
     """Walk the road over the real disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
 
     `project` wins over the key `project`. `unnamed` is the project of files without the key; None: by their folder.
-    Raises JobFileError with every problem, UsageError if there is no file at all.
+    Raises JobFileError with every problem, UsageError if there is no file at all, RepeaterError if it takes more than
+    `RPR_MAX_RELOAD_TIME` of CPU time.
     """
     from repeater.adapters.disk import Disk
     from repeater.jobfile import load
@@ -39,7 +41,7 @@ def load_job_files(
     environ = os.environ if environ is None else environ
     names = tuple(paths) or found_job_file(environ)
     stdin = sys.stdin.buffer.read(caps(environ).file_size + 1) if "-" in names else b""
-    with Installed() as catalog:
+    with Installed() as catalog, time_limit(environ):
         return load(
             names,
             files=Disk(),
@@ -68,6 +70,57 @@ def naming(
         return project or key or unnamed or default_name(folder, first_file(file), environ)
 
     return name
+
+
+def reading_time(environ: Mapping[str, str]) -> int:
+    """Seconds of CPU time that reading job files may take. Raises UsageError."""
+    text = environ.get("RPR_MAX_RELOAD_TIME") or "10s"
+    try:
+        return max(1, round(parse_duration(text).total_seconds()))
+    except ValueError as error:
+        raise UsageError(f"cannot use `RPR_MAX_RELOAD_TIME={text}`: {error}") from None
+
+
+class _OutOfTime(Exception):
+    """Reading took too long. It ends the template that is rendered, and is a problem with the place of that one."""
+
+
+class _OutOfPatience(BaseException):
+    """Reading still goes on, a second later."""
+
+
+@contextmanager
+def time_limit(environ: Mapping[str, str]) -> Iterator[None]:
+    """Ends what takes more CPU time than reading job files may. Does nothing where another limit holds already, as in
+    the process that reads files for a supervisor. Raises RepeaterError.
+    """
+    import signal
+    import threading
+
+    limit = reading_time(environ)
+    words = f"reading the job files takes more than {limit}s of CPU time"
+    is_limited = threading.current_thread() is not threading.main_thread() or any(signal.getitimer(signal.ITIMER_PROF))
+    if is_limited:
+        yield
+        return
+
+    over = False
+
+    def end(_number: int, _frame: object) -> None:
+        nonlocal over
+        over, is_second = True, over
+        raise (_OutOfPatience if is_second else _OutOfTime)(words)
+
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, limit, 1.0)
+    try:
+        yield
+    except (_OutOfTime, _OutOfPatience):
+        hint = "a template may be the cause; `RPR_MAX_RELOAD_TIME` is the limit"
+        raise RepeaterError(f"cannot read the job files: {words}", hint=hint) from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def found_job_file(environ: Mapping[str, str]) -> tuple[str]:

@@ -19,11 +19,12 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from repeater.app.files import reading_time
 from repeater.dataclass import dataclass, fields, replace
 from repeater.errors import Problem, RepeaterError, UsageError
 from repeater.model.plugins import Description
 from repeater.model.spec import Cron, Ending, Every, JobFile, JobSpec, ProcessSpec
-from repeater.model.units import parse_duration, parse_size
+from repeater.model.units import parse_size
 
 if TYPE_CHECKING:
     from repeater.adapters.worker import Limits
@@ -137,15 +138,12 @@ def limits(environ: Mapping[str, str]) -> Limits:
     """
     from repeater.adapters.worker import Limits
 
-    memory, time = environ.get("RPR_MAX_RELOAD_MEMORY") or "512MiB", environ.get("RPR_MAX_RELOAD_TIME") or "10s"
+    memory = environ.get("RPR_MAX_RELOAD_MEMORY") or "512MiB"
     try:
         size = parse_size(memory)
     except ValueError as error:
         raise UsageError(f"cannot use `RPR_MAX_RELOAD_MEMORY={memory}`: {error}") from None
-    try:
-        seconds = max(1, round(parse_duration(time).total_seconds()))
-    except ValueError as error:
-        raise UsageError(f"cannot use `RPR_MAX_RELOAD_TIME={time}`: {error}") from None
+    seconds = reading_time(environ)
     return Limits(size, seconds, max(30.0, 6.0 * seconds))
 
 

@@ -33,6 +33,11 @@ type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `
 | `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | the run; in `command`, `env`, `cwd`, `stdin` only |
 
 Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson`. A result has at most 1 MiB.
+Reading job files may take 10 s of CPU time with all templates; `RPR_MAX_RELOAD_TIME` is the limit.
+
+Templates over `run` are rendered when the run starts. Those that only read fields of `run`, with the filters `date`,
+`sh`, `tojson` and `default` and literals, are rendered at once. Any other is rendered in a process of its own, and all
+of one run may take 250 ms of CPU time together; after that the slot fails: `cannot render …`.
 
 ## Numbers that become text
 

@@ -18,10 +18,8 @@ from datetime import UTC, date, datetime, time
 from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
-from repeater.dataclass import replace
 from repeater.jobfile.document import Late, shown
 from repeater.jobfile.written import WrittenFloat, WrittenInt
-from repeater.model.spec import ProcessSpec
 
 LONGEST_TEMPLATE = 64 * 1024
 LONGEST_RESULT = 1 << 20
@@ -123,41 +121,23 @@ def _replaced(text: str, names: Mapping[str, Any]) -> Any:
             value = value[name]
         if len(parts) == 4 and parts[0] == parts[3] == "":
             return value
-        out.append(str(_text(value)))
-    _cap(sum(map(len, out)))
+        out.append(str(as_text(value)))
+    cap_result(sum(map(len, out)))
     return "".join(out)
 
 
-def render_late(process: ProcessSpec, run_names: Mapping[str, Any]) -> ProcessSpec:
-    """The process with every late field rendered. `run_names` are the fields of `run`; see `RUN_FIELDS`.
+def render_late(template: str, run: Mapping[str, Any]) -> str:
+    """The text of one late field. `run` has the fields `RUN_FIELDS`.
 
-    Raises TemplateFailed.
+    Raises TemplateFailed. A template may take any time: in a supervisor, see `jobfile.late`.
     """
-    if not process.late:
-        return process
-    names = {"run": Names("run", run_names), "env": Environ({})}
-
-    def text(field: str, template: str) -> str:
-        if field not in process.late:
-            return template
-        try:
-            return str(_text(_plain(_finish(_compiled(template)[0], names))))
-        except TemplateFailed:
-            raise
-        except Exception as error:  # noqa: BLE001
-            raise TemplateFailed(_cause(error)) from None
-
-    command = process.command
-    return replace(
-        process,
-        command=text("command", command)
-        if isinstance(command, str)
-        else tuple(text(f"command[{number}]", word) for number, word in enumerate(command)),
-        cwd=text("cwd", process.cwd),
-        stdin=text("stdin", process.stdin),
-        env=tuple((name, text(f"env.{name}", value)) for name, value in process.env),
-        late=(),
-    )
+    names = {"run": Names("run", run), "env": Environ({})}
+    try:
+        return str(as_text(_plain(_finish(_compiled(template)[0], names))))
+    except TemplateFailed:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise TemplateFailed(_cause(error)) from None
 
 
 _SAMPLE = Names("run", {
@@ -220,7 +200,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             if operator == "+" and isinstance(left, str | list) and isinstance(right, str | list):
-                _cap(len(left) + len(right))
+                cap_result(len(left) + len(right))
             elif not (isinstance(left, int | float) and isinstance(right, int | float)):
                 raise SecurityError(f"`{operator}` is only for numbers")
             elif operator == "**" and (abs(right) > 64 or abs(left) > 1 << 32):
@@ -244,11 +224,12 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
 
     # Neither optimized nor folded: jinja would evaluate constants while it compiles, also in branches never taken.
     fence = Fence(
-        undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=_text, optimized=False
+        undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=as_text, optimized=False
     )
     fence.filters = {name: fence.filters[name] for name in _FILTERS} | {
         **{name: _of_text(fence.filters[name]) for name in _FILTERS_OF_TEXT},
-        "sh": _quote, "date": _date, "tojson": _to_json, "join": _join, "replace": _replace,
+        "sh": filter_sh, "date": filter_date, "tojson": filter_json, "join": _join, "replace": _replace,
+        "round": _round,
     }  # fmt: skip
     fence.globals = {"range": _range}
     fence.tests.pop("filter", None)
@@ -312,7 +293,7 @@ def _finish(template: Any, names: Mapping[str, Any]) -> Any:
         parts, size = [], 0
         for part in template.generate(dict(names)):
             size += len(part)
-            _cap(size)
+            cap_result(size)
             parts.append(part)
         return "".join(parts)
     return template(dict(names))
@@ -462,7 +443,7 @@ def _literal(value: Any) -> str:
 # --- filters ----------------------------------------------------------------------------------------------------
 
 
-def _text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """The value inside a text: text and numbers stay, an instant is RFC 3339, everything else is JSON."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
@@ -470,7 +451,7 @@ def _text(value: Any) -> Any:
         return _plain(value)
     if isinstance(value, date | time):
         return value.isoformat()
-    return value if _is_undefined(value) else _to_json(value)
+    return value if _is_undefined(value) else filter_json(value)
 
 
 def _is_undefined(value: Any) -> bool:
@@ -480,18 +461,18 @@ def _is_undefined(value: Any) -> bool:
 
 
 def _of_text(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter of texts that takes any other value as `_text` shows it."""
-    return lambda value, *args, **named: filter_(_text(value), *args, **named)
+    """A filter of texts that takes any other value as `as_text` shows it."""
+    return lambda value, *args, **named: filter_(as_text(value), *args, **named)
 
 
-def _quote(value: Any) -> str:
+def filter_sh(value: Any) -> str:
     """`sh`: one word for a POSIX shell; a list becomes several words."""
     if isinstance(value, list | tuple):
-        return " ".join(shlex.quote(str(_text(one))) for one in value)
-    return shlex.quote(str(_text(value)))
+        return " ".join(shlex.quote(str(as_text(one))) for one in value)
+    return shlex.quote(str(as_text(value)))
 
 
-def _date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
+def filter_date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
     """`date`: an instant by strftime(3), without widths."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
@@ -502,20 +483,28 @@ def _date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
     return str(value.strftime(form))
 
 
-def _to_json(value: Any) -> str:
+def filter_json(value: Any) -> str:
     return json.dumps(_plain(value), ensure_ascii=False)
 
 
 def _join(values: Any, between: str = "", attribute: str | None = None) -> str:
-    items = [str(_text(one if attribute is None else one[attribute])) for one in values]
-    _cap(sum(map(len, items)) + len(items) * len(str(between)))
+    items = [str(as_text(one if attribute is None else one[attribute])) for one in values]
+    cap_result(sum(map(len, items)) + len(items) * len(str(between)))
     return str(between).join(items)
 
 
 def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
-    text = str(_text(value))
-    _cap(len(text) + text.count(old) * len(new))
+    text = str(as_text(value))
+    cap_result(len(text) + text.count(old) * len(new))
     return text.replace(str(old), str(new), count)
+
+
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
+    if not isinstance(precision, int) or abs(precision) > 100:  # jinja computes 10**precision
+        raise TemplateFailed("`round` takes at most 100 digits")
+    from jinja2.filters import do_round
+
+    return do_round(value, precision, method)  # type: ignore[arg-type]
 
 
 def _range(*bounds: int) -> range:
@@ -525,7 +514,7 @@ def _range(*bounds: int) -> range:
     return numbers
 
 
-def _cap(size: int) -> None:
+def cap_result(size: int) -> None:
     if size > LONGEST_RESULT:
         raise TemplateFailed("the result is larger than 1 MiB")
 

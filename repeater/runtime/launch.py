@@ -1,14 +1,13 @@
 """From a spec and a run to what the operating system is asked for: argv, environment, working folder.
 
-Templates over `run` are rendered here, at the last moment. It decides nothing and starts nothing. Called by
-`runtime.supervisor`.
+Plain templates over `run` are rendered here, at the last moment. It decides nothing and starts nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import replace
 from repeater.errors import RepeaterError
@@ -46,9 +45,11 @@ def launch_for(
     now: datetime,
     last_success: datetime | None,
     plugins: Plugins | None = None,
+    process: ProcessSpec | None = None,
 ) -> Launch:
-    """The launch of one attempt. Raises RepeaterError when a template over `run` cannot be rendered, or there is no
-    such executor plugin.
+    """The launch of one attempt. `process` is the one of `spec` with late texts rendered; None: they are rendered here.
+
+    Raises RepeaterError when a template over `run` cannot be rendered, or there is no such executor plugin.
     """
     slot = run.slot
     nominal = rfc3339(slot.nominal) or ""
@@ -64,21 +65,7 @@ def launch_for(
         "RPR_GENERATION": str(run.generation),
         "TRACEPARENT": traceparent(inherited.trace, run.id),
     }
-    process = spec.process
-    if process.late:
-        names = {
-            "nominal": slot.nominal,
-            "due": slot.due,
-            "attempt": run.attempt,
-            "id": run.id,
-            "trigger": slot.trigger,
-        }
-        from repeater.jobfile.template import TemplateFailed, render_late
-
-        try:
-            process = render_late(process, names)
-        except TemplateFailed as failure:
-            raise RepeaterError(f"cannot render `{', '.join(process.late)}`: {failure}") from None
+    process = rendered(spec.process, run) if process is None else process
     launch = _launch(run.id, process, inherited, facts)
     if spec.executor is not None:
         launch = _plugged(launch, process, run, spec.executor, plugins)
@@ -93,6 +80,35 @@ def launch_for(
         stop_timeout=ending.stop_timeout,
         is_service=spec.is_service,
     )
+
+
+def names_of(run: Run) -> dict[str, Any]:
+    """What a template over `run` sees."""
+    slot = run.slot
+    return {
+        "nominal": slot.nominal,
+        "due": slot.due,
+        "attempt": run.attempt,
+        "id": run.id,
+        "trigger": slot.trigger,
+    }
+
+
+def rendered(process: ProcessSpec, run: Run) -> ProcessSpec:
+    """The process with its late texts rendered. Raises RepeaterError."""
+    if not process.late:
+        return process
+    from repeater.jobfile.late import is_plain, render_all, render_plain
+    from repeater.jobfile.template import TemplateFailed
+
+    try:
+        return (render_plain if is_plain(process) else render_all)(process, names_of(run))
+    except TemplateFailed as failure:
+        raise cannot_render(process, str(failure)) from None
+
+
+def cannot_render(process: ProcessSpec, cause: str) -> RepeaterError:
+    return RepeaterError(f"cannot render `{', '.join(process.late)}`: {cause}")
 
 
 def _plugged(launch: Launch, process: ProcessSpec, run: Run, executor: Plugin, plugins: Plugins | None) -> Launch:

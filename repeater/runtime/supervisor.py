@@ -54,11 +54,11 @@ from repeater.engine.facts import (
 from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
 from repeater.model.run import RunKind
-from repeater.model.spec import JobSpec
+from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import Instant, micros
-from repeater.ports import Alarm, Clock, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
+from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
 from repeater.runtime.faults import Faults
-from repeater.runtime.launch import Inherited, hook_launch, launch_for
+from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Plugins
@@ -94,6 +94,7 @@ class Outside:
     quota: Quota
     environ: Mapping[str, str]
     plugins: Plugins | None = None
+    renderer: LateRenderer | None = None
 
 
 class Supervisor:
@@ -121,6 +122,7 @@ class Supervisor:
         self._rings_at = 0
         self._last: Instant = outside.clock.now()
         self._asleep = outside.clock.asleep()
+        self._rendering: dict[str, list[Send | Sweep]] = {}  # what was asked of runs whose texts are being rendered
         self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
         self._leave: int | None = None
         self._over = False
@@ -269,6 +271,9 @@ class Supervisor:
                     assert_never(action)
 
     def _ask_spawner(self, action: Adopt | Send | Sweep) -> None:
+        if not isinstance(action, Adopt) and action.run in self._rendering:
+            self._rendering[action.run].append(action)
+            return
         match action:
             case Adopt(run, spec):
                 self._outside.outputs.begin(run, spec)
@@ -287,6 +292,29 @@ class Supervisor:
             taken = getattr(error, "taken", False)
             self.tell(SpawnFailed(start.run.id, f"cannot claim the slot: {error}", full, taken))
             return
+        process, renderer = start.spec.process, self._outside.renderer
+        if process.late and renderer is not None:
+            from repeater.jobfile.late import is_plain
+
+            if not is_plain(process):
+                self._rendering[start.run.id] = []
+                renderer.render(process, names_of(start.run), partial(self._rendered, start))
+                return
+        self._launch(start, None)
+
+    def _rendered(self, start: Start, process: ProcessSpec | RepeaterError) -> None:
+        """The late texts of a run are there: now its process may start. What was asked of it meanwhile comes after."""
+        asked = self._rendering.pop(start.run.id, [])
+        if self._over:
+            return
+        if isinstance(process, RepeaterError):
+            self.tell(SpawnFailed(start.run.id, str(process)))
+            return
+        self._launch(start, process)
+        for action in asked:
+            self._ask_spawner(action)
+
+    def _launch(self, start: Start, process: ProcessSpec | None) -> None:
         spec, now = start.spec, self._outside.clock.now().wall
         try:
             launch = launch_for(
@@ -296,6 +324,7 @@ class Supervisor:
                 now=now,
                 last_success=start.progress.last_success,
                 plugins=self._outside.plugins,
+                process=process,
             )
         except RepeaterError as refusal:
             self.tell(SpawnFailed(start.run.id, str(refusal)))

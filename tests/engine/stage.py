@@ -21,6 +21,7 @@ from repeater.model.run import INTERIM, RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
+from repeater.ports import LateRenderer
 from repeater.runtime.answers import AnswerTap
 from repeater.runtime.starts import limited_starts
 from repeater.runtime.supervisor import Outside, Supervisor
@@ -74,6 +75,7 @@ class Stage:
         seed: int = 0,
         daemon: FakeDaemon | None = None,
         plugins: Plugins = NO_PLUGINS,
+        renderer: LateRenderer | None = None,
         keeper: FakeSpawner | None = None,
     ) -> None:
         self.plugins = plugins
@@ -106,6 +108,7 @@ class Stage:
             self.quota,
             {"PATH": "/bin"},
             plugins,
+            renderer,
         )
         self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append, self._listen])
         self._remembered = self.store.load()

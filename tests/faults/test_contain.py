@@ -30,8 +30,8 @@ def service(keys: str) -> str:
 
 def goes_on(supervisor: Supervisor) -> None:
     """The job `tick` still starts."""
-    before = supervisor.out.count("tick |")
-    wait_for(lambda: supervisor.out.count("tick |") > before + 1, lambda: supervisor.err)
+    before = supervisor.out.count("| tick\n")
+    wait_for(lambda: supervisor.out.count("| tick\n") > before + 1, lambda: supervisor.err)
     assert supervisor.is_there
 
 
@@ -62,3 +62,32 @@ def test_a_watch_goes_on_after_a_bad_glob_was_refused(ground: Ground) -> None:
     wait_for(is_seen, lambda: supervisor.err)
     goes_on(supervisor)
     assert supervisor.down() == 0
+
+
+HUNGRY = "{% for i in range(1000) %}{{ range(1000) | map('string') | join | length }}{% endfor %}"
+LATE = f"""{TICK}
+[jobs.hungry]
+command = "echo {{{{ run.id }}}} {{% if run.id != 'sample' %}}{HUNGRY}{{% endif %}}"
+schedule = 'every 500ms'
+[jobs.modest]
+command = "echo modest {{{{ run.id | upper }}}}"
+schedule = 'every 500ms'
+"""
+
+
+def test_a_late_template_that_takes_long_fails_its_own_slot(ground: Ground) -> None:
+    supervisor = ground.apply(LATE)
+    supervisor.until_ready()
+    supervisor.until_err("hungry: failed: cannot render `command`: it takes more than 0.25s of CPU time", 2)
+    wait_for(lambda: supervisor.out.count("modest |") > 1, lambda: supervisor.err)
+    goes_on(supervisor)
+    assert {row["state"] for row in ground.rows("hungry") if row["outcome"]} == {"spawn_failed"}
+    assert supervisor.down() == 0
+
+
+def test_a_template_that_takes_long_is_a_problem_for_validate(ground: Ground) -> None:
+    ground.write(f'[jobs.hungry]\ncommand = "echo {HUNGRY * 3}"\n')
+    result = ground("validate", "jobs.toml", env={"RPR_MAX_RELOAD_TIME": "1s"})
+    assert result.code == 2
+    assert result.err.startswith("jobs.toml:4:1: jobs.hungry.command: cannot render ")
+    assert result.err.endswith("reading the job files takes more than 1s of CPU time\n")

@@ -19,15 +19,19 @@ HEAD = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a process may use for one question: bytes beyond what it has when it begins, seconds of CPU, seconds."""
+    """What a process may use for one question: bytes beyond what it has when it begins, seconds of CPU, seconds.
+
+    After `grace` more seconds of CPU the process is ended if its work does not notice that the time is over.
+    """
 
     memory: int
-    cpu: int
+    cpu: float
     wall: float
+    grace: float = 3.0
 
     @property
     def time_is_over(self) -> str:
-        return f"it takes more than {self.cpu}s of CPU time"
+        return f"it takes more than {self.cpu:g}s of CPU time"
 
     @property
     def memory_is_over(self) -> str:

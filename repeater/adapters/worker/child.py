@@ -7,12 +7,11 @@ import os
 import resource
 import signal
 import threading
+from math import ceil
 from queue import SimpleQueue
 from types import FrameType
 
 from repeater.adapters.worker import HEAD, Limits
-
-_GRACE = 3  # seconds of CPU beyond the limit for words about it
 
 
 class OutOfTime(Exception):
@@ -63,8 +62,10 @@ class Asker:
         if self._base:
             _limit("RLIMIT_AS", self._base + self._limits.memory)
         used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit("RLIMIT_CPU", int(used.ru_utime + used.ru_stime) + 1 + self._limits.cpu)
-        signal.setitimer(signal.ITIMER_PROF, self._limits.cpu + _GRACE)  # its signal ends what is deaf to the other
+        _limit("RLIMIT_CPU", int(used.ru_utime + used.ru_stime) + 1 + ceil(self._limits.cpu))
+        signal.setitimer(
+            signal.ITIMER_PROF, self._limits.cpu + self._limits.grace
+        )  # its signal ends what is deaf to the other
         return found
 
     def rest(self) -> None:

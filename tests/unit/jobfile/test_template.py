@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from repeater.jobfile import template
 from repeater.jobfile.document import Late
-from repeater.jobfile.template import Environ, Names, TemplateFailed, render, render_late
+from repeater.jobfile.late import is_plain, render_all, render_plain
+from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 from repeater.model.dump import dump_job
 from repeater.model.spec import ProcessSpec
 from tests.unit.jobfile.road import job
@@ -102,7 +103,7 @@ def test_a_text_over_the_run_keeps_nothing_else():
         NAMES,
     )
     assert isinstance(late, Late)
-    process = render_late(ProcessSpec(str(late), late=("command",)), RUN)
+    process = render_all(ProcessSpec(str(late), late=("command",)), RUN)
     assert process.command == "2026-03-01 it's {{ x }} é😀\n/heu 5"
     assert process.late == ()
 
@@ -118,7 +119,7 @@ def test_every_late_field_is_rendered_and_no_other():
         'cwd = "out/{{ run.id }}"\nstdin = "{{ run.due | date(\'%S\') }}"\n'
     )
     assert spec.process.late == ("command[1]", "cwd", "env.A", "stdin")
-    done = render_late(spec.process, RUN)
+    done = render_all(spec.process, RUN)
     assert done.command == ("x", "2", "{{ run.id }}")
     assert (done.env, done.cwd, done.stdin) == ((("A", "r1"), ("B", "b")), "/p/out/r1", "07")
     assert dump_job(spec)["command"][2] == "{{ '{{ run.id }}' }}"
@@ -133,7 +134,7 @@ def test_a_changed_variable_that_no_template_names_changes_no_spec():
 
 def test_a_late_template_that_fails_at_run_time_says_so():
     with pytest.raises(TemplateFailed):
-        render_late(ProcessSpec("{{ run.trigger | date }}", late=("command",)), RUN)
+        render_all(ProcessSpec("{{ run.trigger | date }}", late=("command",)), RUN)
 
 
 PIECES = st.lists(st.sampled_from([
@@ -194,7 +195,7 @@ def test_a_late_text_gives_what_it_gives_with_all_names(text, attempt):
     def whole(run):
         try:
             value = template._plain(template._finish(template._compiled(text)[0], {**LAW, "run": Names("run", run)}))
-            return str(template._text(value))
+            return str(template.as_text(value))
         except Exception as error:  # noqa: BLE001
             return type(error)
 
@@ -206,10 +207,10 @@ def test_a_late_text_gives_what_it_gives_with_all_names(text, attempt):
         assert isinstance(whole(template._SAMPLE), type) or not lenient
         return
     if not isinstance(late, Late):
-        assert str(template._text(late)) == whole(run)
+        assert str(template.as_text(late)) == whole(run)
         return
     try:
-        found = render_late(ProcessSpec(str(late), late=("command",)), run).command
+        found = render_all(ProcessSpec(str(late), late=("command",)), run).command
     except TemplateFailed:
         assert isinstance(whole(run), type)
     else:
@@ -235,12 +236,12 @@ def test_a_late_text_gives_what_it_gives_with_all_names(text, attempt):
 def test_values_inside_a_text_are_json(text, wanted):
     assert render(text, NAMES) == wanted
     late = render(text + "{{ run.id }}", NAMES)
-    assert render_late(ProcessSpec(str(late), late=("command",)), RUN).command == wanted + "r1"
+    assert render_all(ProcessSpec(str(late), late=("command",)), RUN).command == wanted + "r1"
 
 
 def test_an_instant_inside_a_text_is_rfc_3339():
     late = render("at {{ run.nominal }}", NAMES)
-    assert render_late(ProcessSpec(str(late), late=("command",)), RUN).command == "at 2026-03-01T04:05:06Z"
+    assert render_all(ProcessSpec(str(late), late=("command",)), RUN).command == "at 2026-03-01T04:05:06Z"
 
 
 def test_env_in_a_late_text_refuses_arguments_of_the_run():
@@ -248,3 +249,59 @@ def test_env_in_a_late_text_refuses_arguments_of_the_run():
         render("{{ env(run.id) }}", NAMES)
     with pytest.raises(TemplateFailed, match="environment is read at load"):
         render("{% for x in ['HOME'] %}{{ env(x) }}{{ run.id }}{% endfor %}", NAMES)
+
+
+def late_process(text):
+    return ProcessSpec(text, late=("command",))
+
+
+@pytest.mark.parametrize("text", [
+    "{{ run.id }}", "a {{run.attempt}} b{{ run.nominal }}", "{{ run.nominal.year }}", "x {{ run.due | date('%F') | sh }}",
+    "{{ run.id|tojson }} {{ run.nominal|tojson }} {{ [1, 'b', true, none, {'a': -1.5}]|tojson }}", "{{ run.trigger|default('x', true) }}",
+    "{{ 'it\\'s' }} {{ run.id }} {{ \"\\u00e9\\n\" }}{{ ['a b', 'c'] | sh }} {{ true }} {{ run.id|d }}", "}} { } % {{ run.id }}",
+    "{{ '{{ x }}' }}{{ run.id }}", "{{ run.nominal|date }}\n", "{{ run.nominal|date|date('%H') }}", "{{ -1 }}{{ run.id }}",
+])  # fmt: skip
+def test_a_plain_late_text_reads_as_jinja_renders_it(text):
+    assert is_plain(late_process(text))
+    assert render_plain(late_process(text), RUN) == render_all(late_process(text), RUN)
+
+
+@pytest.mark.parametrize("text", [
+    "{{ run.attempt|round(99999999,'ceil') }}", "{{ run.id | upper }}", "{% if run.attempt %}a{% endif %}", "{{ run.attempt + 1 }}",
+    "{{ run.id ~ 'a' }}", "{{ run.nominal.isoformat() }}", "{{ run.id[0] }}", "{{ run['id'] }}", "{# run #}{{ run.id }}",
+    "{{- run.id }}", "{{ run.id -}}", "{{-1}}{{ run.id }}", "{{ run.nominal|date(run.id) }}", "{{ run.id if true }}",
+    "{{ run.nominal|date(form='%F') }}", "{{ run.id }}" * 1000, "{{ run }}", "{{ run.unknown|default(1) }}", "{{ range(9) }}{{ run.id }}",
+])  # fmt: skip
+def test_any_other_late_text_is_not_plain(text):
+    assert not is_plain(late_process(text))
+
+
+LITERALS = st.recursive(
+    st.sampled_from(["1", "-2.5", "true", "none", "'a b'", "'\\n\\u00e9'", '"it\'s"', "''"]),
+    lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"), max_leaves=4,
+)  # fmt: skip
+PLAIN_EXPRESSIONS = st.builds(
+    lambda value, filters: "{{ " + " | ".join([value, *filters]) + " }}",
+    st.sampled_from(["run.id", "run.nominal", "run.due.hour", "run.attempt", "run.trigger"]) | LITERALS,
+    st.lists(st.sampled_from(["sh", "tojson", "date", "date('%F')", "default('x')", "d(1, true)"]), max_size=3),
+)
+
+
+@given(
+    st.lists(PLAIN_EXPRESSIONS | st.sampled_from(["x", " ", "\n", "}}", "{", "%}", "é", "\r"]), max_size=4).map("".join)
+)
+def test_a_plain_late_text_and_jinja_agree(text):
+    def outcome(how):
+        try:
+            return how(late_process(text), RUN).command
+        except TemplateFailed:
+            return TemplateFailed
+
+    if is_plain(late_process(text)):
+        assert outcome(render_plain) == outcome(render_all)
+
+
+def test_rounding_to_millions_of_digits_is_refused():
+    with pytest.raises(TemplateFailed, match="at most 100 digits"):
+        render("{{ 1|round(99999999, 'ceil') }}", {})
+    assert render("{{ 1.26|round(1, 'ceil') }}", {}) == 1.3

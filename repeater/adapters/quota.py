@@ -33,6 +33,7 @@ LOOK_EVERY = 20.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0
 """Seconds within which the first new try comes at random, and the later ones at most."""
 _MOST_UNTOLD = 10_000
+_MOST_WITHDRAWN = 10_000
 
 
 class DaemonQuota:
@@ -56,6 +57,8 @@ class DaemonQuota:
         self._retry: Alarm | None = None
         self._tries = 0
         self._is_lost = self._is_closed = False
+        self._withdrawn: deque[str] = deque(maxlen=_MOST_WITHDRAWN)
+        self._is_suspect = False  # it broke the protocol, and has granted nothing properly since
 
     # --- what the engine asks ------------------------------------------------------------------------------------
 
@@ -71,6 +74,7 @@ class DaemonQuota:
 
     def withdraw(self, ask: str) -> None:
         if self._asks.pop(ask, None) is not None:
+            self._withdrawn.append(ask)
             self._unanswered.discard(ask)
             self._send(say("release_request", id=ask))
             self._watch()
@@ -183,6 +187,10 @@ class DaemonQuota:
         if not met_the_end:
             self._lose("it has ended", quietly=not self._asks)
             return
+        if self._is_suspect:
+            self._distrust("it has ended without an answer")
+            return
+        self._is_suspect = True  # once is an end that the requests met, twice in a row is a fault
         self._hang_up()
         self._connect()
         for ask in tuple(self._asks.values()) if self._sock is not None else ():
@@ -201,6 +209,7 @@ class DaemonQuota:
             if told.get("status") == "granted":
                 self._granted(ask, str(told.get("reservation")))
             elif ask in self._asks:
+                self._is_suspect = False
                 wait = told.get("wait_ms")
                 length = timedelta(milliseconds=wait) if isinstance(wait, int | float) and 0 <= wait < 1e12 else None
                 if length is not None:
@@ -210,7 +219,8 @@ class DaemonQuota:
 
     def _begin(self) -> None:
         """The daemon is there, and speaks our language."""
-        self._tries = 0
+        if not self._is_suspect:
+            self._tries = 0
         now = self._clock.now().mono
         untold, self._untold = self._untold, deque(maxlen=_MOST_UNTOLD)
         for at, fields in untold:
@@ -220,10 +230,19 @@ class DaemonQuota:
             self._tell(QuotaFound())
 
     def _granted(self, ask: str, reservation: str) -> None:
-        if self._asks.pop(ask, None) is None:  # withdrawn meanwhile
+        if self._asks.pop(ask, None) is not None:
+            self._is_suspect, self._tries = False, 0
+            self._tell(QuotaGranted(ask, reservation))
+        elif ask in self._withdrawn:
+            self._withdrawn.remove(ask)  # a second grant of it would be a fault
             self.release(reservation)
         else:
-            self._tell(QuotaGranted(ask, reservation))
+            self._distrust(f"it grants `{ask[:60]}`, which was not asked for")
+
+    def _distrust(self, cause: str) -> None:
+        """The daemon breaks the protocol. To answer would make it go on, and to ask again at once too."""
+        self._is_suspect = True
+        self._lose(cause)
 
     def _refused(self, error: str, ask: str) -> None:
         """An error about a request; what a notice met needs no answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import shutil
@@ -234,6 +235,74 @@ def test_what_a_daemon_says_that_nobody_asked_for_is_ignored(tmp_path: Path, mon
     finally:
         silent.close()
     assert facts == [QuotaGranted("1", "r-1")]
+
+
+class Faulty:
+    """A daemon that greets, and gives `answer` to each other line, or hangs up where that is empty."""
+
+    def __init__(self, folder: Path, answer: bytes) -> None:
+        self.path = folder / "d.sock"
+        self.lines = 0
+        self._answer = answer
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.bind(str(self.path))
+        self._sock.listen(8)
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._sock.accept()
+            except OSError:
+                return
+            with client, client.makefile("rb") as lines, contextlib.suppress(OSError):
+                for line in lines:
+                    if b"handshake" in line:
+                        client.sendall(b'{"type":"handshake_response","status":"ok"}\n')
+                        continue
+                    self.lines += 1
+                    if not self._answer:
+                        break
+                    client.sendall(self._answer)
+
+    def close(self) -> None:
+        self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'{"type":"reserve_response","id":"other","status":"granted","reservation":"r"}\n', "it grants `other`"),
+        (b"", "it has ended without an answer"),
+    ],
+    ids=["wrong ids", "hangs up"],
+)
+def test_a_daemon_that_breaks_the_protocol_is_asked_ever_more_rarely(tmp_path: Path, answer: bytes, words: str) -> None:
+    faulty = Faulty(tmp_path, answer)
+    loop, facts = SmallLoop(), list[Fact]()
+
+    def tell(fact: Fact) -> None:
+        facts.append(fact)
+        if isinstance(fact, QuotaFound):  # as the engine does
+            quota.ask(AskQuota(str(len(facts)), "api", parse_rate("1/1h")))
+
+    quota = DaemonQuota(tell, loop, LoopClock(loop), lambda: faulty.path)
+    try:
+        quota.ask(AskQuota("0", "api", parse_rate("1/1h")))
+        loop.call_later(4, loop.stop)
+        loop.run()
+    finally:
+        quota.close()
+        loop.close()
+        faulty.close()
+    assert 1 <= faulty.lines < 40
+    lost = [fact for fact in facts if isinstance(fact, QuotaLost)]
+    assert lost
+    assert words in str(lost[0].reason)
 
 
 def test_statistics_of_a_daemon_that_hangs_are_not_waited_for(tmp_path: Path) -> None:

@@ -99,11 +99,13 @@ class Web:
 
     async def _make(self, desk: Desk) -> bytes:
         """The metrics: looked at in the loop, a part at a time, and written down in a thread."""
+        from repeater.control.desk import aside
+
         assert self._metrics is not None
         self._metrics.attach(desk.engine.board.use)
         for _ in self._metrics.look(desk.engine.jobs):
             await asyncio.sleep(0)
-        return await asyncio.to_thread(self._metrics.expose)
+        return await aside(self._metrics.expose)
 
     def _made(self, _: asyncio.Future[bytes]) -> None:
         self._making = None

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from repeater.dataclass import dataclass, field
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact
 from repeater.engine.job import Job
-from repeater.errors import UsageError
+from repeater.errors import RepeaterError, Unreachable, UsageError
 from repeater.model.run import RunRecord
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
@@ -27,6 +27,7 @@ from repeater.runtime.reload import Applied
 Send: TypeAlias = Callable[..., Awaitable[None]]
 """Sends items to whoever asked; waits until they were taken."""
 Args: TypeAlias = Mapping[str, Any]
+Result = TypeVar("Result")
 Level: TypeAlias = Literal["drain", "stop", "kill"]
 
 
@@ -137,6 +138,24 @@ class Desk:
                 pass  # some changes are no event
             finally:
                 deaf()
+
+
+async def aside(call: Callable[[], Result]) -> Result:
+    """The result of a call that blocks, made in a thread. Raises Busy if this process may not start one."""
+    try:
+        calling = asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError:
+        raise Busy(
+            "cannot answer: the supervisor may not start another thread",
+            hint="raise its limit of processes: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
+        ) from None
+    return await calling
+
+
+class Busy(RepeaterError):
+    """The supervisor lacks what an answer needs; it may have it later."""
+
+    exit_code = Unreachable.exit_code
 
 
 def seconds(length: timedelta | None) -> float | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
-from repeater.control.desk import Args, Desk, Rows, Send
+from repeater.control.desk import Args, Desk, Rows, Send, aside
 from repeater.errors import UsageError
 from repeater.model.run import Outcome, RunRecord
 from repeater.model.spec import JobSpec, ProcessSpec
@@ -20,9 +19,9 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 async def history(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`."""
     specs = [job.spec for job in desk.engine.jobs.values()]
-    known = await asyncio.to_thread(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
+    known = await aside(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
     query = partial(read, desk.rows, specs, known, args)
-    rows = await asyncio.to_thread(query)
+    rows = await aside(query)
     for first in range(0, len(rows), 500):
         await send(*map(as_item, rows[first : first + 500]))
     return {"rows": len(rows)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from repeater.control.desk import Args, Desk, Send
+from repeater.control.desk import Args, Desk, Send, aside
 from repeater.control.past import Answer, explain, parse_moment, zone_of
 from repeater.control.status import after_failures, as_fault, condition, fault_sentence
 from repeater.engine.job import Job
@@ -30,8 +30,8 @@ async def why(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa:
     name, spec = job.spec.name, job.spec
     if at:
         moment = parse_moment(at, zone_of(spec), desk.now())
-        past = await asyncio.to_thread(desk.past)
-        answer = await asyncio.to_thread(explain, spec, name, moment, desk.rows, past, desk.now())
+        past = await aside(desk.past)
+        answer = await aside(partial(explain, spec, name, moment, desk.rows, past, desk.now()))
         answer.facts = [_with_pid(fact, job) for fact in answer.facts]
         told = rfc3339(moment.begin)
     else:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from repeater.adapters.sqlite.folder import DATABASE, REPAIR, Lock, unusable
+from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, Lock, unusable
 from repeater.adapters.sqlite.inbox import Then, Write
-from repeater.adapters.sqlite.opening import connect, create, open_writer
+from repeater.adapters.sqlite.marker import Marker
+from repeater.adapters.sqlite.opening import commits_of, connect, create, open_writer
 from repeater.adapters.sqlite.reader import Reader, open_reader
 from repeater.adapters.sqlite.rows import (
     BEGAN,
@@ -38,6 +39,8 @@ from repeater.dataclass import replace
 from repeater.model.run import Progress, RunRecord
 from repeater.policy.marks import ALGORITHM
 from repeater.ports import Remembered
+
+_THREADS = "raise the limit of processes: `ulimit -u`, `TasksMax=` of a service, `pids.max` of a cgroup"
 
 
 class SqliteStore:
@@ -70,16 +73,25 @@ class SqliteStore:
         self._salt = meta_value(self._db, "salt")
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._closed = False
-        self._writer = Writer(
-            self._db,
-            folder,
-            call_soon,
-            reading=self._reading,
-            warn=warn,
-            recorded=recorded,
-            keep_rows=keep_rows,
-            keep_days=keep_days,
-        )
+        try:
+            self._writer = Writer(
+                self._db,
+                folder,
+                call_soon,
+                reading=self._reading,
+                warn=warn,
+                recorded=recorded,
+                keep_rows=keep_rows,
+                keep_days=keep_days,
+            )
+        except RuntimeError as error:
+            commits = commits_of(self._db)
+            self._db.close()
+            if folder is not None:
+                Marker(folder / MARKER).write("closed", commits)
+            if self._lock is not None:
+                self._lock.release()
+            raise unusable(folder or Path(":memory:"), f"no thread can be started for it ({error})", _THREADS) from None
         self._note_life(is_over=False)
 
     @staticmethod

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TOKEN = "RPR_HTTP_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_FILE = "http-token"  # noqa: S105 - the name of a file
 HINT = "pip install 'repeater-rpr[web]'"
+BACKLOG = 1024
+"""Connections that wait to be accepted. When there are more, the system makes a client wait for a second."""
 _SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096
 
 
@@ -83,7 +85,7 @@ class Web:
             scrape=None if self._metrics is None else scrape,
             warn=self._warn,
         )
-        self._server = HttpServer(app, self._door)
+        self._server = HttpServer(app, self._door, self._warn)
 
     async def sent(self) -> None:
         """Returns when everybody has taken what was answered."""
@@ -176,7 +178,7 @@ def _listen(family: int, address: Any) -> socket.socket:
             with contextlib.suppress(OSError):  # version 4 as well, where the system has both
                 door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         door.bind(address)
-        door.listen(128)
+        door.listen(BACKLOG)
         door.setblocking(False)
     except OSError:
         door.close()

@@ -95,7 +95,7 @@ class Door:
             with short_name(place.path) as name:
                 self.socket.bind(name)
             self._identity = _identity(place.path)
-            self.socket.listen(128)
+            self.socket.listen(1024)
             self.socket.setblocking(False)
         except OSError as error:
             self.socket.close()

@@ -4,6 +4,7 @@
     403  `Origin` is another one: a page of somebody else asks
     401  no token, or not this one; all but `OPEN` needs it, also on this machine, which other users share
     415  what changes something is JSON, which no form of a foreign page can send
+    503  all places of requests are taken (`control.load`); `OPEN` needs none
 
 Pure ASGI and standard library, so that it can neither buffer nor be left out. It sets the headers of every answer too.
 Built by `control.http`.
@@ -18,7 +19,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from email.utils import formatdate
 from typing import Any, TypeAlias
 
+from repeater.control.load import Load
 from repeater.control.routes import OPEN, ROUTES
+from repeater.wire.lines import BadMessage
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,6 +47,13 @@ _CHANGES = re.compile(
 """Where POST is answered; anywhere else the router refuses it."""
 
 
+ADMITTED = "admitted"
+"""In `state` of a scope, if its server wants to know: called with True when a request is let in that needs a token, and
+with False when it was answered."""
+PLACE = "place"
+"""In a scope that was let in: its `control.load.Place`."""
+
+
 class Guard:
     """`hosts` are the names by which this server may be called; the address that the client connected to is another."""
 
@@ -53,6 +63,7 @@ class Guard:
         self._app = app
         self._token = token.encode()
         self._hosts = frozenset(map(str.lower, hosts))
+        self._load = Load()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
         if scope["type"] != "http":
@@ -69,7 +80,22 @@ class Guard:
             await refuse(answer, *refusal)
             return
         # Routes are matched against the path as it came: a job's name may hold an encoded slash.
-        await self._app({**scope, "path": scope["raw_path"].decode("ascii", "replace")}, receive, answer)
+        scope = {**scope, "path": scope["raw_path"].decode("ascii", "replace")}
+        if _is_open(scope):
+            await self._app(scope, receive, answer)
+            return
+        try:
+            place = self._load.admit("request")
+        except BadMessage as busy:
+            await refuse(answer, 503, busy.code, busy.message, busy.hint)
+            return
+        told = scope.get("state", {}).get(ADMITTED, lambda _: None)
+        told(True)
+        try:
+            await self._app({**scope, PLACE: place}, receive, answer)
+        finally:
+            place.leave()
+            told(False)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, str, str | None] | None:
         """Status, code, message and hint; None: may pass."""
@@ -81,7 +107,7 @@ class Guard:
         origin = _only(scope, b"origin") if _has(scope, b"origin") else ""
         if origin is None or (origin and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower())):
             return 403, "origin", "cannot answer a page of another origin", None
-        if scope["raw_path"] in map(str.encode, OPEN):
+        if _is_open(scope):
             return None
         if not self._is_known(_only(scope, b"authorization")):
             return 401, "token", "cannot answer without the token", "send it as `Authorization: Bearer TOKEN`"
@@ -116,6 +142,13 @@ async def refuse(send: Sender, status: int, code: str, message: str, hint: str |
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["raw_path"] in _OPEN
+
+
+_OPEN = frozenset(map(str.encode, OPEN))
 
 
 def _has(scope: Scope, name: bytes) -> bool:

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route as Path
 
 from repeater.control.desk import Desk
-from repeater.control.guard import App, Guard, Receive, Scope, Sender, refuse
+from repeater.control.guard import PLACE, App, Guard, Receive, Scope, Sender, refuse
 from repeater.control.openapi import openapi
 from repeater.control.protocol import LONGEST_TEXT, Kind, Params, check_args
 from repeater.control.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, Route
@@ -138,6 +138,12 @@ class _Answer:
             await refuse(send, *_told(error))
             return
         has_end = not args.get("follow")
+        if not has_end:
+            try:
+                scope[PLACE].become_stream()
+            except BadMessage as busy:
+                await refuse(send, 503, busy.code, busy.message, busy.hint)
+                return
         page: _Page | _Stream = _Page(send, self._route.gives) if has_end else _Stream(send)
         work = asyncio.ensure_future(self._carry_out(args, page, send))
         gone = asyncio.ensure_future(_gone(receive))

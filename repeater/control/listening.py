@@ -1,25 +1,30 @@
-"""The listening end of HTTP: uvicorn on a socket of our own, in the supervisor's loop. The home of uvicorn.
+"""The listening end of HTTP: the HTTP protocol of uvicorn on a socket of our own, in the supervisor's loop.
 
-`Server.startup` is all that is used of its server: `serve` would take over the signals and look ten times a second
-whether it should end. What it lacks are the bounds, added here to its protocol: connections, how long the head of a
-request may take to come, how long a client may take nothing. Built and closed by `app`.
+Of uvicorn only the protocol is used: its server takes over signals, polls ten times a second, and reports a lack of
+descriptors as an exception. Connections are accepted by `wire.entrance`, which bounds those that have no request under
+way; `control.load` bounds those that have. A connection ends when the head of a request does not come in time, and when
+its client takes nothing of an answer. The home of uvicorn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
-from typing import Any
+from collections.abc import Callable
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
-from repeater.control.guard import HEADERS, App
+from repeater.control.guard import ADMITTED, HEADERS, App
+from repeater.wire.entrance import Entrance
 
-MOST_CLIENTS = 64
+MOST_IDLE = 256
+"""Connections without a request that was let in."""
 HEAD_WITHIN = 10.0
 """Seconds for the head of a request to come."""
 IDLE = 60
@@ -32,15 +37,14 @@ _LINGER = 2.0  # seconds for a client that was refused to read why, before it is
 
 
 class HttpServer:
-    """Serves `app` on a socket that is bound and listens already."""
+    """Serves `app` on a socket that is bound and listens already. `warn` reports internal errors."""
 
-    def __init__(self, app: App, door: socket.socket) -> None:
-        quiet = logging.getLogger("uvicorn")  # what clients do wrong is told to them, not to the console
+    def __init__(self, app: App, door: socket.socket, warn: Callable[[str], None]) -> None:
+        quiet = logging.getLogger("uvicorn")  # errors of clients are answered, and not logged
         quiet.propagate = False
         quiet.addHandler(logging.NullHandler())
-        config = uvicorn.Config(
+        self._config = uvicorn.Config(
             app,
-            http=_Connection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -52,27 +56,30 @@ class HttpServer:
             timeout_keep_alive=IDLE,
             h11_max_incomplete_event_size=_LONGEST_HEAD,
         )
-        config.load()
+        self._config.load()
         self._door = door
-        self._server = uvicorn.Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        self._coming = asyncio.get_running_loop().create_task(self._server.startup(sockets=[door]))
+        self._state = ServerState()
+        self._state.tasks = _Tasks(warn)
+        self._entrance: Entrance[_Connection] = Entrance(
+            door, lambda _: None, self._make, warn, most=MOST_IDLE, within=HEAD_WITHIN
+        )
+
+    def _make(self) -> _Connection:
+        return _Connection(self._config, self._state, self._entrance)
 
     async def sent(self) -> None:
         """Returns when everybody has taken what was answered."""
-        for connection in tuple(self._server.server_state.connections):
+        for connection in tuple(self._state.connections):
             assert isinstance(connection, _Connection)
             await connection.sent()
 
     def close(self) -> None:
         """Ends everything at once: what was answered is out, what streams is cut."""
-        self._coming.cancel()
-        for server in getattr(self._server, "servers", ()):
-            server.close()
+        self._entrance.close()
         self._door.close()
-        for task in tuple(self._server.server_state.tasks):
+        for task in tuple(self._state.tasks):
             task.cancel()
-        for connection in tuple(self._server.server_state.connections):
+        for connection in tuple(self._state.connections):
             transport: asyncio.Transport = connection.transport
             if transport.get_write_buffer_size():
                 transport.abort()
@@ -80,14 +87,41 @@ class HttpServer:
                 transport.close()
 
 
-class _Connection(H11Protocol):
-    """One connection, with an end to its patience."""
+class _Tasks(set["asyncio.Task[None]"]):
+    """The tasks that answer requests. An exception of one is reported, and not left to the handler of the loop."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__()
+        self._warn = warn
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        super().add(task)
+        task.add_done_callback(self._look)
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._warn(f"a request was ended by an internal error: {type(error).__name__}: {error}")
+
+
+class _Connection(H11Protocol):
+    """One connection, with limits of time."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, entrance: Entrance[_Connection]) -> None:
+        super().__init__(config, state, {ADMITTED: self._admitted})
+        self._entrance = entrance
         self._alarm: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._is_refused = False
+
+    def _admitted(self, is_admitted: bool) -> None:
+        """A request with the right token is being answered, or was."""
+        if is_admitted:
+            self._entrance.busy(self)
+        else:
+            self._entrance.idle(self)
+
+    def end(self) -> None:
+        self.transport.abort()
 
     async def sent(self) -> None:
         """Returns when the last answer was taken; at once while there is none yet."""
@@ -99,8 +133,6 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=_ROOM)
         self._end_in(HEAD_WITHIN)
-        if len(self.connections) > MOST_CLIENTS:
-            self._refuse(503, "Service Unavailable", "busy", f"cannot take more than {MOST_CLIENTS} clients at once")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_in(None)
@@ -119,17 +151,22 @@ class _Connection(H11Protocol):
             self._end_in(HEAD_WITHIN)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, or a head that is too long."""
-        self._refuse(400, "Bad Request", "malformed", f"cannot read the request: {msg}")
-
-    def _refuse(self, status: int, phrase: str, code: str, message: str) -> None:
-        """Say why and take nothing more. Closing at once would reset the connection before the client has read it."""
+        """The client sent something that is not HTTP, or a head that is too long."""
+        is_answering = not self._asks_nothing()
         self._is_refused = True
-        body = json.dumps({"error": {"code": code, "message": message, "hint": None}})
-        head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        if is_answering:  # what its task still sends is dropped
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+        body = json.dumps({"error": {"code": "malformed", "message": f"cannot read the request: {msg}", "hint": None}})
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         rest = "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in HEADERS)
         self.transport.write(f"{head}{rest}connection: close\r\n\r\n{body}".encode())
-        self.transport.write_eof()
+        # To close at once would reset the connection before the client has read the answer.
+        with contextlib.suppress(OSError):  # the client has reset it
+            self.transport.write_eof()
         self._end_in(_LINGER)
 
     def on_response_complete(self) -> None:

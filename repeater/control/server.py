@@ -1,8 +1,9 @@
 """The answering end: takes requests of a few clients at once and carries them out, without ever delaying a job.
 
-One task for each request, one request at a time for each client. Everything is bounded: clients, lines, how long a
-line may take to come, how long a client may take nothing. Whoever is not this user or root is sent away before a byte
-is read. Bound and closed by `app`; what the verbs do is in `control.verbs`.
+One task for each request, one request at a time for each client. Everything is bounded: clients, requests, streams,
+lines, the time for a line to come, the time in which a client takes nothing. A client that asks nothing is ended when
+there is no room for another one. A process of another user than this one or root is refused before a byte is read.
+What the verbs do is in `control.verbs`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from repeater.control.desk import Desk
+from repeater.control.load import Load, Place
 from repeater.control.protocol import check_args, decode_request, encode_error
 from repeater.control.verbs import VERBS, unknown
 from repeater.errors import RepeaterError, Unreachable
 from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines, encode
+from repeater.wire.unix import user_of
 
-MOST_CLIENTS = 64
+MOST_IDLE = 64
+"""Clients that ask nothing."""
 LINE_WITHIN = 10.0
 """Seconds for a line to come, from its first byte."""
 IDLE = 60.0
@@ -40,9 +44,10 @@ class Server:
         self._users = frozenset({os.geteuid(), 0}) if users is None else users
         self._entrance: Entrance[_Client] | None = None
         self._clients: set[_Client] = set()
+        self._load = Load()
 
     def listen(self, door: socket.socket) -> None:
-        self._entrance = Entrance(door, self._greet, self._clients.discard)
+        self._entrance = Entrance(door, self._check, self._make, self._warn, most=MOST_IDLE, within=IDLE)
 
     def close(self) -> None:
         """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
@@ -60,16 +65,17 @@ class Server:
         for client in tuple(self._clients):
             client.end()
 
-    def _greet(self, user: int | None) -> _Client | bytes:
-        refusal = None
+    def _check(self, sock: socket.socket) -> bytes | None:
+        user = user_of(sock)
         if user is not None and user not in self._users:
             refusal = BadMessage("forbidden", "cannot talk to this supervisor: it belongs to another user")
-        elif len(self._clients) >= MOST_CLIENTS:
-            refusal = BadMessage("busy", f"cannot take more than {MOST_CLIENTS} clients at once")
-        if refusal is not None:
             refusal.exit_code = Unreachable.exit_code
             return encode_error(refusal)
-        client = _Client(self._desk, self._warn, self._clients.discard)
+        return None
+
+    def _make(self) -> _Client:
+        assert self._entrance is not None
+        client = _Client(self._desk, self._warn, self._clients.discard, self._load, self._entrance)
         self._clients.add(client)
         return client
 
@@ -77,10 +83,20 @@ class Server:
 class _Client(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, desk: Desk, warn: Callable[[str], None], gone: Callable[[_Client], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        warn: Callable[[str], None],
+        gone: Callable[[_Client], None],
+        load: Load,
+        entrance: Entrance[_Client],
+    ) -> None:
         self._desk = desk
         self._warn = warn
         self._gone = gone
+        self._load = load
+        self._entrance = entrance
+        self._place: Place | None = None
         self._loop = asyncio.get_running_loop()
         self._lines = Lines()
         self._transport: asyncio.Transport | None = None
@@ -153,12 +169,16 @@ class _Client(asyncio.Protocol):
             if verb is None:
                 raise unknown(request.verb)
             args = check_args(request.verb, verb.params, request.args)
+            self._follows = bool(args.get("follow"))
+            self._place = self._load.admit("stream" if self._follows else "request")
         except BadMessage as refusal:
+            if refusal.code == "busy":
+                refusal.exit_code = Unreachable.exit_code
             self._refuse(refusal)
             return
+        self._entrance.busy(self)
         if self._alarm is not None:
             self._alarm.cancel()
-        self._follows = bool(args.get("follow"))
         self._task = self._loop.create_task(self._carry_out(verb.run(self._desk, args, self._send)))
         if not self._follows:
             self._desk.at_hand.add(self._task)
@@ -181,6 +201,9 @@ class _Client(asyncio.Protocol):
     def _carried_out(self, task: asyncio.Task[None]) -> None:
         self._task = None
         self._desk.at_hand.discard(task)
+        if self._place is not None:
+            self._place.leave()
+        self._entrance.idle(self)
         if self._transport is None or self._transport.is_closing() or task.cancelled():
             return
         if self._asks_no_more and not self._lines.waiting:

@@ -2,8 +2,9 @@
 
 What one turn of the loop brought is decided, kept in one transaction, and answered only then, so that no grant is
 known outside that a restart would forget. Everything is bounded: clients, lines, how long a line may take to come, how
-long a client that holds nothing may be silent, how much of its answers it may leave unread. Whoever is no welcome user
-is sent away before a byte is read. Put together and closed by `app.daemon`.
+long a client that holds nothing may be silent, how much of its answers it may leave unread. A client that holds
+nothing is ended when there is no room for another one. A process of a user that is not admitted is refused before a
+byte is read.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from repeater.daemon.protocol import LONGEST, StatsRequest, id_of, read_message,
 from repeater.model.time import Instant
 from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines
+from repeater.wire.unix import user_of
 
 MOST_CLIENTS = 1024
 LINE_WITHIN = 10.0
@@ -67,7 +69,16 @@ class Server:
 
     def listen(self, door: socket.socket) -> None:
         """Let clients in through a socket that is bound and not blocking."""
-        self._entrance = Entrance(door, self._greet, lambda client: self.left(client.number))
+        self._entrance = Entrance(
+            door,
+            self._check,
+            self._make,
+            self._warn,
+            most=MOST_CLIENTS,
+            within=LINE_WITHIN,
+            may_end=lambda client: not self.holds(client.number),
+            full=say_error(f"cannot take more than {MOST_CLIENTS} clients at once"),
+        )
         self.settle()
 
     def close(self) -> None:
@@ -83,11 +94,13 @@ class Server:
 
     # --- coming in -----------------------------------------------------------------------------------------------
 
-    def _greet(self, user: int | None) -> _Client | bytes:
+    def _check(self, sock: socket.socket) -> bytes | None:
+        user = user_of(sock)
         if self._users is not None and user is not None and user not in self._users:
             return say_error(f"cannot serve user {user}: this daemon belongs to another user")
-        if len(self._clients) >= MOST_CLIENTS:
-            return say_error(f"cannot take more than {MOST_CLIENTS} clients at once")
+        return None
+
+    def _make(self) -> _Client:
         self._last += 1
         client = self._clients[self._last] = _Client(self, self._last)
         self._book.connect(self._last)
@@ -121,7 +134,12 @@ class Server:
         self._come_again()
 
     def holds(self, client: int) -> bool:
-        return self._book.holds(client)
+        return client in self._clients and self._book.holds(client)
+
+    def spoke(self, client: _Client) -> None:
+        """The client sent a whole line, so others are ended before it when there is no room."""
+        if self._entrance is not None:
+            self._entrance.idle(client)
 
     def left(self, client: int) -> None:
         """A client is gone."""
@@ -247,6 +265,8 @@ class _Client(asyncio.Protocol):
         took = False
         try:
             while (line := self._lines.take()) is not None:
+                if not took:
+                    self._server.spoke(self)
                 took = True
                 if line.strip() and not self._server.take(self.number, line):
                     self._close_soon()

@@ -1,1 +1,1 @@
-"""What every socket of repeater needs: lines of JSON, Unix sockets under long names, who is at the other end."""
+"""What every socket of repeater needs: lines of JSON, Unix sockets under long names, the peer's user, accepting."""

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,19 @@ LONGEST_PATH = 107 if sys.platform == "linux" else 103
 
 def connect(path: Path, timeout: float) -> socket.socket:
     """A connected socket. Raises OSError: FileNotFoundError and ConnectionRefusedError mean that nobody listens."""
+    until = time.monotonic() + timeout
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
         sock.settimeout(timeout)
         with short_name(path) as name:
-            sock.connect(name)
+            while True:
+                try:
+                    sock.connect(name)
+                    break
+                except BlockingIOError:  # too many others wait to be accepted
+                    if time.monotonic() > until:
+                        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+                    time.sleep(0.01)
     except BaseException:
         sock.close()
         raise

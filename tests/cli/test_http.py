@@ -411,26 +411,6 @@ def test_readers_that_read_nothing_delay_no_run_and_others_are_served(site: Call
             connection.close()
 
 
-def test_sixty_four_clients_are_served_the_next_is_told_so_and_one_that_goes_makes_room(
-    site: Callable[..., Site],
-) -> None:
-    web = site()
-    held = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(64)]
-    try:
-        ask = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
-        for connection in held:
-            connection.sendall(ask)
-            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-        status, found = web("GET", "/livez")
-        assert (status, found["error"]["code"]) == (503, "busy")
-        for connection in held[:32]:
-            connection.close()
-        wait_for(lambda: web("GET", "/livez")[0] == 200, "room")
-    finally:
-        for connection in held:
-            connection.close()
-
-
 HOSTILE = [
     b"\0" * 1000,
     b"GET / HTTP/9.9\r\n\r\n",

@@ -250,7 +250,7 @@ def test_of_twins_that_start_in_the_same_instant_exactly_one_runs_the_jobs(groun
 # --- drips and floods -------------------------------------------------------------------------------------------
 
 
-def test_a_door_full_of_clients_that_drip_delays_no_job_and_is_free_again(ground: Ground) -> None:
+def test_clients_that_drip_delay_no_job_and_keep_nobody_out(ground: Ground) -> None:
     run = ground.apply(f"[jobs.t]\ncommand = {json.dumps(mark('start'))}\nschedule = 'every 200ms'\n")
     run.until_ready()
     before = run.holds()
@@ -265,12 +265,9 @@ def test_a_door_full_of_clients_that_drip_delays_no_job_and_is_free_again(ground
                 with contextlib.suppress(OSError):
                     sock.send(bytes([byte]))
             time.sleep(0.02)
-        done = ground("status")
-        assert done.code == 6
-        assert "cannot take more than 64 clients at once" in done.err
+        assert ground("status").code == 0
         starts = len(ground.effects.starts("t"))
         wait_for(lambda: len(ground.effects.starts("t")) > starts + 3, "jobs go on")
-    wait_for(ground.answers, "the door is free again")
     wait_for(lambda: run.holds().descriptors <= before.descriptors + 1, "no descriptor is kept")
     assert run.holds().memory - before.memory < 50e6
     assert ground.effects.twice() == []

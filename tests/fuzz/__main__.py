@@ -24,20 +24,24 @@ LONGEST = 4096
 def main() -> int:
     if sys.argv[1:2] == ["--guided"]:  # nothing of repeater may have been imported
         return guided(sys.argv[2], int(sys.argv[3]))
+    from tests.fuzz import door
     from tests.fuzz.targets import TARGETS
 
+    names = (*TARGETS, "door")
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; default: each in turn")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(names)}; default: each in turn")
     parser.add_argument("--seconds", type=int, default=30, help="for each target")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--blind", action="store_true")
     asked = parser.parse_args()
-    if unknown := set(asked.targets) - set(TARGETS):
+    if unknown := set(asked.targets) - set(names):
         parser.error(f"no target is called `{unknown.pop()}`")
     has_atheris = importlib.util.find_spec("atheris") is not None and not asked.blind
     found = 0
-    for name in asked.targets or TARGETS:
-        if has_atheris:
+    for name in asked.targets or names:
+        if name == "door":
+            found += door.alone(asked.seconds, asked.seed)
+        elif has_atheris:
             words = [sys.executable, "-m", "tests.fuzz", "--guided", name, str(asked.seconds)]
             found += subprocess.run(words, check=False).returncode != 0
         else:

@@ -183,6 +183,63 @@ def daemon(data: bytes) -> None:
             json.loads(say_error(error.message, id_of(line)))
 
 
+def http(data: bytes) -> None:
+    """Bytes of an HTTP client on a real socket, in chunks of the size that the first byte gives. An odd size ends the
+    connection with a reset. The server must report no internal error, and must answer another client afterwards.
+    """
+    import asyncio
+
+    asyncio.run(_http(data[:1], data[1:]))
+
+
+async def _http(head: bytes, data: bytes) -> None:
+    import asyncio
+    import socket
+
+    from repeater.control.guard import Guard, Receive, Scope, Sender, refuse
+    from repeater.control.listening import HttpServer
+    from tests.faults.door_load import HEAD, reset
+
+    async def app(scope: Scope, receive: Receive, send: Sender) -> None:
+        while (message := await receive()).get("more_body"):
+            if message["type"] == "http.disconnect":
+                return
+        await refuse(send, 200, "ok", "taken")
+
+    faults: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(str(context)))
+    door = socket.create_server(("127.0.0.1", 0))
+    door.setblocking(False)
+    server = HttpServer(Guard(app, token=FUZZ_TOKEN, hosts=["localhost"]), door, faults.append)
+    try:
+        size = head[0] + 1 if head else 1 << 12
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, door.getsockname())
+            with suppress(ConnectionError):
+                for start in range(0, min(len(data), 64 * size), size):
+                    await loop.sock_sendall(client, data[start : start + size])
+                    await asyncio.sleep(0)
+            if size % 2:
+                reset(client)
+        reader, writer = await asyncio.open_connection(*door.getsockname())
+        writer.write(HEAD)
+        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200")
+        writer.close()
+    finally:
+        server.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    import gc
+
+    gc.collect(0)  # a task that failed and that nobody asked is reported when it is freed
+    assert not faults, faults
+
+
+FUZZ_TOKEN = "0123456789abcdef"
+
+
 def one_off(data: bytes) -> None:
     """Words of a one-off command, with zero bytes between them."""
     from repeater.cli.oneoff.document import table_of
@@ -204,7 +261,7 @@ def one_off(data: bytes) -> None:
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "duration": duration, "cron": cron, "job-file": job_file, "template": template, "pattern": pattern,
     "env-file": env_file, "server-answer": server_answer, "control": control, "daemon": daemon,
-    "one-off": one_off,
+    "one-off": one_off, "http": http,
 }  # fmt: skip
 
 
@@ -243,6 +300,14 @@ _SEEDS: dict[str, list[bytes]] = {
         b'{"v":1,"verb":"apply","args":{"files":["/p/jobs.toml"],"set":[["a","b"]],"only":[],"dry_run":true}}\n',
         b'{"v":1,"verb":"history","args":{"since":"2026-01-01T00:00:00Z","most":3}}\n{"v":2}\n', b'{"v":1,"verb":"down","args":{"level":"kill"}}\n',
     ],
+    "http": [
+        b"\xffGET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", b"\x04GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" * 3,
+        b"\xffPOST /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer 0123456789abcdef\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"\xfePOST /x HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nZZZ\r\n",
+        b"\xffPOST /x HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer 0123456789abcdef\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+        b"\xfeGET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x16\x03\x01",
+        b"\xffHEAD /livez HTTP/1.0\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\nGET", b"\x00PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
     "one-off": [
         b"\0--every\x0030s\0--times\x005\0--\0echo\0hi", b"xx\0-c\x003\0--\0true", b"xxx\0-f\x001h\0-e\x005s\0--\0x",
         b"xxxx\0--cron\0* * * * *\0--\0x", b"xxxxx\0--attempts\x003\0--base-delay\x001ms\0--jitter\x0010%\0--\0x", b"xxxxxx\0--bogus\0-z\0--",
@@ -263,5 +328,6 @@ WORDS = [
     b"jobs", b"command", b"schedule", b"every", b"cron", b"retry", b"needs", b"matrix", b"include", b"vars", b"defaults", b"templates", b"extends",
     b"limits", b"pools", b"output", b"success", b"stop", b"watch", b"env_file", b"1h", b"100/1h", b"* * * * *", b"L", b"H", b"#5", b"@daily",
     b"run.id", b"vars.list", b"|", b"range(1000)", b"| list", b"__class__", b"\\", b"(?", b"{1000}", b"type", b"verb", b"args", b"Retry-After: ",
+    b"GET / HTTP/1.1\r\n", b"host: localhost\r\n", b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n", b"\r\n\r\n", b"connection: close\r\n",
 ]  # fmt: skip
 """What chance alone would not find."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fuzz.__main__ import mutated
 from tests.fuzz.targets import TARGETS, WORDS, seeds
 
-EXAMPLES = {"job-file": 250, "template": 250, "cron": 250}
+EXAMPLES = {"job-file": 250, "template": 250, "cron": 250, "http": 90}
 """`python -m tests.fuzz` has more time."""
 
 

@@ -50,12 +50,14 @@ async def listening(app: Any) -> AsyncIterator[int]:
     door.bind(("127.0.0.1", 0))
     door.listen(128)
     door.setblocking(False)
-    server = HttpServer(app, door)
+    warned: list[str] = []
+    server = HttpServer(app, door, warned.append)
     try:
         yield door.getsockname()[1]
     finally:
         server.close()
         await asyncio.sleep(0.01)
+    assert warned == []
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

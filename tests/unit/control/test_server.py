@@ -17,7 +17,8 @@ import pytest
 from repeater.control import server as module
 from repeater.control.desk import Desk, Life
 from repeater.control.door import CannotListen, Door, Place
-from repeater.control.server import MOST_CLIENTS, Server
+from repeater.control.load import MOST
+from repeater.control.server import MOST_IDLE, Server
 from repeater.control.verbs import VERBS
 from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
@@ -243,20 +244,41 @@ async def test_what_changes_jobs_wants_a_job(house: House) -> None:
 
 
 @live
-async def test_one_client_too_many_is_told_so_and_a_place_is_free_again_when_one_leaves(house: House) -> None:
-    peers = [await house.connect() for _ in range(MOST_CLIENTS)]
+async def test_the_client_that_is_idle_for_longest_makes_room_for_another_one(house: House) -> None:
+    peers = [await house.connect() for _ in range(MOST_IDLE)]
     for peer in peers:
         assert (await peer.answer("health"))[1]["done"]["ok"]
+    assert (await peers[0].answer("health"))[1]["done"]["ok"]
     late = await house.connect()
+    assert (await late.answer("health"))[1]["done"]["ok"]
+    assert await peers[1].hear() is None
+    for peer in (peers[0], *peers[2:]):
+        assert (await peer.answer("health"))[1]["done"]["ok"]
+    for peer in (*peers, late):
+        await peer.close()
+
+
+@live
+async def test_streams_have_their_own_limit_and_take_no_place_of_a_request(house: House) -> None:
+    house.journal(Warned("tick", "so that a stream has something to send at once"))
+    streams = [await house.connect() for _ in range(MOST["stream"])]
+    for stream in streams:
+        stream.ask("events", follow=True, tail=1)
+    late = await house.connect()
+    for stream in streams:
+        assert await stream.hear() is not None
+    late.ask("events", follow=True)
     refused = await late.hear()
     assert refused is not None
     assert refused["error"]["code"] == "busy"
-    assert await late.hear() is None
-    await late.close()
-    await peers.pop().close()
-    await asyncio.sleep(0.02)
     await answers(house)
-    for peer in peers:
+    await streams.pop().close()
+    await asyncio.sleep(0.05)
+    again = await house.connect()
+    again.ask("events", follow=True)
+    await asyncio.sleep(0.05)
+    assert house.server._load._open == {"request": 0, "stream": MOST["stream"]}
+    for peer in (*streams, late, again):
         await peer.close()
 
 

@@ -141,9 +141,34 @@ def test_who_reads_no_answers_is_cut_off_before_they_fill_the_memory(tmp_path: P
     run(work())
 
 
-def test_more_clients_than_there_is_room_for_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_holds_nothing_makes_room_for_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work() -> None:
         monkeypatch.setattr(served, "MOST_CLIENTS", 3)
+        async with bench(tmp_path) as there:
+            kept = [await there.client() for _ in range(3)]
+            for reader, writer in kept:
+                writer.write(STATS)
+                await asyncio.wait_for(reader.readline(), PATIENCE)
+            reader, writer = await there.client()
+            writer.write(STATS)
+            assert b"stats_response" in await asyncio.wait_for(reader.readline(), PATIENCE)
+            assert await rest(kept[0][0]) == b""  # it was silent for longest
+            kept[1][1].write(STATS)
+            assert b"stats_response" in await asyncio.wait_for(kept[1][0].readline(), PATIENCE)
+            for _, one in (*kept, (reader, writer)):
+                one.close()
+
+    run(work())
+
+
+def test_more_clients_that_hold_something_than_there_is_room_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(served, "MOST_CLIENTS", 3)
+        monkeypatch.setattr(served.Server, "holds", lambda *_: True)
         async with bench(tmp_path) as there:
             kept = [await there.client() for _ in range(3)]
             for reader, writer in kept:

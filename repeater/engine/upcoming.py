@@ -27,6 +27,8 @@ GRACE = timedelta(seconds=10)
 """A slot that comes up this late was delayed, not missed."""
 MOST_ROWS = {"wall": 1000, "mono": 10}
 """How many missed slots get a row of their own, by what the schedule rides; the rest share one."""
+MOST_IN_TURN = 1000
+"""How many slots of a schedule come up at one instant, each after the one before; the rest of the time is left out."""
 _PATIENCE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=60))
 """How long a schedule that cannot answer is left alone."""
 BUSY = timedelta(milliseconds=100)
@@ -51,8 +53,8 @@ class Upcoming:
     """
 
     __slots__ = (
-        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_last", "_nominal", "_told", "_track",
-        "_wake", "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
+        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_last", "_nominal", "_rung", "_told",
+        "_track", "_turn", "_wake", "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +74,8 @@ class Upcoming:
         self._told = ""
         self._is_busy = False
         self._wake: Wake | None = None
-        self._nominal = self._due = context.now
+        self._nominal = self._due = self._turn = context.now
+        self._rung = 0
         self._last: tuple[JobSpec, Instant, tuple[Slot, Instant]] | None = None
         self.spec = spec
         self.schedule = schedule
@@ -169,6 +172,11 @@ class Upcoming:
         assert slot is not None
         self.disarm()
         self.cursor = nominal
+        if self._turn is not now:
+            self._turn, self._rung = now, 0
+        self._rung += 1
+        if self._rung > MOST_IN_TURN:
+            self.cursor = now  # nothing is owed for the time between, or this turn would have no end
         if self.schedule.waits_for_end:
             self._come_due([Coming(slot)])
             return

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from repeater.jobfile.document import Path, Report, has_template, kind
-from repeater.model.spec import Pairs
+from repeater.model.spec import LEAST_DISTANCE, Pairs
 from repeater.model.time import from_rfc3339
-from repeater.model.units import parse_duration, parse_size
+from repeater.model.units import format_duration, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from repeater.jobfile.plugins import Catalog
@@ -51,6 +51,17 @@ class Reading:
         except ValueError as error:
             self.problem((*at, key), str(error))
             return default
+
+    def distance(
+        self, table: Mapping[str, Any], key: str, at: Path, default: timedelta, *, zero: bool = False
+    ) -> timedelta:
+        """The distance between two slots, at least `LEAST_DISTANCE`, or none at all if `zero`."""
+        length = self.duration(table, key, at, default, zero=zero)
+        if length < LEAST_DISTANCE and not (zero and not length):
+            least = f"at least `{format_duration(LEAST_DISTANCE)}`, the least distance between two starts"
+            self.problem((*at, key), f"found `{format_duration(length)}`, expected {least}")
+            return default
+        return length
 
     def duration_or_never(
         self, table: Mapping[str, Any], key: str, at: Path, default: timedelta | None

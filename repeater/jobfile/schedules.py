@@ -17,6 +17,7 @@ from repeater.jobfile.reading import Reading
 from repeater.model.spec import (
     BACKOFF_FIELDS,
     DECORRELATED_MULTIPLIER,
+    LEAST_DISTANCE,
     Adaptive,
     Always,
     At,
@@ -118,6 +119,7 @@ def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tup
         return _adaptive(table["adaptive"], reading)
     if "load" in table:
         return _load(table["load"], reading)
+    reading.distance(table, "base", _AT, LEAST_DISTANCE)
     return Growing(read_backoff(table, reading, _AT))
 
 
@@ -179,8 +181,8 @@ def _bounds(
 ) -> tuple[timedelta, timedelta, timedelta]:
     """`base`, `min` and `max`, in this order; `low` gives the default of `min`."""
     default = Adaptive()
-    base = reading.duration(table, "base", at, default.base)
-    least = reading.duration(table, "min", at, low(base))
+    base = reading.distance(table, "base", at, default.base)
+    least = reading.distance(table, "min", at, low(base))
     most = reading.duration(table, "max", at, max(default.max, base))
     shown = f"`base`, `{format_duration(base)}`"
     if least > base:
@@ -206,7 +208,7 @@ def _target(table: Mapping[str, Any], key: str, reading: Reading, at: Path, defa
 
 def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] | None) -> Every:
     after_end = reading.truth(table, "after_end", _AT, False)
-    every = reading.duration(table, "every", _AT, timedelta(seconds=1), zero=after_end)
+    every = reading.distance(table, "every", _AT, timedelta(seconds=1), zero=after_end)
     offset = timedelta(0)
     if "offset" in table:
         offset = reading.duration(table, "offset", _AT, timedelta(0), zero=True)

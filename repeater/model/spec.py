@@ -90,6 +90,10 @@ class Always:
     """A service: kept running."""
 
 
+LEAST_DISTANCE = timedelta(milliseconds=1)
+"""No schedule has two slots closer than this, except that a run may follow the end of the one before at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Every:
     """A grid of instants `every` apart; with `after_end` the distance counts from the last end, and may be none.

@@ -12,7 +12,7 @@ from typing import Literal
 from repeater.dataclass import dataclass
 from repeater.model.spec import Backoff, Growing
 from repeater.model.time import MICROSECOND, Instant, micros
-from repeater.schedule.base import Track
+from repeater.schedule.base import Track, least_step
 from repeater.schedule.jitter import stable_number
 
 _REMEMBERED = 32  # tries that decorrelated jitter looks back, after which it has long forgotten where it began
@@ -78,7 +78,7 @@ class GrowingSchedule:
             following = track.last_end.plus(delay)
             if following.mono > track.cursor.mono:
                 return following
-        return track.cursor.plus(max(delay, MICROSECOND))
+        return track.cursor.plus(max(delay, least_step(track)))
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return timedelta(0)

@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Literal, Protocol, runtime_checkable
 
 from repeater.dataclass import dataclass
-from repeater.model.time import Instant
+from repeater.model.spec import LEAST_DISTANCE
+from repeater.model.time import MICROSECOND, Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ class Track:
     failures_in_row: int = 0
     pace: timedelta | None = None
     earliest: Instant | None = None
+
+
+def least_step(track: Track) -> timedelta:
+    """How far the next slot is from the cursor at least, for schedules that wait for the end of a run.
+
+    A run may follow the end of the run before at once. After a slot without a run it is `LEAST_DISTANCE`.
+    """
+    has_run = track.cursor is not None and track.last_end is not None and track.last_end.mono >= track.cursor.mono
+    return MICROSECOND if has_run else LEAST_DISTANCE
 
 
 class Schedule(Protocol):

@@ -10,8 +10,8 @@ from typing import Literal
 
 from repeater.dataclass import dataclass
 from repeater.model.spec import Every
-from repeater.model.time import MICROSECOND, Instant, micros
-from repeater.schedule.base import Track
+from repeater.model.time import Instant, micros
+from repeater.schedule.base import Track, least_step
 from repeater.schedule.jitter import jitter_delay
 
 
@@ -38,7 +38,7 @@ class EverySchedule:
         if track.cursor is None or track.cursor.mono < first.mono:
             return first
         if self.spec.after_end:
-            return self._after_end(track.cursor, track.last_end)
+            return self._after_end(track, track.cursor)
         step = micros(self.spec.every)
         passed = (track.cursor.mono - first.mono) // step
         return first.plus(self.spec.every * (passed + 1))
@@ -51,9 +51,9 @@ class EverySchedule:
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return jitter_delay(self.spec.jitter, job, self.spec.every, draw)
 
-    def _after_end(self, cursor: Instant, last_end: Instant | None) -> Instant:
-        if last_end is not None:
-            following = last_end.plus(self.spec.every)
+    def _after_end(self, track: Track, cursor: Instant) -> Instant:
+        if track.last_end is not None:
+            following = track.last_end.plus(self.spec.every)
             if following.mono > cursor.mono:
                 return following
-        return cursor.plus(max(self.spec.every, MICROSECOND))
+        return cursor.plus(max(self.spec.every, least_step(track)))

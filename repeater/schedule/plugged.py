@@ -1,8 +1,8 @@
-"""The schedule of a plugin: times of day that somebody else's pure function names.
+"""The schedule of a plugin: times of day that the pure function of another package names.
 
-The plugin is asked through `model.plugins.Plugins`; here is checked that its answers are what every schedule promises:
-instants that strictly increase. The last answer is remembered, because the engine asks the same again and again. Raises
-PluginFailed where other schedules have no way to fail; `engine.upcoming` asks again later.
+The plugin is asked through `model.plugins.Plugins`. Its answers are checked here: instants that strictly increase, from
+slot to slot by at least `LEAST_DISTANCE`. The last answer is remembered, because the engine asks the same question more
+than once. Raises PluginFailed where other schedules have no way to fail; `engine.upcoming` asks again later.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any, Literal
 from repeater.dataclass import dataclass, field
 from repeater.errors import PluginFailed
 from repeater.model.plugins import WORDS, Plugins
-from repeater.model.spec import Plugin
+from repeater.model.spec import LEAST_DISTANCE, Plugin
 from repeater.model.time import Instant, from_rfc3339, rfc3339
+from repeater.model.units import format_duration
 from repeater.schedule.base import Track
 
 
@@ -62,6 +63,10 @@ class PluggedSchedule:
         assert wall is not None
         if track.cursor is not None and wall <= track.cursor.wall:
             raise self._failed(f"it answered {answer}, which is not after {rfc3339(track.cursor.wall)}")
+        is_slot = track.cursor is not None and self._last.get("answer") == track.cursor.wall
+        if is_slot and track.cursor is not None and wall - track.cursor.wall < LEAST_DISTANCE:
+            least = format_duration(LEAST_DISTANCE)
+            raise self._failed(f"it answered {answer}, which is less than `{least}` after the start before it")
         if wall < track.anchor.wall:
             raise self._failed(
                 f"it answered {answer}, which is before the job's beginning, {rfc3339(track.anchor.wall)}"

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Literal
 
 from repeater.dataclass import dataclass
-from repeater.model.spec import Rated
-from repeater.model.time import MICROSECOND, Instant
-from repeater.schedule.base import Track
+from repeater.model.spec import LEAST_DISTANCE, Rated
+from repeater.model.time import Instant
+from repeater.schedule.base import Track, least_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class RatedSchedule:
         if track.cursor is None:
             return track.anchor
         if track.earliest is None:
-            return track.cursor.plus(max(MICROSECOND, self.spec.rate.window / self.spec.rate.count))
-        return max(track.cursor.plus(MICROSECOND), track.earliest, key=lambda instant: instant.mono)
+            return track.cursor.plus(max(LEAST_DISTANCE, self.spec.rate.window / self.spec.rate.count))
+        return max(track.cursor.plus(least_step(track)), track.earliest, key=lambda instant: instant.mono)
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return timedelta(0)

@@ -12,6 +12,7 @@ from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file, dump_job, dump_text
 from repeater.model.spec import (
     BACKOFF_FIELDS,
+    LEAST_DISTANCE,
     Adaptive,
     Always,
     At,
@@ -61,14 +62,17 @@ GLOBS = st.lists(WORDS, min_size=1, max_size=2).map(tuple)
 PAIRS = st.dictionaries(NAMES, ANY, max_size=3).map(lambda table: tuple(sorted(table.items())))
 
 
+DISTANCES = LENGTHS.filter(lambda length: length >= LEAST_DISTANCE)
+
+
 def perhaps(values):
     return st.one_of(st.none(), values)
 
 
 @st.composite
-def backoffs(draw):
+def backoffs(draw, lengths=LENGTHS):
     kind = draw(st.sampled_from(sorted(BACKOFF_FIELDS)))
-    base, more = draw(LENGTHS), draw(LENGTHS)
+    base, more = draw(lengths), draw(LENGTHS)
     fields = {
         "base": base, "max": max(timedelta(minutes=1), base) if kind == "fixed" else min(base + more, timedelta(days=36_000)),
         "increment": draw(LENGTHS), "multiplier": draw(st.floats(1, 1000)), "exponent": draw(st.floats(0, 100)),
@@ -80,7 +84,7 @@ def backoffs(draw):
 
 @st.composite
 def every(draw):
-    distance = draw(LENGTHS.filter(lambda length: length > timedelta(microseconds=2)))
+    distance = draw(DISTANCES)
     offset = draw(st.one_of(st.just(timedelta(0)), st.just(distance / 2)))
     jitter = draw(st.one_of(
         st.none(),
@@ -102,7 +106,7 @@ CRON = st.builds(
     st.sampled_from(["or", "and"]), st.sampled_from(["next", "shift", "skip"]), st.sampled_from(["first", "second", "both", "skip"]),
     st.one_of(st.none(), st.builds(lambda share: Jitter(None, share), SHARES)),
 )  # fmt: skip
-BOUNDS = st.lists(LENGTHS, min_size=3, max_size=3).map(sorted)
+BOUNDS = st.lists(DISTANCES, min_size=3, max_size=3).map(sorted)
 TARGETS = SHARES.filter(bool)
 ADAPTIVE = st.builds(
     lambda bounds, *rest: Adaptive(bounds[1], bounds[0], bounds[2], *rest),
@@ -126,7 +130,7 @@ RATED = st.one_of(
 )
 TIMED = st.one_of(
     st.just(Once()), st.just(Manual()), every(), CRON, st.builds(At, INSTANTS), st.builds(OnChange, GLOBS, GLOBS, LENGTHS),
-    st.builds(Growing, backoffs()), ADAPTIVE, LOAD, RATED,
+    st.builds(Growing, backoffs(DISTANCES)), ADAPTIVE, LOAD, RATED,
     st.deferred(lambda: PLUGINS),
 )  # fmt: skip
 CODES = st.lists(st.integers(0, 255), min_size=1, max_size=3).map(lambda codes: tuple(sorted(set(codes))))

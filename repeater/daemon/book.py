@@ -111,6 +111,7 @@ class Book:
         for reservation in gone.reservations.values():
             self._give_back(reservation)
             touched[reservation.resource.name] = reservation.resource
+        self._ledgers.leave(client, now)
         for resource in (*touched.values(), *self._first.leave(client, now)):
             self._admit(resource, now)
 
@@ -141,7 +142,7 @@ class Book:
             case Release():
                 self._release(client, message, now)
             case PushBackNotice(name, rate, delay, reason):
-                resource = self._ledgers.named(name, rate)
+                resource = self._ledgers.named(name, rate, client, now)
                 resource.ledger.push_back(now.mono + delay)
                 resource.reason = reason
                 self._ledgers.keep_known(resource)
@@ -200,9 +201,11 @@ class Book:
                 raise BadMessage(
                     "busy", f"cannot hold more than {MOST_WAITING} requests and reservations of one client"
                 )
-        resource = self._ledgers.named(ask.resource, ask.rate)
+        resource = self._ledgers.named(ask.resource, ask.rate, client, now)
+        if ask.rate is not None:
+            self._warn_of_rates(resource)
         if waiting is None:
-            waiting = Waiting(client, ask, resource.rate, pattern, held)
+            waiting = Waiting(client, ask, pattern, held)
             if ask.forced:
                 self._grant(resource, waiting, resource.ledger.force(None if held is None else held.ticket), now)
                 return
@@ -216,6 +219,19 @@ class Book:
             wait = {"wait_ms": max(0, until - now.mono) / 1000, "ahead": ahead}
             reason = {"reason": resource.reason} if resource.reason and resource.is_pushed(now) else {}
             self.said.append((client, say("reserve_response", id=ask.id, status="waiting", **wait, **reason)))
+
+    def _warn_of_rates(self, resource: Resource) -> None:
+        """Different rates for one resource: the log and each client of version 1.1 that named one are told, once."""
+        rates = tuple(sorted(resource.asked, key=lambda rate: (rate.count, rate.window)))
+        if len(rates) < 2:
+            return
+        named = " and ".join(map(str, rates))
+        words = f"clients name `{resource.name}` with different rates, {named}: the strictest counts, {resource.rate}"
+        self.warnings.append(words)
+        for client in resource.of_clients:
+            if resource.warned.get(client) != rates:
+                resource.warned[client] = rates
+                self.said.append((client, say("warning_notice", resource_id=resource.name, warning=words)))
 
     def _next_of(self, who: _Client, name: str, resource: str) -> Reservation:
         """The reservation whose next attempt is asked for."""
@@ -239,14 +255,18 @@ class Book:
         self._due.pop(resource.name, None)
         while resource.queue:
             waiting = next(iter(resource.queue.values()))
-            ledger.change(waiting.rate.count, waiting.rate.window)
-            if waiting.reservation is not None:
+            resource.settle_rate(now)
+            answer: Ticket | int
+            if (early := resource.too_early(waiting, now)) is not None:
+                answer = early
+            elif waiting.reservation is not None:
                 at = ledger.readmit(waiting.reservation.ticket, now.mono)
                 answer = waiting.reservation.ticket if at is None else at
             else:
-                answer = ledger.admit(now.mono, waiting.pattern)
+                answer = ledger.admit(now.mono, resource.usable(waiting.pattern))
             if isinstance(answer, int):
-                self._due[resource.name] = Mono(answer)
+                change = resource.changes_at(now)
+                self._due[resource.name] = Mono(answer if change is None else min(answer, change))
                 return
             self._grant(resource, waiting, answer, now)
 
@@ -273,7 +293,7 @@ class Book:
         at = Mono(now.mono - notice.ago)
         reservation = who.reservations.get(notice.reservation or "")
         if reservation is None:
-            self._started_alone(notice, at, now)
+            self._started_alone(client, notice, at, now)
             return
         resource, at = reservation.resource, Mono(max(at, reservation.granted))
         if reservation.assumed is not None:
@@ -294,11 +314,11 @@ class Book:
             del who.reservations[reservation.id]
         self._admit(resource, now)
 
-    def _started_alone(self, notice: StartNotice, at: Mono, now: Instant) -> None:
+    def _started_alone(self, client: int, notice: StartNotice, at: Mono, now: Instant) -> None:
         """A start of a reservation that was given back with its connection, or of an earlier life, or of nobody's."""
         resource = self._told(notice.reservation)
         if resource is None and notice.resource is not None:
-            resource = self._ledgers.named(notice.resource, notice.rate)
+            resource = self._ledgers.named(notice.resource, notice.rate, client, now)
         if resource is None:
             raise BadMessage("unknown", f"there is no reservation `{notice.reservation}`")
         if notice.started:
@@ -313,7 +333,7 @@ class Book:
                 raise BadMessage("unknown", f"no request `{asked.id}` waits")
             for name in names:
                 who.waiting.discard((name, asked.id))
-                resource = self._ledgers.named(name, None)
+                resource = self._ledgers.named(name, None, client, now)
                 resource.queue.pop((client, asked.id), None)
                 self._admit(resource, now)
         elif (told := self._told(asked.reservation)) is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from repeater.daemon.ledgers import Ledgers, Resource, fitting
+from repeater.daemon.ledgers import Ledgers, Resource
 from repeater.daemon.protocol import LONGEST_TIME, MOST_STARTS, Rate, Schedule, say_registered, say_schedule
 from repeater.dataclass import dataclass
 from repeater.model.time import Instant, Mono, rfc3339
@@ -21,8 +21,6 @@ REGISTER_WITHIN = 15_000_000
 """Microseconds that a client has to register, from the instant that it was given."""
 GIVES_UP = 5_000_000
 """Microseconds after its question in which a client can still register."""
-LATE = 50_000
-"""Microseconds from the instant of an attempt to its start, at most, as far as we know."""
 MOST_HELD = 256
 _FALLBACK = timedelta(minutes=1)  # what the client waits for if it gets no time
 
@@ -69,30 +67,34 @@ class FirstVersion:
         try:
             if len(mine) - len(asks_again) >= MOST_HELD:
                 raise BadMessage("busy", f"cannot hold more than {MOST_HELD} reservations of one client")
-            resource = self._ledgers.named(ask.resource, ask.rate)
+            resource = self._ledgers.named(ask.resource, ask.rate, client, now)
         except BadMessage as refusal:
             self.warnings.append(
                 f"a request of a 1.0 client for `{clip(ask.resource)}` is not counted: {refusal.message}"
             )
             return say_schedule(can=False, reason=refusal.message, wait_until=str(rfc3339(now.wall + _FALLBACK)))
-        offsets = fitting(ask.offsets, ask.rate)
+        resource.promise(now.mono, now)
+        offsets = resource.usable(ask.offsets)
         if offsets != ask.offsets:
             left = len(ask.offsets) - len(offsets)
             self.warnings.append(
                 f"a 1.0 client asks for {len(ask.offsets)} attempts of `{clip(ask.resource)}`; {left} of them never "
-                f"fit its limit of {ask.rate.count} and are not counted"
+                f"fit its limit of {resource.rate.count} and are not counted"
             )
         for before in asks_again:
             self._abandon(before, now)
-        at = Mono(resource.after_the_row(ask.rate, offsets, now))
-        late = min(LATE, ask.rate.window // 20)
+        at = Mono(resource.after_the_row(offsets, now))
+        late = resource.late
         attempts = []
         for instant in (Mono(at + offset + late) for offset in offsets):
             resource.ledger.record(instant)
             attempts.append((instant, self._ledgers.keep(resource, instant, "planned")))
         self._held[_Tentative(resource, attempts, now.mono, Mono(at + REGISTER_WITHIN), late, client)] = None
+        resource.promise(attempts[-1][0], now)
         resource.grants += 1
-        words = "the limit allows it" if at <= now.mono else f"the limit of {ask.rate.count} is used up until then"
+        words = "the limit allows it" if at <= now.mono else f"the limit of {resource.rate.count} is used up until then"
+        if resource.rate != ask.rate:
+            words += f"; others ask for {resource.rate}, the strictest counts"
         return _answer(now.at_mono(at), now, words)
 
     def register(self, client: int, attempts: tuple[tuple[str, int, int], ...], now: Instant) -> bytes:
@@ -113,7 +115,7 @@ class FirstVersion:
             if expires > wall and at - wall < LONGEST_TIME // 1000:
                 seconds = max(1, expires - at)
                 rate = Rate(MOST_STARTS, seconds * 1_000_000)
-                resource = self._ledgers.get(name) or self._ledgers.named(name, rate, known=False)
+                resource = self._ledgers.get(name) or self._ledgers.named(name, rate, client, now, known=False)
                 self._ledgers.record(resource, Mono(now.mono + max(at - wall, -seconds) * 1_000_000))
         return say_registered(f"registered {confirmed + len(attempts)} requests")
 
@@ -155,6 +157,7 @@ class FirstVersion:
         resource.ledger.forget(at)
         first = Mono(max(now.mono, at - tentative.late) + tentative.late)
         resource.ledger.record(first)
+        resource.promise(first, now)
         self._ledgers.moved(resource, row, first)
         tentative.attempts = [(first, row), *later]
         tentative.registered = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from repeater.daemon.kept import Change, Dropped, Kept, Kind, Known, Outdated
@@ -18,6 +19,10 @@ from repeater.policy.limit import Ledger, Pattern, Ticket, check_pattern
 from repeater.wire.lines import BadMessage
 
 MOST_RESOURCES = 10_000
+LATE = 50_000
+"""Microseconds from the instant of an attempt to its start, at most, as far as we know."""
+_EARLIER_LIFE = 0  # no client has this number
+_MOST_RATES = 64  # different rates of one resource that are remembered
 _FORESEEN = 64  # places in a row that are foreseen one by one
 
 
@@ -40,23 +45,109 @@ class Waiting:
 
     client: int
     ask: Reserve
-    rate: Rate
     pattern: Pattern
     reservation: Reservation | None
 
 
 @dataclass(slots=True, eq=False)
 class Resource:
-    """One limit. `known`: somebody has said its rate. `reason` is that of the last push-back."""
+    """One limit. `known`: somebody has said its rate. `reason` is that of the last push-back.
+
+    `rate` is in force: the strictest of those that were asked for in the window that ends now (`asked`, with the
+    instants at which they were asked for last), or by a client that is connected (`of_clients`). A client of version
+    1.0 is promised an instant and starts up to `late` after it, so its attempts are intervals. They are recorded at
+    their ends, and until `promised_until` the ledger keeps starts apart by that much more than the window.
+    """
 
     name: str
     ledger: Ledger
     rate: Rate
     known: bool = True
+    settling: int = 0
     queue: OrderedDict[tuple[int, str], Waiting] = field(default_factory=OrderedDict)
+    asked: dict[Rate, int] = field(default_factory=dict)
+    of_clients: dict[int, Rate] = field(default_factory=dict)
+    warned: dict[int, tuple[Rate, ...]] = field(default_factory=dict)
+    promised_until: int = 0
     grants: int = 0
     starts: int = 0
     reason: str = ""
+
+    @property
+    def late(self) -> int:
+        """Microseconds from an attempt to its start, at most, as far as we know."""
+        return min(LATE, self.rate.window // 20)
+
+    @property
+    def way(self) -> int:
+        """Microseconds from a grant to the instant at which its start counts, at most, as far as we know."""
+        return self.late + min(self.settling, self.rate.window // 50)
+
+    def ask_for(self, rate: Rate, client: int, now: Instant) -> None:
+        """A client says the rate; its own former rate no longer counts if nobody else wants it."""
+        former = self.of_clients.get(client)
+        self.of_clients[client] = rate
+        if former is not None and former != rate and former not in self.of_clients.values():
+            self.asked.pop(former, None)
+        self.asked[rate] = now.mono
+        while len(self.asked) > _MOST_RATES:
+            del self.asked[max(self.asked, key=_strictness)]
+        self.known = True
+        self.settle_rate(now)
+
+    def leave(self, client: int, now: Instant) -> None:
+        """A client is gone; its rate counts until the window is over."""
+        rate = self.of_clients.pop(client, None)
+        self.warned.pop(client, None)
+        if rate in self.asked:
+            self.asked[rate] = now.mono
+
+    def settle_rate(self, now: Instant) -> None:
+        """Brings the rate of now into force."""
+        if len(self.asked) > 1:
+            wanted = set(self.of_clients.values())
+            for rate in [
+                rate for rate, at in self.asked.items() if at + rate.window <= now.mono and rate not in wanted
+            ]:
+                if len(self.asked) > 1:
+                    del self.asked[rate]
+        if self.asked:
+            self.rate = next(iter(self.asked)) if len(self.asked) == 1 else min(self.asked, key=_strictness)
+        window = self.rate.window + (self.late if self.is_promised(now) else 0)
+        if (self.ledger.count, self.ledger.window) != (self.rate.count, window):
+            self.ledger.change(self.rate.count, window)
+
+    def changes_at(self, now: Instant) -> int | None:
+        """The next instant at which another rate may come into force; None if there is none."""
+        wanted = set(self.of_clients.values())
+        ends = (
+            [at + rate.window for rate, at in self.asked.items() if rate not in wanted] if len(self.asked) > 1 else []
+        )
+        return min((end for end in (*ends, self.promised_until) if end > now.mono), default=None)
+
+    def is_promised(self, now: Instant) -> bool:
+        """Whether attempts of version 1.0 count."""
+        return self.promised_until > now.mono
+
+    def promise(self, until: int, now: Instant) -> None:
+        """An attempt of version 1.0 counts, its interval ends at `until`."""
+        self.promised_until = max(self.promised_until, until + self.rate.window + self.late)
+        self.settle_rate(now)
+
+    def usable(self, pattern: Pattern) -> Pattern:
+        """The attempts of a pattern that the limit in force can hold."""
+        return pattern if len(pattern) == 1 else fitting(pattern, Rate(self.ledger.count, self.ledger.window))
+
+    def too_early(self, waiting: Waiting, now: Instant) -> int | None:
+        """The instant until which a grant of now could start too close to a promise; None if it cannot."""
+        if not self.is_promised(now):
+            return None
+        if waiting.reservation is not None:
+            at = self.ledger.when(waiting.reservation.ticket, now.mono, self.way)
+        else:
+            shifted = tuple(offset + self.way for offset in self.usable(waiting.pattern))
+            at = self.ledger.earliest(now.mono, shifted, self.way)
+        return at if at > now.mono else None
 
     def is_pushed(self, now: Instant) -> bool:
         """Whether a server asked to wait, and the time is not over."""
@@ -65,19 +156,23 @@ class Resource:
     def foresee(self, waiting: Waiting, now: Instant) -> tuple[int, int]:
         """When a request of the row may be granted, as far as is known, and how many are before it."""
         ahead = list(self.queue).index((waiting.client, waiting.ask.id))
-        tickets = [self.ledger.reserve(now.mono, one.pattern) for one in self._front(ahead + 1)]
+        tickets = [self.ledger.reserve(now.mono, self.usable(one.pattern)) for one in self._front(ahead + 1)]
         at = tickets[-1].planned[0] if tickets else now.mono
         for ticket in tickets:
             self.ledger.release(ticket)
         beyond = ahead + 1 - len(tickets)
-        return at + -(-beyond // waiting.rate.count) * waiting.rate.window, ahead
+        return at + -(-beyond // self.ledger.count) * self.ledger.window, ahead
 
-    def after_the_row(self, rate: Rate, offsets: Pattern, now: Instant) -> int:
-        """The earliest instant for a request that comes after all those that wait."""
-        tickets = [self.ledger.reserve(now.mono, one.pattern) for one in self._front(len(self.queue))]
-        self.ledger.change(rate.count, rate.window)
+    def after_the_row(self, offsets: Pattern, now: Instant) -> int:
+        """The earliest instant for a promise that comes after all those that wait.
+
+        The plan includes the way of each of them from its grant to its start.
+        """
+        way, late = self.way, self.late
+        tickets = [self.ledger.reserve(now.mono, self.usable(one.pattern), way) for one in self._front(len(self.queue))]
         beyond = len(self.queue) - len(tickets)
-        at = self.ledger.earliest(now.mono + -(-beyond // rate.count) * rate.window, offsets)
+        begin = now.mono + -(-beyond // self.ledger.count) * (self.ledger.window + way)
+        at = self.ledger.earliest(begin, tuple(offset + late for offset in offsets), way)
         for ticket in tickets:
             self.ledger.release(ticket)
         return at
@@ -109,6 +204,7 @@ class Ledgers:
         self._settling = settling
         self._rows = 0
         self._resources: dict[str, Resource] = {}
+        self._named_by: dict[int, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -125,28 +221,42 @@ class Ledgers:
         if len(self._resources) + len({name for name in names if name not in self._resources}) > MOST_RESOURCES:
             raise BadMessage("busy", f"cannot keep more than {MOST_RESOURCES} resources")
 
-    def named(self, name: str, rate: Rate | None, *, known: bool = True) -> Resource:
-        """The resource, new if it has to be; a rate that is said counts from now on. Raises BadMessage."""
+    def named(self, name: str, rate: Rate | None, client: int, now: Instant, *, known: bool = True) -> Resource:
+        """The resource, new if it has to be. The strictest of the rates that clients say counts. Raises BadMessage."""
         resource = self._resources.get(name)
         if rate is None and (resource is None or not resource.known):
             raise BadMessage("unknown", f"cannot limit `{name}`: nobody has said its rate")
         if resource is None:
             assert rate is not None
             self.room_for((name,))
-            resource = self._resources[name] = Resource(name, Ledger(rate.count, rate.window), rate, known)
+            ledger = Ledger(rate.count, rate.window)
+            resource = self._resources[name] = Resource(name, ledger, rate, known, self._settling)
+            if known:
+                self._named_by.setdefault(client, set()).add(name)
+                resource.ask_for(rate, client, now)
             self.keep_known(resource)
-        elif rate is not None and known and (resource.rate != rate or not resource.known):
-            resource.rate, resource.known = rate, True
-            resource.ledger.change(rate.count, rate.window)
-            self.keep_known(resource)
+        elif rate is not None and known:
+            before = resource.rate, resource.known
+            self._named_by.setdefault(client, set()).add(name)
+            resource.ask_for(rate, client, now)
+            if (resource.rate, resource.known) != before:
+                self.keep_known(resource)
         return resource
+
+    def leave(self, client: int, now: Instant) -> None:
+        """The client is gone; the rates that it named count until their windows are over."""
+        for name in self._named_by.pop(client, ()):
+            resource = self._resources.get(name)
+            if resource is not None:
+                resource.leave(client, now)
 
     def restore(self, known: Iterable[Known], kept: Iterable[Kept], now: Instant) -> dict[str, tuple[Resource, int]]:
         """What an earlier life left. What was granted and not told of counts as started now; it is given back, by
         reservation, with its row.
         """
         for one in known:
-            self.named(one.resource, one.rate).ledger.not_before = one.not_before
+            self.named(one.resource, one.rate, _EARLIER_LIFE, now).ledger.not_before = one.not_before
+        self.leave(_EARLIER_LIFE, now)
         self.changes.clear()
         untold: dict[str, tuple[Resource, int]] = {}
         for attempt in kept:
@@ -158,14 +268,17 @@ class Ledgers:
                 untold[attempt.reservation] = (resource, attempt.row)
                 self.changes.append(Kept(attempt.row, attempt.resource, now.mono, "started"))
             resource.ledger.record(now.mono if attempt.kind == "flying" else attempt.at)
+            if attempt.kind == "planned":  # an attempt of version 1.0 that may come
+                resource.promise(attempt.at, now)
         return untold
 
     def tidy(self, now: Instant, is_held: Callable[[Resource], bool]) -> None:
         """Forget what no window can hold any more, and resources that nobody uses."""
         for name, resource in list(self._resources.items()):
+            resource.settle_rate(now)
             live = bool(resource.ledger.recent(now.mono)) or bool(resource.queue) or resource.is_pushed(now)
             gone = not live and not is_held(resource)
-            self.changes.append(Outdated(name, Mono(now.mono - resource.rate.window), gone))
+            self.changes.append(Outdated(name, Mono(now.mono - resource.ledger.window), gone))
             if gone:
                 del self._resources[name]
 
@@ -202,6 +315,11 @@ class Ledgers:
     def settled(self, resource: Resource, at: Mono) -> Mono:
         """When a start shows: what others see are its effects, and they must not come closer together than starts."""
         return Mono(at + min(self._settling, resource.rate.window // 50))
+
+
+def _strictness(rate: Rate) -> tuple[Fraction, int]:
+    """The strictest is the least: the fewest starts in the long run, of equal ones the fewest in one window."""
+    return Fraction(rate.count, rate.window), rate.count
 
 
 def check(pattern: Pattern, rate: Rate) -> None:

@@ -15,9 +15,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, NoReturn, TypeAlias
 
 from repeater.dataclass import dataclass
+from repeater.model.units import format_duration
 from repeater.wire.lines import BadMessage, clip, decode
 
 VERSIONS = ("1.0", "1.1")
@@ -47,6 +49,9 @@ class Rate:
 
     count: int
     window: int
+
+    def __str__(self) -> str:
+        return f"{self.count}/{format_duration(timedelta(microseconds=self.window))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,17 +63,18 @@ class Ledger:
 
     # --- asking --------------------------------------------------------------------------------------------------
 
-    def earliest(self, now: int, pattern: Pattern = ONE) -> int:
+    def earliest(self, now: int, pattern: Pattern = ONE, late: int = 0) -> int:
         """The first instant, `now` or later, at which a request may be admitted, as far as is known now.
 
-        It may turn out later while attempts are flying. Raises ValueError for a pattern that never fits.
+        It may turn out later while attempts are flying; `late` is by how much they are expected to come later than
+        now. Raises ValueError for a pattern that never fits.
         """
         pieces = _pieces(pattern, self.count, self.window)
         self._drop(now)
         at = now if self.not_before is None else max(now, self.not_before)
         attempts, flying = self._attempts, self._flying
-        place = bisect_right(attempts, now) if flying else 0
-        attempts[place:place] = [now] * flying  # the worst place for them
+        place = bisect_right(attempts, now + late) if flying else 0
+        attempts[place:place] = [now + late] * flying  # the worst place for them
         while (leap := self._leap(at, pieces)) is not None:
             at = leap
         del attempts[place : place + flying]
@@ -95,9 +96,12 @@ class Ledger:
         self._fly(ticket)
         return ticket
 
-    def reserve(self, now: int, pattern: Pattern = ONE) -> Ticket:
-        """Take the earliest place there is; nothing is granted yet. `planned[0]` says when to ask with `readmit`."""
-        return self._plan(self.earliest(now, pattern), pattern)
+    def reserve(self, now: int, pattern: Pattern = ONE, late: int = 0) -> Ticket:
+        """Take the earliest place there is; nothing is granted yet. `planned[0]` says when to ask with `readmit`.
+
+        `late` is the time from a grant to the instant at which its start counts; the plan includes it.
+        """
+        return self._plan(self.earliest(now, pattern, late) + late, pattern)
 
     def force(self, ticket: Ticket | None = None) -> Ticket:
         """Grant the next attempt, of a new ticket if none is given, whatever the limit says. It counts for others."""
@@ -105,12 +109,15 @@ class Ledger:
         self._fly(ticket)
         return ticket
 
-    def when(self, ticket: Ticket, now: int) -> int:
-        """The first instant, `now` or later, at which the next attempt of the ticket may be granted. Takes nothing."""
+    def when(self, ticket: Ticket, now: int, late: int = 0) -> int:
+        """The first instant, `now` or later, at which the next attempt of the ticket may be granted. Takes nothing.
+
+        With `late` the attempt, and those that fly, are taken to come that much later.
+        """
         planned = ticket.planned[0] if ticket.planned else None
         if planned is not None:
             self._remove(planned)
-        at = self.earliest(now)
+        at = self.earliest(now, (late,) if late else ONE, late)
         if planned is not None:
             insort(self._attempts, planned)
         return at

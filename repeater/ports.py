@@ -67,6 +67,10 @@ class Clock(Protocol):
         ...
 
 
+Users: TypeAlias = Callable[[str], Mapping[str, str]]
+"""Gives the environment variables of a user, by name or number; none for an unknown one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """A process to start, ready for the operating system: no template, no default is left in it.

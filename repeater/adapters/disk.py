@@ -11,7 +11,7 @@ import glob
 import os
 import stat
 
-from repeater.jobfile import CannotRead
+from repeater.jobfile import CannotRead, Missing
 
 _CAUSES = {
     errno.ENOENT: "there is no such file",
@@ -37,7 +37,8 @@ class Disk:
                     raise CannotRead("it is not a regular file")
                 return _read_all(file.fileno(), most)
         except OSError as error:
-            raise CannotRead(_CAUSES.get(error.errno or 0) or os.strerror(error.errno or 0).lower()) from None
+            kind = Missing if error.errno in (errno.ENOENT, errno.ENOTDIR) else CannotRead
+            raise kind(_CAUSES.get(error.errno or 0) or os.strerror(error.errno or 0).lower()) from None
         except ValueError:
             raise CannotRead("the name holds a zero byte") from None
 

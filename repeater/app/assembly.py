@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from repeater.adapters.users import user_environment
 from repeater.app.identity import check_origin, claim, first_file
 from repeater.app.reader import reading_of
 from repeater.app.state import hiding, read_past, state_folder
@@ -247,7 +248,7 @@ class _Assembly:
             self._changed, soon, warn=self._warn, failed=self._watch_failed, fault=self._watcher_failed
         )
         closing.callback(self._watcher.close)
-        prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ)
+        prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ, user_environment)
         closing.callback(prober.close)
         outside = Outside(
             clock,
@@ -261,6 +262,7 @@ class _Assembly:
             environ,
             self._plugins,
             self._late_texts(closing),
+            user_environment,
         )
         self._engine = engine
         self._supervisor = Supervisor(engine, outside, self._left, [self._hear], self._log_traceback)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from repeater.jobfile.document import CannotRead, Caps, Files, JsonText
+    from repeater.jobfile.document import CannotRead, Caps, Files, JsonText, Missing
     from repeater.jobfile.project import default_project, project_of
     from repeater.jobfile.road import Loaded, load, rebuild
 
@@ -17,6 +17,7 @@ __all__ = [
     "Files",
     "JsonText",
     "Loaded",
+    "Missing",
     "default_project",
     "load",
     "project_of",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Missing": "document",
     "CannotRead": "document",
     "Caps": "document",
     "Files": "document",

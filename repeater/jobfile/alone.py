@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from repeater.errors import Severity
-from repeater.jobfile.build import Surroundings, build_job
+from repeater.jobfile.build import Surroundings, build_job, no_env_files
 from repeater.jobfile.document import Path, without
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.validate import Fault, check_job
@@ -23,7 +23,7 @@ def build_alone(name: str, table: Mapping[str, Any], folder: str) -> tuple[JobSp
     sound: dict[str, Any] = dict(table)
     for fault in faults:
         sound = {"command": ["?"], **without(sound, fault.path)}
-    around = Surroundings(folder, lambda _: ())
+    around = Surroundings(folder, no_env_files)
 
     def report(path: Path, message: str, hint: str | None, severity: Severity = "error", /) -> None:
         if severity == "error":

@@ -7,9 +7,9 @@ needs other jobs is `check`'s. Built specs share their default parts, so ten tho
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from repeater.dataclass import dataclass
 from repeater.jobfile.document import Late, Path, Report, kind
@@ -53,14 +53,26 @@ OPEN: Any = ""
 """The condition of a need whose default depends on the needed job; `check` fills it in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a job is built in. `read_env` gives the variables of an env file, or a text that says what is wrong.
-    `catalog` knows the plugins that are installed; None leaves plugins unchecked.
+class ReadEnv(Protocol):
+    """Gives the variables of an env file, or a text that says what is wrong; None for a missing file that is not
+    required.
     """
 
+    def __call__(self, path: str, /, *, required: bool) -> Pairs | str | None: ...
+
+
+def no_env_files(_path: str, /, *, required: bool) -> Pairs:
+    """A `ReadEnv` for jobs that were built before, or that have no env files."""
+    del required
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a job is built in. `catalog` knows the plugins that are installed; None leaves plugins unchecked."""
+
     folder: str
-    read_env: Callable[[str], Pairs | str]
+    read_env: ReadEnv
     catalog: Catalog | None = None
 
 
@@ -152,8 +164,7 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
         reading.problem(("command",), "found an empty text, expected a command")
     rest: dict[str, Any] = {}
     if "env_file" in keys:
-        rest["env_file"] = tuple(posixpath.join(around.folder, name) for name in reading.texts(table, "env_file", ()))
-        rest["env_from_files"] = _env_files(rest["env_file"], reading, around)
+        rest["env_file"], rest["env_from_files"] = _env_files(table["env_file"], reading, around)
     if "umask" in keys:
         rest["umask"] = reading.octal(table, "umask", ())
     if "shell" in keys:
@@ -225,15 +236,22 @@ def _shell(value: str | list[str]) -> tuple[str, ...]:
     return (*words, "-c") if len(words) == 1 else words
 
 
-def _env_files(paths: tuple[str, ...], reading: Reading, around: Surroundings) -> Pairs:
+def _env_files(value: Any, reading: Reading, around: Surroundings) -> tuple[tuple[str, ...], Pairs]:
+    """The absolute paths of the files that are used, and their variables; a file that may be missing is left out."""
+    paths: list[str] = []
     values: dict[str, str] = {}
-    for path in paths:
-        found = around.read_env(path)
+    many = isinstance(value, list)
+    for number, entry in enumerate(value if many else [value]):
+        at: Path = ("env_file", number) if many else ("env_file",)
+        keys = entry if isinstance(entry, dict) else {"path": entry}
+        path = posixpath.join(around.folder, str(keys.get("path", "")))
+        found = around.read_env(path, required=reading.truth(keys, "required", at, True))
         if isinstance(found, str):
-            reading.problem(("env_file",), found)
-        else:
+            reading.problem(at, found)
+        elif found is not None:
+            paths.append(path)
             values.update(found)
-    return tuple(sorted(values.items()))
+    return tuple(paths), tuple(sorted(values.items()))
 
 
 def _rlimit(name: str, value: Any, reading: Reading) -> tuple[int, int]:

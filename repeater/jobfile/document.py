@@ -55,6 +55,10 @@ class CannotRead(Exception):
     """A file that cannot be read; the text is the cause alone."""
 
 
+class Missing(CannotRead):
+    """There is no such file."""
+
+
 class Findings(dict[Problem, None]):
     """Errors, each once; at `MOST` of them reading ends with `TooManyProblems`. Warnings are kept apart."""
 

@@ -1,8 +1,8 @@
-r"""The lines of an env file: `NAME=value`, as Docker and systemd read them, less their differences.
+r"""Env files: lines `NAME=value` by the grammar of docker compose, without interpolation.
 
-`export` before a name, `#` comments, blank lines; single quotes take everything as it is, double quotes know
-`\n \t \r \" \\ \$`; without quotes a value ends before ` #`.
-Nothing is expanded: what is written is what counts.
+https://docs.docker.com/reference/compose-file/services/#env_file-format and the reader `compose-go/dotenv`. `$` is an
+ordinary character. A name without `=` is an error here, because nothing is taken from the environment.
+docs/reference/job-file.md holds the grammar.
 """
 
 from __future__ import annotations
@@ -11,31 +11,73 @@ import re
 
 from repeater.model.spec import Pairs
 
-_LINE = re.compile(
-    r"""(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*
-        (?:'(?P<single>[^']*)'|"(?P<double>(?:[^"\\]|\\.)*)"|(?P<plain>(?!(?<=\s)\#)[^'"\s](?:.*?))?)\s*(?:(?<!\S)\#.*)?""",
-    re.VERBOSE,
-)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+_NAME = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*[=:]")
+_QUOTED = {
+    "'": re.compile(r"'((?:[^'\\]|\\.)*)'[ \t]*(?=#|\n|\Z)", re.DOTALL),
+    '"': re.compile(r'"((?:[^"\\]|\\.)*)"[ \t]*(?=#|\n|\Z)', re.DOTALL),
+}
+_BLANK_LINES = re.compile(r"[ \t\n]*")
+_BLANKS = re.compile(r"[ \t]*")
+_REST = re.compile(r"[^\n]*")
+_COMMENT = re.compile(r"[ \t]#.*")
+_ESCAPE = re.compile(r'\\(?:([abfnrtv"\\$])|(0[0-7]{0,3}))')
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 def parse_env(content: bytes) -> Pairs:
-    """The variables, a later line wins. Raises ValueError that names the line."""
+    """The variables in the order of their first lines; the last value of a name counts. Raises ValueError that names
+    the line.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8 (byte {error.start})") from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     values: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
+    at = 0
+    while (at := _end(_BLANK_LINES, text, at)) < len(text):
+        if text[at] == "#":
+            at = _end(_REST, text, at)
             continue
-        match = _LINE.fullmatch(stripped)
-        if match is None or "\0" in stripped:
-            raise ValueError(f"line {number} is not `NAME=value`")
-        if match["double"] is not None:
-            value = re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), match["double"])
-        else:
-            value = match["single"] if match["single"] is not None else match["plain"] or ""
-        values[match["name"]] = value
+        name, value, end = _variable(text, at)
+        if "\0" in value:
+            raise ValueError(f"line {_line(text, at)} holds a zero character, which no variable can hold")
+        values[name] = value
+        at = end
     return tuple(values.items())
+
+
+def _variable(text: str, at: int) -> tuple[str, str, int]:
+    """The name and the value of the variable that begins at `at`, and the offset after them."""
+    name = _NAME.match(text, at)
+    if name is None:
+        raise ValueError(f"line {_line(text, at)} is not `NAME=value`")
+    start = _end(_BLANKS, text, name.end())
+    quote = text[start : start + 1]
+    if quote not in ("'", '"'):
+        end = _end(_REST, text, name.end())
+        return name[1], _COMMENT.sub("", text[name.end() : end]).strip(), end
+    quoted = _QUOTED[quote].match(text, start)
+    if quoted is None:
+        if re.compile(rf"{quote}(?:[^{quote}\\]|\\.)*\Z", re.DOTALL).match(text, start):
+            raise ValueError(f"line {_line(text, at)} begins a quoted value that does not end")
+        raise ValueError(f"line {_line(text, at)} is not `NAME=value`: found text after the closing quote")
+    if quote == "'":
+        return name[1], quoted[1].replace("\\'", "'"), quoted.end()
+    return name[1], _ESCAPE.sub(_escaped, quoted[1]), quoted.end()
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[2]:
+        return chr(int(match[2], 8))
+    return _ESCAPES.get(match[1], match[1])
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return at if match is None else match.end()
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1

@@ -39,6 +39,30 @@ Templates over `run` are rendered when the run starts. Those that only read fiel
 `sh`, `tojson` and `default` and literals, are rendered at once. Any other is rendered in a process of its own, and all
 of one run may take 250 ms of CPU time together; after that the slot fails: `cannot render …`.
 
+## Env files
+
+An `env_file` holds lines `NAME=value`, read as docker compose reads them, without interpolation: `$` is an ordinary
+character.
+
+- A line is `NAME=value` or `NAME: value`. Blanks around the separator and `export` before the name are ignored. Names
+  are letters, digits, `_`, `.` and `-`, and do not begin with a digit. Lines end with LF, CRLF or CR.
+- Blank lines and lines that begin with `#` are comments.
+- Without quotes the value is the rest of the line without blanks at its end. A `#` after a blank begins a comment.
+  Quotes and backslashes inside the value are ordinary characters.
+- In single quotes everything is text, also line ends; only `\\'` is a quote.
+- In double quotes `\\a \\b \\f \\n \\r \\t \\v \\\\ \\" \\$` and `\\0` with up to three octal digits are
+  escapes. Any other backslash stays: `"^\\d+$"` is `^\\d+$`. The value may span lines.
+- After a closing quote only blanks and a comment may follow.
+- The last value of a name counts. A name without a separator is an error: nothing is taken from the environment of
+  `rpr`.
+
+`env_file = { path = "local.env", required = false }` names a file that may be missing. It is read when it appears.
+
+## Users
+
+A job with `user` gets HOME, USER, LOGNAME and SHELL of that user, also with `env_mode = "clean"`. `env_file` and `env`
+win.
+
 ## Numbers that become text
 
 A number keeps its text where it becomes text: in `env`, `labels`, `command`, templates and the names of matrix cells.

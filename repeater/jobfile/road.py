@@ -11,7 +11,7 @@ from typing import Any
 
 from repeater.dataclass import dataclass, field, replace
 from repeater.errors import JobFileError, Problem, by_place
-from repeater.jobfile.build import Surroundings, build_job
+from repeater.jobfile.build import Surroundings, build_job, no_env_files
 from repeater.jobfile.check import check_jobs
 from repeater.jobfile.document import (
     CannotRead,
@@ -19,6 +19,7 @@ from repeater.jobfile.document import (
     Document,
     Files,
     Findings,
+    Missing,
     Path,
     Report,
     TooManyProblems,
@@ -143,7 +144,7 @@ class _Road:
         self.files = files
         self.caps = caps
         self.catalog = catalog
-        self.env_files: dict[str, Pairs | str] = {}
+        self.env_files: dict[str, Pairs | str | Missing] = {}
 
     def walk(self) -> list[JobSpec]:
         around = Surroundings(self.gathered.folder, self.read_env, self.catalog)
@@ -168,13 +169,19 @@ class _Road:
             if job.name == spec.name:
                 self.expansion.report_job(job, path, message, hint)
 
-    def read_env(self, path: str) -> Pairs | str:
+    def read_env(self, path: str, *, required: bool) -> Pairs | str | None:
         if path not in self.env_files:
             try:
                 self.env_files[path] = parse_env(read_beside(self.gathered, path, self.files, self.caps))
+            except Missing as error:
+                self.env_files[path] = error
+                self.gathered.globs.append(path)  # the file may come later
             except (CannotRead, ValueError) as error:
                 self.env_files[path] = f"cannot read `{path}`: {error}"
-        return self.env_files[path]
+        found = self.env_files[path]
+        if isinstance(found, Missing):
+            return f"cannot read `{path}`: {found}" if required else None
+        return found
 
 
 def _hint_for_nothing(job: ExpandedJob, path: Path) -> str | None:
@@ -226,7 +233,7 @@ def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
 
     What a dump does not hold (the content of env files, the matrix that a cell came from) is empty.
     """
-    around = Surroundings("/", lambda _: ())
+    around = Surroundings("/", no_env_files)
     specs = {}
     for name, table in tables.items():
         job = ExpandedJob(name, name, (), dict(table), ())

@@ -14,7 +14,7 @@ from repeater.errors import RepeaterError
 from repeater.model.run import Run, RunKind, RunRecord
 from repeater.model.spec import JobSpec, Plugin, ProcessSpec
 from repeater.model.time import rfc3339
-from repeater.ports import Launch
+from repeater.ports import Launch, Users
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Plugins
@@ -26,15 +26,26 @@ CLEAN = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR")
 class Inherited:
     """What every child gets of our own environment, by `env_mode`: one object for all that inherit alike."""
 
-    __slots__ = ("clean", "trace", "whole")
+    __slots__ = ("_of_users", "_users", "clean", "trace", "whole")
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], users: Users = lambda _: {}) -> None:
         self.whole = environ
         self.clean = {name: environ[name] for name in CLEAN if name in environ}
         self.trace = trace_of(environ.get("TRACEPARENT"))
+        self._users = users
+        self._of_users: dict[tuple[str, str], Mapping[str, str]] = {}
 
     def of(self, process: ProcessSpec) -> Mapping[str, str]:
-        return self.whole if process.env_mode == "inherit" else self.clean
+        """The variables that the process inherits. A job with `user` gets those of that user over ours."""
+        own = self.whole if process.env_mode == "inherit" else self.clean
+        if process.user is None:
+            return own
+        base = {**own, **self._users(process.user)}
+        known = self._of_users.get((process.user, process.env_mode))
+        if base == known:
+            return known
+        self._of_users[process.user, process.env_mode] = base
+        return base
 
 
 def launch_for(

@@ -16,7 +16,7 @@ from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, Probe, Success
 from repeater.model.time import micros
 from repeater.policy.verdict import Matcher
-from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell
+from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell, Users
 from repeater.runtime.launch import Inherited, probe_launch
 
 
@@ -33,12 +33,20 @@ class Output(Protocol):
 class Probes:
     """Implements `ports.Prober` for all kinds. `take` must be given the facts of kind `probe`."""
 
-    def __init__(self, clock: Clock, spawner: Spawner, net: Prober, tell: Tell, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        spawner: Spawner,
+        net: Prober,
+        tell: Tell,
+        environ: Mapping[str, str],
+        users: Users = lambda _: {},
+    ) -> None:
         self._clock = clock
         self._spawner = spawner
         self._net = net
         self._tell = tell
-        self._inherited = Inherited(environ)
+        self._inherited = Inherited(environ, users)
         self._asked = 0
         self._running: dict[str, tuple[str, str, Alarm]] = {}
         self._late: set[str] = set()

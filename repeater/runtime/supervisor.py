@@ -56,7 +56,7 @@ from repeater.model.events import Event, Warned
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import Instant, micros
-from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Watcher
+from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Users, Watcher
 from repeater.runtime.faults import Faults
 from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of
 
@@ -95,6 +95,7 @@ class Outside:
     environ: Mapping[str, str]
     plugins: Plugins | None = None
     renderer: LateRenderer | None = None
+    users: Users = lambda _: {}
 
 
 class Supervisor:
@@ -113,7 +114,7 @@ class Supervisor:
     ) -> None:
         self._engine = engine
         self._outside = outside
-        self._inherited = Inherited(outside.environ)
+        self._inherited = Inherited(outside.environ, outside.users)
         self._left = left
         self._listeners = tuple(listeners)
         self._inbox: deque[Fact] = deque()

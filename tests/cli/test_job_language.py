@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,28 @@ def test_stdin_shell_umask_nice_and_limits_reach_the_process(rpr: Rpr) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
 def test_a_job_may_run_as_another_user(rpr: Rpr) -> None:
     assert apply(rpr, '[jobs.a]\ncommand = "id -un"\nuser = "nobody"\ncwd = "/"\n') == "a | nobody\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+@pytest.mark.parametrize("mode", ["inherit", "clean"])
+def test_a_job_of_another_user_has_the_variables_of_that_user(rpr: Rpr, mode: str) -> None:
+    entry = pwd.getpwnam("nobody")
+    text = f"""
+    [jobs.a]
+    command = 'echo "$HOME:$USER:$LOGNAME:$SHELL"'
+    user = "nobody"
+    cwd = "/"
+    env_mode = "{mode}"
+    [jobs.b]
+    extends = "t"
+    needs = ["a"]
+    [templates.t]
+    command = 'echo "$HOME:$USER"'
+    user = "{entry.pw_uid}"
+    cwd = "/"
+    env = {{ HOME = "/own" }}
+    """
+    assert apply(rpr, text).splitlines() == [f"a | {entry.pw_dir}:nobody:nobody:{entry.pw_shell}", "b | /own:nobody"]
 
 
 def test_a_template_over_the_run_is_rendered_when_it_starts(rpr: Rpr) -> None:

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 
-from repeater.jobfile import CannotRead
+from repeater.jobfile import CannotRead, Missing
 
 
 class MemoryDisk:
@@ -21,7 +21,7 @@ class MemoryDisk:
         content = self.files.get(self.resolve(path))
         if content is None:
             below = any(one.startswith(path.rstrip("/") + "/") for one in self.files)
-            raise CannotRead("it is a folder" if below else "there is no such file")
+            raise CannotRead("it is a folder") if below else Missing("there is no such file")
         if len(content) > most:
             raise CannotRead(f"it has more than {most} bytes, the most allowed")
         return content

@@ -141,6 +141,11 @@ def _required(rule: list[str]) -> Sure:
     return lambda value: type(value) is dict and all(key in value for key in rule)
 
 
+def _required_of_tables(rule: list[str]) -> Sure:
+    has = _required(rule)
+    return lambda value: type(value) is not dict or has(value)
+
+
 def _one_of(rule: list[Any]) -> Sure:
     # Only for `required`, which is exact.
     keys = [one["required"][0] for one in rule if set(one) == {"required"}]
@@ -196,7 +201,7 @@ _RULES: dict[str, Callable[[Any], Sure]] = {
     "maxItems": lambda rule: lambda value: type(value) is not list or len(value) <= rule,
     "minimum": lambda rule: lambda value: type(value) not in _NUMBERS or value >= rule,
     "maximum": lambda rule: lambda value: type(value) not in _NUMBERS or value <= rule,
-    "required": _required,
+    "required": _required_of_tables,
     "not": _not,
     "oneOf": _one_of,
 }

@@ -5,6 +5,7 @@ wait, to ask about them, and to change one of them.
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -46,6 +47,11 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
                 Goal("reload of one", most=1),
                 Goal("idle CPU", most=1, ours=f"{most} jobs"),
             ),
+        ),
+        "status": Bench(
+            f"`rpr status` of {some} distinct jobs while 100 more start each second; the median of five",
+            {f"{some} jobs": lambda folder: asked_under_load(kit, folder, some, seconds)},
+            (Goal("status", most=1),),
         ),
     }
 
@@ -121,6 +127,39 @@ def in_force(kit: Tools, folder: Path, jobs: int, seconds: float) -> Reading:
             found[name] = (time.perf_counter() - began, "s")
         found["reload of one"] = (_reload(folder, process), "s")
     return found
+
+
+def asked_under_load(kit: Tools, folder: Path, jobs: int, seconds: float) -> Reading:
+    """How long a listing takes from the start of the command to its end, and what a listing of one job takes."""
+    write(folder, jobs)
+    with (folder / "jobs.toml").open("a") as file:
+        for number in range(100):
+            file.write(f'[jobs.load-{number}]\ncommand = ["true"]\nschedule = "every 1s"\n')
+    state = str(folder / "state")
+    argv = [kit.rpr, "apply", "-q", "jobs.toml", "--state-dir", state]
+    found: dict[str, tuple[float, str]] = {}
+    with running(argv, folder, {**os.environ, **CAPS, **RELOAD}):
+        patience = time.monotonic() + 120
+        while not _status(kit, folder, state, "load-0").endswith("load-0"):
+            if time.monotonic() > patience:
+                raise RuntimeError("cannot measure: the supervisor does not answer")
+            time.sleep(0.1)
+        time.sleep(seconds)
+        for name, words in (("status", ()), ("status of one", ("job-7",))):
+            took = []
+            for _ in range(5):
+                began = time.perf_counter()
+                _status(kit, folder, state, *words)
+                took.append(time.perf_counter() - began)
+            found[name] = (statistics.median(took), "s")
+    return found
+
+
+def _status(kit: Tools, folder: Path, state: str, *jobs: str) -> str:
+    """The first column of the last line; empty if there is no supervisor yet."""
+    argv = [kit.rpr, "status", *jobs, "--state-dir", state]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()[-1].split()[0] if done.returncode == 0 else ""
 
 
 def _reload(folder: Path, process: subprocess.Popen[bytes]) -> float:

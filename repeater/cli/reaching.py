@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import wraps
+from datetime import UTC, date, datetime
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -104,8 +104,14 @@ def clock(text: str | None, now: datetime | None = None) -> str:
     if moment is None:
         return "-"
     local = moment.astimezone()
-    today = (now or datetime.now(UTC)).astimezone()
-    return f"{local:%H:%M:%S}" if local.date() == today.date() else f"{local:%Y-%m-%d %H:%M}"
+    if local.date() == _local_date(now or datetime.now(UTC)):
+        return local.isoformat(timespec="seconds")[11:19]
+    return local.isoformat(" ", "minutes")[:16]
+
+
+@lru_cache(maxsize=2)
+def _local_date(now: datetime) -> date:
+    return now.astimezone().date()
 
 
 def local_times(text: str, now: datetime | None = None) -> str:
@@ -144,12 +150,16 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, paint: Ca
     """
     table = [tuple(head), *(tuple(map(shown, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padding = [*widths[:-1], 0]
     room = _terminal_width()
     colored = colors()
     lines = []
     for number, row in enumerate(table):
         cells = []
         used = 0
+        if not (colored or room):
+            lines.append("  ".join(map(str.ljust, row, padding)).rstrip())
+            continue
         for column, cell in enumerate(row):
             is_last = column == len(row) - 1
             text = _clip(cell, room - used) if is_last and room else cell

@@ -7,7 +7,7 @@ without end and nests without bottom are refused. Called by `control` and `daemo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from repeater.errors import RepeaterError
@@ -58,13 +58,16 @@ class Lines:
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """A message as a line, its end included; only ASCII, so that any text can be carried."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    return _encoded(message).encode("ascii") + b"\n"
+
+
+_encoded = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def decode(line: bytes) -> dict[str, Any]:
     """The object of one line. Raises BadMessage."""
     try:
-        message = json.loads(line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        message = _decoded(line.decode("utf-8"))
     except RecursionError:
         raise BadMessage("malformed", "cannot read the message: it is nested too deeply") from None
     except UnicodeDecodeError:
@@ -76,17 +79,20 @@ def decode(line: bytes) -> dict[str, Any]:
     return message
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key `{clip(key)}` is there twice")
-        found[key] = value
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for number, key in enumerate(keys) if key in keys[:number])
+        raise ValueError(f"key `{clip(twice)}` is there twice")
     return found
 
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"`{text}` is no number")
+
+
+_decoded = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number).decode
 
 
 def clip(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,28 +24,33 @@ SETTLING = 20_000
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
-    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart.
+    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart. `patience`:
+    listen also where the Go tool of that name looks by default.
     """
 
     socket: str | None = None
     mode: int = 0o600
     state_dir: str | None = None
     ephemeral: bool = False
+    patience: bool = False
 
 
 def run_daemon(options: Daemon, say: Callable[[str], None]) -> int:
     """Serve until a signal asks to leave; the exit status of `rpr daemon`. `say` gets words for a person."""
     import asyncio
 
-    from repeater.daemon.place import Gate, place_to_listen
+    from repeater.daemon.place import PATIENCE_SOCKETS, Gate, place_to_listen
 
     _make_room()
     path = Path(options.socket).absolute() if options.socket else place_to_listen(os.environ)
     with ExitStack() as closing:
-        gate = Gate(path, options.mode)
-        closing.callback(gate.close)
+        gates: list[Gate] = []
+        for one in (path, *(PATIENCE_SOCKETS if options.patience else ())):
+            if one not in [gate.path for gate in gates]:
+                gates.append(Gate(one, options.mode))
+                closing.callback(gates[-1].close)
         keeping = _keeping(options, path, closing)
-        return asyncio.run(_serve(options, gate, keeping, say))
+        return asyncio.run(_serve(options, gates, keeping, say))
 
 
 def ask_daemon(socket: str | None) -> dict[str, Any]:
@@ -91,7 +96,7 @@ def _state_folder(path: Path) -> Path:
     return root / "repeater-daemon" / hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
-async def _serve(options: Daemon, gate: Gate, keeping: Keeping, say: Callable[[str], None]) -> int:
+async def _serve(options: Daemon, gates: Sequence[Gate], keeping: Keeping, say: Callable[[str], None]) -> int:
     import asyncio
 
     from repeater.adapters.clock import LoopClock
@@ -124,11 +129,12 @@ async def _serve(options: Daemon, gate: Gate, keeping: Keeping, say: Callable[[s
         known, kept = keeping.load()
         book.restore(known, kept, now)
         users = frozenset({os.geteuid(), 0}) if options.mode & 0o077 == 0 else None
-        about = {"pid": os.getpid(), "since": rfc3339(now.wall), "socket": str(gate.path)}
+        about = {"pid": os.getpid(), "since": rfc3339(now.wall), "socket": str(gates[0].path)}
         server = Server(book, keeping, clock.now, lambda words: say(f"warning: {words}"), users=users, about=about)
         closing.callback(server.close)
-        server.listen(gate.socket)
-        words = f"listening at `{gate.path}`, {len(known)} resource{'' if len(known) == 1 else 's'} known"
+        server.listen(*(gate.socket for gate in gates))
+        places = ", ".join(f"`{gate.path}`" for gate in gates)
+        words = f"listening at {places}, {len(known)} resource{'' if len(known) == 1 else 's'} known"
         say(words)
         notify.ready(words)
         if notify.watchdog is not None:

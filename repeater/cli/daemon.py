@@ -19,13 +19,19 @@ from repeater.errors import UsageError
 )
 @click.option("--state-dir", metavar="DIR", help="Keep the ledgers there.")
 @click.option("--ephemeral", is_flag=True, help="Forget the ledgers at the end.")
+@click.option(
+    "--patience", is_flag=True, help="Listen also at /tmp/patience-daemon.sock and /tmp/retryd.sock, for the Go tool."
+)
 @click.option("--stats", is_flag=True, help="Show how the daemon that runs stands, and do nothing else.")
 @json_option
-def daemon(socket: str | None, mode: str, state_dir: str | None, ephemeral: bool, stats: bool, as_json: bool) -> int:
+def daemon(
+    socket: str | None, mode: str, state_dir: str | None, ephemeral: bool, patience: bool, stats: bool, as_json: bool
+) -> int:
     """Hold limits of starts for all processes of this machine.
 
-    `rpr` asks it for limits with `shared = true` and for commands with `--daemon`, the Go tool `patience` with its own
-    options. Stays in the foreground; TERM and Ctrl-C end it, and what it knows is there again at its next start.
+    `rpr` asks it for limits with `shared = true` and for commands with `--daemon`. The Go tool `patience` asks it with
+    `--daemon --daemon-socket PATH`, or where it looks by default if `--patience` is given here. Stays in the
+    foreground; TERM and Ctrl-C end it, and what it knows is there again at its next start.
     """
     from repeater.cli.settings import load_settings
 
@@ -38,7 +44,7 @@ def daemon(socket: str | None, mode: str, state_dir: str | None, ephemeral: bool
         return 0
     from repeater.app.daemon import Daemon, run_daemon
 
-    options = Daemon(socket, _mode(mode), state_dir, ephemeral)
+    options = Daemon(socket, _mode(mode), state_dir, ephemeral, patience)
     return run_daemon(options, lambda words: print(f"rpr: daemon: {words}", file=sys.stderr, flush=True))
 
 

@@ -1,8 +1,9 @@
 """Where the socket of the rate-limit daemon is, and how it gets there.
 
-`/var/run/patience/daemon.sock` is the place that the Go tool `patience` knows; who may not make it has one in the
-runtime folder of the user. Binding is only for whoever holds the lock beside the socket: a name that a dead daemon left
-is taken over, one that somebody answers at is not. Used by `app` and by whoever looks for the daemon.
+`/var/run/patience/daemon.sock` is the place of the Go tool's daemon, `patienced`; who may not make it has one in the
+runtime folder of the user. The client of the Go tool looks in `/tmp` by default: `PATIENCE_SOCKETS`. Binding is only
+for whoever holds the lock beside the socket: a name that a dead daemon left is taken over, one that somebody answers
+at is not. Used by `app` and by whoever looks for the daemon.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from repeater.errors import ApplyRefused
 from repeater.wire.unix import cause_of, connect, short_name
 
 USUAL = Path("/var/run/patience/daemon.sock")
+
+
+PATIENCE_SOCKETS = (Path("/tmp/patience-daemon.sock"), Path("/tmp/retryd.sock"))  # noqa: S108 - fixed by the Go tool
+"""Where the Go tool `patience` looks for its daemon by default, and where it sends the metrics of its runs."""
 
 
 class CannotListen(ApplyRefused):
@@ -125,6 +130,10 @@ def _take_lock(path: Path) -> int:
     import fcntl
 
     fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    owner = os.fstat(fd).st_uid
+    if owner not in (0, os.geteuid()):
+        os.close(fd)
+        raise CannotListen(f"cannot listen on `{path}`: its lock belongs to user {owner}")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -142,6 +151,8 @@ def _check_free(path: Path) -> None:
         found = path.lstat()
     except FileNotFoundError:
         return
+    if found.st_uid not in (0, os.geteuid()):
+        raise CannotListen(f"cannot listen on `{path}`: it belongs to user {found.st_uid}")
     if not stat.S_ISSOCK(found.st_mode):
         raise CannotListen(f"cannot listen on `{path}`: a file is there that is no socket")
     try:

@@ -59,7 +59,7 @@ class Server:
         self._users = users
         self._about = about or {}
         self._loop = asyncio.get_running_loop()
-        self._entrance: Entrance[_Client] | None = None
+        self._entrances: list[Entrance[_Client]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._clients: dict[int, _Client] = {}
         self._last = 0
@@ -67,25 +67,28 @@ class Server:
         self._trouble = ""
         self._logged: OrderedDict[str, None] = OrderedDict()
 
-    def listen(self, door: socket.socket) -> None:
-        """Let clients in through a socket that is bound and not blocking."""
-        self._entrance = Entrance(
-            door,
-            self._check,
-            self._make,
-            self._warn,
-            most=MOST_CLIENTS,
-            within=LINE_WITHIN,
-            may_end=lambda client: not self.holds(client.number),
-            full=say_error(f"cannot take more than {MOST_CLIENTS} clients at once"),
-        )
+    def listen(self, *doors: socket.socket) -> None:
+        """Let clients in through sockets that are bound and not blocking."""
+        for door in doors:
+            self._entrances.append(
+                Entrance(
+                    door,
+                    self._check,
+                    self._make,
+                    self._warn,
+                    most=MOST_CLIENTS,
+                    within=LINE_WITHIN,
+                    may_end=lambda client: not self.holds(client.number),
+                    full=say_error(f"cannot take more than {MOST_CLIENTS} clients at once"),
+                )
+            )
         self.settle()
 
     def close(self) -> None:
         """Nobody is let in any more; every connection ends; what was decided is kept."""
-        if self._entrance is not None:
-            self._entrance.close()
-            self._entrance = None
+        for entrance in self._entrances:
+            entrance.close()
+        self._entrances.clear()
         if self._alarm is not None:
             self._alarm.cancel()
         for client in tuple(self._clients.values()):
@@ -138,8 +141,8 @@ class Server:
 
     def spoke(self, client: _Client) -> None:
         """The client sent a whole line, so others are ended before it when there is no room."""
-        if self._entrance is not None:
-            self._entrance.idle(client)
+        for entrance in self._entrances:
+            entrance.idle(client)
 
     def left(self, client: int) -> None:
         """A client is gone."""
@@ -209,7 +212,7 @@ class Server:
             self._alarm.cancel()
             self._alarm = None
         due = self._book.next_due()
-        if due is not None and self._entrance is not None:
+        if due is not None and self._entrances:
             # a little late is right, a little early is another turn
             wait = max(0, due - self._now().mono) / 1e6
             self._alarm = self._loop.call_later(min(wait, 3600.0), self.settle)

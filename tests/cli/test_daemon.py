@@ -10,6 +10,7 @@ import stat
 
 import pytest
 
+from repeater.daemon.place import PATIENCE_SOCKETS
 from tests.cli.conftest import Rpr
 from tests.cli.daemons import PATIENCE, running, until
 
@@ -138,6 +139,31 @@ def test_the_metrics_of_a_run_are_taken_without_an_answer(rpr: Rpr) -> None:
             client.send(json.dumps(run).encode())
         until(lambda: daemon.stats()["runs"]["succeeded"] == 1)
         assert "runs of patience: 1 succeeded" in rpr("daemon", "--stats", "--socket", str(daemon.path)).out
+
+
+def test_with_patience_it_listens_where_the_go_tool_looks(rpr: Rpr) -> None:
+    asked, metrics = PATIENCE_SOCKETS
+    if any(path.exists() for path in PATIENCE_SOCKETS):
+        pytest.skip("somebody listens there")
+    try:
+        with running(rpr, "--ephemeral", "--patience") as daemon:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(asked))
+                client.sendall(b'{"type":"handshake","version":"1.0","client":"patience-cli"}\n')
+                assert b"handshake successful" in client.recv(4096)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(metrics))
+                client.sendall(b'{"command":"true","command_hash":"ab","final_status":"succeeded","total_attempts":1}')
+            until(lambda: daemon.stats()["runs"]["succeeded"] == 1)
+            second = rpr("daemon", "--ephemeral", "--patience", "--socket", str(rpr.folder / "other.sock"))
+            assert (second.code, second.err) == (5, f"rpr: cannot listen on `{asked}`: another daemon does\n")
+            assert not (rpr.folder / "other.sock").exists()
+            daemon.stop()
+            assert not asked.exists()
+            assert not metrics.exists()
+    finally:
+        for path in PATIENCE_SOCKETS:
+            path.with_name(path.name + ".lock").unlink(missing_ok=True)
 
 
 def test_the_help_has_an_example(rpr: Rpr) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -69,3 +70,21 @@ def test_a_name_at_which_somebody_else_answers_is_left_to_him(tmp_path: Path) ->
         with pytest.raises(CannotListen, match="another process does"):
             Gate(path)
     assert path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("which", ["socket", "lock"])
+def test_a_path_that_another_user_made_is_refused_and_left_alone(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "d.sock"
+    if which == "socket":
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(str(path))
+        left.close()
+        os.chown(path, 12345, -1)
+    else:
+        lock = tmp_path / "d.sock.lock"
+        lock.touch()
+        os.chown(lock, 12345, -1)
+    with pytest.raises(CannotListen, match="belongs to user 12345"):
+        Gate(path)
+    assert path.exists() == (which == "socket")

@@ -13,6 +13,9 @@ from bench.peers import HOME, Tools
 LINE = b"2026-11-25T12:00:00Z INFO request handled in 12 ms by worker 7, status 200, path /api/v1/things\n"
 
 
+_PATTERN = Goal("rate", least=0.25, of="cat", ours="with a pattern")
+
+
 def benches(kit: Tools, size: Size) -> dict[str, Bench]:
     megabytes = size(1000, 4)
     return {
@@ -21,9 +24,12 @@ def benches(kit: Tools, size: Size) -> dict[str, Bench]:
             {
                 "to a file": lambda folder: repeater(kit, folder, megabytes, file=True),
                 "to the console": lambda folder: repeater(kit, folder, megabytes, file=False),
+                "with a pattern": lambda folder: repeater(
+                    kit, folder, megabytes, file=True, pattern="never there [0-9]+"
+                ),
                 "cat": lambda folder: cat(folder, megabytes),
             },
-            (Goal("rate", least=0.5, of="cat"), Goal("more memory", most=20)),
+            (Goal("rate", least=0.5, of="cat"), Goal("more memory", most=20), _PATTERN),
         )
     }
 
@@ -46,13 +52,14 @@ def cat(folder: Path, megabytes: int) -> Reading:
     return {"rate": (megabytes / (time.perf_counter() - began), "MB/s")}
 
 
-def repeater(kit: Tools, folder: Path, megabytes: int, *, file: bool) -> Reading:
+def repeater(kit: Tools, folder: Path, megabytes: int, *, file: bool, pattern: str = "") -> Reading:
     """From the first byte to the last; the console is a file, too."""
     source, began, ended = _source(megabytes), folder / "began", folder / "ended"
     where = f'{{ mode = "suppress", file = "{folder}/out", max_size = "2GB" }}' if file else '{ mode = "stream" }'
+    success = f'success = {{ pattern = "{pattern}" }}\n' if pattern else ""
     (folder / "jobs.toml").write_text(
         f'version = 1\n[jobs.loud]\ncommand = "date +%s.%N >{began}; sleep 0.5; cat {source}; date +%s.%N >{ended}"\n'
-        f'output = {where}\n[jobs.stays]\ncommand = "true"\nschedule = "0 0 29 2 *"\n'
+        f'output = {where}\n{success}[jobs.stays]\ncommand = "true"\nschedule = "0 0 29 2 *"\n'
     )
     with (folder / "console").open("wb") as console:
         process = subprocess.Popen(

@@ -18,8 +18,12 @@ _CALLS_AT_ONCE = 64  # then the rest of the world gets its turn
 class Turns:
     """`ports.Loop` on another one."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(
+        self, loop: Loop, measure: Callable[[Callable[..., object], tuple[Any, ...]], None] | None = None
+    ) -> None:
+        """`measure`, if given, makes each call, and may look how long it takes."""
         self._loop = loop
+        self._call = measure or _call
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._is_awaited = False
 
@@ -45,11 +49,11 @@ class Turns:
     def _enter(self, callback: Callable[..., object], *args: Any) -> None:
         """In a round of the loop: make a call, and what it asks for."""
         if self._is_awaited:  # calls are on their way already, and what this one asks for comes after them
-            callback(*args)
+            self._call(callback, args)
             return
         self._is_awaited = True
         try:
-            callback(*args)
+            self._call(callback, args)
         except BaseException:
             self._loop.call_soon(self._work)
             raise
@@ -62,8 +66,12 @@ class Turns:
                 return
             callback, args = self._soon.popleft()
             try:
-                callback(*args)
+                self._call(callback, args)
             except BaseException:
                 self._loop.call_soon(self._work)
                 raise
         self._loop.call_soon(self._work)
+
+
+def _call(callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    callback(*args)

@@ -20,7 +20,7 @@ from repeater.app.identity import check_origin, claim, first_file
 from repeater.app.reader import reading_of
 from repeater.app.state import hiding, read_past, state_folder
 from repeater.dataclass import dataclass, replace
-from repeater.errors import ApplyRefused, Problem, RepeaterError
+from repeater.errors import ApplyRefused, Problem, RepeaterError, UsageError
 from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
 from repeater.model.time import rfc3339
 
@@ -204,7 +204,7 @@ class _Assembly:
         self._loop = loop
         self._project = loaded.jobfile.project
         closing.callback(self._hang_up)  # last of all: the end of a connection says that nothing is left
-        turns = self._turns = Turns(loop)
+        turns = self._turns = Turns(loop, self._measure(closing))
         self._clock = LoopClock(turns)
         soon, clock = turns.call_soon_threadsafe, self._clock
         environ = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, "RPR_HTTP_TOKEN")}
@@ -303,6 +303,24 @@ class _Assembly:
             guard_removals(json.loads(document) if document else {}, loaded.jobfile.jobs)
         if (adopted := claim(self._folder, self._origin)) is not None:
             self._warn(adopted)
+
+    def _measure(self, closing: ExitStack) -> Callable[..., None] | None:
+        """The debug mode that reports slow callbacks; None if it is off. Raises UsageError."""
+        if "RPR_SLOW_CALLBACK" not in os.environ:
+            return None
+        from repeater.adapters.slow_callbacks import limit_of, measured, watch_callbacks
+
+        try:
+            limit = limit_of(os.environ)
+        except ValueError as error:
+            raise UsageError(f"cannot use `RPR_SLOW_CALLBACK`: {error}") from None
+        if limit is None:
+            return None
+        closing.callback(watch_callbacks(limit, self._report_slow))
+        return measured(limit, self._report_slow)
+
+    def _report_slow(self, name: str, seconds: float) -> None:
+        self._say("", f"slow callback: `{name}` took {seconds * 1000:.0f} ms")
 
     def _late_texts(self, closing: ExitStack) -> LateRenderer:
         from repeater.app.rendering import LateTexts

@@ -4,7 +4,8 @@ A pattern is searched in each line, without its end, while the output streams by
 Output is read as UTF-8, what is not UTF-8 as U+FFFD. A line longer than the window is searched in windows that overlap
 by half (each with a `^` and a `$` of its own), so a match of up to half a window is found wherever it lies. Memory is
 bounded by the window, time by a limit for each search: a pattern that exceeds it twice is given up and named in
-`problem`. The `Matcher` is fed by `observe.output`, `judge` is asked by `engine.job`.
+`problem`. The lines of a chunk are searched with one search, if that cannot give another answer than a search in each
+line. The `Matcher` is fed by `observe.output`, `judge` is asked by `engine.job`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SEARCH_LIMIT = 0.1
 """Seconds that one search may take; an ordinary one takes microseconds."""
 PATTERN_MOST = 4096
 """Characters of a pattern."""
+_FEW = 512
+"""Bytes of lines below which a search in each line is as cheap."""
 WRITTEN_OUT_MOST = 100_000
 """Parts of a pattern whose repeats are written out, as the library does: `(a{1000}){1000}` would take 250 MB."""
 
@@ -84,6 +87,35 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
     return compiled
 
 
+_NOT_AT_ONCE = re.compile(
+    r"""\(\?(?!:|P<|<?=)  # a negative look, an atomic group, a flag, a condition, a recursion
+    | \(\*              # a verb
+    | [*+?}]\+          # a possessive repeat
+    | \\[AZzGKBXR]      # an end of the whole text, or what may take a newline with it
+    | \{[eids<]         # a fuzzy match""",
+    re.VERBOSE,
+)
+
+
+_NEGATIVE_WITHIN_LINE = re.compile(r"\(\?<?!(?:[\w ,:;=/@'\"<>#|-]|\\[dw.]|\.|[*+?](?!\+))*\)")
+"""A negative look that no newline can match: at the end of a line it gives what it gives at the end of a text."""
+
+
+@lru_cache(maxsize=1024)
+def _compile_for_lines(text: str, ignore_case: bool) -> regex.Pattern[str] | None:
+    """The pattern for a text of many lines: it matches there if it matches in one of them. None: there is no such one.
+
+    What such a pattern finds may cross the end of a line, so a match has to be confirmed in its line.
+    """
+    if _NOT_AT_ONCE.search(_NEGATIVE_WITHIN_LINE.sub("", text)):
+        return None
+    import regex
+
+    flags = regex.VERSION0 | regex.MULTILINE | (regex.IGNORECASE if ignore_case else 0)
+    compiled: regex.Pattern[str] = regex.compile(text, flags)
+    return compiled
+
+
 _PART = r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|[*+?]|\s|(\()|(\))|."
 
 
@@ -115,7 +147,7 @@ class Matcher:
     None if all is well.
     """
 
-    __slots__ = ("_found", "_lines", "_searches", "_window", "problem")
+    __slots__ = ("_at_once", "_found", "_lines", "_searches", "_window", "problem")
 
     def __init__(self, success: Success, stop_pattern: str | None = None, *, window: int = WINDOW) -> None:
         self.problem: str | None = None
@@ -125,11 +157,13 @@ class Matcher:
         self._lines = {"stdout": bytearray(), "stderr": bytearray()}
         wanted = {"success": success.pattern, "failure": success.failure_pattern, "stop": stop_pattern}
         self._searches: dict[str, tuple[Any, frozenset[str]]] = {}
+        self._at_once: dict[str, Any] = {}
         for name, text in wanted.items():
             if text is not None:
                 both = success.stderr or name == "stop"
                 streams = frozenset(self._lines) if both else frozenset({"stdout"})
                 self._searches[name] = compile_pattern(text, success.ignore_case), streams
+                self._at_once[name] = _compile_for_lines(text, success.ignore_case)
 
     @property
     def idle(self) -> bool:
@@ -140,6 +174,15 @@ class Matcher:
         """Takes the next bytes of a stream, of any size."""
         if not self._reads(stream):
             return
+        first, last = data.find(b"\n"), data.rfind(b"\n")
+        if last - first > _FEW and self._has_no_long_line(data, first, last):
+            self._feed_lines(stream, data[: first + 1])  # the end of a line that is held
+            self._search_at_once(stream, data[first + 1 : last + 1])
+            self._feed_lines(stream, data[last + 1 :])
+        else:
+            self._feed_lines(stream, data)
+
+    def _feed_lines(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         line = self._lines[stream]
         start = 0
         while self._searches and start < len(data):
@@ -166,6 +209,36 @@ class Matcher:
 
     def _reads(self, stream: str) -> bool:
         return any(stream in streams for _, streams in self._searches.values())
+
+    def _has_no_long_line(self, data: bytes, first: int, last: int) -> bool:
+        """Whether no line between two newlines is longer than the window."""
+        at = first
+        while last - at > self._window:
+            at, before = data.rfind(b"\n", at + 1, at + 1 + self._window), at
+            if at <= before:
+                return False
+        return True
+
+    def _search_at_once(self, stream: Literal["stdout", "stderr"], lines: bytes) -> None:
+        """Search whole lines, each with its end."""
+        text = lines.decode(errors="replace").replace("\r\n", "\n")
+        rest = len(text)  # from here on line by line
+        for name, (_, streams) in self._searches.items():
+            if stream in streams and rest:
+                rest = min(rest, self._first_candidate(self._at_once[name], text))
+        if rest < len(text):
+            self._feed_lines(stream, text[rest:].encode())
+
+    @staticmethod
+    def _first_candidate(pattern: Any, text: str) -> int:
+        """Where the first line begins in which the pattern may be; the length of the text if in none."""
+        if pattern is None:
+            return 0
+        try:
+            hit = pattern.search(text, timeout=SEARCH_LIMIT)
+        except TimeoutError:
+            return 0  # one line of them takes long: which one is found out line by line
+        return len(text) if hit is None else text.rfind("\n", 0, hit.start()) + 1
 
     def _search(self, stream: str, line: bytes) -> None:
         text = line.decode(errors="replace").removesuffix("\r")

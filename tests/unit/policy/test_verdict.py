@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repeater.model.run import Exit
 from repeater.model.spec import Success
+from repeater.policy import verdict as verdict_module
 from repeater.policy.verdict import PATTERN_MOST, WINDOW, Matcher, compile_pattern, judge
 
 NOTHING: frozenset[str] = frozenset()
@@ -190,3 +191,39 @@ def test_no_pattern_breaks_the_compiler(text):
         assert str(error)  # noqa: PT017 - some texts are patterns, some are not
     else:
         pattern.search("some text")
+
+
+LINES = st.lists(st.text("ab \r\x0bé", max_size=6).map(str.encode) | st.just(b"\xff"), max_size=12).map(b"\n".join)
+PATTERN_PARTS = st.sampled_from([
+    "a", "b", ".", "^", "$", "a+", "b*?", "\\s", "[^a]", "(?:a|b)", "(a)", "\\b", "\\n", "(?=b)", "(?<=a)", "(?!b)", "(?<!a)", "(?!.*b)", "(?<!\\w)", "(?!a|b)", "(?!\\s)", "a*+", "(?>a+)",
+    "\\A", "\\Z", "\\B", "(?s:.)", "(?P<x>a)", "é", "\\w+", "\\W", "{2}",
+])  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=LINES, parts=st.lists(PATTERN_PARTS, min_size=1, max_size=5), cut=st.integers(0, 60))
+def test_a_search_over_many_lines_finds_what_a_search_in_each_line_finds(data, parts, cut):
+    try:
+        compile_pattern("".join(parts))
+    except ValueError:
+        return
+    success = Success(pattern="".join(parts), stderr=True)
+    one, each = Matcher(success), Matcher(success)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdict_module, "_FEW", 0)
+        for chunk in (data[:cut], data[cut:]):
+            one.feed("stdout", chunk)
+    each._feed_lines("stdout", data)
+    assert (one.found(), one.problem) == (each.found(), each.problem)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["ready", "^never$", "[0-9]{9} x", "a.*b.*c", "foo(?!bar)", "(?:un)?ready to serve"]
+)
+def test_a_chunk_without_a_match_is_searched_once(pattern, monkeypatch):
+    searched = []
+    monkeypatch.setattr(Matcher, "_search", lambda _, stream, line: searched.append(line))
+    matcher = Matcher(Success(pattern=pattern))
+    matcher.feed("stdout", b"beginning of a line")
+    matcher.feed("stdout", b", its end\n" + b"GET /index.html 200 in 3 ms\n" * 40_000 + b"the next line")
+    assert searched == [b"beginning of a line, its end"]

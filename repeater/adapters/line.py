@@ -21,7 +21,7 @@ from repeater.keeper import spool
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
 from repeater.keeper.words import Paper
 from repeater.ports import Launch
-from repeater.wire.unix import connect, user_of
+from repeater.wire.unix import connect, pid_of, user_of
 
 if TYPE_CHECKING:
     from repeater.keeper.protocol import Message
@@ -56,8 +56,12 @@ def met(folder: Path, on_death: OnDeath, fences: bool) -> Line | None:
         sock.close()
         return None
     try:
+        pid = pid_of(sock)
         return Line(sock, None, folder, on_death, fences, _paper(folder))
-    except CannotKeep:
+    except CannotKeep as why:
+        if isinstance(why.__cause__, TimeoutError) and pid is not None:
+            with contextlib.suppress(OSError):  # it is stopped, and would go on some day
+                os.kill(pid, signal.SIGKILL)
         return None
 
 

@@ -48,6 +48,14 @@ def user_of(sock: socket.socket) -> int | None:
     return None
 
 
+def pid_of(sock: socket.socket) -> int | None:
+    """The process at the other end (of a client: the one that listens), None where the system does not tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid) or None
+
+
 @contextlib.contextmanager
 def short_name(path: Path) -> Iterator[str]:
     """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""

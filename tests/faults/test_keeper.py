@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from repeater.adapters import line
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.line import CannotKeep, begun
 from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted
@@ -388,3 +389,18 @@ def test_down_kill_ends_a_supervisor_whose_keeper_is_stopped(ground: Ground) -> 
     assert "does not answer" in supervisor.err
     ground.down("--kill")
     assert ground.living() == []
+
+
+@pytest.mark.slow
+def test_the_next_supervisor_ends_a_stopped_keeper_that_does_not_greet(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q", "--on-death", "keep")
+    supervisor.until_ready()
+    wait_for(lambda: "web" in ground.jobs_living(), "web runs")
+    (keeper,) = [child.pid for child in psutil.Process(supervisor.pid).children()]
+    os.kill(keeper, signal.SIGSTOP)
+    supervisor.kill()
+    monkeypatch.setattr(line, "_FIRST_WORDS", 1.0)
+    assert line.met(ground.state / "keeper", "keep", fences=False) is None
+    wait_for(lambda: gone(keeper), "the keeper is gone")

@@ -49,8 +49,14 @@ class Reading:
         try:
             return _duration(str(text), zero=zero)
         except ValueError as error:
-            self.problem((*at, key), str(error))
+            self.bad_duration((*at, key), str(error), str(text))
             return default
+
+    def bad_duration(self, path: Path, message: str, text: str) -> None:
+        """Reports a text that is no duration, with the way to write it if it is clear what it means."""
+        from repeater.jobfile.hints import duration_hint
+
+        self.problem(path, message, duration_hint(text))
 
     def distance(
         self, table: Mapping[str, Any], key: str, at: Path, default: timedelta, *, zero: bool = False

@@ -56,8 +56,10 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
     elif isinstance(table, str):
         import difflib
 
+        from repeater.jobfile.hints import schedule_hint
+
         near = difflib.get_close_matches(table, [*_WORDS, "every 30s"], 1)
-        hint = f"did you mean `{near[0]}`?" if near else None
+        hint = schedule_hint(table) or (f"did you mean `{near[0]}`?" if near else None)
         reading.problem(_AT, f"found {kind(table)}, expected {_FORMS}", hint)
         schedule = Once()
     else:
@@ -141,7 +143,7 @@ def _rated(table: Mapping[str, Any], reading: Reading) -> Rated:
         try:
             pattern.append(parse_duration(text, zero=True))
         except ValueError as error:
-            reading.problem((*_AT, "retry_pattern"), str(error))
+            reading.bad_duration((*_AT, "retry_pattern"), str(error), text)
     if pattern != sorted(pattern):
         reading.problem((*_AT, "retry_pattern"), "expected offsets that ascend, all counted from the first attempt")
     elif pattern and pattern[0]:
@@ -246,7 +248,9 @@ def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
     try:
         written, text = text, check_cron(text, seconds, zone, day_match, job)
     except ValueError as error:
-        reading.problem((*_AT, "cron"), str(error))
+        from repeater.jobfile.hints import cron_hint
+
+        reading.problem((*_AT, "cron"), str(error), cron_hint(text))
     else:
         if "*" in written:
             _warn_of_cron(written, seconds, reading)
@@ -274,5 +278,5 @@ def _jitter(table: Mapping[str, Any], reading: Reading) -> Jitter | None:
             return Jitter(share=parse_share(str(text)), mode=mode)
         return Jitter(span=parse_duration(str(text)), mode=mode)
     except ValueError as error:
-        reading.problem((*_AT, "jitter"), str(error))
+        reading.bad_duration((*_AT, "jitter"), str(error), str(text))
         return None

@@ -213,7 +213,7 @@ def _told(error: Any) -> Iterator[Fault]:
             also = (
                 f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""
             )
-            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _known(key, known))
+            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _key_hint(key, known))
     elif rule == "anyOf" and all("required" in one for one in value):
         yield Fault(path, f"found no `{value[0]['required'][0]}`, expected one")
     elif rule == "required":
@@ -241,9 +241,11 @@ def _told(error: Any) -> Iterator[Fault]:
         yield Fault(path, f"found {kind(found)}, expected {_types(value)}")
     else:
         empty = rule == "minItems" and not found
-        yield Fault(
-            path, f"found {'an empty list' if empty else kind(found)}, expected {words or _pattern_words(error)}"
-        )
+        given = [key for one in value for key in one.get("required", ()) if key in found] if rule == "oneOf" else []
+        named = " and ".join(f"`{key}`" for key in given) if len(given) > 1 else kind(found)
+        hint = _duration_hint(str(found)) if _is_duration(error.schema) else None
+        expected = words or _pattern_words(error)
+        yield Fault(path, f"found {'an empty list' if empty else named}, expected {expected}", hint)
 
 
 def _bad_name(error: Any, path: Path, words: str) -> Fault:
@@ -255,6 +257,28 @@ def _bad_name(error: Any, path: Path, words: str) -> Fault:
             (*path, name), f"unknown {words.removeprefix('a ')} `{shown(name)}`", _known(name, error.validator_value)
         )
     return Fault((*path, name), f"found the name `{shown(name)}`, expected {words}")
+
+
+def _duration_hint(text: str) -> str | None:
+    from repeater.jobfile.hints import duration_hint
+
+    return duration_hint(text)
+
+
+def _is_duration(node: Mapping[str, Any]) -> bool:
+    return any(node is one for name, one in schema()["definitions"].items() if name.startswith("duration"))
+
+
+def _key_hint(key: str, known: Any) -> str | None:
+    """A name that is nearly the same is a typing error; else the key may belong to another place."""
+    import difflib
+
+    near = difflib.get_close_matches(key, known, 1, 0.85)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    from repeater.jobfile.hints import key_hint
+
+    return key_hint(key, known) or _known(key, known)
 
 
 def _known(key: str, known: Any) -> str | None:

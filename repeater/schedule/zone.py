@@ -62,7 +62,9 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
     area = name.partition("/")[0]
     if not _SHAPE.fullmatch(name) or name.isupper() or area in ("Etc", "SystemV"):
-        raise ValueError(f"found the time zone `{name[:60]}`, expected a name like `Europe/Berlin`, or `UTC`")
+        right = _in_right_case(name)
+        expected = f"`{right}`" if right else "a name like `Europe/Berlin`, or `UTC`"
+        raise ValueError(f"found the time zone `{name[:60]}`, expected {expected}")
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
@@ -232,7 +234,21 @@ def _moment(zone: ZoneInfo, low: datetime, high: datetime, before: timedelta) ->
     return low + timedelta(seconds=last)
 
 
+def _in_right_case(name: str) -> str | None:
+    """The name of the database that differs from `name` in upper and lower case alone, or in blanks around it."""
+    from zoneinfo import available_timezones
+
+    wanted = name.strip().casefold()
+    if wanted in ("utc", "etc/utc", "gmt", "z"):
+        return "UTC"
+    found = (one for one in available_timezones() if "/" in one and one.casefold() == wanted)
+    return next((one for one in found if one.partition("/")[0] not in ("Etc", "SystemV")), None)
+
+
 def _nearest(name: str) -> str:
+    right = _in_right_case(name)
+    if right is not None:
+        return f"; did you mean `{right}`?"
     import difflib
     from zoneinfo import available_timezones
 

@@ -31,7 +31,7 @@ dataclass.guards = True  # before the classes are made: what is frozen refuses t
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
 settings.load_profile("same")
 
-MARK = f"RPR_TEST_SESSION={uuid.uuid4().hex}"
+MARK = f"REPEATER_TEST_SESSION={uuid.uuid4().hex}"
 PATIENCE = 10.0
 PROC = Path("/proc")
 

@@ -72,11 +72,15 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command line and returns its exit code. Every error is printed here, on standard error."""
-    if arguments[:1] in (["--version"], ["-V"], ["version"]):
+    if arguments[:1] in (["--version"], ["-V"], ["-v"], ["version"]):
         from repeater import __version__
 
         return _print_version(__version__)
     _secure_streams()
+    if any(name.startswith("RPR_") for name in os.environ):
+        from repeater.cli.variables import warn_of_unknown
+
+        warn_of_unknown(os.environ)
     try:
         one_off = _one_off(arguments)
         code = _invoke(arguments) if one_off is None else _invoke_one_off(one_off)

@@ -125,7 +125,7 @@ def _outcome(row: RunRecord, held: SlotHeld | None) -> str:
     if row.started is not None and row.ended is not None:
         words += f" in {format_duration(row.ended - row.started)}"
         late = row.started - row.due
-        if late >= timedelta(seconds=1):
+        if late > timedelta(0):
             words += f", {format_duration(late)} late"
             if held is not None:
                 words += f": {held.reason.partition(' until ')[0]}"

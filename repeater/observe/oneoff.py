@@ -22,9 +22,10 @@ from repeater.ports import Stream
 class Chronicle:
     """Counts runs; `say` gets a line for what nobody else can tell."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], warn: Callable[[str], None] | None = None) -> None:
         self.tally = Tally()
         self._say = say
+        self._warn = warn or (lambda message: say(f"warning: {message}"))
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
@@ -42,7 +43,7 @@ class Chronicle:
             case SlotDecided():
                 self._measure(event.row)
             case Warned(_, message):
-                self._say(f"warning: {message}")
+                self._warn(message)
             case _:
                 pass
 

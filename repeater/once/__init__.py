@@ -37,7 +37,8 @@ class OneOff:
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
     `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
     those of a project of their own. `shows` is what is served over HTTP to this machine. `limits` are those that the
-    job names; `daemon` is the socket to ask for shared ones, None for the usual place.
+    job names; `daemon` is the socket to ask for shared ones, None for the usual place. `log_json`: messages
+    of `rpr` itself are JSON objects, one a line.
     """
 
     spec: JobSpec
@@ -53,6 +54,7 @@ class OneOff:
     shows: Shows = _NOTHING
     limits: tuple[Limit, ...] = ()
     daemon: str | None = None
+    log_json: bool = False
 
 
 def run_once(oneoff: OneOff) -> int:

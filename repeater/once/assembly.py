@@ -55,7 +55,7 @@ class Assembly:
         if spec.output.file is not None:
             _appended(spec.output.file, closing, makes_folder=True)  # now, before anything has run
         self._store, self._remembered, self._salt = self._open_store(spec.name, closing)
-        self._chronicle = Chronicle(self._say_alone)
+        self._chronicle = Chronicle(self._say_alone, self._warn_alone)
         listeners: list[Callable[[Event], None]] = [self._chronicle]
         if oneoff.verbose or self._log is not None:
             listeners.append(self._narrator(spec.name))
@@ -92,9 +92,9 @@ class Assembly:
             watcher = FileWatcher(
                 lambda key, paths: self._supervisor.paths_changed(key, paths),  # noqa: PLW0108 - made later
                 loop.call_soon_threadsafe,
-                warn=lambda message: self._say(f"warning: {message}"),
-                failed=lambda _, error: self._say(f"warning: cannot watch files: {error!r}"),
-                fault=lambda error: self._say(f"warning: cannot watch files for now: {error!r}"),
+                warn=self._warn,
+                failed=lambda _, error: self._warn(f"cannot watch files: {error!r}"),
+                fault=lambda error: self._warn(f"cannot watch files for now: {error!r}"),
             )
             closing.callback(watcher.close)
         load: LoadProbe = NoLoad()
@@ -111,7 +111,7 @@ class Assembly:
                 oneoff.shows,
                 loop,
                 closing,
-                warn=lambda text: self._say(f"warning: {text}"),
+                warn=self._warn,
                 is_leaving=lambda: self._leaving is not None,
             )
             serving.begin(engine, listeners)
@@ -169,7 +169,8 @@ class Assembly:
         if self._oneoff.stats_only:
             say_to(1, self._chronicle.counts())
         elif self._oneoff.verbose:
-            say_to(2, "".join(f"rpr: {line}\n" for line in self._chronicle.counts().splitlines()))
+            for line in self._chronicle.counts().splitlines():
+                self._say(line)
 
     def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered, str]:
         """The store, what it remembers, and its salt for marks."""
@@ -177,7 +178,7 @@ class Assembly:
             return NoStore(), Remembered(), ""
         from repeater.once.history import open_history
 
-        store = open_history(name, self._loop, lambda text: self._say(f"warning: {text}"))
+        store = open_history(name, self._loop, self._warn)
         closing.callback(store.close)
         return store, store.load(), store.salt
 
@@ -248,11 +249,26 @@ class Assembly:
         if not self._oneoff.verbose:  # else the narrator says it too
             self._say(line)
 
-    def _say(self, line: str) -> None:
+    def _warn_alone(self, message: str) -> None:
+        if not self._oneoff.verbose:
+            self._warn(message)
+
+    def _warn(self, message: str) -> None:
+        self._say(message if self._oneoff.log_json else f"warning: {message}", "warning")
+
+    def _say(self, line: str, level: str = "info") -> None:
+        text = self._as_json(line, level) if self._oneoff.log_json else f"rpr: {line}"
         if self._output is not None:
-            self._output.say(f"rpr: {line}")
+            self._output.say(text)
         else:
-            say_to(2, f"rpr: {line}\n")
+            say_to(2, f"{text}\n")
+
+    def _as_json(self, line: str, level: str) -> str:
+        from repeater.model.time import rfc3339
+        from repeater.observe.terminal import json_line
+
+        now = rfc3339(self._clock.now().wall)
+        return json_line({"time": now, "level": level, "message": line, "job": self._oneoff.spec.name})
 
     # --- output ---
 
@@ -269,7 +285,7 @@ class Assembly:
             clock,
             soon,
             environ=environ,
-            warn=lambda _, message: self._say(f"warning: {message}"),
+            warn=lambda _, message: self._warn(message),
             gone=self._gone,
             plain=True,
         )

@@ -48,7 +48,7 @@ class Rpr:
             "XDG_STATE_HOME": str(folder / ".state"),
             "XDG_RUNTIME_DIR": str(folder / ".run"),
             "XDG_CONFIG_HOME": str(folder / ".config"),
-            "RPR_TEST_SESSION": os.environ["RPR_TEST_SESSION"],  # by which the leak guard knows what is ours
+            "REPEATER_TEST_SESSION": os.environ["REPEATER_TEST_SESSION"],  # by which the leak guard knows what is ours
         }
 
     def write(self, name: str, text: str | bytes) -> Path:

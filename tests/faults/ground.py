@@ -110,7 +110,7 @@ class Ground:
         self.state = rpr.folder / ".state" / "repeater" / "ground"
         self.socket = rpr.folder / ".run" / "repeater" / "ground.sock"
         self.begun: list[Supervisor] = []
-        self._mark = f"RPR_TEST_GROUND={os.getpid()}-{id(self)}-{time.monotonic_ns()}"
+        self._mark = f"REPEATER_TEST_GROUND={os.getpid()}-{id(self)}-{time.monotonic_ns()}"
         rpr.env |= dict([self._mark.split("=", 1)])
         (rpr.folder / ".run").mkdir(mode=0o700)
 

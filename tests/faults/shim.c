@@ -1,6 +1,6 @@
 /* Loaded before the other libraries (LD_PRELOAD): the time of day is moved, syncing to disk is slow or fails.
  *
- * What it does is read, at every call, from a file that RPR_SHIM names and the test changes: three 64-bit numbers,
+ * What it does is read, at every call, from a file that REPEATER_SHIM names and the test changes: three 64-bit numbers,
  * nanoseconds that the time of day is ahead, microseconds that a sync takes longer, and the errno that it ends with.
  * The monotonic clock stays as it is: that is the fault.
  */
@@ -18,7 +18,7 @@
 static volatile int64_t *orders;
 
 __attribute__((constructor)) static void begin(void) {
-    const char *path = getenv("RPR_SHIM");
+    const char *path = getenv("REPEATER_SHIM");
     int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0) return;
     void *there = mmap(0, 24, PROT_READ, MAP_SHARED, fd, 0);

@@ -15,7 +15,7 @@ class Shim:
 
     def __init__(self, library: Path, orders: Path) -> None:
         orders.write_bytes(bytes(24))
-        self.env = {"LD_PRELOAD": str(library), "RPR_SHIM": str(orders)}
+        self.env = {"LD_PRELOAD": str(library), "REPEATER_SHIM": str(orders)}
         with orders.open("r+b") as file:
             self._orders = mmap.mmap(file.fileno(), 24)
 

@@ -183,7 +183,7 @@ def alone(seconds: float, seed: int | None) -> bool:
     seed = random.randrange(1 << 32) if seed is None else seed
     with tempfile.TemporaryDirectory(prefix="rpr-fuzz-") as folder:
         os.environ.setdefault("TMPDIR", tempfile.gettempdir())
-        os.environ.setdefault("RPR_TEST_SESSION", uuid.uuid4().hex)
+        os.environ.setdefault("REPEATER_TEST_SESSION", uuid.uuid4().hex)
         try:
             print(f"door: {fuzz(Path(folder), seconds, seed, 1.0)} (seed {seed})", flush=True)
         except AssertionError as error:

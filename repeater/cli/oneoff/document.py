@@ -108,6 +108,10 @@ def _settle(job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value
 
 def _rate(schedule: dict[str, Any], place: dict[Key, str], given: Given) -> None:
     limit, window = given.text("--limit"), given.text("--window")
+    if "rate" not in schedule and limit is not None and window is None and "/" in limit:
+        schedule["rate"] = limit
+        place["schedule", "rate"] = "--limit"
+        return
     if "rate" in schedule or limit is None or window is None:
         raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window` together")
     schedule["rate"] = f"{limit}/{window}"
@@ -141,6 +145,8 @@ def _value(option: Option, text: str) -> Any:
             number = _number(text)
             if isinstance(number, str):
                 return text
+            if number < 0:
+                return text  # refused as it was typed
             return f"{number * 100 if number <= 1 else number:g}%"
         case "list":
             return [text]

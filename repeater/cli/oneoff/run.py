@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from repeater.cli.main import ONE_OFF
@@ -31,6 +32,7 @@ def run(word: str, arguments: list[str]) -> int:
         return 0
     settings = load_settings(given.text("--config"))
     check(given, has_interval=settings["default_interval"].text is not None)
+    _warn_of_shares(given)
     table = table_of(given, settings)
     spec = judged(table, _here(given.text("--working-dir")))
     limits = limits_of(table)
@@ -120,8 +122,27 @@ def _run(spec: JobSpec, limits: tuple[Limit, ...], given: Given, settings: Setti
             shows=_shows(given, settings),
             limits=limits,
             daemon=given.text("--daemon-socket") or settings["daemon_socket"].text,
+            log_json=_logs_json(given),
         )
     )
+
+
+def _logs_json(given: Given) -> bool:
+    """Whether messages are JSON: `--log-format`, or else `RPR_LOG_FORMAT`, which `rpr apply` reads too."""
+    option, text = "--log-format", given.text("--log-format")
+    if text is None:
+        option, text = "RPR_LOG_FORMAT", os.environ.get("RPR_LOG_FORMAT") or "text"
+    if text not in ("text", "json"):
+        raise UsageError(f"cannot use `{option} {text}`: expected `text` or `json`")
+    return text == "json"
+
+
+def _warn_of_shares(given: Given) -> None:
+    """`1` is 1% for some and all of it for others."""
+    for option, text in given.words:
+        if option.kind == "share" and text == "1":
+            say = f"rpr: warning: `{option.name} 1` means 100%; write `1%` or `100%`"
+            print(say, file=sys.stderr)
 
 
 def _shows(given: Given, settings: Settings) -> Shows:

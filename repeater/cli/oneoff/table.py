@@ -103,6 +103,7 @@ COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
         Option(("-o", "--output-file"), "Append what the command prints to FILE instead of showing it.", "FILE",
                ("output", "file")),
         Option(("--log-file",), "Append what rpr itself says to FILE, with times.", "FILE"),
+        Option(("--log-format",), "Format of rpr's own messages: `text` (default) or `json`.", "FORMAT"),
         Option(("--timestamps",), "Begin every line of output with the time.", key=("output", "timestamps")),
     )),
     ("Servers that push back", (
@@ -206,7 +207,7 @@ _ALL = (
     )),
     Command("rate-limit", ONE_OFF["rate-limit"][0], "rpr rate-limit --rate 100/1h -- curl -fsS api.example.com", (
         Option(("-r", "--rate"), "So many starts in any window of this length.", "N/DURATION", ("schedule", "rate")),
-        Option(("-l", "--limit"), "The starts, if not as `--rate`.", "N"),
+        Option(("-l", "--limit"), "The starts, with `--window`, or the same as `--rate`.", "N|N/DURATION"),
         Option(("--window",), "The window, if not as `--rate`.", "DURATION"),
         Option(("-p", "--retry-pattern"), "Each start stands for attempts at these offsets.", "DURATION,DURATION",
                ("schedule", "retry_pattern"), "words"),

@@ -341,9 +341,9 @@ def test_set_of_an_unknown_job_names_the_nearest():
 
 
 def test_a_bad_value_of_set_is_told_as_such():
-    assert problems('[jobs.a]\ncommand = "x"\n', set_vars={"jobs.a.timeout": "30"}) == [
-        "--set: jobs.a.timeout: found `30`, expected a duration like `30s`, `1h30m`, `500ms` or `2d`, or `never`"
-    ]
+    (told,) = problems('[jobs.a]\ncommand = "x"\n', set_vars={"jobs.a.timeout": "30"})
+    words = "found `30`, expected a duration like `30s`, `1h30m`, `500ms` or `2d`, or `never` (write `30s` for seconds)"
+    assert told == f"--set: jobs.a.timeout: {words}"
 
 
 def test_the_environment_is_that_of_rpr():

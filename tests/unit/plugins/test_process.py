@@ -212,7 +212,7 @@ def test_a_plugin_does_not_outlive_the_process_that_asks_not_even_its_kill(tmp_p
 FORKS = """
 import os, sys, time
 def leave(end):
-    with open(os.environ["RPR_TEST_PIDS"], "a") as file:
+    with open(os.environ["REPEATER_TEST_PIDS"], "a") as file:
         file.write(f"{os.getpid()}\\n")
     end()
 if os.fork() == 0:  # a child in the session, which lives on
@@ -225,7 +225,7 @@ if os.fork() == 0:  # a daemon in a session of its own, whose parent is gone
 if os.fork() == 0:  # a copy that goes on with the import
     leave(lambda: None)
 os.wait()
-while len(open(os.environ["RPR_TEST_PIDS"]).read().split()) < 3:
+while len(open(os.environ["REPEATER_TEST_PIDS"]).read().split()) < 3:
     time.sleep(0.001)
 """
 
@@ -243,7 +243,7 @@ def test_a_plugin_that_forks_at_import_leaves_nothing_behind(
     module: Path, talk: Callable[..., Conversation], monkeypatch: pytest.MonkeyPatch, last: str, told: str | None
 ) -> None:
     pids = module.with_name("pids")
-    monkeypatch.setenv("RPR_TEST_PIDS", str(pids))
+    monkeypatch.setenv("REPEATER_TEST_PIDS", str(pids))
     module.write_text(MODULE + FORKS + last)
     began = time.monotonic()
     if told is None:
@@ -271,7 +271,7 @@ def test_what_a_plugin_has_started_does_not_outlive_the_kill_of_the_process_that
     asker = subprocess.Popen(
         [sys.executable, "-c", ASKS_AND_HANGS, str(tmp_path), json.dumps(TRACK)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "RPR_TEST_PIDS": str(pids)},
+        env={**os.environ, "REPEATER_TEST_PIDS": str(pids)},
     )
     assert asker.stdout is not None
     asker.stdout.readline()

@@ -3,7 +3,7 @@
 Works on any `ports.Loop`: asyncio's for a supervisor, the small one for a one-off command. Used by `app` and `once`
 only. Nothing blocks, and no wait is without end: a daemon that hangs is as good as none. It is looked for again after
 growing random delays, so that many clients do not come back at once. What happened meanwhile is told when it is there
-again. The wire is version 1.1 of `daemon.protocol`.
+again. The wire is version 1.1 of `daemon.protocol`; with a daemon that knows only 1.0 it is that, by `daemon.asking`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from repeater.daemon.asking import PREFIX, FirstAsker, Granted, Refused, Waits
 from repeater.daemon.protocol import LONGEST_ANSWER, say
 from repeater.engine.actions import AskQuota
-from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
 from repeater.model.time import micros
 from repeater.model.units import Rate
 from repeater.ports import Alarm, Clock, Loop, Tell
@@ -33,6 +34,7 @@ LOOK_EVERY = 20.0
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0
 """Seconds within which the first new try comes at random, and the later ones at most."""
 _MOST_UNTOLD = 10_000
+_MOST_WARNINGS = 100
 _MOST_WITHDRAWN = 10_000
 
 
@@ -56,6 +58,8 @@ class DaemonQuota:
         self._look: Alarm | None = None
         self._retry: Alarm | None = None
         self._tries = 0
+        self._old: FirstAsker | None = None  # the daemon speaks version 1.0 only
+        self._warned: set[str] = set()
         self._is_lost = self._is_closed = False
         self._withdrawn: deque[str] = deque(maxlen=_MOST_WITHDRAWN)
         self._is_suspect = False  # it broke the protocol, and has granted nothing properly since
@@ -76,10 +80,13 @@ class DaemonQuota:
         if self._asks.pop(ask, None) is not None:
             self._withdrawn.append(ask)
             self._unanswered.discard(ask)
-            self._send(say("release_request", id=ask))
+            if self._old is None:
+                self._send(say("release_request", id=ask))
             self._watch()
 
     def spend(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
+        if reservation is not None and reservation.startswith(PREFIX):  # it was registered when it was granted
+            return
         fields = {"reservation": reservation, "resource_id": limit, **_rate(rate)}
         if not started:
             if reservation is not None:
@@ -87,19 +94,27 @@ class DaemonQuota:
             return
         if reservation is None:
             del fields["reservation"]
-        if not self._send(say("start_notice", **fields)):
+        if not self._send(self._start_notice(fields, 0)):
             self._untold.append((self._clock.now().mono, fields))
             self._come_back()
 
+    def _start_notice(self, fields: dict[str, Any], ago: int) -> bytes:
+        """A start that happened `ago` microseconds ago."""
+        if self._old is not None:
+            return self._old.started(fields["resource_id"], ago / 1e6, self._clock.now())
+        return say("start_notice", **fields, **({"ago_ms": ago / 1000} if ago else {}))
+
     def release(self, reservation: str) -> None:
-        self._send(say("release_request", reservation=reservation))
+        if self._old is None and not reservation.startswith(PREFIX):
+            self._send(say("release_request", reservation=reservation))
 
     def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
         delay_ms = micros(delay) // 1000
         told = say("push_back_notice", resource_id=limit, **_rate(rate), delay_ms=delay_ms, reason=reason[:200])
         if self._sock is None and not self._is_lost:
             self._connect()
-        self._send(told)
+        if self._old is None:  # version 1.0 has no such message
+            self._send(told)
 
     def close(self) -> None:
         self._is_closed = True
@@ -128,7 +143,17 @@ class DaemonQuota:
         self._sock, self._lines = sock, Lines(LONGEST_ANSWER)
         self._loop.add_reader(sock.fileno(), self._readable)
         self._unanswered.add("")
-        self._send(say("handshake", version="1.1", client=self._name, client_id=f"{self._name}-{os.getpid()}"))
+        version = "1.1" if self._old is None else "1.0"
+        self._send(say("handshake", version=version, client=self._name, client_id=f"{self._name}-{os.getpid()}"))
+        self._watch()
+
+    def _fall_back(self) -> None:
+        """The daemon does not speak version 1.1: begin anew with 1.0. Whatever was asked for is asked again."""
+        self._hang_up()
+        self._old = FirstAsker()
+        self._connect()
+        for ask in tuple(self._asks.values()) if self._sock is not None else ():
+            self._send_ask(ask)
         self._watch()
 
     def _hang_up(self) -> None:
@@ -154,12 +179,19 @@ class DaemonQuota:
         return True
 
     def _send_ask(self, ask: AskQuota) -> None:
+        self._unanswered.add(ask.id)
+        if self._old is not None:
+            if ask.reservation is not None and ask.reservation.startswith(PREFIX):  # all its attempts are registered
+                self._loop.call_later(0, self._grant_registered, ask.id, ask.reservation)
+                return
+            now = self._clock.now()
+            self._send(self._old.ask(ask.id, ask.limit, _rate(ask.rate), ask.offsets, now))
+            return
         fields: dict[str, Any] = {"id": ask.id, "resource_id": ask.limit, **_rate(ask.rate)}
         if ask.offsets != (0,):
             fields["retry_offsets"] = [-(-offset // 1000) for offset in ask.offsets]
         if ask.reservation is not None:
             fields["reservation"] = ask.reservation
-        self._unanswered.add(ask.id)
         self._send(say("reserve_request", **fields))
 
     def _readable(self) -> None:
@@ -192,6 +224,7 @@ class DaemonQuota:
             return
         self._is_suspect = True  # once is an end that the requests met, twice in a row is a fault
         self._hang_up()
+        self._old = None
         self._connect()
         for ask in tuple(self._asks.values()) if self._sock is not None else ():
             self._send_ask(ask)
@@ -201,9 +234,13 @@ class DaemonQuota:
 
     def _take(self, told: dict[str, Any]) -> None:
         kind, ask = told.get("type"), str(told.get("id", ""))
-        if kind == "handshake_response":
+        if "" in self._unanswered and self._old is None and _is_of_1_0(told):
+            self._fall_back()
+        elif kind == "handshake_response":
             self._unanswered.discard("")
             self._begin()
+        elif self._old is not None and "" not in self._unanswered:
+            self._take_old(self._old, told)
         elif kind == "reserve_response":
             self._unanswered.discard(ask)
             if told.get("status") == "granted":
@@ -214,8 +251,45 @@ class DaemonQuota:
                 length = timedelta(milliseconds=wait) if isinstance(wait, int | float) and 0 <= wait < 1e12 else None
                 if length is not None:
                     self._tell(QuotaWaits(ask, length, str(told.get("reason", ""))))
+        elif kind == "warning_notice":
+            self._warn(str(told.get("warning", "")))
         elif kind == "error":
             self._refused(str(told.get("error")), ask)
+
+    def _take_old(self, old: FirstAsker, told: dict[str, Any]) -> None:
+        match old.take(told, self._clock.now()):
+            case Granted(ask, reservation, line):
+                self._unanswered.discard(ask)
+                if ask in self._asks:
+                    self._send(line)
+                    self._granted(ask, reservation)
+                else:
+                    old.forget_registration()
+            case Waits(ask, wait):
+                self._unanswered.discard(ask)
+                if ask in self._asks:
+                    self._tell(QuotaWaits(ask, wait, ""))
+                    self._loop.call_later(wait.total_seconds(), self._ask_again, ask)
+            case Refused(ask, error):
+                if ask in self._asks:
+                    self._lose(f"it answers: {error}")
+
+    def _ask_again(self, ask: str) -> None:
+        if self._old is not None and self._sock is not None and ask in self._asks and ask not in self._unanswered:
+            self._send_ask(self._asks[ask])
+            self._watch()
+
+    def _grant_registered(self, ask: str, reservation: str) -> None:
+        self._unanswered.discard(ask)
+        if ask in self._asks:
+            self._granted(ask, reservation)
+        self._watch()
+
+    def _warn(self, words: str) -> None:
+        """Each warning once, and only so many."""
+        if words and words not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(words)
+            self._tell(QuotaWarned(words[:400]))
 
     def _begin(self) -> None:
         """The daemon is there, and speaks our language."""
@@ -224,7 +298,12 @@ class DaemonQuota:
         now = self._clock.now().mono
         untold, self._untold = self._untold, deque(maxlen=_MOST_UNTOLD)
         for at, fields in untold:
-            self._send(say("start_notice", **fields, ago_ms=max(0, now - at) / 1000))
+            self._send(self._start_notice(fields, max(0, now - at)))
+        if self._old is not None:
+            self._warn(
+                f"the rate-limit daemon at `{self._path}` speaks version 1.0 only: starts are shared with an accuracy "
+                f"of a second, and nothing is given back"
+            )
         if self._is_lost:
             self._is_lost = False
             self._tell(QuotaFound())
@@ -276,6 +355,7 @@ class DaemonQuota:
     def _lose(self, cause: str, *, quietly: bool = False) -> None:
         """The connection is of no use any more. Quietly: nobody asked for anything, so nobody has to know."""
         self._hang_up()
+        self._old = None  # the next one may be newer
         self._asks.clear()
         self._watch()
         if self._is_closed:
@@ -298,6 +378,12 @@ class DaemonQuota:
         self._retry = None
         if self._sock is None:
             self._connect()
+
+
+def _is_of_1_0(told: dict[str, Any]) -> bool:
+    """Whether the answer to a handshake of version 1.1 is one of a daemon that does not speak it."""
+    kind = told.get("type")
+    return kind == "error" or (kind == "handshake_response" and told.get("version") != "1.1")
 
 
 def _rate(rate: Rate) -> dict[str, int]:

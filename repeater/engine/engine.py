@@ -30,6 +30,7 @@ from repeater.engine.facts import (
     QuotaGranted,
     QuotaLost,
     QuotaWaits,
+    QuotaWarned,
     Requested,
     RunEnded,
     RunExited,
@@ -105,7 +106,7 @@ class Engine:
                 pass  # what is due follows from the reading that came with the fact
             case ClockJumped():
                 self._tell_who_waits()
-            case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound():
+            case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound() | QuotaWarned():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
                 if name in self.jobs:

@@ -171,6 +171,13 @@ class QuotaLost:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaWarned:
+    """The daemon, or the way to it, has something that a person should know."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaFound:
     """The daemon answers again."""
 
@@ -220,6 +227,7 @@ Fact: TypeAlias = (
     | QuotaWaits
     | QuotaLost
     | QuotaFound
+    | QuotaWarned
     | ClockJumped
     | StopRequested
 )

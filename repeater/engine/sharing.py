@@ -14,7 +14,7 @@ from datetime import timedelta
 from repeater.dataclass import dataclass
 from repeater.engine.actions import AskQuota, PushBackQuota, ReleaseQuota, SpendQuota, WithdrawQuota
 from repeater.engine.context import Context
-from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
 from repeater.engine.slot import Grant, OpenSlot
 from repeater.model.events import Warned
 from repeater.model.spec import Limit
@@ -92,7 +92,7 @@ class Sharing:
 
     # --- what the daemon tells -----------------------------------------------------------------------------------
 
-    def take(self, fact: QuotaGranted | QuotaWaits | QuotaLost | QuotaFound) -> None:
+    def take(self, fact: QuotaGranted | QuotaWaits | QuotaLost | QuotaFound | QuotaWarned) -> None:
         match fact:
             case QuotaGranted(id_, reservation):
                 self._granted(id_, reservation)
@@ -102,6 +102,8 @@ class Sharing:
                 self._lost(reason)
             case QuotaFound():
                 self._found()
+            case QuotaWarned(message):
+                self._context.announce(Warned("", message))
 
     def _granted(self, id_: str, reservation: str) -> None:
         key = self._key_of(id_)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from repeater.plugins.feeds import Feeds
     from repeater.plugins.residents import Residents
     from repeater.ports import Clock, LateRenderer, Quota, Stream
-    from repeater.runtime.reload import Answer, Applied, Read, Wanted
+    from repeater.runtime.reload import Answer, Applied, Foreseen, Read, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,6 +435,7 @@ class _Assembly:
             tell=self._tell,
             leave=lambda level: self._leave(level, 0),
             apply=self._apply,
+            foresee=self._foresee,
             rows=lambda jobs=None, most=100, **filters: list(self._store.rows(jobs, most, **filters)),
             past=self._past,
             kept=self._output.kept,
@@ -530,6 +531,29 @@ class _Assembly:
                 answered.set_exception(answer)
 
         self._reload.ask(then, read=read, allow_removals=allow_removals, dry_run=dry_run)
+        return await answered
+
+    async def _foresee(self, wanted: Handed | None, *, allow_removals: bool = False) -> Foreseen:
+        """Read files, of now or others, and say what an apply would do."""
+        if self._is_leaving:
+            raise ApplyRefused("cannot apply: the supervisor is leaving")
+        from repeater.runtime.reload import Foreseen
+
+        read = None
+        if wanted is not None:
+            options = replace(self._options, files=wanted.files, set_vars=wanted.set_vars, only=wanted.only)
+            read = self._reader(options, project=self._project)
+        answered: asyncio.Future[Foreseen] = self._loop.create_future()
+
+        def then(answer: Foreseen | RepeaterError) -> None:
+            if answered.done():
+                return
+            if isinstance(answer, Foreseen):
+                answered.set_result(answer)
+            else:
+                answered.set_exception(answer)
+
+        self._reload.foresee(then, read=read, allow_removals=allow_removals)
         return await answered
 
     def _asked_to_reload(self) -> None:

@@ -71,28 +71,39 @@ def hand_over(client: Client, options: Supervision, file: str, *, dry_run: bool)
     ):
         if value:
             raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
-    from repeater.jobfile import JsonText
-
     if "-" in options.files:
         raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
-    files = [os.fspath(Path(name).absolute()) for name in options.files]
-    if not files:
+    answer = client.ask(
+        "apply",
+        patience=120.0,
+        only=list(options.only),
+        allow_removals=options.allow_removals,
+        dry_run=dry_run,
+        **files_and_settings(client, options.files, options.set_vars, file),
+    )
+    show_change(answer, as_json=False, dry_run=dry_run, quiet=options.quiet)
+
+
+def files_and_settings(
+    client: Client, files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], file: str
+) -> dict[str, Any]:
+    """The arguments of a request that say what is read. No file means the files of the supervisor; `file` is the
+    absolute path of the one that was found here.
+    """
+    from repeater.jobfile import JsonText
+
+    names = [os.fspath(Path(name).absolute()) for name in files]
+    if not names:
         from repeater.app import check_running
 
         found = client.call("status", jobs=[])
         check_running(found, file)
-        files = found["files"]
-    answer = client.ask(
-        "apply",
-        patience=120.0,
-        files=files,
-        set=[list(pair) for pair in options.set_vars if not isinstance(pair[1], JsonText)],
-        set_json=[list(pair) for pair in options.set_vars if isinstance(pair[1], JsonText)],
-        only=list(options.only),
-        allow_removals=options.allow_removals,
-        dry_run=dry_run,
-    )
-    show_change(answer, as_json=False, dry_run=dry_run, quiet=options.quiet)
+        names = found["files"]
+    return {
+        "files": names,
+        "set": [list(pair) for pair in set_vars if not isinstance(pair[1], JsonText)],
+        "set_json": [list(pair) for pair in set_vars if isinstance(pair[1], JsonText)],
+    }
 
 
 def show_change(answer: Answer, *, as_json: bool, dry_run: bool = False, quiet: bool = False) -> None:
@@ -109,7 +120,12 @@ def show_change(answer: Answer, *, as_json: bool, dry_run: bool = False, quiet: 
         print(f"{_signs()[item['class']]} {shown(item['job']):<{width}}  {_words(item)}")
     if len(items) > _SHOWN:
         print(f"  and {len(items) - _SHOWN} more")
-    counts = [f"{result['changed']} changed" if items else "no change"]
+    for kind, key in (("pool", "pools"), ("limit", "limits")):
+        for one in result[key]:
+            sign = "+" if one["old"] is None else "-" if one["new"] is None else "~"
+            print(f"{sign} {kind} {shown(one['name'])}")
+    changed = result["changed"] + len(result["pools"]) + len(result["limits"])
+    counts = [f"{changed} changed" if changed else "no change"]
     if result["unchanged"]:
         counts.append(f"{result['unchanged']} unchanged")
     state = "would be in force" if dry_run else "is in force"

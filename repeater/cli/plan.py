@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,15 @@ import click
 
 from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.dataclass import dataclass, replace
-from repeater.errors import PluginFailed
+from repeater.errors import ApplyRefused, PluginFailed
 from repeater.model.plugins import Plugins
 from repeater.model.spec import JobFile, JobSpec
-from repeater.model.time import Instant, Mono, rfc3339
+from repeater.model.time import Instant, Mono, from_rfc3339, rfc3339
 from repeater.observe.terminal import json_line, visible_text
-from repeater.plan.diff import JobPlan, Plan, diff
+from repeater.plan.diff import JobPlan, diff
 
 if TYPE_CHECKING:
+    from repeater.control.client import Client
     from repeater.jobfile import Loaded
 
 _SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
@@ -36,19 +38,39 @@ _SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A plan against the generation in force, with both sides' specs and, by job, old and new next starts.
+class Entry:
+    """One job of a plan. `changes` are (key, old, new); `counters` are runs, successes and failures, of a job that is
+    back; `like` is an equal job that is removed.
+    """
 
-    `done` says by job why it will not start again by itself; `now` is when the plan was made.
+    job: str
+    reload: str
+    changes: tuple[tuple[str, Any, Any], ...] = ()
+    moved_from: str | None = None
+    old_next: datetime | None = None
+    new_next: datetime | None = None
+    schedule: Any = None
+    enabled: bool = True
+    done: str | None = None
+    counters: tuple[int, int, int] | None = None
+    like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What an apply would do. `shared` are changed pools and limits (`pool` or `limit`, name, old, new); `refused` is
+    why it would not do it, with a hint. `now` is when the plan was made.
     """
 
     generation: int
-    plan: Plan
-    old: dict[str, JobSpec]
-    new: dict[str, JobSpec]
-    next: dict[str, tuple[datetime | None, datetime | None]]
-    done: dict[str, str]
+    entries: tuple[Entry, ...]
     now: datetime
+    shared: tuple[tuple[str, str, Any, Any], ...] = ()
+    refused: tuple[str, str | None] | None = None
+
+    @property
+    def changes_anything(self) -> bool:
+        return bool(self.shared) or any(entry.reload != "keep" for entry in self.entries)
 
 
 @click.command(epilog="Example: rpr plan jobs.toml --detailed-exitcode")
@@ -56,6 +78,8 @@ class Planned:
 @set_option
 @project_option
 @state_dir_option
+@click.option("--only", multiple=True, metavar="JOB", help="Plan only these jobs, as with `apply --only`. Repeatable.")
+@click.option("--allow-removals", is_flag=True, help="Plan for `apply --allow-removals`.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if anything would change.")
 @json_option
 def plan(
@@ -63,27 +87,82 @@ def plan(
     set_vars: tuple[tuple[str, str], ...],
     project: str | None,
     state_dir: str | None,
+    only: tuple[str, ...],
+    allow_removals: bool,
     detailed_exitcode: bool,
     as_json: bool,
 ) -> int:
     """Show what apply would change.
 
-    Compares the files with the generation that was applied last for this project. Nothing is started, written or
-    changed. `+` new, `-` removed, `~` changed without a restart, `!` restarted, `>` renamed.
+    Asks the running supervisor of the project, which compares the files with its own state. Without a supervisor,
+    compares the files with the generation that was applied last. Nothing is started, written or changed. `+` new, `-`
+    removed, `~` changed without a restart, `!` restarted, `>` renamed.
     """
-    from repeater.app import load_job_files
+    from repeater.app import first_file, load_selected, reach_project
+    from repeater.cli.change import files_and_settings
 
-    loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
-    planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json)
+    loaded = load_selected(files, set_vars, only, project=project)
+    running = None if "-" in files else reach_project(loaded.jobfile.project, state_dir, guests=False)
+    if running is None:
+        allowed = allow_removals or bool(only)
+        planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json, allow_removals=allowed)
+    else:
+        with running:
+            request = files_and_settings(running, files, set_vars, first_file(loaded.name))
+            planned = ask_plan(running, {**request, "only": list(only), "allow_removals": allow_removals})
     if as_json:
         print(json_line(_as_json(planned)))
     else:
         print_plan(planned)
-    return 10 if detailed_exitcode and planned.plan.changes_anything else 0
+    return 10 if detailed_exitcode and planned.changes_anything else 0
+
+
+def ask_plan(client: Client, request: Mapping[str, Any]) -> Planned:
+    """The plan that a running supervisor makes."""
+    answer = client.ask("plan", patience=120.0, **request)
+    entries = tuple(map(_entry_of, answer))
+    result = answer.result()
+    shared = tuple(
+        (kind, one["name"], one["old"], one["new"])
+        for kind, key in (("pool", "pools"), ("limit", "limits"))
+        for one in result[key]
+    )
+    refused = result["refused"]
+    return Planned(
+        result["generation"],
+        entries,
+        datetime.now(UTC),
+        shared,
+        None if refused is None else (refused["message"], refused["hint"]),
+    )
+
+
+def _entry_of(item: Mapping[str, Any]) -> Entry:
+    def instant(text: str | None) -> datetime | None:
+        return None if text is None else from_rfc3339(text)
+
+    return Entry(
+        item["job"],
+        item["class"],
+        tuple((change["key"], change["old"], change["new"]) for change in item["changes"]),
+        item["from"],
+        instant(item["next"]["old"]),
+        instant(item["next"]["new"]),
+        item["schedule"],
+        item["enabled"],
+        item["done"],
+        (item["runs"], item["successes"], item["failures"]) if item["returns"] else None,
+        item["like"],
+    )
 
 
 def read_plan(
-    loaded: Loaded, *, state_dir: str | None = None, ephemeral: bool = False, for_people: bool = False
+    loaded: Loaded,
+    *,
+    state_dir: str | None = None,
+    ephemeral: bool = False,
+    for_people: bool = False,
+    allow_removals: bool = False,
 ) -> Planned:
     """The plan from what was applied last (nothing, if `ephemeral`) to the files, as of now.
 
@@ -94,13 +173,25 @@ def read_plan(
     if not ephemeral:
         check_loaded(loaded, state_dir)
     with asked_plugins(loaded) as plugins:
-        return _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral, for_people=for_people)
+        planned = _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral, for_people=for_people)
+    if ephemeral or allow_removals:
+        return planned
+    from repeater.runtime.reload import guard_removals
+
+    try:
+        guard_removals(
+            [entry.moved_from or entry.job for entry in planned.entries if entry.reload != "add"], loaded.jobfile.jobs
+        )
+    except ApplyRefused as refusal:
+        return replace(planned, refused=(refusal.message, refusal.hint))
+    return planned
 
 
 def _read_plan(
     jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool, for_people: bool
 ) -> Planned:
     from repeater.app import in_force, nothing_applied
+    from repeater.model.dump import dump_schedule
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
 
@@ -124,17 +215,31 @@ def _read_plan(
         except PluginFailed:
             return None
 
-    times: dict[str, tuple[datetime | None, datetime | None]] = {}
-    changed = (entry for entry in result.jobs if entry.reload != "keep")
-    for entry in islice(changed, _SHOWN) if for_people else result.jobs:
+    def entry_of(entry: JobPlan, *, is_shown: bool) -> Entry:
         wanted = new.get(entry.job)
-        if entry.reload == "add" and wanted is not None:
-            times[entry.job] = (None, first(wanted))
-            continue
-        after = next_start(wanted)
-        same = entry.reload == "keep"
-        times[entry.job] = (after if same else next_start(old.get(entry.moved_from or entry.job)), after)
-    return Planned(generation + 1, result, old, new, times, done, now.wall)
+        before_, after = None, None
+        if is_shown and entry.reload == "add" and wanted is not None:
+            after = first(wanted)
+        elif is_shown:
+            after = next_start(wanted)
+            before_ = after if entry.reload == "keep" else next_start(old.get(entry.moved_from or entry.job))
+        return Entry(
+            entry.job,
+            entry.reload,
+            tuple((change.key, change.old, change.new) for change in entry.changes),
+            entry.moved_from,
+            before_,
+            after,
+            None if wanted is None else dump_schedule(wanted.schedule),
+            wanted is not None and wanted.enabled,
+            done.get(entry.job),
+            like=entry.like,
+        )
+
+    changed = (entry.job for entry in result.jobs if entry.reload != "keep")
+    shown = set(islice(changed, _SHOWN) if for_people else (entry.job for entry in result.jobs))
+    entries = tuple(entry_of(entry, is_shown=entry.job in shown) for entry in result.jobs)
+    return Planned(generation + 1, entries, now.wall)
 
 
 def _aligned(stored: JobSpec, wanted: JobSpec | None) -> JobSpec:
@@ -152,50 +257,63 @@ def _aligned(stored: JobSpec, wanted: JobSpec | None) -> JobSpec:
 def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> None:
     """The plan for people. `brief` leaves out the keys that changed."""
     stream = sys.stderr if err else sys.stdout
-    entries = [entry for entry in planned.plan.jobs if entry.reload != "keep"]
-    kept = len(planned.plan.jobs) - len(entries)
+    entries = [entry for entry in planned.entries if entry.reload != "keep"]
+    kept = len(planned.entries) - len(entries)
     width = max((len(entry.job) for entry in entries[:_SHOWN]), default=0)
     for entry in entries[:_SHOWN]:
-        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(planned, entry)}", file=stream)
-        for change in () if brief else entry.changes:
-            print(f"    {change.key}: {_show(change.old)} -> {_show(change.new)}", file=stream)
-    for name in [entry.job for entry in planned.plan.jobs if entry.reload == "keep" and entry.job in planned.done][
-        :_SHOWN
-    ]:
-        print(f"= {name:<{width}}  is done: {planned.done[name]}", file=stream)
+        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(entry, planned.now)}", file=stream)
+        for key, old, new in () if brief else entry.changes:
+            print(f"    {key}: {_show(old)} -> {_show(new)}", file=stream)
+    for entry in [one for one in planned.entries if one.reload == "keep" and one.done][:_SHOWN]:
+        print(f"= {entry.job:<{width}}  is done: {entry.done}", file=stream)
     if len(entries) > _SHOWN:
         print(f"  and {len(entries) - _SHOWN} more", file=stream)
-    counts = [f"{len(entries)} to change" if entries else "no change"]
+    for kind, name, old, new in planned.shared[:_SHOWN]:
+        sign = "+" if old is None else "-" if new is None else "~"
+        print(f"{sign} {kind} {name}: {_show_shared(old)} -> {_show_shared(new)}", file=stream)
+    for entry in [one for one in entries if one.like is not None][:_SHOWN]:
+        print(
+            f"? was `{entry.like}` renamed to `{entry.job}`? They are equal, and "
+            f'`moved_from = "{entry.like}"` keeps counters and history',
+            file=stream,
+        )
+    if planned.refused is not None:
+        message, hint = planned.refused
+        print(f"! {message}" + (f" ({hint})" if hint else ""), file=stream)
+    changed = len(entries) + len(planned.shared)
+    counts = [f"{changed} to change" if changed else "no change"]
     if kept:
         counts.append(f"{kept} unchanged")
     print(f"generation {planned.generation}: {', '.join(counts)}", file=stream)
 
 
-def _describe(planned: Planned, entry: JobPlan) -> str:
+def _describe(entry: Entry, now: datetime) -> str:
     words = _WORDS[entry.reload]
     if entry.moved_from:
         words += f" from {entry.moved_from}"
-    before, after = planned.next[entry.job]
     if entry.reload == "add":
-        spec = planned.new[entry.job]
-        return f"{words}; {_first_words(spec, after, planned.now)}"
-    if before != after:
-        words += f"; next start {_clock(before)} -> {_clock(after)}"
+        if entry.counters is not None:
+            words = "is back with its counters" + (f", done: {entry.done}" if entry.done else "")
+        return f"{words}; {_first_words(entry, now)}"
+    if entry.old_next != entry.new_next:
+        words += f"; next start {_clock(entry.old_next)} -> {_clock(entry.new_next)}"
     return words
 
 
-def _first_words(spec: JobSpec, after: datetime | None, now: datetime) -> str:
-    from repeater.model.dump import dump_job
-
-    if not spec.enabled:
+def _first_words(entry: Entry, now: datetime) -> str:
+    if not entry.enabled:
         return "disabled"
-    schedule = dump_job(spec).get("schedule", "once")
+    schedule, after = entry.schedule, entry.new_next
     text = (
         schedule if isinstance(schedule, str) else ", ".join(f"{key} {_show(value)}" for key, value in schedule.items())
     )
     if after is None:
         return text
     return f"{text}; starts at once" if after <= now else f"{text}; first start {_clock(after)}"
+
+
+def _show_shared(table: Any) -> str:
+    return "none" if table is None else ", ".join(f"{key} {_show(value)}" for key, value in table.items())
 
 
 def _clock(instant: datetime | None) -> str:
@@ -209,15 +327,25 @@ def _show(value: Any) -> str:
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:
-    return {
-        "generation": planned.generation,
-        "jobs": [
-            {
-                "job": entry.job,
-                "class": entry.reload,
-                "changes": [{"key": change.key, "old": change.old, "new": change.new} for change in entry.changes],
-                "next": dict(zip(("old", "new"), map(rfc3339, planned.next[entry.job]), strict=True)),
-            }
-            for entry in planned.plan.jobs
-        ],
+    """Keys that every plan has, and further ones where there is something to say."""
+    told: dict[str, Any] = {"generation": planned.generation, "jobs": list(map(_entry_json, planned.entries))}
+    for kind, key in (("pool", "pools"), ("limit", "limits")):
+        changes = [{"name": name, "old": old, "new": new} for one, name, old, new in planned.shared if one == kind]
+        told |= {key: changes} if changes else {}
+    if planned.refused is not None:
+        message, hint = planned.refused
+        told["refused"] = {"message": message, "hint": hint}
+    return told
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "job": entry.job,
+        "class": entry.reload,
+        "changes": [{"key": key, "old": old, "new": new} for key, old, new in entry.changes],
+        "next": {"old": rfc3339(entry.old_next), "new": rfc3339(entry.new_next)},
     }
+    further: dict[str, Any] = {"from": entry.moved_from, "done": entry.done, "like": entry.like}
+    if entry.counters is not None:
+        further |= dict(zip(("runs", "successes", "failures"), entry.counters, strict=True))
+    return told | {key: value for key, value in further.items() if value is not None}

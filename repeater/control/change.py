@@ -1,4 +1,4 @@
-"""`apply`, `reload`, `down`: what a person asks of the supervisor as a whole."""
+"""`apply`, `plan`, `reload`, `down`: what a person asks of the supervisor as a whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Level, Send, Wanted
+from repeater.engine.prospect import Prospect
 from repeater.errors import UsageError
 from repeater.jobfile import JsonText
 from repeater.model.dump import dump_job
+from repeater.model.spec import JobSpec
+from repeater.model.time import rfc3339
+from repeater.plan.diff import JobPlan, Plan
 from repeater.runtime.reload import Applied
 
 LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
@@ -18,9 +22,7 @@ async def apply(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
     if not args["files"]:
         raise UsageError("cannot apply: no file is named")
-    values = tuple((key, JsonText(text)) for key, text in args["set_json"])
-    wanted = Wanted(args["files"], (*args["set"], *values), args["only"])
-    applied = await desk.apply(wanted, allow_removals=args["allow_removals"], dry_run=args["dry_run"])
+    applied = await desk.apply(_wanted(args), allow_removals=args["allow_removals"], dry_run=args["dry_run"])
     return await _report(applied, send)
 
 
@@ -29,25 +31,68 @@ async def reload(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     return await _report(await desk.apply(None, allow_removals=args["allow_removals"]), send)
 
 
+async def plan(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
+    """What an apply would do now; nothing changes. An item for each job."""
+    wanted = _wanted(args) if args["files"] else None
+    foreseen = await desk.foresee(wanted, allow_removals=args["allow_removals"])
+    specs = {job.name: job for job in foreseen.jobfile.jobs}
+    items = [
+        _item(entry, specs.get(entry.job)) | _outlook(entry, specs.get(entry.job), foreseen.prospects[entry.job])
+        for entry in foreseen.plan.jobs
+    ]
+    for first in range(0, len(items), 500):
+        await send(*items[first : first + 500])
+    refusal = foreseen.refusal
+    refused = None if refusal is None else {"message": refusal.message, "hint": refusal.hint}
+    return {**_result(foreseen.generation, foreseen.plan), "refused": refused}
+
+
+def _wanted(args: Args) -> Wanted:
+    values = tuple((key, JsonText(text)) for key, text in args["set_json"])
+    return Wanted(args["files"], (*args["set"], *values), args["only"])
+
+
 async def _report(applied: Applied, send: Send) -> Mapping[str, Any]:
-    kept = 0
     specs = {job.name: job for job in applied.jobfile.jobs}
     for entry in applied.plan.jobs:
-        if entry.reload == "keep":
-            kept += 1
-            continue
-        changes = [{"key": change.key, "old": change.old, "new": change.new} for change in entry.changes]
-        spec = specs.get(entry.job)
-        await send(
-            {
-                "job": entry.job,
-                "class": entry.reload,
-                "from": entry.moved_from,
-                "changes": changes,
-                "schedule": dump_job(spec).get("schedule", "once") if spec is not None else None,
-            }
-        )
-    return {"generation": applied.generation, "changed": len(applied.plan.jobs) - kept, "unchanged": kept}
+        if entry.reload != "keep":
+            await send(_item(entry, specs.get(entry.job)))
+    return _result(applied.generation, applied.plan)
+
+
+def _item(entry: JobPlan, spec: JobSpec | None) -> dict[str, Any]:
+    return {
+        "job": entry.job,
+        "class": entry.reload,
+        "from": entry.moved_from,
+        "changes": [{"key": change.key, "old": change.old, "new": change.new} for change in entry.changes],
+        "schedule": dump_job(spec).get("schedule", "once") if spec is not None else None,
+    }
+
+
+def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> dict[str, Any]:
+    """What only the supervisor knows about an entry of a plan."""
+    old, new = prospect.old, prospect.new
+    return {
+        "next": {"old": rfc3339(old.next), "new": rfc3339(new.next)},
+        "runs": new.runs,
+        "successes": new.successes,
+        "failures": new.failures,
+        "done": new.done,
+        "returns": prospect.returns,
+        "enabled": spec is not None and spec.enabled,
+        "like": entry.like,
+    }
+
+
+def _result(generation: int, plan: Plan) -> dict[str, Any]:
+    kept = sum(entry.reload == "keep" for entry in plan.jobs)
+    shared = {
+        kind: [{"name": one.name, "old": one.old, "new": one.new} for one in plan.shared if one.kind == kind]
+        for kind in ("pool", "limit")
+    }
+    counts = {"generation": generation, "changed": len(plan.jobs) - kept, "unchanged": kept}
+    return {**counts, "pools": shared["pool"], "limits": shared["limit"]}
 
 
 async def down(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001

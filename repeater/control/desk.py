@@ -15,14 +15,14 @@ from repeater.dataclass import dataclass, field
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact
 from repeater.engine.job import Job
-from repeater.errors import RepeaterError, Unreachable, UsageError
+from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.run import RunRecord
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
 from repeater.plan.select import select
 from repeater.ports import Clock
 from repeater.runtime.faults import FaultRecord
-from repeater.runtime.reload import Applied
+from repeater.runtime.reload import Applied, Foreseen
 
 Send: TypeAlias = Callable[..., Awaitable[None]]
 """Sends items to whoever asked; waits until they were taken."""
@@ -62,6 +62,16 @@ class Apply(Protocol):
     ) -> Applied: ...
 
 
+class Foresee(Protocol):
+    """Reads job files (None: those of now) and says what an apply would do. Raises RepeaterError."""
+
+    async def __call__(self, wanted: Wanted | None, *, allow_removals: bool = False) -> Foreseen: ...
+
+
+async def _foresees_nothing(wanted: Wanted | None, *, allow_removals: bool = False) -> Foreseen:  # noqa: ARG001
+    raise ApplyRefused("cannot plan: this supervisor reads no job files")
+
+
 @dataclass(frozen=True, slots=True)
 class Life:
     """Of one supervisor: who and since when. `state` is the folder, empty if it keeps nothing."""
@@ -95,6 +105,7 @@ class Desk:
     files: Callable[[], tuple[str, ...]]
     at_hand: set[asyncio.Task[Any]] = field(default_factory=set)
     faults: Callable[[str | None], list[FaultRecord]] = lambda _: []
+    foresee: Foresee = _foresees_nothing
 
     def now(self) -> datetime:
         return self.clock.now().wall

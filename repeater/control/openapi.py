@@ -31,10 +31,10 @@ _WORDS = {
     "restart": "End the live run of jobs and start a new one.",
     "reset": "Begin jobs anew: counters are forgotten, and that they were done.",
     "apply": "Bring job files of the supervisor's machine into force.",
+    "plan": "What `apply` would change; nothing is changed.",
     "reload": "Read the job files of now again.",
     "down": "Ask the supervisor to leave.",
 }
-_PLAN = "What `apply` would change; nothing is changed."
 ARGUMENTS = {
     "jobs": "Jobs: a name, a matrix, a cell, a glob, or a label as `key=value`.",
     "job": "The name of a job.",
@@ -90,10 +90,10 @@ def openapi() -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    name = "plan" if route.path == "/api/plan" else route.verb
+    name = route.verb
     operation: dict[str, Any] = {
         "operationId": name + ("_of_job" if route.of_one else ""),
-        "summary": _PLAN if name == "plan" else _WORDS[route.verb],
+        "summary": _WORDS[name],
         "tags": ["look" if route.method == "GET" else "change"],
     }
     parameters = []
@@ -129,7 +129,7 @@ def _refusals(route: Route) -> list[str]:
         codes.append("404")
     if route.method == "POST":
         codes += ["408", "409", "413", "415"]
-    if route.verb in ("apply", "reload"):
+    if route.verb in ("apply", "plan", "reload"):
         codes.append("422")
     return sorted(codes)
 
@@ -235,6 +235,13 @@ _ROW = {
     "attempts": _COUNT,
     "exit": _or_none(_WHOLE),
 }
+_CHANGED = {
+    "job": _TEXT,
+    "class": _TEXT,
+    "from": _or_none(_TEXT),
+    "changes": {"type": "array", "items": _object({"key": _TEXT, "old": {}, "new": {}})},
+    "schedule": {},
+}
 _SCHEMAS: dict[str, Any] = {
     "Error": _object({"error": _object({"code": _TEXT, "message": _TEXT, "hint": _or_none(_TEXT)})}),
     "Job": _object(
@@ -326,15 +333,21 @@ _SCHEMAS: dict[str, Any] = {
             "base64": {"type": "string", "contentEncoding": "base64"},
         },
     },
-    "Changed": _object(
+    "Changed": _object(_CHANGED),
+    "Planned": _object(
         {
-            "job": _TEXT,
-            "class": _TEXT,
-            "from": _or_none(_TEXT),
-            "changes": {"type": "array", "items": _object({"key": _TEXT, "old": {}, "new": {}})},
-            "schedule": {},
+            **_CHANGED,
+            "next": _object({"old": _or_none(_TIME), "new": _or_none(_TIME)}),
+            "runs": _COUNT,
+            "successes": _COUNT,
+            "failures": _COUNT,
+            "done": _or_none(_TEXT),
+            "returns": _FLAG,
+            "enabled": _FLAG,
+            "like": _or_none(_TEXT),
         }
     ),
+    "SharedChange": _object({"name": _TEXT, "old": {}, "new": {}}),
 }
 _ITEMS = {
     "status": "Job",
@@ -349,10 +362,12 @@ _ITEMS = {
     "restart": "Ordered",
     "reset": "Ordered",
     "apply": "Changed",
+    "plan": "Planned",
     "reload": "Changed",
 }
 _FAULTS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
-_CHANGE = {"generation": _COUNT, "changed": _COUNT, "unchanged": _COUNT}
+_SHARED = {"type": "array", "items": {"$ref": "#/components/schemas/SharedChange"}}
+_CHANGE = {"generation": _COUNT, "changed": _COUNT, "unchanged": _COUNT, "pools": _SHARED, "limits": _SHARED}
 _RESULTS: dict[str, dict[str, Any]] = {
     "status": {
         "project": _TEXT,
@@ -392,6 +407,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
     "restart": {},
     "reset": {},
     "apply": _CHANGE,
+    "plan": {**_CHANGE, "refused": _or_none(_object({"message": _TEXT, "hint": _or_none(_TEXT)}))},
     "reload": _CHANGE,
     "down": {"pid": _COUNT, "waiting": {"type": "array", "items": _TEXT}},
 }

@@ -67,7 +67,6 @@ def _routes() -> Iterator[Route]:
             yield Route(method, "/api/jobs" if verb == "status" else f"/api/{verb}", verb)
         if "job" in known.params or "jobs" in known.params:
             yield Route(method, "/api/jobs/{name}" + ("" if verb == "status" else f"/{verb}"), verb)
-    yield Route("POST", "/api/plan", "apply", {"dry_run": True})
 
 
 ROUTES: tuple[Route, ...] = tuple(_routes())

@@ -57,6 +57,10 @@ VERBS: Mapping[str, Verb] = {
             "dry_run": "flag",
         },
     ),
+    "plan": Verb(
+        change.plan,
+        {"files": "texts", "set": "pairs", "set_json": "pairs", "only": "texts", "allow_removals": "flag"},
+    ),
     "reload": Verb(change.reload, {"allow_removals": "flag"}),
     "down": Verb(change.down, {"level": "text"}),
 }

@@ -13,6 +13,7 @@ and how long output may follow the exit. Escalation waits for the whole tree, no
 
 from __future__ import annotations
 
+import copy
 import sys
 from datetime import timedelta
 from enum import Enum, auto
@@ -129,6 +130,12 @@ class Attempt:
     @property
     def live(self) -> bool:
         return self.state is not State.ENDED
+
+    def twin(self, context: Context) -> Attempt:
+        """The same attempt a second time, which leads to no action of ours."""
+        twin = copy.copy(self)
+        twin._context, twin._alarm = context, None
+        return twin
 
     def on(self, event: Event, exit: Exit | None = None) -> None:  # noqa: A002
         """Make the move of `event`. `exit` comes with EXITED and ENDED."""

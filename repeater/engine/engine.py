@@ -50,7 +50,7 @@ from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChange
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
 from repeater.model.time import Instant, rfc3339
-from repeater.plan.diff import JobPlan
+from repeater.plan.diff import JobPlan, effects
 from repeater.plan.graph import Graph, Node
 
 _LONGEST_DEBOUNCE = 10
@@ -79,6 +79,20 @@ class Engine:
     @property
     def generation(self) -> int:
         return self._context.generation
+
+    @property
+    def seed(self) -> int:
+        """What makes its random choices repeatable."""
+        return self._context.seed
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph of the active generation, None before the first."""
+        return self._graph
+
+    def remembered(self, name: str) -> Progress | None:
+        """What is known of a job that is not active, such as one that was removed."""
+        return self._remembered.get(name)
 
     def wait(self, now: Instant) -> int | None:
         """Microseconds until TimePassed is wanted, if nothing else happens before: 0 if it is now, None for never."""
@@ -205,10 +219,10 @@ class Engine:
 
     def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
+        retime, restart = effects(entry, node.spec)
         if moved is not None:
             self.jobs[name] = moved
-            retime = any(change.key == "schedule" for change in entry.changes)
-            moved.become(node, retime=retime, restart=False, renamed=True)
+            moved.become(node, retime=retime, restart=restart, renamed=True)
             self._watch(node.spec)
             context.announce(JobChanged(name, "move"))
         elif entry.reload == "add" or name not in self.jobs:
@@ -223,7 +237,7 @@ class Engine:
             if _watched(job.spec) != _watched(node.spec):
                 self._unwatch(name)
                 self._watch(node.spec)
-            job.become(node, retime=entry.reload in ("retime", "restart"), restart=entry.reload == "restart")
+            job.become(node, retime=retime, restart=restart)
             context.announce(JobChanged(name, entry.reload))
 
     def _remove(self, name: str) -> None:

@@ -9,6 +9,7 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
+import copy
 import sys
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -277,6 +278,26 @@ class Job:
 
     def turn_on(self) -> None:
         self._on(Event.TURNED_ON)
+
+    def twin(self, context: Context, gates: Gates) -> Job:
+        """The same job a second time. What is done to it changes nothing here and leads to no action of ours."""
+        twin = Job(context, gates, self.node)
+        twin.state, twin.progress, twin.ready = self.state, self.progress, self.ready
+        twin.pending, twin.recent, twin.open = list(self.pending), dict(self.recent), []
+        for held in self.open:
+            again = copy.copy(held)
+            again.retry, again.wakes = None, []
+            if held.attempt is not None:
+                again.attempt = held.attempt.twin(context)
+            twin.open.append(again)
+        twin.slowing, twin.pacing = copy.copy(self.slowing), copy.copy(self.pacing)
+        twin.last_success, twin._conditions = self.last_success, self._conditions
+        twin._pattern_found, twin._refused, twin._stop_reason = self._pattern_found, self._refused, self._stop_reason
+        upcoming = self.upcoming
+        twin.upcoming.anchor, twin.upcoming.cursor = upcoming.anchor, upcoming.cursor
+        twin.upcoming.last_end = upcoming.last_end
+        twin._arm()
+        return twin
 
     def reset(self) -> None:
         """Forget counters and `done`; begin as if new."""

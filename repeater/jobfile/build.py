@@ -86,9 +86,6 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         _refuse_service_keys(job, reading)
     elif "timeout" in keys and _is_default(job, "timeout"):
         del table["timeout"]  # a default for the timed jobs; it would end a service again and again
-    moved = table.get("moved_from")
-    if moved is not None and job.in_matrix and "[" not in moved:
-        moved += job.name[len(job.group) :]
     overlap = _overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap
     catch_up = _catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up
     if keys & DOUBTFUL_KEYS:
@@ -123,8 +120,20 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         output=_output(table["output"], reading, around.folder) if "output" in keys else _DEFAULT.output,
         hooks=_hooks(table["hooks"], reading) if "hooks" in keys else _DEFAULT.hooks,
         executor=_executor(table, reading) if "executor" in keys else None,
-        moved_from=moved,
+        moved_from=_moved_from(job) if "moved_from" in keys else None,
     )
+
+
+def _moved_from(job: ExpandedJob) -> str | tuple[str, ...] | None:
+    """The old names. A matrix is named by its old group: each cell follows the cell of the same values there. Its own
+    name is that of the plain job that it was before.
+    """
+    given = job.table["moved_from"]
+    names = [given] if isinstance(given, str) else list(given)
+    if job.in_matrix:
+        suffix = job.name[len(job.group) :]
+        names = [name if "[" in name or name == job.group else name + suffix for name in names]
+    return names[0] if len(names) == 1 else tuple(dict.fromkeys(names))
 
 
 def _refuse_service_keys(job: ExpandedJob, reading: Reading) -> None:

@@ -11,7 +11,7 @@ from repeater.dataclass import replace
 from repeater.jobfile.build import OPEN
 from repeater.jobfile.document import Path, shown
 from repeater.jobfile.expand import nearest
-from repeater.model.spec import Condition, JobSpec, Need
+from repeater.model.spec import Condition, JobSpec, Need, cell_key, former_names
 
 Report = Callable[[JobSpec, Path, str, str | None], None]
 
@@ -33,8 +33,9 @@ def check_jobs(
             report(job, ("pool",), f"there is no pool `{shown(job.pool)}`", nearest(job.pool, pools))
         if job.limit is not None and job.limit not in limits:
             report(job, ("limit",), f"there is no limit `{shown(job.limit)}`", nearest(job.limit, limits))
-        if job.moved_from is not None and job.moved_from in targets:
-            report(job, ("moved_from",), f"found `{shown(job.moved_from)}`, which is still a job of this file", None)
+        for former in former_names(job):
+            if former in targets and not (job.cell and former == job.group):
+                report(job, ("moved_from",), *_still_there(job, former, targets[former]))
         done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)
     _check_moves(jobs, report)
     for circle in _circles(done):
@@ -45,8 +46,11 @@ def check_jobs(
 
 def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: Mapping[str, object]) -> Iterator[Need]:
     for need in job.needs:
-        target = targets.get(need.job)
         at: Path = ("needs", need.job)
+        target = targets.get(need.job)
+        if target is None and need.job[-1:] == "]":
+            target = next((one for one in targets.values() if cell_key(one.name) == cell_key(need.job)), None)
+            need = need if target is None else replace(need, job=target.name)  # noqa: PLW2901
         if target is None:
             if need.job not in known:
                 report(job, at, f"there is no job `{shown(need.job)}`", nearest(need.job, targets))
@@ -66,13 +70,21 @@ def _usual(target: JobSpec) -> Condition:
     return "succeeded"
 
 
+def _still_there(job: JobSpec, former: str, other: JobSpec) -> tuple[str, str]:
+    if {job.name, job.group} & set(former_names(other)):
+        cause = f"found `{shown(former)}`, which takes the name of this job: two jobs cannot swap their names at once"
+        return cause, "rename one of them to a third name first, and apply that"
+    return f"found `{shown(former)}`, which is still a job of this file", "apply the rename of that job first"
+
+
 def _check_moves(jobs: list[JobSpec], report: Report) -> None:
     taken: dict[str, str] = {}
     for job in jobs:
-        if job.moved_from is not None:
-            if job.moved_from in taken:
-                report(job, ("moved_from",), f"found `{shown(job.moved_from)}`, as in `{taken[job.moved_from]}`", None)
-            taken.setdefault(job.moved_from, job.name)
+        for former in former_names(job):
+            key = cell_key(former)
+            if key in taken:
+                report(job, ("moved_from",), f"found `{shown(former)}`, as in `{taken[key]}`", None)
+            taken.setdefault(key, job.name)
 
 
 def _circles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:

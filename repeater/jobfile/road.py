@@ -31,6 +31,7 @@ from repeater.jobfile.env_file import parse_env
 from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import Gathered, gather, read_beside
 from repeater.jobfile.layers import ExpandedJob
+from repeater.jobfile.matrix import parse_cell
 from repeater.jobfile.plugins import Catalog, named_plugins
 from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.validate import check_how, check_job, check_shell
@@ -236,7 +237,10 @@ def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
     around = Surroundings("/", no_env_files)
     specs = {}
     for name, table in tables.items():
-        job = ExpandedJob(name, name, (), dict(table), ())
+        group, cell = parse_cell(name) or (name, ())
+        matrix = table.get("matrix")
+        parallel = matrix.get("max_parallel") if isinstance(matrix, dict) else None
+        job = ExpandedJob(name, group, cell, dict(table), (), parallel)
         spec = None if list(check_job(job.table)) else build_job(job, around, _ignore)
         if spec is not None:
             specs[name] = spec

@@ -32,6 +32,7 @@ from repeater.model.spec import (
     OnChange,
     Rated,
     ScheduleSpec,
+    cell_key,
 )
 from repeater.model.time import micros
 from repeater.model.units import Rate, format_duration, parse_duration, parse_rate, parse_share
@@ -246,7 +247,7 @@ def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
         reading.problem((*_AT, "timezone"), str(error))
         zone = "UTC"
     try:
-        written, text = text, check_cron(text, seconds, zone, day_match, job)
+        written, text = text, check_cron(text, seconds, zone, day_match, cell_key(job))
     except ValueError as error:
         from repeater.jobfile.hints import cron_hint
 

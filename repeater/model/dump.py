@@ -100,7 +100,7 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
         if not spec.process.command:
             del keys["command"]
     keys["hooks"] = _fields(spec.hooks, _DEFAULT.hooks) or None
-    keys["moved_from"] = spec.moved_from
+    keys["moved_from"] = _value(spec.moved_from)
     return {key: value for key, value in keys.items() if value is not None}
 
 

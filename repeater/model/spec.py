@@ -438,11 +438,25 @@ class JobSpec:
     output: Output = Output()
     hooks: Hooks = Hooks()
     executor: Plugin | None = None
-    moved_from: str | None = None
+    moved_from: str | tuple[str, ...] | None = None  # of several old names, the first one that has a state
 
     @property
     def is_service(self) -> bool:
         return type(self.schedule) is Always
+
+
+def former_names(spec: JobSpec) -> tuple[str, ...]:
+    """The names in `moved_from`."""
+    moved = spec.moved_from
+    return () if moved is None else (moved,) if isinstance(moved, str) else moved
+
+
+def cell_key(name: str) -> str:
+    """The identity of a job name: that of a cell does not depend on the order of its axes."""
+    if name[-1:] != "]" or "," not in name:
+        return name
+    group, _, rest = name[:-1].partition("[")
+    return f"{group}[{','.join(sorted(rest.split(',')))}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What changes between two sets of specs, and with which effect: the pure half of hot reload.
+"""What changes between two job files, and with which effect: the pure half of hot reload.
 
 `rpr plan` prints a `Plan`, the engine carries it out; both see the same object. Law, tested as a property: the old
 specs with the plan applied are the new specs.
@@ -6,12 +6,13 @@ specs with the plan applied are the new specs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass
-from repeater.model.dump import dump_job
-from repeater.model.spec import JobSpec
+from repeater.dataclass import dataclass, replace
+from repeater.model.dump import dump_job, dump_limit
+from repeater.model.spec import JobSpec, Limit, Pool, cell_key, former_names
 
 ReloadClass: TypeAlias = Literal["add", "keep", "in_place", "next_run", "retime", "restart", "remove", "move"]
 
@@ -38,12 +39,25 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What happens to one job. `moved_from` is its old name if its state follows it."""
+    """What happens to one job. `moved_from` is its old name if its state follows it. `like` is a removed job that is
+    equal to this new one: perhaps it was renamed.
+    """
 
     job: str
     reload: ReloadClass
     changes: tuple[Change, ...] = ()
     moved_from: str | None = None
+    like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedChange:
+    """A pool or a limit that is new, changed or gone: its table before and after, None where there is none."""
+
+    kind: Literal["pool", "limit"]
+    name: str
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,7 @@ class Plan:
     """One entry for each job of either side: first those of the new file, in its order, then the removed ones."""
 
     jobs: tuple[JobPlan, ...]
+    shared: tuple[SharedChange, ...] = ()
 
     def of(self, *classes: ReloadClass) -> tuple[JobPlan, ...]:
         """The entries of these classes."""
@@ -58,29 +73,86 @@ class Plan:
 
     @property
     def changes_anything(self) -> bool:
-        return any(job.reload != "keep" for job in self.jobs)
+        return bool(self.shared) or any(job.reload != "keep" for job in self.jobs)
 
 
 def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec]) -> Plan:
-    """The plan that leads from the specs in force to the wanted ones. Linear in the number of jobs."""
+    """The plan that leads from the active specs to the wanted ones. Linear in the number of jobs."""
     entries = []
     wanted = {job.name: job for job in new}
-    taken = set()
+    moved = moves(old, wanted)
+    taken = set(moved.values())
+    gone = [name for name in old if name not in wanted and name not in taken]
+    like = _finder({name: old[name] for name in gone})
     for name, spec in wanted.items():
         before = old.get(name)
-        source = spec.moved_from
-        if before is None and source and source in old and source not in wanted and source not in taken:
-            taken.add(source)
+        source = moved.get(name)
+        if source is not None:
             entries.append(JobPlan(name, "move", _changes(old[source], spec), source))
         elif before is None:
-            entries.append(JobPlan(name, "add"))
+            entries.append(JobPlan(name, "add", like=like(spec)))
         elif before is spec or before == spec:
             entries.append(JobPlan(name, "keep"))
         else:
             changes = _changes(before, spec)
             entries.append(JobPlan(name, reload_class(spec, changes), changes))  # "keep" if nothing that acts differs
-    entries += [JobPlan(name, "remove") for name in old if name not in wanted and name not in taken]
+    entries += [JobPlan(name, "remove") for name in gone]
     return Plan(tuple(entries))
+
+
+def moves(known: Collection[str], wanted: Mapping[str, JobSpec]) -> dict[str, str]:
+    """The old name of each wanted job whose state follows a rename. `known` are the names that have a state.
+
+    A cell is the same cell whatever the order of its axes. Otherwise a job takes the state of the first of its former
+    names that is known and not wanted. The only cell of a matrix may take that of the plain job of the former name.
+    """
+    found: dict[str, str] = {}
+    free: dict[str, str] | None = None
+    for name, spec in wanted.items():
+        if name in known or (spec.moved_from is None and name[-1:] != "]"):
+            continue
+        if free is None:
+            free = {cell_key(one): one for one in known if one not in wanted}
+            cells = Counter(one.group for one in wanted.values())
+        for former in (name, *former_names(spec)):
+            source = free.pop(cell_key(former), None)
+            if source is None and former != name and cells[spec.group] == 1:
+                source = free.pop(former.partition("[")[0], None)
+            if source is not None:
+                found[name] = source
+                break
+    return found
+
+
+def _finder(gone: Mapping[str, JobSpec]) -> Callable[[JobSpec], str | None]:
+    """Finds a job that is gone and equal to a new one; each is found once."""
+    if not gone:
+        return lambda _: None
+
+    def nameless(spec: JobSpec) -> JobSpec:
+        return replace(spec, name="", group="", cell=(), moved_from=None)
+
+    by_meaning: dict[JobSpec, str] = {}
+    for name, spec in gone.items():
+        by_meaning.setdefault(nameless(spec), name)
+    return lambda spec: by_meaning.pop(nameless(spec), None)
+
+
+def diff_shared(
+    old_pools: Iterable[Pool], new_pools: Iterable[Pool], old_limits: Iterable[Limit], new_limits: Iterable[Limit]
+) -> tuple[SharedChange, ...]:
+    """What changes of the pools and of the limits."""
+    pools = [{pool.name: {"slots": pool.slots} for pool in side} for side in (old_pools, new_pools)]
+    limits = [{limit.name: dump_limit(limit) for limit in side} for side in (old_limits, new_limits)]
+    return (*_shared("pool", *pools), *_shared("limit", *limits))
+
+
+def _shared(
+    kind: Literal["pool", "limit"], old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str, Any]]
+) -> Iterator[SharedChange]:
+    for name in dict.fromkeys([*new, *old]):
+        if old.get(name) != new.get(name):
+            yield SharedChange(kind, name, old.get(name), new.get(name))
 
 
 def reload_class(spec: JobSpec, changes: Iterable[Change]) -> ReloadClass:
@@ -91,6 +163,14 @@ def reload_class(spec: JobSpec, changes: Iterable[Change]) -> ReloadClass:
         if _STRENGTH[one] > _STRENGTH[found]:
             found = one
     return found
+
+
+def effects(entry: JobPlan, spec: JobSpec) -> tuple[bool, bool]:
+    """Whether the job's schedule is computed again, and whether a live service is restarted."""
+    reload = entry.reload
+    if reload == "move":
+        reload = reload_class(spec, entry.changes)
+    return reload in ("retime", "restart"), reload == "restart"
 
 
 def _class_of(spec: JobSpec, key: str) -> ReloadClass:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from repeater.errors import NotThere
-from repeater.model.spec import JobSpec
+from repeater.model.spec import JobSpec, cell_key
 
 
 def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, ...]:
@@ -28,7 +28,7 @@ def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, .
 
 def means(pattern: str, job: JobSpec) -> bool:
     """Whether one pattern means one job."""
-    if pattern in (job.name, job.group):
+    if pattern in (job.name, job.group) or (pattern[-1:] == "]" and cell_key(pattern) == cell_key(job.name)):
         return True
     key, equals, value = pattern.partition("=")
     if equals and "[" not in key:

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from repeater.dataclass import dataclass
+from repeater.dataclass import dataclass, replace
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
+from repeater.engine.prospect import Prospect, foresee
 from repeater.errors import ApplyRefused, Problem, RepeaterError
 from repeater.model.events import Event, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.spec import JobFile, JobSpec
-from repeater.plan.diff import Plan, diff
-from repeater.plan.graph import wire
+from repeater.plan.diff import Plan, SharedChange, diff, diff_shared, moves
+from repeater.plan.graph import Graph, wire
 from repeater.policy.marks import Hiding
 from repeater.ports import Alarm, Clock
 
@@ -70,6 +71,19 @@ class Applied:
     generation: int
     plan: Plan
     jobfile: JobFile
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What an apply would do now. `refusal` says why it would be refused, None if it would not be. The plan is to be
+    shown: values of secrets are marks in it.
+    """
+
+    generation: int
+    plan: Plan
+    jobfile: JobFile
+    prospects: Mapping[str, Prospect]
+    refusal: ApplyRefused | None = None
 
 
 class Reload:
@@ -163,9 +177,7 @@ class Reload:
             except ApplyRefused as refusal:
                 then(refusal)
                 return
-            hide = self._marks.hide
-            before = {name: hide(job.spec) for name, job in self._engine.jobs.items()}
-            shown = diff(before, map(hide, answer.jobfile.jobs))
+            shown = self._shown(answer.jobfile, plan)
             changes = plan.changes_anything or answer.files != self._in_force
             generation = self._engine.generation + changes
             if not dry_run:
@@ -174,6 +186,39 @@ class Reload:
                 if changes:
                     self._accept(answer, plan)
             then(Applied(generation, shown, answer.jobfile))
+
+        (read or self._read)(answered)
+
+    def foresee(
+        self,
+        then: Callable[[Foreseen | RepeaterError], None],
+        *,
+        read: Read | None = None,
+        allow_removals: bool = False,
+    ) -> None:
+        """Read now, and answer what an apply of that would do. Nothing changes. `read` as in `ask`."""
+
+        def answered(answer: Wanted | RepeaterError) -> None:
+            if self._waits(lambda: answered(answer)):
+                return
+            if isinstance(answer, RepeaterError):
+                then(answer)
+                return
+            plan, refusal = self._diff(answer.jobfile), None
+            try:
+                self._guard(answer.jobfile, allow_removals=allow_removals)
+            except ApplyRefused as error:
+                refusal = error
+            changes = plan.changes_anything or answer.files != self._in_force
+            then(
+                Foreseen(
+                    self._engine.generation + changes,
+                    self._shown(answer.jobfile, plan),
+                    answer.jobfile,
+                    foresee(self._engine, plan, self._wired(answer.jobfile), self._clock.now()),
+                    refusal,
+                )
+            )
 
         (read or self._read)(answered)
 
@@ -204,8 +249,10 @@ class Reload:
         self._in_force = answer.files
         self._accepted_last = generation = self._engine.generation + 1
         self._accepted(answer, generation)
-        nodes = {name: job.node for name, job in self._engine.jobs.items()}
-        self._tell(PlanAccepted(generation, plan, wire(answer.jobfile, self._plugins, nodes)))
+        self._tell(PlanAccepted(generation, plan, self._wired(answer.jobfile)))
+
+    def _wired(self, jobfile: JobFile) -> Graph:
+        return wire(jobfile, self._plugins, {name: job.node for name, job in self._engine.jobs.items()})
 
     def _waits(self, call: Callable[[], None]) -> bool:
         """Whether a plan was accepted that the engine has not taken yet: another must be made against its outcome."""
@@ -215,11 +262,28 @@ class Reload:
         return True
 
     def _plan(self, jobfile: JobFile, *, allow_removals: bool) -> Plan:
-        specs = {name: job.spec for name, job in self._engine.jobs.items()}
-        plan = diff(specs, jobfile.jobs)
-        if not (allow_removals or self._allow_removals):
-            guard_removals(specs, jobfile.jobs)
+        plan = self._diff(jobfile)
+        self._guard(jobfile, allow_removals=allow_removals)
         return plan
+
+    def _diff(self, jobfile: JobFile) -> Plan:
+        specs = {name: job.spec for name, job in self._engine.jobs.items()}
+        return replace(diff(specs, jobfile.jobs), shared=self._shared(jobfile))
+
+    def _shared(self, jobfile: JobFile) -> tuple[SharedChange, ...]:
+        graph = self._engine.graph
+        pools, limits = (graph.pools.values(), graph.limits.values()) if graph is not None else ((), ())
+        return diff_shared(pools, jobfile.pools, limits, jobfile.limits)
+
+    def _shown(self, jobfile: JobFile, plan: Plan) -> Plan:
+        """The same plan with marks in the place of secrets."""
+        hide = self._marks.hide
+        before = {name: hide(job.spec) for name, job in self._engine.jobs.items()}
+        return replace(diff(before, map(hide, jobfile.jobs)), shared=plan.shared)
+
+    def _guard(self, jobfile: JobFile, *, allow_removals: bool) -> None:
+        if not (allow_removals or self._allow_removals):
+            guard_removals(self._engine.jobs, jobfile.jobs)
 
     def _doubt(self, reason: str) -> None:
         """Perhaps somebody is still writing: believe it the second time."""
@@ -240,8 +304,8 @@ def guard_removals(before: Iterable[str], jobs: Iterable[JobSpec]) -> None:
 
     A job that was renamed (`moved_from`) is still there.
     """
-    known = set(before)
-    removed = known.difference(*((job.name, job.moved_from) for job in jobs))
+    known, wanted = set(before), {job.name: job for job in jobs}
+    removed = known - wanted.keys() - set(moves(known, wanted).values())
     if len(removed) > 1 and 2 * len(removed) > len(known):
         raise ApplyRefused(
             f"cannot apply: {len(removed)} of {len(known)} jobs would be removed",

@@ -1,7 +1,8 @@
 """Jitter: how long after its nominal time a slot is due. It only delays, and never reaches the next nominal time.
 
 `stable` jitter is a hash of the job's name, the same in every process and on every machine, so that a job keeps its
-place and ten jobs of one schedule spread out. Called by the schedules that know the distance to their next slot.
+place and ten jobs of one schedule spread out. A cell keeps its place if the order of its axes changes. Called by the
+schedules that know the distance to their next slot.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import lru_cache
 
-from repeater.model.spec import Jitter
+from repeater.model.spec import Jitter, cell_key
 from repeater.model.time import MICROSECOND, micros
 
 
@@ -33,7 +34,7 @@ def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, dr
     width = min(widths)
     if width <= 0:
         return timedelta(0)
-    part = width * stable_number(f"jitter/{job}") >> 64 if jitter.mode == "stable" else int(width * draw)
+    part = width * stable_number(f"jitter/{cell_key(job)}") >> 64 if jitter.mode == "stable" else int(width * draw)
     return min(part, width - 1) * MICROSECOND
 
 

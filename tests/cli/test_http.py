@@ -135,7 +135,9 @@ def test_files_are_planned_and_applied_over_http(site: Callable[..., Site]) -> N
     assert (status, found["items"][0]["job"], found["generation"]) == (200, "tick", 2)
     assert web("GET", "/api/health")[1]["generation"] == 1
     assert web("POST", "/api/apply", {"files": [str(path)]})[1]["changed"] == 1
-    assert web("POST", "/api/reload")[1] == {"items": [], "generation": 2, "changed": 0, "unchanged": 4}
+    assert web("POST", "/api/reload")[1] == {
+        "items": [], "generation": 2, "changed": 0, "unchanged": 4, "pools": [], "limits": [],
+    }  # fmt: skip
     web.rpr.write("jobs.toml", "[jobs.x]\n")
     status, found = web("POST", "/api/reload")
     assert (status, "command" in found["error"]["message"]) == (422, True)

@@ -1,0 +1,89 @@
+"""`rpr plan` with a running supervisor: it compares with the supervisor's own state, and apply does what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.cli.conftest import Rpr
+from tests.cli.test_control import House, house  # noqa: F401 - a fixture
+
+LIVE = """
+project = "p"
+[pools.db]
+slots = 1
+[limits.api]
+rate = "5/1m"
+[jobs.tick]
+command = "true"
+schedule = { every = "1h", immediate = false }
+[jobs.m]
+command = "true"
+schedule = "manual"
+matrix = { a = [1, 2], b = ["x"], max_parallel = 1 }
+"""
+
+
+def live_plan(rpr: Rpr, *args: str) -> dict[str, object]:
+    done = rpr("plan", "jobs.toml", "--json", *args)
+    assert (done.err, done.code) == ("", 0)
+    found: dict[str, object] = json.loads(done.out)
+    return found
+
+
+def classes(plan: dict[str, object]) -> dict[str, str]:
+    return {job["job"]: job["class"] for job in plan["jobs"]}  # type: ignore[attr-defined,index]
+
+
+def test_plan_asks_the_running_supervisor_and_apply_does_what_it_says(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
+    house("--keep-alive", "--no-watch", jobs=LIVE)
+    same = live_plan(rpr)
+    assert set(classes(same).values()) == {"keep"}  # `max_parallel` too
+    assert list(same) == ["generation", "jobs"]
+    reordered = LIVE.replace('a = [1, 2], b = ["x"]', 'b = ["x"], a = [2, 1]').replace("slots = 1", "slots = 2")
+    rpr.write("jobs.toml", reordered.replace("5/1m", "6/1m"))
+    planned = live_plan(rpr)
+    assert classes(planned) == {"tick": "keep", "m[b=x,a=2]": "move", "m[b=x,a=1]": "move"}
+    assert planned["pools"] == [{"name": "db", "old": {"slots": 1}, "new": {"slots": 2}}]
+    assert planned["limits"] == [{"name": "api", "old": {"rate": "5/1m"}, "new": {"rate": "6/1m"}}]
+    text = rpr("plan", "jobs.toml").out
+    assert "> m[b=x,a=1]  is renamed from m[a=1,b=x]\n" in text
+    assert "~ pool db: slots 1 -> slots 2\n" in text
+    assert "generation 2: 4 to change, 1 unchanged\n" in text
+    applied = rpr("apply", "jobs.toml").out
+    assert "~ pool db\n~ limit api\n" in applied
+    assert "generation 2 is in force: 4 changed, 1 unchanged\n" in applied
+    assert "m[b=x,a=1]" in rpr("status", "m[a=1,b=x]").out  # a cell is found by its values in any order
+    assert set(classes(live_plan(rpr)).values()) == {"keep"}
+
+    rpr.write(
+        "jobs.toml", 'project = "p"\n[jobs.tack]\ncommand = "true"\nschedule = { every = "1h", immediate = false }\n'
+    )
+    planned = live_plan(rpr)
+    refused = planned["refused"]
+    assert isinstance(refused, dict)
+    assert refused["message"] == "cannot apply: 3 of 3 jobs would be removed"
+    assert "refused" not in live_plan(rpr, "--allow-removals")
+    text = rpr("plan", "jobs.toml").out
+    assert (
+        '? was `tick` renamed to `tack`? They are equal, and `moved_from = "tick"` keeps counters and history\n' in text
+    )
+    assert "! cannot apply: 3 of 3 jobs would be removed" in text
+    assert rpr("apply", "jobs.toml").code == 5
+    assert rpr("apply", "jobs.toml", "--allow-removals").code == 0
+
+    rpr.write("jobs.toml", LIVE)
+    back = next(job for job in live_plan(rpr)["jobs"] if job["job"] == "m[a=1,b=x]")  # type: ignore[attr-defined]
+    assert back["class"] == "add"
+
+
+def test_a_plan_of_the_supervisor_shows_next_starts_of_its_own_grid(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
+    text = '[jobs.tick]\ncommand = "true"\nschedule = { every = "1h", immediate = false }\nlabels = { a = "1" }\n'
+    house("--keep-alive", "--no-watch", jobs=text)
+    known = json.loads(rpr("status", "tick", "--json").out)["next"]
+    rpr.write("jobs.toml", text.replace('"1"', '"2"'))
+    (job,) = live_plan(rpr)["jobs"]  # type: ignore[misc]
+    assert job["class"] == "in_place"  # type: ignore[index]
+    assert job["next"] == {"old": known, "new": known}  # type: ignore[index]
+    assert rpr("apply", "jobs.toml").code == 0
+    assert json.loads(rpr("status", "tick", "--json").out)["next"] == known

@@ -295,7 +295,7 @@ STEPS = st.lists(st.tuples(EDITS, st.floats(0, 40), st.booleans()), min_size=3, 
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS, st.integers(0, 3), st.booleans())
 def test_what_plan_says_is_what_apply_then_does(steps: list[Any], seed: int, back: bool) -> None:
     house, state, first = House(seed), None, None

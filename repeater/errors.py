@@ -2,7 +2,8 @@
 
     RepeaterError            1   something went wrong while running
     ├── UsageError           2   the command line is wrong
-    │   └── NotThere         2   it names a job or a run that does not exist
+    │   ├── NotThere         2   it names a job or a run that does not exist
+    │   └── ForeignFile      2   the job file that was found belongs to another user
     ├── JobFileError         2   a job file is wrong; carries every `Problem` found
     ├── ApplyRefused         5   nothing was changed
     │   ├── LockHeld         5   another supervisor owns this state
@@ -108,6 +109,10 @@ class UsageError(RepeaterError):
 
 class NotThere(UsageError):
     """No job, or no run, has this name."""
+
+
+class ForeignFile(UsageError):
+    """A job file that nobody named could have been written by another user."""
 
 
 class JobFileError(RepeaterError):

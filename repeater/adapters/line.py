@@ -21,6 +21,7 @@ from repeater.keeper import spool
 from repeater.keeper.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
 from repeater.keeper.words import Paper
 from repeater.ports import Launch
+from repeater.wire.trust import Untrusted, check_path
 from repeater.wire.unix import connect, pid_of, user_of
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def met(folder: Path, on_death: OnDeath, fences: bool) -> Line | None:
     One that is ending everything answers nobody, and hangs up when that is done.
     """
     try:
+        check_path(folder / spool.SOCKET, links=False)
         sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
-    except OSError:
+    except (OSError, Untrusted):
         return None
     if user_of(sock) != os.geteuid():
         sock.close()

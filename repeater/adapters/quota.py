@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from repeater.daemon.asking import PREFIX, FirstAsker, Granted, Refused, Waits
+from repeater.daemon.place import open_daemon
 from repeater.daemon.protocol import LONGEST_ANSWER, say
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
@@ -25,7 +26,8 @@ from repeater.model.time import micros
 from repeater.model.units import Rate
 from repeater.ports import Alarm, Clock, Loop, Tell
 from repeater.wire.lines import BadMessage, Lines, decode
-from repeater.wire.unix import cause_of, connect
+from repeater.wire.trust import Untrusted
+from repeater.wire.unix import cause_of
 
 ANSWER_WITHIN = 5.0
 """Seconds that the daemon has for an answer."""
@@ -130,12 +132,15 @@ class DaemonQuota:
         """One try; what went wrong is told."""
         self._path = self._place()
         try:
-            sock = connect(self._path, 0.0)
+            sock = open_daemon(self._path, 0.0)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             self._lose("none is running", quietly=not self._asks)
             return
         except BlockingIOError:
             self._lose("it lets nobody in", quietly=not self._asks)
+            return
+        except Untrusted as error:
+            self._lose(str(error), quietly=not self._asks)
             return
         except OSError as error:
             self._lose(cause_of(error).lower(), quietly=not self._asks)

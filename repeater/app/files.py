@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repeater.app.plugins import Installed
-from repeater.errors import RepeaterError, UsageError
+from repeater.errors import ForeignFile, RepeaterError, UsageError
 from repeater.model.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -130,11 +131,30 @@ def found_job_file(environ: Mapping[str, str]) -> tuple[str]:
     for level in (folder, *folder.parents):
         for name in JOB_FILES:
             if (level / name).is_file():
+                _check_owner(level / name)
                 return (os.path.relpath(level / name),)
     raise UsageError(
         f"cannot find a job file: no `{JOB_FILES[0]}` or `jobs.toml` here or above",
         hint="name one, or let `rpr init` write a starter",
     )
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse a file that was looked for and that another user could have put there: its commands would run as this
+    user. Who uses `sudo` in a folder of their own means it. Raises ForeignFile.
+    """
+    from repeater.wire.trust import Untrusted, check_path, trusted_users
+
+    users = set(trusted_users())
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        users.add(int(os.environ["SUDO_UID"]))
+    try:
+        check_path(path, users=users)
+    except Untrusted as error:
+        raise ForeignFile(
+            f"cannot use the job file `{path}`, which was found by looking upward: {error}",
+            hint=f"name it if you trust it: `rpr apply {shlex.quote(str(path))}`, or `RPR_FILE` for all commands",
+        ) from None
 
 
 def caps(environ: Mapping[str, str]) -> Caps:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from repeater.app.files import caps, found_job_file, naming
 from repeater.app.state import read_past, state_folder
 from repeater.dataclass import dataclass
-from repeater.errors import RepeaterError, Unreachable, UsageError
+from repeater.errors import ForeignFile, RepeaterError, Unreachable, UsageError
 from repeater.model.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def current_project(environ: Mapping[str, str] | None = None) -> str | None:
     environ = os.environ if environ is None else environ
     try:
         (name,) = found_job_file(environ)
+    except ForeignFile:
+        raise
     except UsageError:
         return None
     return project_of(str(Path(name).absolute()), Disk(), caps(environ), naming(name, environ))

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from repeater.app.assembly import HttpOptions
 from repeater.control.guard import LOOPBACK
 from repeater.errors import RepeaterError, UsageError
+from repeater.wire.trust import shown_user, trusted_users
 
 if TYPE_CHECKING:
     from repeater.control.desk import Desk
@@ -205,17 +207,34 @@ def _token(options: HttpOptions, folder: Path | None, environ: Mapping[str, str]
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
-    return _checked(_read(path), f"`{path}`"), f"`{path}`"
+    return _checked(_read(path, is_ours=True), f"`{path}`"), f"`{path}`"
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, is_ours: bool = False) -> str:
+    """The text of a token file. `is_ours`: the one in the state folder, which is no link and for this user alone."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if is_ours else 0)
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o044 and path.name == TOKEN_FILE:
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            if cause := _written_by_others(found):
+                raise RepeaterError(f"cannot use the token in `{path}`: {cause}", hint=_TOKEN_HINT)
+            if is_ours and found.st_mode & 0o044:
                 os.fchmod(file.fileno(), 0o600)
             return file.read(_LONGEST_TOKEN + 2).decode("ascii", "replace").strip()
     except OSError as error:
         raise RepeaterError(f"cannot read the token in `{path}`: {os.strerror(error.errno or 0)}") from None
+
+
+def _written_by_others(found: os.stat_result) -> str:
+    """Why another user could have written a file; empty if none could."""
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    if found.st_uid not in trusted_users():
+        return f"it belongs to {shown_user(found.st_uid)}"
+    return "other users may write it" if found.st_mode & 0o022 else ""
+
+
+_TOKEN_HINT = "whoever wrote it knows the token: remove the file, or name another one with `--http-token-file`"  # noqa: S105
 
 
 def _checked(token: str, where: str) -> str:

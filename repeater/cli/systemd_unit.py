@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from repeater.cli.options import files_argument, project_option, set_option
+from repeater.errors import UsageError
 
 _UNIT = """\
 # {name}
@@ -67,9 +69,9 @@ def systemd_unit(
     text = _UNIT.format(
         name=f"{named}.service",
         project=named,
-        command=" ".join(map(_quoted, words)),
-        folder=_escaped(loaded.folder),
-        grace=grace,
+        command=" ".join((_quoted(words[0], is_program=True), *map(_quoted, words[1:]))),
+        folder=_folder(loaded.folder),
+        grace=_time_span(grace),
     )
     sys.stdout.write(text)
 
@@ -84,9 +86,41 @@ def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _quoted(word: str) -> str:
-    """A word of a command line, as systemd.service(5) reads it."""
-    word = _escaped(word).replace("$", "$$")
-    if word and not any(mark in word for mark in " \t\n\"'\\;"):
+def _folder(path: str) -> str:
+    """A path that is the whole value of a setting: nothing can be quoted there. Raises UsageError."""
+    if path != path.strip() or path.endswith("\\") or any(ord(char) < 32 or ord(char) == 127 for char in path):
+        raise UsageError(
+            f"cannot write a unit for the folder `{path}`: systemd cannot read its name",
+            hint="the name of a folder in a unit has no control characters, no space at its ends, no `\\` at its end",
+        )
+    return _escaped(path)
+
+
+def _time_span(text: str) -> str:
+    """A length of time as systemd.time(7) reads it. Raises UsageError."""
+    if re.fullmatch(r"infinity|[0-9]+|([0-9]+(\.[0-9]+)? ?[a-zA-Z]{1,9} ?)+", text) is None or text != text.strip():
+        raise UsageError(f"cannot use `--grace {text}`: expected a length of systemd such as `90s` or `5min 20s`")
+    return text
+
+
+def _quoted(word: str, *, is_program: bool = False) -> str:
+    """A word of a command line, as systemd.service(5) reads it. Variables are not replaced in the name of a program."""
+    word = _escaped(word)
+    if not is_program:
+        word = word.replace("$", "$$")
+    if word and _PLAIN.fullmatch(word):
         return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return '"' + "".join(map(_quoted_char, word)) + '"'
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=,@%$+~^-]+")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _quoted_char(char: str) -> str:
+    """A character within quotes. Those that end a line or that cannot be shown become escapes of systemd.syntax(7)."""
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char == " " or char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

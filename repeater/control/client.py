@@ -14,6 +14,7 @@ from repeater.control.door import all_places, places_of
 from repeater.control.protocol import encode_request, error_from
 from repeater.errors import RepeaterError, Unreachable, UsageError
 from repeater.wire.lines import LONGEST, BadMessage, Lines, decode
+from repeater.wire.trust import Untrusted, check_path, check_peer
 from repeater.wire.unix import connect
 
 PATIENCE = 30.0
@@ -168,8 +169,22 @@ def everyone(environ: Mapping[str, str]) -> list[str]:
 
 
 def _try(path: Path) -> Client | None:
+    """A connection; None if nobody listens. Nothing is sent before it is known whose process listens."""
+    sock = None
+    if not os.path.lexists(path):
+        return None
     try:
-        return Client(connect(path, 5.0), path)
+        check_path(path)
+        sock = connect(path, 5.0)
+        check_peer(sock)
+        return Client(sock, path)
+    except Untrusted as error:
+        if sock is not None:
+            sock.close()
+        raise Unreachable(
+            f"cannot use the socket `{path}`: {error}",
+            hint="run the command as that user, or remove what does not belong there",
+        ) from None
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         return None
     except PermissionError:

@@ -9,10 +9,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from repeater.daemon.place import open_daemon
 from repeater.daemon.protocol import LONGEST_ANSWER, say
 from repeater.errors import Unreachable
 from repeater.wire.lines import BadMessage, Lines, decode
-from repeater.wire.unix import cause_of, connect
+from repeater.wire.trust import Untrusted
+from repeater.wire.unix import cause_of
 
 PATIENCE = 5.0
 """Seconds that a daemon has for its answer."""
@@ -24,11 +26,13 @@ def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
 
     until = time.monotonic() + patience
     try:
-        sock = connect(path, patience)
+        sock = open_daemon(path, patience)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise Unreachable(
             f"cannot reach a rate-limit daemon at `{path}`: none is running", hint="`rpr daemon` starts one"
         ) from None
+    except Untrusted as error:
+        raise Unreachable(f"cannot use the socket `{path}` of a rate-limit daemon: {error}") from None
     except OSError as error:
         raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: {cause_of(error)}") from None
     lines = Lines(LONGEST_ANSWER)

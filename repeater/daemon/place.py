@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from repeater.errors import ApplyRefused
+from repeater.wire.trust import Untrusted, check_path, check_peer, trusted_users
 from repeater.wire.unix import cause_of, connect, short_name
 
 USUAL = Path("/var/run/patience/daemon.sock")
@@ -50,10 +51,28 @@ def place_to_ask(environ: Mapping[str, str]) -> Path:
     """The first place where a socket is; where none is, the one that `rpr daemon` would use."""
     for path in places(environ):
         with contextlib.suppress(OSError):
-            trusted = path == USUAL or path.parent.stat().st_uid in (0, os.geteuid())  # anybody makes folders in /tmp
-            if trusted and stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
-                return path
+            if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
+                with contextlib.suppress(Untrusted):  # anybody makes folders in /tmp
+                    check_path(path)
+                    return path
     return place_to_listen(environ)
+
+
+def open_daemon(path: Path, timeout: float) -> socket.socket:
+    """A connection to a daemon. Raises OSError like `wire.unix.connect`, and Untrusted.
+
+    Users may share the daemon of another user by naming its socket, so the process that listens may also be the owner
+    of the folder that the socket is in, which no third user may change.
+    """
+    users = {*trusted_users(), path.parent.stat().st_uid}
+    check_path(path, users=users)
+    sock = connect(path, timeout)
+    try:
+        check_peer(sock, users)
+    except Untrusted:
+        sock.close()
+        raise
+    return sock
 
 
 def finder(named: str | None, environ: Mapping[str, str]) -> Callable[[], Path]:

@@ -11,21 +11,33 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from repeater.observe import ownfile
+
 
 class LogFile:
     """A file, opened with the first write. `max_size` 0 never rotates. `warn` is called in the writing thread.
 
     `is_ours`: it is rpr's own, for its user alone, and found through no link. A job's may be wherever its user wants.
+    `owner` is the user and the group of a job that runs as another user: `ownfile` says how its file is opened.
     """
 
     def __init__(
-        self, path: str, max_size: int, backups: int, warn: Callable[[str], None], *, is_ours: bool = False
+        self,
+        path: str,
+        max_size: int,
+        backups: int,
+        warn: Callable[[str], None],
+        *,
+        is_ours: bool = False,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self.path = path
         self.max_size = max_size
         self.backups = backups
         self._warn = warn
         self._is_ours = is_ours
+        self.owner = owner
+        self._folder: ownfile.Folder | None = None
         self._fd: int | None = None
         self._size = 0
         self._lost = 0
@@ -60,16 +72,24 @@ class LogFile:
             with contextlib.suppress(OSError):
                 os.close(self._fd)
             self._fd = None
+        if self._folder is not None:
+            os.close(self._folder.fd)
+            self._folder = None
 
     def _open(self) -> None:
         """The file that has the name now, with its size as it is now."""
         if self._fd is not None:
             with contextlib.suppress(FileNotFoundError):
-                there, ours = os.stat(self.path), os.fstat(self._fd)
+                there, ours = self._stat(), os.fstat(self._fd)
                 if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                     self._size = ours.st_size  # somebody may have truncated it
                     return
             self.close()
+        if self.owner is not None:
+            self._folder = ownfile.open_folder(os.path.dirname(self.path) or ".", *self.owner)
+            self._fd = ownfile.open_file(os.path.basename(self.path), self._folder, *self.owner)
+            self._size = os.fstat(self._fd).st_size
+            return
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_NOFOLLOW if self._is_ours else 0)
         self._fd = os.open(self.path, flags, 0o600 if self._is_ours else 0o644)
@@ -94,7 +114,15 @@ class LogFile:
         self._size += written
         return written
 
+    def _stat(self) -> os.stat_result:
+        if self._folder is None:
+            return os.stat(self.path)
+        return os.stat(os.path.basename(self.path), dir_fd=self._folder.fd, follow_symlinks=False)
+
     def _rotate(self) -> None:
+        if self._folder is not None:
+            self._rotate_for_owner(self._folder)
+            return
         self.close()
         for number in range(self.backups, 0, -1):
             older = self.path if number == 1 else f"{self.path}.{number - 1}"
@@ -102,4 +130,17 @@ class LogFile:
                 os.replace(older, f"{self.path}.{number}")
         if self.backups == 0:
             os.truncate(self.path, 0)
+        self._open()
+
+    def _rotate_for_owner(self, folder: ownfile.Folder) -> None:
+        assert self._fd is not None
+        name = os.path.basename(self.path)
+        with ownfile.rights(folder):
+            for number in range(self.backups, 0, -1):
+                older = name if number == 1 else f"{name}.{number - 1}"
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(older, f"{name}.{number}", src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        if self.backups == 0:
+            os.ftruncate(self._fd, 0)
+        self.close()
         self._open()

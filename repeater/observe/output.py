@@ -19,6 +19,7 @@ from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.observe.kept import Kept
 from repeater.observe.logfile import LogFile
+from repeater.observe.ownfile import file_owner
 from repeater.observe.terminal import colored, cut_here, is_terminal, visible, visible_text, wants_color
 from repeater.observe.writer import Console, Piece, Writer
 from repeater.policy.verdict import Matcher
@@ -90,7 +91,8 @@ class Output:
         self._plain = plain
         self._runs: dict[str, _Run] = {}
         self._paused: set[str] = set()
-        self._files: dict[str, tuple[LogFile, int]] = {}
+        self._files: dict[tuple[str, tuple[int, int] | None], tuple[LogFile, int]] = {}
+        self._owners: dict[tuple[str | None, str | None], tuple[int, int] | None] = {}
         self._left_out = 0
         self._width = 0
         self._heads: dict[tuple[str, Stream], bytes] = {}
@@ -312,20 +314,37 @@ class Output:
         output = spec.output
         if output.file is None:
             return None
-        file, users = self._files.get(output.file) or (
-            LogFile(output.file, output.max_size, output.backups, partial(self._told_of_trouble, spec.name)),
+        key = output.file, self._owner(spec)
+        file, users = self._files.get(key) or (
+            LogFile(
+                output.file,
+                output.max_size,
+                output.backups,
+                partial(self._told_of_trouble, spec.name),
+                owner=key[1],
+            ),
             0,
         )
         file.max_size, file.backups = output.max_size, output.backups
-        self._files[output.file] = file, users + 1
+        self._files[key] = file, users + 1
         return file
 
+    def _owner(self, spec: JobSpec) -> tuple[int, int] | None:
+        """User and group that a log file belongs to; None: those of this process."""
+        wanted = (spec.process.user, spec.process.group)
+        if spec.process.user is None:
+            return None
+        if wanted not in self._owners:
+            self._owners[wanted] = file_owner(spec.process.user, spec.process.group)
+        return self._owners[wanted]
+
     def _release_file(self, file: LogFile) -> None:
-        _, users = self._files[file.path]
+        key = file.path, file.owner
+        _, users = self._files[key]
         if users > 1:
-            self._files[file.path] = file, users - 1
+            self._files[key] = file, users - 1
         else:
-            del self._files[file.path]
+            del self._files[key]
             self._disk.put(file.close, 0)
 
     def _write_file(self, state: _Run, file: LogFile, stream: Stream, data: bytes) -> bool:

@@ -28,6 +28,8 @@ def connect(path: Path, timeout: float) -> socket.socket:
                     sock.connect(name)
                     break
                 except BlockingIOError:  # too many others wait to be accepted
+                    if not timeout:
+                        raise
                     if time.monotonic() > until:
                         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
                     time.sleep(0.01)

@@ -939,6 +939,18 @@ def test_a_systemd_unit_is_one_that_systemd_takes(rpr: Rpr) -> None:
     assert not told  # before 253 it does not know `notify-reload`, as the unit says
 
 
+@pytest.mark.parametrize(
+    "words", [("--grace", "5min\nExecStartPre=/bin/evil"), ("--set", "a=b\nExecStartPre=/bin/evil"), ("--set", "a=b\\")]
+)
+def test_no_option_breaks_out_of_its_line_of_a_systemd_unit(rpr: Rpr, words: tuple[str, str]) -> None:
+    rpr.write("jobs.toml", '[vars]\na = ""\n[jobs.a]\ncommand = "true"\n')
+    told = rpr("systemd-unit", "jobs.toml", *words)
+    assert "\nExecStartPre" not in told.out
+    assert told.code == (2 if words[0] == "--grace" else 0)
+    (line,) = [line for line in told.out.splitlines() if line.startswith("ExecStart=")] if told.out else ["x"]
+    assert not line.endswith("\\")
+
+
 # --- many jobs, many clients ----------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repeater.errors import LockHeld, StateUnusable
+from repeater.wire.trust import Untrusted, check_path, shown_user
 
 DATABASE = "history.db"
 MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
@@ -101,18 +102,34 @@ def _boot_id() -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a state folder that only we can enter, if it is not there. Raises StateUnusable."""
+    """Make a state folder that only this user can enter, if it is not there. What is missing on the way gets the mode
+    0700 whatever the umask is. Raises StateUnusable, also if another user could replace the folder.
+    """
+    missing = []
+    there = Path(os.path.abspath(folder))
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found, around = folder.stat(), folder.parent.stat()
-        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+        while not os.path.lexists(there):
+            missing.append(there)
+            there = there.parent
+        check_path(there, links=len(missing) > 1)
+        for one in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                one.mkdir(mode=0o700)
+                one.chmod(0o700)
+        check_path(folder, links=False)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise unusable(folder, "it is not a folder")
+        if found.st_uid != os.geteuid():
+            raise unusable(folder, f"it belongs to {shown_user(found.st_uid)}")
+        if stat.S_IMODE(found.st_mode) & 0o077:
             folder.chmod(0o700)
+    except Untrusted as error:
+        raise unusable(
+            folder, error, "give another folder with `--state-dir`, or take the right to write there from other users"
+        ) from None
     except OSError as error:
         raise unusable(folder, error) from error
-    # Root may keep state with others, but not where anybody could have laid the folder for it.
-    if found.st_uid != os.geteuid() and (os.geteuid() != 0 or around.st_mode & stat.S_ISVTX):
-        raise unusable(folder, f"it belongs to user {found.st_uid}")
 
 
 def unusable(path: Path, why: object, hint: str | None = None) -> StateUnusable:

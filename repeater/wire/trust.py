@@ -34,14 +34,14 @@ def trusted_users() -> frozenset[int]:
     return frozenset(users)
 
 
-def check_path(path: Path, *, users: Collection[int] | None = None, links: bool = True) -> None:
+def check_path(path: Path, *, users: Collection[int] | None = None, links: bool = True, of: Path | None = None) -> None:
     """Raises Untrusted if another user than `users` (this one and root) could replace what the path leads to, and
     FileNotFoundError if nothing is there. `links` False: neither the path nor the folder that it is in may be a link,
-    unless root made it.
+    unless root made it. `of` is what the message calls `it`, if that is not the path.
     """
     known = trusted_users() if users is None else users
-    asked = Path(os.path.abspath(path))
-    rest = list(asked.parts[1:])
+    asked = Path(os.path.abspath(of or path))
+    rest = list(Path(os.path.abspath(path)).parts[1:])
     here, followed = Path("/"), 0
     _check_one(here, here.lstat(), known, asked)
     depth = len(rest)

@@ -6,6 +6,7 @@ Who takes the lock owns the folder and may write; who does not may only read. No
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -111,7 +112,7 @@ def make_folder(folder: Path) -> None:
         while not os.path.lexists(there):
             missing.append(there)
             there = there.parent
-        check_path(there, links=len(missing) > 1)
+        check_path(there, links=len(missing) > 1, of=folder)
         for one in reversed(missing):
             with contextlib.suppress(FileExistsError):
                 one.mkdir(mode=0o700)
@@ -119,7 +120,7 @@ def make_folder(folder: Path) -> None:
         check_path(folder, links=False)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode):
-            raise unusable(folder, "it is not a folder")
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if found.st_uid != os.geteuid():
             raise unusable(folder, f"it belongs to {shown_user(found.st_uid)}")
         if stat.S_IMODE(found.st_mode) & 0o077:

@@ -79,7 +79,8 @@ $(TOOLS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group dev
 	@sh tests/install_packages.sh
 	@if command -v npm >/dev/null 2>&1; then \
-	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node ajv@8 >/dev/null 2>&1 || echo "without ajv: no npm registry"; fi
+	  npm install --silent --no-audit --no-fund --prefix $(VENV)/node ajv@8 yaml-language-server@1 @taplo/cli@0.7 \
+	    >/dev/null 2>&1 || echo "without ajv and language servers: no npm registry"; fi
 	@test -x $(BIN)/promtool || command -v promtool >/dev/null || ! command -v apt-get >/dev/null || { $(PROMTOOL); } >/dev/null 2>&1 || \
 	  echo "without promtool: cannot get the Debian package prometheus"
 	@touch $@

@@ -16,7 +16,9 @@ from repeater.jobfile.written import WrittenFloat, WrittenInt
 
 Sure: TypeAlias = Callable[[Any], bool]
 
-_IGNORED = frozenset({"title", "description", "default", "examples", "$schema", "$id", "definitions"})
+_IGNORED = frozenset(
+    {"title", "description", "markdownDescription", "default", "examples", "$schema", "$id", "definitions"}
+)
 _OF_TABLES = frozenset({"properties", "additionalProperties", "if", "then", "else"})
 _NUMBERS = (int, float, WrittenInt, WrittenFloat)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -148,7 +150,7 @@ def _required_of_tables(rule: list[str]) -> Sure:
 
 def _one_of(rule: list[Any]) -> Sure:
     # Only for `required`, which is exact.
-    keys = [one["required"][0] for one in rule if set(one) == {"required"}]
+    keys = [one["required"][0] for one in rule if set(one) <= {"type", "required"}]
     return lambda value: type(value) is dict and len(keys) == len(rule) and sum(key in value for key in keys) == 1
 
 

@@ -233,18 +233,22 @@ class Writer:
                 if write.then is not None:
                     outcomes.append((write.then, error))
             self.write_kept(self._db)
-            self._db.execute(PUT_META, ("commits", str(self._commits + 1)))
-            self._db.execute("COMMIT")
+            self._commit_counted()
         except BaseException:
             if self._db.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
             raise
-        self._commits += 1
         if self._survives == "power cuts":
             self._durable = self._commits
             if self._marker is not None:
                 self._marker.note(self._commits)
+
+    def _commit_counted(self) -> None:
+        """Commit, and raise the counter that shows a loss of commits."""
+        self._db.execute(PUT_META, ("commits", str(self._commits + 1)))
+        self._db.execute("COMMIT")
+        self._commits += 1
 
     def _survive(self, what: Literal["power cuts", "deaths"]) -> None:
         """What the next commit has to survive."""
@@ -321,7 +325,14 @@ class Writer:
         """Whether there may be more."""
         with contextlib.suppress(sqlite3.Error), self._reading:
             self._survive("deaths")  # what a power cut brings back is deleted again
-            return self._db.execute(words, values).rowcount >= _STEP
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                deleted = self._db.execute(words, values).rowcount
+                self._commit_counted()
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            return deleted >= _STEP
         return False
 
     def _tell(self, message: str) -> None:

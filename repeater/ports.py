@@ -14,6 +14,7 @@ from repeater.dataclass import dataclass, field
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.errors import RepeaterError
+from repeater.model.reasons import Reason
 from repeater.model.run import Progress, RunKind, RunRecord
 from repeater.model.spec import JobSpec, Probe, ProcessSpec
 from repeater.model.time import Instant
@@ -153,7 +154,7 @@ class Spawner(Protocol):
         ...
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         """Why processes can be neither started nor stopped now; None if they can."""
         ...
 
@@ -318,6 +319,6 @@ class Quota(Protocol):
 
     def release(self, reservation: str) -> None: ...
 
-    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None: ...
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: Reason) -> None: ...
 
     def close(self) -> None: ...

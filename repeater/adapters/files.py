@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from repeater.dataclass import dataclass
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.policy.paths import PathSet
 
 SLOW_LOOK = 1.0
@@ -60,7 +62,7 @@ class FileWatcher:
         changed: Changed,
         call_soon: Callable[[Callable[[], None]], object],
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        warn: Callable[[Reason], None] = lambda _: None,
         failed: Callable[[str, Exception], None] = lambda *_: None,
         fault: Callable[[Exception], None] = lambda _: None,
     ) -> None:
@@ -239,7 +241,7 @@ class FileWatcher:
     def _trouble(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            self._later(lambda: self._warn(f"cannot be told of file changes, files are polled instead: {error}"))
+            self._later(lambda: self._warn(because("watch_polled", error=str(error))))
 
     def _later(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed

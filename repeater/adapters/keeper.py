@@ -42,6 +42,8 @@ from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.keeper import cgroup, spool, tree
 from repeater.keeper.protocol import ProtocolError, frame
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, RunKind
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
 
@@ -99,7 +101,7 @@ class KeeperSpawner:
         sink: Sink,
         loop: Loop,
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        warn: Callable[[Reason], None] = lambda _: None,
         folder: Path | None = None,
         on_death: OnDeath = "kill",
         cgroups: Cgroups = "services",
@@ -144,13 +146,8 @@ class KeeperSpawner:
         return None if self._line is None else self._line.pid
 
     @property
-    def trouble(self) -> str | None:
-        if not self._is_stuck:
-            return None
-        return (
-            f"the keeper of the processes (pid {self.keeper}) does not answer, so nothing starts and nothing can be "
-            "stopped; `rpr down --kill` ends everything"
-        )
+    def trouble(self) -> Reason | None:
+        return because("shim_stuck", pid=self.keeper) if self._is_stuck else None
 
     def force(self) -> None:
         self._is_forced = True
@@ -299,7 +296,7 @@ class KeeperSpawner:
     def _become_stuck(self) -> None:
         if not self._is_stuck:
             self._is_stuck = True
-            self._warn(f"the keeper of the processes (pid {self.keeper}) does not answer; nothing starts until it does")
+            self._warn(because("shim_silent", pid=self.keeper))
         if self._is_forced:
             self._lose()
 
@@ -314,7 +311,7 @@ class KeeperSpawner:
                 self._unanswered = 0
                 if self._is_stuck:
                     self._is_stuck = False
-                    self._warn("the keeper of the processes answers again")
+                    self._warn(Reason("shim_answers"))
                 ends = iter(handed)
                 for message in messages:
                     self._take(message, ends)
@@ -325,7 +322,7 @@ class KeeperSpawner:
         except LineLost:
             self._lose()
         except ProtocolError as error:
-            self._warn(f"the keeper cannot be understood: {error}")
+            self._warn(because("shim_not_understood", error=str(error)))
             self._lose()
 
     def _take(self, message: Message, ends: Any) -> None:
@@ -351,7 +348,7 @@ class KeeperSpawner:
         elif op == "refused":
             del self._runs[known.run]
             self._sink.matched(known.run)
-            self._tell(SpawnFailed(known.run, message["reason"], message["temporary"], kind=known.kind))
+            self._tell(_refused(known, message))
 
     def _started(
         self,
@@ -384,7 +381,7 @@ class KeeperSpawner:
     def _tell_unfenced(self, why: str | None) -> None:
         if why and not self._told_unfenced:
             self._told_unfenced = True
-            self._warn(f"cannot give jobs cgroups of their own, so daemons of theirs may be found late: {why}")
+            self._warn(because("cgroups_unusable", error=str(why)))
 
     def _listen(self, known: _Run) -> None:
         """To what was spooled first, then to what comes."""
@@ -525,7 +522,7 @@ class KeeperSpawner:
             with contextlib.suppress(OSError):
                 os.kill(line.pid, signal.SIGKILL)  # a stopped process ends of this signal alone
         self._is_stuck, self._unanswered = False, 0
-        self._warn(f"the keeper of the processes is gone{line.words()}; ending what it left, and starting another one")
+        self._warn(because("shim_lost", error=line.words()))
         line.abandon()
         spawns = [message for message in self._outbox if message["op"] == "spawn"]
         self._outbox = [*(base_message(*base) for base in self._bases.values()), *spawns]
@@ -571,7 +568,7 @@ class KeeperSpawner:
                     pass
                 self._close_pipe(known, stream)
             self._sink.matched(run)
-            self._tell(RunLost(run, "its keeper died", known.kind))
+            self._tell(RunLost(run, _SHIM_GONE, known.kind))
 
     def _read_last(self, known: _Run, stream: Stream, fd: int) -> bool:
         with contextlib.suppress(OSError):
@@ -590,6 +587,18 @@ class KeeperSpawner:
 
 
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
+_SHIM_GONE = Reason("shim_gone")
+
+
+def _refused(known: _Run, message: Mapping[str, Any]) -> SpawnFailed:
+    """A keeper of version 0.1 sends a text, and no exit code."""
+    if "code" in message:
+        reason = Reason(message["code"], message["detail"])
+    else:
+        reason = because("legacy", text=message["reason"])
+    return SpawnFailed(
+        known.run, reason, message["temporary"], exit_code=message.get("exit_code", 126), kind=known.kind
+    )
 
 
 def _instant(seconds: float) -> datetime:

@@ -162,15 +162,16 @@ class Line:
                     return hello
         except (OSError, ProtocolError) as error:
             raise CannotKeep(f"it does not answer: {error}") from error
-        raise CannotKeep(f"it ended at once{self.words()}")
+        cause = self.words()
+        raise CannotKeep(f"it ended at once: {cause}" if cause else "it ended at once")
 
     def words(self) -> str:
-        """What it died of, to be put behind what is said of its death; empty if nobody knows."""
+        """What it died of; empty if that is not known."""
         if self._paper is not None and (last := self._paper.last()):
-            return f": {last}" + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+            return last + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self.process is not None and (status := self.process.wait(_DYING)) < 0:
-                return f": it was killed by {signal.Signals(-status).name}"
+                return f"it was killed by {signal.Signals(-status).name}"
         return ""
 
     def farewell(self, unsent: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.model.reasons import Reason
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
 from repeater.model.units import Rate
@@ -101,7 +102,7 @@ class NoQuota:
     def release(self, reservation: str) -> None:
         pass
 
-    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: Reason) -> None:
         pass
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ import contextlib
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.address import HttpTarget, parse_address, parse_http_url
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import JobSpec, Probe
 from repeater.ports import Tell
 
@@ -42,20 +44,21 @@ class NetProber:
             async with asyncio.timeout(probe.timeout.total_seconds()):
                 problem = await (_ask_http(probe.http) if probe.http else _ask_tcp(probe.tcp or ""))
         except TimeoutError:
-            problem = "no answer in time"
+            problem = Reason("probe_timeout")
         except (OSError, ValueError, asyncio.IncompleteReadError) as error:
-            problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        self._tell(ProbeReported(job, "live" if kind == "live" else "ready", problem is None, problem or ""))
+            cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            problem = because("probe_failed", error=cause)
+        self._tell(ProbeReported(job, "live" if kind == "live" else "ready", problem is None, problem))
 
 
-async def _ask_tcp(text: str) -> str | None:
+async def _ask_tcp(text: str) -> Reason | None:
     address = parse_address(text)
     _, writer = await asyncio.open_connection(address.host, address.port)
     await _close(writer)
     return None
 
 
-async def _ask_http(url: str) -> str | None:
+async def _ask_http(url: str) -> Reason | None:
     """None if the answer is good, else what is wrong with it."""
     target = parse_http_url(url)
     host, port = target.address.host, target.address.port
@@ -68,9 +71,9 @@ async def _ask_http(url: str) -> str | None:
         await _close(writer)
     words = line.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        return "the answer is not HTTP"
+        return Reason("probe_not_http")
     status = int(words[1])
-    return None if 200 <= status < 400 else f"status {status}"
+    return None if 200 <= status < 400 else because("probe_status", status=status)
 
 
 def _request(target: HttpTarget) -> bytes:

@@ -22,9 +22,12 @@ from repeater.daemon.place import open_daemon
 from repeater.daemon.protocol import LONGEST_ANSWER, say
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import micros
 from repeater.model.units import Rate
 from repeater.ports import Alarm, Clock, Loop, Tell
+from repeater.sentences import sentence
 from repeater.wire.lines import BadMessage, Lines, decode
 from repeater.wire.trust import Untrusted
 from repeater.wire.unix import cause_of
@@ -110,9 +113,11 @@ class DaemonQuota:
         if self._old is None and not reservation.startswith(PREFIX):
             self._send(say("release_request", reservation=reservation))
 
-    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: Reason) -> None:
         delay_ms = micros(delay) // 1000
-        told = say("push_back_notice", resource_id=limit, **_rate(rate), delay_ms=delay_ms, reason=reason[:200])
+        told = say(
+            "push_back_notice", resource_id=limit, **_rate(rate), delay_ms=delay_ms, reason=sentence(reason)[:200]
+        )
         if self._sock is None and not self._is_lost:
             self._connect()
         if self._old is None:  # version 1.0 has no such message
@@ -255,7 +260,8 @@ class DaemonQuota:
                 wait = told.get("wait_ms")
                 length = timedelta(milliseconds=wait) if isinstance(wait, int | float) and 0 <= wait < 1e12 else None
                 if length is not None:
-                    self._tell(QuotaWaits(ask, length, str(told.get("reason", ""))))
+                    said = told.get("reason")
+                    self._tell(QuotaWaits(ask, length, because("text", text=str(said)) if said else None))
         elif kind == "warning_notice":
             self._warn(str(told.get("warning", "")))
         elif kind == "error":
@@ -273,7 +279,7 @@ class DaemonQuota:
             case Waits(ask, wait):
                 self._unanswered.discard(ask)
                 if ask in self._asks:
-                    self._tell(QuotaWaits(ask, wait, ""))
+                    self._tell(QuotaWaits(ask, wait))
                     self._loop.call_later(wait.total_seconds(), self._ask_again, ask)
             case Refused(ask, error):
                 if ask in self._asks:
@@ -294,7 +300,7 @@ class DaemonQuota:
         """Each warning once, and only so many."""
         if words and words not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(words)
-            self._tell(QuotaWarned(words[:400]))
+            self._tell(QuotaWarned(because("text", text=words[:400])))
 
     def _begin(self) -> None:
         """The daemon is there, and speaks our language."""
@@ -367,7 +373,7 @@ class DaemonQuota:
             return
         if not quietly and not self._is_lost:
             self._is_lost = True
-            self._tell(QuotaLost(f"cannot reach the rate-limit daemon at `{self._path}`: {cause}"))
+            self._tell(QuotaLost(because("quota_unreachable", path=str(self._path), error=cause)))
         if self._is_lost or self._untold:
             self._come_back()
 

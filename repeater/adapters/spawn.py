@@ -23,13 +23,14 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from repeater.adapters.wakes import Wakes
 from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.keeper import direct, tree
 from repeater.keeper.process import Spawned, SpawnError, program_of, spawn
+from repeater.model.reasons import Reason, ReasonCode
 from repeater.model.run import Exit, RunKind
 from repeater.ports import Alarm, Launch, Loop, Sink, Stream, Tell
 
@@ -158,7 +159,7 @@ class ProcessSpawner:
         pass
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         return None
 
     def force(self) -> None:
@@ -255,7 +256,7 @@ class ProcessSpawner:
                 self._programs.clear()
             return error
         except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
-            return SpawnError(f"cannot start `{launch.argv[:1]}`: {error!r}")
+            return SpawnError("program_failed", {"program": " ".join(launch.argv[:1]), "error": repr(error)})
 
     def _program(self, argv: Sequence[str], env: Mapping[str, str]) -> str | None:
         if self._programs is None or not argv:
@@ -281,7 +282,8 @@ class ProcessSpawner:
             if isinstance(born, SpawnError):
                 del self._processes[launch.run]
                 self._sink.matched(launch.run)
-                self._tell(SpawnFailed(launch.run, born.reason, born.temporary, kind=launch.kind))
+                reason = Reason(cast("ReasonCode", born.code), born.detail)
+                self._tell(SpawnFailed(launch.run, reason, born.temporary, exit_code=born.exit_code, kind=launch.kind))
             else:
                 self._adopt(process, born)
         if self._born and not self._woken:

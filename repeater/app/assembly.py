@@ -22,6 +22,8 @@ from repeater.app.state import hiding, read_past, state_folder
 from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, Problem, RepeaterError, UsageError
 from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ class _Assembly:
             clock,
             soon,
             environ=environ | _COLORS.get(options.color, {}),
-            warn=lambda job, message: self._warn(message, job),
+            warn=lambda job, reason: self._warn(reason, job),
             gone=self._gone,
             console=(1, 2) if options.log is None else options.log,
         )
@@ -302,7 +304,7 @@ class _Assembly:
                 document = reader.document()
             guard_removals(json.loads(document) if document else {}, loaded.jobfile.jobs)
         if (adopted := claim(self._folder, self._origin)) is not None:
-            self._warn(adopted)
+            self._warn(because("state_adopted", text=adopted))
 
     def _measure(self, closing: ExitStack) -> Callable[..., None] | None:
         """The debug mode that reports slow callbacks; None if it is off. Raises UsageError."""
@@ -351,7 +353,7 @@ class _Assembly:
             AnswerTap(LogTap(self._output, self._tell), clock, self._tell),
             residents,
             spec_of=self._in_force,
-            warn=lambda job, message: self._warn(message, job),
+            warn=lambda job, reason: self._warn(reason, job),
             call_soon=self._loop.call_soon_threadsafe,
         )
         closing.callback(feeds.close)
@@ -479,15 +481,15 @@ class _Assembly:
         with self._store.reader() as reader:
             return read_past(reader)
 
-    def _troubles(self) -> list[str]:
+    def _troubles(self) -> list[Reason]:
         troubles = []
         if self._is_leaving:
-            troubles.append("the supervisor is leaving")
-        troubles += [text for text in (self._spawner.trouble, self._control.trouble) if text is not None]
+            troubles.append(Reason("supervisor_stopping"))
+        troubles += [found for found in (self._spawner.trouble, self._control.trouble) if found is not None]
         if self._store.is_failing:
-            troubles.append("the history cannot be written, so jobs that have to be claimed do not start")
+            troubles.append(Reason("history_failing"))
         if self._watcher.problem is not None:
-            troubles.append(f"changes of files are noticed late or not at all: {self._watcher.problem}")
+            troubles.append(because("watch_failing", error=str(self._watcher.problem)))
         return troubles
 
     # --- new generations ---
@@ -567,7 +569,7 @@ class _Assembly:
         def then(answer: Applied | RepeaterError) -> None:
             self._is_reloading = False
             if isinstance(answer, RepeaterError):
-                self._hear(ReloadRejected(self._engine.generation, str(answer)))
+                self._hear(ReloadRejected(self._engine.generation, because("files_rejected", error=str(answer))))
             if self._reload_again:
                 self._reload_again = False
                 self._asked_to_reload()
@@ -627,8 +629,8 @@ class _Assembly:
         # what both have is the line's: `level` of an event is how hard the supervisor was asked to leave
         return json_line(told | {key: event[key] for key in event if key not in told})
 
-    def _warn(self, message: str, job: str = "") -> None:
-        self._hear(Warned(job, message))
+    def _warn(self, reason: Reason, job: str = "") -> None:
+        self._hear(Warned(job, reason))
 
     def _left(self, code: int) -> None:
         """Nothing is left to do. A reader of the output may take its time, unless somebody asked to leave."""
@@ -668,7 +670,7 @@ class _Assembly:
 
         self._store.begin(generation, wanted.document)
         for _, message in overfull(wanted.jobfile):
-            self._warn(message)
+            self._warn(because("job_file_doubtful", problem=message))
         self._output.align(job.name for job in wanted.jobfile.jobs)
         assert self._feeds is not None
         self._feeds.accepted(wanted.jobfile)
@@ -689,9 +691,9 @@ class _Assembly:
         texts = [f"{one.place()}: {one.text()}" for one in warnings]
         new = [text for text in texts if text not in self._warnings]
         for text in new[:_MOST_WARNINGS]:
-            self._warn(text)
+            self._warn(because("job_file_doubtful", problem=text))
         if len(new) > _MOST_WARNINGS:
-            self._warn(f"{len(new) - _MOST_WARNINGS} more warnings; `rpr validate` shows all")
+            self._warn(because("more_warnings", count=len(new) - _MOST_WARNINGS))
         self._warnings = frozenset(texts)
 
     def _watch_failed(self, key: str, error: Exception) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repeater.control.door import CannotListen, Door, Place
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 
 if TYPE_CHECKING:
     from repeater.control.server import Server
@@ -25,7 +27,7 @@ class ControlSocket:
     The caller holds the lock of the state folder.
     """
 
-    def __init__(self, place: Callable[[], Place], clock: Clock, warn: Callable[[str], None]) -> None:
+    def __init__(self, place: Callable[[], Place], clock: Clock, warn: Callable[[Reason], None]) -> None:
         self._place = place
         self._clock = clock
         self._warn = warn
@@ -36,9 +38,9 @@ class ControlSocket:
         self._alarm: Alarm = clock.call_after(LOOK_EVERY, self._look)
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         """Why nobody can reach this supervisor; None if everybody can."""
-        return f"no command can reach this supervisor: {self._problem}" if self._door is None else None
+        return because("control_socket_missing", error=self._problem) if self._door is None else None
 
     def serve(self, server: Server) -> None:
         """Let `server` answer, also at each later socket."""
@@ -56,11 +58,11 @@ class ControlSocket:
         if self._door is not None and self._door.keeps_its_name():
             return
         if self._door is not None:
-            self._warn(f"the control socket `{self._door.path}` was removed")
+            self._warn(because("control_socket_removed", path=str(self._door.path)))
             self._leave()
         self._open()
         if self._door is not None:
-            self._warn(f"commands reach this supervisor at `{self._door.path}` again")
+            self._warn(because("control_socket_bound", path=str(self._door.path)))
             if self._server is not None:
                 self._server.listen(self._door.socket)
 
@@ -70,7 +72,7 @@ class ControlSocket:
         except CannotListen as error:
             if error.message != self._problem:
                 self._problem = error.message
-                self._warn(f"{error.message}; `rpr status` and other commands cannot reach this supervisor")
+                self._warn(because("socket_unusable", error=error.message))
         else:
             self._problem = ""
 

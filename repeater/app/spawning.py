@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.app.state import hiding
 from repeater.engine.facts import Living
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import JobFile
 from repeater.ports import Loop, Remembered, Sink, Spawner, Tell
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
 Cgroups: TypeAlias = Literal["off", "services", "all"]
-Warn: TypeAlias = Callable[[str], None]
+Warn: TypeAlias = Callable[[Reason], None]
 _MEETING = "keeper"  # in the state folder
 
 
@@ -39,7 +41,7 @@ def make_spawner(
     except CannotKeep as why:
         from repeater.adapters.spawn import ProcessSpawner
 
-        warn(f"there is no keeper, so jobs lose their output if this supervisor dies: {why}")
+        warn(because("shim_missing", error=str(why)))
         return ProcessSpawner(tell, sink, loop)
 
 
@@ -58,9 +60,9 @@ def recover(
     living = {run: one for run, one in survivors.items() if open_runs.get(run) in jobs}
     ghosts = {run: 0 for run in open_runs if run not in living}
     if ghosts and any(True for _ in tree.members(ghosts)):
-        warn("ending what a supervisor before this one left running")
+        warn(Reason("left_over_ended"))
         if tree.kill(ghosts):
-            warn("some of it cannot be killed")
+            warn(Reason("left_over_alive"))
     spawner.disown(survivors.keys() - living.keys())
     return living, changed_services(store, jobfile) if living else frozenset()
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repeater.model.reasons import Reason
 from repeater.model.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def hiding(salt: str | None) -> Hiding:
     return UNSALTED if salt is None else Marks(salt, os.environ)
 
 
-def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, str], Hiding]:
+def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, Reason], Hiding]:
     """The generation that was applied last (0 if none was), its specs, why those of its jobs that are done are, and
     what makes the marks that stand in the specs.
     """
@@ -54,7 +55,7 @@ def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpe
     return generation, specs, done, hiding(salt)
 
 
-def nothing_applied() -> tuple[int, dict[str, JobSpec], dict[str, str], Hiding]:
+def nothing_applied() -> tuple[int, dict[str, JobSpec], dict[str, Reason], Hiding]:
     """What `in_force` gives for a project that was never applied."""
     return 0, {}, {}, hiding("")
 

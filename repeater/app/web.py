@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from repeater.app.assembly import HttpOptions
 from repeater.control.guard import LOOPBACK
 from repeater.errors import RepeaterError, UsageError
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.wire.trust import shown_user, trusted_users
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Web:
     """
 
     def __init__(
-        self, options: HttpOptions, folder: Path | None, environ: Mapping[str, str], warn: Callable[[str], None]
+        self, options: HttpOptions, folder: Path | None, environ: Mapping[str, str], warn: Callable[[Reason], None]
     ) -> None:
         """`folder` is the state's, None if none is kept. Raises RepeaterError."""
         _look_for_libraries()
@@ -71,7 +73,7 @@ class Web:
         from repeater.control.listening import HttpServer
 
         if self._metrics is None:
-            self._warn(f"{NO_METRICS}: {METRICS_HINT}")
+            self._warn(because("metrics_missing", error=f"{NO_METRICS}: {METRICS_HINT}"))
 
         async def scrape() -> bytes:
             """Whoever comes while another's are made gets the same."""
@@ -87,7 +89,7 @@ class Web:
             scrape=None if self._metrics is None else scrape,
             warn=self._warn,
         )
-        self._server = HttpServer(app, self._door, self._warn)
+        self._server = HttpServer(app, self._door, lambda text: self._warn(because("connection_failed", error=text)))
 
     async def sent(self) -> None:
         """Returns when everybody has taken what was answered."""

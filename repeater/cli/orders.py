@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, length_option, local_times, order, reaching, some_jobs_argument
+from repeater.cli.reaching import clock, length_option, order, reaching, some_jobs_argument, told
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
@@ -30,7 +30,7 @@ def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: Whereabout
 
 def _became(item: Mapping[str, Any]) -> str:
     run = f", run {item['run']}" if item["run"] else ""
-    why = local_times(item["reason"] or "").removeprefix("held by ").removeprefix("held: ")
+    why = told(item)
     reason = f": {why}" if why and item["became"] != "started" else ""
     return f"{item['became']}{run}{reason}"
 
@@ -67,13 +67,13 @@ def resume(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
 
 
 def _resumed(item: Mapping[str, Any]) -> str:
-    if item["was"] is None:
+    if not item["was"]:
         return "was not paused"
     return f"resumed, next start {clock(item['next'])}" if item["next"] else "resumed"
 
 
 def _state(item: Mapping[str, Any]) -> str:
-    why = f": {item['why']}" if item["why"] else ""
+    why = f": {told(item, 'why')}" if item["why"] else ""
     following = f", next start {clock(item['next'])}" if item["next"] and item["state"] == "waiting" else ""
     return f"{item['state']}{why}{following}"
 

@@ -18,6 +18,7 @@ from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, from_rfc3339, rfc3339
 from repeater.observe.terminal import json_line, visible_text
 from repeater.plan.diff import JobPlan, diff
+from repeater.sentences import sentence
 
 if TYPE_CHECKING:
     from repeater.control.client import Client
@@ -232,7 +233,7 @@ def _read_plan(
             after,
             None if wanted is None else dump_schedule(wanted.schedule),
             wanted is not None and wanted.enabled,
-            done.get(entry.job),
+            None if (why := done.get(entry.job)) is None else sentence(why),
             like=entry.like,
         )
 

@@ -101,8 +101,11 @@ def instant(text: str | None) -> datetime | None:
 def clock(text: str | None, now: datetime | None = None) -> str:
     """A time for people in this machine's zone: only the time of day if it is today; `-` for none."""
     moment = from_rfc3339(text)
-    if moment is None:
-        return "-"
+    return "-" if moment is None else clock_of(moment, now)
+
+
+def clock_of(moment: datetime, now: datetime | None = None) -> str:
+    """The same of an instant."""
     local = moment.astimezone()
     if local.date() == _local_date(now or datetime.now(UTC)):
         return local.isoformat(timespec="seconds")[11:19]
@@ -114,13 +117,18 @@ def _local_date(now: datetime) -> date:
     return now.astimezone().date()
 
 
-def local_times(text: str, now: datetime | None = None) -> str:
-    """Words of a supervisor, whose instants are UTC, with them as `clock` shows them."""
-    if "Z" not in text:
-        return text
-    import re
+def told(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
+    """The reason of an item as a sentence, with instants as `clock` shows them; empty for none.
 
-    return re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", lambda found: clock(found[0], now), text)
+    Made here from `reason_code` and `detail`; the sentence under `name` has instants in UTC.
+    """
+    code = item.get("reason_code")
+    if code is None:
+        return item.get(name) or ""
+    from repeater.model.reasons import reason_from_json
+    from repeater.sentences import sentence
+
+    return sentence(reason_from_json(code, item["detail"]), lambda instant: clock_of(instant, now))
 
 
 def shown(text: str) -> str:

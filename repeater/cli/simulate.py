@@ -11,11 +11,13 @@ import click
 from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.errors import UsageError
 from repeater.model.events import SlotHeld
+from repeater.model.reasons import Reason
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, Mono
 from repeater.model.units import format_duration, parse_duration
 from repeater.observe.terminal import json_line
 from repeater.plan.select import select
+from repeater.sentences import sentence
 
 
 @click.command(epilog="Example: rpr simulate jobs.toml --for 24h --duration backup=40m")
@@ -69,15 +71,15 @@ def simulate(
             durations=lengths,
             seed=seed,
             plugins=plugins,
-            warn=lambda job, message: warnings.setdefault(f"{job}: {message}"),
+            warn=lambda job, reason: warnings.setdefault(f"{job}: {sentence(reason)}"),
             hold=lambda one: held.setdefault((one.job, one.nominal), one),
         )
         if as_json:
             for row in rows:
-                print(json_line(row.as_json()))
+                print(json_line(row.as_json(sentence)))
                 held.pop((row.job, row.nominal), None)
             for one in held.values():  # not started when the time is over
-                print(json_line(_still_held(one).as_json() | {"state": "held", "reason": one.reason}))
+                print(json_line(_still_held(one).as_json(sentence) | {"state": "held"}))
         else:
             _print_rows(list(rows), held, span)
     for warning in warnings:
@@ -113,7 +115,7 @@ def _print_rows(rows: list[RunRecord], held: dict[tuple[str, datetime], SlotHeld
     for row in shown:
         key = (row.job, row.nominal)
         kinds["held" if key in waiting else _kind(row)] += 1
-        words = row.reason if key in waiting else _outcome(row, held.get(key))
+        words = _kind(row) if key in waiting else _outcome(row, held.get(key))
         print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {words}")
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     print(f"{len(shown)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))
@@ -128,11 +130,18 @@ def _outcome(row: RunRecord, held: SlotHeld | None) -> str:
         if late > timedelta(0):
             words += f", {format_duration(late)} late"
             if held is not None:
-                words += f": {held.reason.partition(' until ')[0]}"
+                words += f": {sentence(_without_until(held.reason))}"
     return words
 
 
 def _kind(row: RunRecord) -> str:
-    if row.state == "ran":
-        return "ran" if row.reason == "success" else f"failed ({row.reason})"
-    return f"{row.state} ({row.reason})" if row.reason else row.state
+    if row.state == "succeeded" or row.reason is None:
+        return "ran" if row.state == "succeeded" else row.state
+    if row.state == "claimed":  # held when the time is over
+        return sentence(row.reason)
+    return f"{row.state} ({sentence(row.reason)})"
+
+
+def _without_until(reason: Reason) -> Reason:
+    """Why a slot was held, when it is known how long it was."""
+    return Reason(reason.code, {name: value for name, value in reason.detail.items() if name != "until"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, instant, jobs_argument, local_times, print_table, reaching, shown
+from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown, told
 from repeater.errors import RepeaterError
 from repeater.model.time import age
 from repeater.observe.terminal import json_line
@@ -89,7 +89,8 @@ def _next(item: Mapping[str, Any], now: datetime) -> str:
 
 def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     if item["why"]:
-        yield local_times(item["why"], now)
+        waited = f" (for {item['waited']}s)" if item["waited"] else ""
+        yield told(item, "why", now) + waited
     for run in item["running"]:
         yield f"pid {run['pid']} for {age(instant(run['started']), now)}"
     if item["pending"]:
@@ -100,7 +101,7 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         yield f"internal error in {faults[0]['owner']}: {faults[0]['error']}"
     if item["streak"] < 0:
         last = item["last"] or {}
-        reason = (last.get("reason") or "").removeprefix("failure: ")
+        reason = told(last) if last else ""
         if item["streak"] == -1 or item["state"] == "slowed":
             yield reason
         else:

@@ -9,7 +9,7 @@ import click
 
 from repeater.cli.history import _row
 from repeater.cli.options import json_option
-from repeater.cli.reaching import local_times, print_json, reaching, shown
+from repeater.cli.reaching import print_json, reaching, shown
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -42,20 +42,14 @@ def why(question: str, as_json: bool, where: Whereabouts) -> None:
     if as_json:
         print_json(result)
         return
-    print(shown(local_times(result["answer"])))
+    print(shown(result["answer"]))
     for fact in result["facts"]:
         print(f"  {shown(fact)}")
     if result["slots"] and not at:
         print("  its last slots:")
         for slot in result["slots"]:
-            time, _, outcome, took, run, reason = map(shown, _row(_with_outcome(slot)))
+            time, _, outcome, took, run, reason = map(shown, _row(slot))
             print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, run, reason) if part))
-
-
-def _with_outcome(slot: dict[str, Any]) -> dict[str, Any]:
-    from repeater.control.past import outcome_of
-
-    return {"trigger": "schedule", **slot, "outcome": outcome_of(slot)}
 
 
 def _from_disk(where: Whereabouts, job: str, at: str, error: Unreachable) -> dict[str, Any]:

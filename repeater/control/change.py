@@ -14,6 +14,7 @@ from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.plan.diff import JobPlan, Plan
 from repeater.runtime.reload import Applied
+from repeater.sentences import as_item
 
 LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
 
@@ -78,7 +79,7 @@ def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> dict[s
         "runs": new.runs,
         "successes": new.successes,
         "failures": new.failures,
-        "done": new.done,
+        **as_item(new.done, "done"),
         "returns": prospect.returns,
         "enabled": spec is not None and spec.enabled,
         "like": entry.like,

@@ -16,6 +16,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact
 from repeater.engine.job import Job
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
+from repeater.model.reasons import Reason
 from repeater.model.run import RunRecord
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
@@ -100,8 +101,8 @@ class Desk:
     past: Callable[[], Mapping[str, Any]]
     kept: Kept
     journal: Journal
-    troubles: Callable[[], list[str]]
-    rejected: Callable[[], str | None]
+    troubles: Callable[[], list[Reason]]
+    rejected: Callable[[], Reason | None]
     files: Callable[[], tuple[str, ...]]
     at_hand: set[asyncio.Task[Any]] = field(default_factory=set)
     faults: Callable[[str | None], list[FaultRecord]] = lambda _: []

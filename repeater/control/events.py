@@ -12,10 +12,13 @@ from typing import Any
 from repeater.control.desk import Args, Desk, Send
 from repeater.dataclass import fields
 from repeater.model.events import Event
+from repeater.model.reasons import Reason
 from repeater.model.run import Run, RunRecord, Verdict
 from repeater.model.time import rfc3339
 from repeater.model.units import format_duration
 from repeater.observe.journal import Entry
+from repeater.sentences import as_item as with_sentence
+from repeater.sentences import sentence
 
 MOST_WAITING = 10_000
 """Events that wait for one client that listens."""
@@ -75,9 +78,11 @@ def _flat(event: Event) -> dict[str, Any]:
             case Run(id=run, slot=slot, attempt=attempt):
                 found |= {"job": slot.job, "run": run, "attempt": attempt, "nominal": rfc3339(slot.nominal)}
             case RunRecord():
-                found |= value.as_json()
+                found |= value.as_json(sentence)
             case Verdict(success=success, reason=reason):
-                found |= {"success": success, "reason": reason}
+                found |= {"success": success, **with_sentence(reason)}
+            case Reason():
+                found |= with_sentence(value)
             case datetime():
                 found[field.name] = rfc3339(value)
             case timedelta():

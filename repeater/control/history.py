@@ -11,6 +11,7 @@ from repeater.errors import UsageError
 from repeater.model.run import Outcome, RunRecord
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.plan.select import select
+from repeater.sentences import sentence
 
 MOST = 100_000
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -51,4 +52,4 @@ def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[
 
 
 def as_item(row: RunRecord) -> dict[str, Any]:
-    return {**row.as_json(), "outcome": row.outcome, "trigger": row.trigger, "generation": row.generation}
+    return {**row.as_json(sentence), "outcome": row.outcome, "trigger": row.trigger, "generation": row.generation}

@@ -28,6 +28,8 @@ from repeater.control.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, Route
 from repeater.control.status import health
 from repeater.control.verbs import VERBS
 from repeater.errors import ApplyRefused, JobFileError, NotThere, RepeaterError, UsageError
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
 from repeater.wire.lines import LONGEST, BadMessage, clip, decode
 
@@ -42,7 +44,9 @@ NO_METRICS = "this rpr cannot serve metrics: prometheus-client is not installed"
 METRICS_HINT = "pip install 'repeater-rpr[web]'"
 
 
-def build(desk: Desk, *, token: str, hosts: Iterable[str], scrape: Scrape | None, warn: Callable[[str], None]) -> App:
+def build(
+    desk: Desk, *, token: str, hosts: Iterable[str], scrape: Scrape | None, warn: Callable[[Reason], None]
+) -> App:
     """The application, guarded. `scrape` gives the metrics; None: there are none."""
     endpoints = [Path(route.path, _Answer(route, desk, warn), methods=[route.method]) for route in ROUTES]
     around = {
@@ -81,14 +85,14 @@ def _healthz(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
     return healthz
 
 
-def _metrics(scrape: Scrape | None, warn: Callable[[str], None]) -> Callable[[Request], Awaitable[Response]]:
+def _metrics(scrape: Scrape | None, warn: Callable[[Reason], None]) -> Callable[[Request], Awaitable[Response]]:
     async def metrics(_: Request) -> Response:
         if scrape is None:
             return _error(501, "no_metrics", NO_METRICS, METRICS_HINT)
         try:
             return Response(await scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
         except Exception as error:  # noqa: BLE001 - a fault in a metric must not end the jobs
-            warn(f"metrics failed inside: {type(error).__name__}: {error}")
+            warn(because("metrics_failed", error=f"{type(error).__name__}: {error}"))
             return _error(500, "internal", f"internal error: {type(error).__name__}: {error}")
 
     return metrics
@@ -120,7 +124,7 @@ async def _nowhere(*_: Mapping[str, Any]) -> None:
 class _Answer:
     """An ASGI application that answers one route."""
 
-    def __init__(self, route: Route, desk: Desk, warn: Callable[[str], None]) -> None:
+    def __init__(self, route: Route, desk: Desk, warn: Callable[[Reason], None]) -> None:
         self._route = route
         self._desk = desk
         self._warn = warn
@@ -168,7 +172,7 @@ class _Answer:
         except RepeaterError as error:
             refusal = _told(error)
         except Exception as error:  # noqa: BLE001 - a fault in a verb must not end the jobs
-            self._warn(f"a request failed inside: {type(error).__name__}: {error}")
+            self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
             refusal = 500, "internal", f"internal error: {type(error).__name__}: {error}", None
         else:
             return

@@ -14,6 +14,7 @@ from repeater.control.change import LEVELS
 from repeater.control.history import OUTCOMES
 from repeater.control.protocol import LONGEST_TEXT, Kind
 from repeater.control.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, STREAMING, Route
+from repeater.model.reasons import FIELDS
 from repeater.model.run import SlotState, Trigger
 
 _WORDS = {
@@ -222,7 +223,9 @@ _REFUSALS = {
     "421": "The server does not go by this `Host`.",
     "422": "The job files are wrong; `message` has every problem.",
 }
-_ORDERED = {"job": _TEXT, "state": _TEXT, "why": _or_none(_TEXT), "next": _or_none(_TIME)}
+_DETAIL = {"type": "object", "description": "The fields of the reason; docs/reference/reasons.md names them."}
+_CODED = {"reason_code": {"type": ["string", "null"], "enum": [*FIELDS, None]}, "detail": _DETAIL}
+_ORDERED = {"job": _TEXT, "state": _TEXT, "why": _or_none(_TEXT), **_CODED, "next": _or_none(_TIME)}
 _ROW = {
     "job": _TEXT,
     "nominal": _TIME,
@@ -231,6 +234,7 @@ _ROW = {
     "ended": _or_none(_TIME),
     "state": {"type": "string", "enum": list(get_args(SlotState))},
     "reason": _or_none(_TEXT),
+    **_CODED,
     "run": _or_none(_TEXT),
     "attempts": _COUNT,
     "exit": _or_none(_WHOLE),
@@ -249,6 +253,8 @@ _SCHEMAS: dict[str, Any] = {
             "job": _TEXT,
             "state": _TEXT,
             "why": _or_none(_TEXT),
+            **_CODED,
+            "waited": _or_none(_COUNT),
             "next": _or_none(_TIME),
             "last": _or_none({"$ref": "#/components/schemas/Last"}),
             "running": {"type": "array", "items": {"$ref": "#/components/schemas/Running"}},
@@ -270,6 +276,7 @@ _SCHEMAS: dict[str, Any] = {
         {
             "outcome": _TEXT,
             "reason": _or_none(_TEXT),
+            **_CODED,
             "ended": _or_none(_TIME),
             "run": _or_none(_TEXT),
             "exit": _or_none(_WHOLE),
@@ -286,19 +293,19 @@ _SCHEMAS: dict[str, Any] = {
             "trigger": {"type": "string", "enum": list(get_args(Trigger))},
         }
     ),
-    "Paused": _object({"reason": _TEXT, "until": _or_none(_TIME)}),
+    "Paused": _object({"text": _or_none(_TEXT), "until": _or_none(_TIME)}),
     "Ordered": _object(_ORDERED),
-    "PauseBegan": _object({"job": _TEXT, "paused": _or_none(_TEXT), "until": _or_none(_TIME)}),
-    "PauseEnded": _object({"job": _TEXT, "was": _or_none(_TEXT), "next": _or_none(_TIME)}),
+    "PauseBegan": _object({"job": _TEXT, "paused": _FLAG, "until": _or_none(_TIME)}),
+    "PauseEnded": _object({"job": _TEXT, "was": _FLAG, "next": _or_none(_TIME)}),
     "Triggered": _object(
         {
             "job": _TEXT,
             "became": {"type": "string", "enum": ["started", "held", "queued", "skipped"]},
             "reason": _or_none(_TEXT),
+            **_CODED,
             "run": _or_none(_TEXT),
         }
     ),
-    "Row": _object(_ROW),
     "Slot": _object(
         {
             **_ROW,
@@ -342,6 +349,7 @@ _SCHEMAS: dict[str, Any] = {
             "successes": _COUNT,
             "failures": _COUNT,
             "done": _or_none(_TEXT),
+            **_CODED,
             "returns": _FLAG,
             "enabled": _FLAG,
             "like": _or_none(_TEXT),
@@ -397,7 +405,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "at": _or_none(_TIME),
         "answer": _TEXT,
         "facts": {"type": "array", "items": _TEXT},
-        "slots": {"type": "array", "items": {"$ref": "#/components/schemas/Row"}},
+        "slots": {"type": "array", "items": {"$ref": "#/components/schemas/Slot"}},
     },
     "trigger": {"skipped": _COUNT},
     "pause": {},

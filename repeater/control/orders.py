@@ -15,7 +15,9 @@ from repeater.engine.facts import Requested, Verb
 from repeater.engine.job import Job
 from repeater.engine.lifecycle import State
 from repeater.errors import RepeaterError
+from repeater.model.reasons import Reason
 from repeater.model.time import rfc3339
+from repeater.sentences import as_item
 
 
 async def trigger(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
@@ -42,16 +44,16 @@ def _became(job: Job, before: set[Any]) -> dict[str, Any]:
     for held in job.open:
         if held.slot.nominal not in before and held.slot.trigger == "manual":
             if held.held is not None:
-                return {"became": "held", "reason": held.held, "run": None}
-            return {"became": "started", "reason": None, "run": held.attempt.run.id if held.attempt else None}
+                return {"became": "held", **as_item(held.held), "run": None}
+            return {"became": "started", **as_item(None), "run": held.attempt.run.id if held.attempt else None}
     for slot in job.pending:
         if slot.nominal not in before:
-            return {"became": "queued", "reason": "the run before is still going on", "run": None}
+            return {"became": "queued", **as_item(Reason("still_running")), "run": None}
     for nominal, row in reversed(job.recent.items()):
         if nominal not in before and row.trigger == "manual":
             became = "skipped" if row.attempts == 0 else "started"
-            return {"became": became, "reason": row.reason, "run": row.run}
-    return {"became": "skipped", "reason": "the job is not in force any more", "run": None}
+            return {"became": became, **as_item(row.reason), "run": row.run}
+    return {"became": "skipped", **as_item(Reason("not_active")), "run": None}
 
 
 async def pause(desk: Desk, args: Args, send: Send) -> None:
@@ -59,13 +61,15 @@ async def pause(desk: Desk, args: Args, send: Send) -> None:
     length = args["for"]
     until = None if length is None else desk.now() + timedelta(seconds=length)
     for job in desk.some(args["jobs"]):
-        await desk.say(Requested("pause", job.spec.name, reason=args["reason"], until=until))
-        await send({"job": job.spec.name, "paused": job.paused, "until": rfc3339(job.progress.paused_until)})
+        await desk.say(Requested("pause", job.spec.name, text=args["reason"], until=until))
+        await send(
+            {"job": job.spec.name, "paused": job.paused is not None, "until": rfc3339(job.progress.paused_until)}
+        )
 
 
 async def resume(desk: Desk, args: Args, send: Send) -> None:
     for job in desk.some(args["jobs"]):
-        was = job.paused
+        was = job.paused is not None
         await desk.say(Requested("resume", job.spec.name))
         await send({"job": job.spec.name, "was": was, "next": rfc3339(job.next.due) if job.next else None})
 
@@ -93,8 +97,7 @@ async def reset(desk: Desk, args: Args, send: Send) -> None:
 async def stop(desk: Desk, args: Args, send: Send) -> None:
     """No new start, live runs are stopped; with `wait` an item comes when nothing of the job is alive."""
     jobs = desk.some(args["jobs"])
-    reason = args["reason"] or "stopped"
-    await desk.say(*(Requested("stop", job.spec.name, reason=reason) for job in jobs))
+    await desk.say(*(Requested("stop", job.spec.name, text=args["reason"]) for job in jobs))
     for job in jobs:
         if args["wait"]:
             await desk.until(lambda job=job: not job.open or job.state is not State.STOPPING)  # type: ignore[misc]
@@ -109,4 +112,9 @@ async def _order(desk: Desk, args: Args, send: Send, verb: Verb) -> None:
 
 def _report(desk: Desk, job: Job) -> dict[str, Any]:
     state, why = condition(job, desk.clock.now())
-    return {"job": job.spec.name, "state": state, "why": why, "next": rfc3339(job.next.due) if job.next else None}
+    return {
+        "job": job.spec.name,
+        "state": state,
+        **as_item(why, "why"),
+        "next": rfc3339(job.next.due) if job.next else None,
+    }

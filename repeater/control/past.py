@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 from repeater.control.desk import Rows
+from repeater.control.history import as_item
 from repeater.dataclass import dataclass, field
 from repeater.errors import UsageError
 from repeater.model.run import RunRecord
@@ -20,6 +21,7 @@ from repeater.model.units import format_duration
 from repeater.plan.select import select
 from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
+from repeater.sentences import sentence
 
 DAY = timedelta(days=1)
 _NEAR = timedelta(days=2)
@@ -34,7 +36,7 @@ class Answer:
     rows: list[RunRecord] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {"answer": self.answer, "facts": self.facts, "slots": [row.as_json() for row in self.rows]}
+        return {"answer": self.answer, "facts": self.facts, "slots": [as_item(row) for row in self.rows]}
 
 
 def of_the_dead(
@@ -56,12 +58,6 @@ def of_the_dead(
     answer = Answer(f"`{job}` does nothing: no supervisor is running", list(_downtime(now, past, rows, moment)))
     answer.rows = rows([job], 5)
     return {"job": job, "at": None, **answer.as_json()}
-
-
-def outcome_of(slot: Mapping[str, Any]) -> str:
-    """The outcome of a row that came as JSON."""
-    keys = ("job", "nominal", "due", "started", "ended", "state", "reason", "run", "attempts")
-    return RunRecord(*(slot[key] for key in keys)).outcome
 
 
 # --- which time is meant --------------------------------------------------------------------------------------------
@@ -189,37 +185,20 @@ def _moved(spec: JobSpec | None, job: str, moment: Moment, rows: Rows) -> list[R
 
 
 def _verdict(row: RunRecord) -> str:
-    reason = row.reason or ""
+    reason = "" if row.reason is None else sentence(row.reason)
     match row.outcome:
         case "success":
             return "it ran and succeeded"
         case "failed":
-            return f"it ran and failed: {reason.removeprefix('failure: ')}"
+            return f"it ran and failed: {reason}"
         case "running":
             return "it is running" if row.state == "running" else f"it is {row.state}"
         case "interrupted":
             return f"it was interrupted: {reason}"
         case "expired":
-            return f"it expired: {_EXPIRED.get(reason, reason)}"
+            return f"it expired: {reason}"
         case outcome:
-            return f"{outcome}: {_WORDS.get(reason, reason)}"
-
-
-_WORDS = {
-    "overlap": "the run before was still going on",
-    "superseded": "a newer slot took its place while both waited (`overlap`)",
-    "queue_full": "as many slots waited as `queue_max` allows",
-    "slowdown": "it had failed too often in a row, so the next start was put off (`slowdown`)",
-    "missed": "it was missed, and `catch_up` does not make up for it",
-    "catch_up_max": "more slots were missed than `catch_up_max` allows",
-    "paused": "the job was paused",
-    "done": "the job was done already",
-    "stopped": "the job was stopped",
-}
-_EXPIRED = {
-    "start_deadline": "it could not start within `start_deadline`",
-    "catch_up_window": "it was missed longer ago than `catch_up_window`",
-}
+            return f"{outcome}: {reason}"
 
 
 def _of_row(row: RunRecord, spec: JobSpec | None, rows: Rows, moment: Moment) -> Iterator[str]:
@@ -236,13 +215,14 @@ def _of_row(row: RunRecord, spec: JobSpec | None, rows: Rows, moment: Moment) ->
         yield f"it was due {_clock(row.due, moment)}, {format_duration(_rounded(row.due - row.nominal))} later (jitter)"
     if row.trigger != "schedule":
         yield f"it came from `{row.trigger}`, not from the schedule"
-    if row.reason in ("overlap", "superseded", "queue_full"):
+    code = None if row.reason is None else row.reason.code
+    if code in ("overlap", "superseded", "queue_full"):
         yield from _holder(row, rows, moment)
-    if row.reason == "slowdown":
+    if code == "slowdown":
         last = next((one for one in rows([row.job], 20, until=row.nominal) if one.attempts), None)
         if last is not None:
-            yield f"the run before it ended {_clock(last.ended or last.due, moment)}: {last.reason}"
-    if row.reason and row.reason.startswith("upstream_failed"):
+            yield f"the run before it ended {_clock(last.ended or last.due, moment)}: {_verdict(last)}"
+    if code == "upstream_failed":
         yield from _upstream(row, spec, rows, moment)
 
 

@@ -19,6 +19,8 @@ from repeater.control.load import Load, Place
 from repeater.control.protocol import check_args, decode_request, encode_error
 from repeater.control.verbs import VERBS, unknown
 from repeater.errors import RepeaterError, Unreachable
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines, encode
 from repeater.wire.unix import user_of
@@ -38,7 +40,7 @@ _BATCH = 64 * 1024
 class Server:
     """Listens on a socket that is bound already. `warn` tells of what should not happen."""
 
-    def __init__(self, desk: Desk, warn: Callable[[str], None], *, users: frozenset[int] | None = None) -> None:
+    def __init__(self, desk: Desk, warn: Callable[[Reason], None], *, users: frozenset[int] | None = None) -> None:
         self._desk = desk
         self._warn = warn
         self._users = frozenset({os.geteuid(), 0}) if users is None else users
@@ -47,7 +49,10 @@ class Server:
         self._load = Load()
 
     def listen(self, door: socket.socket) -> None:
-        self._entrance = Entrance(door, self._check, self._make, self._warn, most=MOST_IDLE, within=IDLE)
+        self._entrance = Entrance(door, self._check, self._make, self._connection_failed, most=MOST_IDLE, within=IDLE)
+
+    def _connection_failed(self, text: str) -> None:
+        self._warn(because("connection_failed", error=text))
 
     def close(self) -> None:
         """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
@@ -86,7 +91,7 @@ class _Client(asyncio.Protocol):
     def __init__(
         self,
         desk: Desk,
-        warn: Callable[[str], None],
+        warn: Callable[[Reason], None],
         gone: Callable[[_Client], None],
         load: Load,
         entrance: Entrance[_Client],
@@ -194,7 +199,7 @@ class _Client(asyncio.Protocol):
             self.end()
             return
         except Exception as error:  # noqa: BLE001 - a fault in a verb must not end the jobs
-            self._warn(f"a request failed inside: {type(error).__name__}: {error}")
+            self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
             reply = encode_error(RepeaterError(f"internal error: {type(error).__name__}: {error}"))
         self._write(reply)
 

@@ -11,9 +11,12 @@ from repeater.control.desk import Args, Desk, Send
 from repeater.engine.job import Job
 from repeater.engine.lifecycle import State
 from repeater.engine.slot import OpenSlot
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, rfc3339
 from repeater.runtime.faults import FaultRecord
+from repeater.sentences import as_item, sentence
 
 _BATCH = 32  # jobs described before others in the loop come first
 
@@ -38,23 +41,23 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
         "jobs": len(desk.engine.jobs),
         "state_dir": life.state,
         "files": list(desk.files()),
-        "troubles": desk.troubles(),
+        "troubles": [sentence(trouble) for trouble in desk.troubles()],
         "faults": [as_fault(one) for one in desk.faults(None)],
-        "rejected": desk.rejected(),
+        "rejected": None if (rejected := desk.rejected()) is None else sentence(rejected),
     }
 
 
 async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
     """Whether all is well: the supervisor does its work, and the services that can tell are ready."""
     problems = [
-        f"service `{job.spec.name}` is not ready"
+        because("service_not_ready", job=job.spec.name)
         for job in desk.engine.jobs.values()
         if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
     ]
     problems += desk.troubles()
     return {
         "ok": not problems,
-        "problems": problems[:100],
+        "problems": [sentence(problem) for problem in problems[:100]],
         "faults": [as_fault(one) for one in desk.faults(None)],
         "pid": os.getpid(),
         "generation": desk.engine.generation,
@@ -89,7 +92,8 @@ def describe(job: Job, now: Instant) -> dict[str, Any]:
     return {
         "job": spec.name,
         "state": state,
-        "why": why,
+        **as_item(why, "why"),
+        "waited": _waited(job, now),
         "next": rfc3339(job.next.due) if job.next is not None else None,
         "last": _last(job),
         "running": [_running(held, now) for held in job.open if held.attempt is not None and held.attempt.started],
@@ -100,14 +104,16 @@ def describe(job: Job, now: Instant) -> dict[str, Any]:
         "last_success": rfc3339(progress.last_success),
         "pending": len(job.pending),
         "ready": job.ready,
-        "paused": None if job.paused is None else {"reason": job.paused, "until": rfc3339(progress.paused_until)},
+        "paused": None
+        if job.paused is None
+        else {"text": job.paused.detail.get("text"), "until": rfc3339(progress.paused_until)},
         "service": spec.is_service,
         "labels": dict(spec.labels),
         "description": spec.description,
     }
 
 
-def condition(job: Job, now: Instant) -> tuple[str, str | None]:
+def condition(job: Job, now: Instant) -> tuple[str, Reason | None]:
     """The state of a job in one word, and why it is so if that is not plain.
 
     `running`, `starting`, `held` (at a gate), `retrying`, `stopping`, `paused`, `slowed`, `waiting` (for its next
@@ -116,44 +122,47 @@ def condition(job: Job, now: Instant) -> tuple[str, str | None]:
     held = job.open[0] if job.open else None
     if job.state in (State.STOPPING, State.LEAVING, State.FINISHING) and held is not None:
         if job.state is State.FINISHING:
-            return _open_condition(held, now)
-        return "stopping", f"waiting for pid {held.pid}" if held.pid else None
+            return _open_condition(held)
+        return "stopping", because("waits_for_process", pid=held.pid) if held.pid else None
     if held is not None:
-        return _open_condition(held, now)
+        return _open_condition(held)
     if job.state is State.OFF:
-        return ("stopped", None) if job.spec.enabled else ("disabled", "`enabled = false`")
+        return ("stopped", None) if job.spec.enabled else ("disabled", Reason("not_enabled"))
     if job.state is State.DONE:
         return "done", job.progress.done
     if job.state in (State.GONE, State.LEAVING):
-        return "stopped", "the supervisor is leaving"
+        return "stopped", Reason("supervisor_stopping")
     if job.paused is not None:
         until = job.progress.paused_until
-        end = f"until {rfc3339(_seconds(until))}" if until else "until it is resumed"
-        return "paused", end if job.paused == "paused" else f"{job.paused}; {end}"
+        text = job.paused.detail.get("text")
+        return "paused", because("paused_until", text=text, until=None if until is None else _seconds(until))
     not_before = job.slowing.not_before
     if job.slowing.holds(now) and not_before is not None:
-        after = after_failures(-job.progress.streak) if job.progress.streak < 0 else "after a short run"
-        return "slowed", f"{after}, not before {rfc3339(not_before.wall.replace(microsecond=0))}"
-    return ("waiting", None) if job.next is not None else ("idle", job.upcoming.fault)
+        return "slowed", because("slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall))
+    if job.next is not None:
+        return "waiting", None
+    fault = job.upcoming.fault
+    return "idle", None if fault is None else because("schedule_unknown", error=fault)
 
 
-def after_failures(count: int) -> str:
-    return "after a failure" if count == 1 else f"after {count} failures in a row"
+def _waited(job: Job, now: Instant) -> int | None:
+    """Seconds for which the slot that is held has waited; None if no slot is."""
+    held = job.open[0] if job.open else None
+    return None if held is None or held.held is None else (now.mono - held.since.mono) // 1_000_000
 
 
-def _open_condition(held: OpenSlot, now: Instant) -> tuple[str, str | None]:
+def _open_condition(held: OpenSlot) -> tuple[str, Reason | None]:
     attempt = held.attempt
     if attempt is not None and attempt.live:
         if held.fate is not None:
             return "stopping", held.fate[1]
         if attempt.started is None:
             return "starting", None
-        return "running", f"attempt {held.attempts}" if held.attempts > 1 else None
+        return "running", because("attempt", attempt=held.attempts) if held.attempts > 1 else None
     if held.held is not None:
-        waited = (now.mono - held.since.mono) // 1_000_000
-        return "held", f"{held.held} (for {waited}s)" if waited else held.held
+        return "held", held.held
     if held.retry is not None:
-        return "retrying", f"attempt {held.attempts} failed, the next is at {rfc3339(_seconds(held.retry.at.wall))}"
+        return "retrying", because("retry_at", attempt=held.attempts, at=_seconds(held.retry.at.wall))
     return "starting", None
 
 
@@ -181,13 +190,13 @@ def _last(job: Job) -> dict[str, Any] | None:
     if progress.last_end is None or not progress.streak:
         return None
     outcome = "success" if progress.streak > 0 else "failed"
-    return {"outcome": outcome, "reason": None, "ended": rfc3339(progress.last_end), "run": None, "exit": None}
+    return {"outcome": outcome, **as_item(None), "ended": rfc3339(progress.last_end), "run": None, "exit": None}
 
 
 def last_of(row: RunRecord) -> dict[str, Any]:
     return {
         "outcome": row.outcome,
-        "reason": row.reason,
+        **as_item(row.reason),
         "ended": rfc3339(row.ended),
         "run": row.run,
         "exit": row.exit,

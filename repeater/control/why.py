@@ -9,13 +9,17 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Send, aside
 from repeater.control.past import Answer, explain, parse_moment, zone_of
-from repeater.control.status import after_failures, as_fault, condition, fault_sentence
+from repeater.control.status import as_fault, condition, fault_sentence
 from repeater.engine.job import Job
 from repeater.engine.slot import OpenSlot
 from repeater.errors import UsageError
 from repeater.model.dump import dump_job
+from repeater.model.reasons import OVERLAP, Reason
+from repeater.model.reasons import reason as because
+from repeater.model.run import RunRecord
 from repeater.model.spec import Always, Cron, Manual, OnChange
 from repeater.model.time import Instant, age, rfc3339
+from repeater.sentences import sentence
 
 
 async def why(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
@@ -59,16 +63,16 @@ def now(desk: Desk, job: Job) -> Answer:
     answer.facts += _record(job, instant)
     answer.facts.append(f"generation {desk.engine.generation} is in force")
     rejected = desk.rejected()
-    if rejected:
-        answer.facts.append(f"the job files as they are now are not in force: {rejected}")
-    answer.facts += desk.troubles()
+    if rejected is not None:
+        answer.facts.append(f"the job files as they are now are not in force: {sentence(rejected)}")
+    answer.facts += map(sentence, desk.troubles())
     answer.facts += [fault_sentence(as_fault(one)) for one in desk.faults(job.spec.name)]
     answer.rows = sorted(job.recent.values(), key=lambda row: row.nominal, reverse=True)[:5]
     return answer
 
 
-def _sentence(job: Job, state: str, reason: str | None, instant: Instant) -> str:
-    because = f": {reason}" if reason else ""
+def _sentence(job: Job, state: str, reason: Reason | None, instant: Instant) -> str:
+    why = "" if reason is None else f": {sentence(reason, lambda wall: _clock(wall, job))}"
     match state:
         case "waiting":
             assert job.next is not None
@@ -77,19 +81,19 @@ def _sentence(job: Job, state: str, reason: str | None, instant: Instant) -> str
                 f"waits for its next start at {_clock(job.next.due, job)}, in {age(instant.wall, instant.wall + left)}"
             )
         case "running" | "starting" | "retrying" | "stopping":
-            return f"is {state}{because}"
+            return f"is {state}{why}"
         case "held":
-            return f"is due and held back{because.replace(': held by ', ': ', 1).replace(': held: ', ': ', 1)}"
+            return f"is due and held back{why}"
         case "slowed":
-            return f"is put off{because}"
+            return f"is put off{why}"
         case "done":
-            return f"is done{because}; `rpr reset {job.spec.name}` begins anew"
+            return f"is done{why}; `rpr reset {job.spec.name}` begins anew"
         case "stopped":
-            return f"is stopped{because}; `rpr start {job.spec.name}` starts it"
+            return f"is stopped{why}; `rpr start {job.spec.name}` starts it"
         case "idle":
             return f"waits: {_idle(job)}"
         case _:
-            return f"is {state}{because}"
+            return f"is {state}{why}"
 
 
 def _idle(job: Job) -> str:
@@ -115,7 +119,7 @@ def _open(job: Job, instant: Instant) -> Iterator[str]:
     if job.pending:
         yield f'{len(job.pending)} more wait for it to end (`overlap = "{job.spec.overlap.kind}"`)'
     last = next(reversed(job.recent.values()), None)
-    if last is not None and last.reason == "overlap" and job.open:
+    if last is not None and last.reason == OVERLAP and job.open:
         yield f'its slot at {_clock(last.nominal, job)} was skipped for that (`overlap = "{job.spec.overlap.kind}"`)'
 
 
@@ -127,12 +131,14 @@ def _needs(desk: Desk, job: Job) -> Iterator[str]:
             if upstream is not None:
                 state, reason = condition(upstream, instant)
                 words = "ready" if upstream.ready else "not ready" if upstream.ready is False else state
-                yield f"it needs `{target}` {need.condition}; that is {words}" + (f": {reason}" if reason else "")
+                yield f"it needs `{target}` {need.condition}; that is {words}" + (
+                    "" if reason is None else f": {sentence(reason)}"
+                )
 
 
 def _places(desk: Desk, job: Job) -> Iterator[str]:
     """Who takes the places that a held slot waits for."""
-    keys = {key for held in job.open if held.held for key in held.waits_on if not key.startswith("job:")}
+    keys = {key for held in job.open if held.held for key in held.waits_on if key.kind != "job"}
     for key in sorted(keys):
         holders = [
             f"`{other.spec.name}`{_since(held, desk)}"
@@ -141,9 +147,8 @@ def _places(desk: Desk, job: Job) -> Iterator[str]:
             if key in held.pool
         ]
         if holders:
-            yield f"{key.replace(':', ' `', 1)}` is held by {', '.join(holders[:5])}" + (
-                " …" if len(holders) > 5 else ""
-            )
+            what = "max_parallel of" if key.kind == "group" else key.kind
+            yield f"{what} `{key.name}` is held by {', '.join(holders[:5])}" + (" …" if len(holders) > 5 else "")
 
 
 def _since(held: OpenSlot, desk: Desk) -> str:
@@ -160,7 +165,8 @@ def _schedule(job: Job, instant: Instant) -> Iterator[str]:
         yield f"its next slot is {_clock(job.next.nominal, job)}, and jitter puts it off to {_clock(job.next.due, job)}"
     not_before = job.slowing.not_before
     if job.slowing.holds(instant) and not_before is not None and -job.progress.streak > 0:
-        yield f"{after_failures(-job.progress.streak)} nothing starts before {_clock(not_before.wall, job)}"
+        slowed = because("slowed_down", failures=-job.progress.streak, until=not_before.wall)
+        yield sentence(slowed, lambda wall: _clock(wall, job))
 
 
 def _record(job: Job, instant: Instant) -> Iterator[str]:
@@ -171,11 +177,15 @@ def _record(job: Job, instant: Instant) -> Iterator[str]:
     row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
     ended = progress.last_end
     if row is not None and row.ended is not None:
-        yield f"its last run ended {age(row.ended, instant.wall)} ago: {row.reason}"
+        yield f"its last run ended {age(row.ended, instant.wall)} ago: {_said(row)}"
     elif ended is not None:
         yield f"its last run ended {age(ended, instant.wall)} ago"
     if progress.streak < -1:
         yield f"the last {-progress.streak} runs failed"
+
+
+def _said(row: RunRecord) -> str:
+    return row.outcome if row.reason is None else sentence(row.reason)
 
 
 def _clock(wall: datetime, job: Job) -> str:

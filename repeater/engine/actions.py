@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from repeater.dataclass import dataclass
 from repeater.model.events import Event
+from repeater.model.reasons import Reason
 from repeater.model.run import Progress, Run, RunRecord
 from repeater.model.spec import JobSpec, OnChange, Probe
 from repeater.model.units import Rate
@@ -157,7 +158,7 @@ class PushBackQuota:
     limit: str
     rate: Rate
     delay: timedelta
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)

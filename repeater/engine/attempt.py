@@ -22,10 +22,11 @@ from repeater.engine.actions import Send, Sweep
 from repeater.engine.context import Context
 from repeater.engine.timeline import Wake
 from repeater.model.events import StopBegan
+from repeater.model.reasons import STOPPED, Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Run
 from repeater.model.spec import Ending
 from repeater.model.time import Instant
-from repeater.model.units import format_duration
 
 
 class State(Enum):
@@ -125,7 +126,7 @@ class Attempt:
         self.started: Instant | None = None
         self.told: Instant | None = None
         self.exit: Exit | None = None
-        self.ended_by: str | None = None
+        self.ended_by: Reason | None = None
 
     @property
     def live(self) -> bool:
@@ -161,13 +162,13 @@ class Attempt:
         self.state = State.RUNNING
         self._watch_time()
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: Reason) -> None:
         """Ask the run to end with its own signal and grace; asking again changes nothing."""
         if self.live:
             self.ended_by = self.ended_by or reason
             self.on(Event.STOP)
 
-    def kill(self, reason: str) -> None:
+    def kill(self, reason: Reason) -> None:
         """End the run now."""
         if self.live:
             self.ended_by = self.ended_by or reason
@@ -201,7 +202,7 @@ class Attempt:
     def note_timeout(self) -> None:
         """It was ended for its timeout, here or by whoever looked after it."""
         if self.ended_by is None and self._ending.timeout is not None:
-            self.ended_by = f"timed out after {format_duration(self._ending.timeout)}"
+            self.ended_by = because("timeout", after=self._ending.timeout)
 
     def _time_out(self) -> None:
         self.note_timeout()
@@ -210,7 +211,7 @@ class Attempt:
     def _terminate(self) -> None:
         signal = self._ending.stop_signal
         slot = self.run.slot
-        self._context.announce(StopBegan(slot.job, self.run.id, signal, self.ended_by or "stopped"))
+        self._context.announce(StopBegan(slot.job, self.run.id, signal, self.ended_by or STOPPED))
         self._context.actions.append(Send(self.run.id, signal))
         self._set_alarm(self._grace, Event.GRACE_OVER)
 

@@ -14,6 +14,8 @@ from repeater.engine.upcoming import BUSY
 from repeater.errors import PluginBusy, PluginFailed
 from repeater.model.events import Warned
 from repeater.model.plugins import Plugins
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import Plugin
 from repeater.policy.plugged import holds
 
@@ -29,7 +31,7 @@ class Conditions:
         self._faults: dict[Plugin, str] = {}
         self._asked: dict[Plugin, dict[str, Any]] = {}
 
-    def reason(self, plugins: Plugins | None, plugin: Plugin, tally: dict[str, Any]) -> str | None:
+    def reason(self, plugins: Plugins | None, plugin: Plugin, tally: dict[str, Any]) -> Reason | None:
         """Why the plugin says that the job is done; None also while it cannot be asked."""
         told = self._asked.pop(plugin, tally)  # a question without an answer yet, or a new one
         try:
@@ -44,7 +46,9 @@ class Conditions:
         except PluginFailed as failure:
             if self._faults.get(plugin) != failure.message:
                 self._faults[plugin] = failure.message
-                self._context.announce(Warned(str(tally["job"]), f"{failure.message}; the job goes on"))
+                self._context.announce(
+                    Warned(str(tally["job"]), because("stop_condition_failed", error=failure.message))
+                )
             return None
         self._faults.pop(plugin, None)
         return reason

@@ -47,12 +47,19 @@ from repeater.engine.probe import Probing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.timeline import Wake
 from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
+from repeater.model.reasons import PAUSED, REMOVED, REQUESTED, STOPPED, Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import JobSpec, OnChange
-from repeater.model.time import Instant, rfc3339
+from repeater.model.time import Instant
 from repeater.plan.diff import JobPlan, effects
 from repeater.plan.graph import Graph, Node
 
+_DEADLINES = ("time_passed", "instant_reached")
+_DEFINITION_CHANGED = Reason("definition_changed")
+_SUPERVISOR_GONE = Reason("supervisor_gone")
+_FILES_CHANGED = Reason("files_changed")
+_NOT_ALIVE = Reason("not_alive")
 _LONGEST_DEBOUNCE = 10
 """A burst of changes that never ends is answered after this many debounce times."""
 
@@ -155,11 +162,11 @@ class Engine:
             case RunLost(_, reason):
                 job.run_lost(held, reason)
                 self._rest_probes(job)
-            case SpawnFailed(_, reason, temporary, taken):
+            case SpawnFailed(_, reason, temporary, taken, exit_code):
                 if taken:
                     job.slot_taken(held)
                 else:
-                    job.spawn_failed(held, reason, temporary=temporary)
+                    job.spawn_failed(held, reason, exit_code, temporary=temporary)
             case PushedBack(_, delay, reason):
                 self.board.limits.push_back(job.spec, delay, reason)
 
@@ -170,9 +177,7 @@ class Engine:
         waiting = [(cursor, name) for cursor, name in cursors if cursor is not None and cursor > now]
         if waiting:
             until, name = max(waiting)
-            count = f"`{name}` waits" if len(waiting) == 1 else f"{len(waiting)} jobs wait, `{name}` the longest,"
-            words = f"the clock is behind slots that were decided: {count} until {rfc3339(until)}"
-            self._context.announce(Warned("", f"{words}; `rpr reset` begins anew"))
+            self._context.announce(Warned("", because("clock_behind", job=name, jobs=len(waiting), until=until)))
 
     # --- a new generation --------------------------------------------------------------------------------------
 
@@ -203,7 +208,7 @@ class Engine:
             self._take_up(row, fact.living)
         for name in fact.stale:
             if name in self.jobs and self.jobs[name].spec.is_service and self.jobs[name].open:
-                self.jobs[name].ask("restart", "changed meanwhile")
+                self.jobs[name].ask("restart", _DEFINITION_CHANGED)
         self._dependents, self._needed_by = {}, {}
         for node in graph:
             for need, targets in node.needs:
@@ -243,10 +248,10 @@ class Engine:
     def _remove(self, name: str) -> None:
         job = self.jobs.pop(name)
         self._unwatch(name)
-        job.leave("removed")
+        job.leave(REMOVED)
         self._remembered[name] = job.progress
         if job.spec.is_service:
-            job.stop_runs("removed")
+            job.stop_runs(REMOVED)
         if job.state is not State.GONE:
             self._gone.append(job)
         self._probes.pop(name, None)
@@ -262,7 +267,7 @@ class Engine:
         if job is not None and job.take_up(row):
             return
         now = self._context.now.wall
-        ended = replace(row, state="interrupted", reason="the supervisor was gone before it ended", ended=now)
+        ended = replace(row, state="interrupted", reason=_SUPERVISOR_GONE, ended=now)
         progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
         self._context.actions.append(Record(ended, progress))
         self._context.announce(SlotDecided(ended))
@@ -297,7 +302,7 @@ class Engine:
         def run(_: object) -> None:
             self._changes.pop(name, None)
             if name in self.jobs and self.jobs[name].state in TAKES_SLOTS:
-                self.jobs[name].ask("watch", "files changed")
+                self.jobs[name].ask("watch", _FILES_CHANGED)
 
         self._changes[name] = (self._context.wake_at(at, "mono", run), first)
 
@@ -320,14 +325,14 @@ class Engine:
         if job.ready is not None and job.spec.is_service:
             job.ready = False
 
-    def _probe_reported(self, name: str, live: bool, ok: bool, reason: str) -> None:
+    def _probe_reported(self, name: str, live: bool, ok: bool, reason: Reason | None) -> None:
         job = self.jobs.get(name)
         if job is None or name not in self._probes:
             return
         was = job.ready
         if self._probes[name][live].answer(ok, reason):
-            self._context.announce(Warned(name, f"is not alive ({reason}); restarting it"))
-            job.ask("restart", "not alive")
+            self._context.announce(Warned(name, because("restart_not_alive", cause=reason)))
+            job.ask("restart", _NOT_ALIVE)
         if job.ready is not was:
             self.board.changed(job, None)
 
@@ -339,15 +344,15 @@ class Engine:
             case "trigger":
                 job.ask("manual", forced=fact.force)
             case "restart":
-                job.ask("restart", "asked")
+                job.ask("restart", REQUESTED)
             case "pause":
-                job.pause(fact.reason or "paused", fact.until)
+                job.pause(because("paused", text=fact.text) if fact.text else PAUSED, fact.until)
             case "resume":
-                job.resume("asked")
+                job.resume(REQUESTED)
             case "start":
                 job.turn_on()
             case "stop":
-                job.turn_off(fact.reason or "stopped")
+                job.turn_off(because("stopped", text=fact.text) if fact.text else STOPPED)
             case "reset":
                 job.reset()
             case _:
@@ -393,7 +398,7 @@ class Engine:
         self._leaving = level
         if first:
             for job in self.jobs.values():
-                job.leave("stopped")
+                job.leave(STOPPED)
         if level == "drain" and self._graph is not None:
             self._stop_services(reversed(self._graph.order))
         waiting = tuple(job.spec.name for job in (*self.jobs.values(), *self._gone) if job.open)
@@ -401,14 +406,14 @@ class Engine:
         if level == "drain":
             return
         for job in (*self.jobs.values(), *self._gone):
-            job.stop_runs("stopped", kill=level == "kill")
+            job.stop_runs(STOPPED, kill=level == "kill")
 
     def _stop_services(self, names: Iterable[str]) -> None:
         """In reverse order of need: a service is stopped once nothing that needs it is alive."""
         for name in names:
             job = self.jobs.get(name)
             if job is not None and job.spec.is_service and job.open and not self._is_needed(name):
-                job.stop_runs("stopped")
+                job.stop_runs(STOPPED)
 
     def _is_needed(self, name: str) -> bool:
         return any(
@@ -457,9 +462,18 @@ def _outcome(job: Job) -> int:
     goal = rule.on_success or rule.successes is not None or rule.pattern is not None
     if job.progress.streak < 0:
         return 1
-    if goal and job.state is State.DONE and (job.progress.done or "").endswith((" passed", " reached")):
+    if goal and job.state is State.DONE and _is_deadline(job.progress.done):
         return 3
-    rows = list(job.recent.values())
-    if rows and (rows[-1].reason or "").startswith("upstream_failed"):
+    last = next(reversed(job.recent.values()), None)
+    if last is not None and last.reason is not None and last.reason.code == "upstream_failed":
         return 4
     return 0
+
+
+def _is_deadline(done: Reason | None) -> bool:
+    """Whether the last condition that made the job done was one of time."""
+    if done is None:
+        return False
+    if done.code == "all_conditions":
+        return done.detail["reasons"][-1]["code"] in _DEADLINES
+    return done.code in _DEADLINES

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
+from repeater.model.reasons import Reason
 from repeater.model.run import Exit, Progress, RunKind, RunRecord
 from repeater.model.time import Mono
 from repeater.plan.diff import Plan
@@ -68,13 +69,15 @@ class RunStarted:
 class SpawnFailed:
     """The process of a run could not be started, or its slot could not be claimed. `temporary`: the machine lacked
     a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), the command is not to blame. `taken`: the slot was decided before, when
-    the clock had not yet been set back; what became of it then stands.
+    the clock had not yet been set back; what became of it then stands. `exit_code` is that of a shell that cannot start
+    the command: 126 or 127.
     """
 
     run: str
-    reason: str
+    reason: Reason
     temporary: bool = False
     taken: bool = False
+    exit_code: int = 126
     kind: RunKind = "run"
 
 
@@ -107,18 +110,18 @@ class RunLost:
     """Nothing of a run is alive, and nobody knows how it ended, nor whether it began at all if it was not told so."""
 
     run: str
-    reason: str
+    reason: Reason
     kind: RunKind = "run"
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeReported:
-    """An answer of a probe; `reason` says why not."""
+    """An answer of a probe; `reason` says why not, None if it is well."""
 
     job: str
     probe: Literal["ready", "live"]
     ok: bool
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class PushedBack:
 
     run: str
     delay: timedelta
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,21 +163,21 @@ class QuotaWaits:
 
     id: str
     wait: timedelta
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaLost:
     """The daemon does not answer; whatever was asked for is void. QuotaFound follows, some day."""
 
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaWarned:
     """The daemon, or the way to it, has something that a person should know."""
 
-    message: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,14 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """Somebody asked for something about one job. `until` is when a pause ends by itself, None for never."""
+    """Somebody asked for something about one job. `text` is why, in the words of the user, empty if none were given;
+    `until` is when a pause ends by itself, None for never.
+    """
 
     verb: Verb
     job: str
     force: bool = False
-    reason: str = ""
+    text: str = ""
     until: datetime | None = None
 
 

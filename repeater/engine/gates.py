@@ -1,6 +1,6 @@
 """What stands between a slot that was admitted and its start: needs, places of matrix cells, pools, limits.
 
-A slot that may not start yet is held under the keys that it waits on (`job:db`, `pool:disk`, `cells:poll`). Whoever
+A slot that may not start yet is held under the keys that it waits on (`engine.keys`). Whoever
 changes something behind a key touches it, and only the slots held under it are asked again, in the order in which they
 came. A need that can no longer come true refuses the slot at once. Called by `engine.job` and `engine.engine`.
 """
@@ -10,19 +10,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from typing import Literal, TypeAlias
 
 from repeater.engine.context import Context
 from repeater.engine.job import Job
+from repeater.engine.keys import Key
 from repeater.engine.lifecycle import State
 from repeater.engine.limits import Limits
 from repeater.engine.slot import OpenSlot
 from repeater.model.events import Warned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Run, RunRecord
 from repeater.model.spec import Need, Pool
 from repeater.model.time import Instant
-from repeater.model.units import format_duration
 
-UPSTREAM_FAILED = "upstream_failed"
+_RAN = ("succeeded", "failed", "spawn_failed")
+_IN_A_ROW = ("limit", "rate", "answer")
+"""Keys whose slots start one after the other: what keeps the first keeps the others."""
+Answer: TypeAlias = tuple[Literal["hold", "skipped"], Reason]
 
 
 class Board:
@@ -31,9 +37,9 @@ class Board:
     def __init__(self, context: Context, jobs: Mapping[str, Job]) -> None:
         self._context = context
         self._jobs = jobs
-        self._taken: dict[str, int] = {}
-        self._waiting: dict[str, OrderedDict[OpenSlot, Job]] = {}
-        self._touched: dict[str, None] = {}
+        self._taken: dict[Key, int] = {}
+        self._waiting: dict[Key, OrderedDict[OpenSlot, Job]] = {}
+        self._touched: dict[Key, None] = {}
         self._met: set[tuple[str, str]] = set()
         self.pools: Mapping[str, Pool] = {}
         self.limits = Limits(context, self.touch)
@@ -42,17 +48,17 @@ class Board:
 
     # --- what a job asks ---------------------------------------------------------------------------------------
 
-    def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
+    def enter(self, job: Job, slot: OpenSlot) -> Answer | None:
         if slot.waits_on:
             self._forget(slot)
         if job.node.needs and not slot.slot.forced and slot.attempts == 0:
             answer = self._needs(job, slot)
             if answer is not None:
                 return answer
-        places: tuple[str, ...] = ()
+        places: tuple[Key, ...] = ()
         if job.spec.max_parallel is not None or job.spec.pool is not None:
             found = self._places(job, slot)
-            if isinstance(found, str):
+            if isinstance(found, Reason):
                 return "hold", found
             places = found
         full = self.limits.enter(job.spec, slot)
@@ -67,9 +73,9 @@ class Board:
     def readmit(self, job: Job, slot: OpenSlot) -> None:
         """Take the places of a run that is live already, whether they are free or not."""
         spec = job.spec
-        places = [f"cells:{spec.group}"] if spec.max_parallel is not None else []
+        places = [Key("group", spec.group)] if spec.max_parallel is not None else []
         if spec.pool is not None and spec.pool in self.pools:
-            places.append(f"pool:{spec.pool}")
+            places.append(Key("pool", spec.pool))
         for key in places:
             self._taken[key] = self._taken.get(key, 0) + 1
         slot.pool = tuple(places)
@@ -92,7 +98,7 @@ class Board:
 
     def changed(self, job: Job, row: RunRecord | None) -> None:
         if self._waiting:
-            self._touched[f"job:{job.spec.name}"] = None
+            self._touched[Key("job", job.spec.name)] = None
         self.news.append((job, row))
 
     def use(self) -> Iterator[tuple[str, str, int, int]]:
@@ -100,7 +106,7 @@ class Board:
         for name, used, most in self.limits.use():
             yield "limit", name, used, most
         for name, pool in self.pools.items():
-            yield "pool", name, self._taken.get(f"pool:{name}", 0), pool.slots
+            yield "pool", name, self._taken.get(Key("pool", name), 0), pool.slots
 
     # --- what the engine does after each fact --------------------------------------------------------------------
 
@@ -115,11 +121,11 @@ class Board:
             for slot, job in list(self._waiting.get(key, {}).items()):
                 if slot in job.open and slot.held is not None:
                     job.try_start(slot)
-                    if key.startswith("limit:") and key in slot.waits_on:
+                    if key.kind in _IN_A_ROW and key in slot.waits_on:
                         self._waiting[key].move_to_end(slot, last=False)
-                        break  # it is the first in the row, and what keeps it keeps the others
+                        break
 
-    def touch(self, key: str) -> None:
+    def touch(self, key: Key) -> None:
         """Something changed behind a key."""
         self._touched[key] = None
 
@@ -129,21 +135,23 @@ class Board:
 
     # --- places --------------------------------------------------------------------------------------------------
 
-    def _places(self, job: Job, slot: OpenSlot) -> tuple[str, ...] | str:
-        """The places that the slot needs; words if one of them is taken, and then it waits for it."""
+    def _places(self, job: Job, slot: OpenSlot) -> tuple[Key, ...] | Reason:
+        """The places that the slot needs; a reason if one of them is taken, and then it waits for it."""
         spec = job.spec
         wanted = []
         if spec.max_parallel is not None:
-            wanted.append((f"cells:{spec.group}", spec.max_parallel, f"max_parallel of `{spec.group}`"))
+            wanted.append((Key("group", spec.group), spec.max_parallel))
         if spec.pool is not None and spec.pool in self.pools:
-            wanted.append((f"pool:{spec.pool}", self.pools[spec.pool].slots, f"pool `{spec.pool}`"))
-        for key, most, what in wanted:
+            wanted.append((Key("pool", spec.pool), self.pools[spec.pool].slots))
+        for key, most in wanted:
             if self._taken.get(key, 0) >= most:
                 self._wait(job, slot, (key,))
-                return f"{what} is full"
-        return tuple(key for key, _, _ in wanted)
+                if key.kind == "pool":
+                    return because("pool_full", pool=key.name)
+                return because("group_full", group=key.name)
+        return tuple(key for key, _ in wanted)
 
-    def _wait(self, job: Job, slot: OpenSlot, keys: tuple[str, ...]) -> None:
+    def _wait(self, job: Job, slot: OpenSlot, keys: tuple[Key, ...]) -> None:
         slot.waits_on = keys
         for key in keys:
             self._waiting.setdefault(key, OrderedDict())[slot] = job
@@ -158,8 +166,9 @@ class Board:
 
     # --- needs ---------------------------------------------------------------------------------------------------
 
-    def _needs(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
-        keys, reasons = [], []
+    def _needs(self, job: Job, slot: OpenSlot) -> Answer | None:
+        keys: list[Key] = []
+        unmet: list[list[str]] = []
         for need, targets in job.node.needs:
             for target in targets:
                 met = self._met_before(job, need, target) or self._is_met(need, target, slot)
@@ -168,21 +177,19 @@ class Board:
                     continue
                 overdue = need.timeout is not None and self._waited(slot) >= need.timeout
                 if met is None and not overdue:
-                    keys.append(f"job:{target}")
-                    reasons.append(f"needs `{target}` {need.condition}")
+                    keys.append(Key("job", target))
+                    unmet.append([target, need.condition])
                     if need.timeout is not None:
                         self._look_again(job, slot, need.timeout - self._waited(slot))
                     continue
-                cause = f"{UPSTREAM_FAILED}: `{target}` is not {need.condition}"
-                if met is None and need.timeout is not None:
-                    cause += f" after {format_duration(need.timeout)}"
                 if need.required:
-                    return "skipped", cause
-                self._context.announce(Warned(job.spec.name, f"goes on without `{target}`, which is not required"))
+                    waited = need.timeout if met is None else None
+                    return "skipped", because("upstream_failed", job=target, condition=need.condition, after=waited)
+                self._context.announce(Warned(job.spec.name, because("need_not_met", job=target)))
         if not keys:
             return None
         self._wait(job, slot, tuple(dict.fromkeys(keys)))
-        return "hold", "; ".join(reasons)
+        return "hold", because("needs", needs=unmet)
 
     def _waited(self, slot: OpenSlot) -> timedelta:
         return timedelta(microseconds=self._context.now.mono - slot.since.mono)
@@ -237,11 +244,11 @@ class Board:
             passed = cursor is not None and cursor.wall >= nominal and not upstream.knows(nominal)
             over = upstream.state in (State.DONE, State.OFF, State.GONE)
             return False if (over or passed) and held is None else None
-        if row.state not in ("ran", "spawn_failed"):
+        if row.state not in _RAN:
             return False
         if need.condition == "started":
             return row.started is not None
-        return _fits(need, success=row.reason == "success")
+        return _fits(need, success=row.state == "succeeded")
 
 
 def _fits(need: Need, *, success: bool) -> bool:

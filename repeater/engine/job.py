@@ -13,7 +13,7 @@ import copy
 import sys
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from repeater.dataclass import replace
 from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
@@ -38,11 +38,23 @@ from repeater.model.events import (
     SlotDecided,
     SlotHeld,
     SlotsMissed,
+    SpawnRejected,
     Warned,
 )
+from repeater.model.reasons import (
+    DONE,
+    OVERLAP,
+    QUEUE_FULL,
+    SLOWDOWN,
+    START_DEADLINE,
+    STOPPED,
+    SUPERSEDED,
+    Reason,
+)
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
 from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated, Stop
-from repeater.model.time import MICROSECOND, Instant, rfc3339
+from repeater.model.time import MICROSECOND, Instant
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
@@ -53,6 +65,14 @@ if TYPE_CHECKING:
     from repeater.engine.facts import Living, RunEnded
     from repeater.schedule.load import LoadReadings
 
+_RELOADED = Reason("reloaded")
+_SCHEDULE_CHANGED = Reason("schedule_changed")
+_DISABLED = Reason("disabled")
+_PAUSE_OVER = Reason("pause_over")
+_SCHEDULE_ENDED = Reason("schedule_ended")
+_REPLACED = Reason("replaced")
+_DECIDED_BEFORE = Reason("decided_before")
+_STARTED_AGAIN = Reason("started_again")
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _REPLACE = Overlap("replace")
 _OUTCOMES_KEPT = 32
@@ -63,8 +83,8 @@ _METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 class Gates(Protocol):
     """What a job asks about the rest of the world; `engine.gates` answers."""
 
-    def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:
-        """None: go on, places in pools are taken. Else ("hold" or a slot state, reason)."""
+    def enter(self, job: Job, slot: OpenSlot) -> tuple[Literal["hold", "skipped"], Reason] | None:
+        """None: go on, places in pools are taken. Else what becomes of the slot, and why."""
         ...
 
     def readmit(self, job: Job, slot: OpenSlot) -> None:
@@ -109,7 +129,7 @@ class Job:
         self._gates = gates
         self._deadlines: list[Wake] = []
         self._pause_end: Wake | None = None
-        self._stop_reason = ""
+        self._stop_reason: Reason | None = None
         self._pattern_found = False
         self._refused = False
         self._conditions: Conditions | None = None
@@ -138,7 +158,7 @@ class Job:
             self.progress = Progress(spec.name, now.wall, schedule=schedule, stop=rule)
         elif isinstance(spec.schedule, Once | Always):
             # both mean at every start, so what an earlier life did is no reason not to run
-            done = progress.done if progress.done and progress.stop == rule and _is_rule(progress.done) else None
+            done = progress.done if progress.stop == rule and _is_rule(progress.done) else None
             self.progress = replace(progress, job=spec.name, anchor=now.wall, cursor=None, done=done)
         else:
             self.progress = replace(progress, job=spec.name)
@@ -187,7 +207,7 @@ class Job:
         self._check_stop()
         self._arm()
         if restart and self.state in TAKES_SLOTS and (self.open or self.pending):
-            self.ask("restart", "reload")
+            self.ask("restart", _RELOADED)
 
     def _retime(self) -> None:
         now = self._context.now.wall
@@ -195,12 +215,12 @@ class Job:
         self.progress = replace(self.progress, anchor=now, cursor=max(now, self.progress.cursor or now))
         for slot in self.pending:
             if slot.trigger in ("schedule", "catch_up"):
-                self._decide(slot, "cancelled", "schedule changed")
+                self._decide(slot, "cancelled", _SCHEDULE_CHANGED)
         self.pending = [slot for slot in self.pending if slot.trigger not in ("schedule", "catch_up")]
 
     def _switch(self, enabled: bool) -> None:
         """`enabled` was edited: a timed run finishes as it was, a service stops."""
-        self._stop_reason = "disabled"
+        self._stop_reason = _DISABLED
         if enabled:
             self._on(Event.TURNED_ON)
         else:
@@ -208,7 +228,9 @@ class Job:
 
     # --- requests from outside ---------------------------------------------------------------------------------
 
-    def ask(self, trigger: Trigger, why: str = "", *, nominal: datetime | None = None, forced: bool = False) -> None:
+    def ask(
+        self, trigger: Trigger, why: Reason | None = None, *, nominal: datetime | None = None, forced: bool = False
+    ) -> None:
         """A slot beside the schedule: a person, a changed file, another job, or a restart asks for it."""
         when = nominal or self._context.now.wall
         while nominal is None and self.knows(when):
@@ -268,10 +290,10 @@ class Job:
         self._arm()
         self._finish_by_count()
         if self.state is State.STOPPING and spec.is_service:
-            self.stop_runs("disabled")
+            self.stop_runs(_DISABLED)
         self._gates.changed(self, None)
 
-    def turn_off(self, reason: str) -> None:
+    def turn_off(self, reason: Reason) -> None:
         """No new slot; whatever runs is stopped."""
         self._stop_reason = reason
         self._on(Event.TURNED_OFF)
@@ -303,7 +325,7 @@ class Job:
         """Forget counters and `done`; begin as if new."""
         self._on(Event.RESET)
 
-    def leave(self, reason: str) -> None:
+    def leave(self, reason: Reason) -> None:
         """The job was removed or the supervisor leaves: nothing new starts, live timed runs finish."""
         self._stop_reason = reason
         self._drop_pending(reason)
@@ -312,18 +334,18 @@ class Job:
         if self.state is not State.GONE:
             self._on(Event.LEAVE)
 
-    def stop_runs(self, reason: str, *, kill: bool = False) -> None:
+    def stop_runs(self, reason: Reason, *, kill: bool = False) -> None:
         """End every open slot, as cancelled."""
         for held in list(self.open):
             self._end(held, ("cancelled", reason), kill=kill)
 
-    def pause(self, reason: str, until: datetime | None = None) -> None:
+    def pause(self, reason: Reason, until: datetime | None = None) -> None:
         """Slots that come up are skipped from now on, also after a restart, until `until`; live runs go on."""
         self._keep_pause(reason, until)
         self._context.announce(JobPaused(self.spec.name, reason, until))
         self._watch_pause()
 
-    def resume(self, why: str) -> None:
+    def resume(self, why: Reason) -> None:
         """The end of a pause; nothing if there is none."""
         if self.paused is None:
             return
@@ -335,11 +357,11 @@ class Job:
             self._arm()
 
     @property
-    def paused(self) -> str | None:
+    def paused(self) -> Reason | None:
         """Why slots are skipped for now, None when they are not."""
         return self.progress.paused
 
-    def _keep_pause(self, reason: str | None, until: datetime | None) -> None:
+    def _keep_pause(self, reason: Reason | None, until: datetime | None) -> None:
         self.progress = replace(self.progress, paused=reason, paused_until=until)
         self._context.actions.append(Save(self.progress))
 
@@ -349,10 +371,10 @@ class Job:
             self._pause_end = None
         until = self.progress.paused_until
         if until is not None and until <= self._context.now.wall:
-            self.resume("its time is over")
+            self.resume(_PAUSE_OVER)
         elif until is not None:
             at = self._context.now.at_wall(until)
-            self._pause_end = self._context.wake_at(at, "wall", lambda _: self.resume("its time is over"))
+            self._pause_end = self._context.wake_at(at, "wall", lambda _: self.resume(_PAUSE_OVER))
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
@@ -375,7 +397,7 @@ class Job:
         if self.upcoming.arm(self._track(), self.slowing.not_before):
             return
         if schedule.ends and not self.open and not self.pending and self.state is State.IDLE:
-            self._finish_with("its schedule has ended")
+            self._finish_with(_SCHEDULE_ENDED)
 
     def _is_full(self) -> bool:
         """Whether no other run of a schedule that waits for an end may be open beside those that are."""
@@ -413,7 +435,7 @@ class Job:
 
     # --- deciding a slot ---------------------------------------------------------------------------------------
 
-    def _consider(self, slot: Slot, why: str = "") -> None:
+    def _consider(self, slot: Slot, why: Reason | None = None) -> None:
         self._refused = False
         refusal = self._refusal(slot)
         if refusal is not None:
@@ -432,32 +454,32 @@ class Job:
                 self.pending.append(slot)
             case "keep_newest":
                 for old in self.pending:
-                    self._decide(old, "skipped", "superseded")
+                    self._decide(old, "skipped", SUPERSEDED)
                 self.pending = [slot]
             case "replace":
                 for old in self.pending:
-                    self._decide(old, "skipped", "superseded")
+                    self._decide(old, "skipped", SUPERSEDED)
                 self.pending = [slot]
-                reason = f"replaced ({why})" if why else "replaced by the next slot"
+                reason = _REPLACED if why is None else because("replaced", cause=why)
                 for held in list(self.open):
                     self._end(held, ("replaced", reason))
             case "queue_full":
-                self._decide(slot, "skipped", "queue_full")
+                self._decide(slot, "skipped", QUEUE_FULL)
             case _:
-                self._decide(slot, "skipped", "overlap")
+                self._decide(slot, "skipped", OVERLAP)
 
-    def _refusal(self, slot: Slot) -> tuple[SlotState, str] | None:
+    def _refusal(self, slot: Slot) -> tuple[SlotState, Reason] | None:
         """Why a slot is not even considered; None if it is."""
         now, deadline = self._context.now, self.spec.catch_up.start_deadline
         if self.state not in TAKES_SLOTS and not (slot.forced and self.state is State.DONE):
-            return "skipped", self.state.name.lower() if self.state is State.DONE else "stopped"
+            return "skipped", DONE if self.state is State.DONE else STOPPED
         paused = self.progress.paused
         if paused is not None and not slot.forced:
-            return "skipped", "paused" if paused == "paused" else f"paused: {paused}"
+            return "skipped", paused
         if deadline is not None and now.wall - slot.due > deadline:
-            return "expired", "start_deadline"
+            return "expired", START_DEADLINE
         if self.slowing.holds(now) and slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end:
-            return "skipped", "slowdown"
+            return "skipped", SLOWDOWN
         return None
 
     def _admit(self, slot: Slot) -> None:
@@ -472,7 +494,7 @@ class Job:
 
     def _expire(self, held: OpenSlot) -> None:
         if held.attempts == 0 and held in self.open:
-            self._close(held, "expired", "start_deadline")
+            self._close(held, "expired", START_DEADLINE)
 
     def try_start(self, held: OpenSlot) -> None:
         """Start the next attempt of an open slot, if the gates let it; else it is held, or closed."""
@@ -510,7 +532,7 @@ class Job:
     def _finish_by_count(self) -> None:
         times = self.spec.stop.times
         if times is not None and not self.spec.stop.all and self.progress.runs >= times and self.state is State.ACTIVE:
-            self._finish_with(f"{times} runs" if times > 1 else "1 run")
+            self._finish_with(because("runs_reached", count=times))
 
     def _advance(self, slot: Slot) -> None:
         """The cursor of the progress follows the slots that the schedule named."""
@@ -524,7 +546,7 @@ class Job:
             return cursor
         return slot.nominal if cursor is None else max(cursor, slot.nominal)
 
-    def _decide(self, slot: Slot, state: SlotState, reason: str) -> None:
+    def _decide(self, slot: Slot, state: SlotState, reason: Reason) -> None:
         """The slot ends without ever having been open."""
         self._refused = True
         self._advance(slot)
@@ -565,9 +587,9 @@ class Job:
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
         if self.spec.executor is not None:
             outcome = verdict.of_executor(self.spec.executor.name, outcome, attempt.exit or exit)
-        self._after(held, "ran", outcome, attempt.exit or exit)
+        self._after(held, "succeeded" if outcome.success else "failed", outcome, attempt.exit or exit)
 
-    def run_lost(self, held: OpenSlot, reason: str) -> None:
+    def run_lost(self, held: OpenSlot, reason: Reason) -> None:
         """As after the death of a supervisor: at most once unless the job asks for at least once."""
         attempt = held.attempt
         assert attempt is not None
@@ -575,7 +597,7 @@ class Job:
         again = self.spec.delivery == "at-least-once" and self.state in (State.ACTIVE, State.FINISHING)
         if again and held.fate is None:
             held.free += 1
-            self._context.announce(Warned(self.spec.name, f"a run was lost: {reason}; trying again"))
+            self._context.announce(Warned(self.spec.name, because("run_lost", cause=reason)))
             self._retry_in(held, backoff_delay(_SHORTAGE, held.free, 0.0))
             return
         self._close(held, "interrupted", reason)
@@ -586,9 +608,9 @@ class Job:
         held.attempt.on(Move.SPAWN_FAILED)
         self._gates.limits.failed(held)
         self.progress = replace(self.progress, runs=max(0, self.progress.runs - (held.attempts == 1)))
-        self._close(held, "skipped", "decided before", is_known=True)
+        self._close(held, "skipped", _DECIDED_BEFORE, is_known=True)
 
-    def spawn_failed(self, held: OpenSlot, reason: str, *, temporary: bool) -> None:
+    def spawn_failed(self, held: OpenSlot, reason: Reason, exit_code: int, *, temporary: bool) -> None:
         attempt = held.attempt
         assert attempt is not None
         attempt.on(Move.SPAWN_FAILED)
@@ -596,9 +618,10 @@ class Job:
         if temporary and held.fate is None and self.state in (State.ACTIVE, State.FINISHING):
             held.free += 1
             delay = backoff_delay(_SHORTAGE, held.free, 0.0)
-            self._context.announce(Warned(self.spec.name, f"cannot start: {reason}; trying again"))
+            self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=True))
             self._retry_in(held, delay)
             return
+        self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
         self._after(held, "spawn_failed", Verdict(False, reason), None)
 
     def _after(self, held: OpenSlot, state: SlotState, outcome: Verdict, exit: Exit | None) -> None:  # noqa: A002
@@ -616,7 +639,7 @@ class Job:
         if not again:
             if held.fate is None:
                 context.announce(RunFinished(attempt.run, outcome, code))
-            self._close(held, state, outcome.text(), code, outcome)
+            self._close(held, state, outcome.reason, code, outcome)
             return
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)
         if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern and held.started is not None:
@@ -625,7 +648,7 @@ class Job:
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
         ended, held.ended = held.ended or context.now.wall, None
-        row = held.row("retrying", outcome.text(), code, context.generation, ended=ended)
+        row = held.row("retrying", outcome.reason, code, context.generation, ended=ended)
         context.actions.append(Record(row, self.progress))
         self._retry_in(held, delay)
 
@@ -638,7 +661,7 @@ class Job:
         held.retry = None
         self.try_start(held)
 
-    def _end(self, held: OpenSlot, fate: tuple[SlotState, str], *, kill: bool = False) -> None:
+    def _end(self, held: OpenSlot, fate: tuple[SlotState, Reason], *, kill: bool = False) -> None:
         """Bring an open slot to an end that was decided here, not by its command."""
         if held not in self.open:
             return
@@ -656,7 +679,7 @@ class Job:
         self,
         held: OpenSlot,
         state: SlotState,
-        reason: str,
+        reason: Reason,
         code: int | None = None,
         outcome: Verdict | None = None,
         *,
@@ -687,11 +710,16 @@ class Job:
         held.attempt = None
         if is_known:
             context.actions.append(Save(self.progress))
-            context.announce(Warned(self.spec.name, f"the slot of {rfc3339(row.nominal)} was decided before"))
+            context.announce(Warned(self.spec.name, because("slot_decided_before", nominal=row.nominal)))
         else:
             self._keep(row, outcome, recovered=recovered)
         self._check_stop()
-        if self.spec.is_service and held.attempts and state in ("ran", "spawn_failed") and self.state is State.ACTIVE:
+        if (
+            self.spec.is_service
+            and held.attempts
+            and state in ("succeeded", "failed", "spawn_failed")
+            and self.state is State.ACTIVE
+        ):
             self._check_restart(outcome)
         if not self.open:
             if (self.state, Event.EMPTIED) in TABLE:  # the stop rule may have ended the other slots, and the job, above
@@ -725,27 +753,27 @@ class Job:
         elif isinstance(schedule, Adaptive):
             began = held.attempt.started if held.attempt is not None else None
             took = (context.now.mono - (began or context.now).mono) * MICROSECOND
-            words = self.pacing.note(schedule, success=good, latency=took)
+            why = self.pacing.note(schedule, success=good, latency=took)
             self.progress = replace(self.progress, adaptive=self.pacing.as_json())
-            context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, words))
+            context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
         elif isinstance(schedule, Rated):
             earliest = self._gates.earliest(self) or context.now
-            words = f"the next start is allowed at {rfc3339(earliest.wall)}"
-            context.announce(Paced(self.spec.name, (earliest.mono - context.now.mono) * MICROSECOND, words))
+            why = because("next_start_allowed", at=earliest.wall)
+            context.announce(Paced(self.spec.name, (earliest.mono - context.now.mono) * MICROSECOND, why))
 
     def load_read(self, readings: LoadReadings) -> None:
         """How busy the machine is, just after a run."""
         schedule = self.spec.schedule
         if isinstance(schedule, LoadAware):
-            words = self.pacing.read(schedule, readings)
-            self._context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, words))
+            why = self.pacing.read(schedule, readings)
+            self._context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
             if self.next is not None:
                 self._arm()
 
     def _check_restart(self, outcome: Verdict | None) -> None:
         rule, good = self.spec.restart, outcome is not None and outcome.success
         if rule == "never" or (rule == "on-failure" and good):
-            self._finish_with(f"it ended and `restart` is `{rule}`")
+            self._finish_with(because("service_ended", restart=rule))
 
     def _keep(self, row: RunRecord, outcome: Verdict | None = None, *, recovered: bool = False) -> None:
         self.recent[row.nominal] = row
@@ -761,7 +789,7 @@ class Job:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def _stop_met(self) -> str | None:
+    def _stop_met(self) -> Reason | None:
         rule, progress = self.spec.stop, self.progress
         return stop.met(
             rule,
@@ -778,7 +806,7 @@ class Job:
         now = self._context.now
         return (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
 
-    def _plugged(self, plugin: Plugin) -> str | None:
+    def _plugged(self, plugin: Plugin) -> Reason | None:
         """What a stop condition of a plugin says."""
         from repeater.engine.conditions import Conditions
         from repeater.policy.plugged import tally
@@ -807,11 +835,11 @@ class Job:
             until = context.now.at_wall(rule.until)
             self._deadlines.append(context.wake_at(until, "wall", lambda _: self._check_stop()))
 
-    def _finish_with(self, reason: str) -> None:
+    def _finish_with(self, reason: Reason) -> None:
         self._stop_reason = reason
         self._on(Event.FINISHED)
 
-    def _drop_pending(self, reason: str) -> None:
+    def _drop_pending(self, reason: Reason) -> None:
         pending, self.pending = self.pending, []
         for slot in pending:
             self._decide(slot, "cancelled", reason)
@@ -837,7 +865,7 @@ class Job:
 
     def _rest(self) -> None:
         self.upcoming.disarm()
-        self._drop_pending(self._stop_reason or "stopped")
+        self._drop_pending(self._stop_reason or STOPPED)
 
     def _take_next(self) -> None:
         while self.pending and not self.open:
@@ -847,20 +875,21 @@ class Job:
 
     def _finish(self) -> None:
         self._rest()
-        self.progress = replace(self.progress, done=self._stop_reason)
+        reason = self._stop_reason or STOPPED
+        self.progress = replace(self.progress, done=reason)
         self._context.actions.append(Save(self.progress))
-        self._context.announce(JobDone(self.spec.name, self._stop_reason))
+        self._context.announce(JobDone(self.spec.name, reason))
         self._gates.changed(self, None)
 
     def _stop_all(self) -> None:
         self._rest()
-        self.stop_runs(self._stop_reason)
+        self.stop_runs(self._stop_reason or STOPPED)
 
     def _come_back(self) -> None:
         self._refused = False
         self.upcoming.forgive()
         if self.open:
-            self.ask("restart", "started again")
+            self.ask("restart", _STARTED_AGAIN)
         else:
             self._arm()
 
@@ -898,6 +927,6 @@ def _hooks_for(row: RunRecord, outcome: Verdict | None, *, recovered: bool) -> l
     return ["on_success", "on_recovery"] if recovered else ["on_success"]
 
 
-def _is_rule(reason: str) -> bool:
+def _is_rule(reason: Reason | None) -> bool:
     """Whether a job was done because of its stop rule, rather than because nothing more was to come."""
-    return not reason.startswith(("its schedule", "it ended"))
+    return reason is not None and reason.code not in ("schedule_ended", "service_ended")

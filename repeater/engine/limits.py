@@ -1,8 +1,7 @@
 """Limits of starts: which ledgers an attempt has to pass, and what a server's push-back holds.
 
 An attempt passes the ledger of its job's `limit` and, with a `rate` schedule, that of the job's own rate; all of them
-at the same instant or none. A key is what held slots wait on: `limit:github`, `limit:rate of poll`, `limit:answer to
-poll`. Called by `engine.gates` and, about attempts, by `engine.job`.
+at the same instant or none. Held slots wait on keys of the kinds `limit`, `rate` and `answer`.
 """
 
 from __future__ import annotations
@@ -13,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from repeater.dataclass import replace
 from repeater.engine.context import Context
+from repeater.engine.keys import Key
 from repeater.engine.sharing import Sharing
 from repeater.engine.slot import OpenSlot
 from repeater.engine.timeline import Wake
 from repeater.model.events import Warned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import JobSpec, Limit, Rated, Retry
-from repeater.model.time import Instant, Mono, micros
+from repeater.model.time import Instant, Mono, micros, number_of
 from repeater.model.units import Rate
 
 if TYPE_CHECKING:
@@ -35,13 +37,13 @@ def retry_rule(spec: JobSpec) -> Retry:
 class Limits:
     """`touch` is called with a key when slots that wait on it should be asked again."""
 
-    def __init__(self, context: Context, touch: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
         self._context = context
         self._touch = touch
         self._limits: Mapping[str, Limit] = {}
-        self._ledgers: dict[str, Ledger] = {}
-        self._pushed: dict[str, tuple[Mono, str]] = {}
-        self._wakes: dict[str, Wake] = {}
+        self._ledgers: dict[Key, Ledger] = {}
+        self._pushed: dict[str, tuple[Mono, Reason]] = {}
+        self._wakes: dict[Key, Wake] = {}
         self.sharing = Sharing(context, touch)
 
     # --- generations -------------------------------------------------------------------------------------------
@@ -51,7 +53,7 @@ class Limits:
     ) -> None:
         """These limits are in force. `starts` are starts of an earlier life; ledgers that go on keep what they know."""
         self._limits = limits
-        self.sharing.accept({f"limit:{name}": limit for name, limit in limits.items() if limit.shared})
+        self.sharing.accept({Key("limit", name): limit for name, limit in limits.items() if limit.shared})
         before, self._ledgers = self._ledgers, {}
         names = set()
         for spec in specs:
@@ -67,15 +69,15 @@ class Limits:
 
     def move(self, old: str, new: str) -> None:
         """A job has a new name; told before `accept`."""
-        for table in (self._ledgers, self._pushed):
-            for before, after in ((_own(old), _own(new)), (old, new)):
-                if before in table:
-                    table[after] = table.pop(before)  # type: ignore[assignment]
+        if _own(old) in self._ledgers:
+            self._ledgers[_own(new)] = self._ledgers.pop(_own(old))
+        if old in self._pushed:
+            self._pushed[new] = self._pushed.pop(old)
 
     def use(self) -> Iterator[tuple[str, int, int]]:
         """Of each named limit in force that was asked so far: its name, the starts in its window, and the most."""
         for name in self._limits:
-            ledger = self._ledgers.get(f"limit:{name}")
+            ledger = self._ledgers.get(Key("limit", name))
             if ledger is not None:
                 yield name, ledger.used(self._context.now.mono), ledger.count
 
@@ -89,8 +91,8 @@ class Limits:
         ledger = self._ledger(_own(spec.name), schedule.rate)
         return now.at_mono(Mono(ledger.earliest(now.mono, _pattern(schedule))))
 
-    def enter(self, spec: JobSpec, slot: OpenSlot) -> tuple[str, str] | None:
-        """None: the next attempt of the slot has its places. Else the key that it waits on, and words."""
+    def enter(self, spec: JobSpec, slot: OpenSlot) -> tuple[Key, Reason] | None:
+        """None: the next attempt of the slot has its places. Else the key that it waits on, and why."""
         now = self._context.now
         if slot.slot.forced:
             for key, rate, _ in self._asked(spec):
@@ -105,39 +107,39 @@ class Limits:
         here = [one for one in asked if one[0] not in elsewhere]
         held = self._held_here(spec, slot, here)
         if held is not None:
-            until, key, words = held
+            until, key, why = held
             self._wake(key, until)
-            return key, f"{words} until {now.at_mono(until).wall:%Y-%m-%dT%H:%M:%SZ}"
+            wall = number_of(now.at_mono(until).wall.replace(microsecond=0))
+            return key, Reason(why.code, {**why.detail, "until": wall})
         for key in elsewhere:  # last of all, for what is granted must be used at once
             refusal = self.sharing.enter(key, slot, self._all_offsets(spec))
             if refusal is not None:
                 return key, refusal
-            slot.tickets[key] = self._ledger(key, self._limits[key.removeprefix("limit:")].rate).force(
-                slot.tickets.get(key)
-            )
+            slot.tickets[key] = self._ledger(key, self._limits[key.name].rate).force(slot.tickets.get(key))
         for key, rate, pattern in here:
             self._admit(slot, key, self._ledger(key, rate), pattern)
         return None
 
     def _held_here(
-        self, spec: JobSpec, slot: OpenSlot, asked: Iterable[tuple[str, Rate, Pattern]]
-    ) -> tuple[Mono, str, str] | None:
-        """Until when, by what and in which words the next attempt is held in this process; None if it is not."""
-        now, held = self._context.now, None
+        self, spec: JobSpec, slot: OpenSlot, asked: Iterable[tuple[Key, Rate, Pattern]]
+    ) -> tuple[Mono, Key, Reason] | None:
+        """Until when, by what and why the next attempt is held in this process; None if it is not."""
+        now = self._context.now
+        held: tuple[Mono, Key, Reason] | None = None
         if spec.name in self._pushed:
             until, reason = self._pushed[spec.name]
             if until > now.mono:
-                held = until, f"limit:answer to {spec.name}", reason
+                held = until, Key("answer", spec.name), reason
             else:
                 del self._pushed[spec.name]
         for key, rate, pattern in asked:
             ledger, ticket = self._ledger(key, rate), slot.tickets.get(key)
             at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.when(ticket, now.mono))
             if at > now.mono and (held is None or at > held[0]):
-                held = at, key, f"held by {_words(key, rate)}"
+                held = at, key, _full(key, rate)
         return held
 
-    def _admit(self, slot: OpenSlot, key: str, ledger: Ledger, pattern: Pattern) -> None:
+    def _admit(self, slot: OpenSlot, key: Key, ledger: Ledger, pattern: Pattern) -> None:
         """The next attempt has its place in a ledger that was asked already."""
         now = self._context.now
         if self._is_shared(key):
@@ -178,30 +180,30 @@ class Limits:
         if slot.grants:
             self.sharing.dismiss(slot)
 
-    def push_back(self, spec: JobSpec, delay: timedelta, reason: str) -> None:
+    def push_back(self, spec: JobSpec, delay: timedelta, reason: Reason) -> None:
         """A server asks to wait: for this job, and for all that share its limit."""
         until = self._context.now.plus(delay).mono
         if spec.name not in self._pushed or self._pushed[spec.name][0] < until:
-            self._pushed[spec.name] = until, f"held: {reason}"
+            self._pushed[spec.name] = until, reason
         if spec.limit is not None and spec.limit in self._limits:
             limit = self._limits[spec.limit]
-            self._ledger(f"limit:{spec.limit}", limit.rate).push_back(until)
+            self._ledger(Key("limit", spec.limit), limit.rate).push_back(until)
             if limit.shared:
                 self.sharing.push_back(limit, delay, reason)
-        self._context.announce(Warned(spec.name, f"pushed back: {reason}"))
+        self._context.announce(Warned(spec.name, because("pushed_back", cause=reason)))
 
     # --- within ------------------------------------------------------------------------------------------------
 
-    def _asked(self, spec: JobSpec) -> list[tuple[str, Rate, Pattern]]:
-        asked: list[tuple[str, Rate, Pattern]] = []
+    def _asked(self, spec: JobSpec) -> list[tuple[Key, Rate, Pattern]]:
+        asked: list[tuple[Key, Rate, Pattern]] = []
         if spec.limit is not None and spec.limit in self._limits:
-            asked.append((f"limit:{spec.limit}", self._limits[spec.limit].rate, (0,)))
+            asked.append((Key("limit", spec.limit), self._limits[spec.limit].rate, (0,)))
         if isinstance(spec.schedule, Rated):
             asked.append((_own(spec.name), spec.schedule.rate, _pattern(spec.schedule)))
         return asked
 
-    def _is_shared(self, key: str) -> bool:
-        limit = self._limits.get(key.removeprefix("limit:"))
+    def _is_shared(self, key: Key) -> bool:
+        limit = self._limits.get(key.name) if key.kind == "limit" else None
         return limit is not None and limit.shared
 
     def _all_offsets(self, spec: JobSpec) -> Pattern:
@@ -217,7 +219,7 @@ class Limits:
             return (0,)
         return pattern
 
-    def _ledger(self, key: str, rate: Rate) -> Ledger:
+    def _ledger(self, key: Key, rate: Rate) -> Ledger:
         ledger = self._ledgers.get(key)
         if ledger is None:
             from repeater.policy.limit import Ledger
@@ -225,7 +227,7 @@ class Limits:
             ledger = self._ledgers[key] = Ledger(rate.count, micros(rate.window))
         return ledger
 
-    def _wake(self, key: str, until: Mono) -> None:
+    def _wake(self, key: Key, until: Mono) -> None:
         """Ask again then; sooner is sooner for all that wait on the key."""
         known = self._wakes.get(key)
         if known is not None and not known.cancelled and self._context.now.mono < known.at.mono <= until:
@@ -235,18 +237,19 @@ class Limits:
         at = self._context.now.at_mono(until)
         self._wakes[key] = self._context.wake_at(at, "mono", lambda _: self._rung(key))
 
-    def _rung(self, key: str) -> None:
+    def _rung(self, key: Key) -> None:
         del self._wakes[key]
         self._touch(key)
 
 
-def _own(job: str) -> str:
-    return f"limit:rate of {job}"
+def _own(job: str) -> Key:
+    return Key("rate", job)
 
 
-def _words(key: str, rate: Rate) -> str:
-    name = key.removeprefix("limit:")
-    return f"its rate {rate}" if name.startswith("rate of ") else f"limit `{name}` ({rate})"
+def _full(key: Key, rate: Rate) -> Reason:
+    if key.kind == "rate":
+        return because("rate", rate=str(rate))
+    return because("limit", limit=key.name, rate=str(rate))
 
 
 def _pattern(schedule: Rated) -> Pattern:

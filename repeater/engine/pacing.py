@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from repeater.model.reasons import Reason
 from repeater.model.spec import Adaptive, LoadAware, ScheduleSpec
 
 if TYPE_CHECKING:
@@ -38,15 +39,15 @@ class Pacing:
             return load.interval(schedule, self._readings)
         return None
 
-    def note(self, schedule: Adaptive, *, success: bool, latency: timedelta) -> str:
-        """A run was decided; the words that explain the interval now."""
+    def note(self, schedule: Adaptive, *, success: bool, latency: timedelta) -> Reason:
+        """A run was decided; why the interval is what it is now."""
         from repeater.schedule import adaptive
 
         self._state = adaptive.observe(schedule, self._state, success=success, latency=latency)
         return adaptive.explain(schedule, self._state)
 
-    def read(self, schedule: LoadAware, readings: LoadReadings) -> str:
-        """The machine was looked at; the words that explain the interval now."""
+    def read(self, schedule: LoadAware, readings: LoadReadings) -> Reason:
+        """The machine was looked at; why the interval is what it is now."""
         from repeater.schedule import load
 
         self._readings = readings

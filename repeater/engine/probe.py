@@ -15,6 +15,7 @@ from repeater.engine.context import Context
 from repeater.engine.job import Job
 from repeater.engine.timeline import Wake
 from repeater.model.events import JobReady
+from repeater.model.reasons import Reason
 from repeater.model.spec import Probe
 
 Kind = Literal["ready", "live"]
@@ -52,7 +53,7 @@ class Probing:
             self._wake.cancel()
             self._wake = None
 
-    def answer(self, ok: bool, reason: str) -> bool:
+    def answer(self, ok: bool, reason: Reason | None) -> bool:
         """Take an answer. True if the service has to be restarted for it."""
         probe = self.probe
         if probe is None or not self.run:

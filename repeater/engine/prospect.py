@@ -8,16 +8,18 @@ there once the plan was accepted at the same instant.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from repeater.dataclass import dataclass
 from repeater.engine.context import Context
 from repeater.engine.job import Job
+from repeater.model.reasons import STOPPED
 from repeater.plan.diff import effects
 
 if TYPE_CHECKING:
     from repeater.engine.engine import Engine
     from repeater.engine.slot import OpenSlot
+    from repeater.model.reasons import Reason
     from repeater.model.run import Progress
     from repeater.model.time import Instant
     from repeater.plan.diff import JobPlan, Plan
@@ -35,7 +37,7 @@ class Outlook:
     runs: int = 0
     successes: int = 0
     failures: int = 0
-    done: str | None = None
+    done: Reason | None = None
 
 
 NO_OUTLOOK = Outlook()
@@ -119,8 +121,8 @@ class _Aside:
     def __init__(self, engine: Engine) -> None:
         self._board = engine.board
 
-    def enter(self, job: Job, slot: OpenSlot) -> tuple[str, str] | None:  # noqa: ARG002
-        return "hold", "foreseen"
+    def enter(self, job: Job, slot: OpenSlot) -> tuple[Literal["hold", "skipped"], Reason] | None:  # noqa: ARG002
+        return "hold", STOPPED
 
     def readmit(self, job: Job, slot: OpenSlot) -> None:
         pass

@@ -15,10 +15,15 @@ from repeater.dataclass import dataclass
 from repeater.engine.actions import AskQuota, PushBackQuota, ReleaseQuota, SpendQuota, WithdrawQuota
 from repeater.engine.context import Context
 from repeater.engine.facts import QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
+from repeater.engine.keys import Key
 from repeater.engine.slot import Grant, OpenSlot
 from repeater.model.events import Warned
+from repeater.model.reasons import Reason, ReasonCode
+from repeater.model.reasons import reason as because
 from repeater.model.spec import Limit
 from repeater.model.time import Mono
+
+_FOUND = Reason("quota_found")
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +34,7 @@ class _Asked:
     offsets: tuple[int, ...]
     left: int
     until: Mono | None = None
-    reason: str = ""
+    reason: Reason | None = None
     granted: str | None = None
 
 
@@ -38,33 +43,32 @@ class Sharing:
     asked for and no slot took yet. `lost` says why the daemon does not answer, None as long as it does.
     """
 
-    def __init__(self, context: Context, touch: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
         self._context = context
         self._touch = touch
-        self.asked: dict[str, _Asked] = {}
-        self._limits: Mapping[str, Limit] = {}
+        self.asked: dict[Key, _Asked] = {}
+        self._limits: Mapping[Key, Limit] = {}
         self._count = 0
         self._life = 0
-        self.lost: str | None = None
+        self.lost: Reason | None = None
 
-    def accept(self, limits: Mapping[str, Limit]) -> None:
+    def accept(self, limits: Mapping[Key, Limit]) -> None:
         """These shared limits are in force, by key. What was asked for one that changed is not wanted any more."""
         for key, asked in list(self.asked.items()):
             if limits.get(key) != asked.limit:
                 self._drop(key)
         self._limits = limits
 
-    def holds(self, key: str) -> bool:
+    def holds(self, key: Key) -> bool:
         """Whether the limit behind a key is held by the daemon, or by nobody, rather than by the ledger here."""
         limit = self._limits.get(key)
         return limit is not None and (self.lost is None or limit.fail == "closed")
 
-    def enter(self, key: str, slot: OpenSlot, offsets: tuple[int, ...]) -> str | None:
-        """None: the next attempt of the slot was granted, and is on its way now. Else words for what holds it."""
+    def enter(self, key: Key, slot: OpenSlot, offsets: tuple[int, ...]) -> Reason | None:
+        """None: the next attempt of the slot was granted, and is on its way now. Else what holds it."""
         limit = self._limits[key]
-        held = f"held by limit `{limit.name}` ({limit.rate}, shared)"
         if self.lost is not None:
-            return f"{held}: {self.lost}"
+            return because("shared_limit", limit=limit.name, rate=str(limit.rate), cause=self.lost)
         asked = self.asked.get(key)
         if asked is not None and asked.slot is slot and asked.granted is not None:
             del self.asked[key]
@@ -73,15 +77,16 @@ class Sharing:
         if asked is None:
             asked = self._ask(key, limit, slot, offsets)
         now = self._context.now
-        reason = f" ({asked.reason})" if asked.reason else ""
-        until = "" if asked.until is None or asked.until <= now.mono else f" until {_clock(self._context, asked.until)}"
-        return f"{held}{reason}{until}"
+        is_over = asked.until is None or asked.until <= now.mono
+        until = None if is_over or asked.until is None else now.at_mono(asked.until).wall.replace(microsecond=0)
+        rate = str(limit.rate)
+        return because("shared_limit", limit=limit.name, rate=rate, until=until, cause=asked.reason)
 
-    def alone(self, key: str, slot: OpenSlot) -> None:
+    def alone(self, key: Key, slot: OpenSlot) -> None:
         """The next attempt of a slot starts without the daemon: by force, or because it does not answer."""
         slot.grants[key] = Grant(self._limits[key], None, 0, self._life, flying=True)
 
-    def _ask(self, key: str, limit: Limit, slot: OpenSlot, offsets: tuple[int, ...]) -> _Asked:
+    def _ask(self, key: Key, limit: Limit, slot: OpenSlot, offsets: tuple[int, ...]) -> _Asked:
         grant = slot.grants.get(key)
         known = grant.reservation if grant is not None and grant.left and grant.life == self._life else None
         left = grant.left - 1 if grant is not None and known else len(offsets) - 1
@@ -102,8 +107,8 @@ class Sharing:
                 self._lost(reason)
             case QuotaFound():
                 self._found()
-            case QuotaWarned(message):
-                self._context.announce(Warned("", message))
+            case QuotaWarned(reason):
+                self._context.announce(Warned("", reason))
 
     def _granted(self, id_: str, reservation: str) -> None:
         key = self._key_of(id_)
@@ -113,28 +118,28 @@ class Sharing:
             self.asked[key].granted = reservation
             self._touch(key)
 
-    def _waits(self, id_: str, wait: timedelta, reason: str) -> None:
+    def _waits(self, id_: str, wait: timedelta, reason: Reason | None) -> None:
         key = self._key_of(id_)
         if key is not None:
             asked = self.asked[key]
             asked.until, asked.reason = self._context.now.plus(wait).mono, reason
             self._touch(key)
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: Reason) -> None:
         self.asked.clear()
         self._life += 1
         self.lost = reason
-        for fail, words in (("open", "this process alone holds"), ("closed", "nothing starts under")):
-            names = [f"`{limit.name}`" for limit in self._limits.values() if limit.fail == fail]
+        for fail in ("open", "closed"):
+            names = [limit.name for limit in self._limits.values() if limit.fail == fail]
             if names:
-                which = f"limit{'s' if len(names) > 1 else ''} {', '.join(names)}"
-                self._context.announce(Warned("", f"{reason}; {words} {which} until then"))
+                code: ReasonCode = "quota_lost_open" if fail == "open" else "quota_lost_closed"
+                self._context.announce(Warned("", because(code, cause=reason, limits=names)))
         self._touch_all()
 
     def _found(self) -> None:
         if self.lost is not None:
             self.lost = None
-            self._context.announce(Warned("", "the rate-limit daemon answers again"))
+            self._context.announce(Warned("", _FOUND))
             self._touch_all()
 
     # --- what becomes of a grant ---------------------------------------------------------------------------------
@@ -156,11 +161,11 @@ class Sharing:
         self._spend(slot, started=False)
         slot.grants.clear()
 
-    def push_back(self, limit: Limit, delay: timedelta, reason: str) -> None:
+    def push_back(self, limit: Limit, delay: timedelta, reason: Reason) -> None:
         """A server asks all who share the limit to wait."""
         self._context.actions.append(PushBackQuota(limit.name, limit.rate, delay, reason))
 
-    def tidy(self, waiting: Mapping[str, Container[OpenSlot]]) -> bool:
+    def tidy(self, waiting: Mapping[Key, Container[OpenSlot]]) -> bool:
         """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
         freed = [
             key
@@ -177,7 +182,7 @@ class Sharing:
                 self._context.actions.append(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
             grant.flying = False
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, key: Key) -> None:
         asked = self.asked.pop(key)
         if asked.granted is not None:
             self._context.actions.append(ReleaseQuota(asked.granted))
@@ -185,13 +190,9 @@ class Sharing:
             self._context.actions.append(WithdrawQuota(asked.id))
         self._touch(key)
 
-    def _key_of(self, id_: str) -> str | None:
+    def _key_of(self, id_: str) -> Key | None:
         return next((key for key, asked in self.asked.items() if asked.id == id_), None)
 
     def _touch_all(self) -> None:
         for key in self._limits:
             self._touch(key)
-
-
-def _clock(context: Context, at: Mono) -> str:
-    return f"{context.now.at_mono(at).wall:%Y-%m-%dT%H:%M:%SZ}"

@@ -17,6 +17,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed
 from repeater.model.events import SlotHeld, Warned
 from repeater.model.plugins import NO_PLUGINS, Plugins
+from repeater.model.reasons import Reason
 from repeater.model.run import INTERIM, Exit, Progress, RunRecord
 from repeater.model.spec import JobFile
 from repeater.model.time import Instant, Mono
@@ -36,13 +37,13 @@ def simulate(  # noqa: PLR0913 - all but three are options
     seed: int = 0,
     progress: Mapping[str, Progress] | None = None,
     plugins: Plugins = NO_PLUGINS,
-    warn: Callable[[str, str], None] = lambda _job, _message: None,
+    warn: Callable[[str, Reason], None] = lambda _job, _reason: None,
     hold: Callable[[SlotHeld], object] = lambda _held: None,
 ) -> Iterator[RunRecord]:
     """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
-    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, message)` is told what the
+    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, reason)` is told what the
     engine warns of, `hold` which slots are held when they are due. Of a shared limit nobody else takes anything here.
     """
     jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
@@ -60,7 +61,7 @@ class _World:
         seed: int,
         durations: Mapping[str, timedelta],
         plugins: Plugins,
-        warn: Callable[[str, str], None],
+        warn: Callable[[str, Reason], None],
         hold: Callable[[SlotHeld], object],
     ) -> None:
         self._jobfile = jobfile
@@ -117,8 +118,8 @@ class _World:
                     self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
                 case Announce(SlotHeld() as held):
                     self._hold(held)
-                case Announce(Warned(job, message)):
-                    self._warn(job, message)
+                case Announce(Warned(job, reason)):
+                    self._warn(job, reason)
                 case Leave():
                     self._over = True
                 case _:

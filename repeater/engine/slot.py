@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from repeater.dataclass import dataclass
 from repeater.engine.attempt import Attempt
+from repeater.engine.keys import Key
 from repeater.engine.timeline import Wake
+from repeater.model.reasons import Reason
 from repeater.model.run import RunRecord, Slot, SlotState
 from repeater.model.spec import Limit
 from repeater.model.time import Instant
@@ -56,16 +58,22 @@ class OpenSlot:
         self.pid: int | None = None
         self.delay: timedelta | None = None
         self.retry: Wake | None = None
-        self.held: str | None = None
-        self.fate: tuple[SlotState, str] | None = None
-        self.waits_on: tuple[str, ...] = ()
-        self.pool: tuple[str, ...] = ()
+        self.held: Reason | None = None
+        self.fate: tuple[SlotState, Reason] | None = None
+        self.waits_on: tuple[Key, ...] = ()
+        self.pool: tuple[Key, ...] = ()
         self.wakes: list[Wake] = []
-        self.tickets: dict[str, Ticket] = {}
-        self.grants: dict[str, Grant] = {}
+        self.tickets: dict[Key, Ticket] = {}
+        self.grants: dict[Key, Grant] = {}
 
     def row(
-        self, state: SlotState, reason: str | None, code: int | None, generation: int, *, ended: datetime | None = None
+        self,
+        state: SlotState,
+        reason: Reason | None,
+        code: int | None,
+        generation: int,
+        *,
+        ended: datetime | None = None,
     ) -> RunRecord:
         """The row of the slot as of its last attempt."""
         slot, attempt = self.slot, self.attempt

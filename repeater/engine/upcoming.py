@@ -16,6 +16,8 @@ from repeater.engine.context import Context
 from repeater.engine.timeline import Wake
 from repeater.errors import PluginBusy, PluginFailed
 from repeater.model.events import Warned
+from repeater.model.reasons import MISSED, Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Slot, SlotState
 from repeater.model.spec import Backoff, JobSpec
 from repeater.model.time import MICROSECOND, Instant
@@ -42,7 +44,7 @@ class Coming(NamedTuple):
     """
 
     slot: Slot
-    refusal: tuple[SlotState, str] | None = None
+    refusal: tuple[SlotState, Reason] | None = None
     number: int | None = 1
     last: datetime | None = None
 
@@ -149,7 +151,7 @@ class Upcoming:
         self._faults += 1
         if fault != self._told:
             self._told = fault
-            self._context.announce(Warned(self.spec.name, f"{fault}; it is asked again"))
+            self._context.announce(Warned(self.spec.name, because("schedule_failed", error=fault)))
         self._wake = self._context.wake_in(delay, lambda _: self._again())
 
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
@@ -231,9 +233,9 @@ class Upcoming:
         slots = []
         if newest != first:
             last = self._latest(first, newest, lambda slot: self._between(slot, newest) > timedelta(0))
-            refusal: tuple[SlotState, str] = ("skipped", "missed")
+            refusal: tuple[SlotState, Reason] = ("skipped", MISSED)
             if last != first:
-                refusal = ("skipped", f"missed, as all others until {last.wall:%Y-%m-%d %H:%M:%S}Z")
+                refusal = ("skipped", because("missed_many", until=last.wall))
             slots.append(Coming(self._slot_at(first)[0], refusal, self._number_of_slots(first, last), last.wall))
         missed.append(self._slot_at(newest)[0])
         self.cursor = newest

@@ -60,8 +60,17 @@ class _Gathering:
         self.read: set[str] = set()
         self.size = 0
 
-    def take(self, name: str, path: str, chain: tuple[tuple[str, str], ...], stdin: bytes = b"") -> None:
-        """Reads one file and what it includes. `chain` holds (real path, name) of the files that led here."""
+    def take(
+        self,
+        name: str,
+        path: str,
+        chain: tuple[tuple[str, str], ...],
+        stdin: bytes = b"",
+        asked_by: tuple[Document, Path] | None = None,
+    ) -> None:
+        """Reads one file and what it includes. `chain` holds (real path, name) of the files that led here, `asked_by`
+        the place that includes it: a file that cannot be read is a problem of that line.
+        """
         problems = self.result.problems
         real = self.files.resolve(path) if path else ""
         if real in self.read and path:
@@ -71,7 +80,11 @@ class _Gathering:
             content = self.content(path, stdin)
             document = read_document(name, content, self.caps, syntax=None if path else self.guess(content))
         except CannotRead as error:
-            problems.append(Problem(name, 0, 0, "", f"cannot read it: {error}"))
+            if asked_by is None:
+                problems.append(Problem(name, 0, 0, "", f"cannot read it: {error}"))
+            else:
+                document, at = asked_by
+                problems.append(document.problem(at, f"cannot include `{name}`: {error}"))
             return
         except JobFileError as error:
             problems.extend(error.problems)
@@ -139,16 +152,11 @@ class _Gathering:
                 self.one(document, at, shown, path, chain)
 
     def one(self, document: Document, at: Path, name: str, path: str, chain: tuple[tuple[str, str], ...]) -> None:
-        before, documents = len(self.result.problems), len(self.result.documents)
-        self.take(name, path, chain)
+        documents = len(self.result.documents)
+        self.take(name, path, chain, asked_by=(document, at))
         for included in self.result.documents[documents:]:
             if included.name == name:
                 included.included_by = (document, at)
-        for number, problem in enumerate(self.result.problems[before:], before):
-            if problem.file == name and not problem.line and problem.message.startswith("cannot read it"):
-                # Say it where the file is asked for: that is the line to change.
-                cause = f"cannot include `{name}`{problem.message.removeprefix('cannot read it')}"
-                self.result.problems[number] = document.problem(at, cause)
 
 
 def _patterns(document: Document) -> list[tuple[Path, str]]:

@@ -280,7 +280,16 @@ class House:
         if isinstance(outcome, SpawnError):
             if fence is not None:
                 self._tear_down(fence)
-            self._tell({"op": "refused", "run": run, "reason": outcome.reason, "temporary": outcome.temporary})
+            self._tell(
+                {
+                    "op": "refused",
+                    "run": run,
+                    "code": outcome.code,
+                    "detail": outcome.detail,
+                    "exit_code": outcome.exit_code,
+                    "temporary": outcome.temporary,
+                }
+            )
             return
         pid, at, *fds = outcome
         kept = Kept(message, pid, (fds[0], fds[1]), fence)
@@ -545,7 +554,7 @@ def _started(message: Message, together: bool) -> Started | SpawnError:
     except SpawnError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's and shall not end all others
-        return SpawnError(f"cannot start `{message.get('argv')}`: {error!r}")
+        return SpawnError("program_failed", {"program": str(message.get("argv")), "error": repr(error)})
     assert child.stdout is not None
     assert child.stderr is not None
     return child.pid, time.monotonic_ns() // 1000, child.stdout, child.stderr

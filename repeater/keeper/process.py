@@ -1,4 +1,4 @@
-"""Starts one process, captured and leading a session of its own, and says in words why it could not.
+"""Starts one process, captured and leading a session of its own; or raises why it could not.
 
 Blocking: one `spawn` takes about half a millisecond, so whoever calls it does so outside the loop (`adapters.spawn`
 from its spawner thread, `keeper.house` because that is all it does). It must never use `preexec_fn` (a fork of the
@@ -31,11 +31,17 @@ _HOLD = ("/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "hold")
 
 
 class SpawnError(Exception):
-    """Nothing was started. `temporary`: the machine lacked something, the command is not to blame."""
+    """Nothing was started. `code` and `detail` are those of `model.reasons`, which nothing here can import.
 
-    def __init__(self, reason: str, *, temporary: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    `exit_code` is that of a shell that cannot start the command: 127 if a file or folder does not exist, else 126.
+    `temporary`: the machine lacked a resource, the command is not to blame.
+    """
+
+    def __init__(self, code: str, detail: Mapping[str, Any], *, exit_code: int = 126, temporary: bool = False) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.exit_code = exit_code
         self.temporary = temporary
 
 
@@ -254,18 +260,18 @@ def _owner(user: str | None, group: str | None) -> Owner:
         try:
             wanted_gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
         except KeyError:
-            raise SpawnError(f"cannot run as group `{group}`: there is no such group") from None
+            raise SpawnError("group_unknown", {"group": group}) from None
     if user is None:
         return Owner(group=None if wanted_gid == os.getegid() else wanted_gid)
     try:
         entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
     except KeyError:
-        raise SpawnError(f"cannot run as user `{user}`: there is no such user") from None
+        raise SpawnError("user_unknown", {"user": user}) from None
     gid = entry.pw_gid if wanted_gid is None else wanted_gid
     if entry.pw_uid == os.geteuid() and gid == os.getegid():
         return _OURSELVES
     if os.geteuid() != 0:
-        raise SpawnError(f"cannot run as user `{user}`: {os.strerror(errno.EPERM)}")
+        raise SpawnError("user_denied", {"user": user})
     return Owner(entry.pw_uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)))
 
 
@@ -274,7 +280,7 @@ def _limit(name: str) -> int:
 
     number = getattr(resource, f"RLIMIT_{name.upper()}", None)
     if not isinstance(number, int):
-        raise SpawnError(f"cannot limit `{name}`: this system does not know it")
+        raise SpawnError("limit_unknown", {"limit": name})
     return number
 
 
@@ -283,13 +289,13 @@ def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> 
     if os.geteuid() == 0:
         return
     if nice < 0:
-        raise SpawnError(f"cannot run with nice {nice}: {os.strerror(errno.EACCES)}")
+        raise SpawnError("nice_denied", {"nice": nice})
     import resource
 
     for number, (_, hard) in limits:
         ours = resource.getrlimit(number)[1]
         if ours != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > ours):
-            raise SpawnError(f"cannot raise a limit to {hard}: {ours} is the most allowed here")
+            raise SpawnError("limit_too_high", {"wanted": hard, "most": ours})
 
 
 def _check_runnable(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
@@ -316,12 +322,7 @@ def _release(process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple
     except (OSError, ValueError) as error:
         process.kill()
         process.wait()
-        raise SpawnError(f"cannot set limits: {error}") from error
-
-
-def exit_code_of(reason: str) -> int:
-    """What a shell exits with when it cannot start a command for this reason (of a `SpawnError`): 127 or 126."""
-    return 127 if os.strerror(errno.ENOENT) in reason or "does not exist" in reason else 126
+        raise SpawnError("limits_unset", {"error": str(error)}) from error
 
 
 def program_of(command: str, env: Mapping[str, str]) -> str | None:
@@ -344,46 +345,55 @@ def _explained(error: Exception, argv: Sequence[str], cwd: str, env: Mapping[str
     command = argv[0] if argv else ""
     shown = command if len(command) <= 200 else command[:197] + "..."
     if not isinstance(error, OSError):
-        return SpawnError(f"cannot start `{_visible(shown)}`: {_refused(argv, env) or error}")
-    text = os.strerror(error.errno) if error.errno else str(error)
+        return _refused(_visible(shown), argv, env) or SpawnError(
+            "program_failed", {"program": _visible(shown), "error": str(error)}
+        )
+    if not error.errno:
+        return SpawnError("program_failed", {"program": shown, "error": str(error)})
+    name = errno.errorcode.get(error.errno, str(error.errno))
     if error.errno in TEMPORARY:
-        return SpawnError(f"cannot start `{shown}`: {text}", temporary=True)
+        return SpawnError("resource_short", {"program": shown, "errno": name}, temporary=True)
+    exit_code = 127 if error.errno == errno.ENOENT else 126
     if cwd and error.errno != errno.E2BIG and not (os.path.isdir(cwd) and os.access(cwd, os.X_OK)):
-        return SpawnError(f"cannot enter folder `{cwd}`: {text}")
-    return SpawnError(f"cannot start `{shown}`: {_cause(error, text, command, cwd, env, user)}")
+        return SpawnError("folder_unusable", {"folder": cwd, "errno": name}, exit_code=exit_code)
+    code, more = _cause(error.errno, command, cwd, env, user)
+    if code == "program_unusable":
+        more["errno"] = name
+    return SpawnError(code, {"program": shown, **more}, exit_code=exit_code)
 
 
-def _cause(error: OSError, text: str, command: str, cwd: str, env: Mapping[str, str], user: str | None) -> str:
+def _cause(number: int, command: str, cwd: str, env: Mapping[str, str], user: str | None) -> tuple[str, dict[str, Any]]:
+    """The code for an errno, and the fields that it has beside `program`."""
     path = _found(command, cwd, env) or os.path.join(cwd, command)
-    if error.errno == errno.ENOENT and os.path.isfile(path):
+    if number == errno.ENOENT and os.path.isfile(path):
         interpreter = _interpreter(path)
         if interpreter is None:
-            return "the loader that it needs does not exist, it is made for another system"
-        return f"its interpreter `{interpreter}` does not exist"
-    if error.errno == errno.ENOENT and "/" not in command:
-        return f"{text} on the PATH"
-    if error.errno == errno.EACCES and os.path.isdir(path):
-        return f"{text}, it is a folder"
-    if error.errno == errno.EPERM and user:
-        return f"{text} to run as user `{user}`"
-    if error.errno == errno.E2BIG:
-        return f"{text}: arguments and environment are too big for the system"
-    if error.errno == errno.ENOEXEC:
-        return f"{text}, it has no `#!` line and is no program of this machine"
-    return text
+            return "loader_missing", {}
+        return "interpreter_missing", {"interpreter": interpreter}
+    if number == errno.ENOENT:
+        return "program_missing", {"on_path": True} if "/" not in command else {}
+    if number == errno.EACCES and os.path.isdir(path):
+        return "program_is_folder", {}
+    if number == errno.EPERM and user:
+        return "program_as_user_denied", {"user": user}
+    if number == errno.E2BIG:
+        return "arguments_too_big", {}
+    if number == errno.ENOEXEC:
+        return "program_format", {}
+    return "program_unusable", {}
 
 
-def _refused(argv: Sequence[str], env: Mapping[str, str]) -> str | None:
+def _refused(shown: str, argv: Sequence[str], env: Mapping[str, str]) -> SpawnError | None:
     """What of a command no operating system can take."""
     if not argv or not argv[0]:
-        return "the command is empty"
+        return SpawnError("command_empty", {})
     if any("\0" in part for part in argv):
-        return "it contains a NUL byte"
+        return SpawnError("command_nul", {"program": shown})
     for name, value in env.items():
         if "\0" in name or "\0" in value:
-            return f"environment variable `{_visible(name)}` contains a NUL byte"
+            return SpawnError("environment_nul", {"program": shown, "variable": _visible(name)})
         if "=" in name or not name:
-            return f"`{name}` cannot be the name of an environment variable"
+            return SpawnError("environment_name", {"program": shown, "variable": name})
     return None
 
 

@@ -37,7 +37,7 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
                                                      milliseconds later, together with what comes next
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
-    refused   run, reason, temporary                 it could not be started
+    refused   run, code, detail, exit_code, temporary        it could not be started
     exited    run, status, at, empty, timed_out?     its first process is gone; `status` is that of waitpid(2), `empty`
                                                      says that nothing is left in its group, `timed_out` that the keeper
                                                      ended it while it had no client

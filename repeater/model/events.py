@@ -1,6 +1,7 @@
 """What happened, for whoever listens: one frozen class each, past tense. Observers read events and never steer.
 
-Events carry what a person or a metric wants to know; what the engine itself needs are `engine.facts`.
+Events carry codes and fields (`model.reasons`) for people and metrics, no sentences. What the engine itself needs are
+`engine.facts`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from repeater.dataclass import dataclass
+from repeater.model.reasons import Reason
 from repeater.model.run import Run, RunRecord, Verdict
 
 
@@ -28,7 +30,7 @@ class ReloadRejected:
     """A changed job file was refused as a whole; generation `generation` stays in force."""
 
     generation: int
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,16 @@ class SlotHeld:
     job: str
     nominal: datetime
     due: datetime
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """An interval that adapts was decided anew; `words` say how long it is and why."""
+    """An interval that adapts was decided anew; `reason` says why it is so long."""
 
     job: str
     pace: timedelta
-    words: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,10 @@ class JobRemoved:
 
 @dataclass(frozen=True, slots=True)
 class JobDone:
-    """A stop condition was met."""
+    """A stop condition was met, or the schedule has ended."""
 
     job: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class JobPaused:
     """Slots of the job are skipped from now on, until somebody resumes it or, if given, `until`."""
 
     job: str
-    reason: str
+    reason: Reason
     until: datetime | None = None
 
 
@@ -103,7 +105,7 @@ class JobResumed:
     """A pause ended; `reason` says how."""
 
     job: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class JobReady:
 
     job: str
     ready: bool
-    reason: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +167,25 @@ class SlotsMissed:
 
 
 @dataclass(frozen=True, slots=True)
+class SpawnRejected:
+    """A process of a run could not be started. `exit_code` is that of a shell that cannot start the command, 126 or
+    127; `temporary`: the machine lacked a resource, and the start is tried again soon.
+    """
+
+    job: str
+    reason: Reason
+    exit_code: int
+    temporary: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StopBegan:
     """A run was asked to end; `reason` says why, `signal` how."""
 
     job: str
     run: str
     signal: str
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +193,7 @@ class Warned:
     """Something that a person should know; `job` is empty for the whole supervisor."""
 
     job: str
-    message: str
+    reason: Reason
 
 
 FaultOwner: TypeAlias = Literal[
@@ -220,6 +234,7 @@ Event: TypeAlias = (
     | SlotDecided
     | SlotHeld
     | SlotsMissed
+    | SpawnRejected
     | StopBegan
     | Warned
     | FaultContained

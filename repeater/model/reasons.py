@@ -13,7 +13,6 @@ The kinds of fields, and their values in `Reason.detail` and in the database:
     duration                 int, microseconds; may be negative
     names                    list of str
     needs                    list of [job, condition]
-    shares                   list of [name, number]
     reason, reasons          {"code": ..., "detail": ...}, or a list of these
 
 A field whose kind ends with `?` may be left out.
@@ -27,7 +26,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
-from repeater.model.time import instant_of, micros, number_of, rfc3339
+from repeater.model.time import from_rfc3339, instant_of, micros, number_of, rfc3339
 
 if TYPE_CHECKING:
     ReasonCode: TypeAlias = Literal[
@@ -46,10 +45,10 @@ if TYPE_CHECKING:
         "instant_reached", "run_succeeded", "run_failed", "stop_pattern", "stop_plugin", "all_conditions",
         "schedule_ended", "service_ended",
         # what a due slot waits for
-        "needs", "pool_full", "group_full", "rate", "limit", "shared_limit", "server_push_back",
+        "needs", "pool_full", "group_full", "rate", "limit", "shared_limit", "server_refused", "server_push_back",
         # the state of a job
-        "waits_for_process", "attempt", "retry_at", "held_for", "paused_until", "slowed_down", "supervisor_stopping",
-        "still_running", "not_active",
+        "waits_for_process", "attempt", "retry_at", "paused_until", "slowed_down", "not_enabled",
+        "supervisor_stopping", "still_running", "not_active", "schedule_unknown",
         # how an interval that adapts was decided
         "adaptive", "trial_succeeded", "trial_failed", "circuit_opened", "slower_after_failure", "slower", "faster",
         "back_to_base", "unchanged", "load", "next_start_allowed",
@@ -62,15 +61,18 @@ if TYPE_CHECKING:
         # what a probe found
         "probe_timeout", "probe_status", "probe_not_http", "probe_failed",
         # warnings
-        "spawn_retried", "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "schedule_failed",
-        "stop_condition_failed", "restart_not_alive", "clock_behind", "machine_slept", "clock_set",
-        "hook_spawn_failed", "hook_lost", "hook_failed", "quota_lost", "quota_found", "quota_unreachable",
-        "pattern_too_slow", "output_not_kept", "file_unwritable", "request_failed", "metrics_failed",
-        "metrics_missing", "history_unwritable", "history_row_unwritable", "history_recovered", "history_lost",
-        "shim_missing", "shim_not_understood", "shim_lost", "cgroups_unusable", "left_over_ended", "left_over_alive",
-        "watch_polled", "plugin_too_slow", "plugin_failed", "socket_unusable", "limit_overfull",
+        "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "schedule_failed", "stop_condition_failed",
+        "restart_not_alive", "clock_behind", "machine_slept", "clock_set", "hook_spawn_failed", "hook_lost",
+        "hook_failed", "quota_lost_open", "quota_lost_closed", "quota_found", "quota_unreachable",
+        "pattern_too_slow", "output_not_kept", "file_unwritable", "request_failed", "connection_failed",
+        "metrics_failed", "metrics_missing", "history_unwritable", "history_row_unwritable", "history_recovered",
+        "history_lost", "shim_missing", "shim_not_understood", "shim_lost", "cgroups_unusable", "left_over_ended",
+        "left_over_alive", "state_adopted", "watch_polled", "watch_failing", "shim_silent", "shim_answers",
+        "shim_stuck", "plugin_too_slow", "plugin_failed", "socket_unusable", "control_socket_removed",
+        "control_socket_bound", "control_socket_missing", "job_file_doubtful", "more_warnings", "history_failing",
+        "service_not_ready",
         # why changed job files were rejected
-        "files_rejected", "removals_refused",
+        "files_rejected",
         # what other programs and older versions said
         "text", "legacy",
     ]  # fmt: skip
@@ -134,20 +136,22 @@ FIELDS: Mapping[ReasonCode, str] = {
     "needs": "needs:needs",
     "pool_full": "pool:name",
     "group_full": "group:name",
-    "rate": "rate:text until:instant",
-    "limit": "limit:name rate:text until:instant",
+    "rate": "rate:text until:instant?",
+    "limit": "limit:name rate:text until:instant?",
     "shared_limit": "limit:name rate:text until:instant? cause:reason?",
+    "server_refused": "status:count delay:duration until:instant?",
     "server_push_back": "source:name status:count? asked:duration delay:duration bound:name? until:instant?",
     # the state of a job
     "waits_for_process": "pid:count",
     "attempt": "attempt:count",
     "retry_at": "attempt:count at:instant",
-    "held_for": "cause:reason seconds:count",
     "paused_until": "text:text? until:instant?",
     "slowed_down": "failures:count until:instant",
+    "not_enabled": "",
     "supervisor_stopping": "",
     "still_running": "",
     "not_active": "",
+    "schedule_unknown": "error:text",
     # how an interval that adapts was decided
     "adaptive": "every:duration change:reason? success:number? latency:number? target:number? usual:number? open:flag?",
     "trial_succeeded": "",
@@ -191,7 +195,6 @@ FIELDS: Mapping[ReasonCode, str] = {
     "probe_not_http": "",
     "probe_failed": "error:text",
     # warnings
-    "spawn_retried": "cause:reason",
     "run_lost": "cause:reason",
     "slot_decided_before": "nominal:instant",
     "need_not_met": "job:name",
@@ -205,13 +208,15 @@ FIELDS: Mapping[ReasonCode, str] = {
     "hook_spawn_failed": "hook:name cause:reason",
     "hook_lost": "hook:name cause:reason",
     "hook_failed": "hook:name exit:count? signal:count?",
-    "quota_lost": "cause:reason open:names closed:names",
+    "quota_lost_open": "cause:reason limits:names",
+    "quota_lost_closed": "cause:reason limits:names",
     "quota_found": "",
     "quota_unreachable": "path:text error:text",
     "pattern_too_slow": "pattern:text limit:number",
     "output_not_kept": "error:text",
     "file_unwritable": "path:text errno:errno",
     "request_failed": "error:text",
+    "connection_failed": "error:text",
     "metrics_failed": "error:text",
     "metrics_missing": "error:text",
     "history_unwritable": "error:text",
@@ -220,18 +225,28 @@ FIELDS: Mapping[ReasonCode, str] = {
     "history_lost": "most:count",
     "shim_missing": "error:text",
     "shim_not_understood": "error:text",
-    "shim_lost": "error:text",
+    "shim_lost": "error:text?",
     "cgroups_unusable": "error:text",
     "left_over_ended": "",
     "left_over_alive": "",
+    "state_adopted": "text:text",
     "watch_polled": "error:text",
+    "watch_failing": "error:text",
+    "shim_silent": "pid:count?",
+    "shim_answers": "",
+    "shim_stuck": "pid:count?",
     "plugin_too_slow": "plugin:name items:count",
     "plugin_failed": "error:text items:count",
     "socket_unusable": "error:text",
-    "limit_overfull": "limit:name count:count window:duration wanted:number jobs:shares more:count",
+    "control_socket_removed": "path:path",
+    "control_socket_bound": "path:path",
+    "control_socket_missing": "error:text",
+    "job_file_doubtful": "problem:text",
+    "more_warnings": "count:count",
+    "history_failing": "",
+    "service_not_ready": "job:name",
     # why changed job files were rejected
     "files_rejected": "error:text",
-    "removals_refused": "removed:count jobs:count",
     # what other programs and older versions said
     "text": "text:text",
     "legacy": "text:text",
@@ -311,4 +326,39 @@ def _nested(kept: Any) -> dict[str, Any]:
     return {} if found is None else {"reason_code": found.code, "detail": found.as_json()}
 
 
+def reason_from_json(code: ReasonCode, shown: Mapping[str, Any]) -> Reason:
+    """The inverse of `Reason.as_json`."""
+    return Reason(code, {name: _unshown(value, kind_of(code, name)) for name, value in shown.items()})
+
+
+def _unshown(value: Any, kind: str) -> Any:
+    match kind:
+        case "instant":
+            found = from_rfc3339(value)
+            return None if found is None else number_of(found)
+        case "duration":
+            return round(value * 1_000_000)
+        case "reason":
+            return _unnested(value)
+        case "reasons":
+            return [_unnested(one) for one in value]
+        case _:
+            return value
+
+
+def _unnested(shown: Mapping[str, Any]) -> dict[str, Any]:
+    return reason_from_json(shown["reason_code"], shown["detail"]).kept()
+
+
 SUCCESS = Reason("success")
+MISSED = Reason("missed")
+OVERLAP = Reason("overlap")
+SUPERSEDED = Reason("superseded")
+QUEUE_FULL = Reason("queue_full")
+SLOWDOWN = Reason("slowdown")
+START_DEADLINE = Reason("start_deadline")
+PAUSED = Reason("paused")
+DONE = Reason("done")
+STOPPED = Reason("stopped")
+REMOVED = Reason("removed")
+REQUESTED = Reason("requested")

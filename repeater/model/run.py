@@ -7,12 +7,13 @@ stored in the same transaction as the row that changed it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
+from repeater.model.reasons import Reason, reason_of
 from repeater.model.time import from_rfc3339, instant_of, number_of, rfc3339
 
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
@@ -21,7 +22,8 @@ SlotState: TypeAlias = Literal[
     "claimed",  # interim: the slot is taken, nothing is started yet
     "running",  # interim
     "retrying",  # interim: an attempt failed, another one follows
-    "ran",
+    "succeeded",
+    "failed",
     "spawn_failed",
     "skipped",
     "expired",
@@ -72,21 +74,17 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an attempt succeeded, and why: `exit 3`, `timed out after 2s`, `output matched failure_pattern`."""
+    """Whether an attempt succeeded, and why: `exit`, `timeout`, `failure_pattern`."""
 
     success: bool
-    reason: str
-
-    def text(self) -> str:
-        """What the row's `reason` says."""
-        return "success" if self.success else f"failure: {self.reason}"
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
 
-    The ten fields up to `exit` are what `simulate --json` and `history --json` print, under these names.
+    `reason` says why the slot ended so; None only for interim states.
     """
 
     job: str
@@ -95,7 +93,7 @@ class RunRecord:
     started: datetime | None
     ended: datetime | None
     state: SlotState
-    reason: str | None
+    reason: Reason | None
     run: str | None
     attempts: int
     exit: int | None = None
@@ -104,19 +102,23 @@ class RunRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """What a person calls it: states without the machinery, and a run that came to its end by its verdict."""
+        """The state without the distinctions that only the supervisor makes."""
         match self.state:
-            case "ran":
-                return "success" if self.reason == "success" else "failed"
-            case "spawn_failed":
+            case "succeeded":
+                return "success"
+            case "failed" | "spawn_failed":
                 return "failed"
             case "claimed" | "running" | "retrying":
                 return "running"
             case state:
                 return state
 
-    def as_json(self) -> dict[str, Any]:
-        """The ten keys, instants as RFC 3339 in UTC."""
+    def as_json(self, sentence: Callable[[Reason], str]) -> dict[str, Any]:
+        """What `simulate --json` and `history --json` print of a slot, instants as RFC 3339 in UTC.
+
+        `sentence` makes the text of `reason`; programs read `reason_code` and `detail`.
+        """
+        reason = self.reason
         return {
             "job": self.job,
             "nominal": rfc3339(self.nominal),
@@ -124,7 +126,9 @@ class RunRecord:
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
             "state": self.state,
-            "reason": self.reason,
+            "reason": None if reason is None else sentence(reason),
+            "reason_code": None if reason is None else reason.code,
+            "detail": {} if reason is None else reason.as_json(),
             "run": self.run,
             "attempts": self.attempts,
             "exit": self.exit,
@@ -154,8 +158,8 @@ class Progress:
     last_start: datetime | None = None
     last_end: datetime | None = None
     last_success: datetime | None = None
-    done: str | None = None
-    paused: str | None = None
+    done: Reason | None = None
+    paused: Reason | None = None
     paused_until: datetime | None = None
     adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
 
@@ -164,16 +168,25 @@ class Progress:
         that it does not know.
         """
         return {
-            name: number_of(value) if isinstance(value, datetime) else value
+            name: number_of(value)
+            if isinstance(value, datetime)
+            else value.kept()
+            if isinstance(value, Reason)
+            else value
             for name, value in zip(self.__match_args__, _values_of(self), strict=True)
             if value is not None
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
+        reasons = {"done", "paused"}
         instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"}
         known: dict[str, Any] = {
-            name: (instant_of(value) if isinstance(value, int) else from_rfc3339(value)) if name in instants else value
+            name: reason_of(value)
+            if name in reasons
+            else (instant_of(value) if isinstance(value, int) else from_rfc3339(value))
+            if name in instants
+            else value
             for name, value in data.items()
             if name in cls.__match_args__
         }

@@ -8,9 +8,12 @@ raise: what cannot be written is counted, told once, and marked in the file when
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.observe import ownfile
 
 
@@ -26,7 +29,7 @@ class LogFile:
         path: str,
         max_size: int,
         backups: int,
-        warn: Callable[[str], None],
+        warn: Callable[[Reason], None],
         *,
         is_ours: bool = False,
         owner: tuple[int, int] | None = None,
@@ -59,7 +62,7 @@ class LogFile:
                 rest = rest[written:]
         except OSError as error:
             if not self._lost:
-                self._warn(f"cannot write `{self.path}`: {os.strerror(error.errno or 0)}")
+                self._warn(because("file_unwritable", path=self.path, errno=errno.errorcode.get(error.errno or 0)))
             self._lost += len(rest)
             self.close()
 

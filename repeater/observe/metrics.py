@@ -38,25 +38,19 @@ from repeater.model.events import (
     RunBegan,
     RunFinished,
     SlotDecided,
-    Warned,
+    SpawnRejected,
 )
 from repeater.model.run import Outcome, RunRecord
+from repeater.sentences.spawn import SENTENCES
 
 MOST_JOBS = 1000
 MOST_LIMITS = 200
 OTHER = "_other"
 _AT_ONCE = 200
-REASONS = frozenset(
-    {
-        "overlap", "superseded", "queue_full", "slowdown", "missed", "catch_up_max", "paused", "done", "stopped",
-        "start_deadline", "catch_up_window", "upstream_failed",
-    }
-)  # fmt: skip
-"""Of slots that came to no run; any other reason counts as `other`."""
 _OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _LENGTHS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600)
 _DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60)
-_CANNOT_START = "cannot start: "
+_RAN = ("succeeded", "failed", "spawn_failed")
 
 
 values.ValueClass = values.MutexValue  # PROMETHEUS_MULTIPROC_DIR, if it is set, is meant for a job
@@ -79,6 +73,7 @@ class Metrics:
         self._known: set[str] = set()
         self._began: dict[str, tuple[str, float]] = {}
         self._orphans: set[str] = set()
+        self._codes: dict[str, set[str]] = {}  # of slots that came to no run, by label of a job
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self._runs = Counter(
             "repeater_runs", "Runs that ended, by job and outcome; every attempt is one.", ["job", "outcome"],
@@ -95,7 +90,11 @@ class Metrics:
             "repeater_slots_skipped", "Slots that came to no run, by job and reason.", ["job", "reason"],
             registry=registry,
         )  # fmt: skip
-        self._unstarted = Counter("repeater_spawn_failures", "Processes that could not be started.", registry=registry)
+        self._unstarted = Counter(
+            "repeater_spawn_failures", "Processes that could not be started, by reason.", ["reason"], registry=registry
+        )
+        for code in SENTENCES:  # a series that begins with its first failure would hide it from `increase`
+            self._unstarted.labels(code)
         self._reloads = Counter(
             "repeater_config_reloads", "Job files that came into force, or were rejected.", ["result"],
             registry=registry,
@@ -129,9 +128,7 @@ class Metrics:
             case RunBegan(run, _, late):
                 self._began[run.id] = (run.slot.job, self._clock())
                 self._late.observe(max(0.0, late))
-            case RunFinished(run, verdict, code):
-                if code is None and not verdict.success:
-                    self._unstarted.inc()
+            case RunFinished(run, verdict):
                 self._ended(run.id, run.slot.job, "success" if verdict.success else "failed")
             case SlotDecided(row):
                 self._decided(row)
@@ -147,9 +144,8 @@ class Metrics:
                 self._forget(job)
             case FaultContained(owner):
                 self._faults.labels(owner).inc()
-            case Warned(_, message):
-                if message.startswith(_CANNOT_START):
-                    self._unstarted.inc()
+            case SpawnRejected(_, reason):
+                self._unstarted.labels(reason.code).inc()
             case _:
                 pass
 
@@ -183,10 +179,11 @@ class Metrics:
 
     def _decided(self, row: RunRecord) -> None:
         if row.attempts == 0:
-            if row.state not in ("ran", "spawn_failed"):
-                reason = (row.reason or "").partition(":")[0]
-                self._skipped.labels(self.label(row.job), reason if reason in REASONS else "other").inc()
-        elif row.state not in ("ran", "spawn_failed") and row.run is not None:
+            if row.state not in _RAN and row.reason is not None:
+                label = self.label(row.job)
+                self._codes.setdefault(label, set()).add(row.reason.code)
+                self._skipped.labels(label, row.reason.code).inc()
+        elif row.state not in _RAN and row.run is not None:
             self._ended(row.run, row.job, row.outcome)  # cancelled, replaced, interrupted: told by nothing else
 
     def _ended(self, run: str, job: str, outcome: str) -> None:
@@ -203,7 +200,7 @@ class Metrics:
         self._orphans.update(run for run, (of, _) in self._began.items() if of == job)
         if job in self._known:
             self._known.discard(job)
-            for metric, seconds in ((self._runs, _OUTCOMES), (self._skipped, (*REASONS, "other"))):
+            for metric, seconds in ((self._runs, _OUTCOMES), (self._skipped, self._codes.pop(job, ()))):
                 for second in seconds:
                     _remove(metric, job, second)
             _remove(self._length, job)

@@ -28,11 +28,14 @@ from repeater.model.events import (
     SlotDecided,
     SlotHeld,
     SlotsMissed,
+    SpawnRejected,
     StopBegan,
     Warned,
 )
+from repeater.model.reasons import MISSED, OVERLAP, REMOVED, REQUESTED, STOPPED
 from repeater.model.run import RunRecord
 from repeater.model.units import format_duration
+from repeater.sentences import sentence
 
 Say = Callable[[str, str], None]
 """Takes the name of a job, empty for the supervisor itself, and a line without newline."""
@@ -62,10 +65,11 @@ class Narrator:
                 self._overlapping.discard(run.slot.job)
                 if retry_at is not None:
                     self._say(
-                        run.slot.job, f"attempt {run.attempt} failed: {verdict.reason}; again at {_time(retry_at)}"
+                        run.slot.job,
+                        f"attempt {run.attempt} failed: {sentence(verdict.reason, _time)}; again at {_time(retry_at)}",
                     )
                 elif not verdict.success:
-                    self._say(run.slot.job, f"failed: {verdict.reason}")
+                    self._say(run.slot.job, f"failed: {sentence(verdict.reason, _time)}")
                 elif self._verbose:
                     self._say(run.slot.job, "succeeded")
             case SlotDecided(row):
@@ -75,13 +79,16 @@ class Narrator:
                 between = show(first) if first == last else f"{show(first)} to {show(last)}"
                 number = f"at least {count}" if at_least else str(count)
                 self._say(job, f"missed {number} start{'s' * (count > 1)} ({between})")
-            case Warned(job, message):
-                self._say(job, f"warning: {message}")
+            case Warned(job, reason):
+                self._say(job, f"warning: {sentence(reason, _time)}")
+            case SpawnRejected(job, reason, _, temporary):
+                if temporary:  # else the run is finished, which is reported too
+                    self._say(job, f"warning: {sentence(reason, _time)}; trying again")
             case FaultContained(owner, job, name, error, count):
                 again = f" ({count} times)" if count > 1 else ""
                 self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
             case ReloadRejected(generation, reason):
-                self._say("", f"change rejected, generation {generation} stays in force:\n{reason}")
+                self._say("", f"change rejected, generation {generation} stays in force:\n{sentence(reason, _time)}")
             case _ if not self._quiet:
                 self._tell(event)
             case _:
@@ -104,20 +111,22 @@ class Narrator:
             case JobRemoved(job):
                 self._say(job, "removed")
             case JobDone(job, reason):
-                self._say(job, f"done: {reason}")
+                self._say(job, f"done: {sentence(reason, _time)}")
             case JobPaused(job, reason, until):
                 end = f" until {_time(until)}" if until else ""
-                self._say(job, f"paused{end}" + ("" if reason == "paused" else f": {reason}"))
+                text = reason.detail.get("text")
+                self._say(job, f"paused{end}" + (f": {text}" if text else ""))
             case JobResumed(job, reason):
-                self._say(job, "resumed" if reason == "asked" else f"resumed: {reason}")
+                self._say(job, "resumed" if reason == REQUESTED else f"resumed: {sentence(reason, _time)}")
             case JobReady(job, ready, reason):
-                self._say(job, "ready" if ready else f"not ready: {reason}")
-            case StopBegan(job, _, signal, reason) if self._verbose or reason not in ("stopped", "removed"):
-                self._say(job, f"sending {signal}: {reason}")
+                why = "" if reason is None else f": {sentence(reason, _time)}"
+                self._say(job, "ready" if ready else f"not ready{why}")
+            case StopBegan(job, _, signal, reason) if self._verbose or reason not in (STOPPED, REMOVED):
+                self._say(job, f"sending {signal}: {sentence(reason, _time)}")
             case SlotHeld(job, _, _, reason) if self._verbose:
-                self._say(job, f"waits: {reason}")
-            case Paced(job, _, words) if self._verbose:
-                self._say(job, words)
+                self._say(job, f"waits: {sentence(reason, _time)}")
+            case Paced(job, _, reason) if self._verbose:
+                self._say(job, sentence(reason, _time))
             case RunAdopted(run, pid):
                 self._say(run.slot.job, f"goes on, pid {pid}")
             case RunBegan(run, pid, late) if self._verbose:
@@ -126,17 +135,18 @@ class Narrator:
                 pass
 
     def _decided(self, row: RunRecord) -> None:
-        if row.state == "skipped" and row.reason == "missed" and not self._verbose:
+        if row.state == "skipped" and row.reason == MISSED and not self._verbose:
             return  # told once for all of them
-        if row.state == "skipped" and row.reason == "overlap":
+        why = "" if row.reason is None else sentence(row.reason, _time)
+        if row.state == "skipped" and row.reason == OVERLAP:
             if row.job not in self._overlapping:  # told once for each run that goes on too long
                 self._overlapping.add(row.job)
                 self._say(row.job, "skipped: the run before is still going on")
         elif row.state in ("skipped", "expired", "interrupted"):
-            self._say(row.job, f"{row.state}: {row.reason}")
+            self._say(row.job, f"{row.state}: {why}")
         elif row.state == "replaced" and self._verbose:
             took = row.ended - row.started if row.ended and row.started else None
-            self._say(row.job, f"{row.reason}" + (f" after {format_duration(took)}" if took else ""))
+            self._say(row.job, why + (f" after {format_duration(took)}" if took else ""))
 
 
 def priority(event: Event) -> int:
@@ -146,14 +156,14 @@ def priority(event: Event) -> int:
             return 3
         case RunFinished(verdict=verdict) if not verdict.success:
             return 4
-        case Warned() | SlotDecided():
+        case Warned() | SlotDecided() | SpawnRejected():
             return 4
         case _:
             return 6
 
 
-def _time(instant: object) -> str:
-    return f"{instant.astimezone():%H:%M:%S}" if hasattr(instant, "astimezone") else str(instant)
+def _time(instant: datetime) -> str:
+    return f"{instant.astimezone():%H:%M:%S}"
 
 
 def _day_and_time(instant: datetime) -> str:

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from repeater.keeper.process import exit_code_of
-from repeater.model.events import Event, RunFinished, SlotDecided, Warned
+from repeater.model.events import Event, RunFinished, SlotDecided, SpawnRejected, Warned
+from repeater.model.reasons import Reason
 from repeater.model.run import RunKind, RunRecord
 from repeater.model.units import about
 from repeater.policy.goal import Tally
@@ -30,20 +30,25 @@ class Chronicle:
         self._last: datetime | None = None
         self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
         self._skipped = 0
+        self._refusal = 126  # the exit code of a shell that could not start the command either
 
     def __call__(self, event: Event) -> None:
         match event:
             case RunFinished():
                 verdict, code = event.verdict, event.exit
-                timed_out = verdict.reason.startswith("timed out")
-                refusal = 0 if code is not None or verdict.success else exit_code_of(verdict.reason)
+                timed_out = verdict.reason.code == "timeout"
+                refusal = 0 if code is not None or verdict.success else self._refusal
                 self.tally.count(success=verdict.success, exit_code=code, refusal=refusal, timed_out=timed_out)
                 if refusal or timed_out:
-                    self._say(verdict.reason)
+                    self._say(sentence_of(verdict.reason))
             case SlotDecided():
                 self._measure(event.row)
-            case Warned(_, message):
-                self._warn(message)
+            case SpawnRejected(_, reason, exit_code, temporary):
+                self._refusal = exit_code
+                if temporary:
+                    self._warn(f"{sentence_of(reason)}; trying again")
+            case Warned(_, reason):
+                self._warn(sentence_of(reason))
             case _:
                 pass
 
@@ -71,6 +76,19 @@ class Chronicle:
                 least, mean, most = (about(one.total_seconds()) for one in (shortest, total / runs, longest))
                 lines.append(f"a run: {least} to {most}, {mean} on average")
         return "\n".join(lines) + "\n"
+
+
+def sentence_of(reason: Reason) -> str:
+    """Most commands need no sentence, so they are imported late. When descriptors run out they cannot be imported."""
+    try:
+        from repeater.sentences import sentence
+    except (ImportError, OSError):
+        import errno
+
+        number = getattr(errno, str(reason.detail.get("errno")), None)
+        cause = os.strerror(number) if isinstance(number, int) else reason.code
+        return f"cannot start `{reason.detail.get('program', '')}`: {cause}"
+    return sentence(reason)
 
 
 class Passing:

@@ -14,6 +14,8 @@ from functools import partial
 from typing import IO
 
 from repeater.dataclass import dataclass, field
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
@@ -61,7 +63,7 @@ class _Run:
 class Output:
     """`ports.Sink`, and the voice of rpr itself. All methods are called in the loop's thread.
 
-    `resume` continues a paused run; it may be set later, before the first run. `warn(job, message)` tells what a
+    `resume` continues a paused run; it may be set later, before the first run. `warn(job, reason)` tells what a
     person should know; `gone(stream, error)` that `stdout` or `stderr` cannot be written any more, as a rule because
     nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so is
     `has_room`, when `is_full` has come to an end. `plain` passes the jobs' bytes on, with times if
@@ -76,7 +78,7 @@ class Output:
         *,
         environ: Mapping[str, str],
         resume: Callable[[str], None] = lambda _: None,
-        warn: Callable[[str, str], None] = lambda _job, _message: None,
+        warn: Callable[[str, Reason], None] = lambda _job, _reason: None,
         gone: Callable[[Stream, OSError], None] = lambda *_: None,
         plain: bool = False,
         console: tuple[int, int] | str = (1, 2),
@@ -273,7 +275,7 @@ class Output:
         try:
             state.spool.write(data)
         except OSError as error:
-            self._warn(state.spec.name, f"cannot keep output until the end of the run: {error}")
+            self._warn(state.spec.name, because("output_not_kept", error=str(error)))
             return True
         if state.spooled and state.spooled[-1][0] == stream:
             stream, size = state.spooled.pop()
@@ -364,8 +366,8 @@ class Output:
     def _nobody_reads(self, stream: Stream, error: OSError) -> None:
         self._later(partial(self._gone, stream, error))
 
-    def _told_of_trouble(self, job: str, message: str) -> None:
-        self._later(partial(self._warn, job, message))
+    def _told_of_trouble(self, job: str, reason: Reason) -> None:
+        self._later(partial(self._warn, job, reason))
 
     def _told_of_room(self) -> None:
         self._later(self._go_on)

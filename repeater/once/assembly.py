@@ -18,9 +18,10 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, RunEnded, StopRequested
 from repeater.errors import UsageError
 from repeater.model.events import Event, Paced
+from repeater.model.reasons import Reason
 from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
-from repeater.observe.oneoff import Chronicle, Passing, say_to, stamped
+from repeater.observe.oneoff import Chronicle, Passing, say_to, sentence_of, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 from repeater.policy.goal import exit_status
@@ -93,8 +94,8 @@ class Assembly:
                 lambda key, paths: self._supervisor.paths_changed(key, paths),  # noqa: PLW0108 - made later
                 loop.call_soon_threadsafe,
                 warn=self._warn,
-                failed=lambda _, error: self._warn(f"cannot watch files: {error!r}"),
-                fault=lambda error: self._warn(f"cannot watch files for now: {error!r}"),
+                failed=lambda _, error: self._warn_text(f"cannot watch files: {error!r}"),
+                fault=lambda error: self._warn_text(f"cannot watch files for now: {error!r}"),
             )
             closing.callback(watcher.close)
         load: LoadProbe = NoLoad()
@@ -111,7 +112,7 @@ class Assembly:
                 oneoff.shows,
                 loop,
                 closing,
-                warn=self._warn,
+                warn=self._warn_text,
                 is_leaving=lambda: self._leaving is not None,
             )
             serving.begin(engine, listeners)
@@ -243,7 +244,7 @@ class Assembly:
 
     def _show_pace(self, event: Event) -> None:
         if isinstance(event, Paced):
-            self._say(event.words)
+            self._say(sentence_of(event.reason))
 
     def _say_alone(self, line: str) -> None:
         if not self._oneoff.verbose:  # else the narrator says it too
@@ -251,9 +252,12 @@ class Assembly:
 
     def _warn_alone(self, message: str) -> None:
         if not self._oneoff.verbose:
-            self._warn(message)
+            self._warn_text(message)
 
-    def _warn(self, message: str) -> None:
+    def _warn(self, reason: Reason) -> None:
+        self._warn_text(sentence_of(reason))
+
+    def _warn_text(self, message: str) -> None:
         self._say(message if self._oneoff.log_json else f"warning: {message}", "warning")
 
     def _say(self, line: str, level: str = "info") -> None:
@@ -285,7 +289,7 @@ class Assembly:
             clock,
             soon,
             environ=environ,
-            warn=lambda _, message: self._warn(message),
+            warn=lambda _, reason: self._warn(reason),
             gone=self._gone,
             plain=True,
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from repeater.adapters.sqlite import SqliteStore, state_folder
 from repeater.errors import ApplyRefused, LockHeld, StateUnusable
 from repeater.model.dump import dump_job
+from repeater.model.reasons import Reason
 from repeater.model.spec import JobFile
 from repeater.policy.marks import Marks
 from repeater.ports import Loop
@@ -17,7 +18,7 @@ PROJECTS = "one-off"
 """Below it each job with a history is a project: `rpr history --project one-off/poll`."""
 
 
-def open_history(name: str, loop: Loop, warn: Callable[[str], None]) -> SqliteStore:
+def open_history(name: str, loop: Loop, warn: Callable[[Reason], None]) -> SqliteStore:
     """The store of the job of this name. Raises ApplyRefused if another rpr has it, or it cannot be used."""
     folder = state_folder(f"{PROJECTS}/{name}", os.environ)
     try:

@@ -18,11 +18,14 @@ from typing import Any
 from repeater.errors import PluginFailed
 from repeater.model.events import Event, SlotDecided
 from repeater.model.plugins import Description
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Plugin
 from repeater.plugins.residents import Residents
 from repeater.ports import Stream
 from repeater.runtime.probes import Output
+from repeater.sentences import sentence
 
 FULL = 4 << 20
 """Bytes that wait for a plugin at most, each item counted with some for itself."""
@@ -37,7 +40,7 @@ LEAVING = 2.0
 
 
 class Feeds:
-    """`ports.Sink`, and a listener of events. `spec_of` gives the spec of a job in force; `warn(job, message)` is
+    """`ports.Sink`, and a listener of events. `spec_of` gives the spec of a job in force; `warn(job, reason)` is
     called in the loop, through `call_soon`.
     """
 
@@ -47,7 +50,7 @@ class Feeds:
         residents: Residents,
         *,
         spec_of: Callable[[str], JobSpec | None],
-        warn: Callable[[str, str], None],
+        warn: Callable[[str, Reason], None],
         call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
         self._behind = behind
@@ -113,15 +116,15 @@ class Feeds:
             feed = self._feeds[plugin] = _Feed(plugin, self._residents, self._told)
         return feed
 
-    def _told(self, message: str) -> None:
+    def _told(self, reason: Reason) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._call_soon(partial(self._warn, "", message))
+            self._call_soon(partial(self._warn, "", reason))
 
 
 class _Feed:
     """One use of an output plugin. Its thread begins with the first item."""
 
-    def __init__(self, plugin: Plugin, residents: Residents, warn: Callable[[str], None]) -> None:
+    def __init__(self, plugin: Plugin, residents: Residents, warn: Callable[[Reason], None]) -> None:
         self.plugin = plugin
         known: Description | None = residents.describe("output", plugin.name)
         self._answers = frozenset() if known is None else known.answers
@@ -181,7 +184,7 @@ class _Feed:
                 batch = self._batch()
                 left_out, self._left_out = self._left_out, 0
             if left_out:
-                self._warn(f"output plugin `{self.plugin.name}` is too slow: {left_out} items were left out")
+                self._warn(because("plugin_too_slow", plugin=self.plugin.name, items=left_out))
             if not batch:
                 break
             if not self._give(batch):
@@ -207,8 +210,7 @@ class _Feed:
         except PluginFailed as failure:
             if failure.message != self._told:
                 self._told = failure.message
-                counted = f"{len(items)} items were" if len(items) > 1 else "an item was"
-                self._warn(f"{failure.message}; {counted} lost")
+                self._warn(because("plugin_failed", error=failure.message, items=len(items)))
             return False
         self._told = ""
         return True
@@ -223,4 +225,4 @@ def _as_text(item: list[Any]) -> list[Any]:
 
 
 def _record(row: RunRecord) -> Mapping[str, Any]:
-    return {**row.as_json(), "outcome": row.outcome, "trigger": row.trigger, "generation": row.generation}
+    return {**row.as_json(sentence), "outcome": row.outcome, "trigger": row.trigger, "generation": row.generation}

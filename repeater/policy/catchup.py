@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from repeater.model.reasons import MISSED, START_DEADLINE, Reason
 from repeater.model.run import Slot
 from repeater.model.spec import CatchUp
 
 Fate: TypeAlias = Literal["run", "skip", "expire"]
+_OVER_MAX = Reason("catch_up_max")
+_OVER_WINDOW = Reason("catch_up_window")
 
 
-def decide(catch_up: CatchUp, missed: Sequence[Slot], now: datetime) -> list[tuple[Slot, Fate, str]]:
+def decide(catch_up: CatchUp, missed: Sequence[Slot], now: datetime) -> list[tuple[Slot, Fate, Reason]]:
     """Every missed slot with its fate and the reason that its row gives, oldest first.
 
     `skip` skips all. Else slots whose nominal time lies further back than the window expire (`catch_up_window`), those
@@ -25,27 +28,27 @@ def decide(catch_up: CatchUp, missed: Sequence[Slot], now: datetime) -> list[tup
     """
     slots = sorted(missed, key=lambda slot: slot.nominal)
     if catch_up.kind == "skip":
-        return [(slot, "skip", "missed") for slot in slots]
+        return [(slot, "skip", MISSED) for slot in slots]
     late = {slot.nominal: reason for slot in slots if (reason := _too_late(catch_up, slot, now))}
     owed = [slot for slot in slots if slot.nominal not in late]
     chosen = {slot.nominal for slot in _chosen(catch_up, owed)}
-    unchosen = "catch_up_max" if catch_up.kind == "all" else "missed"
-    fates: list[tuple[Slot, Fate, str]] = []
+    unchosen = _OVER_MAX if catch_up.kind == "all" else MISSED
+    fates: list[tuple[Slot, Fate, Reason]] = []
     for slot in slots:
         if slot.nominal in late:
             fates.append((slot, "expire", late[slot.nominal]))
         elif slot.nominal in chosen:
-            fates.append((slot, "run", "missed"))
+            fates.append((slot, "run", MISSED))
         else:
             fates.append((slot, "skip", unchosen))
     return fates
 
 
-def _too_late(catch_up: CatchUp, slot: Slot, now: datetime) -> str | None:
+def _too_late(catch_up: CatchUp, slot: Slot, now: datetime) -> Reason | None:
     if now - slot.nominal > catch_up.window:
-        return "catch_up_window"
+        return _OVER_WINDOW
     if catch_up.start_deadline is not None and now - slot.due > catch_up.start_deadline:
-        return "start_deadline"
+        return START_DEADLINE
     return None
 
 

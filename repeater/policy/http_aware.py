@@ -24,8 +24,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from repeater.dataclass import dataclass
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import HttpAware
-from repeater.model.units import format_duration
 from repeater.policy.http_answer import Answer
 from repeater.policy.http_times import UNITS, delay_of, instant_of, longest_of, parts_of, unit_of
 
@@ -315,12 +316,10 @@ def _take_used_up(node: Mapping[str, Any], hints: _Hints) -> None:
             return
 
 
-def words_of(found: PushBack, given: timedelta) -> str:
-    """One line for people. Names what said so in words of ours, never a text from the output."""
+def reason_of(found: PushBack, given: timedelta) -> Reason:
+    """Names what said so, never a text from the output."""
     if found.asked is None:
-        return f"an HTTP {found.status} answer that names no delay; held for {format_duration(given)}"
-    answer = "" if found.status is None else f" of an HTTP {found.status} answer"
-    reason = f"`{found.source}`{answer} asks for {format_duration(found.asked)}"
-    if given != found.asked:
-        reason += f", `{'max' if found.asked > given else 'min'}_delay` makes it {format_duration(given)}"
-    return reason
+        return because("server_refused", status=found.status, delay=given)
+    bound = None if given == found.asked else "max_delay" if found.asked > given else "min_delay"
+    asked, status = found.asked, found.status
+    return because("server_push_back", source=found.source, status=status, asked=asked, delay=given, bound=bound)

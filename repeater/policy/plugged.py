@@ -10,12 +10,14 @@ from typing import Any
 
 from repeater.errors import PluginFailed
 from repeater.model.plugins import NO_PLUGINS, WORDS, Plugins
+from repeater.model.reasons import Reason, reason
 from repeater.model.run import Progress, RunRecord
 from repeater.model.spec import Plugin
 from repeater.model.time import rfc3339
+from repeater.sentences import sentence
 
 _LONGEST = 200
-"""Characters of a reason."""
+"""Characters of an answer."""
 
 
 def tally(progress: Progress, *, now: datetime, elapsed: timedelta, last: RunRecord | None) -> dict[str, Any]:
@@ -32,11 +34,11 @@ def tally(progress: Progress, *, now: datetime, elapsed: timedelta, last: RunRec
         "last_start": rfc3339(progress.last_start),
         "last_end": rfc3339(progress.last_end),
         "last_success": rfc3339(progress.last_success),
-        "last": None if last is None else last.as_json(),
+        "last": None if last is None else last.as_json(sentence),
     }
 
 
-def holds(plugins: Plugins | None, plugin: Plugin, told: dict[str, Any]) -> str | None:
+def holds(plugins: Plugins | None, plugin: Plugin, told: dict[str, Any]) -> Reason | None:
     """Why the plugin says that the job is done, None if it does not say so. Raises PluginFailed."""
     answer = (plugins or NO_PLUGINS).ask("stop_condition", plugin, "met", told)
     if answer is None:
@@ -44,4 +46,4 @@ def holds(plugins: Plugins | None, plugin: Plugin, told: dict[str, Any]) -> str 
     if not isinstance(answer, str) or not answer.strip():
         words = f"cannot use {WORDS['stop_condition']} `{plugin.name}`"
         raise PluginFailed(f"{words}: it answered {answer!r:.60}, expected a reason or nothing")
-    return f"`{plugin.name}`: {' '.join(answer.split())[:_LONGEST]}"
+    return reason("stop_plugin", plugin=plugin.name, text=" ".join(answer.split())[:_LONGEST])

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Progress
 from repeater.model.spec import Plugin, Stop
-from repeater.model.time import rfc3339
-from repeater.model.units import format_duration
+
+_RUN_SUCCEEDED = Reason("run_succeeded")
+_RUN_FAILED = Reason("run_failed")
+_PATTERN = Reason("stop_pattern")
 
 
 def met(
@@ -24,18 +28,18 @@ def met(
     last_success: bool | None,
     now: datetime,
     elapsed: timedelta | None = None,
-    plugged: Callable[[Plugin], str | None] = lambda _: None,
-) -> str | None:
-    """Why the job is done, as a person reads it (`10 runs`); None if it is not.
+    plugged: Callable[[Plugin], Reason | None] = lambda _: None,
+) -> Reason | None:
+    """Why the job is done; None if it is not.
 
     `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline. `elapsed`
     is how long the job is in force by a clock that is never set; None: by the wall clock. `plugged` asks a plugin for
-    its reason. With `all` the reason names
-    all conditions, and `on_success` means that the last run so far was one.
+    its reason. With `all` the reason has
+    those of all conditions, and `on_success` means that the last run so far was one.
     """
     if last_success is None and stop.all and progress.streak:
         last_success = progress.streak > 0
-    reasons = []
+    reasons: list[Reason] = []
     for reason in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
         if reason is not None and not stop.all:
             return reason
@@ -43,7 +47,9 @@ def met(
             return None
         if reason is not None:
             reasons.append(reason)
-    return ", ".join(reasons) or None
+    if len(reasons) < 2:
+        return reasons[0] if reasons else None
+    return because("all_conditions", reasons=reasons)
 
 
 def deadline(stop: Stop, progress: Progress) -> datetime | None:
@@ -73,33 +79,29 @@ def _conditions(
     last_success: bool | None,
     now: datetime,
     elapsed: timedelta | None,
-    plugged: Callable[[Plugin], str | None],
-) -> Iterator[str | None]:
+    plugged: Callable[[Plugin], Reason | None],
+) -> Iterator[Reason | None]:
     """Every condition that is given: what it says if it holds, None if it does not."""
     if stop.times is not None:
-        yield _counted(progress.runs, "run") if progress.runs >= stop.times else None
+        yield because("runs_reached", count=progress.runs) if progress.runs >= stop.times else None
     if stop.successes is not None:
         holds = progress.successes >= stop.successes
-        yield _counted(progress.successes, "success", "successes") if holds else None
+        yield because("successes_reached", count=progress.successes) if holds else None
     if stop.failures is not None:
-        yield _counted(progress.failures, "failure") if progress.failures >= stop.failures else None
+        yield because("failures_reached", count=progress.failures) if progress.failures >= stop.failures else None
     if stop.consecutive_failures is not None:
         row = -progress.streak
-        yield _counted(row, "failure") + " in a row" if row >= stop.consecutive_failures else None
+        yield because("consecutive_failures", count=row) if row >= stop.consecutive_failures else None
     if stop.for_ is not None:
         passed = now - began(progress) if elapsed is None else elapsed
-        yield f"{format_duration(stop.for_)} passed" if passed >= stop.for_ else None
+        yield because("time_passed", length=stop.for_) if passed >= stop.for_ else None
     if stop.until is not None:
-        yield f"{rfc3339(stop.until)} reached" if now >= stop.until else None
+        yield because("instant_reached", until=stop.until) if now >= stop.until else None
     if stop.on_success:
-        yield "a run succeeded" if last_success is True else None
+        yield _RUN_SUCCEEDED if last_success is True else None
     if stop.on_failure:
-        yield "a run failed" if last_success is False else None
+        yield _RUN_FAILED if last_success is False else None
     if stop.pattern is not None:
-        yield "output matched the stop pattern" if pattern_found else None
+        yield _PATTERN if pattern_found else None
     for plugin in stop.plugins:
         yield plugged(plugin)
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

@@ -14,12 +14,16 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from repeater.model.reasons import SUCCESS, Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Verdict
 from repeater.model.spec import Success
 from repeater.policy.retry import status
 
 if TYPE_CHECKING:
     import regex
+
+    from repeater.model.reasons import ReasonCode
 
 WINDOW = 64 * 1024
 """Bytes of a line that are searched at once, and the most that is kept of one."""
@@ -33,23 +37,31 @@ WRITTEN_OUT_MOST = 100_000
 """Parts of a pattern whose repeats are written out, as the library does: `(a{1000}){1000}` would take 250 MB."""
 
 
-def judge(success: Success, exit: Exit, matched: frozenset[str], ended_by: str | None) -> Verdict:  # noqa: A002
+def judge(success: Success, exit: Exit, matched: frozenset[str], ended_by: Reason | None) -> Verdict:  # noqa: A002
     """The verdict on an attempt.
 
-    A run that was ended from outside (`ended_by`, e.g. `timed out after 2s`) failed whatever it said or returned. Else
+    A run that was ended from outside (`ended_by`, such as `timeout`) failed whatever it said or returned. Else
     a failure pattern that was found beats a success pattern that was found, which beats the exit code.
     """
     if ended_by is not None:
         return Verdict(False, ended_by)
     if "failure" in matched:
-        return Verdict(False, "output matched failure_pattern")
+        return _FAILURE_PATTERN
     if "success" in matched:
-        return Verdict(True, "output matched pattern")
-    if exit.signal is None and exit.code in success.exit_codes:
-        return Verdict(True, str(exit))
-    if exit.signal is not None and status(exit) in success.exit_codes:
-        return Verdict(True, str(exit))
-    return Verdict(False, str(exit))
+        return _SUCCESS_PATTERN
+    if status(exit) in success.exit_codes:
+        return _EXIT_ZERO if exit.code == 0 else Verdict(True, _reason(exit, "success"))
+    return _EXIT_ONE if exit.code == 1 else Verdict(False, _reason(exit, "exit" if exit.signal is None else "signal"))
+
+
+def _reason(exit: Exit, code: ReasonCode) -> Reason:  # noqa: A002
+    return because(code, exit=exit.code, signal=exit.signal)
+
+
+_EXIT_ZERO = Verdict(True, SUCCESS)
+_EXIT_ONE = Verdict(False, because("exit", exit=1))
+_SUCCESS_PATTERN = Verdict(True, Reason("success_pattern"))
+_FAILURE_PATTERN = Verdict(False, Reason("failure_pattern"))
 
 
 EXECUTOR_FAILED = 125
@@ -60,7 +72,7 @@ def of_executor(name: str, verdict: Verdict, exit: Exit) -> Verdict:  # noqa: A0
     """The verdict on an attempt that the executor plugin `name` ran: a failure of the plugin names it."""
     if verdict.success or exit.code != EXECUTOR_FAILED:
         return verdict
-    return Verdict(False, f"executor plugin `{name}` failed, its output says why")
+    return Verdict(False, because("executor_failed", plugin=name))
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +162,7 @@ class Matcher:
     __slots__ = ("_at_once", "_found", "_lines", "_searches", "_window", "problem")
 
     def __init__(self, success: Success, stop_pattern: str | None = None, *, window: int = WINDOW) -> None:
-        self.problem: str | None = None
+        self.problem: Reason | None = None
         self._window = window
         self._found: set[str] = set()
         # stdout and stderr are searched apart: a line of one is never joined with the other's
@@ -247,7 +259,7 @@ class Matcher:
                 continue
             hit = _search_twice(pattern, text)
             if hit is None:
-                self.problem = f"cannot match `{pattern.pattern}`: a line took longer than {SEARCH_LIMIT:g}s, given up"
+                self.problem = because("pattern_too_slow", pattern=pattern.pattern, limit=SEARCH_LIMIT)
             elif hit:
                 self._found.add(name)
             if hit is not False:

@@ -10,7 +10,7 @@ from repeater.engine.facts import PushedBack
 from repeater.model.run import RunKind
 from repeater.model.spec import HttpAware, JobSpec
 from repeater.policy.http_answer import AnswerReader, joined
-from repeater.policy.http_aware import holding, read_hints, words_of
+from repeater.policy.http_aware import holding, read_hints, reason_of
 from repeater.ports import Clock, Stream, Tell
 from repeater.runtime.probes import Output
 
@@ -61,5 +61,5 @@ class AnswerTap:
             if given is None:
                 repetition = self._refusals.get(reading.job, 0) + 1
                 given = holding(reading.rule, repetition)
-            self._tell(PushedBack(run, given, words_of(found, given)))
+            self._tell(PushedBack(run, given, reason_of(found, given)))
         self._refusals[reading.job] = repetition

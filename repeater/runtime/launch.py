@@ -147,12 +147,15 @@ def hook_launch(
     spec: JobSpec, kind: str, command: str | tuple[str, ...], row: RunRecord, inherited: Inherited
 ) -> Launch:
     """The launch of a hook: the job's own process with another command, and the facts of the decided slot."""
+    from repeater.sentences import sentence
+
     facts = {
         "RPR_JOB": spec.name,
         "RPR_HOOK": kind,
         "RPR_RUN_ID": row.run or "",
         "RPR_STATE": row.state,
-        "RPR_REASON": row.reason or "",
+        "RPR_REASON": "" if row.reason is None else sentence(row.reason),
+        "RPR_REASON_CODE": "" if row.reason is None else row.reason.code,
         "RPR_EXIT": "" if row.exit is None else str(row.exit),
         "RPR_ATTEMPT": str(row.attempts),
         "RPR_NOMINAL_TIME": rfc3339(row.nominal) or "",

@@ -1,13 +1,15 @@
 """A sink in front of another one that hides the values of a job's `secrets` in everything that its runs print.
 
 Nothing behind it (console, files, the tail that is kept, patterns, log probes) ever sees them. `without_secrets` does
-the same for words about a job, which may quote a command or an address.
+the same for the fields of a reason, which may quote a command or an address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from repeater.model.reasons import Reason
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.policy.mask import Mask, mask_text, secret_forms
@@ -45,8 +47,18 @@ class Masking:
         return self._behind.matched(run)
 
 
-def without_secrets(text: str, process: ProcessSpec, inherited: Inherited) -> str:
-    return mask_text(text, _forms(process, inherited))
+def without_secrets(reason: Reason, process: ProcessSpec, inherited: Inherited) -> Reason:
+    return Reason(reason.code, _masked(reason.detail, _forms(process, inherited)))
+
+
+def _masked(value: Any, forms: tuple[bytes, ...]) -> Any:
+    if isinstance(value, str):
+        return mask_text(value, forms)
+    if isinstance(value, Mapping):
+        return {name: one if name == "code" else _masked(one, forms) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_masked(one, forms) for one in value]
+    return value
 
 
 def _forms(process: ProcessSpec, inherited: Inherited) -> tuple[bytes, ...]:

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.model.reasons import Reason
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, Probe, Success
 from repeater.model.time import micros
-from repeater.policy.verdict import Matcher
+from repeater.policy.verdict import Matcher, judge
 from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell, Users
 from repeater.runtime.launch import Inherited, probe_launch
+
+_EXIT_ZERO = Success()
 
 
 class Output(Protocol):
@@ -72,13 +75,13 @@ class Probes:
         job, kind, alarm = self._running.pop(fact.run)
         alarm.cancel()
         if isinstance(fact, SpawnFailed | RunLost):
-            problem = fact.reason
+            problem: Reason | None = fact.reason
         elif fact.run in self._late:
             self._late.discard(fact.run)
-            problem = "no answer in time"
+            problem = Reason("probe_timeout")
         else:
-            problem = "" if fact.exit.code == 0 else str(fact.exit)
-        self._tell(ProbeReported(job, _kind(kind), not problem, problem))
+            problem = None if fact.exit.code == 0 else judge(_EXIT_ZERO, fact.exit, frozenset(), None).reason
+        self._tell(ProbeReported(job, _kind(kind), problem is None, problem))
 
     def close(self) -> None:
         for _, _, alarm in self._running.values():

@@ -17,6 +17,8 @@ from repeater.engine.prospect import Prospect, foresee
 from repeater.errors import ApplyRefused, Problem, RepeaterError
 from repeater.model.events import Event, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import Plan, SharedChange, diff, diff_shared, moves
 from repeater.plan.graph import Graph, wire
@@ -116,12 +118,12 @@ class Reload:
         self._reading = False
         self._again = False
         self._doubted: str | None = None
-        self._rejected: str | None = None
+        self._rejected: Reason | None = None
         self._in_force: Mapping[str, str] = {}
         self._accepted_last = 0
 
     @property
-    def rejected(self) -> str | None:
+    def rejected(self) -> Reason | None:
         """Why the files as they are now are not in force; None if they are."""
         return self._rejected
 
@@ -169,7 +171,7 @@ class Reload:
                 return
             if isinstance(answer, RepeaterError):
                 if read is None:
-                    self._rejected = str(answer)
+                    self._rejected = because("files_rejected", error=str(answer))
                 then(answer)
                 return
             try:
@@ -285,15 +287,16 @@ class Reload:
         if not (allow_removals or self._allow_removals):
             guard_removals(self._engine.jobs, jobfile.jobs)
 
-    def _doubt(self, reason: str) -> None:
+    def _doubt(self, error: str) -> None:
         """Perhaps somebody is still writing: believe it the second time."""
-        if reason == self._doubted:
-            self._reject(reason)
+        if error == self._doubted:
+            self._reject(error)
         else:
-            self._doubted = reason
+            self._doubted = error
             self.hint()
 
-    def _reject(self, reason: str) -> None:
+    def _reject(self, error: str) -> None:
+        reason = because("files_rejected", error=error)
         if reason != self._rejected:
             self._rejected = reason
             self._listen(ReloadRejected(self._engine.generation, reason))

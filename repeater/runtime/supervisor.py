@@ -53,6 +53,8 @@ from repeater.engine.facts import (
 )
 from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import Instant, micros
@@ -183,7 +185,7 @@ class Supervisor:
                 return fact
             job = self._engine.jobs[name]
         process = job.spec.process
-        if not process.secrets:
+        if not process.secrets or fact.reason is None:
             return fact
         from repeater.runtime.masking import without_secrets
 
@@ -202,10 +204,10 @@ class Supervisor:
         asleep = self._outside.clock.asleep()
         slept, self._asleep = asleep - self._asleep, asleep
         if slept > JUMP:
-            self._listen(Warned("", f"this machine slept for {slept / 1e6:.0f} s"))
+            self._listen(Warned("", Reason("machine_slept", {"length": slept})))
         if abs(drift - slept) > JUMP:
             self._outside.store.clock_set(now.wall - timedelta(microseconds=drift - slept), now.wall)
-            self._listen(Warned("", f"the clock was set by {(drift - slept) / 1e6:+.1f} s"))
+            self._listen(Warned("", Reason("clock_set", {"by": drift - slept})))
 
     def _arm(self, last: Instant) -> Instant | None:
         """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has. `last` is the
@@ -291,7 +293,7 @@ class Supervisor:
         if error is not None:
             full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "temporary", False)
             taken = getattr(error, "taken", False)
-            self.tell(SpawnFailed(start.run.id, f"cannot claim the slot: {error}", full, taken))
+            self.tell(SpawnFailed(start.run.id, because("claim_failed", error=str(error)), full, taken))
             return
         process, renderer = start.spec.process, self._outside.renderer
         if process.late and renderer is not None:
@@ -309,7 +311,7 @@ class Supervisor:
         if self._over:
             return
         if isinstance(process, RepeaterError):
-            self.tell(SpawnFailed(start.run.id, str(process)))
+            self.tell(SpawnFailed(start.run.id, because("launch_failed", error=str(process))))
             return
         self._launch(start, process)
         for action in asked:
@@ -328,7 +330,7 @@ class Supervisor:
                 process=process,
             )
         except RepeaterError as refusal:
-            self.tell(SpawnFailed(start.run.id, str(refusal)))
+            self.tell(SpawnFailed(start.run.id, because("launch_failed", error=str(refusal))))
             return
         self._start(launch, spec)
 
@@ -366,11 +368,11 @@ class Supervisor:
         self._outside.spawner.settled([fact.run])
         kind, job = self._hooks.pop(fact.run, ("", ""))
         if isinstance(fact, SpawnFailed):
-            self._listen(Warned(job, f"hook {kind} could not be started: {fact.reason}"))
+            self._listen(Warned(job, because("hook_spawn_failed", hook=kind, cause=fact.reason)))
         elif isinstance(fact, RunLost):
-            self._listen(Warned(job, f"hook {kind} was lost: {fact.reason}"))
+            self._listen(Warned(job, because("hook_lost", hook=kind, cause=fact.reason)))
         elif fact.exit.code != 0:
-            self._listen(Warned(job, f"hook {kind} failed: {fact.exit}"))
+            self._listen(Warned(job, because("hook_failed", hook=kind, exit=fact.exit.code, signal=fact.exit.signal)))
         self._maybe_left()
 
     def _maybe_left(self) -> None:

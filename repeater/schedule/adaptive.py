@@ -29,13 +29,19 @@ from math import isfinite
 from typing import Any
 
 from repeater.dataclass import dataclass, replace
+from repeater.model.reasons import Reason, reason_of
+from repeater.model.reasons import reason as because
 from repeater.model.spec import Adaptive
 from repeater.model.time import MICROSECOND, micros
-from repeater.model.units import about, format_duration
 
 _SUCCESSES, _FAILURES = 6.0, 0.5  # what is believed before anything is known
 _FORGETTING = 0.9
 _LEARNING = 1 / 16
+_TRIAL_SUCCEEDED = Reason("trial_succeeded")
+_TRIAL_FAILED = Reason("trial_failed")
+_SLOWER_AFTER_FAILURE = Reason("slower_after_failure")
+_BACK_TO_BASE = Reason("back_to_base")
+_UNCHANGED = Reason("unchanged")
 _STEPS = 10  # steps of the rate from nothing to that of base
 
 
@@ -43,7 +49,7 @@ _STEPS = 10  # steps of the rate from nothing to that of base
 class AdaptiveState:
     """What is known after some runs. `successes` and `failures` are weighted counts, `latency` is that of the last
     successful run and `usual` the learnt one, in seconds, None before there was one. `open`: the circuit is, and the
-    next run is the trial. `reason` says in words what the last run changed.
+    next run is the trial. `change` says what the last run changed.
     """
 
     pace: timedelta
@@ -52,7 +58,7 @@ class AdaptiveState:
     latency: float | None = None
     usual: float | None = None
     open: bool = False
-    reason: str = ""
+    change: Reason | None = None
 
     @property
     def failure_rate(self) -> float:
@@ -62,7 +68,7 @@ class AdaptiveState:
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back as the same state."""
         data: dict[str, Any] = {name: getattr(self, name) for name in self.__match_args__}
-        return data | {"pace": micros(self.pace)}
+        return data | {"pace": micros(self.pace), "change": None if self.change is None else self.change.kept()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AdaptiveState | None:
@@ -73,8 +79,8 @@ class AdaptiveState:
             numbers = (pace, successes, failures, latency or 0.0, usual or 0.0)
             if type(pace) is not int or not all(isfinite(number) and number >= 0 for number in numbers):
                 return None
-            reason = str(data["reason"])
-            return cls(pace * MICROSECOND, successes, failures, latency, usual, bool(data["open"]), reason)
+            change = reason_of(data.get("change"))
+            return cls(pace * MICROSECOND, successes, failures, latency, usual, bool(data["open"]), change)
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
@@ -100,44 +106,48 @@ def observe(spec: Adaptive, state: AdaptiveState | None, *, success: bool, laten
     usual = took if before.usual is None else before.usual + (took - before.usual) * _LEARNING
     after = replace(after, latency=took, usual=usual)
     if before.open:
-        reason = "the trial run succeeded: the circuit is closed"
-        return replace(after, pace=_bounded(spec, spec.base), successes=0.0, failures=0.0, open=False, reason=reason)
-    pace, reason = _after_success(spec, pace, took, target)
-    return replace(after, pace=pace, reason=reason)
+        base = _bounded(spec, spec.base)
+        return replace(after, pace=base, successes=0.0, failures=0.0, open=False, change=_TRIAL_SUCCEEDED)
+    pace, change = _after_success(spec, pace, took, target)
+    return replace(after, pace=pace, change=change)
 
 
-def explain(spec: Adaptive, state: AdaptiveState | None) -> str:
-    """One line for people: the interval, why it is so, and what is known."""
+def explain(spec: Adaptive, state: AdaptiveState | None) -> Reason:
+    """The interval, what the last run changed, and what is known; latencies in seconds."""
+    every = interval(spec, state)
     if state is None:
-        return f"every {about(interval(spec, None).total_seconds())}: no run yet"
-    known = [f"success {1 - state.failure_rate:.0%}"]
-    if state.latency is not None:
-        known.append(f"latency {about(state.latency)}")
-    if spec.target_latency is not None:
-        known.append(f"target {format_duration(spec.target_latency)}")
-    elif state.usual is not None:
-        known.append(f"usually {about(state.usual)}")
-    known.append("circuit open" if state.open else "circuit closed")
-    return f"every {about(interval(spec, state).total_seconds())}: {state.reason} ({', '.join(known)})"
+        return because("adaptive", every=every)
+    target = None if spec.target_latency is None else spec.target_latency / timedelta(seconds=1)
+    return because(
+        "adaptive",
+        every=every,
+        change=state.change,
+        success=1 - state.failure_rate,
+        latency=state.latency,
+        target=target,
+        usual=state.usual if target is None else None,
+        open=state.open,
+    )
 
 
 def _after_failure(spec: Adaptive, after: AdaptiveState, pace: timedelta) -> AdaptiveState:
     if after.open:
-        return replace(after, pace=spec.max, reason="the trial run failed: the circuit stays open")
+        return replace(after, pace=spec.max, change=_TRIAL_FAILED)
     if after.failure_rate >= spec.failure_threshold:
-        rate = f"{after.failure_rate:.0%} of runs fail, {float(spec.failure_threshold):.0%} are too many"
-        return replace(after, pace=spec.max, open=True, reason=f"{rate}: the circuit is open")
-    return replace(after, pace=_bounded(spec, 2 * pace), reason="the run failed: slower")
+        threshold = float(spec.failure_threshold)
+        change = because("circuit_opened", failure_rate=after.failure_rate, threshold=threshold)
+        return replace(after, pace=spec.max, open=True, change=change)
+    return replace(after, pace=_bounded(spec, 2 * pace), change=_SLOWER_AFTER_FAILURE)
 
 
-def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float | None) -> tuple[timedelta, str]:
+def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float | None) -> tuple[timedelta, Reason]:
     if target is not None and took >= spec.slow_threshold * target and took > 0:
-        return _bounded(spec, 2 * pace), f"{about(took)} is slow for {about(target)}: slower"
+        return _bounded(spec, 2 * pace), because("slower", latency=took, target=target)
     if target is not None and took <= spec.fast_threshold * target:
-        return _bounded(spec, _quicker(spec, pace)), f"{about(took)} is fast for {about(target)}: faster"
+        return _bounded(spec, _quicker(spec, pace)), because("faster", latency=took, target=target)
     if pace > spec.base:
-        return _bounded(spec, max(spec.base, _quicker(spec, pace))), "as usual: back towards base"
-    return pace, "as usual: no change"
+        return _bounded(spec, max(spec.base, _quicker(spec, pace))), _BACK_TO_BASE
+    return pace, _UNCHANGED
 
 
 def _quicker(spec: Adaptive, pace: timedelta) -> timedelta:

@@ -17,8 +17,9 @@ from datetime import timedelta
 from math import inf
 
 from repeater.dataclass import dataclass
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.spec import LoadAware
-from repeater.model.units import about
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +41,24 @@ def interval(spec: LoadAware, readings: LoadReadings | None) -> timedelta:
     return max(spec.min, spec.base * factor)
 
 
-def explain(spec: LoadAware, readings: LoadReadings | None) -> str:
-    """One line for people: the interval, and the reading that decides it."""
-    every = f"every {about(interval(spec, readings).total_seconds())}"
+def explain(spec: LoadAware, readings: LoadReadings | None) -> Reason:
+    """The interval, and the reading that decides it."""
+    every = interval(spec, readings)
     factors = list(_factors(spec, readings))
     if not factors:
-        return f"{every}: no reading yet"
-    words, factor = max(factors, key=lambda one: one[1])
-    return f"{every}: {words}, {'busier' if factor > 1 else 'not busier'} than wanted"
+        return because("load", every=every)
+    (name, reading, target), factor = max(factors, key=lambda one: one[1])
+    return because("load", every=every, reading=name, value=reading, target=target, busier=factor > 1)
 
 
-def _factors(spec: LoadAware, readings: LoadReadings | None) -> Iterator[tuple[str, float]]:
-    """What each reading says, with words for it."""
+def _factors(spec: LoadAware, readings: LoadReadings | None) -> Iterator[tuple[tuple[str, float, float], float]]:
+    """Each reading (its name, value and target) and the factor that it asks for."""
     if readings is None:
         return
     for name, reading, target in (("cpu", readings.cpu, spec.cpu), ("memory", readings.memory, spec.memory)):
         if reading is not None:
             left = 1 - reading
             factor = float(1 - target) / left if left > 0 else inf
-            yield f"{name} {reading:.0%} of at most {float(target):.0%}", factor
+            yield (name, reading, float(target)), factor
     if readings.load is not None:
-        yield f"load {readings.load:.2f} of at most {spec.load:g}", readings.load / spec.load
+        yield ("load", readings.load, float(spec.load)), readings.load / spec.load

@@ -241,7 +241,7 @@ def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., Hou
     built = house(wait="web  | up")
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
     assert list(built.job("web")) == [
-        "job", "state", "why", "next", "last", "running", "runs", "successes", "failures", "streak", "last_success",
+        "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures", "streak", "last_success",
         "pending", "ready", "paused", "service", "labels", "description",
     ]  # fmt: skip
     (run,) = built.job("web")["running"]
@@ -420,7 +420,7 @@ def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., 
         built.until("bad", failures=number)
     rows = built.lines("history", "bad", "tick")
     assert list(rows[0]) == [
-        "job", "nominal", "due", "started", "ended", "state", "reason", "run", "attempts", "exit",
+        "job", "nominal", "due", "started", "ended", "state", "reason", "reason_code", "detail", "run", "attempts", "exit",
         "outcome", "trigger", "generation",
     ]  # fmt: skip
     assert [(row["job"], row["outcome"]) for row in rows] == [("bad", "failed"), ("bad", "failed"), ("tick", "success")]
@@ -463,7 +463,7 @@ def test_trigger_says_what_became_of_it(house: Callable[..., House]) -> None:
     )
     assert re.fullmatch(r"a: started, run \w{20}\n", built("trigger", "a").out)
     again = built("trigger", "a")
-    assert (again.out, again.code) == ("a: skipped: overlap\n", 1)
+    assert (again.out, again.code) == ("a: skipped: the run before was still going on\n", 1)
     assert built.lines("trigger", "a", "--force")[0]["became"] == "started"
     assert len(built.job("a")["running"]) == 2
 
@@ -485,7 +485,7 @@ def test_a_pause_is_there_after_a_restart(house: Callable[..., House]) -> None:
     built("pause", "tick", "--reason", "holidays")
     built("down", "-q")
     again = house()
-    assert again.job("tick")["paused"] == {"reason": "holidays", "until": None}
+    assert again.job("tick")["paused"] == {"text": "holidays", "until": None}
 
 
 def test_stop_returns_when_nothing_is_left_and_start_begins_again(house: Callable[..., House]) -> None:
@@ -700,7 +700,7 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     )
     (run,) = built.until("long", state="running")["running"]
     built("trigger", "poor", "after")
-    wait_for(lambda: any(row["reason"] == "overlap" for row in built.lines("history", "long")), "a skipped slot")
+    wait_for(lambda: any(row["reason_code"] == "overlap" for row in built.lines("history", "long")), "a skipped slot")
     told = built("why", "long").out
     assert told.startswith("`long` is running\n")
     assert f"pid {run['pid']}" in told
@@ -711,7 +711,7 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     told = built("why", "after").out
     assert "held back: needs `long` succeeded" in told
     assert "it needs `long` succeeded; that is running" in told
-    skipped = next(row for row in built.lines("history", "long") if row["reason"] == "overlap")
+    skipped = next(row for row in built.lines("history", "long") if row["reason_code"] == "overlap")
     told = built("why", f"long@{skipped['nominal']}").out
     assert "skipped: the run before was still going on" in told
     assert f"run `{run['run']}` (pid {run['pid']}) was going on from " in told
@@ -773,12 +773,12 @@ def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rp
 
     def missed_slots() -> list[dict[str, Any]]:
         """On a busy machine others are skipped because the run before goes on."""
-        return [row for row in again.lines("history", "a", "--outcome", "skipped") if row["reason"] == "missed"]
+        return [row for row in again.lines("history", "a", "--outcome", "skipped") if row["reason_code"] == "missed"]
 
     wait_for(missed_slots, "a missed slot")
     missed = missed_slots()[0]
     told = again("why", f"a@{missed['nominal']}").out
-    assert "skipped: it was missed, and `catch_up` does not make up for it" in told
+    assert "skipped: it was missed" in told
     assert re.search(r"the supervisor was down from \S+ \S+ to \S+ \S+", told)
 
 

@@ -144,7 +144,7 @@ def test_needs_order_jobs_and_a_failure_skips_what_needs_it(rpr: Rpr) -> None:
     )
     done = rpr("apply", "jobs.toml", "-q", "--ephemeral")
     assert done.out.splitlines() == ["build  | build", "report | report"]
-    assert "rpr: deploy: skipped: upstream_failed: `build` is not succeeded" in done.err
+    assert "rpr: deploy: skipped: `build` is not succeeded" in done.err
     assert done.code == 1
 
 
@@ -190,7 +190,7 @@ def test_hooks_run_with_the_facts_of_the_slot(rpr: Rpr) -> None:
     """
     rpr.write("jobs.toml", text)
     assert rpr("apply", "jobs.toml", "-q", "--ephemeral").code == 1
-    assert (rpr.folder / "hook").read_text() == "a ran 3: failure: exit 3\n"
+    assert (rpr.folder / "hook").read_text() == "a failed 3: exit 3\n"
 
 
 def test_a_pool_lets_no_more_run_at_once(rpr: Rpr) -> None:

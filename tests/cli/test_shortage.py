@@ -30,7 +30,7 @@ def test_too_few_descriptors_are_waited_for_and_are_no_failure_of_the_command(rp
         told = running.stderr.readline()
         allow(running.pid, 256)
         out, err = running.communicate(timeout=60)
-    assert told == "rpr: warning: cannot start: cannot start `echo`: Too many open files; trying again\n"
+    assert told == "rpr: warning: cannot start `echo`: Too many open files; trying again\n"
     assert (out, err, running.returncode) == ("ran\n" * 3, "", 0), "each of the four runs was made once"
 
 

@@ -26,12 +26,25 @@ def rows(rpr: Rpr, *args: str) -> list[dict[str, object]]:
 def test_every_slot_is_one_object_with_the_ten_keys_in_order(rpr: Rpr) -> None:
     rpr.write("jobs.toml", FILE)
     found = rows(rpr, "--for", "24h")
-    assert list(found[0]) == ["job", "nominal", "due", "started", "ended", "state", "reason", "run", "attempts", "exit"]
+    assert list(found[0]) == [
+        "job",
+        "nominal",
+        "due",
+        "started",
+        "ended",
+        "state",
+        "reason",
+        "reason_code",
+        "detail",
+        "run",
+        "attempts",
+        "exit",
+    ]
     assert [row["nominal"] for row in found] == sorted(str(row["nominal"]) for row in found)
     assert len([row for row in found if row["job"] == "poll"]) == 72
     (backup,) = [row for row in found if row["job"] == "backup"]
     assert backup["nominal"] == "2026-10-25T02:00:00Z"  # 03:00 after the clocks went back
-    assert (backup["state"], backup["reason"], backup["attempts"], backup["exit"]) == ("ran", "success", 1, 0)
+    assert (backup["state"], backup["reason"], backup["attempts"], backup["exit"]) == ("succeeded", "success", 1, 0)
     assert not (rpr.folder / "never").exists()
     assert not (rpr.folder / ".state").exists()
 
@@ -39,8 +52,8 @@ def test_every_slot_is_one_object_with_the_ten_keys_in_order(rpr: Rpr) -> None:
 def test_durations_make_overlaps_visible(rpr: Rpr) -> None:
     rpr.write("jobs.toml", FILE)
     found = rows(rpr, "--for", "1h", "--duration", "poll=25m")
-    told = [(row["state"], row["reason"]) for row in found if row["job"] == "poll"]
-    assert told == [("ran", "success"), ("skipped", "overlap"), ("running", None)]
+    told = [(row["state"], row["reason_code"]) for row in found if row["job"] == "poll"]
+    assert told == [("succeeded", "success"), ("skipped", "overlap"), ("running", None)]
 
 
 def test_the_text_is_a_line_a_slot_and_a_summary(rpr: Rpr) -> None:
@@ -84,10 +97,10 @@ def test_slots_that_a_limit_holds_are_shown_with_what_holds_them(rpr: Rpr) -> No
     done = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z")
     assert done.out == (
         "2026-11-23 00:00:00  a  ran in 0s\n"
-        "2026-11-23 00:05:00  a  ran in 0s, 5m late: held by limit `api` (1/10m)\n"
-        "2026-11-23 00:10:00  a  held by limit `api` (1/10m) until 2026-11-23T00:20:00Z\n"
+        "2026-11-23 00:05:00  a  ran in 0s, 5m late: limit `api` (1/10m)\n"
+        "2026-11-23 00:10:00  a  limit `api` (1/10m) until 2026-11-23T00:20:00Z\n"
         "3 slots in 20m: 2 ran, 1 held\n"
     )
     rows = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z", "--json").out.splitlines()
-    assert [json.loads(row)["state"] for row in rows] == ["ran", "ran", "held"]
+    assert [json.loads(row)["state"] for row in rows] == ["succeeded", "succeeded", "held"]
     assert list(json.loads(rows[2])) == list(json.loads(rows[0]))

@@ -19,10 +19,12 @@ from repeater.daemon.place import Gate
 from repeater.daemon.server import Server
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.model.reasons import reason as because
 from repeater.model.units import Rate
 from repeater.ports import Quota
 from tests.fakes.clock import FakeClock
 from tests.fakes.quota import FakeDaemon, FakeQuota
+from tests.fakes.text import text_of
 
 SLOW = Rate(1, timedelta(hours=1))
 QUICK = Rate(1, timedelta(milliseconds=300))
@@ -207,10 +209,10 @@ def test_places_that_were_reserved_ahead_are_used_and_released(world: World) -> 
 def test_a_push_back_holds_others_with_its_reason(world: World) -> None:
     facts: list[Fact] = []
     quota = world.quota(facts)
-    quota.push_back("api", SLOW, timedelta(seconds=3000), "Retry-After: 3000")
+    quota.push_back("api", SLOW, timedelta(seconds=3000), because("text", text="Retry-After: 3000"))
     quota.ask(AskQuota("1", "api", SLOW))
     world.until(lambda: bool(of(facts, QuotaWaits)))
-    assert of(facts, QuotaWaits)[0].reason == "Retry-After: 3000"
+    assert text_of(of(facts, QuotaWaits)[0].reason) == "Retry-After: 3000"
 
 
 def test_a_daemon_that_is_not_there_is_told_once_and_found_again(world: World) -> None:
@@ -221,8 +223,8 @@ def test_a_daemon_that_is_not_there_is_told_once_and_found_again(world: World) -
     quota.ask(AskQuota("2", "api", SLOW))
     world.settle()
     assert len(facts) == 1
-    assert facts[0].reason.startswith("cannot reach the rate-limit daemon at `")
-    assert facts[0].reason.endswith(": none is running")
+    assert text_of(facts[0].reason).startswith("cannot reach the rate-limit daemon at `")
+    assert text_of(facts[0].reason).endswith(": none is running")
     world.start()
     world.until(lambda: bool(of(facts, QuotaFound)))
     assert take(world, quota, facts, ask="3")
@@ -238,7 +240,7 @@ def test_a_daemon_that_dies_while_one_waits_is_told_once(world: World) -> None:
     world.until(lambda: bool(of(facts, QuotaLost)))
     world.settle()
     assert len(of(facts, QuotaLost)) == 1
-    assert of(facts, QuotaLost)[0].reason.endswith(": it has ended")
+    assert text_of(of(facts, QuotaLost)[0].reason).endswith(": it has ended")
 
 
 def test_the_end_of_a_daemon_that_nobody_waits_for_is_no_news(world: World) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from repeater.adapters.sqlite import SqliteStore
 from repeater.dataclass import replace
+from repeater.model.reasons import OVERLAP, SUCCESS
+from repeater.model.reasons import reason as because
 from repeater.model.run import Progress, RunRecord, SlotState
 from repeater.ports import Store
 from tests.fakes.store import FakeStore
@@ -25,7 +27,7 @@ def at(second: float) -> datetime:
 
 
 def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = "claimed") -> RunRecord:
-    ran = state == "ran"
+    ran = state == "succeeded"
     return RunRecord(
         job,
         at(second),
@@ -33,7 +35,7 @@ def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = 
         started=at(second + 1) if ran else None,
         ended=at(second + 3) if ran else None,
         state=state,
-        reason="success" if ran else None,
+        reason=SUCCESS if ran else None,
         run=f"{job}-{second}-{attempt}" if attempt else None,
         attempts=attempt,
         exit=0 if ran else None,
@@ -43,7 +45,7 @@ def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = 
 
 
 def progress(job: str = "a", runs: int = 0) -> Progress:
-    return Progress(job, at(0), cursor=at(1), runs=runs, done="times reached" if runs > 5 else None)
+    return Progress(job, at(0), cursor=at(1), runs=runs, done=because("runs_reached", count=6) if runs > 5 else None)
 
 
 class Kept:
@@ -116,9 +118,9 @@ def test_an_attempt_can_be_claimed_once_only(kept: Kept) -> None:
 
 def test_an_attempt_stays_taken_after_it_was_decided(kept: Kept) -> None:
     kept.claim(row())
-    kept.store.record(row(state="ran"), progress(runs=1))
+    kept.store.record(row(state="succeeded"), progress(runs=1))
     assert kept.claim(row()) is not None
-    assert list(kept.store.rows()) == [row(state="ran")]
+    assert list(kept.store.rows()) == [row(state="succeeded")]
 
 
 def test_a_later_attempt_takes_the_place_of_the_earlier_ones(kept: Kept) -> None:
@@ -131,22 +133,22 @@ def test_a_later_attempt_takes_the_place_of_the_earlier_ones(kept: Kept) -> None
 
 def test_a_recorded_row_closes_the_claimed_one(kept: Kept) -> None:
     kept.claim(row())
-    kept.store.record(row(state="ran"), progress(runs=1))
-    assert list(kept.store.rows()) == [row(state="ran")]
+    kept.store.record(row(state="succeeded"), progress(runs=1))
+    assert list(kept.store.rows()) == [row(state="succeeded")]
     assert kept.store.load().open_rows == ()
     assert kept.store.load().progress == {"a": progress(runs=1)}
 
 
 def test_what_ran_stays_on_record_when_its_slot_comes_up_again_and_is_skipped(kept: Kept) -> None:
     kept.claim(row())
-    kept.store.record(row(state="ran"), progress(runs=1))
+    kept.store.record(row(state="succeeded"), progress(runs=1))
     kept.store.record(row(state="skipped", attempt=0), progress(runs=2))
-    assert list(kept.store.rows()) == [row(state="ran")]
+    assert list(kept.store.rows()) == [row(state="succeeded")]
     assert kept.store.load().progress == {"a": progress(runs=2)}
 
 
 def test_a_slot_that_was_never_claimed_can_be_recorded(kept: Kept) -> None:
-    skipped = replace(row(attempt=0, state="skipped"), reason="overlap")
+    skipped = replace(row(attempt=0, state="skipped"), reason=OVERLAP)
     kept.store.record(skipped, progress())
     assert list(kept.store.rows()) == [skipped]
 
@@ -160,8 +162,8 @@ def test_a_started_run_is_open_with_its_start(kept: Kept) -> None:
 
 def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
     for second in (3, 1, 2):
-        kept.store.record(row(second=second, state="ran"), progress())
-    kept.store.record(row("b", second=9, state="ran"), progress("b"))
+        kept.store.record(row(second=second, state="succeeded"), progress())
+    kept.store.record(row("b", second=9, state="succeeded"), progress("b"))
     assert [found.nominal for found in kept.store.rows(["a"])] == [at(3), at(2), at(1)]
     assert [found.job for found in kept.store.rows(most=2)] == ["b", "a"]
     assert [found.job for found in kept.store.rows(["b", "nobody"])] == ["b"]
@@ -169,9 +171,9 @@ def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
 
 
 def test_rows_are_chosen_by_time_and_outcome(kept: Kept) -> None:
-    failed = replace(row("a", 1, state="ran"), reason="failure: exit 1", exit=1)
-    skipped = replace(row("a", 2, attempt=0, state="skipped"), reason="overlap", run=None)
-    for one in (row("a", 0, state="ran"), failed, skipped, row("b", 3, state="spawn_failed")):
+    failed = replace(row("a", 1, state="failed"), reason=because("exit", exit=1), exit=1)
+    skipped = replace(row("a", 2, attempt=0, state="skipped"), reason=OVERLAP, run=None)
+    for one in (row("a", 0, state="succeeded"), failed, skipped, row("b", 3, state="spawn_failed")):
         kept.store.record(one, progress(one.job))
     assert kept.claim(row("b", 4)) is None
 
@@ -188,8 +190,8 @@ def test_rows_are_chosen_by_time_and_outcome(kept: Kept) -> None:
 
 def test_everything_of_a_row_is_kept_to_the_microsecond(kept: Kept) -> None:
     written = RunRecord(
-        "job[region=eu]", at(0.000_001), at(0.000_002), at(0.000_003), at(4.999_999), "ran",
-        "failure: `ünïcode`\n\0", "r", 3, -9, "catch_up", 41,
+        "job[region=eu]", at(0.000_001), at(0.000_002), at(0.000_003), at(4.999_999), "succeeded",
+        because("launch_failed", error="`ünïcode`\n\0"), "r", 3, -9, "catch_up", 41,
     )  # fmt: skip
     kept.store.record(written, progress("job[region=eu]"))
     assert list(kept.store.rows()) == [written]
@@ -210,7 +212,7 @@ def test_the_last_generation_is_remembered(kept: Kept) -> None:
 
 
 def test_a_moved_job_takes_rows_and_progress_along(kept: Kept) -> None:
-    kept.store.record(row("old", state="ran"), progress("old", runs=2))
+    kept.store.record(row("old", state="succeeded"), progress("old", runs=2))
     kept.store.move("old", "new")
     kept.store.flush()
     assert [found.job for found in kept.store.rows()] == ["new"]
@@ -219,17 +221,17 @@ def test_a_moved_job_takes_rows_and_progress_along(kept: Kept) -> None:
 
 
 def test_a_forgotten_job_leaves_its_rows(kept: Kept) -> None:
-    kept.store.record(row(state="ran"), progress())
+    kept.store.record(row(state="succeeded"), progress())
     kept.store.forget(["a", "nobody"])
     kept.store.flush()
     assert kept.store.load().progress == {}
-    assert list(kept.store.rows()) == [row(state="ran")]
+    assert list(kept.store.rows()) == [row(state="succeeded")]
 
 
 def test_durations_are_the_medians_of_runs(kept: Kept) -> None:
     for second in range(3):
-        kept.store.record(row(second=second, state="ran"), progress())
-    kept.store.record(replace(row(second=9, state="ran"), ended=at(1000)), progress())
+        kept.store.record(row(second=second, state="succeeded"), progress())
+    kept.store.record(replace(row(second=9, state="succeeded"), ended=at(1000)), progress())
     kept.store.record(row("b", attempt=0, state="skipped"), progress("b"))
     assert dict(kept.store.durations()) == {"a": 2.0}
 
@@ -239,13 +241,13 @@ def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
         pytest.skip("it keeps nothing on purpose")
     kept.store.begin(2)
     kept.claim(row(second=1), progress(runs=1))
-    kept.store.record(row(second=0, state="ran"), progress(runs=2))
+    kept.store.record(row(second=0, state="succeeded"), progress(runs=2))
     store = kept.reopen()
     remembered = store.load()
     assert remembered.generation == 2
     assert remembered.progress == {"a": progress(runs=2)}
     assert remembered.open_rows == (row(second=1),)
-    assert list(store.rows()) == [row(second=1), row(second=0, state="ran")]
+    assert list(store.rows()) == [row(second=1), row(second=0, state="succeeded")]
 
 
 def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:

@@ -16,6 +16,7 @@ from repeater.adapters import files
 from repeater.adapters.files import FileWatcher
 from repeater.policy.paths import PathSet
 from repeater.ports import Watcher
+from tests.fakes.text import text_of
 from tests.fakes.watcher import FakeWatcher
 
 
@@ -259,7 +260,9 @@ def test_trouble_with_messages_is_told_and_polled_around(tmp_path: Path, monkeyp
     disk = Disk(tmp_path)
     disk.watcher.close()
     disk.watcher = FileWatcher(
-        lambda key, paths: disk.told.append((key, paths)), disk.loop.call_soon_threadsafe, warn=warnings.append
+        lambda key, paths: disk.told.append((key, paths)),
+        disk.loop.call_soon_threadsafe,
+        warn=lambda reason: warnings.append(str(text_of(reason))),
     )
     disk.write("src/a.py", "1")
     disk.watcher.watch("job", str(tmp_path), ["src/*.py"])
@@ -269,7 +272,7 @@ def test_trouble_with_messages_is_told_and_polled_around(tmp_path: Path, monkeyp
     heard = disk.hears("job", "src/a.py")
     disk.close()
     assert heard
-    assert warnings == ["cannot be told of file changes, files are polled instead: no inotify watches are left"]
+    assert warnings == ["cannot watch files through the system, so they are polled: no inotify watches are left"]
 
 
 def test_a_hundred_edits_a_second_are_told_and_few_times(real: Disk) -> None:

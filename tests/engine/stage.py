@@ -17,6 +17,8 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
 from repeater.model.events import Event
 from repeater.model.plugins import NO_PLUGINS, Plugins
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import INTERIM, RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
@@ -31,6 +33,7 @@ from tests.fakes.quota import FakeDaemon, FakeQuota
 from tests.fakes.sink import FakeSink
 from tests.fakes.spawn import FakeSpawner, Script
 from tests.fakes.store import FakeStore
+from tests.fakes.text import text_of
 from tests.fakes.watcher import FakeWatcher
 
 
@@ -53,13 +56,17 @@ class FakeProber:
         self._tell = tell
 
     def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
-        self._tell(ProbeReported(job, "live" if kind == "live" else "ready", self.health.get(job, True), "fake"))
+        self._tell(ProbeReported(job, "live" if kind == "live" else "ready", *_answer(self.health.get(job, True))))
 
     def take(self, fact: Fact) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+
+def _answer(ok: bool) -> tuple[bool, Reason | None]:
+    return ok, None if ok else because("probe_failed", error="fake")
 
 
 class Stage:
@@ -201,4 +208,6 @@ def _offset(wall: datetime) -> float:
 
 
 def _say(row: RunRecord) -> str:
-    return "ran" if row.reason == "success" else f"{row.state}({row.reason})"
+    if row.state == "succeeded" or row.reason is None:
+        return "ran" if row.state == "succeeded" else row.state
+    return f"{row.state}({text_of(row.reason)})"

@@ -23,6 +23,7 @@ from repeater.model.spec import (
 )
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, Said, seconds
+from tests.fakes.text import text_of
 
 EVERY_10 = Every(timedelta(seconds=10))
 HOURLY = Every(timedelta(hours=1))
@@ -59,7 +60,7 @@ def test_an_exit_while_nobody_listened_is_recorded_with_its_code_and_its_time() 
     stage.apply(job("a", HOURLY))
     stage.advance(1)
     (row,) = stage.rows("a")
-    assert (row.state, row.reason, row.exit, row.attempts) == ("ran", "failure: exit 7", 7, 1)
+    assert (row.state, text_of(row.reason), row.exit, row.attempts) == ("failed", "exit 7", 7, 1)
     assert row.ended is not None
     assert row.started is not None
     assert row.ended - row.started == timedelta(seconds=20)
@@ -102,7 +103,7 @@ def test_overlap_by_replacement_ends_an_adopted_run() -> None:
     stage = first.kept()
     stage.apply(spec)
     stage.advance(6)
-    assert stage.history("a") == ["replaced(replaced by the next slot) @0"]
+    assert stage.history("a") == ["replaced(replaced) @0"]
     assert len(stage.spawner.live) == 1
 
 
@@ -117,7 +118,7 @@ def test_a_timeout_counts_from_the_start_of_the_run_not_of_the_supervisor() -> N
     assert stage.rows("a") == []
     stage.advance(2)
     (row,) = stage.rows("a")
-    assert row.reason == "failure: timed out after 30s"
+    assert text_of(row.reason) == "timed out after 30s"
 
 
 def test_a_timeout_that_passed_meanwhile_ends_the_run_at_once() -> None:
@@ -128,7 +129,7 @@ def test_a_timeout_that_passed_meanwhile_ends_the_run_at_once() -> None:
     stage = first.kept(away=100)
     stage.apply(spec)
     stage.advance(1)
-    assert stage.history("a") == ["ran(failure: timed out after 30s) @0"]
+    assert stage.history("a") == ["failed(timed out after 30s) @0"]
 
 
 def test_a_failed_attempt_is_retried_as_if_nothing_had_happened() -> None:
@@ -164,7 +165,7 @@ def test_the_last_of_so_many_runs_ends_the_job() -> None:
     stage.apply(spec)
     stage.advance(60)
     assert stage.history("a") == ["ran @0", "ran @10"]
-    assert stage.engine.jobs["a"].progress.done == "2 runs"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "2 runs"
     assert stage.left == [0]
 
 
@@ -218,7 +219,7 @@ def test_a_service_that_was_changed_meanwhile_is_restarted_and_a_timed_job_is_no
     stage = first.kept()
     stage.apply(changed(job("s", Always())), changed(job("a", HOURLY)), stale=frozenset({"s", "a"}))
     stage.advance(60)
-    assert stage.history("s") == ["replaced(replaced (changed meanwhile)) @0"]
+    assert stage.history("s") == ["replaced(replaced (its definition changed while no supervisor was running)) @0"]
     assert [launch.argv for launch in stage.spawner.launches if launch.env["RPR_JOB"] == "s"] == [("true",), ("other",)]
     assert stage.history("a") == ["ran @0"]
 
@@ -241,7 +242,7 @@ def test_a_run_of_which_nobody_knows_is_interrupted_beside_those_that_go_on() ->
     stage = first.kept()
     stage.apply(job("a", HOURLY), job("b", HOURLY))
     stage.advance(5)
-    assert stage.history("b") == ["interrupted(the supervisor was gone before it ended) @0"]
+    assert stage.history("b") == ["interrupted(supervisor_gone) @0"]
     assert len(stage.spawner.live) == 1
 
 
@@ -256,5 +257,5 @@ def test_a_second_death_changes_nothing() -> None:
         stage.apply(*jobs)
     stage.advance(10)
     assert launched(stage, "s") == launched(stage, "a") == 1
-    assert stage.history("a") == ["ran(failure: exit 3) @0"]
+    assert stage.history("a") == ["failed(exit 3) @0"]
     assert stage.engine.jobs["a"].progress.failures == 1

@@ -11,6 +11,7 @@ from repeater.app import load_job_files
 from repeater.engine.simulate import simulate
 from repeater.model.run import INTERIM, RunRecord
 from repeater.ports import Launch
+from repeater.sentences import sentence
 from tests.engine.stage import Stage
 from tests.fakes.clock import FakeClock
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -21,7 +22,7 @@ LENGTH = timedelta(hours=3)
 
 
 def key(row: RunRecord) -> dict[str, object]:
-    plain = row.as_json()
+    plain = row.as_json(sentence)
     if row.state in INTERIM:
         plain["state"] = "open"
     return plain

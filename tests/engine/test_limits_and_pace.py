@@ -30,6 +30,7 @@ from repeater.schedule.backoff import Backoff
 from repeater.schedule.load import LoadReadings
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import Act, Said, seconds
+from tests.fakes.text import text_of
 
 FAIL = Exit(code=1)
 
@@ -62,7 +63,7 @@ def test_a_slot_held_by_a_limit_says_which_and_until_when() -> None:
     stage = Stage()
     stage.apply(job("a", Once(), limit="api"), job("b", Once(), limit="api"), limits=(limit("api", "1/10s"),))
     stage.advance(1)
-    assert stage.engine.jobs["b"].open[0].held == "held by limit `api` (1/10s) until 2026-01-01T00:00:10Z"
+    assert text_of(stage.engine.jobs["b"].open[0].held) == "limit `api` (1/10s) until 2026-01-01T00:00:10Z"
 
 
 def test_the_next_start_counts_from_when_the_late_one_really_came() -> None:
@@ -251,12 +252,12 @@ def test_a_push_back_holds_the_next_start_of_the_job_and_says_why() -> None:
     stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
     stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
     stage.advance(12)
-    assert stage.engine.jobs["a"].open[0].held == (
-        "held: `Retry-After` of an HTTP 429 answer asks for 25s until 2026-01-01T00:00:25Z"
+    assert text_of(stage.engine.jobs["a"].open[0].held) == (
+        "`Retry-After` of an HTTP 429 answer asks for 25s, until 2026-01-01T00:00:25Z"
     )
     stage.advance(30)
     assert stage.starts("a") == [0, 25, 30, 40]
-    told = [event.message for event in stage.events if isinstance(event, Warned)]
+    told = [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
     assert told == ["pushed back: `Retry-After` of an HTTP 429 answer asks for 25s"]
 
 
@@ -310,7 +311,7 @@ def test_an_adaptive_job_slows_down_when_it_is_slow_and_hurries_when_it_is_fast(
     stage.advance(150)
     gaps = [round(late - early, 1) for early, late in pairwise(stage.starts("a"))]
     assert gaps[:4] == [23, 43, 28.7, 22.3]  # 3 s and doubled, again; then 0.1 s and a tenth of the base rate faster
-    words = [event.words for event in stage.events if isinstance(event, Paced)]
+    words = [str(text_of(event.reason)) for event in stage.events if isinstance(event, Paced)]
     assert words[0].startswith("every 20s: 3s is slow for 1s: slower")
 
 
@@ -343,7 +344,7 @@ def test_a_job_that_follows_the_load_is_slower_on_a_busy_machine() -> None:
     stage.load.readings = LoadReadings(cpu=0.9, memory=0.5, load=0.1)
     stage.advance(60)
     assert [round(start) for start in stage.starts("a")] == [0, 10, 20, 50]
-    assert any("busier than wanted" in event.words for event in stage.events if isinstance(event, Paced))
+    assert any("busier than wanted" in str(text_of(event.reason)) for event in stage.events if isinstance(event, Paced))
 
 
 def test_the_load_is_read_only_for_jobs_that_follow_it() -> None:

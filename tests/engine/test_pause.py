@@ -9,6 +9,7 @@ from repeater.model.events import JobPaused, JobResumed
 from repeater.model.spec import Always, Every
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act
+from tests.fakes.text import text_of
 
 
 def every(seconds: float) -> Every:
@@ -17,7 +18,7 @@ def every(seconds: float) -> Every:
 
 def pause(stage: Stage, name: str, reason: str = "", lasts: float | None = None) -> None:
     until = None if lasts is None else stage.clock.now().wall + timedelta(seconds=lasts)
-    stage.tell(Requested("pause", name, reason=reason, until=until))
+    stage.tell(Requested("pause", name, text=reason, until=until))
     stage.clock.settle()
 
 
@@ -29,7 +30,10 @@ def test_a_paused_job_skips_its_slots_with_the_reason_and_goes_on_when_resumed()
     stage.request("resume", "a")
     stage.advance(10)
     assert stage.history("a") == ["ran @0", "skipped(paused: deploy) @10", "skipped(paused: deploy) @20", "ran @30"]
-    assert [event.reason for event in stage.events if isinstance(event, JobPaused | JobResumed)] == ["deploy", "asked"]
+    assert [text_of(event.reason) for event in stage.events if isinstance(event, JobPaused | JobResumed)] == [
+        "paused: deploy",
+        "requested",
+    ]
 
 
 def test_a_pause_ends_by_itself_at_its_time_and_fires_nothing_for_what_was_missed() -> None:
@@ -60,10 +64,10 @@ def test_a_pause_outlives_the_supervisor_and_a_reset() -> None:
     first.advance(1)
     second = first.again(after=10)
     second.apply(job("a", every(10)))
-    assert second.engine.jobs["a"].paused == "broken disk"
+    assert text_of(second.engine.jobs["a"].paused) == "paused: broken disk"
     second.advance(40)
-    assert [row.reason for row in second.rows("a")][-2:] == ["success", "success"]
-    assert "paused: broken disk" in {row.reason for row in second.rows("a")}
+    assert [text_of(row.reason) for row in second.rows("a")][-2:] == ["success", "success"]
+    assert "paused: broken disk" in {text_of(row.reason) for row in second.rows("a")}
 
 
 def test_a_pause_that_ended_while_the_supervisor_was_down_is_over() -> None:
@@ -96,7 +100,7 @@ def test_a_trigger_by_force_runs_a_paused_job() -> None:
     pause(stage, "a")
     stage.request("trigger", "a")
     stage.request("trigger", "a", force=True)
-    assert [row.state for row in stage.rows("a")] == ["ran", "skipped", "ran"]
+    assert [row.state for row in stage.rows("a")] == ["succeeded", "skipped", "succeeded"]
 
 
 def test_resuming_what_is_not_paused_is_nothing() -> None:

@@ -21,6 +21,7 @@ from tests.engine.stage import Stage, job
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.plugins import FakePlugins
 from tests.fakes.spawn import Act, seconds
+from tests.fakes.text import text_of
 
 
 def grid(keys: dict[str, Any], track: dict[str, Any]) -> str | None:
@@ -38,7 +39,7 @@ def use(**keys: Any) -> Plugin:
 
 
 def warnings(stage: Stage) -> list[str]:
-    return [f"{event.job}: {event.message}" for event in stage.events if isinstance(event, Warned)]
+    return [f"{event.job}: {text_of(event.reason)}" for event in stage.events if isinstance(event, Warned)]
 
 
 def test_a_job_starts_when_its_plugin_says() -> None:
@@ -173,7 +174,13 @@ def test_a_simulation_tells_of_a_plugin_that_fails() -> None:
     told: list[tuple[str, str]] = []
     file = JobFile("p", (job("a", use()), job("b", Every(seconds(10)))))
     rows = list(
-        simulate(file, FakeClock().now(), timedelta(hours=1), plugins=plugins, warn=lambda *words: told.append(words))
+        simulate(
+            file,
+            FakeClock().now(),
+            timedelta(hours=1),
+            plugins=plugins,
+            warn=lambda name, reason: told.append((name, str(text_of(reason)))),
+        )
     )
     assert {row.job for row in rows} == {"b"}
     assert told == [("a", "gone; it is asked again")]
@@ -211,7 +218,7 @@ def test_a_condition_that_takes_a_while_is_asked_again_until_it_answers() -> Non
     stage.apply(job("a", Every(seconds(10)), stop=stopping(Plugin("x"))))
     stage.advance(12)
     assert stage.starts("a") == [0, 10]
-    assert stage.engine.jobs["a"].progress.done == "`x`: enough of this"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "`x`: enough of this"
     assert warnings(stage) == []
 
 
@@ -219,7 +226,7 @@ def test_a_condition_that_answers_later_than_the_next_run_is_asked_about_that_ru
     stage = Stage({"a": Act(exit=Exit(code=1))}, plugins=Late({"x": failed_twice}, 30))
     stage.apply(job("a", Every(seconds(1)), stop=stopping(Plugin("x"))))
     stage.advance(30)
-    assert stage.engine.jobs["a"].progress.done == "`x`: enough of this"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "`x`: enough of this"
     assert 2 < len(stage.starts("a")) < 12
 
 
@@ -239,7 +246,7 @@ def test_a_job_is_done_when_its_condition_says_so() -> None:
     stage.apply(job("a", Every(seconds(10)), stop=stopping(Plugin("x"))))
     stage.advance(60)
     assert stage.starts("a") == [0, 10]
-    assert stage.engine.jobs["a"].progress.done == "`x`: enough of this"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "`x`: enough of this"
     assert stage.left == [1]
 
 
@@ -248,7 +255,7 @@ def test_with_all_every_condition_has_to_hold() -> None:
     stage.apply(job("a", Every(seconds(10)), stop=stopping(Plugin("x"), times=4, all=True)))
     stage.advance(60)
     assert stage.starts("a") == [0, 10, 20, 30]
-    assert stage.engine.jobs["a"].progress.done == "4 runs, `x`: enough of this"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "4 runs, `x`: enough of this"
 
 
 def test_a_condition_is_told_the_counters_and_the_last_row() -> None:
@@ -308,18 +315,18 @@ def test_a_run_without_its_executor_is_recorded_with_the_reason() -> None:
     stage = Stage(plugins=plugins)
     stage.apply(job("a", executor=Plugin("boat")), job("b"))
     stage.advance(5)
-    assert [(row.state, row.reason) for row in stage.rows("a")] == [
-        ("spawn_failed", "failure: cannot use executor plugin `boat`: it is not loaded")
+    assert [(row.state, text_of(row.reason)) for row in stage.rows("a")] == [
+        ("spawn_failed", "cannot use executor plugin `boat`: it is not loaded")
     ]
-    assert [row.reason for row in stage.rows("b")] == ["success"]
+    assert [text_of(row.reason) for row in stage.rows("b")] == ["success"]
 
 
 def test_the_failure_of_an_executor_names_it() -> None:
     stage = Stage({"a": Act(exit=Exit(code=125)), "b": Act(exit=Exit(code=125))}, plugins=FakePlugins())
     stage.apply(job("a", executor=Plugin("boat")), job("b"))
     stage.advance(5)
-    assert stage.rows("a")[0].reason == "failure: executor plugin `boat` failed, its output says why"
-    assert stage.rows("b")[0].reason == "failure: exit 125"
+    assert text_of(stage.rows("a")[0].reason) == "executor plugin `boat` failed, its output says why"
+    assert text_of(stage.rows("b")[0].reason) == "exit 125"
 
 
 def test_without_plugins_a_use_of_one_fails_by_its_name() -> None:

@@ -23,6 +23,7 @@ from repeater.model.spec import (
 )
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
+from tests.fakes.text import text_of
 
 
 def other(text: str) -> ProcessSpec:
@@ -61,7 +62,7 @@ def test_a_changed_command_restarts_a_service() -> None:
     assert plan.jobs[0].reload == "restart"
     assert [launch.argv for launch in stage.spawner.launches] == [("true",), ("new",)]
     assert len(stage.spawner.live) == 1
-    assert stage.history("s") == ["replaced(replaced (reload)) @0"]
+    assert stage.history("s") == ["replaced(replaced (its definition changed)) @0"]
 
 
 def test_a_changed_schedule_counts_from_now_and_fires_nothing() -> None:
@@ -193,7 +194,7 @@ def test_an_interval_missed_for_a_year_costs_few_rows_and_no_run() -> None:
     stage.advance(3)
     rows = stage.rows("a")
     assert len(rows) < 20
-    assert [row.state for row in rows][-3:] == ["ran", "ran", "ran"]
+    assert [row.state for row in rows][-3:] == ["succeeded", "succeeded", "succeeded"]
 
 
 def test_a_run_that_a_dead_supervisor_left_open_is_shown_interrupted_and_not_run_again() -> None:
@@ -259,7 +260,7 @@ def test_a_stall_of_a_minute_owes_an_interval_one_run() -> None:
     stage.advance(2.5)
     stage.clock.stall(seconds(3))
     stage.advance(2)
-    assert [row.state for row in stage.rows("a")] == ["ran"] * 3 + ["skipped"] * 2 + ["ran"] * 3
+    assert [row.state for row in stage.rows("a")] == ["succeeded"] * 3 + ["skipped"] * 2 + ["succeeded"] * 3
 
 
 def test_exit_of_a_live_run_after_removal_leaves_when_nothing_else_is_left() -> None:
@@ -282,7 +283,7 @@ def test_at_least_once_tries_a_slot_again_that_a_dead_supervisor_left_open() -> 
     stage.apply(hourly)
     stage.advance(10)
     (row,) = stage.rows("a")
-    assert (row.state, row.reason, row.attempts) == ("ran", "success", 2)
+    assert (row.state, text_of(row.reason), row.attempts) == ("succeeded", "success", 2)
     assert stage.spawner.launches[0].env["RPR_ATTEMPT"] == "2"
     assert stage.engine.jobs["a"].progress.runs == 1
 
@@ -296,7 +297,7 @@ def test_a_retry_that_was_awaited_goes_on_after_a_restart() -> None:
     stage.apply(retried)
     stage.advance(5)
     (row,) = stage.rows("a")
-    assert (row.reason, row.attempts) == ("success", 2)
+    assert (text_of(row.reason), row.attempts) == ("success", 2)
 
 
 def test_an_after_end_job_that_allows_overlap_keeps_that_many_runs_going() -> None:
@@ -318,7 +319,9 @@ def test_a_suspended_machine_is_downtime_for_cron_and_owes_an_interval_nothing()
     stage.advance(65)
     stage.clock.suspend(seconds(600))
     stage.advance(65)
-    assert [event.message for event in stage.events if isinstance(event, Warned)] == ["this machine slept for 600 s"]
+    assert [text_of(event.reason) for event in stage.events if isinstance(event, Warned)] == [
+        "this machine slept for 600 s"
+    ]
     states = [row.state for row in stage.rows("c")]
     assert states.count("skipped") >= 9
     assert len(stage.rows("i")) == 1
@@ -332,7 +335,7 @@ def test_catch_up_latest_runs_one_of_the_slots_that_a_suspend_missed() -> None:
     stage.advance(1)
     stage.advance(30)
     caught = [row for row in stage.rows("c") if row.trigger == "catch_up"]
-    assert [row.state for row in caught] == ["ran"]
+    assert [row.state for row in caught] == ["succeeded"]
     assert len({row.nominal for row in stage.rows("c")}) == len(stage.rows("c"))
 
 

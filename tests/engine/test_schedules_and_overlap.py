@@ -10,6 +10,7 @@ from repeater.model.run import Exit
 from repeater.model.spec import Always, Backoff, Ending, Every, Manual, Once, Overlap, Retry, Slowdown, Stop
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
+from tests.fakes.text import text_of
 
 FAIL = Exit(code=1)
 
@@ -66,7 +67,7 @@ def test_runs_that_take_no_time_and_follow_each_other_have_slots_of_their_own() 
         (Overlap("allow", max_instances=2), ["ran @0", "ran @1", "skipped(overlap) @2", "ran @3"]),
         (
             Overlap("replace"),
-            ["replaced(replaced by the next slot) @0", "replaced(replaced by the next slot) @1"],
+            ["replaced(replaced) @0", "replaced(replaced) @1"],
         ),
     ],
 )
@@ -86,7 +87,7 @@ def test_replace_waits_until_the_old_tree_is_empty() -> None:
     assert len(stage.spawner.launches) == 1
     stage.advance(0.2)
     assert len(stage.spawner.launches) == 2
-    assert stage.history("a") == ["replaced(replaced by the next slot) @0"]
+    assert stage.history("a") == ["replaced(replaced) @0"]
 
 
 def test_a_timeout_terminates_then_kills_the_tree() -> None:
@@ -95,7 +96,7 @@ def test_a_timeout_terminates_then_kills_the_tree() -> None:
     stage.advance(4.9)
     assert [name for _, name in stage.spawner.signals] == ["TERM"]
     stage.advance(0.2)
-    assert stage.history("a") == ["ran(failure: timed out after 3s) @0"]
+    assert stage.history("a") == ["failed(timed out after 3s) @0"]
     (row,) = stage.rows("a")
     assert row.exit == -9
     assert row.ended is not None
@@ -119,7 +120,7 @@ def test_a_failed_run_is_tried_again_in_its_slot() -> None:
     stage.apply(job("a", every(100), retry=retry))
     stage.advance(50)
     (row,) = stage.rows("a")
-    assert (row.state, row.reason, row.attempts, row.exit) == ("ran", "success", 3, 0)
+    assert (row.state, text_of(row.reason), row.attempts, row.exit) == ("succeeded", "success", 3, 0)
     assert row.ended is not None
     assert (row.ended - row.nominal).total_seconds() == 3  # waits of 1 s and 2 s
 
@@ -128,7 +129,7 @@ def test_retries_hold_the_slot_against_the_next() -> None:
     stage = Stage({"a": Act(exit=FAIL)})
     stage.apply(job("a", every(1), retry=Retry(2, Backoff("fixed", base=seconds(1.5)))))
     stage.advance(1.8)
-    assert stage.history("a")[:2] == ["ran(failure: exit 1) @0", "skipped(overlap) @1"]
+    assert stage.history("a")[:2] == ["failed(exit 1) @0", "skipped(overlap) @1"]
 
 
 def test_times_ends_right_after_the_last_run_not_at_the_next_tick() -> None:
@@ -136,7 +137,7 @@ def test_times_ends_right_after_the_last_run_not_at_the_next_tick() -> None:
     stage.apply(job("a", every(3600), stop=Stop(times=1)))
     stage.advance(1)
     assert stage.left == [0]
-    assert stage.engine.jobs["a"].progress.done == "1 run"
+    assert text_of(stage.engine.jobs["a"].progress.done) == "1 run"
 
 
 def test_a_job_that_failed_last_makes_the_exit_code_1() -> None:

@@ -15,6 +15,7 @@ from tests.engine.stage import Stage, job
 from tests.fakes.clock import FakeClock
 from tests.fakes.quota import FakeDaemon
 from tests.fakes.spawn import Act, Said, seconds
+from tests.fakes.text import text_of
 
 FAIL = Exit(code=1)
 
@@ -35,11 +36,11 @@ def several(number: int, script: Any = None, **keys: Any) -> tuple[FakeClock, Fa
 
 
 def warnings(stage: Stage) -> list[str]:
-    return [event.message for event in stage.events if isinstance(event, Warned)]
+    return [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
 
 
 def held(stage: Stage, name: str) -> str | None:
-    return stage.engine.jobs[name].open[0].held
+    return text_of(stage.engine.jobs[name].open[0].held)
 
 
 def test_supervisors_that_share_a_limit_never_start_too_many_together_and_use_what_it_allows() -> None:
@@ -61,7 +62,7 @@ def test_a_held_slot_says_which_limit_holds_it_and_until_when() -> None:
         stage.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
     clock.advance(timedelta(seconds=1))
     assert one.starts("a") == [0]
-    assert held(two, "a") == "held by limit `api` (1/10s, shared) until 2026-01-01T00:00:10Z"
+    assert held(two, "a") == "limit `api` (1/10s, shared) until 2026-01-01T00:00:10Z"
     clock.advance(timedelta(seconds=10))
     assert two.starts("a") == [10]
 
@@ -148,7 +149,7 @@ def test_retries_without_a_pattern_ask_like_everybody() -> None:
     one.apply(job("a", Once(), limit="api", retry=retry), limits=(shared("1/10s"),))
     clock.advance(timedelta(seconds=30))
     row = one.rows("a")[0]
-    assert (row.attempts, row.reason) == (2, "success")
+    assert (row.attempts, text_of(row.reason)) == (2, "success")
     assert row.ended is not None
     assert (row.ended - row.nominal).total_seconds() == 10
 
@@ -200,12 +201,12 @@ def test_without_a_daemon_a_closed_limit_starts_nothing_until_it_is_there() -> N
     clock.advance(timedelta(seconds=20))
     assert one.starts("a") == []
     assert held(one, "a") == (
-        "held by limit `api` (1/10s, shared): cannot reach the rate-limit daemon at `fake`: none is running"
+        "limit `api` (1/10s, shared): cannot reach the rate-limit daemon at `fake`: none is running"
     )
     daemon.start()
     clock.advance(timedelta(seconds=2))
     assert one.starts("a") == [21]
-    assert warnings(one)[1:] == ["the rate-limit daemon answers again"]
+    assert warnings(one)[1:] == ["quota_found"]
 
 
 def test_starts_without_the_daemon_are_told_when_it_is_back() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from repeater.dataclass import replace
 from repeater.engine.facts import Fact, Living
+from repeater.model.reasons import Reason
 from repeater.ports import Launch, Sink, Spawner, Stream, Tell
 
 _SUFFIX = f".{os.getpid()}"
@@ -54,7 +55,7 @@ class OwnRuns:
         self._spawner.disown(map(own, runs))
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         return None
 
     def force(self) -> None:

@@ -16,8 +16,11 @@ from repeater.daemon.kept import Dropped, Kept, Known, Outdated
 from repeater.daemon.protocol import read_message
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, QuotaFound, QuotaGranted, QuotaLost, QuotaWaits
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import micros
 from repeater.model.units import Rate
+from repeater.sentences import sentence
 from repeater.wire.lines import BadMessage
 from tests.fakes.clock import FakeAlarm, FakeClock
 
@@ -138,11 +141,16 @@ class FakeQuota:
         if self._is_there:
             self._daemon.take(self._number, "release_request", reservation=reservation)
 
-    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: str) -> None:
+    def push_back(self, limit: str, rate: Rate, delay: timedelta, reason: Reason) -> None:
         if not self._is_lost and self._reach():
             delay_ms = micros(delay) // 1000
             self._daemon.take(
-                self._number, "push_back_notice", resource_id=limit, **_rate(rate), delay_ms=delay_ms, reason=reason
+                self._number,
+                "push_back_notice",
+                resource_id=limit,
+                **_rate(rate),
+                delay_ms=delay_ms,
+                reason=sentence(reason),
             )
 
     def close(self) -> None:
@@ -157,7 +165,7 @@ class FakeQuota:
             else:
                 self._tell(QuotaGranted(told["id"], told["reservation"]))
         elif told["type"] == "reserve_response":
-            self._tell(QuotaWaits(told["id"], timedelta(milliseconds=told["wait_ms"]), told.get("reason", "")))
+            self._tell(QuotaWaits(told["id"], timedelta(milliseconds=told["wait_ms"]), _text(told.get("reason"))))
         elif told["type"] == "error" and told["id"] in self._asked:
             self._lose(f"it answers: {told['error']}")
 
@@ -181,7 +189,7 @@ class FakeQuota:
         self._asked.clear()
         if not self._is_lost:
             self._is_lost = True
-            self._tell(QuotaLost(f"cannot reach the rate-limit daemon at `fake`: {cause}"))
+            self._tell(QuotaLost(because("quota_unreachable", path="fake", error=cause)))
             self._daemon.clock.call_after(RETRY, self._try_again)
 
     def _try_again(self) -> None:
@@ -194,3 +202,7 @@ class FakeQuota:
 
 def _rate(rate: Rate) -> dict[str, int]:
     return {"rate_limit": rate.count, "window_ms": micros(rate.window) // 1000}
+
+
+def _text(text: str | None) -> Reason | None:
+    return because("text", text=text) if text else None

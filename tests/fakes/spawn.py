@@ -16,12 +16,15 @@ from typing import TypeAlias
 
 from repeater.dataclass import dataclass, field
 from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
 from repeater.model.time import micros
 from repeater.ports import Launch, Sink, Stream, Tell
 from tests.fakes.clock import EPOCH, FakeAlarm, FakeClock
 
 NOTHING = timedelta(0)
+_SHIM_GONE = Reason("shim_gone")
 OK = Exit(code=0)
 FOR_EVER = timedelta(days=36_525)
 
@@ -128,7 +131,7 @@ class FakeSpawner:
                 self._drop(self._live.pop(run))
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         return None
 
     def force(self) -> None:
@@ -170,7 +173,7 @@ class FakeSpawner:
         else:
             process.swept_early = True
 
-    def lose(self, reason: str = "its keeper died") -> None:
+    def lose(self, reason: Reason = _SHIM_GONE) -> None:
         """Whatever owned the processes is gone, and they with it."""
         lost, self._live = self._live, {}
         for run, process in lost.items():
@@ -214,7 +217,11 @@ class FakeSpawner:
             self._drop(process)
             del self._live[process.launch.run]
             self._sink.matched(process.launch.run)
-            self._tell(SpawnFailed(process.launch.run, act.refusal, act.temporary, kind=process.launch.kind))
+            self._tell(
+                SpawnFailed(
+                    process.launch.run, because("text", text=act.refusal), act.temporary, kind=process.launch.kind
+                )
+            )
             return
         process.started = True
         process.pid, process.began = next(self._pids), self._clock.now().wall

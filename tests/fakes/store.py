@@ -130,7 +130,7 @@ class FakeStore:
     def durations(self) -> Mapping[str, float]:
         lengths: dict[str, list[float]] = {}
         for row in self.rows(most=1_000_000):
-            if row.state == "ran" and row.started and row.ended:
+            if row.state in ("succeeded", "failed") and row.started and row.ended:
                 lengths.setdefault(row.job, []).append((row.ended - row.started).total_seconds())
         return {job: median(found[:20]) for job, found in lengths.items()}
 

@@ -17,7 +17,7 @@ from repeater.dataclass import dataclass
 
 FILE = ".effects"
 _LINE = 'echo "$RPR_JOB $RPR_NOMINAL_TIME $RPR_RUN_ID $RPR_ATTEMPT {what}" >> "{path}"'
-RAN = frozenset({"ran", "interrupted", "replaced"})
+RAN = frozenset({"succeeded", "failed", "interrupted", "replaced"})
 """States of a slot whose command may have begun."""
 
 
@@ -116,5 +116,5 @@ def reconcile(
             was_stopped = row["state"] == "cancelled" and row["attempts"] > 0
             assert row["state"] in RAN | {"running", "claimed"} or was_stopped, row
         else:
-            assert row["state"] != "ran", row
-            assert row["reason"] or row["state"] in {"claimed", "running"}, row
+            assert row["state"] not in ("succeeded", "failed"), row
+            assert row["reason_code"] or row["state"] in {"claimed", "running"}, row

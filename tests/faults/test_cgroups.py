@@ -21,6 +21,7 @@ from repeater.keeper import cgroup
 from repeater.keeper.cgroup import MARK, NotOurs
 from repeater.model.run import Exit
 from repeater.ports import Launch
+from tests.fakes.text import text_of
 from tests.faults.ground import Ground
 from tests.faults.test_children import DAEMON, job
 from tests.faults.test_keeper import PATH, Home, gone, wait_for
@@ -73,7 +74,11 @@ class Fenced(Home):
         from repeater.adapters.keeper import KeeperSpawner
 
         self.spawner = KeeperSpawner(
-            self.facts.append, self.sink, self.loop, warn=self.warnings.append, cgroups=cgroups
+            self.facts.append,
+            self.sink,
+            self.loop,
+            warn=lambda reason: self.warnings.append(str(text_of(reason))),
+            cgroups=cgroups,
         )
 
     def serve(self, run: str, *argv: str, is_service: bool = True, **more: Any) -> int:
@@ -215,7 +220,7 @@ def test_what_cannot_be_started_is_told_as_ever_and_leaves_no_fence(fenced: Fenc
     fenced.serve("missing", "./no-such-command")
     (failed,) = fenced.told(SpawnFailed)
     assert isinstance(failed, SpawnFailed)
-    assert "No such file or directory" in failed.reason
+    assert "No such file or directory" in text_of(failed.reason)
     wait_for(lambda: not any(path.endswith("missing") for path in groups(home)), "its fence is removed")
 
 

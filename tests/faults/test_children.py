@@ -85,7 +85,7 @@ def test_what_a_job_leaves_in_the_background_ends_with_its_drain_timeout(ground:
     supervisor = ground.apply(job("left_behind", script, drain_timeout="300ms"), "-q")
     assert supervisor.leaves() == 0
     assert ground.living() == []
-    assert ground.row("left_behind")["state"] == "ran"
+    assert ground.row("left_behind")["state"] == "succeeded"
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_a_job_that_kills_its_parent_neither_runs_twice_nor_leaves_anything(grou
     supervisor = ground.apply(jobs, "-q")
     wait_for(lambda: ground.effects.starts("other"), "the other is there")
     assert ground("trigger", "killer").code == 0
-    decided = {"ran", "interrupted"}
+    decided = {"succeeded", "failed", "interrupted"}
     wait_for(lambda: not supervisor.is_there or ground.row("killer")["state"] in decided, "one of both is over")
     if not supervisor.is_there:
         ground.apply(jobs, "-q")
@@ -201,7 +201,7 @@ def test_every_kind_of_command_that_cannot_be_executed_is_a_row_with_its_reason(
     rows = {row["job"]: row for row in ground.rows()}
     assert {name: row["state"] for name, row in rows.items()} == {
         **dict.fromkeys(wanted, "spawn_failed"),
-        "good": "ran",
+        "good": "succeeded",
     }
     for name, (_, reason) in wanted.items():
         assert reason in rows[name]["reason"], name

@@ -20,6 +20,7 @@ import pytest
 from repeater.adapters.sqlite import open_reader
 from repeater.model.run import INTERIM, RunRecord
 from tests.cli.conftest import RPR
+from tests.fakes.text import text_of
 from tests.faults.effects import FILE, Effects, effectful, mark
 from tests.faults.lives import STEPS
 
@@ -113,18 +114,18 @@ def test_a_supervisor_that_is_killed_at_any_step_of_a_run(
         second.wait(PATIENCE)
     effects = Effects(tmp_path / FILE)
     starts, ends = len(effects.starts()), len(effects.ends())
-    assert row.state in ("ran", "interrupted")
+    assert row.state in ("succeeded", "interrupted")
     if delivery == "at-least-once":
-        assert (row.state, row.reason) == ("ran", "success")
+        assert (row.state, text_of(row.reason)) == ("succeeded", "success")
         assert 1 <= starts <= 2
         assert ends >= 1
         return
     assert effects.twice() == []
     known = step in ("after the exit", "after the record") or (on_death == "keep" and step in STEPS[2:])
     if step == "before the claim":
-        assert (row.state, starts, ends) == ("ran", 1, 1)  # nobody had begun it, and its slot is caught up
+        assert (row.state, starts, ends) == ("succeeded", 1, 1)  # nobody had begun it, and its slot is caught up
     elif known:
-        assert (row.state, row.reason, row.exit, starts, ends) == ("ran", "success", 0, 1, 1)
+        assert (row.state, text_of(row.reason), row.exit, starts, ends) == ("succeeded", "success", 0, 1, 1)
     else:  # what was killed with its supervisor may have been killed before it wrote its first line
         assert (row.state, ends) == ("interrupted", 0)
         assert starts <= int(step != "after the claim")
@@ -164,9 +165,9 @@ def check_life_after_life(folder: Path, report: dict[str, Any], kills: int) -> d
     assert doubles == []
     assert began <= by_slot.keys(), "a run of which the history knows nothing"
     for slot, row in by_slot.items():
-        if row.state == "ran":
+        if row.state == "succeeded":
             assert slot in began, row
-            assert slot in ended or row.reason != "success", row
+            assert slot in ended or text_of(row.reason) != "success", row
         elif row.state == "interrupted":
             assert row.job != "least", row
         elif row.attempts == 0:
@@ -181,7 +182,7 @@ def check_life_after_life(folder: Path, report: dict[str, Any], kills: int) -> d
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     finally:
         database.close()
-    return {state: sum(row.state == state for row in found) for state in ("ran", "interrupted", "skipped")}
+    return {state: sum(row.state == state for row in found) for state in ("succeeded", "interrupted", "skipped")}
 
 
 @pytest.mark.all
@@ -204,6 +205,6 @@ def test_five_hundred_random_kills_double_nothing_lose_nothing_and_leave_nothing
         assert "Traceback" not in said
         counts.append(check_life_after_life(place, json.loads(out), kills))
     assert keepers(tmp_path) == []
-    assert min(count["ran"] for count in counts) > 20, counts
+    assert min(count["succeeded"] for count in counts) > 20, counts
     assert sum(count["interrupted"] for count in counts) > 20, counts
     print(os.linesep.join(map(str, counts)))

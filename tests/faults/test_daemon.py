@@ -30,6 +30,7 @@ from repeater.errors import Unreachable
 from repeater.model.units import parse_rate
 from tests.cli.conftest import Rpr
 from tests.cli.daemons import PATIENCE, running, until
+from tests.fakes.text import text_of
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_a_daemon_that_hangs_or_is_none_is_given_up_soon_with_one_clear_reason(
     facts = [fact for fact in facts if not isinstance(fact, QuotaWarned)]  # one of them speaks version 1.0 only
     assert len(facts) == 1
     assert isinstance(facts[0], QuotaLost)
-    assert facts[0].reason.startswith(f"cannot reach the rate-limit daemon at `{silent.path}`: {words}")
+    assert text_of(facts[0].reason).startswith(f"cannot reach the rate-limit daemon at `{silent.path}`: {words}")
 
 
 def test_what_a_daemon_says_that_nobody_asked_for_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +350,7 @@ def test_a_job_file_says_who_holds_a_slot_and_when_nobody_does(rpr: Rpr) -> None
                 done = rpr("status", "--json", "b")
                 return json.loads(done.out)["why"] if done.code == 0 and done.out else None
 
-            found = until(lambda: (why() or "").startswith("held by limit `api` (1/1h, shared) until") and why())
+            found = until(lambda: (why() or "").startswith("limit `api` (1/1h, shared) until") and why())
             assert found
             daemon.stop(signal.SIGKILL)
             until(lambda: "cannot reach the rate-limit daemon" in (why() or ""))

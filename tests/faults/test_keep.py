@@ -113,13 +113,13 @@ def test_jobs_outlive_a_killed_supervisor_and_the_next_one_goes_on_with_them(sho
     wait_for(lambda: list((shop.folder / ".state").rglob("ends")), "the end of `slow` is written down")
     second = shop.begin()
     wait_for(lambda: "ended" in second.read_text(), "the output of `slow` comes")
-    wait_for(lambda: shop.state("slow") == [("ran", 7)], "its exit code is on record")
+    wait_for(lambda: shop.state("slow") == [("failed", 7)], "its exit code is on record")
     shop.kill()  # and again
     third = shop.begin()
     wait_for(lambda: third.read_text().count("line ") > 3, "`web` goes on")
     assert effects(shop) == before
     assert len(before) == 2
-    assert shop.state("slow") == [("ran", 7)]
+    assert shop.state("slow") == [("failed", 7)]
     (status,) = [json.loads(line) for line in shop.rpr("status", "web", "--json").out.splitlines()]
     assert f"web {status['running'][0]['pid']}" in before
     text = first.read_text() + second.read_text() + third.read_text()
@@ -141,7 +141,7 @@ def test_a_job_that_prints_much_while_nobody_is_there_does_not_wait_and_loses_no
     (shop.folder / "go").touch()
     wait_for(lambda: effects(shop) == ["done"], "it ends, although nobody reads")
     second = shop.begin()
-    wait_for(lambda: shop.state("a") == [("ran", 0)], "its end is on record")
+    wait_for(lambda: shop.state("a") == [("succeeded", 0)], "its end is on record")
     wait_for(lambda: "last" in second.read_text(), "the end of its output")
     lines = (shop.folder / "log").read_text().splitlines()
     assert [line for line in lines if line.isdigit()] == [str(n) for n in range(1, 200_001)]
@@ -180,10 +180,10 @@ def test_patterns_are_found_in_what_was_said_while_nobody_was_there_and_not_in_w
         keeper.kill()
         wait_for(lambda: gone(keeper.pid), "it is dead")
     shop.begin()
-    wait_for(lambda: [row["state"] for row in shop.rows()] == ["ran"] * 3, "the ends are on record")
+    wait_for(lambda: [row["state"] for row in shop.rows()] == ["succeeded"] * 3, "the ends are on record")
     assert {row["job"]: (row["exit"], row["reason"]) for row in shop.rows()} == {
         "good": (1, "success"),
-        "bad": (0, "failure: output matched failure_pattern"),
+        "bad": (0, "output matched failure_pattern"),
         "before": (0, "success"),
     }
 
@@ -199,8 +199,8 @@ def test_timeouts_are_kept_while_nobody_is_there(shop: Shop) -> None:
     shop.kill()
     wait_for(lambda: effects(shop) == ["told"], "it is told to stop")
     shop.begin()
-    wait_for(lambda: shop.state("a") == [("ran", 3)], "its end is on record")
-    assert shop.rows("a")[0]["reason"] == "failure: timed out after 2s"
+    wait_for(lambda: shop.state("a") == [("failed", 3)], "its end is on record")
+    assert shop.rows("a")[0]["reason"] == "timed out after 2s"
 
 
 def test_the_next_supervisor_knows_how_runs_ended_although_their_keeper_is_gone_too(shop: Shop) -> None:
@@ -215,7 +215,7 @@ def test_the_next_supervisor_knows_how_runs_ended_although_their_keeper_is_gone_
     keeper.kill()
     wait_for(lambda: gone(keeper.pid), "it is dead")
     second = shop.begin()
-    wait_for(lambda: shop.state("slow") == [("ran", 7)], "its exit code is on record")
+    wait_for(lambda: shop.state("slow") == [("failed", 7)], "its exit code is on record")
     wait_for(lambda: "ended" in second.read_text(), "the output of `slow` comes")
     wait_for(lambda: len(effects(shop)) == 3, "the service, whose end nobody knows, is started again")
     assert [row["state"] for row in shop.rows("web")] == ["running", "interrupted"]
@@ -246,7 +246,7 @@ def test_a_service_that_was_changed_meanwhile_is_restarted_and_others_go_on(shop
     shop.begin()
     wait_for(lambda: len(effects(shop)) == 3, "one is restarted")
     assert sorted(line.split()[0] for line in effects(shop)) == ["a", "a", "b"]
-    assert shop.rows("a")[-1]["reason"] == "replaced (changed meanwhile)"
+    assert shop.rows("a")[-1]["reason"] == "replaced (its definition changed while no supervisor was running)"
     assert [row["state"] for row in shop.rows("b")] == ["running"]
 
 
@@ -255,7 +255,7 @@ def test_a_keeper_that_nobody_needs_leaves_by_itself(shop: Shop) -> None:
         "jobs.toml", 'project = "shop"\n[jobs.a]\ncommand = "echo x >> effects; exit 5"\nschedule = "every 1h"\n'
     )
     shop.begin()
-    wait_for(lambda: shop.state("a") == [("ran", 5)], "it ran")
+    wait_for(lambda: shop.state("a") == [("failed", 5)], "it ran")
     keeper = shop.keeper
     assert keeper is not None
     os.kill(shop.lives[-1].pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from repeater.keeper.words import MOST
 from repeater.model.run import Exit
 from repeater.ports import Launch
 from tests.fakes.sink import FakeSink
+from tests.fakes.text import text_of
 from tests.faults.ground import Ground
 
 PATH = os.environ["PATH"]
@@ -46,7 +47,13 @@ class Home:
         self.sink = FakeSink()
         self.warnings: list[str] = []
         self.loop = asyncio.new_event_loop()
-        self.spawner = KeeperSpawner(self.facts.append, self.sink, self.loop, warn=self.warnings.append, folder=folder)
+        self.spawner = KeeperSpawner(
+            self.facts.append,
+            self.sink,
+            self.loop,
+            warn=lambda reason: self.warnings.append(str(text_of(reason))),
+            folder=folder,
+        )
 
     def begin(self, run: str, script: str) -> None:
         self.spawner.start(Launch(run, ("/bin/sh", "-c", script), "/", {"PATH": PATH}))

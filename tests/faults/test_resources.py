@@ -38,7 +38,7 @@ def test_with_sixty_four_descriptors_every_slot_runs_once_and_questions_are_answ
     assert len(ground.effects.starts()) == 60
     assert ground.effects.twice() == []
     assert ground.down() == 0
-    assert {row["state"] for row in ground.rows()} == {"ran"}
+    assert {row["state"] for row in ground.rows()} == {"succeeded"}
     assert "Traceback" not in supervisor.err
 
 

@@ -140,7 +140,7 @@ def test_as_process_one_a_thousand_orphans_are_buried_and_no_status_is_lost(grou
     wait_for(lambda: sum(holdings(pid).zombies for pid in below(outside.pid)) == 0, "all are buried", within=20)
     ground.down()
     assert ground.row("orphans")["exit"] == 7
-    assert {row["exit"] for row in ground.rows("tick") if row["state"] == "ran"} == {3}
+    assert {row["exit"] for row in ground.rows("tick") if row["state"] == "failed"} == {3}
     assert ground.living() == []
 
 

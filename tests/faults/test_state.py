@@ -24,7 +24,9 @@ from repeater.adapters import sqlite
 from repeater.adapters.sqlite import SqliteStore, open_reader, state_folder
 from repeater.dataclass import replace
 from repeater.errors import LockHeld, StateUnusable
+from repeater.model.reasons import reason as because
 from repeater.model.run import Progress, RunRecord
+from repeater.sentences import sentence
 
 START = datetime.now(UTC)
 
@@ -398,7 +400,7 @@ def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state", at_once, keep_rows=50, keep_days=1)
     ancient = START - timedelta(days=2)
     for second in range(500):
-        done = replace(row(second), state="ran")
+        done = replace(row(second), state="succeeded")
         store.record(done, Progress("a", START))
         store.record(replace(done, job="b", nominal=ancient + timedelta(seconds=second)), Progress("b", START))
     store.claim(replace(row(0, "b"), nominal=ancient), Progress("b", START), lambda _: None)
@@ -421,10 +423,11 @@ def test_rows_that_are_too_old_go_also_if_their_job_never_runs_again(tmp_path: P
     store = SqliteStore(tmp_path / "state", at_once)
     for second in range(900):
         store.record(
-            replace(row(second, "gone"), state="ran", nominal=START - timedelta(days=2, seconds=second)), _of("gone")
+            replace(row(second, "gone"), state="succeeded", nominal=START - timedelta(days=2, seconds=second)),
+            _of("gone"),
         )
     store.claim(replace(row(0, "open"), nominal=START - timedelta(days=2)), _of("open"), lambda _: None)
-    store.record(replace(row(0, "new"), state="ran", nominal=datetime.now(UTC)), _of("new"))
+    store.record(replace(row(0, "new"), state="succeeded", nominal=datetime.now(UTC)), _of("new"))
     store.close()
     store = SqliteStore(tmp_path / "state", at_once, keep_days=1)
     end = time.monotonic() + 5
@@ -546,22 +549,22 @@ def test_a_read_only_file_system_is_refused_and_can_be_read(small_disk: Path) ->
 
 def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(small_disk: Path) -> None:
     warnings: list[str] = []
-    store = SqliteStore(small_disk / "state", at_once, warn=warnings.append)
+    store = SqliteStore(small_disk / "state", at_once, warn=lambda reason: warnings.append(sentence(reason)))
     assert claim(store, row(0)) is None
     fill(small_disk / "ballast")
     second, refusals = 0, 0
     while refusals < 2:  # after the first one the WAL is folded in, which may make room for some more
         second += 1
-        failed = claim(store, replace(row(second), reason="y" * 3000))
+        failed = claim(store, replace(row(second), reason=because("text", text="y" * 3000)))
         refusals = refusals + 1 if failed else 0
         fill(small_disk / "ballast")
     assert getattr(failed, "temporary", False)
-    store.record(replace(row(0), state="ran"), Progress("a", START, runs=1))
+    store.record(replace(row(0), state="succeeded"), Progress("a", START, runs=1))
     assert isinstance(claim(store, row(20_001)), Exception)
     del warnings[:-1]
     (small_disk / "ballast").unlink()
     assert claim(store, row(20_002)) is None
-    assert next(found for found in store.rows(most=100_000) if found.run == "r0").state == "ran"
+    assert next(found for found in store.rows(most=100_000) if found.run == "r0").state == "succeeded"
     assert warnings[0].startswith("cannot write the history")
     assert warnings[1:] == ["the history can be written again"]
     store.close()
@@ -570,19 +573,19 @@ def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(smal
 @pytest.mark.parametrize("lost", ["folder", "history.db", "history.db-wal", "lock"])
 def test_nothing_is_claimed_in_a_history_that_was_removed_while_in_use(folder: Path, lost: str) -> None:
     warnings: list[str] = []
-    store = SqliteStore(folder, at_once, warn=warnings.append)
+    store = SqliteStore(folder, at_once, warn=lambda reason: warnings.append(sentence(reason)))
     assert claim(store, row(300)) is None
     aside = folder.with_name("aside")
     path = folder if lost == "folder" else folder / lost
     path.rename(aside)
     assert getattr(claim(store, row(301)), "temporary", False)
-    store.record(replace(row(300), state="ran"), Progress("a", START, runs=1))
+    store.record(replace(row(300), state="succeeded"), Progress("a", START, runs=1))
     assert store.is_failing
     aside.rename(path)
     assert claim(store, row(302)) is None
     assert not store.is_failing
     rows = {found.run: found.state for found in store.rows(most=3)}
-    assert rows == {"r302": "claimed", "r300": "ran", "r299": "claimed"}
+    assert rows == {"r302": "claimed", "r300": "succeeded", "r299": "claimed"}
     trouble, recovery = warnings
     assert trouble.startswith(f"cannot write the history: `{folder}` was removed or replaced while in use; ")
     assert recovery == "the history can be written again"

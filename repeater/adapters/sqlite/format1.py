@@ -19,7 +19,13 @@ from repeater.model.units import parse_duration
 
 _SUCCESS = "CASE WHEN state = 'ran' AND reason = 'success' THEN 'success' END"
 
-VIEW = f"CREATE TEMP VIEW runs AS SELECT *, {_SUCCESS} AS reason_code, NULL AS detail FROM main.runs"  # noqa: S608
+_STATE = f"CASE WHEN state <> 'ran' THEN state WHEN {_SUCCESS} IS NULL THEN 'failed' ELSE 'succeeded' END"
+
+VIEW = (
+    "CREATE TEMP VIEW runs AS SELECT job, nominal, due, started, ended, "  # noqa: S608
+    f"{_STATE} AS state, {_SUCCESS} AS reason_code, NULL AS detail, reason, "
+    "run, attempt, exit, trigger, generation, pid, last FROM main.runs"
+)
 """Shows the rows of a format-1 database with the columns of format 2, on a connection that only reads."""
 
 
@@ -27,7 +33,7 @@ def migrate(db: sqlite3.Connection) -> None:
     """Change the tables of format 1 to those of format 2, in the transaction that is open."""
     db.execute("ALTER TABLE runs ADD COLUMN reason_code TEXT")
     db.execute("ALTER TABLE runs ADD COLUMN detail TEXT")
-    db.execute(f"UPDATE runs SET reason_code = 'success' WHERE {_SUCCESS} IS NOT NULL")  # noqa: S608
+    db.execute(f"UPDATE runs SET reason_code = {_SUCCESS}, state = {_STATE}")  # noqa: S608
     found = db.execute("SELECT job, data FROM progress").fetchall()
     db.executemany("UPDATE progress SET data = ? WHERE job = ?", [(upgraded(data), job) for job, data in found])
 

@@ -103,7 +103,8 @@ class Reader:
 
         query = (
             "SELECT job, ended - started FROM (SELECT job, started, ended, row_number() OVER "
-            "(PARTITION BY job ORDER BY nominal DESC) AS place FROM runs WHERE last AND state = 'ran' "
+            "(PARTITION BY job ORDER BY nominal DESC) AS place FROM runs WHERE last "
+            "AND state IN ('succeeded', 'failed') "
             "AND started IS NOT NULL AND ended IS NOT NULL) WHERE place <= 20"
         )
         found: dict[str, list[int]] = {}
@@ -116,8 +117,8 @@ class Reader:
 
 
 _OUTCOMES = {  # as `RunRecord.outcome` says it
-    "success": "(state = 'ran' AND reason = 'success')",
-    "failed": "((state = 'ran' AND reason IS NOT 'success') OR state = 'spawn_failed')",
+    "success": "state = 'succeeded'",
+    "failed": "state IN ('failed', 'spawn_failed')",
     "running": "state IN ('claimed', 'running', 'retrying')",
     **{state: f"state = '{state}'" for state in ("skipped", "expired", "replaced", "cancelled", "interrupted")},
 }

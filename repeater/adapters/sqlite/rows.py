@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from repeater.model.reasons import Reason, ReasonCode
 from repeater.model.run import Progress, RunRecord
 from repeater.model.time import instant_of, number_of
 
-COLUMNS = "job, nominal, due, started, ended, state, reason, run, attempt, exit, trigger, generation"
-INSERT = f"INSERT INTO runs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+_KEPT = "job, nominal, due, started, ended, state, reason_code, detail, run, attempt, exit, trigger, generation"
+COLUMNS = f"{_KEPT}, reason"
+INSERT = f"INSERT INTO runs ({_KEPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 UPSERT = (
     INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
-    "ended = excluded.ended, state = excluded.state, reason = excluded.reason, run = excluded.run, "
+    "ended = excluded.ended, state = excluded.state, reason_code = excluded.reason_code, "
+    "detail = excluded.detail, reason = NULL, run = excluded.run, "
     "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
 )
 BEGAN = "SELECT 1 FROM runs WHERE job = ? AND nominal = ? AND attempt > 0"
@@ -44,7 +47,8 @@ def as_values(row: RunRecord) -> tuple[Any, ...]:
         as_number(row.started),
         as_number(row.ended),
         row.state,
-        None if row.reason is None else _storable(row.reason),
+        None if row.reason is None else row.reason.code,
+        _detail(row.reason),
         row.run,
         row.attempts,
         row.exit,
@@ -53,13 +57,20 @@ def as_values(row: RunRecord) -> tuple[Any, ...]:
     )
 
 
-def _storable(text: str) -> str:
-    """SQLite holds UTF-8; a reason may quote a path that is none."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+def _detail(reason: Reason | None) -> str | None:
+    """ASCII, because SQLite holds UTF-8 and a field may quote a path that is not."""
+    return json.dumps(reason.detail) if reason is not None and reason.detail else None
+
+
+def _reason(code: ReasonCode | None, detail: str | None, text: str | None) -> Reason | None:
+    """A row of format 1 has a text alone."""
+    if code is not None:
+        return Reason(code, json.loads(detail)) if detail else Reason(code)
+    return None if text is None else Reason("legacy", {"text": text})
 
 
 def as_record(values: Sequence[Any]) -> RunRecord:
-    job, nominal, due, started, ended, state, reason, run, attempt, exit_, trigger, generation = values
+    job, nominal, due, started, ended, state, code, detail, run, attempt, exit_, trigger, generation, text = values
     return RunRecord(
         job=job,
         nominal=instant_of(nominal),
@@ -67,7 +78,7 @@ def as_record(values: Sequence[Any]) -> RunRecord:
         started=as_instant(started),
         ended=as_instant(ended),
         state=state,
-        reason=reason,
+        reason=_reason(code, detail, text),
         run=run,
         attempts=attempt,
         exit=exit_,
@@ -118,6 +129,7 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(
         ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"), datetime | None
     ),
+    **dict.fromkeys(("done", "paused"), Reason | None),
     "adaptive": dict | None,
 }
 

@@ -36,6 +36,7 @@ from repeater.adapters.sqlite.rows import (
 )
 from repeater.adapters.sqlite.writer import CallSoon, SlotTakenError, Writer
 from repeater.dataclass import replace
+from repeater.model.reasons import Reason
 from repeater.model.run import Progress, RunRecord
 from repeater.policy.marks import ALGORITHM
 from repeater.ports import Remembered
@@ -57,7 +58,7 @@ class SqliteStore:
         folder: Path | None,
         call_soon: CallSoon,
         *,
-        warn: Callable[[str], None] = lambda _: None,
+        warn: Callable[[Reason], None] = lambda _: None,
         recorded: Callable[[list[str]], None] | None = None,
         keep_rows: int = 1000,
         keep_days: int = 30,

@@ -23,6 +23,8 @@ from repeater.adapters.sqlite.inbox import Inbox, Then, Write
 from repeater.adapters.sqlite.marker import Marker
 from repeater.adapters.sqlite.opening import commits_of
 from repeater.adapters.sqlite.rows import KEEP_PROGRESS, PUT_META, as_number, dumped, meta_list, put_list
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Progress
 from repeater.model.time import number_of
 
@@ -79,7 +81,7 @@ class Writer:
         call_soon: CallSoon,
         *,
         reading: threading.Lock,
-        warn: Callable[[str], None],
+        warn: Callable[[Reason], None],
         recorded: Callable[[list[str]], None] | None,
         keep_rows: int,
         keep_days: int,
@@ -198,7 +200,7 @@ class Writer:
             if self._is_failing and writes:
                 self._is_failing = False
                 self._fold_log()
-                self._tell("the history can be written again")
+                self._tell(Reason("history_recovered"))
         if outcomes or (ended and self._recorded is not None):
             self._later(lambda: self._deliver(outcomes, ended))
         for write in group:
@@ -229,7 +231,7 @@ class Writer:
                     error = taken
                 except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as mistake:
                     error = mistake  # this one would fail for ever, and hold up all others
-                    self._tell(f"cannot write a row of the history: {mistake!r}")
+                    self._tell(because("history_row_unwritable", error=repr(mistake)))
                 if write.then is not None:
                     outcomes.append((write.then, error))
             self.write_kept(self._db)
@@ -286,10 +288,10 @@ class Writer:
     def _hold(self, writes: list[Write], error: Exception) -> None:
         if not self._is_failing:
             self._is_failing = True
-            self._tell(f"cannot write the history: {error}; a job whose slot cannot be claimed does not start")
+            self._tell(because("history_unwritable", error=str(error)))
         lost = max(0, len(writes) - _MOST_HELD)
         if lost and len(self._backlog) < _MOST_HELD:
-            self._tell(f"cannot hold more than {_MOST_HELD} unwritten results, the oldest are lost")
+            self._tell(because("history_lost", most=_MOST_HELD))
         self._backlog = writes[lost:]
 
     def _prune(self) -> None:
@@ -335,8 +337,8 @@ class Writer:
             return deleted >= _STEP
         return False
 
-    def _tell(self, message: str) -> None:
-        self._later(lambda: self._warn(message))
+    def _tell(self, reason: Reason) -> None:
+        self._later(lambda: self._warn(reason))
 
     def _later(self, call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens any more

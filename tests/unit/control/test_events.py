@@ -15,13 +15,18 @@ from repeater.control.events import as_item
 from repeater.dataclass import fields, is_dataclass
 from repeater.model import events
 from repeater.model.events import Event, Paced
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Run, RunRecord, Verdict
 from repeater.observe.journal import Entry
 from repeater.observe.terminal import json_line
+from repeater.sentences import sentence
 from repeater.wire.lines import decode, encode
 
 KINDS = get_args(Event)
 AT = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
+UNCHANGED = Reason("unchanged")
+REASONS = st.builds(because, st.just("launch_failed"), error=st.text()) | st.just(UNCHANGED)
 INSTANTS = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-5))]))
 
 
@@ -30,6 +35,7 @@ def values(kind: type) -> st.SearchStrategy:
 
 
 st.register_type_strategy(datetime, INSTANTS)
+st.register_type_strategy(Reason, REASONS)
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # all are seconds
 
 
@@ -48,9 +54,9 @@ def test_every_event_with_every_field_is_json(kind: type, data: st.DataObject) -
             case Run():
                 assert {"job", "run", "attempt", "nominal"} <= shown
             case RunRecord():
-                assert set(value.as_json()) <= shown
+                assert set(value.as_json(sentence)) <= shown
             case Verdict():
-                assert {"success", "reason"} <= shown
+                assert {"success", "reason", "reason_code", "detail"} <= shown
             case _:
                 assert field.name in shown
 
@@ -67,11 +73,11 @@ def test_the_union_holds_every_event_of_the_module() -> None:
 
 
 def test_a_length_of_time_is_written_as_a_duration() -> None:
-    item = as_item(Entry(AT, Paced("a", timedelta(seconds=90), "busy")))
+    item = as_item(Entry(AT, Paced("a", timedelta(seconds=90), UNCHANGED)))
     assert item["pace"] == "1m30s"
 
 
 @pytest.mark.parametrize("value", [Fraction(1, 3), object(), {1}])
 def test_a_value_that_json_lacks_is_text(value: object) -> None:
-    item = as_item(Entry(AT, Paced("a", value, "")))  # type: ignore[arg-type]
+    item = as_item(Entry(AT, Paced("a", value, UNCHANGED)))  # type: ignore[arg-type]
     assert item["pace"] == str(value)

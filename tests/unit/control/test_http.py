@@ -22,7 +22,10 @@ from repeater.control.openapi import ARGUMENTS, openapi
 from repeater.control.routes import AROUND, OPEN, ROUTES, Route
 from repeater.control.verbs import VERBS
 from repeater.model.events import Warned
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.wire.lines import LONGEST, BadMessage
+from tests.fakes.text import text_of
 from tests.unit.control.test_server import House, live
 
 TOKEN = "0123456789abcdef"
@@ -60,7 +63,11 @@ class Web:
             return b"x 1\n"
 
         self.app = build(
-            house.desk, token=TOKEN, hosts=["localhost"], scrape=more.get("scrape", scrape), warn=self.warned.append
+            house.desk,
+            token=TOKEN,
+            hosts=["localhost"],
+            scrape=more.get("scrape", scrape),
+            warn=lambda reason: self.warned.append(str(text_of(reason))),
         )
 
     async def __call__(
@@ -359,9 +366,9 @@ def test_an_order_is_carried_out(tmp_path: Path) -> None:
     async def check(house: House) -> None:
         web = Web(house)
         reply = await web("POST", "/api/jobs/tick/pause", {"reason": "audit", "for": 60})
-        assert reply.json()["items"][0]["paused"] == "audit"
+        assert reply.json()["items"][0]["paused"] is True
         assert (await web("GET", "/api/jobs/tick")).json()["state"] == "paused"
-        assert (await web("POST", "/api/resume", {"jobs": ["*"]})).json()["items"][0]["was"] == "audit"
+        assert (await web("POST", "/api/resume", {"jobs": ["*"]})).json()["items"][0]["was"] is True
         assert (await web("POST", "/api/down", {"level": "stop"})).json() == {"pid": 7, "waiting": []}
         assert house.left == ["stop"]
 
@@ -372,9 +379,15 @@ def test_readyz_says_why_not_in_words(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
-        house.desk.troubles = lambda: ["the history cannot be written", "the supervisor is leaving"]
+        house.desk.troubles = lambda: [Reason("history_failing"), Reason("supervisor_stopping")]
         reply = await web("GET", "/readyz", authorization=None)
-        assert (reply.status, reply.body) == (503, b"the history cannot be written\nthe supervisor is leaving\n")
+        assert (reply.status, reply.body) == (
+            503,
+            (
+                b"the history cannot be written, so jobs that have to be claimed do not start\n"
+                b"the supervisor is shutting down\n"
+            ),
+        )
         assert (await web("GET", "/livez", authorization=None)).status == 200
         reply = await web("GET", "/healthz")
         assert (reply.status, reply.json()["ok"]) == (503, False)
@@ -412,11 +425,11 @@ def test_a_stream_shows_at_once_that_it_listens_then_what_happens_and_ends_with_
         await until(lambda: len(sent) >= 2)
         assert dict(sent[0]["headers"])[b"content-type"] == b"text/event-stream"
         assert sent[1]["body"] == b": \n\n"
-        house.journal(Warned("tick", "hello"))
+        house.journal(Warned("tick", because("text", text="hello")))
         await until(lambda: len(sent) >= 3)
         event, data, *_ = sent[2]["body"].decode().split("\n")
         assert event == "event: warned"
-        assert json.loads(data.removeprefix("data: "))["message"] == "hello"
+        assert json.loads(data.removeprefix("data: "))["reason"] == "hello"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await web("GET", "/api/events", leaves=True)
@@ -477,7 +490,7 @@ def test_what_is_answered_is_what_the_document_says(route: Route, tmp_path: Path
     @live
     async def check(house: House) -> None:
         web = Web(house)
-        house.journal(Warned("tick", "hello"))
+        house.journal(Warned("tick", because("text", text="hello")))
         reply = await web(route.method, at(route.path), wanted(route.method, route.path))
         document = openapi()
         answers = document["paths"][route.path][route.method.lower()]["responses"]

@@ -22,12 +22,14 @@ from repeater.control.server import MOST_IDLE, Server
 from repeater.control.verbs import VERBS
 from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
+from repeater.model.reasons import reason as because
 from repeater.model.spec import Every
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
 from repeater.wire.unix import connect
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import seconds
+from tests.fakes.text import text_of
 
 
 class House:
@@ -64,7 +66,7 @@ class House:
             rejected=lambda: None,
             files=lambda: ("jobs.toml",),
         )
-        self.server = Server(self.desk, self.warned.append)
+        self.server = Server(self.desk, lambda reason: self.warned.append(str(text_of(reason))))
         self.server.listen(self.door.socket)
 
     async def connect(self) -> Peer:
@@ -393,14 +395,14 @@ async def test_output_reaches_a_listener_at_once_and_only_that_of_its_job(house:
 async def test_events_follow_and_tail(house: House) -> None:
     peer = await house.connect()
     for number in range(5):
-        house.journal(Warned("tick", str(number)))
+        house.journal(Warned("tick", because("text", text=str(number))))
     items, _ = await peer.answer("events", tail=2)
-    assert [item["message"] for item in items] == ["3", "4"]
+    assert [item["reason"] for item in items] == ["3", "4"]
     peer.ask("events", follow=True, tail=0, jobs=["tick"])
     await asyncio.sleep(0.05)
-    house.journal(Warned("tock", "no"))
-    house.journal(Warned("tick", "yes"))
-    assert (await peer.hear())["item"]["message"] == "yes"  # type: ignore[index]
+    house.journal(Warned("tock", because("text", text="no")))
+    house.journal(Warned("tick", because("text", text="yes")))
+    assert (await peer.hear())["item"]["reason"] == "yes"  # type: ignore[index]
     await peer.close()
     await asyncio.sleep(0.02)
     assert house.journal._listeners == []

@@ -11,7 +11,7 @@ import repeater.model.reasons as reasons
 from repeater.model.reasons import FIELDS, Reason, fields_of, reason, reason_of
 
 KINDS = {
-    "name", "text", "path", "errno", "count", "number", "flag", "instant", "duration", "names", "needs", "shares",
+    "name", "text", "path", "errno", "count", "number", "flag", "instant", "duration", "names", "needs",
     "reason", "reasons",
 }  # fmt: skip
 

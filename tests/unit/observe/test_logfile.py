@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from repeater.observe.logfile import LogFile
+from tests.fakes.text import text_of
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def warnings() -> list[str]:
 
 
 def log(path: Path, warnings: list[str], max_size: int = 100, backups: int = 2) -> LogFile:
-    return LogFile(str(path), max_size, backups, warnings.append)
+    return LogFile(str(path), max_size, backups, lambda reason: warnings.append(str(text_of(reason))))
 
 
 def test_bytes_are_appended_as_they_are(tmp_path: Path, warnings: list[str]) -> None:

@@ -22,13 +22,15 @@ from repeater.model.events import (
     RunBegan,
     RunFinished,
     SlotDecided,
-    Warned,
+    SpawnRejected,
 )
+from repeater.model.reasons import OVERLAP, STOPPED, SUCCESS, Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Run, RunRecord, Slot, Verdict
 from repeater.model.spec import Every, Limit, Pool
 from repeater.model.units import Rate
 from repeater.observe import metrics as module
-from repeater.observe.metrics import OTHER, REASONS, Metrics
+from repeater.observe.metrics import OTHER, Metrics
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import EPOCH
 from tests.fakes.spawn import Act, seconds
@@ -40,7 +42,7 @@ def run(name: str = "a", number: int = 1) -> Run:
     return Run(f"{name}{number}", Slot(name, T, T), 1, 1)
 
 
-def row(name: str, state: Any, reason: str, *, attempts: int = 1) -> RunRecord:
+def row(name: str, state: Any, reason: Reason, *, attempts: int = 1) -> RunRecord:
     return RunRecord(name, T, T, T if attempts else None, T, state, reason, f"{name}1" if attempts else None, attempts)
 
 
@@ -74,49 +76,53 @@ def test_runs_are_counted_by_job_and_outcome_and_timed() -> None:
     meter = Meter()
     meter.tell(RunBegan(run(), 7, 0.004))
     meter.time = 2.5
-    meter.tell(RunFinished(run(), Verdict(True, "exit 0"), 0), SlotDecided(row("a", "ran", "success")))
-    meter.tell(RunBegan(run(), 7, 0.0), RunFinished(run(), Verdict(False, "exit 3"), 3, T))
+    meter.tell(RunFinished(run(), Verdict(True, SUCCESS), 0), SlotDecided(row("a", "succeeded", SUCCESS)))
+    meter.tell(RunBegan(run(), 7, 0.0), RunFinished(run(), Verdict(False, because("exit", exit=3)), 3, T))
     found = meter.samples()
     assert found["repeater_runs_total{job=a,outcome=success}"] == 1
     assert found["repeater_runs_total{job=a,outcome=failed}"] == 1
     assert found["repeater_run_duration_seconds_sum{job=a}"] == 2.5
     assert found["repeater_run_duration_seconds_bucket{job=a,le=1.0}"] == 1
     assert found["repeater_run_lateness_seconds_count{}"] == 2
-    assert found["repeater_spawn_failures_total{}"] == 0
+    assert found["repeater_spawn_failures_total{reason=program_missing}"] == 0
 
 
 @pytest.mark.parametrize("state", ["cancelled", "replaced", "interrupted"])
 def test_a_run_that_was_ended_from_outside_counts_once_by_that(state: str) -> None:
     meter = Meter()
-    meter.tell(RunBegan(run(), 7, 0.0), SlotDecided(row("a", state, "stopped")))
+    meter.tell(RunBegan(run(), 7, 0.0), SlotDecided(row("a", state, STOPPED)))
     assert meter.samples()[f"repeater_runs_total{{job=a,outcome={state}}}"] == 1
     assert "repeater_slots_skipped_total" not in str(meter.samples())
 
 
-def test_slots_without_a_run_are_counted_by_reason_and_reasons_are_few() -> None:
+def test_slots_without_a_run_are_counted_by_the_code_of_their_reason() -> None:
     meter = Meter()
-    for reason in (*REASONS, "upstream_failed: `b` is not succeeded", "words of somebody", "other words"):
+    failed = [because("upstream_failed", job=name, condition="succeeded") for name in ("b", "c")]
+    for reason in (OVERLAP, *failed, because("paused", text="the disk is moved")):
         meter.tell(SlotDecided(row("a", "skipped", reason, attempts=0)))
     found = meter.samples()
     assert found["repeater_slots_skipped_total{job=a,reason=overlap}"] == 1
     assert found["repeater_slots_skipped_total{job=a,reason=upstream_failed}"] == 2
-    assert found["repeater_slots_skipped_total{job=a,reason=other}"] == 2
+    assert found["repeater_slots_skipped_total{job=a,reason=paused}"] == 1
     assert "repeater_runs_total" not in str(found)
 
 
 def test_what_cannot_be_started_is_counted_also_when_it_is_tried_again() -> None:
     meter = Meter()
-    meter.tell(RunFinished(run(), Verdict(False, "no such file"), None))
-    meter.tell(Warned("a", "cannot start: Resource temporarily unavailable; trying again"))
-    assert meter.samples()["repeater_spawn_failures_total{}"] == 2
+    missing = because("program_missing", program="x")
+    meter.tell(SpawnRejected("a", missing, 127, temporary=False), RunFinished(run(), Verdict(False, missing), None))
+    meter.tell(SpawnRejected("a", because("resource_short", program="x", errno="EAGAIN"), 126, temporary=True))
+    found = meter.samples()
+    assert found["repeater_spawn_failures_total{reason=program_missing}"] == 1
+    assert found["repeater_spawn_failures_total{reason=resource_short}"] == 1
 
 
-def test_a_shortage_of_the_machine_is_told_in_words_that_are_counted() -> None:
+def test_a_shortage_of_the_machine_is_counted() -> None:
     meter = Meter()
     stage = Stage({"a": Act(refusal="no memory", temporary=True)})
     stage.listeners.append(meter.metrics)
     stage.apply(job("a", Every(seconds(10))))
-    assert meter.samples()["repeater_spawn_failures_total{}"] == 1
+    assert meter.samples()["repeater_spawn_failures_total{reason=text}"] == 1
 
 
 def test_the_last_reload_and_the_generation_are_told() -> None:
@@ -126,7 +132,7 @@ def test_the_last_reload_and_the_generation_are_told() -> None:
     assert found["repeater_config_generation{}"] == 3
     assert found["repeater_config_last_reload_successful{}"] == 1
     assert found["repeater_config_last_reload_success_timestamp_seconds{}"] > 0
-    meter.tell(ReloadRejected(3, "broken"))
+    meter.tell(ReloadRejected(3, because("files_rejected", error="broken")))
     found = meter.samples()
     assert found["repeater_config_last_reload_successful{}"] == 0
     assert found["repeater_config_reloads_total{result=rejected}"] == 1
@@ -135,18 +141,18 @@ def test_the_last_reload_and_the_generation_are_told() -> None:
 
 def test_series_of_a_removed_job_disappear_and_do_not_come_back_with_its_last_run() -> None:
     meter = Meter()
-    meter.tell(RunBegan(run("a"), 7, 0.0), RunFinished(run("a"), Verdict(True, ""), 0))
-    meter.tell(SlotDecided(row("a", "skipped", "overlap", attempts=0)), RunBegan(run("a", 2), 7, 0.0))
+    meter.tell(RunBegan(run("a"), 7, 0.0), RunFinished(run("a"), Verdict(True, SUCCESS), 0))
+    meter.tell(SlotDecided(row("a", "skipped", OVERLAP, attempts=0)), RunBegan(run("a", 2), 7, 0.0))
     assert meter.names() == {"a"}
-    meter.tell(JobRemoved("a"), RunFinished(run("a", 2), Verdict(True, ""), 0))
+    meter.tell(JobRemoved("a"), RunFinished(run("a", 2), Verdict(True, SUCCESS), 0))
     assert meter.names() == set()
-    meter.tell(RunBegan(run("a", 3), 7, 0.0), RunFinished(run("a", 3), Verdict(True, ""), 0))
+    meter.tell(RunBegan(run("a", 3), 7, 0.0), RunFinished(run("a", 3), Verdict(True, SUCCESS), 0))
     assert meter.names() == {"a"}  # a new one of that name
 
 
 def test_series_of_a_job_that_got_another_name_disappear_too() -> None:
     meter = Meter()
-    meter.tell(RunFinished(run("old"), Verdict(True, ""), 0))
+    meter.tell(RunFinished(run("old"), Verdict(True, SUCCESS), 0))
     stage = Stage()
     stage.apply(job("new", Every(seconds(10))))
     meter.samples(dict(stage.engine.jobs))
@@ -165,7 +171,7 @@ def test_labels_are_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> N
     assert found[f"repeater_runs_total{{job={OTHER},outcome=success}}"] == 7
     assert found["repeater_jobs{}"] == 10
     assert found[f"repeater_job_runs_live{{job={OTHER}}}"] == 7
-    meter.tell(JobRemoved("j0"), RunFinished(run("j9"), Verdict(True, ""), 0))
+    meter.tell(JobRemoved("j0"), RunFinished(run("j9"), Verdict(True, SUCCESS), 0))
     assert "j9" in meter.names()  # there is room again
 
 
@@ -196,8 +202,8 @@ def everything() -> bytes:
     meter = Meter()
     stage = Stage()
     stage.apply(job("a", Every(seconds(10))))
-    meter.tell(GenerationBegan(1), RunBegan(run(), 7, 0.0), RunFinished(run(), Verdict(True, ""), 0))
-    meter.tell(SlotDecided(row("a", "skipped", "overlap", attempts=0)))
+    meter.tell(GenerationBegan(1), RunBegan(run(), 7, 0.0), RunFinished(run(), Verdict(True, SUCCESS), 0))
+    meter.tell(SlotDecided(row("a", "skipped", OVERLAP, attempts=0)))
     meter.metrics.attach(lambda: [("limit", "api", 3, 5), ("pool", "db", 1, 2)])
     meter.samples(dict(stage.engine.jobs))
     return meter.metrics.expose()

@@ -19,6 +19,7 @@ from repeater.model.spec import JobSpec, ProcessSpec, Stop, Success
 from repeater.model.spec import Output as OutputSpec
 from repeater.observe.output import Output
 from tests.fakes.clock import FakeClock
+from tests.fakes.text import text_of
 
 
 def job(name: str = "web", **output: Any) -> JobSpec:
@@ -47,7 +48,7 @@ class Screen:
         self._fds = fds
         self.output = Output(
             self.clock, self._calls.append, environ={}, resume=self.resumed.append,
-            warn=lambda job, message: self.warned.append((job, message)), gone=lambda stream, _: self.gone.append(stream),
+            warn=lambda job, message: self.warned.append((job, str(text_of(message)))), gone=lambda stream, _: self.gone.append(stream),
             console=(fds[0], fds[1]), **more,
         )  # fmt: skip
         self.size = 0

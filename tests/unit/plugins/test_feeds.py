@@ -13,12 +13,15 @@ import pytest
 from repeater.dataclass import replace
 from repeater.model.events import SlotDecided
 from repeater.model.plugins import Description
-from repeater.model.run import RunRecord
+from repeater.model.reasons import SUCCESS, Reason
+from repeater.model.reasons import reason as because
+from repeater.model.run import RunRecord, SlotState
 from repeater.model.spec import JobFile, JobSpec, Output, Plugin, ProcessSpec
 from repeater.plugins import feeds as feeds_module
 from repeater.plugins.feeds import Feeds
 from repeater.plugins.residents import Residents
 from tests.fakes.sink import FakeSink
+from tests.fakes.text import text_of
 from tests.unit.plugins.bad import MODULE
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -40,7 +43,7 @@ class World:
             self.behind,
             self.residents,
             spec_of=self.jobs.get,
-            warn=lambda _, message: self.warnings.append(message),
+            warn=lambda _, message: self.warnings.append(str(text_of(message))),
             call_soon=lambda call: call(),
         )
 
@@ -51,8 +54,9 @@ class World:
     def know(self, name: str, target: str, answers: frozenset[str] = ALL) -> None:
         self.residents.prepare([Description("output", name, "1", "x", f"bad_plugins:{target}", answers=answers)])
 
-    def decided(self, job: str, reason: str = "success") -> None:
-        self.feeds(SlotDecided(RunRecord(job, NOW, NOW, NOW, NOW, "ran", reason, "1", 1, 0)))
+    def decided(self, job: str, reason: Reason = SUCCESS) -> None:
+        state: SlotState = "succeeded" if reason == SUCCESS else "failed"
+        self.feeds(SlotDecided(RunRecord(job, NOW, NOW, NOW, NOW, state, reason, "1", 1, 0)))
 
 
 @pytest.fixture
@@ -86,7 +90,7 @@ def test_a_plugin_gets_everything_of_its_jobs_in_order_and_nothing_else(world: W
     assert world.feeds.matched("1") == frozenset()
     world.decided("a")
     world.decided("b")
-    world.decided("a", "failure: exit 1")
+    world.decided("a", because("exit", exit=1))
     world.feeds.close()
     assert told.read_text().splitlines() == [
         "begin a 1",

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repeater.dataclass import replace
+from repeater.model.reasons import Reason
 from repeater.model.run import Progress
 from repeater.model.spec import Stop
 from repeater.policy.stop import deadline, met
+from repeater.sentences import sentence
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -26,7 +28,8 @@ def reason(
     last: bool | None = None,
     at: timedelta = timedelta(0),
 ):
-    return met(stop, progress, pattern_found=pattern, last_success=last, now=START + at)
+    found = met(stop, progress, pattern_found=pattern, last_success=last, now=START + at)
+    return None if found is None else sentence(found)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,8 @@ def test_time_is_over_exactly_at_its_end():
 def test_for_is_measured_by_the_clock_that_is_never_set_if_it_is_given():
     stop, wrong = Stop(for_=MINUTE), START + timedelta(days=9)
     assert met(stop, FRESH, pattern_found=False, last_success=None, now=wrong, elapsed=MINUTE / 2) is None
-    assert met(stop, FRESH, pattern_found=False, last_success=None, now=START, elapsed=MINUTE) == "1m passed"
+    found = met(stop, FRESH, pattern_found=False, last_success=None, now=START, elapsed=MINUTE)
+    assert found == Reason("time_passed", {"length": 60_000_000})
 
 
 def test_for_counts_from_coming_into_force_and_a_moved_anchor_does_not_prolong_it():

@@ -15,6 +15,7 @@ from repeater.model.time import Instant, Mono
 from repeater.schedule.adaptive import AdaptiveState, explain, interval, observe
 from repeater.schedule.base import Track
 from repeater.schedule.paced import PacedSchedule
+from repeater.sentences import sentence
 
 MS = timedelta(milliseconds=1)
 SECOND = timedelta(seconds=1)
@@ -35,7 +36,7 @@ def paces(*runs: tuple[bool, timedelta], spec: Adaptive = SPEC) -> list[float]:
 
 def test_before_the_first_run_the_interval_is_base() -> None:
     assert interval(SPEC, None) == SPEC.base
-    assert explain(SPEC, None) == "every 1s: no run yet"
+    assert sentence(explain(SPEC, None)) == "every 1s: no run yet"
 
 
 def test_every_slow_run_doubles_the_interval_up_to_max() -> None:
@@ -114,17 +115,17 @@ def test_a_run_that_takes_no_time_is_fast_and_never_slow() -> None:
 
 
 def test_every_change_is_explained() -> None:
-    assert explain(SPEC, after(SLOW)) == (
+    assert sentence(explain(SPEC, after(SLOW))) == (
         "every 2s: 250ms is slow for 100ms: slower (success 93%, latency 250ms, target 100ms, circuit closed)"
     )
-    assert "40ms is fast for 100ms: faster" in explain(SPEC, after(FAST))
-    assert "the run failed: slower" in explain(SPEC, after(FAILED))
-    assert "as usual: back towards base" in explain(SPEC, after(SLOW, OK))
-    assert "as usual: no change" in explain(SPEC, after(OK))
-    assert "35% of runs fail, 30% are too many: the circuit is open" in explain(SPEC, after(*[FAILED] * 3))
-    assert "the trial run failed: the circuit stays open" in explain(SPEC, after(*[FAILED] * 4))
-    assert "the trial run succeeded: the circuit is closed" in explain(SPEC, after(*[FAILED] * 3, OK))
-    assert "usually 100ms, circuit closed" in explain(Adaptive(), after(OK, spec=Adaptive()))
+    assert "40ms is fast for 100ms: faster" in sentence(explain(SPEC, after(FAST)))
+    assert "the run failed: slower" in sentence(explain(SPEC, after(FAILED)))
+    assert "as usual: back towards base" in sentence(explain(SPEC, after(SLOW, OK)))
+    assert "as usual: no change" in sentence(explain(SPEC, after(OK)))
+    assert "35% of runs fail, 30% are too many: the circuit is open" in sentence(explain(SPEC, after(*[FAILED] * 3)))
+    assert "the trial run failed: the circuit stays open" in sentence(explain(SPEC, after(*[FAILED] * 4)))
+    assert "the trial run succeeded: the circuit is closed" in sentence(explain(SPEC, after(*[FAILED] * 3, OK)))
+    assert "usually 100ms, circuit closed" in sentence(explain(Adaptive(), after(OK, spec=Adaptive())))
 
 
 def test_narrower_bounds_hold_at_once_after_an_edit() -> None:
@@ -153,7 +154,7 @@ def test_the_interval_is_always_within_its_bounds_and_the_state_survives_a_resta
         state = observe(spec, state, success=success, latency=latency)
         assert spec.min <= interval(spec, state) <= spec.max
         assert AdaptiveState.from_json(json.loads(json.dumps(state.as_json()))) == state
-        assert explain(spec, state).startswith("every ")
+        assert sentence(explain(spec, state)).startswith("every ")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from repeater.model.spec import LoadAware
 from repeater.schedule.load import LoadReadings, explain, interval
+from repeater.sentences import sentence
 
 SECOND = timedelta(seconds=1)
 SPEC = LoadAware(base=10 * SECOND, min=5 * SECOND, max=60 * SECOND)
@@ -37,15 +38,15 @@ def test_the_interval_is_in_proportion_to_the_load_average(load: float, wanted: 
 def test_the_busiest_reading_decides_and_is_named() -> None:
     readings = LoadReadings(cpu=0.1, memory=0.9, load=1.5)
     assert interval(SPEC, readings) / SECOND == pytest.approx(20)
-    assert explain(SPEC, LoadReadings(cpu=0.1, memory=0.6, load=1.5)) == (
+    assert sentence(explain(SPEC, LoadReadings(cpu=0.1, memory=0.6, load=1.5))) == (
         "every 15s: load 1.50 of at most 1, busier than wanted"
     )
-    assert explain(SPEC, LoadReadings(cpu=0.5)).endswith("cpu 50% of at most 70%, not busier than wanted")
+    assert sentence(explain(SPEC, LoadReadings(cpu=0.5))).endswith("cpu 50% of at most 70%, not busier than wanted")
 
 
 def test_without_a_reading_the_interval_is_base() -> None:
     assert interval(SPEC, None) == interval(SPEC, LoadReadings()) == SPEC.base
-    assert explain(SPEC, None) == "every 10s: no reading yet"
+    assert sentence(explain(SPEC, None)) == "every 10s: no reading yet"
 
 
 def test_by_default_a_free_machine_is_not_used_more_than_base_says() -> None:
@@ -72,7 +73,7 @@ SPECS = st.builds(
 @given(SPECS, READINGS)
 def test_the_interval_is_always_within_its_bounds(spec: LoadAware, readings: LoadReadings) -> None:
     assert spec.min <= interval(spec, readings) <= spec.max
-    assert explain(spec, readings)
+    assert sentence(explain(spec, readings))
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

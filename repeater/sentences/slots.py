@@ -1,0 +1,53 @@
+"""Why a slot was skipped, expired, replaced or cancelled, and what asked for one beside the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from repeater.model.reasons import ReasonCode
+from repeater.sentences.fields import Fields, Maker
+
+
+def _paused(fields: Fields) -> str:
+    return "paused" + fields.part("text", ": {text}")
+
+
+def _stopped(fields: Fields) -> str:
+    return fields.part("text", "{text}") or "stopped"
+
+
+def _upstream_failed(fields: Fields) -> str:
+    return "`{job}` is not {condition}".format_map(fields) + fields.part("after", " after {after}")
+
+
+def _replaced(fields: Fields) -> str:
+    return fields.part("cause", "replaced ({cause})") or "replaced by the next slot"
+
+
+SENTENCES: Mapping[ReasonCode, Maker] = {
+    "overlap": "the run before was still going on",
+    "superseded": "a newer slot took its place while both waited",
+    "queue_full": "as many slots waited as `queue_max` allows",
+    "slowdown": "it failed too often in a row, so the next start was put off",
+    "missed": "it was missed",
+    "missed_many": "it was missed, as were all others until {until}",
+    "catch_up_max": "more slots were missed than `catch_up_max` allows",
+    "catch_up_window": "it was missed longer ago than `catch_up_window`",
+    "start_deadline": "it could not start within `start_deadline`",
+    "paused": _paused,
+    "done": "the job is done",
+    "stopped": _stopped,
+    "decided_before": "it was decided before the clock was set back",
+    "upstream_failed": _upstream_failed,
+    "schedule_changed": "the schedule changed",
+    "disabled": "the job was disabled",
+    "removed": "the job was removed",
+    "replaced": _replaced,
+    "requested": "on request",
+    "reloaded": "its definition changed",
+    "definition_changed": "its definition changed while no supervisor was running",
+    "files_changed": "files changed",
+    "not_alive": "its `live` probe failed",
+    "started_again": "started again",
+    "pause_over": "the pause is over",
+}

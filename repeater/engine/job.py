@@ -63,6 +63,7 @@ from repeater.schedule.base import Schedule, Track
 if TYPE_CHECKING:
     from repeater.engine.conditions import Conditions
     from repeater.engine.facts import Living, RunEnded
+    from repeater.policy.http_aware import PushBack, Unreadable
     from repeater.schedule.load import LoadReadings
 
 _RELOADED = Reason("reloaded")
@@ -170,6 +171,9 @@ class Job:
             if returns or progress.schedule != schedule:
                 self._retime()
         self.pacing.take_up(self.progress.adaptive)
+        kept = self.progress
+        if kept.pushed_until is not None and kept.pushed is not None:
+            self._gates.limits.take_up(spec, kept.pushed_until, kept.pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
             if progress.done is not None and progress.stop != rule:
@@ -575,9 +579,30 @@ class Job:
         assert held.attempt is not None
         held.attempt.on(Move.EXITED, exit)
 
+    def pushed_back(self, held: OpenSlot, found: PushBack | None, unreadable: tuple[Unreadable, ...]) -> None:
+        """The output of a run, which is about to end, says when a server wants the next request."""
+        from repeater.policy.http_aware import holding, reason_of
+
+        self._gates.limits.note_unreadable(self.spec.name, unreadable)
+        rule = self.spec.http_aware
+        if found is None or rule is None:
+            return
+        given = found.given
+        if given is None:
+            held.refused = True
+            self.progress = replace(self.progress, refusals=self.progress.refusals + 1)
+            given = holding(rule, self.progress.refusals)
+        reason = reason_of(found, given)
+        until = self._gates.limits.push_back(self.spec, given, reason)
+        if self.progress.pushed_until is None or self.progress.pushed_until < until.wall:
+            self.progress = replace(self.progress, pushed_until=until.wall, pushed=reason)
+
     def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
         attempt, exit = held.attempt, fact.exit  # noqa: A001
         assert attempt is not None
+        if self.progress.refusals and not held.refused:
+            self.progress = replace(self.progress, refusals=0)
+        held.refused = False
         attempt.on(Move.ENDED, exit)
         if fact.timed_out:
             attempt.note_timeout()
@@ -901,6 +926,8 @@ class Job:
             last_success=kept.last_success,
             paused=kept.paused,
             paused_until=kept.paused_until,
+            pushed_until=kept.pushed_until,
+            pushed=kept.pushed,
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
         self.slowing.reset()

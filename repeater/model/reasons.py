@@ -61,7 +61,8 @@ if TYPE_CHECKING:
         # what a probe found
         "probe_timeout", "probe_status", "probe_not_http", "probe_failed",
         # warnings
-        "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "schedule_failed", "stop_condition_failed",
+        "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "hint_unreadable",
+        "schedule_failed", "stop_condition_failed",
         "restart_not_alive", "clock_behind", "machine_slept", "clock_set", "hook_spawn_failed", "hook_lost",
         "hook_failed", "quota_lost_open", "quota_lost_closed", "quota_found", "quota_unreachable",
         "pattern_too_slow", "output_not_kept", "file_unwritable", "request_failed", "connection_failed",
@@ -199,6 +200,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "slot_decided_before": "nominal:instant",
     "need_not_met": "job:name",
     "pushed_back": "cause:reason",
+    "hint_unreadable": "source:name text:text",
     "schedule_failed": "error:text",
     "stop_condition_failed": "error:text",
     "restart_not_alive": "cause:reason?",

@@ -120,9 +120,27 @@ class Job:
     """
 
     __slots__ = (
-        "_conditions", "_context", "_deadlines", "_gates", "_pattern_found", "_pause_end", "_refused",
-        "_stop_reason", "last_success", "node", "open", "pacing", "pending", "progress", "ready", "recent", "slowing",
-        "spec", "state", "upcoming",
+        "_conditions",
+        "_context",
+        "_deadlines",
+        "_gates",
+        "_last_exit",
+        "_pattern_found",
+        "_pause_end",
+        "_refused",
+        "_stop_reason",
+        "last_success",
+        "node",
+        "open",
+        "pacing",
+        "pending",
+        "progress",
+        "ready",
+        "recent",
+        "slowing",
+        "spec",
+        "state",
+        "upcoming",
     )  # fmt: skip
 
     def __init__(self, context: Context, gates: Gates, node: Node) -> None:
@@ -132,6 +150,7 @@ class Job:
         self._pause_end: Wake | None = None
         self._stop_reason: Reason | None = None
         self._pattern_found = False
+        self._last_exit: int | None = None
         self._refused = False
         self._conditions: Conditions | None = None
         self.spec: JobSpec = node.spec
@@ -647,9 +666,16 @@ class Job:
             self._retry_in(held, delay)
             return
         self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
-        self._after(held, "spawn_failed", Verdict(False, reason), None)
+        self._after(held, "spawn_failed", Verdict(False, reason), None, exit_code)
 
-    def _after(self, held: OpenSlot, state: SlotState, outcome: Verdict, exit: Exit | None) -> None:  # noqa: A002
+    def _after(
+        self,
+        held: OpenSlot,
+        state: SlotState,
+        outcome: Verdict,
+        exit: Exit | None,  # noqa: A002
+        failed_start: int | None = None,
+    ) -> None:
         """An attempt is over: another one, or the end of the slot."""
         attempt, spec, context = held.attempt, self.spec, self._context
         assert attempt is not None
@@ -659,9 +685,10 @@ class Job:
             not outcome.success
             and held.fate is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(retry_rule(spec), tries, exit)
+            and retry.wants_retry(retry_rule(spec), tries, exit, failed_start=failed_start)
         )
         if not again:
+            self._last_exit = failed_start if exit is None else retry.status(exit)
             if held.fate is None:
                 context.announce(RunFinished(attempt.run, outcome, code))
             self._close(held, state, outcome.reason, code, outcome)
@@ -821,6 +848,7 @@ class Job:
             progress,
             pattern_found=self._pattern_found,
             last_success=self.last_success if progress.runs else None,
+            last_exit=self._last_exit,
             now=self._context.now.wall,
             elapsed=None if rule.for_ is None else self._in_force(),
             plugged=self._plugged,
@@ -930,6 +958,7 @@ class Job:
             pushed=kept.pushed,
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
+        self._last_exit = None
         self.slowing.reset()
         self.pacing.reset()
         self._refused = False

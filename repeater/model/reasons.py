@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         "supervisor_gone", "shim_gone",
         # why a job is done
         "runs_reached", "successes_reached", "failures_reached", "consecutive_failures", "time_passed",
-        "instant_reached", "run_succeeded", "run_failed", "stop_pattern", "stop_plugin", "all_conditions",
+        "instant_reached", "run_succeeded", "run_failed", "run_exited", "stop_pattern", "stop_plugin", "all_conditions",
         "schedule_ended", "service_ended",
         # what a due slot waits for
         "needs", "pool_full", "group_full", "rate", "limit", "shared_limit", "server_refused", "server_push_back",
@@ -128,6 +128,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "instant_reached": "until:instant",
     "run_succeeded": "",
     "run_failed": "",
+    "run_exited": "exit:count",
     "stop_pattern": "",
     "stop_plugin": "plugin:name text:text",
     "all_conditions": "reasons:reasons",

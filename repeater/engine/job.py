@@ -615,6 +615,7 @@ class Job:
         until = self._gates.limits.push_back(self.spec, given, reason)
         if self.progress.pushed_until is None or self.progress.pushed_until < until.wall:
             self.progress = replace(self.progress, pushed_until=until.wall, pushed=reason)
+        self._context.actions.append(Save(self.progress))
 
     def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
         attempt, exit = held.attempt, fact.exit  # noqa: A001

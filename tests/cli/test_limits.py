@@ -160,6 +160,7 @@ def test_a_push_back_holds_over_a_restart_of_the_supervisor(
     )
     first = live("jobs.toml", "-v")
     first.until_err("pushed back: ")
+    wait_for(lambda: "success" in rpr("history", "poll", "--json").out, "the run is recorded")
     first.process.send_signal(number)
     first.leaves()
     live("jobs.toml", "-v")

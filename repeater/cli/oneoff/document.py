@@ -146,7 +146,7 @@ def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str 
 def _value(option: Option, text: str) -> Any:
     match option.kind:
         case "whole":
-            return int(text) if text.isascii() and text.isdigit() else text
+            return _whole(text)
         case "number":
             return _number(text)
         case "share":  # the Go original took `70` and `0.7`
@@ -156,11 +156,8 @@ def _value(option: Option, text: str) -> Any:
             if number < 0:
                 return text  # refused as it was typed
             return f"{number * 100 if number <= 1 else number:g}%"
-        case "list":
-            return [text]
-        case "codes":
-            words = [word.strip() for word in text.split(",")]
-            return [int(word) if word.isascii() and word.isdigit() else word for word in words]
+        case "list" | "codes":
+            return [text] if option.kind == "list" else [_whole(word.strip()) for word in text.split(",")]
         case "words":
             return ["0s" if word == "0" else word for word in map(str.strip, text.split(","))]
         case "pair":
@@ -172,6 +169,10 @@ def _value(option: Option, text: str) -> Any:
             return _moment(option, text)
         case _:
             return text
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _moment(option: Option, text: str) -> str | None:

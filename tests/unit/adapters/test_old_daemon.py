@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -33,13 +34,20 @@ class Old:
     def __init__(self, answers: list[dict[str, Any]]) -> None:
         self.answers = answers
         self.got: list[dict[str, Any]] = []
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
         while line := await reader.readline():
             message = json.loads(line)
             self.got.append(message)
             writer.write(json.dumps(self._answer(message)).encode() + b"\n")
-        writer.close()
+
+    async def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         match message["type"]:
@@ -91,7 +99,8 @@ def test_a_daemon_of_version_1_0_is_asked_in_its_version(tmp_path: Path) -> None
         async def close() -> None:
             server.close()
             await server.wait_closed()
-            await asyncio.sleep(0.01)
+            await old.close()
+            await asyncio.sleep(0.05)
 
         return close
 

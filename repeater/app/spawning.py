@@ -71,11 +71,12 @@ def changed_services(store: SqliteStore, jobfile: JobFile) -> frozenset[str]:
     """Services whose definition is not that of the last generation any more, in a way that they are restarted for."""
     from repeater.jobfile import rebuild
     from repeater.model.dump import dump_job
-    from repeater.plan.diff import diff
+    from repeater.plan.diff import diff, effects
 
     with store.reader() as reader:
         document, salt = reader.document(), reader.salt()
     hide = hiding(salt).hide
     before = rebuild(json.loads(document)) if document else {}
     now = rebuild({job.name: dump_job(hide(job)) for job in jobfile.jobs})
-    return frozenset(entry.job for entry in diff(before, now.values()).of("restart"))
+    plan = diff(before, now.values())
+    return frozenset(entry.job for entry in plan.jobs if entry.job in now and effects(entry, now[entry.job])[1])

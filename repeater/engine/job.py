@@ -63,7 +63,6 @@ from repeater.schedule.base import Schedule, Track
 if TYPE_CHECKING:
     from repeater.engine.conditions import Conditions
     from repeater.engine.facts import Living, RunEnded
-    from repeater.policy.http_aware import PushBack, Unreadable
     from repeater.schedule.load import LoadReadings
 
 _RELOADED = Reason("reloaded")
@@ -120,27 +119,9 @@ class Job:
     """
 
     __slots__ = (
-        "_conditions",
-        "_context",
-        "_deadlines",
-        "_gates",
-        "_last_exit",
-        "_pattern_found",
-        "_pause_end",
-        "_refused",
-        "_stop_reason",
-        "last_success",
-        "node",
-        "open",
-        "pacing",
-        "pending",
-        "progress",
-        "ready",
-        "recent",
-        "slowing",
-        "spec",
-        "state",
-        "upcoming",
+        "_conditions", "_context", "_deadlines", "_gates", "_pattern_found", "_pause_end", "_refused",
+        "_stop_reason", "last_success", "node", "open", "pacing", "pending", "progress", "ready", "recent", "slowing",
+        "spec", "state", "upcoming",
     )  # fmt: skip
 
     def __init__(self, context: Context, gates: Gates, node: Node) -> None:
@@ -150,7 +131,6 @@ class Job:
         self._pause_end: Wake | None = None
         self._stop_reason: Reason | None = None
         self._pattern_found = False
-        self._last_exit: int | None = None
         self._refused = False
         self._conditions: Conditions | None = None
         self.spec: JobSpec = node.spec
@@ -190,9 +170,6 @@ class Job:
             if returns or progress.schedule != schedule:
                 self._retime()
         self.pacing.take_up(self.progress.adaptive)
-        kept = self.progress
-        if kept.pushed_until is not None and kept.pushed is not None:
-            self._gates.limits.take_up(spec, kept.pushed_until, kept.pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
             if progress.done is not None and progress.stop != rule:
@@ -213,8 +190,7 @@ class Job:
         self.spec = self.upcoming.spec = node.spec
         self.upcoming.schedule = node.schedule
         if renamed:
-            self.pending = [replace(slot, job=node.spec.name) for slot in self.pending]
-            self.progress = replace(self.progress, job=node.spec.name)
+            self._rename(node.spec.name)
         if retime and before.schedule != node.spec.schedule:
             self._retime()
         self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=_print_of(node.spec.stop))
@@ -231,6 +207,16 @@ class Job:
         self._arm()
         if restart and self.state in TAKES_SLOTS and (self.open or self.pending):
             self.ask("restart", _RELOADED)
+
+    def _rename(self, name: str) -> None:
+        """All that is written from now on, about live runs too, is written under the new name."""
+        self.pending = [replace(slot, job=name) for slot in self.pending]
+        self.recent = {nominal: replace(row, job=name) for nominal, row in self.recent.items()}
+        self.progress = replace(self.progress, job=name)
+        for held in self.open:
+            held.slot = replace(held.slot, job=name)
+            if held.attempt is not None:
+                held.attempt.run = replace(held.attempt.run, slot=held.slot)
 
     def _retime(self) -> None:
         now = self._context.now.wall
@@ -598,31 +584,9 @@ class Job:
         assert held.attempt is not None
         held.attempt.on(Move.EXITED, exit)
 
-    def pushed_back(self, held: OpenSlot, found: PushBack | None, unreadable: tuple[Unreadable, ...]) -> None:
-        """The output of a run, which is about to end, says when a server wants the next request."""
-        from repeater.policy.http_aware import holding, reason_of
-
-        self._gates.limits.note_unreadable(self.spec.name, unreadable)
-        rule = self.spec.http_aware
-        if found is None or rule is None:
-            return
-        given = found.given
-        if given is None:
-            held.refused = True
-            self.progress = replace(self.progress, refusals=self.progress.refusals + 1)
-            given = holding(rule, self.progress.refusals)
-        reason = reason_of(found, given)
-        until = self._gates.limits.push_back(self.spec, given, reason)
-        if self.progress.pushed_until is None or self.progress.pushed_until < until.wall:
-            self.progress = replace(self.progress, pushed_until=until.wall, pushed=reason)
-        self._context.actions.append(Save(self.progress))
-
     def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
         attempt, exit = held.attempt, fact.exit  # noqa: A001
         assert attempt is not None
-        if self.progress.refusals and not held.refused:
-            self.progress = replace(self.progress, refusals=0)
-        held.refused = False
         attempt.on(Move.ENDED, exit)
         if fact.timed_out:
             attempt.note_timeout()
@@ -667,16 +631,9 @@ class Job:
             self._retry_in(held, delay)
             return
         self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
-        self._after(held, "spawn_failed", Verdict(False, reason), None, exit_code)
+        self._after(held, "spawn_failed", Verdict(False, reason), None)
 
-    def _after(
-        self,
-        held: OpenSlot,
-        state: SlotState,
-        outcome: Verdict,
-        exit: Exit | None,  # noqa: A002
-        failed_start: int | None = None,
-    ) -> None:
+    def _after(self, held: OpenSlot, state: SlotState, outcome: Verdict, exit: Exit | None) -> None:  # noqa: A002
         """An attempt is over: another one, or the end of the slot."""
         attempt, spec, context = held.attempt, self.spec, self._context
         assert attempt is not None
@@ -686,10 +643,9 @@ class Job:
             not outcome.success
             and held.fate is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(retry_rule(spec), tries, exit, failed_start=failed_start)
+            and retry.wants_retry(retry_rule(spec), tries, exit)
         )
         if not again:
-            self._last_exit = failed_start if exit is None else retry.status(exit)
             if held.fate is None:
                 context.announce(RunFinished(attempt.run, outcome, code))
             self._close(held, state, outcome.reason, code, outcome)
@@ -849,7 +805,6 @@ class Job:
             progress,
             pattern_found=self._pattern_found,
             last_success=self.last_success if progress.runs else None,
-            last_exit=self._last_exit,
             now=self._context.now.wall,
             elapsed=None if rule.for_ is None else self._in_force(),
             plugged=self._plugged,
@@ -955,11 +910,8 @@ class Job:
             last_success=kept.last_success,
             paused=kept.paused,
             paused_until=kept.paused_until,
-            pushed_until=kept.pushed_until,
-            pushed=kept.pushed,
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
-        self._last_exit = None
         self.slowing.reset()
         self.pacing.reset()
         self._refused = False

@@ -113,3 +113,15 @@ def test_a_secret_is_shown_in_no_other_key_either(rpr: Rpr) -> None:
     assert "hunter" not in rpr("plan", "jobs.toml").out
     for path in (rpr.folder / ".state").rglob("*"):
         assert path.is_dir() or b"hunter" not in path.read_bytes(), path
+
+
+def test_a_rename_while_no_supervisor_runs_is_what_the_plan_says(rpr: Rpr) -> None:
+    text = '[jobs.a]\ncommand = "true"\nstop = { times = 1 }\nschedule = "every 1h"\n'
+    rpr.write("jobs.toml", 'project = "p"\n' + text)
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+    rpr.write("jobs.toml", 'project = "p"\n' + text.replace("jobs.a", "jobs.b") + 'moved_from = ["z", "a"]\n')
+    (job,) = json.loads(rpr("plan", "jobs.toml", "--json").out)["jobs"]
+    assert (job["class"], job["from"]) == ("move", "a")
+    assert rpr("apply", "jobs.toml", "-q").code == 0
+    rows = [json.loads(line) for line in rpr("history", "--json").out.splitlines()]
+    assert [row["job"] for row in rows] == ["b"]  # it had run, so its stop rule was met

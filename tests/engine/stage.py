@@ -25,6 +25,7 @@ from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
 from repeater.ports import LateRenderer
 from repeater.runtime.answers import AnswerTap
+from repeater.runtime.renames import follow_renames
 from repeater.runtime.starts import limited_starts
 from repeater.runtime.supervisor import Outside, Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
@@ -145,6 +146,8 @@ class Stage:
         self._generation += 1
         self.store.begin(self._generation)
         first = not self.engine.jobs
+        if first:
+            self._remembered = follow_renames(self._remembered, jobs, self.store)
         jobfile = JobFile("test", tuple(jobs), pools, limits)
         self.tell(
             PlanAccepted(

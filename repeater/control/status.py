@@ -55,6 +55,10 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
         if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
     ]
     problems += desk.troubles()
+    rejected = desk.rejected()
+    if rejected is not None:
+        error = sentence(rejected).split("\n", 1)[0]  # all of them are in `status`
+        problems.append(because("last_files_active", generation=desk.engine.generation, error=error))
     return {
         "ok": not problems,
         "problems": [sentence(problem) for problem in problems[:100]],

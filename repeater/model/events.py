@@ -34,6 +34,13 @@ class ReloadRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadRecovered:
+    """The job files are valid again after a ReloadRejected; generation `generation` is active, or will be at once."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """The supervisor was asked to leave and waits for these jobs; `level` is how hard it was asked."""
 
@@ -219,6 +226,7 @@ class FaultContained:
 Event: TypeAlias = (
     GenerationBegan
     | ReloadRejected
+    | ReloadRecovered
     | Draining
     | JobAdded
     | JobChanged

@@ -34,6 +34,7 @@ from repeater.model.events import (
     FaultContained,
     GenerationBegan,
     JobRemoved,
+    ReloadRecovered,
     ReloadRejected,
     RunBegan,
     RunFinished,
@@ -137,6 +138,8 @@ class Metrics:
                 self._reload_ok.set(1)
                 self._reload_at.set(time.time())
                 self._reloads.labels("accepted").inc()
+            case ReloadRecovered():
+                self._reload_ok.set(1)
             case ReloadRejected():
                 self._reload_ok.set(0)
                 self._reloads.labels("rejected").inc()

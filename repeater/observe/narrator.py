@@ -21,6 +21,7 @@ from repeater.model.events import (
     JobRemoved,
     JobResumed,
     Paced,
+    ReloadRecovered,
     ReloadRejected,
     RunAdopted,
     RunBegan,
@@ -89,6 +90,8 @@ class Narrator:
                 self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
             case ReloadRejected(generation, reason):
                 self._say("", f"change rejected, generation {generation} stays in force:\n{sentence(reason, _time)}")
+            case ReloadRecovered(generation):
+                self._say("", f"the job files are valid again, generation {generation} is active")
             case _ if not self._quiet:
                 self._tell(event)
             case _:

@@ -15,7 +15,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted
 from repeater.engine.prospect import Prospect, foresee
 from repeater.errors import ApplyRefused, Problem, RepeaterError
-from repeater.model.events import Event, ReloadRejected
+from repeater.model.events import Event, ReloadRecovered, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
@@ -187,6 +187,8 @@ class Reload:
                 self._again = self._reading  # what is being read now may be older
                 if changes:
                     self._accept(answer, plan)
+                else:
+                    self._recovered(generation)
             then(Applied(generation, shown, answer.jobfile))
 
         (read or self._read)(answered)
@@ -237,7 +239,7 @@ class Reload:
             return
         self._doubted = None
         if answer.files == self._in_force:
-            self._rejected = None
+            self._recovered(self._engine.generation)
             return
         try:
             plan = self._plan(answer.jobfile, allow_removals=False)
@@ -247,11 +249,18 @@ class Reload:
         self._accept(answer, plan)
 
     def _accept(self, answer: Wanted, plan: Plan) -> None:
-        self._doubted = self._rejected = None
+        self._doubted = None
         self._in_force = answer.files
         self._accepted_last = generation = self._engine.generation + 1
+        self._recovered(generation)
         self._accepted(answer, generation)
         self._tell(PlanAccepted(generation, plan, self._wired(answer.jobfile)))
+
+    def _recovered(self, generation: int) -> None:
+        """The files are valid; report it if they were not."""
+        if self._rejected is not None:
+            self._rejected = None
+            self._listen(ReloadRecovered(generation))
 
     def _wired(self, jobfile: JobFile) -> Graph:
         return wire(jobfile, self._plugins, {name: job.node for name, job in self._engine.jobs.items()})

@@ -42,7 +42,6 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "slot_decided_before": "the slot of {nominal} was decided before",
     "need_not_met": "goes on without `{job}`, which is not required",
     "pushed_back": "pushed back: {cause}",
-    "hint_unreadable": "cannot read the delay that `{source}` names: `{text}`",
     "schedule_failed": "{error}; it is asked again",
     "stop_condition_failed": "{error}; the job goes on",
     "restart_not_alive": _restart_not_alive,
@@ -96,4 +95,5 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "history_failing": "the history cannot be written, so jobs that have to be claimed do not start",
     "service_not_ready": "service `{job}` is not ready",
     "files_rejected": "{error}",
+    "last_files_active": "the job files are rejected, generation {generation} is still active: {error}",
 }

@@ -177,7 +177,14 @@ def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callab
     assert "are not in force" in built("status").out
     refused = built("reload")
     assert (refused.code, "jobs.toml:" in refused.err) == (2, True)
+    ill = built("health")
+    assert ill.code == 1
+    assert "the job files are rejected, generation 1 is still active: " in ill.out + ill.err
+    rpr.write("jobs.toml", JOBS)
+    built.live.until_err("the job files are valid again, generation 1 is active")
     assert built("health").code == 0
+    names = [item["event"] for item in built.lines("events")]
+    assert names.index("reload_rejected") < names.index("reload_recovered")
 
 
 def test_one_with_a_state_folder_of_its_own_or_none_has_a_socket_too(rpr: Rpr, house: Callable[..., House]) -> None:
@@ -646,7 +653,9 @@ def test_reload_says_what_changed(rpr: Rpr, house: Callable[..., House]) -> None
     built("reload").is_(
         out="~ bad  changes with its next run (command)\ngeneration 2 is in force: 1 changed, 2 unchanged\n"
     )
-    assert json.loads(built("reload", "--json").out) == {"generation": 2, "changed": 0, "unchanged": 3, "jobs": []}
+    assert json.loads(built("reload", "--json").out) == {
+        "generation": 2, "changed": 0, "unchanged": 3, "pools": [], "limits": [], "jobs": [],
+    }  # fmt: skip
 
 
 def test_detach_returns_when_it_is_ready_and_what_is_printed_is_in_the_log(rpr: Rpr) -> None:

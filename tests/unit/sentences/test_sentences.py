@@ -76,7 +76,6 @@ TABLE = [
     ("instant_reached", "2026-01-01T00:00:00Z reached"),
     ("run_succeeded", "a run succeeded"),
     ("run_failed", "a run failed"),
-    ("run_exited", "a run exited with 3"),
     ("stop_pattern", "output matched the stop pattern"),
     ("stop_plugin", "`db`: words"),
     ("all_conditions", "3 runs, a run failed"),
@@ -160,7 +159,6 @@ TABLE = [
     ("slot_decided_before", "the slot of 2026-01-01T00:00:00Z was decided before"),
     ("need_not_met", "goes on without `db`, which is not required"),
     ("pushed_back", "pushed back: exit 3"),
-    ("hint_unreadable", "cannot read the delay that `db` names: `words`"),
     ("schedule_failed", "words; it is asked again"),
     ("stop_condition_failed", "words; the job goes on"),
     ("restart_not_alive", "is not alive (exit 3); restarting it"),
@@ -225,6 +223,7 @@ TABLE = [
     ("history_failing", "the history cannot be written, so jobs that have to be claimed do not start"),
     ("service_not_ready", "service `db` is not ready"),
     ("files_rejected", "words"),
+    ("last_files_active", "the job files are rejected, generation 3 is still active: words"),
     ("text", "words"),
     ("legacy", "words"),
 ]  # fmt: skip

@@ -241,7 +241,8 @@ def _told(error: Any) -> Iterator[Fault]:
         yield Fault(path, f"found {kind(found)}, expected {_types(value)}")
     else:
         empty = rule == "minItems" and not found
-        given = [key for one in value for key in one.get("required", ()) if key in found] if rule == "oneOf" else []
+        is_choice = rule == "oneOf" and isinstance(found, dict)
+        given = [key for one in value for key in one.get("required", ()) if key in found] if is_choice else []
         named = " and ".join(f"`{key}`" for key in given) if len(given) > 1 else kind(found)
         hint = _duration_hint(str(found)) if _is_duration(error.schema) else None
         expected = words or _pattern_words(error)

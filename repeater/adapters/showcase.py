@@ -7,6 +7,7 @@ each, a few at once, so that a slow reader delays nobody. Used by `once`, and im
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -15,12 +16,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 from repeater.errors import RepeaterError
-from repeater.ports import Loop
+from repeater.ports import Alarm, Loop
+from repeater.wire.descriptors import LACKING
 
 Page = Callable[[], tuple[int, str, bytes]]
 """Status, content type and body; called in a thread of its own."""
 MOST_CLIENTS = 16
 _PATIENCE = 5.0  # seconds for each read and write
+_WITHIN = 15.0  # seconds for a request and its answer: a client that sends a byte now and then keeps no place
+_PAUSE = 0.2  # seconds; to ask again at once when no descriptor is left would take the whole processor
 _NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -39,22 +43,47 @@ class Showcase:
                 f"cannot serve {what} at port {port}: {cause}", hint=f"`--{what}-port` chooses another"
             ) from None
         self._server.socket.setblocking(False)
-        loop.add_reader(self._server.fileno(), self._accept)
+        self._pause: Alarm | None = None
+        self._late: dict[socket.socket, Alarm] = {}
+        self._open()
 
     def close(self) -> None:
         self._loop.remove_reader(self._server.fileno())
+        for timer in (self._pause, *self._late.values()):
+            if timer is not None:
+                timer.cancel()
         self._server.server_close()
 
     def _accept(self) -> None:
         try:
             connection, address = self._server.get_request()
-        except OSError:  # it is gone already
+        except OSError as error:  # the client is gone already, or there is no descriptor
+            if error.errno in LACKING:
+                self._loop.remove_reader(self._server.fileno())
+                self._pause = self._loop.call_later(_PAUSE, self._open)
             return
         if not self._places.acquire(blocking=False):
             connection.close()
             return
         connection.settimeout(_PATIENCE)
-        threading.Thread(target=self._answer, args=(connection, address), daemon=True).start()
+        late = self._loop.call_later(_WITHIN, self._end, connection)
+        self._late = {one: timer for one, timer in self._late.items() if one.fileno() >= 0}
+        self._late[connection] = late
+        try:
+            threading.Thread(target=self._answer, args=(connection, address), daemon=True).start()
+        except RuntimeError:  # the system has no more threads to give
+            connection.close()
+            self._places.release()
+
+    def _open(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._server.fileno(), self._accept)
+
+    def _end(self, connection: socket.socket) -> None:
+        """End a connection that takes too long; the thread that serves it closes it."""
+        self._late.pop(connection, None)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, connection: socket.socket, address: Any) -> None:
         try:

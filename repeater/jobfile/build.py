@@ -467,4 +467,6 @@ def _plugins(kind_: Kind, table: Mapping[str, Any], reading: Reading, at: Path) 
 
 
 def _hooks(table: Mapping[str, Any], reading: Reading) -> Hooks:
-    return Hooks(**{key: reading.command(table, key, ("hooks",)) for key in table})
+    at: Path = ("hooks",)
+    commands = {key: reading.command(table, key, at) for key in table if key != "timeout"}
+    return Hooks(**commands, timeout=reading.duration_or_never(table, "timeout", at, _DEFAULT.hooks.timeout))

@@ -99,7 +99,10 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
         keys["executor"] = _value(spec.executor)
         if not spec.process.command:
             del keys["command"]
-    keys["hooks"] = _fields(spec.hooks, _DEFAULT.hooks) or None
+    hooks = _fields(spec.hooks, _DEFAULT.hooks)
+    if spec.hooks.timeout is None:
+        hooks["timeout"] = "never"
+    keys["hooks"] = hooks or None
     keys["moved_from"] = _value(spec.moved_from)
     return {key: value for key, value in keys.items() if value is not None}
 

@@ -391,12 +391,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Commands run after a decided slot, with the run's facts as RPR_* in their environment."""
+    """Commands run after a decided slot, with the run's facts as RPR_* in their environment.
+
+    A hook that runs longer than `timeout` is killed; None: there is no limit.
+    """
 
     on_success: str | tuple[str, ...] | None = None
     on_failure: str | tuple[str, ...] | None = None
     on_recovery: str | tuple[str, ...] | None = None
     on_skip: str | tuple[str, ...] | None = None
+    timeout: timedelta | None = timedelta(minutes=1)
 
 
 # --- the job ----------------------------------------------------------------------------------------------------

@@ -127,6 +127,8 @@ class Supervisor:
         self._asleep = outside.clock.asleep()
         self._rendering: dict[str, list[Send | Sweep]] = {}  # what was asked of runs whose texts are being rendered
         self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
+        self._hook_alarms: dict[str, Alarm] = {}
+        self._next_hooks: dict[tuple[str, str], RunHook] = {}  # the newest that waits, by kind of hook and job
         self._leave: int | None = None
         self._over = False
         self.faults = Faults(outside.clock, self._listen, log)
@@ -349,11 +351,37 @@ class Supervisor:
             self.faults.report("watch", error, job=action.job)
 
     def _run_hook(self, action: RunHook) -> None:
+        """One hook of each kind of a job runs at a time; of those that come meanwhile the newest is run after it."""
+        owner = action.kind, action.job
+        if owner in self._hooks.values():
+            self._next_hooks[owner] = action
+            return
         command = getattr(action.spec.hooks, action.kind)
         launch = hook_launch(action.spec, action.kind, command, action.row, self._inherited)
-        if launch.run not in self._hooks:
-            self._hooks[launch.run] = action.kind, action.job
+        self._hooks[launch.run] = owner
+        timeout = action.spec.hooks.timeout
+        try:
             self._start(launch, action.spec)
+        except Exception:
+            del self._hooks[launch.run]
+            raise
+        if timeout is not None:
+            end = partial(self._outside.spawner.sweep, launch.run)
+            self._hook_alarms[launch.run] = self._outside.clock.call_after(micros(timeout), end)
+
+    def _hook_ended(self, run: str) -> tuple[str, str]:
+        """The kind and the job of a hook that has ended; the newest that waited for it is started."""
+        owner = self._hooks.pop(run, ("", ""))
+        alarm = self._hook_alarms.pop(run, None)
+        if alarm is not None:
+            alarm.cancel()
+        waiting = self._next_hooks.pop(owner, None)
+        if waiting is not None and not self._over:
+            try:
+                self._run_hook(waiting)
+            except Exception as error:  # noqa: BLE001 - one hook
+                self.faults.report("hook", error, job=waiting.job, name=waiting.kind)
+        return owner
 
     def _aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         if fact.kind == "probe":
@@ -366,7 +394,7 @@ class Supervisor:
         if isinstance(fact, RunStarted | RunExited):
             return
         self._outside.spawner.settled([fact.run])
-        kind, job = self._hooks.pop(fact.run, ("", ""))
+        kind, job = self._hook_ended(fact.run)
         if isinstance(fact, SpawnFailed):
             self._listen(Warned(job, because("hook_spawn_failed", hook=kind, cause=fact.reason)))
         elif isinstance(fact, RunLost):
@@ -386,6 +414,8 @@ class Supervisor:
 
     def _give_up_hooks(self) -> None:
         self._hooks.clear()
+        for alarm in self._hook_alarms.values():
+            alarm.cancel()
         self._maybe_left()
 
     def _listen(self, event: Event) -> None:

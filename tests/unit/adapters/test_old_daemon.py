@@ -21,6 +21,7 @@ from repeater.daemon.place import Gate
 from repeater.daemon.server import Server
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
+from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
 from repeater.model.units import parse_rate
 
@@ -104,7 +105,7 @@ def test_a_daemon_of_version_1_0_is_asked_in_its_version(tmp_path: Path) -> None
         await until(lambda: len(of(facts, QuotaGranted)) == 2)
         quota.spend("api", parse_rate("2/1h"), None, started=True)
         quota.release(reservation)
-        quota.push_back("api", parse_rate("2/1h"), timedelta(seconds=1), "429")
+        quota.push_back("api", parse_rate("2/1h"), timedelta(seconds=1), because("text", text="429"))
         await until(lambda: [one["type"] for one in old.got].count("register_request") == 2)
 
     facts = asked(path, serve, work)

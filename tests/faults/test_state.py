@@ -452,7 +452,7 @@ def test_rows_of_a_wrong_clock_stay_for_the_whole_time(
     hour = timedelta(hours=1)
     with time_machine.travel(wrong) as clock:
         store = SqliteStore(tmp_path / "state", at_once)
-        store.record(replace(row(), state="ran", nominal=wrong), Progress("a", wrong))
+        store.record(replace(row(), state="succeeded", nominal=wrong), Progress("a", wrong))
         store.flush()
         clock.move_to(START)
         store.clock_set(wrong + hour, START)
@@ -460,7 +460,7 @@ def test_rows_of_a_wrong_clock_stay_for_the_whole_time(
         clock.move_to(START + timedelta(days=days_later))
         store = SqliteStore(tmp_path / "state", at_once)
         for second in range(150):  # so many that old rows are looked at
-            store.record(replace(row(second), state="ran", nominal=START + second * hour), Progress("a", START))
+            store.record(replace(row(second), state="succeeded", nominal=START + second * hour), Progress("a", START))
         for count in range(500):
             rows = {found.nominal for found in store.rows(["a"], most=1000)}
             if count > 20 and (wrong in rows) == kept:
@@ -475,10 +475,10 @@ def test_the_newest_rows_stay_after_the_clock_was_set_back(tmp_path: Path) -> No
     store = SqliteStore(tmp_path / "state", at_once, keep_rows=20)
     for second in range(100):
         ahead = START + timedelta(days=4000, seconds=second)
-        store.record(replace(row(), state="ran", nominal=ahead), Progress("a", START))
+        store.record(replace(row(), state="succeeded", nominal=ahead), Progress("a", START))
     newest = [START + timedelta(seconds=second) for second in range(100)]
     for nominal in newest:
-        store.record(replace(row(), state="ran", nominal=nominal), Progress("a", START))
+        store.record(replace(row(), state="succeeded", nominal=nominal), Progress("a", START))
     end = time.monotonic() + 5
     while len(rows := {found.nominal for found in store.rows(["a"], most=1000)}) > 100 and time.monotonic() < end:
         store.save(Progress("c", START))

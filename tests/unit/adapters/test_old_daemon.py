@@ -24,6 +24,7 @@ from repeater.engine.facts import Fact, QuotaGranted, QuotaLost, QuotaWaits, Quo
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
 from repeater.model.units import parse_rate
+from repeater.sentences import sentence
 
 PATIENCE = 30.0
 
@@ -111,7 +112,7 @@ def test_a_daemon_of_version_1_0_is_asked_in_its_version(tmp_path: Path) -> None
     facts = asked(path, serve, work)
     assert not of(facts, QuotaLost)
     assert len(of(facts, QuotaWaits)) == 1
-    assert [fact.message for fact in of(facts, QuotaWarned)] == [
+    assert [sentence(fact.reason) for fact in of(facts, QuotaWarned)] == [
         (
             f"the rate-limit daemon at `{path}` speaks version 1.0 only: starts are shared with an accuracy of a second, and "
             "nothing is given back"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.address import HttpTarget, parse_address, parse_http_url
@@ -22,8 +23,15 @@ _LONGEST_STATUS_LINE = 8192
 class NetProber:
     """Asks over the network, in the loop."""
 
-    def __init__(self, tell: Tell, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        tell: Tell,
+        loop: asyncio.AbstractEventLoop,
+        fault: Callable[[str, str, Exception], None] = lambda *_: None,
+    ) -> None:
+        """`fault(job, kind, error)` is called for an exception that is not an answer; the probe counts as failed."""
         self._tell = tell
+        self._fault = fault
         self._loop = loop
         self._asking: set[asyncio.Task[None]] = set()
 
@@ -48,6 +56,9 @@ class NetProber:
         except (OSError, ValueError, asyncio.IncompleteReadError) as error:
             cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
             problem = because("probe_failed", error=cause)
+        except Exception as error:  # noqa: BLE001 - one probe
+            problem = because("probe_failed", error=f"{type(error).__name__}: {error}")
+            self._fault(job, kind, error)
         self._tell(ProbeReported(job, "live" if kind == "live" else "ready", problem is None, problem))
 
 

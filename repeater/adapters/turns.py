@@ -12,6 +12,7 @@ from typing import Any
 
 from repeater.ports import Alarm, Loop
 
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a reader is called again that failed
 _CALLS_AT_ONCE = 64  # then the rest of the world gets its turn
 
 
@@ -26,6 +27,8 @@ class Turns:
         self._call = measure or _call
         self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._is_awaited = False
+        self._readers: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
+        self._pauses: dict[int, float] = {}
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Calls after the current callback has returned, in the order of asking."""
@@ -41,10 +44,30 @@ class Turns:
         return self._loop.call_later(delay, self._enter, callback, *args)
 
     def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
-        self._loop.add_reader(fd, self._enter, callback, *args)
+        self._readers[fd] = (callback, args)
+        self._loop.add_reader(fd, self._read, fd, callback, *args)
 
     def remove_reader(self, fd: int) -> object:
+        self._pauses.pop(fd, None)
+        self._readers.pop(fd, None)
         return self._loop.remove_reader(fd)
+
+    def _read(self, fd: int, callback: Callable[..., object], *args: Any) -> None:
+        """A call that fails is made again after a pause, which doubles: its descriptor is as readable as before."""
+        try:
+            self._enter(callback, *args)
+        except Exception:
+            if self._readers.get(fd) == (callback, args):
+                self._loop.remove_reader(fd)
+                self._pauses[fd] = pause = min(2 * self._pauses.get(fd, _SHORTEST_PAUSE / 2), _LONGEST_PAUSE)
+                self._loop.call_later(pause, self._read_again, fd, callback, args)
+            raise
+        if self._pauses:
+            self._pauses.pop(fd, None)
+
+    def _read_again(self, fd: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if self._readers.get(fd) == (callback, args):
+            self._loop.add_reader(fd, self._read, fd, callback, *args)
 
     def _enter(self, callback: Callable[..., object], *args: Any) -> None:
         """In a round of the loop: make a call, and what it asks for."""

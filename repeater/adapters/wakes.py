@@ -12,6 +12,9 @@ from repeater.ports import Loop
 _WAKES_AT_ONCE = 32
 
 
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a descriptor is tried again whose call failed
+
+
 class Wakes:
     """An epoll of our own inside that of asyncio's loop: a run adds and removes two or three descriptors, which is
     cheaper here than in the bookkeeping there, and one wake-up serves many runs.
@@ -20,12 +23,15 @@ class Wakes:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._calls: dict[int, Callable[[], object]] = {}
+        self._paused: dict[int, Callable[[], object]] = {}  # those that failed, until they are tried again
+        self._pauses: dict[int, float] = {}
         nests = sys.platform == "linux" and not isinstance(loop, SmallLoop)
         self._epoll = select.epoll() if nests else None
         if self._epoll is not None:
             loop.add_reader(self._epoll.fileno(), self._poll)
 
     def add(self, fd: int, call: Callable[[], object]) -> None:
+        self._paused.pop(fd, None)
         if self._epoll is None:
             self._loop.add_reader(fd, call)
         else:
@@ -34,6 +40,8 @@ class Wakes:
 
     def remove(self, fd: int) -> None:
         """Descriptors that were not added, or were removed, are ignored."""
+        self._paused.pop(fd, None)
+        self._pauses.pop(fd, None)
         if self._epoll is None:
             self._loop.remove_reader(fd)
         elif self._calls.pop(fd, None) is not None:
@@ -49,4 +57,26 @@ class Wakes:
         for fd, _ in self._epoll.poll(0, _WAKES_AT_ONCE):
             call = self._calls.get(fd)
             if call is not None:  # not removed by one before it
-                call()
+                try:
+                    call()
+                except Exception as error:  # noqa: BLE001 - those of the other runs come now
+                    self._failed(fd, call, error)
+
+    def _failed(self, fd: int, call: Callable[[], object], error: Exception) -> None:
+        """Let the loop report the error, and try this descriptor again after a pause."""
+        self._pauses[fd] = pause = min(2 * self._pauses.get(fd, _SHORTEST_PAUSE / 2), _LONGEST_PAUSE)
+        if self._calls.get(fd) is call and self._epoll is not None:
+            del self._calls[fd]
+            self._epoll.unregister(fd)
+            self._paused[fd] = call
+            self._loop.call_later(pause, self._again, fd, call)
+        self._loop.call_soon(_raise, error)
+
+    def _again(self, fd: int, call: Callable[[], object]) -> None:
+        if self._paused.get(fd) is call:
+            del self._paused[fd]
+            self.add(fd, call)
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -25,6 +25,7 @@ from repeater.model.events import Draining, Event, GenerationBegan, ReloadReject
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
+from repeater.runtime.faults import SupervisorFault, owner_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -141,9 +142,10 @@ async def _supervise(options: Supervision, loaded: Loaded, ready: Callable[[str]
 
     loop = asyncio.get_running_loop()
     over: asyncio.Future[int] = loop.create_future()
-    _fail_on_defects(loop, over)
+    _contain_faults(loop, over, lambda _: False)
     with ExitStack() as closing:
         assembly = _Assembly(options, loaded, loop, over, closing)
+        _contain_faults(loop, over, assembly.contain)
         assembly.begin(loaded, ready)
         _spare_the_collector()
         code = await over
@@ -196,6 +198,7 @@ class _Assembly:
         from repeater.observe.journal import Journal
         from repeater.observe.narrator import Narrator
         from repeater.observe.output import Output
+        from repeater.runtime.contained_outputs import ContainedOutputs
         from repeater.runtime.masking import Masking
         from repeater.runtime.probes import Probes
         from repeater.runtime.reload import Reload
@@ -231,10 +234,9 @@ class _Assembly:
         self._take_state(loaded)
         self._control = self._control_socket(folder, closing)
         self._web = self._open_web(folder, closing)
-        seed = int.from_bytes(os.urandom(8), "big")
-        engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive)
+        engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"), keep_alive=options.keep_alive)
         self._plugins, feeds = self._make_plugins(clock, closing)
-        self._feeds, outputs = feeds, Masking(feeds, environ)
+        self._feeds, outputs = feeds, ContainedOutputs(Masking(feeds, environ), self._output_failed)
         spawner = self._spawner = make_spawner(
             self._tell,
             outputs,
@@ -250,7 +252,9 @@ class _Assembly:
             self._changed, soon, warn=self._warn, failed=self._watch_failed, fault=self._watcher_failed
         )
         closing.callback(self._watcher.close)
-        prober = Probes(clock, spawner, NetProber(self._tell, loop), self._tell, environ, user_environment)
+        prober = Probes(
+            clock, spawner, NetProber(self._tell, loop, self._probe_failed), self._tell, environ, user_environment
+        )
         closing.callback(prober.close)
         outside = Outside(
             clock,
@@ -395,8 +399,10 @@ class _Assembly:
             self._show_life(self._notify.watchdog)
 
     def _show_life(self, period: int) -> None:
-        self._notify.alive()
-        self._clock.call_after(period, lambda: self._show_life(period))
+        try:
+            self._notify.alive()
+        finally:
+            self._clock.call_after(period, lambda: self._show_life(period))
 
     def _status(self) -> str:
         jobs = len(self._engine.jobs)
@@ -582,14 +588,29 @@ class _Assembly:
     # --- what is told ---
 
     def _hear(self, event: Event) -> None:
+        """Every part that listens gets the event, whatever becomes of it in another one."""
+        for listener in (self._narrate, self._journal, self._web_hears, self._feed, self._notify_of):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001
+                self._supervisor.faults.report("listener", error, name=getattr(listener, "__name__", "journal"))
+
+    def _narrate(self, event: Event) -> None:
         self._event = event
-        self._narrator(event)
-        self._event = None
-        self._journal(event)
+        try:
+            self._narrator(event)
+        finally:
+            self._event = None
+
+    def _web_hears(self, event: Event) -> None:
         if self._web is not None:
             self._web.hear(event)
+
+    def _feed(self, event: Event) -> None:
         if self._feeds is not None:
             self._feeds(event)
+
+    def _notify_of(self, event: Event) -> None:
         match event:
             case GenerationBegan():
                 self._notify.status(self._status())
@@ -697,6 +718,22 @@ class _Assembly:
             self._warn(because("more_warnings", count=len(new) - _MOST_WARNINGS))
         self._warnings = frozenset(texts)
 
+    def contain(self, error: BaseException) -> bool:
+        """Keep an exception that reached the loop; False if it has to end the supervisor."""
+        if isinstance(error, SupervisorFault) or not isinstance(error, Exception):
+            return False
+        owner, name = owner_of(error)
+        if owner is None:
+            return False
+        self._supervisor.faults.report(owner, error, name=name)
+        return True
+
+    def _probe_failed(self, job: str, kind: str, error: Exception) -> None:
+        self._supervisor.faults.report("probe", error, job=job, name=kind)
+
+    def _output_failed(self, run: str, error: Exception) -> None:
+        self._supervisor.faults.report("output", error, job=self._supervisor.job_of(run), name=run)
+
     def _watch_failed(self, key: str, error: Exception) -> None:
         self._supervisor.faults.report("watch", error, job="" if key in (_JOB_FILES, _INCLUDES) else key)
 
@@ -705,8 +742,10 @@ class _Assembly:
 
     def _revive(self) -> None:
         """Start again what should run in a thread of its own and has ended."""
-        self._watcher.revive()
-        self._clock.call_after(_REVIVAL, self._revive)
+        try:
+            self._watcher.revive()
+        finally:
+            self._clock.call_after(_REVIVAL, self._revive)
 
     def _log_traceback(self, text: str) -> None:
         self._say("", text)
@@ -727,13 +766,20 @@ _LAST_WORDS = 2.0  # seconds for clients to take their answers when all is over
 _JOB_FILES, _INCLUDES = "\0job files", "\0includes"  # keys of the watcher that no job can have as its name
 
 
-def _fail_on_defects(loop: asyncio.AbstractEventLoop, over: asyncio.Future[int]) -> None:
-    """A fault in repeater ends it with its own error, rather than letting it go on half alive."""
+def _contain_faults(
+    loop: asyncio.AbstractEventLoop, over: asyncio.Future[int], report: Callable[[BaseException], bool]
+) -> None:
+    """What reaches the loop belongs to a part of the supervisor. `report` keeps it, and returns False for a fault of
+    the engine or the store: such a fault ends the supervisor with its own error, so that it does not go on half alive.
+    """
 
     def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if over.done():
+        if not isinstance(error, BaseException):
+            error = RuntimeError(str(context.get("message")))
+        if report(error) or over.done():
             return
-        over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
+        cause = error.__cause__ if isinstance(error, SupervisorFault) and error.__cause__ is not None else error
+        over.set_exception(cause if isinstance(cause, Exception) else RuntimeError(str(cause)))
 
     loop.set_exception_handler(handle)

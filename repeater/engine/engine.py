@@ -167,8 +167,8 @@ class Engine:
                     job.slot_taken(held)
                 else:
                     job.spawn_failed(held, reason, exit_code, temporary=temporary)
-            case PushedBack(_, delay, reason):
-                self.board.limits.push_back(job.spec, delay, reason)
+            case PushedBack(_, found, unreadable):
+                job.pushed_back(held, found, unreadable)
 
     def _tell_who_waits(self) -> None:
         """A slot is decided once: where the clock was set back, jobs wait until it has caught up."""

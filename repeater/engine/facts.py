@@ -21,6 +21,7 @@ from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
 
 if TYPE_CHECKING:
+    from repeater.policy.http_aware import PushBack, Unreadable
     from repeater.schedule.load import LoadReadings
 
 
@@ -134,11 +135,11 @@ class PathsChanged:
 
 @dataclass(frozen=True, slots=True)
 class PushedBack:
-    """The output of a run holds a server's push-back: not before `delay` from now. Told before the run has ended."""
+    """The output of a run holds a server's push-back, or hints that cannot be read. Comes before the run has ended."""
 
     run: str
-    delay: timedelta
-    reason: Reason
+    push_back: PushBack | None
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ from repeater.schedule.base import Schedule, Track
 if TYPE_CHECKING:
     from repeater.engine.conditions import Conditions
     from repeater.engine.facts import Living, RunEnded
+    from repeater.policy.http_aware import PushBack, Unreadable
     from repeater.schedule.load import LoadReadings
 
 _RELOADED = Reason("reloaded")
@@ -119,9 +120,27 @@ class Job:
     """
 
     __slots__ = (
-        "_conditions", "_context", "_deadlines", "_gates", "_pattern_found", "_pause_end", "_refused",
-        "_stop_reason", "last_success", "node", "open", "pacing", "pending", "progress", "ready", "recent", "slowing",
-        "spec", "state", "upcoming",
+        "_conditions",
+        "_context",
+        "_deadlines",
+        "_gates",
+        "_last_exit",
+        "_pattern_found",
+        "_pause_end",
+        "_refused",
+        "_stop_reason",
+        "last_success",
+        "node",
+        "open",
+        "pacing",
+        "pending",
+        "progress",
+        "ready",
+        "recent",
+        "slowing",
+        "spec",
+        "state",
+        "upcoming",
     )  # fmt: skip
 
     def __init__(self, context: Context, gates: Gates, node: Node) -> None:
@@ -131,6 +150,7 @@ class Job:
         self._pause_end: Wake | None = None
         self._stop_reason: Reason | None = None
         self._pattern_found = False
+        self._last_exit: int | None = None
         self._refused = False
         self._conditions: Conditions | None = None
         self.spec: JobSpec = node.spec
@@ -170,6 +190,9 @@ class Job:
             if returns or progress.schedule != schedule:
                 self._retime()
         self.pacing.take_up(self.progress.adaptive)
+        kept = self.progress
+        if kept.pushed_until is not None and kept.pushed is not None:
+            self._gates.limits.take_up(spec, kept.pushed_until, kept.pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
             if progress.done is not None and progress.stop != rule:
@@ -584,9 +607,31 @@ class Job:
         assert held.attempt is not None
         held.attempt.on(Move.EXITED, exit)
 
+    def pushed_back(self, held: OpenSlot, found: PushBack | None, unreadable: tuple[Unreadable, ...]) -> None:
+        """The output of a run, which is about to end, says when a server wants the next request."""
+        from repeater.policy.http_aware import holding, reason_of
+
+        self._gates.limits.note_unreadable(self.spec.name, unreadable)
+        rule = self.spec.http_aware
+        if found is None or rule is None:
+            return
+        given = found.given
+        if given is None:
+            held.refused = True
+            self.progress = replace(self.progress, refusals=self.progress.refusals + 1)
+            given = holding(rule, self.progress.refusals)
+        reason = reason_of(found, given)
+        until = self._gates.limits.push_back(self.spec, given, reason)
+        if self.progress.pushed_until is None or self.progress.pushed_until < until.wall:
+            self.progress = replace(self.progress, pushed_until=until.wall, pushed=reason)
+        self._context.actions.append(Save(self.progress))
+
     def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
         attempt, exit = held.attempt, fact.exit  # noqa: A001
         assert attempt is not None
+        if self.progress.refusals and not held.refused:
+            self.progress = replace(self.progress, refusals=0)
+        held.refused = False
         attempt.on(Move.ENDED, exit)
         if fact.timed_out:
             attempt.note_timeout()
@@ -631,9 +676,16 @@ class Job:
             self._retry_in(held, delay)
             return
         self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
-        self._after(held, "spawn_failed", Verdict(False, reason), None)
+        self._after(held, "spawn_failed", Verdict(False, reason), None, exit_code)
 
-    def _after(self, held: OpenSlot, state: SlotState, outcome: Verdict, exit: Exit | None) -> None:  # noqa: A002
+    def _after(
+        self,
+        held: OpenSlot,
+        state: SlotState,
+        outcome: Verdict,
+        exit: Exit | None,  # noqa: A002
+        failed_start: int | None = None,
+    ) -> None:
         """An attempt is over: another one, or the end of the slot."""
         attempt, spec, context = held.attempt, self.spec, self._context
         assert attempt is not None
@@ -643,9 +695,10 @@ class Job:
             not outcome.success
             and held.fate is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(retry_rule(spec), tries, exit)
+            and retry.wants_retry(retry_rule(spec), tries, exit, failed_start=failed_start)
         )
         if not again:
+            self._last_exit = failed_start if exit is None else retry.status(exit)
             if held.fate is None:
                 context.announce(RunFinished(attempt.run, outcome, code))
             self._close(held, state, outcome.reason, code, outcome)
@@ -805,6 +858,7 @@ class Job:
             progress,
             pattern_found=self._pattern_found,
             last_success=self.last_success if progress.runs else None,
+            last_exit=self._last_exit,
             now=self._context.now.wall,
             elapsed=None if rule.for_ is None else self._in_force(),
             plugged=self._plugged,
@@ -910,8 +964,11 @@ class Job:
             last_success=kept.last_success,
             paused=kept.paused,
             paused_until=kept.paused_until,
+            pushed_until=kept.pushed_until,
+            pushed=kept.pushed,
         )
         self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
+        self._last_exit = None
         self.slowing.reset()
         self.pacing.reset()
         self._refused = False

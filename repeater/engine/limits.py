@@ -24,6 +24,7 @@ from repeater.model.time import Instant, Mono, micros, number_of
 from repeater.model.units import Rate
 
 if TYPE_CHECKING:
+    from repeater.policy.http_aware import Unreadable
     from repeater.policy.limit import Ledger, Pattern
 
 
@@ -43,6 +44,7 @@ class Limits:
         self._limits: Mapping[str, Limit] = {}
         self._ledgers: dict[Key, Ledger] = {}
         self._pushed: dict[str, tuple[Mono, Reason]] = {}
+        self._unreadable: dict[str, tuple[Unreadable, ...]] = {}
         self._wakes: dict[Key, Wake] = {}
         self.sharing = Sharing(context, touch)
 
@@ -66,6 +68,7 @@ class Limits:
                 for start in starts.get(spec.name, ()):
                     self._ledgers[key].record(self._context.now.at_wall(start).mono)
         self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
+        self._unreadable = {name: found for name, found in self._unreadable.items() if name in names}
 
     def move(self, old: str, new: str) -> None:
         """A job has a new name; told before `accept`."""
@@ -180,17 +183,34 @@ class Limits:
         if slot.grants:
             self.sharing.dismiss(slot)
 
-    def push_back(self, spec: JobSpec, delay: timedelta, reason: Reason) -> None:
-        """A server asks to wait: for this job, and for all that share its limit."""
-        until = self._context.now.plus(delay).mono
+    def push_back(self, spec: JobSpec, delay: timedelta, reason: Reason) -> Instant:
+        """A server asks to wait: for this job, and for all that share its limit. Gives the end of the wait."""
+        until = self._context.now.plus(delay)
+        self._hold(spec, until.mono, reason)
+        if spec.limit is not None and spec.limit in self._limits and self._limits[spec.limit].shared:
+            self.sharing.push_back(self._limits[spec.limit], delay, reason)
+        self._context.announce(Warned(spec.name, because("pushed_back", cause=reason)))
+        return until
+
+    def take_up(self, spec: JobSpec, until: datetime, reason: Reason) -> None:
+        """A push-back of an earlier life of the supervisor goes on, for no longer than the job allows."""
+        now = self._context.now
+        if spec.http_aware is not None and until > now.wall:
+            self._hold(spec, min(now.at_wall(until).mono, now.plus(spec.http_aware.max_delay).mono), reason)
+
+    def note_unreadable(self, job: str, found: tuple[Unreadable, ...]) -> None:
+        """Hints of an answer could not be read. They are reported once, until others come."""
+        if self._unreadable.get(job, ()) != found:
+            for one in found:
+                self._context.announce(Warned(job, because("hint_unreadable", source=one.source, text=one.value)))
+        if found:
+            self._unreadable[job] = found
+
+    def _hold(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
         if spec.name not in self._pushed or self._pushed[spec.name][0] < until:
             self._pushed[spec.name] = until, reason
         if spec.limit is not None and spec.limit in self._limits:
-            limit = self._limits[spec.limit]
-            self._ledger(Key("limit", spec.limit), limit.rate).push_back(until)
-            if limit.shared:
-                self.sharing.push_back(limit, delay, reason)
-        self._context.announce(Warned(spec.name, because("pushed_back", cause=reason)))
+            self._ledger(Key("limit", spec.limit), self._limits[spec.limit].rate).push_back(until)
 
     # --- within ------------------------------------------------------------------------------------------------
 

@@ -38,12 +38,12 @@ class OpenSlot:
     `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
     somebody else decided how it ends. `ended` is when its last attempt did, if that was before it was told. `free`
     counts attempts that the machine failed, not the command. `tickets` are its places in limits, `grants` those in
-    limits that a daemon holds.
+    limits that a daemon holds. `refused`: a server refused its last attempt without naming a delay.
     """
 
     __slots__ = (
-        "attempt", "attempts", "delay", "ended", "fate", "free", "grants", "held", "pid", "pool", "retry", "since",
-        "slot",
+        "attempt", "attempts", "delay", "ended", "fate", "free", "grants", "held", "pid", "pool", "refused",
+        "retry", "since", "slot",
         "started", "tickets", "waits_on", "wakes",
     )  # fmt: skip
 
@@ -52,6 +52,7 @@ class OpenSlot:
         self.since = since
         self.attempts = 0
         self.free = 0
+        self.refused = False
         self.attempt: Attempt | None = None
         self.started: datetime | None = None
         self.ended: datetime | None = None

@@ -295,6 +295,8 @@ def _stop(table: Mapping[str, Any], reading: Reading) -> Stop:
         pattern=reading.pattern(table, "pattern", at),
         plugins=_plugins("stop_condition", table, reading, at) if "plugins" in table else (),
         all=reading.truth(table, "all", at, False),
+        on_exit=_exits(table, "on_exit", reading, at),
+        except_exit=_exits(table, "except_exit", reading, at),
     )
 
 
@@ -310,16 +312,16 @@ def _ending(table: Mapping[str, Any], reading: Reading) -> Ending:
 def _retry(table: Mapping[str, Any], reading: Reading) -> Retry:
     at: Path = ("retry",)
     attempts = reading.whole(table, "attempts", at, 1)
-    return Retry(attempts, read_backoff(table, reading, at), _on_exit(table, reading, at))
+    return Retry(attempts, read_backoff(table, reading, at), _exits(table, "on_exit", reading, at))
 
 
 def _slowdown(table: Mapping[str, Any], reading: Reading) -> Slowdown:
     at: Path = ("slowdown",)
-    return Slowdown(read_backoff(table, reading, at), _on_exit(table, reading, at))
+    return Slowdown(read_backoff(table, reading, at), _exits(table, "on_exit", reading, at))
 
 
-def _on_exit(table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[int, ...] | None:
-    return reading.numbers(table, "on_exit", at) if "on_exit" in table else None
+def _exits(table: Mapping[str, Any], key: str, reading: Reading, at: Path) -> tuple[int, ...] | None:
+    return reading.numbers(table, key, at) if key in table else None
 
 
 def _success(table: Mapping[str, Any], reading: Reading) -> Success:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         "supervisor_gone", "shim_gone",
         # why a job is done
         "runs_reached", "successes_reached", "failures_reached", "consecutive_failures", "time_passed",
-        "instant_reached", "run_succeeded", "run_failed", "stop_pattern", "stop_plugin", "all_conditions",
+        "instant_reached", "run_succeeded", "run_failed", "run_exited", "stop_pattern", "stop_plugin", "all_conditions",
         "schedule_ended", "service_ended",
         # what a due slot waits for
         "needs", "pool_full", "group_full", "rate", "limit", "shared_limit", "server_refused", "server_push_back",
@@ -61,7 +61,8 @@ if TYPE_CHECKING:
         # what a probe found
         "probe_timeout", "probe_status", "probe_not_http", "probe_failed",
         # warnings
-        "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "schedule_failed", "stop_condition_failed",
+        "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "hint_unreadable",
+        "schedule_failed", "stop_condition_failed",
         "restart_not_alive", "clock_behind", "machine_slept", "clock_set", "hook_spawn_failed", "hook_lost",
         "hook_failed", "quota_lost_open", "quota_lost_closed", "quota_found", "quota_unreachable",
         "pattern_too_slow", "output_not_kept", "file_unwritable", "request_failed", "connection_failed",
@@ -128,6 +129,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "instant_reached": "until:instant",
     "run_succeeded": "",
     "run_failed": "",
+    "run_exited": "exit:count",
     "stop_pattern": "",
     "stop_plugin": "plugin:name text:text",
     "all_conditions": "reasons:reasons",
@@ -200,6 +202,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "slot_decided_before": "nominal:instant",
     "need_not_met": "job:name",
     "pushed_back": "cause:reason",
+    "hint_unreadable": "source:name text:text",
     "schedule_failed": "error:text",
     "stop_condition_failed": "error:text",
     "restart_not_alive": "cause:reason?",

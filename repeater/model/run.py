@@ -142,7 +142,9 @@ class Progress:
     `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
     `schedule` a fingerprint of the schedule that both belong to. `done` says why the job is finished, None when it
     is not. `streak` counts outcomes in a row: positive successes, negative failures. `paused` says why slots are
-    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never.
+    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never. `pushed_until`
+    is until when a server's push-back holds the starts, `pushed` what it said; `refusals` counts the answers in a row
+    that refused without naming a delay.
     """
 
     job: str
@@ -162,6 +164,9 @@ class Progress:
     paused: Reason | None = None
     paused_until: datetime | None = None
     adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
+    pushed_until: datetime | None = None
+    pushed: Reason | None = None
+    refusals: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the store, instants in microseconds since 1970; `from_json` reads it back, and leaves out keys
@@ -179,8 +184,9 @@ class Progress:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
-        reasons = {"done", "paused"}
-        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"}
+        reasons = {"done", "paused", "pushed"}
+        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success"}
+        instants |= {"paused_until", "pushed_until"}
         known: dict[str, Any] = {
             name: reason_of(value)
             if name in reasons

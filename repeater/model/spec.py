@@ -258,7 +258,10 @@ ScheduleSpec: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When the job is done: any of these, or all that are given if `all`. Counted are decided runs."""
+    """When the job is done: any of these, or all that are given if `all`. Counted are decided runs.
+
+    `on_exit`: at a run that exits with one of these codes; `except_exit`: at a failure with another code than these.
+    """
 
     times: int | None = None
     successes: int | None = None
@@ -271,13 +274,16 @@ class Stop:
     pattern: str | None = None
     all: bool = False
     plugins: tuple[Plugin, ...] = ()
+    on_exit: tuple[int, ...] | None = None
+    except_exit: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Further attempts of a failed run in the same slot. `attempts` counts the first one too.
 
-    `on_exit` None retries after any failure, else only after these exit codes.
+    `on_exit` None retries after any failure, except where another attempt cannot help (`policy.retry`), else only after
+    these exit codes.
     """
 
     attempts: int = 1

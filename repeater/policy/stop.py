@@ -27,20 +27,21 @@ def met(
     pattern_found: bool,
     last_success: bool | None,
     now: datetime,
+    last_exit: int | None = None,
     elapsed: timedelta | None = None,
     plugged: Callable[[Plugin], Reason | None] = lambda _: None,
 ) -> Reason | None:
     """Why the job is done; None if it is not.
 
-    `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline. `elapsed`
-    is how long the job is in force by a clock that is never set; None: by the wall clock. `plugged` asks a plugin for
-    its reason. With `all` the reason has
-    those of all conditions, and `on_success` means that the last run so far was one.
+    `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline.
+    `last_exit` is the exit status of the last run as a shell shows it, None if it is not known. `elapsed` is how long
+    the job is active by a clock that is never set; None: by the wall clock. `plugged` asks a plugin for its reason.
+    With `all` the reason has those of all conditions, and `on_success` means that the last run so far was one.
     """
     if last_success is None and stop.all and progress.streak:
         last_success = progress.streak > 0
     reasons: list[Reason] = []
-    for reason in _conditions(stop, progress, pattern_found, last_success, now, elapsed, plugged):
+    for reason in _conditions(stop, progress, pattern_found, last_success, now, last_exit, elapsed, plugged):
         if reason is not None and not stop.all:
             return reason
         if reason is None and stop.all:
@@ -78,6 +79,7 @@ def _conditions(
     pattern_found: bool,
     last_success: bool | None,
     now: datetime,
+    last_exit: int | None,
     elapsed: timedelta | None,
     plugged: Callable[[Plugin], Reason | None],
 ) -> Iterator[Reason | None]:
@@ -101,6 +103,11 @@ def _conditions(
         yield _RUN_SUCCEEDED if last_success is True else None
     if stop.on_failure:
         yield _RUN_FAILED if last_success is False else None
+    if stop.on_exit is not None:
+        yield because("run_exited", exit=last_exit) if last_exit in stop.on_exit else None
+    if stop.except_exit is not None:
+        other = last_success is False and last_exit is not None and last_exit not in stop.except_exit
+        yield because("run_exited", exit=last_exit) if other else None
     if stop.pattern is not None:
         yield _PATTERN if pattern_found else None
     for plugin in stop.plugins:

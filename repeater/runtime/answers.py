@@ -10,7 +10,7 @@ from repeater.engine.facts import PushedBack
 from repeater.model.run import RunKind
 from repeater.model.spec import HttpAware, JobSpec
 from repeater.policy.http_answer import AnswerReader, joined
-from repeater.policy.http_aware import holding, read_hints, reason_of
+from repeater.policy.http_aware import read_hints
 from repeater.ports import Clock, Stream, Tell
 from repeater.runtime.probes import Output
 
@@ -18,10 +18,9 @@ from repeater.runtime.probes import Output
 class _Reading:
     """One run whose output is read, as it streams by."""
 
-    __slots__ = ("job", "rule", "streams")
+    __slots__ = ("rule", "streams")
 
-    def __init__(self, job: str, rule: HttpAware) -> None:
-        self.job = job
+    def __init__(self, rule: HttpAware) -> None:
         self.rule = rule
         self.streams: dict[Stream, AnswerReader] = {"stderr": AnswerReader(), "stdout": AnswerReader()}
 
@@ -34,11 +33,10 @@ class AnswerTap:
         self._clock = clock
         self._tell = tell
         self._runs: dict[str, _Reading] = {}
-        self._refusals: dict[str, int] = {}
 
     def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
         if spec.http_aware is not None and kind == "run":
-            self._runs[run] = _Reading(spec.name, spec.http_aware)
+            self._runs[run] = _Reading(spec.http_aware)
         self._behind.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
@@ -54,12 +52,6 @@ class AnswerTap:
 
     def _report(self, run: str, reading: _Reading) -> None:
         answer = joined(reading.streams["stderr"].answer(), reading.streams["stdout"].answer())
-        found = read_hints(reading.rule, answer, self._clock.now().wall).push_back
-        repetition = 0
-        if found is not None:
-            given = found.given
-            if given is None:
-                repetition = self._refusals.get(reading.job, 0) + 1
-                given = holding(reading.rule, repetition)
-            self._tell(PushedBack(run, given, reason_of(found, given)))
-        self._refusals[reading.job] = repetition
+        found = read_hints(reading.rule, answer, self._clock.now().wall)
+        if found.push_back is not None or found.unreadable:
+            self._tell(PushedBack(run, found.push_back, found.unreadable))

@@ -23,6 +23,10 @@ FRESH = timedelta(minutes=10)
 """How long a fault counts as recent."""
 
 
+class SupervisorFault(Exception):
+    """A fault of the engine or the store, its cause. Nothing that they say can be relied on, so the supervisor ends."""
+
+
 @dataclass(slots=True)
 class FaultRecord:
     """A kind of fault of one owner. `name` is the callback or object; `job` is empty if it belongs to no job."""
@@ -92,3 +96,33 @@ def describe(error: BaseException) -> str:
 
     text = one_line(str(error))[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_OWNERS: tuple[tuple[str, FaultOwner], ...] = (
+    ("repeater.adapters.probe", "probe"), ("repeater.runtime.probes", "probe"),
+    ("repeater.adapters.files", "watch"),
+    ("repeater.adapters.quota", "limit"),
+    ("repeater.adapters.signals", "signal"),
+    ("repeater.adapters.worker", "reload"), ("repeater.app.rereading", "reload"), ("repeater.runtime.reload", "reload"),
+    ("repeater.adapters.spawn", "run"), ("repeater.adapters.keeper", "run"), ("repeater.adapters.line", "run"),
+    ("repeater.control", "connection"), ("repeater.wire", "connection"), ("repeater.app.web", "connection"),
+    ("repeater.plugins", "plugin"),
+    ("repeater.observe", "output"),
+)  # fmt: skip
+_STORE = "repeater.adapters.sqlite"
+
+
+def owner_of(error: BaseException) -> tuple[FaultOwner | None, str]:
+    """Whose code raised an exception that reached the event loop, by the innermost module of repeater in its traceback,
+    and the name of the function. None: the store's, which ends the supervisor.
+    """
+    module = name = ""
+    trace = error.__traceback__
+    while trace is not None:
+        found = trace.tb_frame.f_globals.get("__name__", "")
+        if found.startswith("repeater."):
+            module, name = found, trace.tb_frame.f_code.co_qualname
+        trace = trace.tb_next
+    if module.startswith(_STORE):
+        return None, name
+    return next((owner for prefix, owner in _OWNERS if module.startswith(prefix)), "service"), name

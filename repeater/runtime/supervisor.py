@@ -59,7 +59,7 @@ from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import Instant, micros
 from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Users, Watcher
-from repeater.runtime.faults import Faults
+from repeater.runtime.faults import Faults, SupervisorFault, describe
 from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of
 
 if TYPE_CHECKING:
@@ -172,10 +172,19 @@ class Supervisor:
             if isinstance(fact, _MAY_QUOTE):
                 fact = self._without_secrets(fact)
             if isinstance(fact, _OF_RUNS) and fact.kind != "run":
-                self._aside(fact)
+                try:
+                    self._aside(fact)
+                except Exception as error:  # noqa: BLE001 - one hook or probe
+                    self.faults.report("hook" if fact.kind == "hook" else "probe", error, name=fact.run)
             else:
                 self._handle(fact, now)
         return now
+
+    def _decide(self, fact: Fact, now: Instant) -> Iterable[Action]:
+        try:
+            return self._engine.handle(fact, now)
+        except Exception as error:
+            raise SupervisorFault("the engine failed") from error
 
     def _without_secrets(self, fact: SpawnFailed | ProbeReported) -> SpawnFailed | ProbeReported:
         """Why something failed may quote a command, a folder or an address."""
@@ -199,8 +208,8 @@ class Supervisor:
             self._last = now
             if abs(drift) > JUMP:
                 self._tell_jump(drift, now)
-                self._carry_out(self._engine.handle(ClockJumped(), now))
-        self._carry_out(self._engine.handle(fact, now))
+                self._carry_out(self._decide(ClockJumped(), now))
+        self._carry_out(self._decide(fact, now))
 
     def _tell_jump(self, drift: int, now: Instant) -> None:
         asleep = self._outside.clock.asleep()
@@ -217,7 +226,10 @@ class Supervisor:
         """
         if self._over:
             return None
-        wait = self._engine.wait(last)
+        try:
+            wait = self._engine.wait(last)
+        except Exception as error:
+            raise SupervisorFault("the engine failed") from error
         rings_at = last.mono + (LONGEST_WAIT if wait is None else min(wait, LONGEST_WAIT))
         if self._alarm is not None and self._rings_at <= rings_at:  # too early at worst, and then it is set again
             return None
@@ -242,38 +254,83 @@ class Supervisor:
             self.tell(_TIME_PASSED)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
-        outside = self._outside
+        """All of them, in order: one that fails costs its owner only."""
         for action in actions:
-            match action:  # what every run brings comes first
-                case Announce():
-                    self._listen(action.event)
-                case Start():
-                    outside.store.claim(action.row, action.progress, partial(self._claimed, action))
-                case Record():
-                    outside.store.record(action.row, action.progress)
-                case Note():
-                    outside.store.started(action.row, action.pid)
-                case Adopt() | Send() | Sweep():
-                    self._ask_spawner(action)
-                case Save(progress):
-                    outside.store.save(progress)
-                case Move(old, new):
-                    outside.store.move(old, new)
-                case WatchPaths():
-                    self._watch(action)
-                case Ask(job, kind, probe, spec):
-                    outside.prober.ask(job, kind, probe, spec)
-                case ReadLoad(job):
-                    self.tell(LoadRead(job, outside.load.read()))
-                case RunHook():
-                    self._run_hook(action)
-                case AskQuota() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
-                    _share(action, outside.quota)
-                case Leave(code):
-                    self._leave = code
-                    self._maybe_left()
-                case _:
-                    assert_never(action)
+            try:
+                self._carry(action)
+            except SupervisorFault:
+                raise
+            except Exception as error:  # noqa: BLE001
+                self._contain(action, error)
+
+    def _carry(self, action: Action) -> None:
+        outside = self._outside
+        match action:  # what every run brings comes first
+            case Announce():
+                self._listen(action.event)
+            case Start():
+                outside.store.claim(action.row, action.progress, partial(self._claimed, action))
+            case Record():
+                outside.store.record(action.row, action.progress)
+            case Note():
+                outside.store.started(action.row, action.pid)
+            case Adopt() | Send() | Sweep():
+                self._ask_spawner(action)
+            case Save(progress):
+                outside.store.save(progress)
+            case Move(old, new):
+                outside.store.move(old, new)
+            case WatchPaths():
+                self._watch(action)
+            case Ask(job, kind, probe, spec):
+                outside.prober.ask(job, kind, probe, spec)
+            case ReadLoad(job):
+                self.tell(LoadRead(job, outside.load.read()))
+            case RunHook():
+                self._run_hook(action)
+            case AskQuota() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
+                _share(action, outside.quota)
+            case Leave(code):
+                self._leave = code
+                self._maybe_left()
+            case _:
+                assert_never(action)
+
+    def _contain(self, action: Action, error: Exception) -> None:
+        """An exception of a port. What the engine waits for is answered; a fault of the store ends the supervisor."""
+        match action:
+            case Start() | Record() | Note() | Save() | Move():
+                raise SupervisorFault("the store failed") from error
+            case Ask(job, kind, _, _):
+                self.faults.report("probe", error, job=job, name=kind)
+                self.tell(
+                    ProbeReported(
+                        job,
+                        "live" if kind == "live" else "ready",
+                        ok=False,
+                        reason=because("probe_failed", error=describe(error)),
+                    )
+                )
+            case ReadLoad(job):
+                self.faults.report("job", error, job=job, name="load")
+            case RunHook():
+                self.faults.report("hook", error, job=action.job, name=action.kind)
+            case WatchPaths():
+                self.faults.report("watch", error, job=action.job)
+            case Adopt(run, spec):
+                self.faults.report("run", error, job=spec.name, name=run)
+                self.tell(RunLost(run, because("launch_failed", error=describe(error))))
+            case Send(run, _) | Sweep(run):
+                self.faults.report("run", error, job=self.job_of(run), name=run)
+            case AskQuota() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
+                self.faults.report("limit", error)
+            case _:
+                self.faults.report("service", error)
+
+    def job_of(self, run: str) -> str:
+        """The name of the job of a live run; empty if there is no such run."""
+        found = self._engine.board.runs.get(run)
+        return "" if found is None else found[0].spec.name
 
     def _ask_spawner(self, action: Adopt | Send | Sweep) -> None:
         if not isinstance(action, Adopt) and action.run in self._rendering:
@@ -331,10 +388,12 @@ class Supervisor:
                 plugins=self._outside.plugins,
                 process=process,
             )
+            self._start(launch, spec)
         except RepeaterError as refusal:
             self.tell(SpawnFailed(start.run.id, because("launch_failed", error=str(refusal))))
-            return
-        self._start(launch, spec)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the fault of this run
+            self.faults.report("run", error, job=spec.name, name=start.run.id)
+            self.tell(SpawnFailed(start.run.id, because("launch_failed", error=describe(error))))
 
     def _start(self, launch: Launch, spec: JobSpec) -> None:
         self._outside.outputs.begin(launch.run, spec, launch.kind)
@@ -420,7 +479,10 @@ class Supervisor:
 
     def _listen(self, event: Event) -> None:
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - who listens never steers
+                self.faults.report("listener", error, name=getattr(listener, "__qualname__", type(listener).__name__))
 
 
 def _share(

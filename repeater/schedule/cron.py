@@ -132,18 +132,22 @@ def _naive(wall: datetime) -> datetime:
 class WallTimes:
     """The wall times of an expression, in order: its days, and on each of them the same times of day."""
 
-    __slots__ = ("_days", "_minutes", "_seconds", "every_hour")
+    __slots__ = ("_days", "_has", "_minutes", "_seconds", "_seen", "every_hour")
 
     def __init__(self, meaning: Meaning, day_match: Literal["or", "and"]) -> None:
         self._days = _days_of(meaning, day_match)
         self._minutes = _minutes_of_day(meaning.hours, meaning.minutes)
         self._seconds = meaning.seconds
         self.every_hour = len(meaning.hours) == 24
+        self._seen = _SOME_DAY  # the day that was asked for last, and whether it is one of ours
+        self._has = self._days.has(_SOME_DAY)
 
     def after(self, wall: datetime) -> datetime | None:
         """The first wall time strictly after `wall`; None if there is none in the next fifty years."""
         today = wall.date()
-        if self._days.has(today):
+        if today != self._seen:
+            self._seen, self._has = today, self._days.has(today)
+        if self._has:
             minute = wall.hour * 60 + wall.minute
             place = bisect_left(self._minutes, minute)
             if self._minutes[place : place + 1] == (minute,):

@@ -16,6 +16,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "instant_reached": "{until} reached",
     "run_succeeded": "a run succeeded",
     "run_failed": "a run failed",
+    "run_exited": "a run exited with {exit}",
     "stop_pattern": "output matched the stop pattern",
     "stop_plugin": "`{plugin}`: {text}",
     "all_conditions": "{reasons}",

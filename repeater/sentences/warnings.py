@@ -42,6 +42,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "slot_decided_before": "the slot of {nominal} was decided before",
     "need_not_met": "goes on without `{job}`, which is not required",
     "pushed_back": "pushed back: {cause}",
+    "hint_unreadable": "cannot read the delay that `{source}` names: `{text}`",
     "schedule_failed": "{error}; it is asked again",
     "stop_condition_failed": "{error}; the job goes on",
     "restart_not_alive": _restart_not_alive,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from tests.cli.conftest import Rpr
+from tests.cli.test_apply import Live, live, wait_for
+
+__all__ = ["live"]
 
 
 class Pushing(BaseHTTPRequestHandler):
@@ -139,3 +143,40 @@ def test_every_change_of_an_adapting_interval_is_told_when_asked_for(rpr: Rpr) -
     assert [line.partition(":")[0] for line in lines] == ["rpr"] * len(lines)
     assert lines[0].startswith("rpr: every 40ms: the run failed: slower (success ")
     assert any("the circuit is open" in line for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_push_back_holds_over_a_restart_of_the_supervisor(
+    rpr: Rpr, live: Callable[..., Live], number: signal.Signals
+) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.poll]
+        command = "echo start >> effects; printf 'HTTP/1.1 503 x\\\\r\\\\nRetry-After: 3000\\\\r\\\\n\\\\r\\\\n'"
+        schedule = "every 50ms"
+        http_aware = true
+        """,
+    )
+    first = live("jobs.toml", "-v")
+    first.until_err("pushed back: ")
+    wait_for(lambda: "success" in rpr("history", "poll", "--json").out, "the run is recorded")
+    first.process.send_signal(number)
+    first.leaves()
+    live("jobs.toml", "-v")
+    wait_for(lambda: "asks for 50m" in rpr("why", "poll").out, "the job is held")
+    time.sleep(0.5)
+    assert (rpr.folder / "effects").read_text() == "start\n"
+
+
+def test_a_hint_that_cannot_be_read_is_an_event(rpr: Rpr) -> None:
+    rpr.write(
+        "jobs.toml",
+        """
+        [jobs.poll]
+        command = "printf 'HTTP/1.1 500 x\\\\r\\\\nRetry-After: soon\\\\r\\\\n\\\\r\\\\n'"
+        http_aware = true
+        """,
+    )
+    done = rpr("apply", "--ephemeral", "jobs.toml")
+    assert "cannot read the delay that `Retry-After` names: `soon`" in done.err

@@ -714,3 +714,44 @@ def test_a_configuration_that_was_asked_for_must_be_there(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "--", "true", env={"RPR_CONFIG": "gone.toml"}).is_(
         err="rpr: cannot read `gone.toml`: there is no such file\n", code=2
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "runs"),
+    [
+        ([], 3, 4),
+        (["--retry-on", "3"], 3, 4),
+        (["--retry-on", "4, 5"], 3, 1),
+        (["--give-up-on", "3"], 3, 1),
+        (["--give-up-on", "4"], 3, 4),
+        ([], 127, 1),
+        ([], 130, 1),
+        (["--retry-on", "127"], 127, 4),
+        (["--retry-on", "127"], 130, 1),
+    ],
+)
+def test_a_strategy_retries_after_the_exit_codes_that_were_given(
+    rpr: Rpr, words: list[str], code: int, runs: int
+) -> None:
+    done = rpr("exp", "--base-delay", "1ms", "-a", "4", *words, "--", "sh", "-c", f"echo run; exit {code}")
+    assert done.out == "run\n" * runs
+    assert done.code == code
+
+
+def test_a_strategy_tries_a_program_that_does_not_exist_once(rpr: Rpr) -> None:
+    done = rpr("fib", "--base-delay", "1ms", "-a", "4", "--", "no-such-program")
+    assert (done.code, done.err.count("no-such-program")) == (127, 1)
+
+
+def test_a_strategy_does_not_retry_what_the_user_interrupted(rpr: Rpr) -> None:
+    done = rpr("lin", "--base-delay", "1ms", "-a", "4", "--", "sh", "-c", "echo run; kill -INT $$")
+    assert (done.code, done.out) == (130, "run\n")
+
+
+def test_exit_codes_of_a_strategy_that_make_no_sense_are_refused(rpr: Rpr) -> None:
+    both = rpr("dj", "--retry-on", "3,4", "--give-up-on", "4", "--", "true")
+    both.is_(err="rpr: cannot use exit code 4 with `--retry-on` and with `--give-up-on`\n", code=2)
+    for words in (["--retry-on", "x"], ["--give-up-on", "256"], ["--give-up-on", ""]):
+        bad = rpr("dj", *words, "--", "true")
+        assert bad.code == 2
+        assert f"cannot use `{words[0]}" in bad.err

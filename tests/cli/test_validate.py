@@ -63,6 +63,20 @@ def test_a_warning_has_a_place_and_does_not_change_the_exit_code(rpr):
     )
 
 
+def test_a_doubtful_cron_expression_is_a_warning_and_a_step_too_large_is_an_error(rpr):
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "* 16 * * *"\n')
+    result = rpr("validate")
+    assert (result.code, result.out) == (0, "jobs.toml: 1 job, ok\n")
+    assert result.err == (
+        "jobs.toml:3:1: warning: jobs.a.schedule.cron: found `* 16 * * *`, which starts every minute of each hour that it names "
+        "(for one start put a number into the minute field, such as `0`)\n"
+    )
+    rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "*/90 * * * *"\n')
+    result = rpr("validate")
+    assert result.code == 2
+    assert "a step of 90, but the minute field has 60 values, 0 to 59" in result.err
+
+
 def test_errors_and_warnings_are_reported_together(rpr):
     rpr.write("bad.toml", BAD)
     rpr.write("jobs.toml", GOOD + 'env = { PATH = "/opt/x:$PATH" }\n')

@@ -301,6 +301,83 @@ def test_headers_on_stderr_and_the_body_on_stdout_are_one_answer() -> None:
     assert stage.starts("a") == [0, 15]
 
 
+REFUSED = Said(b"HTTP/1.1 429 Too Many Requests\r\n\r\n")
+UNREADABLE = Said(b"HTTP/1.1 502 x\r\nRetry-After: soon\r\n\r\n")
+
+
+def reports(stage: Stage) -> list[str]:
+    return [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
+
+
+def test_refusals_without_a_delay_hold_longer_each_time_until_one_is_no_refusal() -> None:
+    refused, fine = Act(says=(REFUSED,), exit=FAIL), Act()
+    stage = Stage({"a": [refused, refused, refused, refused, fine, refused, fine]})
+    stage.apply(job("a", Every(seconds(1)), http_aware=HttpAware(max_delay=seconds(6), min_delay=seconds(2))))
+    stage.advance(30)
+    assert stage.starts("a")[:8] == [0, 2, 6, 12, 18, 19, 21, 22]
+    assert reports(stage)[1] == "pushed back: an HTTP 429 answer that names no delay; held for 4s"
+
+
+def test_the_number_of_refusals_survives_a_restart() -> None:
+    stage = Stage({"a": Act(says=(REFUSED,), exit=FAIL)})
+    stage.apply(job("a", Every(seconds(1)), http_aware=HttpAware()))
+    stage.advance(2.5)  # refused at 0 and 1, so held until 3
+    later = stage.again({"a": Act(says=(REFUSED,), exit=FAIL)})
+    later.apply(job("a", Every(seconds(1)), http_aware=HttpAware()))
+    later.advance(10)
+    assert later.starts("a") == [0, 1, 3, 7]
+
+
+def test_a_push_back_survives_a_restart() -> None:
+    specs = (
+        job("a", Every(seconds(10)), http_aware=HttpAware(), limit="api"),
+        job("b", Every(seconds(10), immediate=False), limit="api"),
+    )
+    stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
+    stage.apply(*specs, limits=(limit("api", "100/1s"),))
+    stage.advance(5)
+    later = stage.again(after=3)
+    later.apply(*specs, limits=(limit("api", "100/1s"),))
+    later.advance(4)
+    assert text_of(later.engine.jobs["a"].open[0].held) == (
+        "`Retry-After` of an HTTP 429 answer asks for 25s, until 2026-01-01T00:00:25Z"
+    )
+    later.advance(20)
+    assert min(start for start in later.starts("a") if start > 0) == 25
+    assert min(later.starts("b")) == 25
+
+
+def test_a_push_back_that_is_over_holds_nothing_after_a_restart() -> None:
+    stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
+    stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
+    stage.advance(5)
+    later = stage.again({"a": Act()}, after=25)
+    later.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
+    later.advance(11)
+    assert later.starts("a")[-1] == 40
+
+
+def test_a_push_back_is_no_longer_than_the_job_allows_now() -> None:
+    stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
+    stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
+    stage.advance(5)
+    later = stage.again()
+    later.apply(job("a", Every(seconds(10)), http_aware=HttpAware(max_delay=seconds(8))))
+    later.advance(30)
+    assert later.starts("a")[1] == 13
+
+
+def test_a_hint_that_cannot_be_read_is_an_event_once() -> None:
+    stage = Stage({"a": [Act(says=(UNREADABLE,)), Act(says=(UNREADABLE,)), Act(says=(SLOW_DOWN,)), Act()]})
+    stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
+    stage.advance(25)
+    assert reports(stage) == [
+        "cannot read the delay that `Retry-After` names: `soon`",
+        "pushed back: `Retry-After` of an HTTP 429 answer asks for 25s",
+    ]
+    assert stage.starts("a") == [0, 10, 20]
+
+
 # --- intervals that adapt ---------------------------------------------------------------------------------------
 
 

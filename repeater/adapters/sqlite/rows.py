@@ -124,12 +124,13 @@ class DamagedError(sqlite3.DatabaseError):
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("job", "schedule", "stop"), str),
-    **dict.fromkeys(("runs", "successes", "failures", "streak"), int),
+    **dict.fromkeys(("runs", "successes", "failures", "streak", "refusals"), int),
     "anchor": datetime,
     **dict.fromkeys(
-        ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until"), datetime | None
+        ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until", "pushed_until"),
+        datetime | None,
     ),
-    **dict.fromkeys(("done", "paused"), Reason | None),
+    **dict.fromkeys(("done", "paused", "pushed"), Reason | None),
     "adaptive": dict | None,
 }
 

@@ -120,7 +120,16 @@ class Worker:
             self._next()
 
     def _hear(self, frame: bytes) -> None:
-        if self._asked is not None and self._asked.hear(frame):
+        if self._asked is None:
+            return
+        try:
+            is_last = self._asked.hear(frame)
+        except Exception as error:
+            question, self._asked = self._asked, None
+            self._part(lambda _: None, kill=True)  # what comes after this frame has no meaning
+            self._loop.call_soon(self._give_up, question, f"its answer was not understood: {error!r}")
+            raise
+        if is_last:
             self._asked = None
             self._arm(self._idle, self.renew)
             self._next()

@@ -90,7 +90,15 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
     if given.command.name == "rate-limit" and "rate" not in schedule:
         raise UsageError("cannot run `rpr rate-limit`: it needs `--rate N/DURATION`, or `--limit` and `--window`")
     if given.command.strategy:
-        job.setdefault("stop", {})["on_success"] = True
+        from repeater.policy.retry import HOPELESS
+
+        stop = job.setdefault("stop", {})
+        stop["on_success"] = True
+        retried, given_up = stop.get("except_exit", []), stop.get("on_exit", [])
+        if both := [code for code in given_up if code in retried]:
+            raise UsageError(f"cannot use exit code {both[0]} with `--retry-on` and with `--give-up-on`")
+        hopeless = [code for code in HOPELESS if code not in retried and code not in given_up]
+        stop["on_exit"] = [*given_up, *hopeless]
         _settle(job, place, ("stop", "times"), settings["max_retries"], whole=True)
     _settle(job, place, ("timeout",), settings["timeout"])
     if job.get("timeout") in ("0s", "0"):
@@ -138,7 +146,7 @@ def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str 
 def _value(option: Option, text: str) -> Any:
     match option.kind:
         case "whole":
-            return int(text) if text.isascii() and text.isdigit() else text
+            return _whole(text)
         case "number":
             return _number(text)
         case "share":  # the Go original took `70` and `0.7`
@@ -148,8 +156,8 @@ def _value(option: Option, text: str) -> Any:
             if number < 0:
                 return text  # refused as it was typed
             return f"{number * 100 if number <= 1 else number:g}%"
-        case "list":
-            return [text]
+        case "list" | "codes":
+            return [text] if option.kind == "list" else [_whole(word.strip()) for word in text.split(",")]
         case "words":
             return ["0s" if word == "0" else word for word in map(str.strip, text.split(","))]
         case "pair":
@@ -161,6 +169,10 @@ def _value(option: Option, text: str) -> Any:
             return _moment(option, text)
         case _:
             return text
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 def _moment(option: Option, text: str) -> str | None:

@@ -106,6 +106,7 @@ def _end(rule: Stop) -> str:
     """When a job of these options ends, in words."""
     from repeater.model.time import rfc3339
     from repeater.model.units import format_duration
+    from repeater.policy.retry import HOPELESS
 
     words = []
     if rule.times is not None:
@@ -120,4 +121,8 @@ def _end(rule: Stop) -> str:
         words.append("at the first success")
     if rule.on_failure:
         words.append("at the first failure")
+    if rule.on_exit is not None and (codes := [code for code in rule.on_exit if code not in HOPELESS]):
+        words.append(f"at the first exit with {' or '.join(map(str, codes))}")
+    if rule.except_exit is not None:
+        words.append(f"at the first failure without exit {' or '.join(map(str, rule.except_exit))}")
     return ", or ".join(words) or "never by itself"

@@ -11,7 +11,7 @@ from repeater.cli.main import ONE_OFF
 from repeater.dataclass import dataclass, replace
 
 Key = tuple[str, ...]
-Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "pair"]
+Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "codes", "pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +170,17 @@ _DELAYS = {
     "jitter": Option(("-j", "--jitter"), "Shorten each delay at random: `full` to zero, `equal` to a half.", "KIND",
                      ("schedule", "jitter")),
     "max-delay": Option(("--max-delay",), "No delay is longer (60s).", "DURATION", ("schedule", "max")),
+    "retry-on": Option(("--retry-on",), "Retry only after these exit codes.", "CODE,CODE",
+                       ("stop", "except_exit"), "codes"),
+    "give-up-on": Option(("--give-up-on",), "Do not retry after these exit codes.", "CODE,CODE",
+                         ("stop", "on_exit"), "codes"),
     "attempts": Option(("-a", "--attempts"), "Give up after N runs (3).", "N", ("stop", "times"), "whole"),
 }  # fmt: skip
 
 
 def _strategy(name: str, example: str, *delays: str) -> Command:
     jitter = () if name == "decorrelated-jitter" else ("jitter",)
-    own = tuple(_DELAYS[delay] for delay in (*delays, *jitter, "max-delay", "attempts"))
+    own = tuple(_DELAYS[delay] for delay in (*delays, *jitter, "max-delay", "attempts", "retry-on", "give-up-on"))
     return Command(name, ONE_OFF[name][0], example, own, ((("schedule", "backoff"), name),), strategy=name)
 
 

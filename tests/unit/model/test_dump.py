@@ -153,9 +153,10 @@ PROCESSES = st.builds(
     rlimits=st.dictionaries(st.sampled_from(["as", "core", "nofile"]), LIMITS).map(lambda t: tuple(sorted(t.items()))),
     secrets=st.lists(NAMES, max_size=2, unique=True).map(sorted).map(tuple),
 )  # fmt: skip
+EXITS = st.lists(st.integers(0, 255), min_size=1, max_size=3, unique=True).map(lambda codes: tuple(sorted(codes)))
 STOPS = st.builds(
     Stop, perhaps(COUNTS), perhaps(COUNTS), perhaps(COUNTS), perhaps(COUNTS), perhaps(LENGTHS), perhaps(INSTANTS),
-    st.booleans(), st.booleans(), perhaps(PATTERNS), st.booleans(), USES,
+    st.booleans(), st.booleans(), perhaps(PATTERNS), st.booleans(), USES, perhaps(EXITS), perhaps(EXITS),
 )  # fmt: skip
 OVERLAPS = st.one_of(
     st.sampled_from(["skip", "latest", "first", "queue", "replace", "allow"]).map(Overlap),

@@ -19,6 +19,12 @@ from repeater.policy.retry import wants_retry
         (Retry(3), 4, Exit(1), False),
         (Retry(3), 1, None, True),
         (Retry(3), 1, Exit(signal=9), True),
+        (Retry(3), 1, Exit(127), False),
+        (Retry(3), 1, Exit(130), False),
+        (Retry(3), 1, Exit(signal=2), False),
+        (Retry(3), 1, Exit(signal=15), True),
+        (Retry(3, on_exit=(127, 130)), 1, Exit(127), True),
+        (Retry(3, on_exit=(127, 130)), 1, Exit(signal=2), True),
         (Retry(3, on_exit=(75,)), 1, Exit(75), True),
         (Retry(3, on_exit=(75,)), 1, Exit(1), False),
         (Retry(3, on_exit=(75,)), 1, None, False),
@@ -30,3 +36,9 @@ from repeater.policy.retry import wants_retry
 )
 def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, again):  # noqa: A002
     assert wants_retry(retry, attempt, exit) is again
+
+
+def test_a_start_that_failed_is_tried_again_unless_there_is_no_such_program():
+    assert wants_retry(Retry(3), 1, None, failed_start=126)
+    assert not wants_retry(Retry(3), 1, None, failed_start=127)
+    assert not wants_retry(Retry(3, on_exit=(127,)), 1, None, failed_start=127)

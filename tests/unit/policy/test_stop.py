@@ -89,6 +89,23 @@ def test_the_verdict_of_a_run_stops_only_by_itself():
     assert reason(Stop(on_failure=True), last=None) is None
 
 
+@pytest.mark.parametrize(
+    ("stop", "last", "code", "words"),
+    [
+        (Stop(on_exit=(2, 127)), False, 127, "a run exited with 127"),
+        (Stop(on_exit=(2, 127)), False, 1, None),
+        (Stop(on_exit=(0,)), True, 0, "a run exited with 0"),
+        (Stop(except_exit=(75,)), False, 1, "a run exited with 1"),
+        (Stop(except_exit=(75,)), False, 75, None),
+        (Stop(except_exit=(75,)), True, 0, None),
+        (Stop(on_exit=(2,), except_exit=(75,)), None, None, None),
+    ],
+)
+def test_an_exit_code_stops_when_it_is_named_or_not(stop, last, code, words):
+    found = met(stop, FRESH, pattern_found=False, last_success=last, now=START, last_exit=code)
+    assert (None if found is None else sentence(found)) == words
+
+
 def test_a_pattern_stops_when_it_was_found():
     assert reason(Stop(pattern="x"), pattern=True) == "output matched the stop pattern"
     assert reason(Stop(pattern="x")) is None

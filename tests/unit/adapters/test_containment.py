@@ -1,0 +1,120 @@
+"""A callback that raises costs its owner: the others of the same loop go on, and a reader is tried again."""
+
+import asyncio
+import os
+
+import pytest
+
+from repeater.adapters.turns import Turns
+from repeater.adapters.wakes import Wakes
+from repeater.runtime.contained_outputs import ContainedOutputs
+from repeater.runtime.faults import owner_of
+
+
+def run(body):
+    wrong = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context["exception"]))
+        await body(Turns(asyncio.get_running_loop()))
+
+    asyncio.run(main())
+    return wrong
+
+
+def test_a_call_that_raises_does_not_keep_the_next_ones_from_being_made():
+    made = []
+
+    async def body(turns):
+        turns.call_soon(lambda: made.append(1))
+        turns.call_soon(lambda: 1 // 0)
+        turns.call_soon(lambda: made.append(2))
+        await asyncio.sleep(0.05)
+
+    assert [type(error) for error in run(body)] == [ZeroDivisionError]
+    assert made == [1, 2]
+
+
+def test_a_reader_that_raises_is_called_again_after_a_pause():
+    calls = []
+
+    async def body(turns):
+        read, write = os.pipe()
+        os.write(write, b"x")
+
+        def fail():
+            calls.append(asyncio.get_running_loop().time())
+            raise ZeroDivisionError
+
+        turns.add_reader(read, fail)
+        await asyncio.sleep(0.4)
+        turns.remove_reader(read)
+        os.close(read)
+        os.close(write)
+
+    assert 2 <= len(run(body)) <= 5
+    assert calls[1] - calls[0] >= 0.04
+
+
+def test_a_wake_that_raises_leaves_the_others_alone_and_is_tried_again():
+    seen = []
+
+    async def body(turns):
+        wakes = Wakes(turns)
+        pipes = [os.pipe() for _ in range(3)]
+        for _, write in pipes:
+            os.write(write, b"x")
+        fails = [True]
+
+        def first():
+            if fails.pop() if fails else False:
+                raise ZeroDivisionError
+            seen.append("first")
+            wakes.remove(pipes[0][0])
+
+        def other(number):
+            seen.append(number)
+            wakes.remove(pipes[number][0])
+
+        wakes.add(pipes[0][0], first)
+        wakes.add(pipes[1][0], lambda: other(1))
+        wakes.add(pipes[2][0], lambda: other(2))
+        await asyncio.sleep(0.3)
+        wakes.close()
+        for pipe in pipes:
+            for fd in pipe:
+                os.close(fd)
+
+    assert [type(error) for error in run(body)] == [ZeroDivisionError]
+    assert sorted(map(str, seen)) == ["1", "2", "first"]
+
+
+class Broken:
+    def begin(self, run, spec, kind="run"):
+        pass
+
+    def write(self, run, stream, data):
+        raise ZeroDivisionError
+
+    def matched(self, run):
+        raise ZeroDivisionError
+
+
+def test_output_that_fails_is_dropped_and_reported_once_for_each_run():
+    failed = []
+    outputs = ContainedOutputs(Broken(), lambda run, error: failed.append((run, type(error))))
+    outputs.begin("r", None)
+    assert outputs.write("r", "stdout", b"x")
+    assert outputs.write("r", "stdout", b"y")
+    assert outputs.matched("r") == frozenset()
+    assert failed == [("r", ZeroDivisionError)]
+
+
+def test_the_owner_of_an_exception_is_the_innermost_part_of_repeater():
+    from repeater.adapters.sqlite import folder
+    from repeater.model.address import parse_address
+
+    for call, owner in ((lambda: parse_address("x"), "service"), (lambda: folder.make_folder(None), None)):
+        with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
+            call()
+        assert owner_of(caught.value)[0] == owner

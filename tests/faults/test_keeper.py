@@ -340,7 +340,8 @@ def test_a_stopped_keeper_is_noticed_and_its_return_too(home: Home) -> None:
     os.kill(keeper, signal.SIGSTOP)
     try:
         home.until(lambda: home.spawner.trouble)
-        assert str(keeper) in (home.spawner.trouble or "")
+        assert home.spawner.trouble is not None
+        assert home.spawner.trouble.detail == {"pid": keeper}
         assert len(home.warnings) == 1
     finally:
         os.kill(keeper, signal.SIGCONT)

@@ -296,6 +296,9 @@ def _describe(entry: Entry, now: datetime) -> str:
         if entry.counters is not None:
             words = "is back with its counters" + (f", done: {entry.done}" if entry.done else "")
         return f"{words}; {_first_words(entry, now)}"
+    if any(key == "schedule" and (old == "always") != (new == "always") for key, old, new in entry.changes):
+        kind = "service" if entry.schedule == "always" else "timed job"
+        words += f"; becomes a {kind}, and its live run is stopped"
     if entry.old_next != entry.new_next:
         words += f"; next start {_clock(entry.old_next)} -> {_clock(entry.new_next)}"
     return words

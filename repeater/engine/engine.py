@@ -101,6 +101,10 @@ class Engine:
         """What is known of a job that is not active, such as one that was removed."""
         return self._remembered.get(name)
 
+    def going(self, name: str) -> Job | None:
+        """The job of this name that was removed while a run of it is still live."""
+        return next((job for job in self._gone if job.spec.name == name and job.open), None)
+
     def wait(self, now: Instant) -> int | None:
         """Microseconds until TimePassed is wanted, if nothing else happens before: 0 if it is now, None for never."""
         return self._context.timeline.wait(now)
@@ -230,6 +234,13 @@ class Engine:
             moved.become(node, retime=retime, restart=restart, renamed=True)
             self._watch(node.spec)
             context.announce(JobChanged(name, "move"))
+        elif entry.reload == "add" and (gone := self.going(name)) is not None:
+            self._gone.remove(gone)
+            self._remembered.pop(name, None)
+            self.jobs[name] = gone
+            gone.come_back(node)
+            self._watch(node.spec)
+            context.announce(JobAdded(name, gone.next.due if gone.next else None))
         elif entry.reload == "add" or name not in self.jobs:
             job = self.jobs[name] = Job(context, self.board, node)
             job.begin(self._remembered.pop(name, None), returns=returns)
@@ -242,13 +253,15 @@ class Engine:
             if _watched(job.spec) != _watched(node.spec):
                 self._unwatch(name)
                 self._watch(node.spec)
+            if job.spec.is_service != node.spec.is_service:
+                self._probes.pop(name, None)
             job.become(node, retime=retime, restart=restart)
             context.announce(JobChanged(name, entry.reload))
 
     def _remove(self, name: str) -> None:
         job = self.jobs.pop(name)
         self._unwatch(name)
-        job.leave(REMOVED)
+        job.remove()
         self._remembered[name] = job.progress
         if job.spec.is_service:
             job.stop_runs(REMOVED)

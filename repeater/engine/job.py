@@ -45,6 +45,7 @@ from repeater.model.reasons import (
     DONE,
     OVERLAP,
     QUEUE_FULL,
+    REMOVED,
     SLOWDOWN,
     START_DEADLINE,
     STOPPED,
@@ -216,6 +217,8 @@ class Job:
             self._rename(node.spec.name)
         if retime and before.schedule != node.spec.schedule:
             self._retime()
+        if before.is_service != node.spec.is_service:
+            self._change_kind()
         self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=_print_of(node.spec.stop))
         if before.stop != node.spec.stop and self.progress.done is not None:
             self.progress = replace(self.progress, done=self._stop_met())
@@ -228,8 +231,24 @@ class Job:
         self._watch_deadlines()
         self._check_stop()
         self._arm()
-        if restart and self.state in TAKES_SLOTS and (self.open or self.pending):
+        is_same_kind = before.is_service == node.spec.is_service
+        if restart and is_same_kind and self.state in TAKES_SLOTS and (self.open or self.pending):
             self.ask("restart", _RELOADED)
+
+    def come_back(self, node: Node) -> None:
+        """The job was removed while a run was live, and is in the file again: it goes on with that run."""
+        self._refused = False
+        self._on(Event.RETURNED)
+        self.become(node, retime=True, restart=False)
+        if not isinstance(self.spec.schedule, Once | Always):
+            self._retime()  # nothing is owed for the time between
+            self._arm()
+        self._watch_pause()
+
+    def _change_kind(self) -> None:
+        """A service became a timed job, or the other way round: the run of the old kind is stopped."""
+        self.ready, self._refused = None, False
+        self.stop_runs(_SCHEDULE_CHANGED)
 
     def _rename(self, name: str) -> None:
         """All that is written from now on, about live runs too, is written under the new name."""
@@ -243,6 +262,7 @@ class Job:
 
     def _retime(self) -> None:
         now = self._context.now.wall
+        self._drop_begun(_SCHEDULE_CHANGED)
         self.upcoming.restart(self.progress.cursor)
         self.progress = replace(self.progress, anchor=now, cursor=max(now, self.progress.cursor or now))
         for slot in self.pending:
@@ -250,12 +270,20 @@ class Job:
                 self._decide(slot, "cancelled", _SCHEDULE_CHANGED)
         self.pending = [slot for slot in self.pending if slot.trigger not in ("schedule", "catch_up")]
 
+    def _drop_begun(self, why: Reason) -> None:
+        """The slot that waits for its jitter gets its row: its nominal time has come, and it will not start."""
+        slot = self.next
+        if slot is not None and slot.nominal <= self._context.now.wall < slot.due:
+            self.upcoming.disarm()
+            self._decide(slot, "cancelled", why)
+
     def _switch(self, enabled: bool) -> None:
         """`enabled` was edited: a timed run finishes as it was, a service stops."""
         self._stop_reason = _DISABLED
         if enabled:
             self._on(Event.TURNED_ON)
         else:
+            self._drop_begun(_DISABLED)
             self._on(Event.TURNED_OFF if self.spec.is_service else Event.DISABLED)
 
     # --- requests from outside ---------------------------------------------------------------------------------
@@ -365,6 +393,11 @@ class Job:
             self._pause_end.cancel()
         if self.state is not State.GONE:
             self._on(Event.LEAVE)
+
+    def remove(self) -> None:
+        """The job is not in the file any more."""
+        self._drop_begun(REMOVED)
+        self.leave(REMOVED)
 
     def stop_runs(self, reason: Reason, *, kill: bool = False) -> None:
         """End every open slot, as cancelled."""

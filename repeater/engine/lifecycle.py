@@ -39,6 +39,7 @@ class Event(Enum):
     REARMED = auto()
     RESET = auto()
     LEAVE = auto()
+    RETURNED = auto()
 
     __hash__ = object.__hash__
 
@@ -91,6 +92,7 @@ TABLE: dict[tuple[State, Event], tuple[str, State]] = {
     (S.LEAVING, E.EMPTIED): ("go_on", S.GONE),
     (S.LEAVING, E.FINISHED): ("go_on", S.LEAVING),
     (S.LEAVING, E.LEAVE): ("go_on", S.LEAVING),
+    (S.LEAVING, E.RETURNED): ("go_on", S.ACTIVE),
     (S.LEAVING, E.TURNED_OFF): ("stop_all", S.LEAVING),
     (S.LEAVING, E.TURNED_ON): ("go_on", S.LEAVING),
     (S.LEAVING, E.RESET): ("go_on", S.LEAVING),

@@ -159,7 +159,7 @@ def reload_class(spec: JobSpec, changes: Iterable[Change]) -> ReloadClass:
     """The class of a set of changes: that of the strongest."""
     found: ReloadClass = "keep"
     for change in changes:
-        one = _class_of(spec, change.key.partition(".")[0])
+        one = "restart" if changes_kind(change) else _class_of(spec, change.key.partition(".")[0])
         if _STRENGTH[one] > _STRENGTH[found]:
             found = one
     return found
@@ -171,6 +171,11 @@ def effects(entry: JobPlan, spec: JobSpec) -> tuple[bool, bool]:
     if reload == "move":
         reload = reload_class(spec, entry.changes)
     return reload in ("retime", "restart"), reload == "restart"
+
+
+def changes_kind(change: Change) -> bool:
+    """Whether a service becomes a timed job, or the other way round: the live run is stopped then."""
+    return change.key == "schedule" and (change.old == "always") != (change.new == "always")
 
 
 def _class_of(spec: JobSpec, key: str) -> ReloadClass:

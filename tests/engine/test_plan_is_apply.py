@@ -21,6 +21,7 @@ from repeater.model.spec import Rated
 from repeater.model.time import from_rfc3339
 from repeater.policy.marks import Marks
 from repeater.runtime.reload import Applied, Foreseen, Reload
+from repeater.sentences import sentence
 from tests.engine.stage import Stage
 from tests.fakes.disk import MemoryDisk
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -288,7 +289,8 @@ def _check_entry(item: dict[str, Any], job: Any, now: Any, *, is_quiet: bool) ->
             assert said == found, item
         counters = (item["runs"], item["successes"], item["failures"], item["done"])
         progress = job.progress
-        assert counters == (progress.runs, progress.successes, progress.failures, progress.done), item
+        done = None if progress.done is None else sentence(progress.done)
+        assert counters == (progress.runs, progress.successes, progress.failures, done), item
 
 
 STEPS = st.lists(st.tuples(EDITS, st.floats(0, 40), st.booleans()), min_size=3, max_size=6)

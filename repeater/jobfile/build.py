@@ -399,7 +399,7 @@ def _needs(value: Any, reading: Reading) -> tuple[Need, ...]:
             hold=reading.truth(keys, "while", at, False),
             timeout=reading.duration_or_never(keys, "timeout", at, timedelta(minutes=5)),
         ))  # fmt: skip
-    return tuple(needs)
+    return tuple(sorted(needs, key=lambda need: need.job))  # the order of keys means nothing
 
 
 def _within(table: Mapping[str, Any], reading: Reading, at: Path) -> Any:

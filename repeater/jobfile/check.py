@@ -5,15 +5,23 @@ Also fills in the default condition of each need, which depends on the needed jo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from repeater.dataclass import replace
+from repeater.errors import Severity
 from repeater.jobfile.build import OPEN
 from repeater.jobfile.document import Path, shown
 from repeater.jobfile.expand import nearest
 from repeater.model.spec import Condition, JobSpec, Need, cell_key, former_names
 
-Report = Callable[[JobSpec, Path, str, str | None], None]
+
+class Report(Protocol):
+    """Takes a problem with the value at `path` of a job."""
+
+    def __call__(
+        self, job: JobSpec, path: Path, message: str, hint: str | None, severity: Severity = "error", /
+    ) -> None: ...
 
 
 def check_jobs(
@@ -57,10 +65,12 @@ def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: 
         elif need.job in (job.name, job.group):
             report(job, at, "a job cannot need itself", None)
         elif need.condition == OPEN:
-            yield replace(need, condition=_usual(target))
-            continue
+            need = replace(need, condition=_usual(target))  # noqa: PLW2901
         elif need.condition == "healthy" and target.ready is None:
             report(job, at, f"found `healthy`, but `{shown(need.job)}` has no `ready` probe", None)
+        if target is not None and need.required and job.enabled and not target.enabled:
+            cause = f"`{shown(need.job)}` is disabled, so this job waits until somebody triggers or enables it"
+            report(job, at, cause, "`required = false` lets the job start without it", "warning")
         yield need
 
 

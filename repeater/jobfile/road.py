@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from repeater.dataclass import dataclass, field, replace
-from repeater.errors import JobFileError, Problem, by_place
+from repeater.errors import JobFileError, Problem, Severity, by_place
 from repeater.jobfile.build import Surroundings, build_job, no_env_files
 from repeater.jobfile.check import check_jobs
 from repeater.jobfile.document import (
@@ -163,12 +163,14 @@ class _Road:
     def reporter(self, job: ExpandedJob) -> Report:
         return partial(self.expansion.report_job, job)
 
-    def report(self, spec: JobSpec, path: Path, message: str, hint: str | None) -> None:
+    def report(
+        self, spec: JobSpec, path: Path, message: str, hint: str | None, severity: Severity = "error", /
+    ) -> None:
         """A problem of a job that was built already: its layers are laid again."""
         entry = spec.name if spec.name in self.expansion.jobs else spec.group
         for job in self.expansion.cells(entry):
             if job.name == spec.name:
-                self.expansion.report_job(job, path, message, hint)
+                self.expansion.report_job(job, path, message, hint, severity)
 
     def read_env(self, path: str, *, required: bool) -> Pairs | str | None:
         if path not in self.env_files:

@@ -61,6 +61,12 @@ class Clock(Protocol):
         """Microseconds that this machine has been suspended since it was started, as far as it can tell."""
         ...
 
+    def boot(self) -> str:
+        """Names this boot of the machine and its monotonic clock: readings of two processes can be compared if it is
+        the same. Empty where it is not known.
+        """
+        ...
+
     def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm: ...
 
     def call_soon(self, call: Callable[[], None]) -> None:

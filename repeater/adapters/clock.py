@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from repeater.model.time import Instant, Mono
 from repeater.ports import Alarm, Loop
@@ -50,6 +51,14 @@ class LoopClock:
         if _BOOT is None:
             return 0
         return (time.clock_gettime_ns(_BOOT) - time.monotonic_ns()) // 1000
+
+    def boot(self) -> str:
+        """Linux: the boot id and the time namespace, which has a monotonic clock of its own."""
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            return f"{boot}/{Path('/proc/self/ns/time').readlink()}"
+        except OSError:
+            return ""
 
     def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm:
         return _Alarm(self._loop, microseconds, call)

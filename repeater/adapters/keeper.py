@@ -45,6 +45,7 @@ from repeater.keeper.protocol import ProtocolError, frame
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, RunKind
+from repeater.model.time import Mono
 from repeater.ports import Launch, Loop, Sink, Stream, Tell
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class _Run:
     exit_told: bool = False
     empty: bool = False
     at: datetime | None = None  # when it ended, if that was while nobody listened
+    mono: Mono | None = None  # the same by the monotonic clock
     timed_out: bool = False
     spools: dict[Stream, tuple[int, int]] = field(default_factory=dict)  # descriptor, and where to go on
     signalled: bool = False
@@ -131,6 +133,8 @@ class KeeperSpawner:
             self._tell_unfenced(self._line.hello.get("unfenced"))
         self._survivors: dict[str, Message] = {} if folder is None else spool.read_ends(str(folder))
         self._survivors.update((one["run"], one) for one in self._line.hello["runs"])
+        # what a keeper of an earlier boot noted has readings of another clock
+        self._told = frozenset(one["run"] for one in self._line.hello["runs"])
         self._unsettled = set(self._survivors)
         self._unanswered = 0
         self._is_stuck = self._is_forced = False
@@ -183,7 +187,10 @@ class KeeperSpawner:
             self._ask({"op": "sweep", "run": run})
 
     def survivors(self) -> Mapping[str, Living]:
-        return {run: Living(one["pid"], _instant(one["began"])) for run, one in self._survivors.items()}
+        return {
+            run: Living(one["pid"], _instant(one["began"]), one.get("began_mono") if run in self._told else None)
+            for run, one in self._survivors.items()
+        }
 
     def adopt(self, run: str) -> None:
         one = self._survivors.pop(run)
@@ -444,6 +451,7 @@ class KeeperSpawner:
         known.exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
         if known.run in self._unsettled:
             known.at, known.timed_out = _instant(message["at"]), message.get("timed_out", False)
+            known.mono = message.get("mono") if known.run in self._told else None
 
     def _read(self, known: _Run, stream: Stream, fd: int) -> bool:
         """Take what one pipe holds; whether it may hold more."""
@@ -498,7 +506,7 @@ class KeeperSpawner:
             self._close_pipe(known, stream)
         del self._runs[known.run]
         matched = self._sink.matched(known.run)
-        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out, known.kind))
+        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out, known.kind, known.mono))
 
     def _close_pipe(self, known: _Run, stream: Stream) -> None:
         fd = known.open.pop(stream)

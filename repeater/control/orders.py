@@ -59,9 +59,9 @@ def _became(job: Job, before: set[Any]) -> dict[str, Any]:
 async def pause(desk: Desk, args: Args, send: Send) -> None:
     """Slots are skipped from now on; live runs go on."""
     length = args["for"]
-    until = None if length is None else desk.now() + timedelta(seconds=length)
+    length = None if length is None else timedelta(seconds=length)
     for job in desk.some(args["jobs"]):
-        await desk.say(Requested("pause", job.spec.name, text=args["reason"], until=until))
+        await desk.say(Requested("pause", job.spec.name, text=args["reason"], length=length))
         await send(
             {"job": job.spec.name, "paused": job.paused is not None, "until": rfc3339(job.progress.paused_until)}
         )

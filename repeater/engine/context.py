@@ -8,29 +8,46 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from repeater.engine.actions import Action, Announce
 from repeater.engine.timeline import Timeline, Wake
 from repeater.model.events import Event
-from repeater.model.time import Instant
+from repeater.model.time import Instant, Mono, instant_of, number_of
 
 
 class Context:
     """`actions` has to be done, in this order. `draw` gives the random numbers of backoff and the tails of run ids;
-    `seed` those of random jitter.
+    `seed` those of random jitter. `offset` is the wall time minus the monotonic reading, in microseconds, with which
+    distances are written as wall times; it changes only when the wall clock was set. `boot` names this boot, empty if
+    that is not known.
     """
 
-    __slots__ = ("actions", "draw", "generation", "now", "seed", "timeline")
+    __slots__ = ("actions", "boot", "draw", "generation", "now", "offset", "seed", "timeline")
 
-    def __init__(self, now: Instant, seed: int) -> None:
+    def __init__(self, now: Instant, seed: int, boot: str = "") -> None:
         self.now = now
+        self.offset = number_of(now.wall) - now.mono
+        self.boot = boot
         self.seed = seed
         self.draw = random.Random(seed)  # noqa: S311
         self.generation = 0
         self.timeline = Timeline()
         self.actions: list[Action] = []
+
+    @property
+    def steady(self) -> Instant:
+        """Now, with the wall time that distances are written with."""
+        return Instant(instant_of(self.now.mono + self.offset), self.now.mono)
+
+    def reading(self, wall: datetime) -> Instant:
+        """The instant of a time that was written with `offset`."""
+        return Instant(wall, Mono(number_of(wall) - self.offset))
+
+    def shown(self, mono: Mono) -> datetime:
+        """The wall time of a monotonic reading, written with `offset`."""
+        return instant_of(mono + self.offset)
 
     def announce(self, event: Event) -> None:
         self.actions.append(Announce(event))

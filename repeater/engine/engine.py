@@ -16,6 +16,7 @@ from typing import assert_never
 
 from repeater.dataclass import replace
 from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
+from repeater.engine.clock_step import step_of
 from repeater.engine.context import Context
 from repeater.engine.facts import (
     ClockJumped,
@@ -67,11 +68,12 @@ _LONGEST_DEBOUNCE = 10
 class Engine:
     """`seed` makes its random choices repeatable. With `keep_alive` it never asks to leave by itself."""
 
-    def __init__(self, now: Instant, *, seed: int = 0, keep_alive: bool = False) -> None:
-        self._context = Context(now, seed)
+    def __init__(self, now: Instant, *, seed: int = 0, keep_alive: bool = False, boot: str = "") -> None:
+        self._context = Context(now, seed, boot)
         self._keep_alive = keep_alive
         self._leaving: str | None = None
         self._left = False
+        self._is_new = True
         self._stays: Job | None = None
         self._graph: Graph | None = None
         self._dependents: dict[str, list[str]] = {}
@@ -129,8 +131,8 @@ class Engine:
                     self._take_of_run(fact, *self.board.runs[fact.run])
             case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
-            case ClockJumped():
-                self._tell_who_waits()
+            case ClockJumped(step):
+                self._move_clock(step)
             case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound() | QuotaWarned():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
@@ -174,11 +176,23 @@ class Engine:
             case PushedBack(_, found, unreadable):
                 job.pushed_back(held, found, unreadable)
 
+    def _move_clock(self, shift: int) -> None:
+        step = step_of(shift)
+        self._context.offset += step
+        for job in (*self.jobs.values(), *self._gone):
+            job.move_clock(step)
+        self._tell_who_waits()
+
+    def _avoid_former_times(self, former: Iterable[Progress]) -> None:
+        """Where the clock was set back while no supervisor ran, no new nominal time may equal a former one."""
+        context = self._context
+        if any(progress.clock is not None and progress.clock > context.offset for progress in former):
+            context.offset += 1
+
     def _tell_who_waits(self) -> None:
         """A slot is decided once: where the clock was set back, jobs wait until it has caught up."""
-        now = self._context.now.wall
-        cursors = ((job.progress.cursor, name) for name, job in self.jobs.items() if job.schedule.rides == "wall")
-        waiting = [(cursor, name) for cursor, name in cursors if cursor is not None and cursor > now]
+        waits = ((job.waits_for_clock, name) for name, job in self.jobs.items())
+        waiting = [(cursor, name) for cursor, name in waits if cursor is not None]
         if waiting:
             until, name = max(waiting)
             self._context.announce(Warned("", because("clock_behind", job=name, jobs=len(waiting), until=until)))
@@ -193,6 +207,10 @@ class Engine:
         for entry in fact.plan.of("move"):
             self.board.limits.move(entry.moved_from or "", entry.job)
         self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts)
+        is_first = self._is_new
+        if is_first:
+            self._is_new = False
+            self._avoid_former_times(fact.progress.values())
         returning = frozenset(self._remembered)
         self._remembered.update(fact.progress)
         for entry in fact.plan.of("remove"):
@@ -225,6 +243,8 @@ class Engine:
         added, removed, kept = counted["add"], counted["remove"], counted["keep"]
         changed = counted.total() - added - removed - kept
         context.announce(GenerationBegan(fact.generation, added, changed, removed, kept))
+        if is_first:
+            self._tell_who_waits()
 
     def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
@@ -280,6 +300,7 @@ class Engine:
         if job is not None and job.take_up(row):
             return
         now = self._context.now.wall
+        now = max(now, row.started or row.due)  # the clock may have been set back
         ended = replace(row, state="interrupted", reason=_SUPERVISOR_GONE, ended=now)
         progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
         self._context.actions.append(Record(ended, progress))
@@ -359,7 +380,7 @@ class Engine:
             case "restart":
                 job.ask("restart", REQUESTED)
             case "pause":
-                job.pause(because("paused", text=fact.text) if fact.text else PAUSED, fact.until)
+                job.pause(because("paused", text=fact.text) if fact.text else PAUSED, fact.until, fact.length)
             case "resume":
                 job.resume(REQUESTED)
             case "start":

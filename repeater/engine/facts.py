@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Living:
-    """A run that an earlier supervisor began and that somebody still looks after: alive, or its end is known."""
+    """A run that an earlier supervisor began and that somebody still looks after: alive, or its end is known.
+
+    `mono` is the reading of the monotonic clock at `began`, None if it is not known.
+    """
 
     pid: int
     began: datetime
+    mono: Mono | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,9 @@ class RunExited:
 @dataclass(frozen=True, slots=True)
 class RunEnded:
     """Nothing of a run is alive and its output is complete. `matched` names the patterns that its output held:
-    `success`, `failure`, `stop`. `at` is when its first process ended, if that was while nobody listened, and
-    `timed_out` whether it was ended then because its time was over.
+    `success`, `failure`, `stop`. `at` is when its first process ended, if that was while nobody listened, `mono` the
+    same by the monotonic clock, None if it is not known, and `timed_out` whether it was ended then because its time
+    was over.
     """
 
     run: str
@@ -104,6 +109,7 @@ class RunEnded:
     at: datetime | None = None
     timed_out: bool = False
     kind: RunKind = "run"
+    mono: Mono | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,7 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 @dataclass(frozen=True, slots=True)
 class Requested:
     """Somebody asked for something about one job. `text` is why, in the words of the user, empty if none were given;
-    `until` is when a pause ends by itself, None for never.
+    `until` is when a pause ends by itself, None for never. `length` says so as a distance instead.
     """
 
     verb: Verb
@@ -200,11 +206,17 @@ class Requested:
     force: bool = False
     text: str = ""
     until: datetime | None = None
+    length: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClockJumped:
-    """The wall clock was set, or the machine slept. Told before anything else that was noticed with it."""
+    """The wall clock was set, or the machine slept. Told before anything else that was noticed with it.
+
+    `step` is by how much the wall clock moved while the monotonic clock stood still, in microseconds.
+    """
+
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True)

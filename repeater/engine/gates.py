@@ -23,7 +23,7 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Run, RunRecord
 from repeater.model.spec import Need, Pool
-from repeater.model.time import Instant
+from repeater.model.time import Instant, Mono, micros
 
 _RAN = ("succeeded", "failed", "spawn_failed")
 _IN_A_ROW = ("limit", "rate", "answer")
@@ -217,16 +217,18 @@ class Board:
             return True if upstream.ready else (False if over else None)
         if need.within == "same_slot":
             return self._met_in_slot(need, upstream, slot)
-        since = None if need.within == "ever" else self._context.now.wall - need.within
+        now = self._context.now.mono
+        since = None if need.within == "ever" else Mono(now - micros(need.within))
         if need.condition == "started":
-            when = upstream.progress.last_start
+            last = upstream.progress.last_start
+            when = None if last is None else self._context.reading(last).mono
             live = any(held.attempt is not None and held.attempt.started for held in upstream.open)
             begun = live or (
-                not upstream.spec.is_service and when is not None and when >= (since or upstream.upcoming.anchor.wall)
+                not upstream.spec.is_service and when is not None and when >= (since or upstream.upcoming.anchor.mono)
             )
             return True if begun else (False if over else None)
         end = upstream.upcoming.last_end
-        known = end is not None and upstream.last_success is not None and (since is None or end.wall >= since)
+        known = end is not None and upstream.last_success is not None and (since is None or end.mono >= since)
         if known and _fits(need, success=bool(upstream.last_success)):
             return True
         settled = over and not upstream.open

@@ -19,6 +19,7 @@ from repeater.dataclass import replace
 from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
 from repeater.engine.attempt import Attempt, ImpossibleMove
 from repeater.engine.attempt import Event as Move
+from repeater.engine.clock_step import is_same_boot, recalled, shifted
 from repeater.engine.context import Context
 from repeater.engine.lifecycle import TABLE, TAKES_SLOTS, Event, State
 from repeater.engine.limits import Limits, retry_rule
@@ -55,7 +56,7 @@ from repeater.model.reasons import (
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
 from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated, Stop
-from repeater.model.time import MICROSECOND, Instant
+from repeater.model.time import MICROSECOND, Instant, Mono, micros, number_of
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
@@ -124,6 +125,7 @@ class Job:
         "_conditions",
         "_context",
         "_deadlines",
+        "_former",
         "_gates",
         "_last_exit",
         "_pattern_found",
@@ -165,7 +167,8 @@ class Job:
         self.recent: dict[datetime, RunRecord] = {}
         self.ready: bool | None = None
         self.last_success: bool | None = None
-        self.progress = Progress(self.spec.name, context.now.wall)
+        self.progress = self._new_progress(self.spec.name)
+        self._former: int | None = None
 
     # --- coming into force -------------------------------------------------------------------------------------
 
@@ -173,19 +176,25 @@ class Job:
         """Enter into force, with what is remembered from an earlier life, if anything. `returns`: the job was taken
         out of the file and is back, so nothing is owed for the time between.
         """
-        now, spec = self._context.now, self.spec
+        context, now, spec = self._context, self._context.now, self.spec
         schedule, rule = repr(spec.schedule), _print_of(spec.stop)
         if progress is None:
-            self.progress = Progress(spec.name, now.wall, schedule=schedule, stop=rule)
+            self.progress = self._new_progress(spec.name, schedule=schedule, stop=rule)
+        else:
+            self._former = progress.clock if is_same_boot(progress, now, context.boot) else None
+            progress = recalled(progress, self.schedule.rides, now=now, offset=context.offset, boot=context.boot)
+        if progress is None:
+            pass
         elif isinstance(spec.schedule, Once | Always):
             # both mean at every start, so what an earlier life did is no reason not to run
             done = progress.done if progress.stop == rule and _is_rule(progress.done) else None
-            self.progress = replace(progress, job=spec.name, anchor=now.wall, cursor=None, done=done)
+            self.progress = replace(progress, job=spec.name, anchor=context.steady.wall, cursor=None, done=done)
         else:
             self.progress = replace(progress, job=spec.name)
-            self.upcoming.anchor = now.at_wall(progress.anchor)
-            self.upcoming.cursor = None if progress.cursor is None else now.at_wall(progress.cursor)
-            self.upcoming.last_end = None if progress.last_end is None else now.at_wall(progress.last_end)
+            at = now.at_wall if self.schedule.rides == "wall" else context.reading
+            self.upcoming.anchor = at(progress.anchor)
+            self.upcoming.cursor = None if progress.cursor is None else at(progress.cursor)
+            self.upcoming.last_end = None if progress.last_end is None else context.reading(progress.last_end)
             if progress.last_end is not None and progress.streak:
                 self.last_success = progress.streak > 0
             if returns or progress.schedule != schedule:
@@ -206,6 +215,50 @@ class Job:
         self._watch_deadlines()
         self._watch_pause()
         self._arm()
+
+    def _new_progress(self, name: str, *, schedule: str = "", stop: str = "") -> Progress:
+        context, anchor = self._context, self.upcoming.now.wall
+        began = context.steady.wall
+        clock, boot = context.offset, context.boot or None
+        return Progress(name, anchor, schedule=schedule, stop=stop, began=began, clock=clock, boot=boot)
+
+    def _mono_of(self, wall: datetime) -> Mono:
+        """The monotonic reading of a time in a row that an earlier supervisor wrote."""
+        if self._former is None:
+            return self._context.now.at_wall(wall).mono
+        return Mono(number_of(wall) - self._former)
+
+    def move_clock(self, step: int) -> None:
+        """The wall clock was set by `step` microseconds: distances keep their length and are written with the new time.
+
+        A slot that is not claimed yet has no row and is named anew. Slots of a schedule that rides the wall clock are
+        named by a time of day, which does not change.
+        """
+        by, rides = step * MICROSECOND, self.schedule.rides
+        self.progress = shifted(self.progress, step, rides, self._context.now.wall)
+        self.upcoming.move_clock(by)
+        self.slowing.move_clock(by)
+
+        def named(slot: Slot) -> Slot:
+            if rides == "wall" and slot.trigger in ("schedule", "catch_up"):
+                return slot
+            return replace(slot, nominal=slot.nominal + by, due=slot.due + by)
+
+        self.pending = [named(slot) for slot in self.pending]
+        for held in self.open:
+            if held.attempts == 0:
+                held.slot = named(held.slot)
+        self._context.actions.append(Save(self.progress))
+        if self.next is not None or not self.open:
+            self._arm()
+
+    @property
+    def waits_for_clock(self) -> datetime | None:
+        """The last decided time of day, if the clock is behind it: no slot is decided twice, so the job waits."""
+        cursor = self.progress.cursor
+        return (
+            cursor if self.schedule.rides == "wall" and cursor is not None and cursor > self._context.now.wall else None
+        )
 
     def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
         """Take a changed definition: counters, cursor and live runs stay. Nothing is fired by the change itself."""
@@ -261,9 +314,9 @@ class Job:
                 held.attempt.run = replace(held.attempt.run, slot=held.slot)
 
     def _retime(self) -> None:
-        now = self._context.now.wall
         self._drop_begun(_SCHEDULE_CHANGED)
         self.upcoming.restart(self.progress.cursor)
+        now = self.upcoming.anchor.wall
         self.progress = replace(self.progress, anchor=now, cursor=max(now, self.progress.cursor or now))
         for slot in self.pending:
             if slot.trigger in ("schedule", "catch_up"):
@@ -292,10 +345,11 @@ class Job:
         self, trigger: Trigger, why: Reason | None = None, *, nominal: datetime | None = None, forced: bool = False
     ) -> None:
         """A slot beside the schedule: a person, a changed file, another job, or a restart asks for it."""
-        when = nominal or self._context.now.wall
+        now = self._context.now
+        when = nominal or now.wall
         while nominal is None and self.knows(when):
             when += MICROSECOND
-        slot = Slot(self.spec.name, when, max(when, self._context.now.wall), trigger, forced)
+        slot = Slot(self.spec.name, when, max(when, now.wall), trigger, forced, now.mono)
         self._consider(slot, why)
 
     def knows(self, nominal: datetime) -> bool:
@@ -316,11 +370,12 @@ class Job:
         spec = self.spec
         retries = row.state == "retrying" and row.attempts < spec.retry.attempts
         again = retries or (spec.delivery == "at-least-once" and row.state != "retrying")
-        too_old = self._context.now.wall - row.nominal > spec.catch_up.window
+        slot = Slot(spec.name, row.nominal, row.due, row.trigger, due_mono=self._mono_of(row.due))
+        too_old = slot.wall_at(self._context.now.mono) - row.nominal > spec.catch_up.window
         at_start = isinstance(spec.schedule, Once | Always)  # they begin anew anyway
         if not again or too_old or at_start or self.state not in TAKES_SLOTS:
             return False
-        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger), self._context.now)
+        held = OpenSlot(slot, self._context.now)
         held.attempts = row.attempts
         held.free = 0 if retries else row.attempts
         self.open.append(held)
@@ -332,18 +387,21 @@ class Job:
         """Go on with a run that an earlier supervisor began and somebody looked after since."""
         spec, context = self.spec, self._context
         assert row.run is not None
-        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger), context.now)
-        held.attempts, held.pid, held.started = row.attempts, living.pid, row.started or living.began
+        began = context.now.at_wall(living.began) if living.mono is None else context.now.at_mono(living.mono)
+        started = row.started or living.began
+        due_mono = Mono(began.mono - micros(started - row.due))
+        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger, due_mono=due_mono), context.now)
+        held.attempts, held.pid, held.started = row.attempts, living.pid, started
         run = Run(row.run, held.slot, row.attempts, row.generation)
         held.attempt = Attempt(context, run, spec.ending)
-        held.attempt.resume(context.now.at_wall(living.began))
+        held.attempt.resume(began)
         self._gates.readmit(self, held)
         self._gates.enrol(run, self, held)
         self.open.append(held)
         self._on(Event.OPENED)
         if isinstance(spec.schedule, Once):  # this is the one run of this start, too
-            self.upcoming.cursor = context.now
-            self.progress = replace(self.progress, cursor=context.now.wall)
+            self.upcoming.cursor = context.steady
+            self.progress = replace(self.progress, cursor=context.steady.wall)
         context.actions.append(Note(held.row("running", None, None, context.generation), living.pid))
         context.announce(RunAdopted(run, living.pid))
         context.actions.append(Adopt(run.id, spec))
@@ -404,9 +462,11 @@ class Job:
         for held in list(self.open):
             self._end(held, ("cancelled", reason), kill=kill)
 
-    def pause(self, reason: Reason, until: datetime | None = None) -> None:
-        """Slots that come up are skipped from now on, also after a restart, until `until`; live runs go on."""
-        self._keep_pause(reason, until)
+    def pause(self, reason: Reason, until: datetime | None = None, length: timedelta | None = None) -> None:
+        """Skip slots that come up from now on, also after a restart, until `until` or for `length`. Live runs go on."""
+        if length is not None:
+            until = self._context.steady.wall + length
+        self._keep_pause(reason, until, "mono" if length is not None else None)
         self._context.announce(JobPaused(self.spec.name, reason, until))
         self._watch_pause()
 
@@ -426,20 +486,22 @@ class Job:
         """Why slots are skipped for now, None when they are not."""
         return self.progress.paused
 
-    def _keep_pause(self, reason: Reason | None, until: datetime | None) -> None:
-        self.progress = replace(self.progress, paused=reason, paused_until=until)
+    def _keep_pause(self, reason: Reason | None, until: datetime | None, rides: Literal["mono"] | None = None) -> None:
+        self.progress = replace(self.progress, paused=reason, paused_until=until, pause_rides=rides)
         self._context.actions.append(Save(self.progress))
 
     def _watch_pause(self) -> None:
         if self._pause_end is not None:
             self._pause_end.cancel()
             self._pause_end = None
-        until = self.progress.paused_until
-        if until is not None and until <= self._context.now.wall:
+        until, rides = self.progress.paused_until, self.progress.pause_rides or "wall"
+        if until is None:
+            return
+        at = self._context.now.at_wall(until) if rides == "wall" else self._context.reading(until)
+        if at.mono <= self._context.now.mono:
             self.resume(_PAUSE_OVER)
-        elif until is not None:
-            at = self._context.now.at_wall(until)
-            self._pause_end = self._context.wake_at(at, "wall", lambda _: self.resume(_PAUSE_OVER))
+        else:
+            self._pause_end = self._context.wake_at(at, rides, lambda _: self.resume(_PAUSE_OVER))
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
@@ -541,7 +603,7 @@ class Job:
         paused = self.progress.paused
         if paused is not None and not slot.forced:
             return "skipped", paused
-        if deadline is not None and now.wall - slot.due > deadline:
+        if deadline is not None and slot.late_by(now.mono) > deadline:
             return "expired", START_DEADLINE
         if self.slowing.holds(now) and slot.trigger in ("schedule", "catch_up") and not self.schedule.waits_for_end:
             return "skipped", SLOWDOWN
@@ -553,7 +615,7 @@ class Job:
         self._on(Event.OPENED)
         deadline = self.spec.catch_up.start_deadline
         if deadline is not None:
-            left = max(timedelta(0), slot.due + deadline - self._context.now.wall)
+            left = max(timedelta(0), deadline - slot.late_by(self._context.now.mono))
             held.wakes.append(self._context.wake_in(left, lambda _: self._expire(held)))
         self.try_start(held)
 
@@ -580,7 +642,7 @@ class Job:
         held.attempts += 1
         run = Run(context.new_run_id(), slot, held.attempts, context.generation)
         if held.attempts == 1:
-            now = context.now.wall
+            now = context.steady.wall
             self.progress = replace(
                 self.progress,
                 cursor=self._cursor_after(slot),
@@ -609,7 +671,11 @@ class Job:
         cursor = self.progress.cursor
         if slot.trigger not in ("schedule", "catch_up"):
             return cursor
-        return slot.nominal if cursor is None else max(cursor, slot.nominal)
+        nominal = slot.nominal
+        if self.schedule.rides == "mono" and slot.due_mono is not None:
+            # the clock may have been set since the slot was named
+            nominal = self._context.shown(slot.due_mono) - (slot.due - nominal)
+        return nominal if cursor is None else max(cursor, nominal)
 
     def _decide(self, slot: Slot, state: SlotState, reason: Reason) -> None:
         """The slot ends without ever having been open."""
@@ -628,8 +694,8 @@ class Job:
         assert attempt is not None
         held.pid = pid
         if held.started is None:
-            held.started = at.wall
-        late = (at.wall - held.slot.due).total_seconds()
+            held.started = held.slot.wall_at(at.mono)
+        late = held.slot.late_by(at.mono).total_seconds()
         self._gates.limits.started(held)
         self._context.actions.append(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
@@ -668,7 +734,11 @@ class Job:
         attempt.on(Move.ENDED, exit)
         if fact.timed_out:
             attempt.note_timeout()
-        held.ended = fact.at
+        now = self._context.now
+        if fact.mono is not None:
+            held.ended = now.at_mono(fact.mono)
+        elif fact.at is not None:
+            held.ended = now.at_wall(fact.at)
         found = fact.matched
         self._pattern_found = self._pattern_found or "stop" in found
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
@@ -739,10 +809,10 @@ class Job:
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)
         if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern and held.started is not None:
             planned = held.started + spec.schedule.retry_pattern[tries]
-            delay = max(timedelta(0), planned - context.now.wall)
+            delay = max(timedelta(0), planned - held.slot.wall_at(context.now.mono))
         held.delay = delay
         context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
-        ended, held.ended = held.ended or context.now.wall, None
+        ended, held.ended = held.slot.wall_at((held.ended or context.now).mono), None
         row = held.row("retrying", outcome.reason, code, context.generation, ended=ended)
         context.actions.append(Record(row, self.progress))
         self._retry_in(held, delay)
@@ -793,15 +863,16 @@ class Job:
         self._gates.limits.dismiss(held)
         self._advance(held.slot)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
-        ended = now if held.ended is None else now.at_wall(held.ended)
+        over = (held.ended or now).mono
+        shown, ended = context.shown(over), held.slot.wall_at(over)
         if held.attempts:
-            self.upcoming.last_end = ended
+            self.upcoming.last_end = Instant(shown, over)
         if outcome is not None:
-            self._count(outcome, held, code, ended.wall)
+            self._count(outcome, held, code, shown)
         elif held.attempts:
-            self.progress = replace(self.progress, last_end=ended.wall)
+            self.progress = replace(self.progress, last_end=shown)
         self._refused = held.attempts == 0
-        row = held.row(state, reason, code, context.generation, ended=ended.wall if held.attempts else None)
+        row = held.row(state, reason, code, context.generation, ended=ended if held.attempts else None)
         held.attempt = None
         if is_known:
             context.actions.append(Save(self.progress))
@@ -837,7 +908,8 @@ class Job:
             last_end=ended,
             last_success=ended if good else progress.last_success,
         )
-        self.slowing.note(self.spec, outcome, code, held.started, self._context)
+        lasted = None if held.started is None else held.slot.wall_at(self._context.now.mono) - held.started
+        self.slowing.note(self.spec, outcome, code, lasted, self._context)
         self._adapt(held, good)
 
     def _adapt(self, held: OpenSlot, good: bool) -> None:
@@ -900,7 +972,12 @@ class Job:
     def _in_force(self) -> timedelta:
         """How long, by a clock that is never set."""
         now = self._context.now
-        return (now.mono - now.at_wall(stop.began(self.progress)).mono) * MICROSECOND
+        return (now.mono - self._began.mono) * MICROSECOND
+
+    @property
+    def _began(self) -> Instant:
+        """Where `stop.for` counts from."""
+        return self._context.reading(self.progress.began or self.progress.anchor)
 
     def _plugged(self, plugin: Plugin) -> Reason | None:
         """What a stop condition of a plugin says."""
@@ -925,8 +1002,8 @@ class Job:
         rule, context = self.spec.stop, self._context
         self._deadlines = []
         if rule.for_ is not None:
-            began = context.now.at_wall(stop.began(self.progress))
-            self._deadlines.append(context.wake_at(began.plus(rule.for_), "mono", lambda _: self._check_stop()))
+            end = self._began.plus(rule.for_)
+            self._deadlines.append(context.wake_at(end, "mono", lambda _: self._check_stop()))
         if rule.until is not None:
             until = context.now.at_wall(rule.until)
             self._deadlines.append(context.wake_at(until, "wall", lambda _: self._check_stop()))
@@ -990,17 +1067,18 @@ class Job:
             self._arm()
 
     def _begin_again(self) -> None:
-        now = self._context.now
         kept = self.progress
         self.progress = replace(
-            Progress(kept.job, now.wall, schedule=kept.schedule, stop=kept.stop),
+            self._new_progress(kept.job, schedule=kept.schedule, stop=kept.stop),
             last_success=kept.last_success,
             paused=kept.paused,
             paused_until=kept.paused_until,
             pushed_until=kept.pushed_until,
             pushed=kept.pushed,
+            pause_rides=kept.pause_rides,
         )
-        self.upcoming.anchor, self.upcoming.cursor, self._pattern_found = now, None, False
+        self.upcoming.begin_again()
+        self._pattern_found = False
         self._last_exit = None
         self.slowing.reset()
         self.pacing.reset()

@@ -55,7 +55,7 @@ class OpenSlot:
         self.refused = False
         self.attempt: Attempt | None = None
         self.started: datetime | None = None
-        self.ended: datetime | None = None
+        self.ended: Instant | None = None
         self.pid: int | None = None
         self.delay: timedelta | None = None
         self.retry: Wake | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from repeater.engine.context import Context
 from repeater.model.run import Verdict
@@ -34,10 +34,15 @@ class Slowing:
         """Whether it is too early for a start."""
         return self.not_before is not None and now.mono < self.not_before.mono
 
+    def move_clock(self, by: timedelta) -> None:
+        """The wall clock was set."""
+        if self.not_before is not None:
+            self.not_before = Instant(self.not_before.wall + by, self.not_before.mono)
+
     def note(
-        self, spec: JobSpec, outcome: Verdict, code: int | None, started: datetime | None, context: Context
+        self, spec: JobSpec, outcome: Verdict, code: int | None, lasted: timedelta | None, context: Context
     ) -> None:
-        """A run of the job was decided now."""
+        """A run of the job was decided now, `lasted` after its first start; None if it never started."""
         rule, now = spec.slowdown, context.now
         backoff = rule.backoff if rule else _SERVICE
         self.not_before = None
@@ -45,13 +50,13 @@ class Slowing:
             self._row, self._delay = 0, None
         else:
             # a service that lasted long was healthy for a while, so its failure begins a new row
-            lasted = now.wall - started if started else timedelta(0)
-            self._row = 1 if spec.is_service and lasted >= backoff.max else self._row + 1
+            was_healthy = spec.is_service and lasted is not None and lasted >= backoff.max
+            self._row = 1 if was_healthy else self._row + 1
             if rule is not None or spec.is_service:
                 before = self._delay if self._row > 1 else None
                 self._delay = backoff_delay(backoff, self._row, context.draw.random(), before)
                 self.not_before = now.plus(self._delay)
-        if spec.is_service and started is not None:
-            floor = now.plus(started + SERVICE_FLOOR - now.wall)
+        if spec.is_service and lasted is not None:
+            floor = now.plus(SERVICE_FLOOR - lasted)
             if self.not_before is None or self.not_before.mono < floor.mono:
                 self.not_before = floor

@@ -81,11 +81,32 @@ class Upcoming:
         self._last: tuple[JobSpec, Instant, tuple[Slot, Instant]] | None = None
         self.spec = spec
         self.schedule = schedule
-        self.anchor = context.now
+        self.anchor = self.now
         self.cursor: Instant | None = None
         self.last_end: Instant | None = None
         self.slot: Slot | None = None
         self.fault: str | None = None
+
+    @property
+    def now(self) -> Instant:
+        """Now, with the wall time that the slots of this schedule are named by."""
+        return self._context.now if self.schedule.rides == "wall" else self._context.steady
+
+    def move_clock(self, by: timedelta) -> None:
+        """The wall clock was set: name the instants of a schedule that rides the monotonic clock by its new time."""
+        self._last = None
+        if self.last_end is not None:
+            self.last_end = _moved(self.last_end, by)
+        if self.schedule.rides == "wall":
+            if self.cursor is None and self.anchor.wall > self._context.now.wall:
+                self.anchor = self._context.now  # else the first slot would wait for the former time of day
+            return
+        self.anchor = _moved(self.anchor, by)
+        if self.cursor is not None:
+            self.cursor = _moved(self.cursor, by)
+        if self.slot is not None:
+            self._nominal, self._due = _moved(self._nominal, by), _moved(self._due, by)
+            self.slot = replace(self.slot, nominal=self.slot.nominal + by, due=self.slot.due + by)
 
     def arm(self, track: Track, not_before: Instant | None) -> bool:
         """Wait for the next slot, if there is one, or for a schedule that cannot say. `not_before` puts off slots that
@@ -101,7 +122,8 @@ class Upcoming:
             return False
         slot, due = self._slot_at(nominal)
         if not_before is not None and not_before.mono > due.mono and self.schedule.waits_for_end:
-            due, slot = not_before, replace(slot, due=max(slot.due, not_before.wall))
+            due = due.at_mono(not_before.mono)
+            slot = replace(slot, due=due.wall, due_mono=due.mono)
         self.slot, self._nominal, self._due = slot, nominal, due
         self._wake = self._context.wake_at(due, self.schedule.rides, self._ring)
         return True
@@ -117,18 +139,22 @@ class Upcoming:
         """The grid begins now, and the next slot lies strictly ahead, also of what was decided before the clock of
         the day was set back.
         """
-        self.anchor = self._context.now
+        self.anchor = self.now
         self.cursor = self._ahead_of(decided)
+
+    def begin_again(self) -> None:
+        """The grid begins now, and the next slot may be now."""
+        self.anchor, self.cursor = self.now, None
 
     def forgive(self) -> None:
         """Nothing is owed for the time until now."""
         if self.cursor is None:
-            self.anchor = self._context.now
+            self.anchor = self.now
         elif not self.schedule.waits_for_end:
             self.cursor = self._ahead_of(self.cursor.wall)
 
     def _ahead_of(self, decided: datetime | None) -> Instant:
-        now = self._context.now
+        now = self.now
         if decided is not None and decided > now.wall and self.schedule.rides == "wall":
             return now.at_wall(decided)
         return now
@@ -165,7 +191,7 @@ class Upcoming:
             if jitter.mode == "random":
                 draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
             due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
-        found = Slot(spec.name, nominal.wall, due.wall), due
+        found = Slot(spec.name, nominal.wall, due.wall, due_mono=due.mono), due
         self._last = spec, nominal, found
         return found
 
@@ -180,14 +206,23 @@ class Upcoming:
         if self._rung > MOST_IN_TURN:
             self.cursor = now  # nothing is owed for the time between, or this turn would have no end
         if self.schedule.waits_for_end:
-            self._come_due([Coming(slot)])
+            self._pass_on([Coming(slot)])
             return
         following = self._following(self._track())
         late = now.wall - due.wall if self.schedule.rides == "wall" else (now.mono - due.mono) * MICROSECOND
         if late <= GRACE and (following is None or self._is_ahead(following)):
-            self._come_due([Coming(slot)])
+            self._pass_on([Coming(slot)])
         else:
-            self._come_due(self._late(slot, following))
+            self._pass_on(self._late(slot, following))
+
+    def _pass_on(self, coming: list[Coming]) -> None:
+        """A time of day has come: from now on, how late its slot is counts as a distance."""
+        if self.schedule.rides == "wall":
+            now = self._context.now
+            coming = [
+                one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming
+            ]
+        self._come_due(coming)
 
     def _is_ahead(self, nominal: Instant) -> bool:
         _, due = self._slot_at(nominal)
@@ -209,7 +244,7 @@ class Upcoming:
             missed.append(self._slot_at(following)[0])
             self.cursor = following
             following = self._following(self._track())
-        now, rule, owes_one = self._context.now.wall, self.spec.catch_up, self.schedule.rides == "mono"
+        now, rule, owes_one = self.now.wall, self.spec.catch_up, self.schedule.rides == "mono"
         on_time = missed.pop() if now - missed[-1].due <= GRACE else None
         if on_time is not None and (owes_one or rule.kind == "latest"):
             rule = replace(rule, kind="skip")  # the newest runs anyway
@@ -229,7 +264,7 @@ class Upcoming:
 
         Appends the newest to `missed`. It is found by bisection, which costs the same for a minute and for a year.
         """
-        newest = self._latest(first, self._context.now, lambda slot: not self._is_ahead(slot))
+        newest = self._latest(first, self.now, lambda slot: not self._is_ahead(slot))
         slots = []
         if newest != first:
             last = self._latest(first, newest, lambda slot: self._between(slot, newest) > timedelta(0))
@@ -259,3 +294,8 @@ class Upcoming:
             return 1 if first == last else None
         self.cursor = first
         return 1 + self.schedule.count(self._track(), last)
+
+
+def _moved(instant: Instant, by: timedelta) -> Instant:
+    """The same reading of the monotonic clock under another wall time."""
+    return Instant(instant.wall + by, instant.mono)

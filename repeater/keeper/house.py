@@ -398,7 +398,7 @@ class House:
             self._look(closely=False)
 
     def _exited(self, kept: Kept, status: int) -> None:
-        kept.status, kept.ended = status, time.time()
+        kept.status, kept.ended, kept.ended_mono = status, time.time(), time.monotonic_ns() // 1000
         kept.empty = not tree.group_lives(kept.pid, reaped=True) and not kept.is_fenced_alive
         self._tell({"op": "exited", **kept.as_end()})
         if self._absence is not None and self._leaving is None:

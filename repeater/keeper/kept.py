@@ -23,7 +23,8 @@ class Kept:
     """
 
     __slots__ = (
-        "attempt", "began", "empty", "ended", "fds", "fence", "files", "pid", "run", "settled", "status", "stop_signal",
+        "attempt", "began", "began_mono", "empty", "ended", "ended_mono", "fds", "fence", "files",
+        "pid", "run", "settled", "status", "stop_signal",
         "stop_timeout", "timed_out", "timeout", "took_until",
     )  # fmt: skip
 
@@ -38,7 +39,8 @@ class Kept:
         self.fence = fence
         self.files: dict[str, tuple[str, int, int]] = {}
         self.took_until: dict[str, int] = {}
-        self.began = time.time()
+        self.began, self.began_mono = time.time(), time.monotonic_ns() // 1000
+        self.ended_mono: int | None = None
         self.status: int | None = None
         self.ended: float | None = None
         self.empty = False
@@ -47,7 +49,14 @@ class Kept:
 
     def as_message(self) -> Message:
         """What a new client has to know of it at first."""
-        return {"run": self.run, "attempt": self.attempt, "pid": self.pid, "began": self.began, "ended": self.ended}
+        return {
+            "run": self.run,
+            "attempt": self.attempt,
+            "pid": self.pid,
+            "began": self.began,
+            "began_mono": self.began_mono,
+            "ended": self.ended,
+        }
 
     @property
     def is_fenced_alive(self) -> bool:
@@ -56,7 +65,13 @@ class Kept:
 
     def as_end(self) -> Message:
         """How its first process ended."""
-        end = {"run": self.run, "status": self.status, "at": self.ended, "empty": self.empty}
+        end = {
+            "run": self.run,
+            "status": self.status,
+            "at": self.ended,
+            "mono": self.ended_mono,
+            "empty": self.empty,
+        }
         return {**end, "timed_out": True} if self.timed_out else end
 
     def as_note(self) -> Message:

@@ -27,7 +27,8 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     leave     kill (bool)                            the client goes, and means it: end everything, or let it run on
 
     keeper -> client
-    hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left
+    hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left; also
+              began_mono                             `began` in microseconds of the monotonic clock
               unfenced?                              why there will be no fences
               pongs (bool)                           whether it answers `ping`; 0.1.0 does not
     pong                                             it works
@@ -38,7 +39,9 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
     refused   run, code, detail, exit_code, temporary        it could not be started
-    exited    run, status, at, empty, timed_out?     its first process is gone; `status` is that of waitpid(2), `empty`
+    exited    run, status, at, mono, empty, timed_out?
+                                                     its first process is gone; `status` is that of waitpid(2), `mono`
+                                                     is `at` in microseconds of the monotonic clock, `empty`
                                                      says that nothing is left in its group, `timed_out` that the keeper
                                                      ended it while it had no client
     empty     run                                    nothing is left in its group and fence

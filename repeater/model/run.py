@@ -8,13 +8,13 @@ stored in the same transaction as the row that changed it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
 from repeater.model.reasons import Reason, reason_of
-from repeater.model.time import from_rfc3339, instant_of, number_of, rfc3339
+from repeater.model.time import Mono, from_rfc3339, instant_of, number_of, rfc3339
 
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
 
@@ -42,13 +42,28 @@ Outcome: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A nominal time of a job. `due` is nominal plus jitter and is never earlier."""
+    """A nominal time of a job. `due` is nominal plus jitter and is never earlier.
+
+    `due_mono` is the reading of the monotonic clock at `due`, None in a slot that the engine did not make. All times in
+    the row of a slot are counted from this pair, so a clock that is set during the run does not distort them.
+    """
 
     job: str
     nominal: datetime
     due: datetime
     trigger: Trigger = "schedule"
     forced: bool = False
+    due_mono: Mono | None = None
+
+    def wall_at(self, mono: Mono) -> datetime:
+        """What the wall clock shows at a monotonic reading, if it is not set after `due`."""
+        assert self.due_mono is not None
+        return self.due + timedelta(microseconds=mono - self.due_mono)
+
+    def late_by(self, mono: Mono) -> timedelta:
+        """How long after `due` a monotonic reading is; negative before `due`."""
+        assert self.due_mono is not None
+        return timedelta(microseconds=mono - self.due_mono)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +157,12 @@ class Progress:
     `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
     `schedule` a fingerprint of the schedule that both belong to. `done` says why the job is finished, None when it
     is not. `streak` counts outcomes in a row: positive successes, negative failures. `paused` says why slots are
-    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never. `pushed_until`
-    is until when a server's push-back holds the starts, `pushed` what it said; `refusals` counts the answers in a row
-    that refused without naming a delay.
+    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never, and
+    `pause_rides` is `mono` if that is a distance rather than a time of day. `pushed_until` is until when a server's
+    push-back holds the starts, `pushed` what it said; `refusals` counts the answers in a row that refused without
+    naming a delay. `began` is when the job came into force first; `stop.for` counts from it. `clock` is the wall time
+    minus the reading of the monotonic clock, in microseconds, with which the distances among the times were written, in
+    the boot `boot`; None: not known.
     """
 
     job: str
@@ -163,6 +181,10 @@ class Progress:
     done: Reason | None = None
     paused: Reason | None = None
     paused_until: datetime | None = None
+    pause_rides: Literal["mono"] | None = None
+    began: datetime | None = None
+    clock: int | None = None
+    boot: str | None = None
     adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
     pushed_until: datetime | None = None
     pushed: Reason | None = None
@@ -185,7 +207,7 @@ class Progress:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Progress:
         reasons = {"done", "paused", "pushed"}
-        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success"}
+        instants = {"anchor", "cursor", "first_start", "last_start", "last_end", "last_success", "began"}
         instants |= {"paused_until", "pushed_until"}
         known: dict[str, Any] = {
             name: reason_of(value)

@@ -208,7 +208,7 @@ class Supervisor:
             self._last = now
             if abs(drift) > JUMP:
                 self._tell_jump(drift, now)
-                self._carry_out(self._decide(ClockJumped(), now))
+                self._carry_out(self._decide(ClockJumped(drift), now))
         self._carry_out(self._decide(fact, now))
 
     def _tell_jump(self, drift: int, now: Instant) -> None:

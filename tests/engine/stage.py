@@ -103,7 +103,7 @@ class Stage:
         self.events: list[Event] = []
         self.listeners: list[Callable[[Event], object]] = []
         self.left: list[int] = []
-        self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive)
+        self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive, boot=self.clock.boot())
         self.quota = FakeQuota(daemon or FakeDaemon(self.clock), self.tell)
         outside = Outside(
             self.clock,

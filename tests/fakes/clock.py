@@ -32,7 +32,8 @@ class FakeAlarm:
 class FakeClock:
     """`ports.Clock` that stands still. It starts at `wall` (2026-01-01 00:00 UTC) and a monotonic 1000 s."""
 
-    def __init__(self, wall: datetime = EPOCH, mono: int = 1_000_000_000) -> None:
+    def __init__(self, wall: datetime = EPOCH, mono: int = 1_000_000_000, boot_id: str = "boot") -> None:
+        self.boot_id = boot_id
         self._wall = wall
         self._mono = Mono(mono)
         self._alarms: list[tuple[int, int, FakeAlarm]] = []
@@ -42,6 +43,9 @@ class FakeClock:
 
     def now(self) -> Instant:
         return Instant(self._wall, self._mono)
+
+    def boot(self) -> str:
+        return self.boot_id
 
     def asleep(self) -> int:
         return self._asleep

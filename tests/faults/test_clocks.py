@@ -222,7 +222,7 @@ def test_the_monotonic_clock_of_another_boot_is_compared_with_nothing() -> None:
     first.apply(*jobs)
     first.advance(300)
     first.supervisor.close()
-    booted = FakeClock(EPOCH + timedelta(minutes=6, seconds=30), mono=1)
+    booted = FakeClock(EPOCH + timedelta(minutes=6, seconds=30), mono=1, boot_id="another")
     second = Stage(clock=booted, store=first.store.reopened(booted.call_soon))
     second.apply(*jobs)
     second.advance(300)

@@ -127,11 +127,13 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("runs", "successes", "failures", "streak", "refusals"), int),
     "anchor": datetime,
     **dict.fromkeys(
-        ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until", "pushed_until"),
+        ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until", "pushed_until", "began"),
         datetime | None,
     ),
     **dict.fromkeys(("done", "paused", "pushed"), Reason | None),
     "adaptive": dict | None,
+    "clock": int | None,
+    **dict.fromkeys(("boot", "pause_rides"), str | None),
 }
 
 

@@ -1,0 +1,70 @@
+"""What a step of the wall clock does to what is remembered about a job.
+
+The engine counts distances on the monotonic clock, and writes them as wall times. `offset` is the wall time minus the
+monotonic reading, in microseconds, that it uses for that; it changes only when the wall clock was set. Each progress
+says which offset its times were written with, so a later supervisor of the same boot finds the exact readings again.
+
+Times of day (`anchor` and `cursor` of a schedule that rides the wall clock) do not move with the clock. All other times
+of a progress are distances, and move with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from repeater.dataclass import replace
+from repeater.model.run import Progress
+from repeater.model.time import MICROSECOND, Instant, number_of
+
+Rides = Literal["wall", "mono"]
+_DISTANCES = ("first_start", "last_start", "last_end", "last_success", "began")
+
+
+def step_of(shift: int) -> int:
+    """How far times are moved after the wall clock was set by `shift` microseconds.
+
+    After a step back it is one microsecond more, so that no nominal time of an interval equals one that was decided
+    before the step.
+    """
+    return shift + 1 if shift < 0 else shift
+
+
+def shifted(progress: Progress, step: int, rides: Rides, now: datetime) -> Progress:
+    """The progress after times moved by `step` microseconds. `now` is the new wall time."""
+    by = step * MICROSECOND
+    names = [*_DISTANCES, "anchor", "cursor"] if rides == "mono" else list(_DISTANCES)
+    if progress.pause_rides == "mono":
+        names.append("paused_until")
+    moved = {name: at + by for name in names if (at := getattr(progress, name)) is not None}
+    if rides == "wall" and progress.cursor is None:
+        moved["anchor"] = min(progress.anchor, now)  # else the first slot would wait for the former time of day
+    clock = None if progress.clock is None else progress.clock + step
+    return replace(progress, **moved, clock=clock)
+
+
+def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boot: str) -> Progress:
+    """The progress of an earlier supervisor with its times written with `offset`.
+
+    In the same boot the readings of the monotonic clock are known, whatever was done to the wall clock meanwhile. In
+    another boot only wall times can be compared, and a time that lies ahead counts as now: the clock was wrong then, or
+    is wrong now.
+    """
+    if progress.began is None:
+        progress = replace(progress, began=min(progress.anchor, progress.first_start or progress.anchor))
+    if is_same_boot(progress, now, boot):
+        assert progress.clock is not None
+        return shifted(progress, offset - progress.clock, rides, now.wall)
+    names = [*_DISTANCES, "anchor", "cursor"] if rides == "mono" else list(_DISTANCES)
+    past = {name: min(at, now.wall) for name in names if (at := getattr(progress, name)) is not None}
+    if rides == "wall" and progress.cursor is None:
+        past["anchor"] = min(progress.anchor, now.wall)
+    return replace(progress, **past, clock=offset, boot=boot or None)
+
+
+def is_same_boot(progress: Progress, now: Instant, boot: str) -> bool:
+    """Whether the monotonic readings of a progress can be compared with those of now."""
+    if not boot or progress.boot != boot or progress.clock is None:
+        return False
+    latest = max(at for at in (progress.began, progress.last_end, progress.last_start) if at is not None)
+    return number_of(latest) - progress.clock <= now.mono

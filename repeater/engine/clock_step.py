@@ -10,6 +10,7 @@ of a progress are distances, and move with it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
@@ -18,16 +19,21 @@ from repeater.model.run import Progress
 from repeater.model.time import MICROSECOND, Instant, number_of
 
 Rides = Literal["wall", "mono"]
+_MILLISECOND = 1000  # microseconds
 _DISTANCES = ("first_start", "last_start", "last_end", "last_success", "began")
 
 
-def step_of(shift: int) -> int:
-    """How far times are moved after the wall clock was set by `shift` microseconds.
+def offset_of(now: Instant, former: Iterable[int] = ()) -> int:
+    """The offset to use from now on, in microseconds, after the offsets `former` of this boot.
 
-    After a step back it is one microsecond more, so that no nominal time of an interval equals one that was decided
-    before the step.
+    It is a whole number of milliseconds, plus one microsecond for each time that the clock was set back. So no nominal
+    time of an interval equals one that was decided before the clock was set back.
     """
-    return shift + 1 if shift < 0 else shift
+    offset, steps = (number_of(now.wall) - now.mono) // _MILLISECOND * _MILLISECOND, 0
+    for clock in former:
+        was_set_back = offset < clock // _MILLISECOND * _MILLISECOND
+        steps = max(steps, (clock + was_set_back) % _MILLISECOND)
+    return offset + steps
 
 
 def shifted(progress: Progress, step: int, rides: Rides, now: datetime) -> Progress:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from repeater.engine.actions import Action, Announce
+from repeater.engine.clock_step import offset_of
 from repeater.engine.timeline import Timeline, Wake
 from repeater.model.events import Event
 from repeater.model.time import Instant, Mono, instant_of, number_of
@@ -28,7 +29,7 @@ class Context:
 
     def __init__(self, now: Instant, seed: int, boot: str = "") -> None:
         self.now = now
-        self.offset = number_of(now.wall) - now.mono
+        self.offset = offset_of(now)
         self.boot = boot
         self.seed = seed
         self.draw = random.Random(seed)  # noqa: S311

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from repeater.dataclass import replace
 from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
-from repeater.engine.clock_step import step_of
+from repeater.engine.clock_step import is_same_boot, offset_of
 from repeater.engine.context import Context
 from repeater.engine.facts import (
     ClockJumped,
@@ -86,6 +86,11 @@ class Engine:
         self.board = Board(self._context, self.jobs)
 
     @property
+    def offset(self) -> int:
+        """The wall time minus the monotonic reading, in microseconds, that distances are written with."""
+        return self._context.offset
+
+    @property
     def generation(self) -> int:
         return self._context.generation
 
@@ -131,8 +136,8 @@ class Engine:
                     self._take_of_run(fact, *self.board.runs[fact.run])
             case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
-            case ClockJumped(step):
-                self._move_clock(step)
+            case ClockJumped():
+                self._move_clock()
             case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound() | QuotaWarned():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
@@ -176,9 +181,10 @@ class Engine:
             case PushedBack(_, found, unreadable):
                 job.pushed_back(held, found, unreadable)
 
-    def _move_clock(self, shift: int) -> None:
-        step = step_of(shift)
-        self._context.offset += step
+    def _move_clock(self) -> None:
+        context = self._context
+        former, context.offset = context.offset, offset_of(context.now, [context.offset])
+        step = context.offset - former
         for job in (*self.jobs.values(), *self._gone):
             job.move_clock(step)
         self._tell_who_waits()
@@ -186,8 +192,12 @@ class Engine:
     def _avoid_former_times(self, former: Iterable[Progress]) -> None:
         """Where the clock was set back while no supervisor ran, no new nominal time may equal a former one."""
         context = self._context
-        if any(progress.clock is not None and progress.clock > context.offset for progress in former):
-            context.offset += 1
+        clocks = {
+            progress.clock
+            for progress in former
+            if progress.clock is not None and is_same_boot(progress, context.now, context.boot)
+        }
+        context.offset = offset_of(context.now, clocks)
 
     def _tell_who_waits(self) -> None:
         """A slot is decided once: where the clock was set back, jobs wait until it has caught up."""
@@ -302,6 +312,8 @@ class Engine:
         now = self._context.now.wall
         now = max(now, row.started or row.due)  # the clock may have been set back
         ended = replace(row, state="interrupted", reason=_SUPERVISOR_GONE, ended=now)
+        if job is not None:
+            job.note_interrupted()
         progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
         self._context.actions.append(Record(ended, progress))
         self._context.announce(SlotDecided(ended))

@@ -211,12 +211,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class ClockJumped:
-    """The wall clock was set, or the machine slept. Told before anything else that was noticed with it.
-
-    `step` is by how much the wall clock moved while the monotonic clock stood still, in microseconds.
-    """
-
-    step: int = 0
+    """The wall clock was set, the machine slept, or both clocks drifted apart. Comes before other facts of its time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -383,6 +383,14 @@ class Job:
         self.try_start(held)
         return True
 
+    def note_interrupted(self) -> None:
+        """A run that an earlier supervisor began is over, nobody knows since when: at the latest it ended now."""
+        now = self._context.steady
+        self.upcoming.last_end = now
+        self.progress = replace(self.progress, last_end=now.wall)
+        if self.schedule.waits_for_end:
+            self._arm()
+
     def adopt(self, row: RunRecord, living: Living) -> None:
         """Go on with a run that an earlier supervisor began and somebody looked after since."""
         spec, context = self.spec, self._context

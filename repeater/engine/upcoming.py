@@ -219,9 +219,7 @@ class Upcoming:
         """A time of day has come: from now on, how late its slot is counts as a distance."""
         if self.schedule.rides == "wall":
             now = self._context.now
-            coming = [
-                one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming
-            ]
+            coming = [one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming]
         self._come_due(coming)
 
     def _is_ahead(self, nominal: Instant) -> bool:

@@ -57,7 +57,7 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
-from repeater.model.time import Instant, micros
+from repeater.model.time import Instant, number_of
 from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Users, Watcher
 from repeater.runtime.faults import Faults, SupervisorFault, describe
 from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of
@@ -69,6 +69,8 @@ LONGEST_WAIT = 30_000_000
 """Microseconds after which the two clocks are compared even if nothing is due."""
 JUMP = 2_000_000
 """Microseconds by which the clocks may drift apart between two looks before it counts as a jump."""
+DRIFT = 500_000
+"""Microseconds by which the times that distances are written with may differ from the wall clock, as NTP slews it."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
 _TIME_PASSED = TimePassed()
@@ -124,6 +126,7 @@ class Supervisor:
         self._alarm: Alarm | None = None
         self._rings_at = 0
         self._last: Instant = outside.clock.now()
+        self._offset = number_of(self._last.wall) - self._last.mono
         self._asleep = outside.clock.asleep()
         self._rendering: dict[str, list[Send | Sweep]] = {}  # what was asked of runs whose texts are being rendered
         self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
@@ -204,11 +207,13 @@ class Supervisor:
 
     def _handle(self, fact: Fact, now: Instant) -> None:
         if now is not self._last:
-            drift = micros(now.wall - self._last.wall) - (now.mono - self._last.mono)
+            offset = number_of(now.wall) - now.mono
+            drift, self._offset = offset - self._offset, offset
             self._last = now
             if abs(drift) > JUMP:
                 self._tell_jump(drift, now)
-                self._carry_out(self._decide(ClockJumped(drift), now))
+            if abs(drift) > JUMP or abs(offset - self._engine.offset) > DRIFT:
+                self._carry_out(self._decide(ClockJumped(), now))
         self._carry_out(self._decide(fact, now))
 
     def _tell_jump(self, drift: int, now: Instant) -> None:

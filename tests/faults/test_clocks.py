@@ -339,6 +339,44 @@ def test_a_real_clock_that_is_set_both_ways_stops_nothing_and_repeats_nothing(gr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(hours=-3), timedelta(days=-20_000)], ids=str)
+def test_a_wrong_clock_at_the_start_delays_and_doubles_no_interval(
+    ground: Ground, shim: Shim, ahead: timedelta
+) -> None:
+    jobs = "".join(
+        f"[jobs.{name}]\ncommand = '''{mark('start')}'''\nschedule = {schedule}\n"
+        for name, schedule in {
+            "i": '"every 200ms"',
+            "e": '{ every = "300ms", after_end = true }',
+            "b": '{ backoff = "fixed", base = "300ms" }',
+            "d": '{ every = "250ms" }\nstart_deadline = "2s"',
+            "h": '{ every = "1h" }\ncatch_up = "latest"',
+        }.items()
+    )
+    shim.set_clock(ahead)
+    first = ground.apply(jobs, "-q", env=shim.env)
+    for name in "iebd":
+        until_more(ground, name, 2)
+    shim.set_clock(timedelta(0))
+    for name in "iebd":
+        until_more(ground, name, 3)
+    assert ground("down", env=shim.env).code == 0
+    assert first.leaves() == 0
+    second = ground.apply(jobs, "-q", env=shim.env)
+    for name in "iebd":
+        until_more(ground, name, 3)
+    assert second.down() == 0
+    assert ground.effects.twice() == []
+    assert runs(ground, "h") == 1
+    newest = ground.effects.starts("i")[-1].nominal
+    assert abs(newest - datetime.now(UTC)) < timedelta(minutes=5), "it is named by the right time"
+    for row in ground.rows():
+        if row["ended"] and row["started"]:
+            assert timedelta(0) <= instant(row["ended"]) - instant(row["started"]) < timedelta(minutes=1)
+            assert instant(row["due"]) <= instant(row["started"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["1970-01-01T00:00:03Z", "2038-01-19T03:14:05Z"])
 def test_every_slot_is_decided_at_both_ends_of_time(ground: Ground, shim: Shim, when: str) -> None:
     shim.set_clock(datetime.fromisoformat(when) - datetime.now(UTC))

@@ -20,7 +20,8 @@ from repeater.model.time import MICROSECOND, Instant, number_of
 
 Rides = Literal["wall", "mono"]
 _MILLISECOND = 1000  # microseconds
-_DISTANCES = ("first_start", "last_start", "last_end", "last_success", "began")
+_PAST = ("first_start", "last_start", "last_end", "last_success", "began")
+_DISTANCES = (*_PAST, "pushed_until")
 
 
 def offset_of(now: Instant, former: Iterable[int] = ()) -> int:
@@ -61,7 +62,7 @@ def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boo
     if is_same_boot(progress, now, boot):
         assert progress.clock is not None
         return shifted(progress, offset - progress.clock, rides, now.wall)
-    names = [*_DISTANCES, "anchor", "cursor"] if rides == "mono" else list(_DISTANCES)
+    names = [*_PAST, "anchor", "cursor"] if rides == "mono" else list(_PAST)
     past = {name: min(at, now.wall) for name in names if (at := getattr(progress, name)) is not None}
     if rides == "wall" and progress.cursor is None:
         past["anchor"] = min(progress.anchor, now.wall)

@@ -202,7 +202,7 @@ class Job:
         self.pacing.take_up(self.progress.adaptive)
         kept = self.progress
         if kept.pushed_until is not None and kept.pushed is not None:
-            self._gates.limits.take_up(spec, kept.pushed_until, kept.pushed)
+            self._gates.limits.take_up(spec, context.reading(kept.pushed_until).mono, kept.pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
             if progress.done is not None and progress.stop != rule:
@@ -728,9 +728,9 @@ class Job:
             self.progress = replace(self.progress, refusals=self.progress.refusals + 1)
             given = holding(rule, self.progress.refusals)
         reason = reason_of(found, given)
-        until = self._gates.limits.push_back(self.spec, given, reason)
-        if self.progress.pushed_until is None or self.progress.pushed_until < until.wall:
-            self.progress = replace(self.progress, pushed_until=until.wall, pushed=reason)
+        until = self._context.shown(self._gates.limits.push_back(self.spec, given, reason).mono)
+        if self.progress.pushed_until is None or self.progress.pushed_until < until:
+            self.progress = replace(self.progress, pushed_until=until, pushed=reason)
         self._context.actions.append(Save(self.progress))
 
     def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:

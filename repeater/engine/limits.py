@@ -192,11 +192,11 @@ class Limits:
         self._context.announce(Warned(spec.name, because("pushed_back", cause=reason)))
         return until
 
-    def take_up(self, spec: JobSpec, until: datetime, reason: Reason) -> None:
+    def take_up(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
         """A push-back of an earlier life of the supervisor goes on, for no longer than the job allows."""
         now = self._context.now
-        if spec.http_aware is not None and until > now.wall:
-            self._hold(spec, min(now.at_wall(until).mono, now.plus(spec.http_aware.max_delay).mono), reason)
+        if spec.http_aware is not None and until > now.mono:
+            self._hold(spec, min(until, now.plus(spec.http_aware.max_delay).mono), reason)
 
     def note_unreadable(self, job: str, found: tuple[Unreadable, ...]) -> None:
         """Hints of an answer could not be read. They are reported once, until others come."""

@@ -57,7 +57,7 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
-from repeater.model.time import Instant, number_of
+from repeater.model.time import Instant, micros, number_of
 from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Users, Watcher
 from repeater.runtime.faults import Faults, SupervisorFault, describe
 from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of

@@ -234,8 +234,9 @@ class _Assembly:
         self._take_state(loaded)
         self._control = self._control_socket(folder, closing)
         self._web = self._open_web(folder, closing)
-        seed = int.from_bytes(os.urandom(8), "big")
-        engine = Engine(clock.now(), seed=seed, keep_alive=options.keep_alive, boot=clock.boot())
+        engine = Engine(
+            clock.now(), seed=int.from_bytes(os.urandom(8), "big"), keep_alive=options.keep_alive, boot=clock.boot()
+        )
         self._plugins, feeds = self._make_plugins(clock, closing)
         self._feeds, outputs = feeds, ContainedOutputs(Masking(feeds, environ), self._output_failed)
         spawner = self._spawner = make_spawner(

@@ -41,7 +41,7 @@ from repeater.engine.facts import (
     StopRequested,
     TimePassed,
 )
-from repeater.engine.gates import Board
+from repeater.engine.gates import Board, fires
 from repeater.engine.job import Job
 from repeater.engine.lifecycle import TAKES_SLOTS, State
 from repeater.engine.probe import Probing
@@ -426,7 +426,7 @@ class Engine:
             for need, targets in job.node.needs:
                 if need.trigger and upstream.spec.name in targets:
                     if need.condition in ("completed", "succeeded", "failed"):
-                        if row is not None and not job.knows(row.nominal):
+                        if row is not None and fires(need, row) and not job.knows(row.nominal):
                             job.ask("dependency", nominal=row.nominal)
                     elif row is None and self._just_became(upstream, need.condition) and not job.open:
                         job.ask("dependency")

@@ -255,3 +255,14 @@ class Board:
 
 def _fits(need: Need, *, success: bool) -> bool:
     return need.condition == "completed" or success == (need.condition == "succeeded")
+
+
+def fires(need: Need, row: RunRecord) -> bool:
+    """Whether a decided slot of the needed job asks for one of the dependent.
+
+    A slot that did not run starts nothing; of the same slot it is passed on as a skipped row. A success asks for
+    nothing where a failure is waited for. After a failure, a dependent that wants a success gets a skipped row.
+    """
+    if row.state not in _RAN:
+        return need.within == "same_slot"
+    return need.condition != "failed" or row.state != "succeeded"

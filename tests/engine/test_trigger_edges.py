@@ -1,0 +1,55 @@
+"""Edges with `trigger`: they fire for a decided run that met the condition, and for nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from repeater.model.run import Exit
+from repeater.model.spec import Every, Hooks, Manual, Need
+from tests.engine.stage import Stage, job
+from tests.fakes.spawn import Act, seconds
+
+BAD = Exit(code=1)
+
+
+def dependent(condition: Any, **keys: Any) -> Any:
+    need = Need("up", condition, trigger=True)
+    return job("down", Manual(), needs=(need,), hooks=Hooks(on_skip="hook"), **keys)
+
+
+@pytest.mark.parametrize(
+    ("condition", "exits", "states"),
+    [
+        ("succeeded", [Exit(code=0), BAD, Exit(code=0)], ["succeeded", "skipped", "succeeded"]),
+        ("failed", [Exit(code=0), BAD, Exit(code=0)], ["succeeded"]),
+        ("completed", [Exit(code=0), BAD, Exit(code=0)], ["succeeded"] * 3),
+        ("failed", [Exit(code=0)] * 3, []),
+        ("succeeded", [BAD] * 3, ["skipped"] * 3),
+    ],
+)
+def test_an_edge_starts_a_run_only_after_one_that_met_its_condition(condition: Any, exits: Any, states: Any) -> None:
+    stage = Stage({"up": [Act(exit=one) for one in exits]})
+    stage.apply(job("up", Manual()), dependent(condition))
+    for _ in exits:
+        stage.request("trigger", "up")
+        stage.advance(10)
+    assert [row.state for row in stage.rows("down")] == states
+    skips = [launch for launch in stage.spawner.launches if launch.argv[-1] == "hook"]
+    assert len(skips) == states.count("skipped")
+
+
+def test_a_skipped_or_paused_upstream_starts_nothing() -> None:
+    stage = Stage({"up": [Act(), Act(lasts=seconds(25))]})
+    stage.apply(job("up", Every(seconds(10))), dependent("succeeded"))
+    stage.advance(5)
+    assert len(stage.rows("down")) == 1
+    stage.advance(29)  # a long run; two slots are skipped meanwhile
+    assert [row.state for row in stage.rows("up")].count("skipped") >= 1
+    assert len(stage.rows("down")) == 1
+    stage.advance(5)
+    before = len(stage.rows("down"))
+    stage.request("pause", "up")
+    stage.advance(60)
+    assert len(stage.rows("down")) == before

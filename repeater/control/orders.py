@@ -16,16 +16,18 @@ from repeater.engine.job import Job
 from repeater.engine.lifecycle import State
 from repeater.errors import RepeaterError
 from repeater.model.reasons import Reason
-from repeater.model.time import rfc3339
+from repeater.model.time import MICROSECOND, rfc3339
 from repeater.sentences import as_item
 
 
 async def trigger(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """Runs each job once, now. An item says whether it was `started`, `held`, `queued` or `skipped`, and why."""
-    refused = 0
-    for job in desk.some(args["jobs"]):
+    refused, jobs, nominal = 0, desk.some(args["jobs"]), desk.now()
+    while any(job.knows(nominal) for job in jobs):
+        nominal += MICROSECOND
+    for job in jobs:
         before = _known(job)
-        await desk.say(Requested("trigger", job.spec.name, force=args["force"]))
+        await desk.say(Requested("trigger", job.spec.name, force=args["force"], nominal=nominal))
         item = _became(job, before)
         refused += item["became"] == "skipped"
         await send({"job": job.spec.name, **item})

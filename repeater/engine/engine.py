@@ -388,7 +388,10 @@ class Engine:
             return
         match fact.verb:
             case "trigger":
-                job.ask("manual", forced=fact.force)
+                nominal = fact.nominal
+                if nominal is not None and job.knows(nominal):  # an edge was faster
+                    nominal = None
+                job.ask("manual", nominal=nominal, forced=fact.force)
             case "restart":
                 job.ask("restart", REQUESTED)
             case "pause":

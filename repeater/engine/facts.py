@@ -198,7 +198,8 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 @dataclass(frozen=True, slots=True)
 class Requested:
     """Somebody asked for something about one job. `text` is why, in the words of the user, empty if none were given;
-    `until` is when a pause ends by itself, None for never. `length` says so as a distance instead.
+    `until` is when a pause ends by itself, None for never. `length` says so as a distance instead. `nominal` is the
+    time of the slot of a trigger; jobs of one request share it, so that a `same_slot` need finds them.
     """
 
     verb: Verb
@@ -207,6 +208,7 @@ class Requested:
     text: str = ""
     until: datetime | None = None
     length: timedelta | None = None
+    nominal: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 from tests.cli.conftest import Rpr
+from tests.cli.test_apply import wait_for
 from tests.cli.test_control import House, house  # noqa: F401 - a fixture
 
 LIVE = """
@@ -75,6 +76,13 @@ def test_plan_asks_the_running_supervisor_and_apply_does_what_it_says(rpr: Rpr, 
     rpr.write("jobs.toml", LIVE)
     back = next(job for job in live_plan(rpr)["jobs"] if job["job"] == "m[a=1,b=x]")  # type: ignore[attr-defined]
     assert back["class"] == "add"
+
+
+def test_a_trigger_of_a_matrix_gives_its_cells_one_nominal_time(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
+    built = house("--keep-alive", "--no-watch", jobs=LIVE.replace(", max_parallel = 1", ""))
+    assert built("trigger", "m").code == 0
+    wait_for(lambda: len(built.lines("history", "m")) == 2, "both cells in the history")
+    assert len({row["nominal"] for row in built.lines("history", "m")}) == 1
 
 
 def test_a_plan_of_the_supervisor_shows_next_starts_of_its_own_grid(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811

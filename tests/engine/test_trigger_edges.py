@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from repeater.engine.facts import Requested
 from repeater.model.run import Exit
 from repeater.model.spec import Every, Hooks, Manual, Need
 from tests.engine.stage import Stage, job
@@ -53,3 +54,27 @@ def test_a_skipped_or_paused_upstream_starts_nothing() -> None:
     stage.request("pause", "up")
     stage.advance(60)
     assert len(stage.rows("down")) == before
+
+
+def test_a_request_for_several_jobs_gives_them_one_nominal_time() -> None:
+    stage = Stage({"m1": Act(lasts=seconds(1)), "m2": Act(lasts=seconds(3))})
+    needs = tuple(Need(name, "succeeded", within="same_slot", trigger=True) for name in ("m1", "m2"))
+    stage.apply(job("m1", Manual()), job("m2", Manual()), job("down", Manual(), needs=needs))
+    for _ in range(2):
+        nominal = stage.clock.now().wall
+        for name in ("m1", "m2"):
+            stage.tell(Requested("trigger", name, nominal=nominal))
+            stage.advance(0.1)
+        stage.advance(10)
+    assert [row.state for row in stage.rows("down")] == ["succeeded", "succeeded"]
+    assert {row.nominal for row in stage.rows("m1")} == {row.nominal for row in stage.rows("m2")}
+
+
+def test_a_request_for_a_job_that_an_edge_started_already_is_a_slot_of_its_own() -> None:
+    stage = Stage()
+    stage.apply(job("up", Manual()), dependent("succeeded"))
+    nominal = stage.clock.now().wall
+    for name in ("up", "down"):
+        stage.tell(Requested("trigger", name, nominal=nominal))
+        stage.advance(1)
+    assert [row.state for row in stage.rows("down")] == ["succeeded", "succeeded"]

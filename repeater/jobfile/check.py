@@ -5,7 +5,9 @@ Also fills in the default condition of each need, which depends on the needed jo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from math import gcd
 from typing import Protocol
 
 from repeater.dataclass import replace
@@ -13,7 +15,8 @@ from repeater.errors import Severity
 from repeater.jobfile.build import OPEN
 from repeater.jobfile.document import Path, shown
 from repeater.jobfile.expand import nearest
-from repeater.model.spec import Condition, JobSpec, Need, cell_key, former_names
+from repeater.model.spec import Condition, Every, JobSpec, Need, cell_key, former_names
+from repeater.model.time import micros
 
 
 class Report(Protocol):
@@ -46,6 +49,7 @@ def check_jobs(
                 report(job, ("moved_from",), *_still_there(job, former, targets[former]))
         done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)
     _check_moves(jobs, report)
+    _warn_of_slots(done, report)
     for circle in _circles(done):
         names = " -> ".join([*circle, circle[0]])
         report(targets[circle[0]], ("needs",), f"the jobs need each other in a circle: {names}", None)
@@ -72,6 +76,57 @@ def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: 
             cause = f"`{shown(need.job)}` is disabled, so this job waits until somebody triggers or enables it"
             report(job, at, cause, "`required = false` lets the job start without it", "warning")
         yield need
+
+
+def _warn_of_slots(jobs: Iterable[JobSpec], report: Report) -> None:
+    """A warning for each `same_slot` need on schedules that never have a nominal time in common."""
+    dependents = [job for job in jobs if job.enabled and any(need.within == "same_slot" for need in job.needs)]
+    if not dependents:
+        return
+    members: dict[str, list[JobSpec]] = defaultdict(list)
+    for job in jobs:
+        if job.enabled:
+            for name in {job.name, job.group}:
+                members[name].append(job)
+    for job in dependents:
+        needs = [need for need in job.needs if need.within == "same_slot" and need.condition != "healthy"]
+        grids: dict[tuple[int, int], str] = {}
+        if (own := _grid(job)) is not None and not any(need.trigger for need in needs):
+            grids[own] = "this job"
+        for need in needs:
+            if (pair := _apart(grids, members[need.job])) is not None:
+                cause = (
+                    f"found `same_slot`, but the schedules of {pair[0]} and {pair[1]} never have the same nominal time"
+                )
+                hint = 'use a duration, as in `within = "1h"`, or one schedule without `stagger`'
+                report(job, ("needs", need.job), cause, hint, "warning")
+
+
+def _apart(grids: dict[tuple[int, int], str], jobs: Iterable[JobSpec]) -> tuple[str, str] | None:
+    """Two that never share a nominal time: one of `grids` or `jobs`, and one of `jobs`. Adds `jobs` to `grids`."""
+    found = None
+    for job in jobs:
+        grid = _grid(job)
+        if grid is None or grid in grids:
+            continue
+        name = f"`{shown(job.name)}`"
+        if found is None:
+            found = next(((other, name) for one, other in grids.items() if not _meet(one, grid)), None)
+        grids[grid] = name
+    return found
+
+
+def _grid(job: JobSpec) -> tuple[int, int] | None:
+    """The distance and the offset of the nominal times, in microseconds; None if they are not evenly spaced."""
+    schedule = job.schedule
+    if not isinstance(schedule, Every) or schedule.after_end:
+        return None
+    return micros(schedule.every), micros(schedule.offset)
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two grids from one anchor have a point in common."""
+    return (one[1] - other[1]) % gcd(one[0], other[0]) == 0
 
 
 def _usual(target: JobSpec) -> Condition:

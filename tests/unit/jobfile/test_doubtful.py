@@ -105,3 +105,50 @@ def test_a_cron_expression_that_is_probably_a_mistake_is_a_warning(schedule, wor
 )  # fmt: skip
 def test_other_cron_expressions_are_not_a_warning(schedule):
     assert warnings(f"schedule = {schedule}") == []
+
+
+STAGGERED = """
+[jobs.m]
+command = "true"
+schedule = "every 1h"
+matrix = {{ x = [1, 2], stagger = "even" }}
+[jobs.f]
+command = "true"
+{keys}
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "pair"),
+    [
+        ('needs = { m = { within = "same_slot" } }', "`m[x=1]` and `m[x=2]`"),
+        ('needs = { m = { within = "same_slot", trigger = true } }\nschedule = "manual"', "`m[x=1]` and `m[x=2]`"),
+        ('needs = { "m[x=2]" = { within = "same_slot" } }\nschedule = "every 1h"', "this job and `m[x=2]`"),
+        ('needs = { "m[x=2]" = { within = "same_slot" } }\nschedule = "every 3h"', "this job and `m[x=2]`"),
+        (
+            'needs = { "m[x=1]" = { within = "same_slot" }, "m[x=2]" = { within = "same_slot" } }',
+            "`m[x=1]` and `m[x=2]`",
+        ),
+    ],
+)
+def test_a_same_slot_need_on_schedules_that_never_meet_is_a_warning(keys, pair):
+    (warning,) = road(STAGGERED.format(keys=keys)).warnings
+    assert (warning.line, warning.severity) == (8, "warning")
+    assert f"the schedules of {pair} never have the same nominal time" in warning.message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'needs = { m = { within = "24h" } }',
+        'needs = ["m"]',
+        'needs = { "m[x=2]" = { within = "same_slot" } }',
+        'needs = { "m[x=2]" = { within = "same_slot" } }\nschedule = "every 30m"',
+        'needs = { "m[x=2]" = { within = "same_slot", trigger = true } }\nschedule = "every 1h"',
+        'needs = { "m[x=1]" = { within = "same_slot" } }\nschedule = "every 1h"',
+        'needs = { "m[x=2]" = { within = "same_slot" } }\nschedule = "0 * * * *"',
+        'needs = { m = { within = "same_slot" } }\nenabled = false',
+    ],
+)
+def test_other_needs_on_staggered_cells_are_not_a_warning(keys):
+    assert list(road(STAGGERED.format(keys=keys)).warnings) == []

@@ -112,14 +112,16 @@ def _paint(column: int, cell: str) -> str | None:
     return _COLORS.get(cell.partition(" ")[0]) if column in (1, 2) else None
 
 
-@click.command(epilog="Example: HEALTHCHECK CMD rpr health --quiet")
+@click.command(epilog="Example: HEALTHCHECK CMD rpr health --quiet --ready")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing, only exit.")
+@click.option("--ready", is_flag=True, help="Exit with 0 also while job files are rejected; for container probes.")
 @json_option
 @reaching
-def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
+def health(quiet: bool, ready: bool, as_json: bool, where: Whereabouts) -> int:
     """Tell whether the supervisor is well: exit code 0 or 1.
 
-    It is well if it answers, can write its history, is not leaving, and every service that can tell is ready.
+    It is well if it answers, can write its history, is not leaving, every service with a `ready` probe is ready, and
+    the job files as they are now are in force.
     """
     from repeater.app import reach
 
@@ -127,7 +129,7 @@ def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
         with reach(where) as client:
             result = client.ask("health", patience=5.0).result()
     except RepeaterError as error:
-        result = {"ok": False, "problems": [error.message]}
+        result = {"ok": False, "ready": False, "problems": [error.message]}
     if as_json:
         print(json_line(result))
     elif not quiet:
@@ -135,4 +137,4 @@ def health(quiet: bool, as_json: bool, where: Whereabouts) -> int:
 
         for line in [*(result["problems"] or ["ok"]), *map(fault_sentence, result.get("faults", ()))]:
             print(line)
-    return 0 if result["ok"] else 1
+    return 0 if result["ok"] or (ready and result.get("ready")) else 1

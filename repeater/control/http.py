@@ -72,7 +72,7 @@ async def _livez(_: Request) -> Response:
 def _readyz(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
     async def readyz(_: Request) -> Response:
         found = await health(desk, {}, _nowhere)
-        return PlainTextResponse("\n".join(found["problems"] or ["ok"]) + "\n", 200 if found["ok"] else 503)
+        return PlainTextResponse("\n".join(found["problems"] or ["ok"]) + "\n", 200 if found["ready"] else 503)
 
     return readyz
 

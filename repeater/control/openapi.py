@@ -392,6 +392,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
     },
     "health": {
         "ok": _FLAG,
+        "ready": _FLAG,
         "problems": {"type": "array", "items": _TEXT},
         "faults": _FAULTS,
         "pid": _COUNT,
@@ -442,13 +443,13 @@ _AROUND = {
     "/livez": _get("livez", "Whether the supervisor answers at all.", {"200": _plain("It does.")}, is_open=True),
     "/readyz": _get(
         "readyz",
-        "Whether it does its work; a line for each reason why not.",
+        "Whether it does its work; a line for each problem. It still does its work while job files are rejected.",
         {"200": _plain("It does."), "503": _plain("It does not.")},
         is_open=True,
     ),
     "/healthz": _get(
         "healthz",
-        "The same as JSON.",
+        "Whether all is well, as JSON. Rejected job files are answered with 503 here.",
         {
             "200": _json_of("It is well.", _object(_RESULTS["health"])),
             "503": _json_of("It is not.", _object(_RESULTS["health"])),

@@ -48,19 +48,24 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
 
 
 async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
-    """Whether all is well: the supervisor does its work, and the services that can tell are ready."""
+    """Whether all is well. `ready`: the supervisor does its work, and the services that have a `ready` probe are ready.
+
+    `ok`: it is ready, and the job files as they are now are in force. A bad edit changes `ok`, not `ready`.
+    """
     problems = [
         because("service_not_ready", job=job.spec.name)
         for job in desk.engine.jobs.values()
         if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
     ]
     problems += desk.troubles()
+    ready = not problems
     rejected = desk.rejected()
     if rejected is not None:
         error = sentence(rejected).split("\n", 1)[0]  # all of them are in `status`
         problems.append(because("last_files_active", generation=desk.engine.generation, error=error))
     return {
         "ok": not problems,
+        "ready": ready,
         "problems": [sentence(problem) for problem in problems[:100]],
         "faults": [as_fault(one) for one in desk.faults(None)],
         "pid": os.getpid(),

@@ -179,6 +179,7 @@ def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callab
     assert (refused.code, "jobs.toml:" in refused.err) == (2, True)
     ill = built("health")
     assert ill.code == 1
+    assert built("health", "--ready").code == 0
     assert "the job files are rejected, generation 1 is still active: " in ill.out + ill.err
     rpr.write("jobs.toml", JOBS)
     built.live.until_err("the job files are valid again, generation 1 is active")

@@ -141,6 +141,9 @@ def test_files_are_planned_and_applied_over_http(site: Callable[..., Site]) -> N
     web.rpr.write("jobs.toml", "[jobs.x]\n")
     status, found = web("POST", "/api/reload")
     assert (status, "command" in found["error"]["message"]) == (422, True)
+    assert web("GET", "/readyz")[0] == 200, "the last valid files are still active"
+    status, found = web("GET", "/healthz")
+    assert (status, found["ok"], found["ready"], "rejected" in found["problems"][0]) == (503, False, True, True)
     web.rpr.write("jobs.toml", 'project = "shop"\n[jobs.tick]\ncommand = "true"\n')
     assert web("POST", "/api/reload")[0] == 409
     assert web("POST", "/api/down", {"level": "stop"})[0] == 200

@@ -375,6 +375,21 @@ def test_an_order_is_carried_out(tmp_path: Path) -> None:
     check(tmp_path)
 
 
+def test_rejected_files_are_a_problem_but_the_supervisor_stays_ready(tmp_path: Path) -> None:
+    @live
+    async def check(house: House) -> None:
+        web = Web(house)
+        house.desk.rejected = lambda: because("files_rejected", error="jobs.toml:1:1: bad")
+        reply = await web("GET", "/readyz", authorization=None)
+        assert (reply.status, b"jobs.toml:1:1: bad" in reply.body) == (200, True)
+        reply = await web("GET", "/healthz")
+        assert (reply.status, reply.json()["ok"], reply.json()["ready"]) == (503, False, True)
+        house.desk.troubles = lambda: [Reason("history_failing")]
+        assert (await web("GET", "/readyz", authorization=None)).status == 503
+
+    check(tmp_path)
+
+
 def test_readyz_says_why_not_in_words(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:

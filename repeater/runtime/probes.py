@@ -9,6 +9,7 @@ dropped. A
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, Protocol
 
 from repeater.engine.facts import ProbeReported, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
@@ -21,6 +22,7 @@ from repeater.ports import Alarm, Clock, Prober, Spawner, Stream, Tell, Users
 from repeater.runtime.launch import Inherited, probe_launch
 
 _EXIT_ZERO = Success()
+_RETRY = 1_000_000  # microseconds until the spawner is asked again to end a probe
 
 
 class Output(Protocol):
@@ -64,23 +66,31 @@ class Probes:
         run = f"probe:{self._asked}"
         alarm = self._clock.call_after(micros(probe.timeout), lambda: self._give_up(run))
         self._running[run] = (job, kind, alarm)
-        self._spawner.start(probe_launch(spec, run, probe.exec, self._inherited))
+        try:
+            self._spawner.start(probe_launch(spec, run, probe.exec, self._inherited))
+        except Exception:
+            alarm.cancel()
+            del self._running[run]
+            raise
 
     def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
-        """A fact about an `exec` probe."""
+        """A fact about an `exec` probe. After an exception it may be called again, with RunLost."""
         if isinstance(fact, RunExited):
             self._spawner.sweep(fact.run)
         if isinstance(fact, RunStarted | RunExited) or fact.run not in self._running:
             return
-        job, kind, alarm = self._running.pop(fact.run)
-        alarm.cancel()
         if isinstance(fact, SpawnFailed | RunLost):
             problem: Reason | None = fact.reason
         elif fact.run in self._late:
-            self._late.discard(fact.run)
             problem = Reason("probe_timeout")
         else:
             problem = None if fact.exit.code == 0 else judge(_EXIT_ZERO, fact.exit, frozenset(), None).reason
+        self._answer(fact.run, problem)
+
+    def _answer(self, run: str, problem: Reason | None) -> None:
+        job, kind, alarm = self._running.pop(run)
+        self._late.discard(run)
+        alarm.cancel()
         self._tell(ProbeReported(job, _kind(kind), problem is None, problem))
 
     def close(self) -> None:
@@ -90,7 +100,12 @@ class Probes:
 
     def _give_up(self, run: str) -> None:
         self._late.add(run)
-        self._spawner.sweep(run)
+        try:
+            self._spawner.sweep(run)
+        except Exception:
+            self._answer(run, Reason("probe_timeout"))
+            self._clock.call_after(_RETRY, partial(self._spawner.sweep, run))
+            raise
 
 
 class LogTap:

@@ -73,6 +73,8 @@ DRIFT = 500_000
 """Microseconds by which the times that distances are written with may differ from the wall clock, as NTP slews it."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
+RETRY = 1_000_000
+"""Microseconds until the spawner is asked again after it raised an exception."""
 _TIME_PASSED = TimePassed()
 _MAY_QUOTE = (SpawnFailed, ProbeReported)
 _OF_RUNS = (RunStarted, RunEnded, RunExited, RunLost, SpawnFailed)
@@ -178,7 +180,7 @@ class Supervisor:
                 try:
                     self._aside(fact)
                 except Exception as error:  # noqa: BLE001 - one hook or probe
-                    self.faults.report("hook" if fact.kind == "hook" else "probe", error, name=fact.run)
+                    self._contain_aside(fact, error)
             else:
                 self._handle(fact, now)
         return now
@@ -317,7 +319,10 @@ class Supervisor:
                     )
                 )
             case ReadLoad(job):
+                from repeater.schedule.load import LoadReadings
+
                 self.faults.report("job", error, job=job, name="load")
+                self.tell(LoadRead(job, LoadReadings()))
             case RunHook():
                 self.faults.report("hook", error, job=action.job, name=action.kind)
             case WatchPaths():
@@ -327,6 +332,7 @@ class Supervisor:
                 self.tell(RunLost(run, because("launch_failed", error=describe(error))))
             case Send(run, _) | Sweep(run):
                 self.faults.report("run", error, job=self.job_of(run), name=run)
+                self._outside.clock.call_after(RETRY, partial(self._ask_again, action))
             case AskQuota() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
                 self.faults.report("limit", error)
             case _:
@@ -350,10 +356,29 @@ class Supervisor:
             case Sweep(run):
                 self._outside.spawner.sweep(run)
 
+    def _ask_again(self, action: Send | Sweep) -> None:
+        """Repeat what the spawner failed to do for a run that has not ended since."""
+        if not self._over and action.run in self._engine.board.runs:
+            self._carry_out([action])
+
     def _claimed(self, start: Start, error: Exception | None) -> None:
-        """The slot is ours, durably: only now may its process exist."""
+        """The slot is ours, durably: only now may its process exist. The engine gets SpawnFailed for any exception,
+        so that the slot does not stay open.
+        """
         if self._over:
             return
+        try:
+            self._start_claimed(start, error)
+        except Exception as fault:  # noqa: BLE001 - the fault of this run
+            self._fail_start(start, fault)
+
+    def _fail_start(self, start: Start, error: Exception) -> None:
+        """An exception before the process of a run existed."""
+        self._rendering.pop(start.run.id, None)
+        self.faults.report("run", error, job=start.spec.name, name=start.run.id)
+        self.tell(SpawnFailed(start.run.id, because("launch_failed", error=describe(error))))
+
+    def _start_claimed(self, start: Start, error: Exception | None) -> None:
         if error is not None:
             full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or getattr(error, "temporary", False)
             taken = getattr(error, "taken", False)
@@ -371,15 +396,14 @@ class Supervisor:
 
     def _rendered(self, start: Start, process: ProcessSpec | RepeaterError) -> None:
         """The late texts of a run are there: now its process may start. What was asked of it meanwhile comes after."""
-        asked = self._rendering.pop(start.run.id, [])
-        if self._over:
+        asked = self._rendering.pop(start.run.id, None)
+        if self._over or asked is None:  # the start has failed before
             return
         if isinstance(process, RepeaterError):
             self.tell(SpawnFailed(start.run.id, because("launch_failed", error=str(process))))
             return
         self._launch(start, process)
-        for action in asked:
-            self._ask_spawner(action)
+        self._carry_out(asked)
 
     def _launch(self, start: Start, process: ProcessSpec | None) -> None:
         spec, now = start.spec, self._outside.clock.now().wall
@@ -397,8 +421,7 @@ class Supervisor:
         except RepeaterError as refusal:
             self.tell(SpawnFailed(start.run.id, because("launch_failed", error=str(refusal))))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the fault of this run
-            self.faults.report("run", error, job=spec.name, name=start.run.id)
-            self.tell(SpawnFailed(start.run.id, because("launch_failed", error=describe(error))))
+            self._fail_start(start, error)
 
     def _start(self, launch: Launch, spec: JobSpec) -> None:
         self._outside.outputs.begin(launch.run, spec, launch.kind)
@@ -466,6 +489,29 @@ class Supervisor:
         elif fact.exit.code != 0:
             self._listen(Warned(job, because("hook_failed", hook=kind, exit=fact.exit.code, signal=fact.exit.signal)))
         self._maybe_left()
+
+    def _contain_aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed, error: Exception) -> None:
+        """An exception of a hook or an `exec` probe. The end of it still counts: the next hook of its kind may start,
+        and the probe gets an answer.
+        """
+        if fact.kind == "probe":
+            self.faults.report("probe", error, name=fact.run)
+        else:
+            kind, job = self._hooks.get(fact.run, ("", ""))
+            self.faults.report("hook", error, job=job, name=kind)
+        if isinstance(fact, RunStarted):
+            return
+        if isinstance(fact, RunExited):
+            self._outside.clock.call_after(RETRY, partial(self._outside.spawner.sweep, fact.run))
+            return
+        try:
+            if fact.kind == "probe":
+                self._outside.prober.take(RunLost(fact.run, because("probe_failed", error=describe(error)), "probe"))
+            elif fact.run in self._hooks:
+                self._hook_ended(fact.run)
+                self._maybe_left()
+        except Exception as second:  # noqa: BLE001 - the same hook or probe
+            self.faults.report("hook" if fact.kind == "hook" else "probe", second, name=fact.run)
 
     def _maybe_left(self) -> None:
         if self._leave is None or self._over:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any
+
 import pytest
 
+from repeater.dataclass import replace
+from repeater.engine.facts import Fact, ProbeReported, RunEnded
 from repeater.model.events import FaultContained
-from repeater.model.spec import Always, Every, Hooks, OnChange, Probe
+from repeater.model.spec import Always, Every, Hooks, LoadAware, OnChange, Probe, ProcessSpec
+from repeater.ports import Launch
 from repeater.runtime.faults import SupervisorFault
+from repeater.runtime.probes import Probes
+from repeater.schedule.load import LoadReadings
 from tests.engine.stage import Stage, job
+from tests.fakes.clock import FakeClock
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
 
@@ -68,3 +79,168 @@ def test_the_same_fault_is_announced_once_a_minute_and_counted() -> None:
     announced = [event for event in stage.events if isinstance(event, FaultContained) and event.owner == "probe"]
     record = next(one for one in stage.supervisor.faults.recent("web") if one.owner == "probe")
     assert record.count > len(announced) >= 2
+
+
+PROBE = Probe(exec="check", every=seconds(10), timeout=seconds(5), failures=3)
+LATE = ProcessSpec(("echo", "{{ run.id | upper }}"), cwd="/", late=("command[1]",))
+
+
+class Once:
+    """Calls `original`, but raises at the first call, or at those for which `when` is true."""
+
+    def __init__(self, original: Callable[..., Any], when: Callable[..., bool] = lambda *_: True) -> None:
+        self._original, self._when = original, when
+        self.raised = 0
+
+    def __call__(self, *args: Any, **keys: Any) -> Any:
+        if self.raised == 0 and self._when(*args):
+            self.raised += 1
+            raise ZeroDivisionError("a fault")
+        return self._original(*args, **keys)
+
+
+def owners(stage: Stage) -> set[tuple[str, str]]:
+    return {(event.owner, event.job) for event in stage.events if isinstance(event, FaultContained)}
+
+
+class FailingRenderer:
+    """Raises, and answers a second later all the same."""
+
+    def __init__(self) -> None:
+        self.late: list[Callable[[], None]] = []
+
+    def render(self, process: ProcessSpec, run: object, then: Callable[[ProcessSpec], None]) -> None:
+        self.late.append(lambda: then(process))
+        raise ZeroDivisionError("a fault")
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_exception_between_claim_and_launch_fails_the_slot_only() -> None:
+    renderer = FailingRenderer()
+    stage = Stage({"tick": Act(lasts=seconds(1))}, renderer=renderer)
+    stage.apply(job("bad", Every(seconds(10)), process=LATE), job("tick", Every(seconds(10))))
+    stage.advance(35)
+    for answer in renderer.late:
+        answer()
+    stage.advance(1)
+    assert {row.state for row in stage.rows("bad")} == {"spawn_failed"}
+    assert len(stage.rows("bad")) >= 3
+    assert "bad" not in {launch.env["RPR_JOB"] for launch in stage.spawner.launches}
+    assert len(stage.starts("tick")) >= 3
+    assert owners(stage) == {("run", "bad")}
+
+
+@pytest.mark.parametrize("method", ["signal", "sweep"])
+def test_what_the_spawner_fails_to_do_for_a_run_is_repeated(method: str) -> None:
+    lasts = FOR_EVER if method == "signal" else seconds(5)
+    stage = Stage({"web": Act(lasts=lasts, leaves=FOR_EVER, escaped=True)})
+    fault = Once(getattr(stage.spawner, method))
+    setattr(stage.spawner, method, fault)
+    stage.apply(job("web", Every(seconds(600))))
+    stage.advance(1)
+    stage.request("stop", "web")
+    stage.advance(20)
+    assert fault.raised == 1
+    assert stage.spawner.live == frozenset()
+    assert len(stage.rows("web")) == 1
+    assert owners(stage) == {("run", "web")}
+
+
+@pytest.mark.parametrize("port", ["spawner.settled", "spawner.sweep", "supervisor._hook_ended"])
+def test_an_exception_at_the_end_of_a_hook_lets_the_next_one_start(port: str) -> None:
+    owner, method = port.split(".")
+    started: list[float] = []
+
+    def act(launch: Launch) -> Act:
+        if launch.kind == "hook":
+            started.append(stage.now)
+            hooks.add(launch.run)
+            return Act(lasts=seconds(1), leaves=FOR_EVER)
+        return Act(lasts=seconds(1))
+
+    hooks: set[str] = set()
+    stage = Stage(act)
+    place = getattr(stage, owner)
+    fault = Once(getattr(place, method), lambda what: not hooks.isdisjoint([what] if isinstance(what, str) else what))
+    setattr(place, method, fault)
+    stage.apply(job("tick", Every(seconds(10)), hooks=Hooks(on_success="notify")))
+    stage.advance(45)
+    assert fault.raised == 1
+    assert len(started) == 5
+    assert owners(stage) == {("hook", "tick")}
+    stage.stop()
+    stage.advance(20)
+    assert stage.left == [0]
+
+
+def probed(owner: str, method: str, lasts: timedelta) -> tuple[Stage, Once]:
+    """A service whose first `exec` probe lasts so long; the first call of a method for a probe raises, of `take` that
+    for its end.
+    """
+    clock = FakeClock()
+    begun: list[str] = []
+
+    def act(launch: Launch) -> Act:
+        is_probe = launch.kind == "probe"
+        if is_probe and not begun:
+            begun.append(launch.run)
+            return Act(lasts=lasts, leaves=FOR_EVER)
+        return Act(lasts=seconds(1) if is_probe else FOR_EVER)
+
+    stage = Stage(act, clock=clock)
+    probes = Probes(clock, stage.spawner, stage.prober, stage.tell, {})
+    stage.supervisor._outside = replace(stage.supervisor._outside, prober=probes)
+    place = stage.spawner if owner == "spawner" else probes
+    fault = Once(
+        getattr(place, method),
+        lambda what: isinstance(what, RunEnded) if method == "take" else "probe" in str(what),
+    )
+    setattr(place, method, fault)
+    return stage, fault
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "lasts"),
+    [
+        ("spawner", "start", 1),
+        ("spawner", "settled", 1),
+        ("spawner", "sweep", 1),
+        ("spawner", "sweep", 100),
+        ("prober", "take", 1),
+    ],
+)
+def test_an_exec_probe_gets_an_answer_after_an_exception(owner: str, method: str, lasts: float) -> None:
+    stage, fault = probed(owner, method, seconds(lasts))
+    answers: list[bool] = []
+    tell = stage.supervisor.tell
+
+    def hear(fact: Fact) -> None:
+        if isinstance(fact, ProbeReported):
+            answers.append(fact.ok)
+        tell(fact)
+
+    stage.supervisor.tell = hear  # type: ignore[method-assign]
+    stage.apply(job("web", Always(), live=PROBE))
+    # The exception of an alarm reaches the event loop, which reports it. The clock of these tests raises it instead.
+    with pytest.raises(ZeroDivisionError) if lasts > PROBE.timeout.total_seconds() else nullcontext():
+        stage.advance(65)
+    stage.advance(65)
+    assert fault.raised == 1
+    assert len(answers) >= 4
+    assert "probe:1" not in stage.spawner.live
+    assert answers[-1]
+    assert {owner for owner, _ in owners(stage)} == (set() if lasts > 5 else {"probe"})
+
+
+def test_a_job_goes_on_at_its_base_when_the_load_cannot_be_read() -> None:
+    stage = Stage({"a": Act()})
+    stage.load.readings = LoadReadings(cpu=0.99, memory=0.1, load=0.1)
+    stage.apply(job("a", LoadAware(base=seconds(10), min=seconds(10), max=seconds(60))))
+    stage.advance(100)
+    assert stage.starts("a")[-1] - stage.starts("a")[-2] == 60
+    stage.load.read = fail  # type: ignore[method-assign]
+    stage.advance(100)
+    assert stage.starts("a")[-1] - stage.starts("a")[-2] == 10
+    assert owners(stage) == {("job", "a")}

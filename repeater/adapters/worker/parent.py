@@ -112,7 +112,13 @@ class Worker:
         assert self._process is not None
         self._asked = question
         self._arm(self._limits.wall, self._too_long)
-        self._process.send(question.words())
+        try:
+            self._process.send(question.words())
+        except Exception as error:
+            self._asked = None
+            self._part(lambda _: None, kill=True)  # it may have got a part of the question
+            self._loop.call_soon(self._give_up, question, f"the question was not sent: {error!r}")
+            raise
 
     def _give_up(self, question: _Question, cause: str) -> None:
         if not self._closed:

@@ -6,10 +6,10 @@ with the same contract is `tests/fakes/clock.py`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 from repeater.model.time import Instant, Mono
 from repeater.ports import Alarm, Loop
@@ -55,8 +55,8 @@ class LoopClock:
     def boot(self) -> str:
         """Linux: the boot id and the time namespace, which has a monotonic clock of its own."""
         try:
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            return f"{boot}/{Path('/proc/self/ns/time').readlink()}"
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # one-off commands need no pathlib
+                return f"{file.read().strip()}/{os.readlink('/proc/self/ns/time')}"
         except OSError:
             return ""
 

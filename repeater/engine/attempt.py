@@ -13,7 +13,6 @@ and how long output may follow the exit. Escalation waits for the whole tree, no
 
 from __future__ import annotations
 
-import copy
 import sys
 from datetime import timedelta
 from enum import Enum, auto
@@ -134,6 +133,8 @@ class Attempt:
 
     def twin(self, context: Context) -> Attempt:
         """The same attempt a second time, which leads to no action of ours."""
+        import copy  # foresight only, which few commands need
+
         twin = copy.copy(self)
         twin._context, twin._alarm = context, None
         return twin

@@ -9,7 +9,6 @@ to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everyt
 
 from __future__ import annotations
 
-import copy
 import sys
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -429,6 +428,8 @@ class Job:
 
     def twin(self, context: Context, gates: Gates) -> Job:
         """The same job a second time. What is done to it changes nothing here and leads to no action of ours."""
+        import copy  # foresight only, which few commands need
+
         twin = Job(context, gates, self.node)
         twin.state, twin.progress, twin.ready = self.state, self.progress, self.ready
         twin.pending, twin.recent, twin.open = list(self.pending), dict(self.recent), []

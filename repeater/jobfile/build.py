@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from repeater.dataclass import dataclass
 from repeater.jobfile.document import Late, Path, Report, kind
-from repeater.jobfile.doubtful import DOUBTFUL_KEYS, warn_of_doubts
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.reading import Reading
 from repeater.jobfile.schedules import read_backoff, read_schedule
@@ -47,6 +46,7 @@ _ONCE_TABLE: Mapping[str, Any] = {}
 _DEFAULT = JobSpec("x", ProcessSpec(""))
 _ENDING_KEYS = frozenset({"timeout", "stop_signal", "stop_timeout", "drain_timeout"})
 _OVERLAP_KEYS = frozenset({"overlap", "queue_max", "max_instances"})
+_DOUBTFUL_KEYS = frozenset({"env", "catch_up"})  # without them a job has no doubts
 _CATCH_UP_KEYS = frozenset({"catch_up", "catch_up_window", "catch_up_max", "start_deadline"})
 _SERVICE_KEYS = ("restart", "watch", "watch_ignore", "ready", "live")
 OPEN: Any = ""
@@ -88,7 +88,9 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         del table["timeout"]  # a default for the timed jobs; it would end a service again and again
     overlap = _overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap
     catch_up = _catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up
-    if keys & DOUBTFUL_KEYS:
+    if keys & _DOUBTFUL_KEYS:
+        from repeater.jobfile.doubtful import warn_of_doubts
+
         warn_of_doubts(table, schedule, overlap, catch_up, reading)
     return JobSpec(
         name=job.name,

@@ -13,9 +13,6 @@ from typing import Any
 from repeater.jobfile.reading import Reading
 from repeater.model.spec import CatchUp, Cron, Overlap, Plugin, ScheduleSpec
 
-DOUBTFUL_KEYS = frozenset({"env", "catch_up"})
-"""The keys of a job without which `warn_of_doubts` finds nothing."""
-
 _REFERENCE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}|([A-Za-z_][A-Za-z0-9_]*))")
 _NOT_EXPANDED = frozenset({"PATH", "HOME", "USER", "PWD"})
 

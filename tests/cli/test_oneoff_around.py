@@ -15,7 +15,7 @@ from tests.cli.conftest import Rpr
 # All that a one-off command may import. Whoever adds to this list adds to the time before the first run: `asyncio`,
 # `click`, `pathlib`, `subprocess`, `logging` or `zoneinfo` each take longer than a run does.
 OF_PYTHON = {
-    "abc", "bisect", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools", "gc", "heapq",
+    "atexit", "abc", "bisect", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools", "gc", "heapq",
     "importlib", "itertools", "json", "keyword", "math", "operator", "queue", "random", "re", "reprlib", "select",
     "selectors", "signal", "threading", "types", "typing", "warnings",
 }  # fmt: skip
@@ -23,10 +23,10 @@ PURE = {"engine", "model", "plan", "policy", "schedule"}  # of these any: they i
 OURS = {
     "adapters": {"clock", "loop", "nothing", "signals", "spawn", "wakes"},
     "cli": {"main", "oneoff.document", "oneoff.parse", "oneoff.run", "oneoff.table", "settings"},
-    "jobfile": {"alone", "build", "document", "layers", "reading", "schedules", "sure", "validate"},
+    "jobfile": {"alone", "build", "document", "layers", "reading", "schedules", "sure", "validate", "written"},
     "keeper": {"direct", "process", "tree"},
     "observe": {"oneoff"},
-    "runtime": {"launch", "supervisor"},
+    "runtime": {"faults", "launch", "supervisor"},
 }  # fmt: skip
 ALONE = {"dataclass", "errors", "once", "ports", "settings"}
 

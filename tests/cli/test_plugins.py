@@ -297,7 +297,7 @@ output = {{ mode = "aggregate", plugins = [{{ plugin = "jsonl", file = "{rows}",
         row for row in map(json.loads, with_examples("history", "--json", "-n", "1000").out.splitlines()) if row["run"]
     ]
     told = [(row["job"], row["reason"]) for row in history]
-    assert told.count(("ask", "success")) == 2
+    assert told.count(("ask", "output matched pattern")) == 2
     assert told.count(("busy", "exit 1")) == 3
     written = [json.loads(line) for line in rows.read_text().splitlines()]
     assert {(row["job"], row["run"]) for row in written if row["run"]} == {(row["job"], row["run"]) for row in history}

@@ -438,7 +438,7 @@ class _Assembly:
         from repeater.control.desk import Desk, Life
         from repeater.control.server import Server
 
-        life = Life(self._project, os.getpid(), self._clock.now().wall, str(self._folder or ""))
+        life = Life(self._project, os.getpid(), self._clock.now(), str(self._folder or ""))
         desk = Desk(
             life,
             self._engine,

@@ -12,7 +12,7 @@ import click
 from repeater.cli.options import json_option
 from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown, told
 from repeater.errors import RepeaterError
-from repeater.model.time import age
+from repeater.model.time import age, span
 from repeater.observe.terminal import json_line
 
 if TYPE_CHECKING:
@@ -47,17 +47,18 @@ def status(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
         return
     now = instant(about["now"])
     assert now is not None
-    print(_headline(about, now))
+    print(_headline(about))
     if items:
         print_table(_HEAD, _rows(items, now), paint=_paint)
 
 
-def _headline(about: Mapping[str, Any], now: datetime) -> str:
-    since = age(instant(about["since"]), now)
+def _headline(about: Mapping[str, Any]) -> str:
     count = about["jobs"]
     jobs = f"{count} {'job' if count == 1 else 'jobs'}"
     generation = f"generation {about['generation']}"
-    lines = [f"project {shown(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {since}"]
+    lines = [
+        f"project {shown(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {span(about['uptime'])}"
+    ]
     if about.get("rejected"):
         lines.append(f"the job files as they are now are not in force: {about['rejected']}")
     lines += [f"trouble: {trouble}" for trouble in about["troubles"]]
@@ -92,7 +93,7 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         waited = f" (for {item['waited']}s)" if item["waited"] else ""
         yield told(item, "why", now) + waited
     for run in item["running"]:
-        yield f"pid {run['pid']} for {age(instant(run['started']), now)}"
+        yield f"pid {run['pid']} for {span(run['seconds'])}"
     if item["pending"]:
         yield f"{item['pending']} waiting behind it"
     if item["ready"] is False and item["service"]:

@@ -18,6 +18,7 @@ from repeater.engine.job import Job
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.reasons import Reason
 from repeater.model.run import RunRecord
+from repeater.model.time import Instant
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
 from repeater.plan.select import select
@@ -79,7 +80,7 @@ class Life:
 
     project: str
     pid: int
-    began: datetime
+    began: Instant
     state: str = ""
 
 

@@ -381,6 +381,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "project": _TEXT,
         "pid": _COUNT,
         "since": _TIME,
+        "uptime": {"type": "number", "minimum": 0},
         "now": _TIME,
         "generation": _COUNT,
         "jobs": _COUNT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Send
@@ -18,6 +18,7 @@ from repeater.model.time import Instant, rfc3339
 from repeater.runtime.faults import FaultRecord
 from repeater.sentences import as_item, sentence
 
+_SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
 _BATCH = 32  # jobs described before others in the loop come first
 
 
@@ -35,7 +36,8 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     return {
         "project": life.project,
         "pid": life.pid,
-        "since": rfc3339(life.began),
+        "since": rfc3339(began_at(life.began, now)),
+        "uptime": elapsed(life.began, now),
         "now": rfc3339(now.wall),
         "generation": desk.engine.generation,
         "jobs": len(desk.engine.jobs),
@@ -71,6 +73,17 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
         "pid": os.getpid(),
         "generation": desk.engine.generation,
     }
+
+
+def elapsed(since: Instant, now: Instant) -> float:
+    """Seconds by the monotonic clock, so a step of the wall clock does not change them."""
+    return round((now.mono - since.mono) / 1e6, 3)
+
+
+def began_at(began: Instant, now: Instant) -> datetime:
+    """The wall time of a past reading. If the clock was set since then, it is counted back from the present time."""
+    counted = now.at_mono(began.mono).wall
+    return began.wall if abs(counted - began.wall) <= _SLEW else counted.replace(microsecond=0)
 
 
 def as_fault(fault: FaultRecord) -> dict[str, Any]:
@@ -185,7 +198,7 @@ def _running(held: OpenSlot, now: Instant) -> dict[str, Any]:
         "attempt": held.attempts,
         "nominal": rfc3339(held.slot.nominal),
         "started": rfc3339(began.wall) if began else None,
-        "seconds": round((now.mono - began.mono) / 1e6, 3) if began else None,
+        "seconds": elapsed(began, now) if began else None,
         "trigger": held.slot.trigger,
     }
 

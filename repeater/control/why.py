@@ -9,7 +9,7 @@ from typing import Any
 
 from repeater.control.desk import Args, Desk, Send, aside
 from repeater.control.past import Answer, explain, parse_moment, zone_of
-from repeater.control.status import as_fault, condition, fault_sentence
+from repeater.control.status import as_fault, began_at, condition, elapsed, fault_sentence
 from repeater.engine.job import Job
 from repeater.engine.slot import OpenSlot
 from repeater.errors import UsageError
@@ -18,7 +18,7 @@ from repeater.model.reasons import OVERLAP, Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import RunRecord
 from repeater.model.spec import Always, Cron, Manual, OnChange
-from repeater.model.time import Instant, age, rfc3339
+from repeater.model.time import Instant, age, rfc3339, span
 from repeater.sentences import sentence
 
 
@@ -114,8 +114,9 @@ def _open(job: Job, instant: Instant) -> Iterator[str]:
     for held in job.open:
         attempt = held.attempt
         if attempt is not None and attempt.started is not None:
-            lasts = age(attempt.started.wall, instant.wall)
-            yield f"run `{attempt.run.id}` goes on since {_clock(attempt.started.wall, job)} ({lasts}), pid {held.pid}"
+            lasts = span(elapsed(attempt.started, instant))
+            began = _clock(began_at(attempt.started, instant), job)
+            yield f"run `{attempt.run.id}` goes on since {began} ({lasts}), pid {held.pid}"
     if job.pending:
         yield f'{len(job.pending)} more wait for it to end (`overlap = "{job.spec.overlap.kind}"`)'
     last = next(reversed(job.recent.values()), None)
@@ -154,7 +155,7 @@ def _places(desk: Desk, job: Job) -> Iterator[str]:
 def _since(held: OpenSlot, desk: Desk) -> str:
     attempt = held.attempt
     began = attempt.started if attempt else None
-    return f" (pid {held.pid}, for {age(began.wall, desk.now())})" if began else ""
+    return f" (pid {held.pid}, for {span(elapsed(began, desk.clock.now()))})" if began else ""
 
 
 def _schedule(job: Job, instant: Instant) -> Iterator[str]:
@@ -177,7 +178,7 @@ def _record(job: Job, instant: Instant) -> Iterator[str]:
     row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
     ended = progress.last_end
     if row is not None and row.ended is not None:
-        yield f"its last run ended {age(row.ended, instant.wall)} ago: {_said(row)}"
+        yield f"its last run ended {age(ended or row.ended, instant.wall)} ago: {_said(row)}"
     elif ended is not None:
         yield f"its last run ended {age(ended, instant.wall)} ago"
     if progress.streak < -1:

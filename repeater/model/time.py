@@ -86,9 +86,12 @@ def from_rfc3339(text: str | None) -> datetime | None:
 
 def age(since: datetime | None, now: datetime) -> str:
     """How long ago in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
-    if since is None:
-        return ""
-    left = max(0, int((now - since).total_seconds()))
+    return "" if since is None else span((now - since).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A length in one or two units, rounded down: `3s`, `12m`, `2h5m`, `4d`. A negative one gives `0s`."""
+    left = max(0, int(seconds))
     if left < 3600:
         return f"{left}s" if left < 60 else f"{left // 60}m"
     if left < 86_400:

@@ -250,7 +250,7 @@ def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., Hou
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
     assert list(built.job("web")) == [
         "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures", "streak", "last_success",
-        "pending", "ready", "paused", "service", "labels", "description",
+        "pending", "ready", "paused", "service", "labels", "description", "faults",
     ]  # fmt: skip
     (run,) = built.job("web")["running"]
     assert list(run) == ["run", "pid", "attempt", "nominal", "started", "seconds", "trigger"]

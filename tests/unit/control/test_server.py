@@ -24,6 +24,7 @@ from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
 from repeater.model.reasons import reason as because
 from repeater.model.spec import Every
+from repeater.model.time import Instant, Mono
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
 from repeater.wire.unix import connect
@@ -52,7 +53,7 @@ class House:
             self.stage.clock.settle()
 
         self.desk = Desk(
-            Life("shop", 7, datetime(2026, 11, 23, tzinfo=UTC)),
+            Life("shop", 7, Instant(datetime(2026, 11, 23, tzinfo=UTC), Mono(0))),
             self.stage.engine,
             self.stage.clock,
             tell=tell,

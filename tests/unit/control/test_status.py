@@ -1,0 +1,77 @@
+"""What `status` says of a supervisor and its jobs, on virtual clocks."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repeater.cli.status import _headline
+from repeater.control.status import status
+from repeater.control.why import now as explain
+from repeater.dataclass import replace
+from repeater.model.spec import Always
+from repeater.model.time import span
+from tests.engine.stage import job
+from tests.fakes.spawn import Act, seconds
+from tests.unit.control.test_server import House
+
+STEPS = (timedelta(0), timedelta(hours=3), timedelta(hours=-3), timedelta(days=20_000), timedelta(seconds=1))
+
+
+def asked(house: House) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+
+    async def send(*found: dict[str, Any]) -> None:
+        items.extend(found)
+
+    return items, dict(asyncio.run(status(house.desk, {"jobs": []}, send)))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Any:
+    async def build() -> House:
+        return House(tmp_path)
+
+    built = asyncio.run(build())
+    built.stage.script = {"web": Act(lasts=timedelta(days=99_999))}
+    built.stage.spawner.script = built.stage.script
+    built.stage.apply(job("web", Always()))
+    built.stage.clock.settle()
+    built.desk.life = replace(built.desk.life, began=built.stage.clock.now())
+    yield built
+    built.server.hang_up()
+    built.door.close()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_uptime_does_not_change_when_the_clock_is_set(house: House, step: timedelta) -> None:
+    clock = house.stage.clock
+    clock.advance(seconds(70))
+    began = clock.now().wall - seconds(70) + step
+    clock.set_wall(clock.now().wall + step)
+    clock.advance(seconds(5))
+    (item,), about = asked(house)
+    assert about["uptime"] == 75.0
+    assert "up for 1m" in _headline({**about, "jobs": 1})
+    assert abs(float((_instant(about["since"]) - began).total_seconds())) <= 1
+    assert item["running"][0]["seconds"] == 75.0
+    facts = explain(house.desk, house.desk.engine.jobs["web"]).facts
+    assert any("goes on since" in fact and "(1m)" in fact for fact in facts)
+
+
+@pytest.mark.parametrize(
+    ("length", "text"),
+    [(-5, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3600, "1h"), (7500, "2h5m"), (90_000, "1d")],
+)
+def test_a_span_is_rounded_down_to_one_or_two_units(length: float, text: str) -> None:
+    assert span(length) == text
+
+
+def _instant(text: str) -> Any:
+    from repeater.model.time import from_rfc3339
+
+    return from_rfc3339(text)

@@ -15,7 +15,7 @@ from tests.cli.conftest import Rpr
 # All that a one-off command may import. Whoever adds to this list adds to the time before the first run: `asyncio`,
 # `click`, `pathlib`, `subprocess`, `logging` or `zoneinfo` each take longer than a run does.
 OF_PYTHON = {
-    "atexit", "abc", "bisect", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools", "gc", "heapq",
+    "abc", "atexit", "bisect", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools", "gc", "heapq",
     "importlib", "itertools", "json", "keyword", "math", "operator", "queue", "random", "re", "reprlib", "select",
     "selectors", "signal", "threading", "types", "typing", "warnings",
 }  # fmt: skip

@@ -290,11 +290,13 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
 
 def _describe(entry: Entry, now: datetime) -> str:
     words = _WORDS[entry.reload]
-    if entry.moved_from:
+    if entry.reload == "move":
         words += f" from {entry.moved_from}"
     if entry.reload == "add":
         if entry.counters is not None:
-            words = "is back with its counters" + (f", done: {entry.done}" if entry.done else "")
+            words = f"is back{_renamed(entry)} with its counters" + (f", done: {entry.done}" if entry.done else "")
+        elif entry.moved_from:
+            words = f"is back{_renamed(entry)}"
         return f"{words}; {_first_words(entry, now)}"
     if any(key == "schedule" and (old == "always") != (new == "always") for key, old, new in entry.changes):
         kind = "service" if entry.schedule == "always" else "timed job"
@@ -302,6 +304,10 @@ def _describe(entry: Entry, now: datetime) -> str:
     if entry.old_next != entry.new_next:
         words += f"; next start {_clock(entry.old_next)} -> {_clock(entry.new_next)}"
     return words
+
+
+def _renamed(entry: Entry) -> str:
+    return f", renamed from {entry.moved_from}," if entry.moved_from else ""
 
 
 def _first_words(entry: Entry, now: datetime) -> str:

@@ -11,7 +11,7 @@ that trigger, leaving. What happens to one job is `engine.job`, to one attempt `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 
 from repeater.dataclass import replace
@@ -107,6 +107,11 @@ class Engine:
     def remembered(self, name: str) -> Progress | None:
         """What is known of a job that is not active, such as one that was removed."""
         return self._remembered.get(name)
+
+    @property
+    def removed(self) -> Collection[str]:
+        """The names of jobs that are not active, but have a state: they were removed."""
+        return self._remembered.keys() - self.jobs.keys()
 
     def going(self, name: str) -> Job | None:
         """The job of this name that was removed while a run of it is still live."""
@@ -214,13 +219,18 @@ class Engine:
         context.generation = fact.generation
         self._graph = graph
         self.board.pools = graph.pools
-        for entry in fact.plan.of("move"):
-            self.board.limits.move(entry.moved_from or "", entry.job)
+        moves = [(entry.moved_from, entry.job) for entry in fact.plan.jobs if entry.moved_from is not None]
+        for old, new in moves:
+            self.board.limits.move(old, new)
         self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts)
         is_first = self._is_new
         if is_first:
             self._is_new = False
             self._avoid_former_times(fact.progress.values())
+        for old, new in moves:
+            if old not in self.jobs and old in self._remembered:
+                self._remembered[new] = replace(self._remembered.pop(old), job=new)
+                context.actions.append(Move(old, new))
         returning = frozenset(self._remembered)
         self._remembered.update(fact.progress)
         for entry in fact.plan.of("remove"):
@@ -261,14 +271,15 @@ class Engine:
         retime, restart = effects(entry, node.spec)
         if moved is not None:
             self.jobs[name] = moved
+            self._remembered.pop(name, None)
             moved.become(node, retime=retime, restart=restart, renamed=True)
             self._watch(node.spec)
             context.announce(JobChanged(name, "move"))
-        elif entry.reload == "add" and (gone := self.going(name)) is not None:
+        elif entry.reload == "add" and (gone := self.going(entry.moved_from or name)) is not None:
             self._gone.remove(gone)
             self._remembered.pop(name, None)
             self.jobs[name] = gone
-            gone.come_back(node)
+            gone.come_back(node, renamed=entry.moved_from is not None)
             self._watch(node.spec)
             context.announce(JobAdded(name, gone.next.due if gone.next else None))
         elif entry.reload == "add" or name not in self.jobs:
@@ -471,7 +482,10 @@ class Engine:
 
     def _maybe_leave(self) -> None:
         if self._gone:
-            self._gone = [job for job in self._gone if job.open]
+            for job in [job for job in self._gone if not job.open]:
+                self._gone.remove(job)
+                if job.spec.name in self._remembered:
+                    self._remembered[job.spec.name] = job.progress
         if self._left or self._graph is None:
             return
         if self._leaving:

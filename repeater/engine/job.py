@@ -287,11 +287,11 @@ class Job:
         if restart and is_same_kind and self.state in TAKES_SLOTS and (self.open or self.pending):
             self.ask("restart", _RELOADED)
 
-    def come_back(self, node: Node) -> None:
+    def come_back(self, node: Node, *, renamed: bool = False) -> None:
         """The job was removed while a run was live, and is in the file again: it goes on with that run."""
         self._refused = False
         self._on(Event.RETURNED)
-        self.become(node, retime=True, restart=False)
+        self.become(node, retime=True, restart=False, renamed=renamed)
         if not isinstance(self.spec.schedule, Once | Always):
             self._retime()  # nothing is owed for the time between
             self._arm()

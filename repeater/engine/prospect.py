@@ -63,13 +63,14 @@ def _prospect(engine: Engine, entry: JobPlan, node: Node | None, now: Instant) -
     before = NO_OUTLOOK if job is None else outlook(job)
     if node is None:
         return Prospect(before, NO_OUTLOOK)
-    if job is None and (gone := engine.going(node.spec.name)) is not None:
+    name = entry.moved_from or entry.job
+    if job is None and (gone := engine.going(name)) is not None:
         context = _context(engine, now)
         twin = gone.twin(context, _Aside(engine))
-        twin.come_back(node)
+        twin.come_back(node, renamed=entry.moved_from is not None)
         return Prospect(before, _settled(twin, context), returns=True)
     if job is None:
-        kept = engine.remembered(node.spec.name)
+        kept = engine.remembered(name)
         return Prospect(before, _begun(engine, node, kept, now), kept is not None)
     if entry.reload == "keep":
         return Prospect(before, before)

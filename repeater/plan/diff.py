@@ -39,8 +39,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What happens to one job. `moved_from` is its old name if its state follows it. `like` is a removed job that is
-    equal to this new one: perhaps it was renamed.
+    """What happens to one job. `moved_from` is its old name if its state follows it: that of an active job (class
+    `move`), or of one that was removed in an earlier generation (class `add`). `like` is a removed job that is equal to
+    this new one: perhaps it was renamed.
     """
 
     job: str
@@ -76,19 +77,24 @@ class Plan:
         return bool(self.shared) or any(job.reload != "keep" for job in self.jobs)
 
 
-def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec]) -> Plan:
-    """The plan that leads from the active specs to the wanted ones. Linear in the number of jobs."""
+def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec], removed: Collection[str] = ()) -> Plan:
+    """The plan that leads from the active specs to the wanted ones. Linear in the number of jobs.
+
+    `removed` are names that have a state, but no active job.
+    """
     entries = []
     wanted = {job.name: job for job in new}
-    moved = moves(old, wanted)
+    moved = moves(old, wanted, removed)
     taken = set(moved.values())
     gone = [name for name in old if name not in wanted and name not in taken]
     like = _finder({name: old[name] for name in gone})
     for name, spec in wanted.items():
         before = old.get(name)
         source = moved.get(name)
-        if source is not None:
+        if source is not None and source in old:
             entries.append(JobPlan(name, "move", _changes(old[source], spec), source))
+        elif source is not None:
+            entries.append(JobPlan(name, "add", moved_from=source))
         elif before is None:
             entries.append(JobPlan(name, "add", like=like(spec)))
         elif before is spec or before == spec:
@@ -100,15 +106,27 @@ def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec]) -> Plan:
     return Plan(tuple(entries))
 
 
-def moves(known: Collection[str], wanted: Mapping[str, JobSpec]) -> dict[str, str]:
+def moves(known: Collection[str], wanted: Mapping[str, JobSpec], removed: Collection[str] = ()) -> dict[str, str]:
     """The old name of each wanted job whose state follows a rename. `known` are the names that have a state.
+
+    `removed` are further names that have one. A job takes such a state only if it finds none in `known`.
 
     A cell is the same cell whatever the order of its axes. Otherwise a job takes the state of the first of its former
     names that is known and not wanted. The only cell of a matrix may take that of the plain job of the former name.
     """
+    found = _moves(known, wanted, wanted)
+    if removed:
+        rest = {name: spec for name, spec in wanted.items() if name not in known and name not in found}
+        if rest:
+            found |= _moves(removed, rest, wanted)
+    return found
+
+
+def _moves(known: Collection[str], names: Mapping[str, JobSpec], wanted: Mapping[str, JobSpec]) -> dict[str, str]:
+    """The moves to `names`, which are some of the wanted jobs."""
     found: dict[str, str] = {}
     free: dict[str, str] | None = None
-    for name, spec in wanted.items():
+    for name, spec in names.items():
         if name in known or (spec.moved_from is None and name[-1:] != "]"):
             continue
         if free is None:

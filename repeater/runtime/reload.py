@@ -279,7 +279,7 @@ class Reload:
 
     def _diff(self, jobfile: JobFile) -> Plan:
         specs = {name: job.spec for name, job in self._engine.jobs.items()}
-        return replace(diff(specs, jobfile.jobs), shared=self._shared(jobfile))
+        return replace(diff(specs, jobfile.jobs, self._engine.removed), shared=self._shared(jobfile))
 
     def _shared(self, jobfile: JobFile) -> tuple[SharedChange, ...]:
         graph = self._engine.graph
@@ -290,7 +290,8 @@ class Reload:
         """The same plan with marks in the place of secrets."""
         hide = self._marks.hide
         before = {name: hide(job.spec) for name, job in self._engine.jobs.items()}
-        return replace(diff(before, map(hide, jobfile.jobs)), shared=plan.shared)
+        found = diff(before, map(hide, jobfile.jobs), self._engine.removed)
+        return replace(found, shared=plan.shared)
 
     def _guard(self, jobfile: JobFile, *, allow_removals: bool) -> None:
         if not (allow_removals or self._allow_removals):

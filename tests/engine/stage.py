@@ -142,7 +142,8 @@ class Stage:
         stale: frozenset[str] = frozenset(),
     ) -> Plan:
         """Bring these jobs into force, as the first generation or as a reload."""
-        plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs)
+        removed = self.engine.removed if self.engine.jobs else ()
+        plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs, removed)
         self._generation += 1
         self.store.begin(self._generation)
         first = not self.engine.jobs

@@ -141,3 +141,59 @@ def test_over_any_sequence_no_run_is_recorded_twice_and_counters_follow(
     assert len(rows) == len({row.nominal for row in rows})
     assert stage.engine.jobs[name].progress.runs == len(runs)
     assert len([row for row in rows if row.state in INTERIM]) == len(stage.engine.jobs[name].open)
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_removed_job_that_returns_under_a_new_name_keeps_its_state(between: bool, ended: bool) -> None:
+    stage = Stage({"a": Act(lasts=seconds(10))})
+    other = job("other", Manual())
+    stage.apply(job("a", Manual()), other)
+    stage.request("trigger", "a")
+    stage.advance(5)
+    stage.apply(other)
+    stage.advance(10 if ended else 1)
+    if between:
+        stage.apply(other, job("more", Manual()))
+    stage.apply(other, job("b", Manual(), moved_from="a"))
+    stage.advance(30)
+    assert stage.engine.jobs["b"].progress.successes == 1
+    assert [(row.job, row.state) for row in stage.store.rows(most=100)] == [("b", "succeeded")]
+    assert (stage.store.progress["b"].runs, "a" in stage.store.progress) == (1, False)
+    stage.apply(other)
+    stage.apply(other, job("a", Manual(), moved_from="b"))
+    assert stage.engine.jobs["a"].progress.runs == 1
+
+
+def test_a_removed_job_whose_run_ended_meanwhile_returns_with_the_result() -> None:
+    stage = Stage({"a": Act(lasts=seconds(10))})
+    other = job("other", Manual())
+    stage.apply(job("a", Manual()), other)
+    stage.request("trigger", "a")
+    stage.advance(5)
+    stage.apply(other)
+    stage.advance(10)
+    stage.apply(job("a", Manual()), other)
+    assert stage.engine.jobs["a"].progress.successes == 1
+
+
+@pytest.mark.parametrize(
+    ("active", "removed", "wanted", "found"),
+    [
+        (["x"], ["a"], [job("x"), job("b", moved_from="a")], {"b": "a"}),
+        (["a"], ["b"], [job("b", moved_from="a")], {"b": "a"}),  # the active job comes first
+        (["x"], ["a", "b"], [job("x"), job("b", moved_from="a")], {}),  # it has a state of its own
+        (["x"], ["a"], [job("x", moved_from="a")], {}),
+        ([], ["m[x=1,y=2]"], [cell("m", ("y", "2"), ("x", "1"))], {"m[y=2,x=1]": "m[x=1,y=2]"}),
+        (
+            ["n[x=1]"],
+            ["m"],
+            [cell("n", ("x", "1"), moved_from="m[x=1]"), cell("n", ("x", "2"), moved_from="m[x=2]")],
+            {},
+        ),
+    ],
+)
+def test_the_state_of_a_removed_job_follows(
+    active: list[str], removed: list[str], wanted: list[JobSpec], found: dict[str, str]
+) -> None:
+    assert moves(active, {one.name: one for one in wanted}, removed) == found

@@ -50,7 +50,7 @@ class Act:
     `starting` is how long it takes to exist. It dies of any signal that it does not ignore (KILL cannot be
     ignored). `leaves` is how long a background child outlives it, holding its output unless `quiet`;
     `escaped`: the child left the session, so that only a sweep reaches it. `refusal` is why it cannot be
-    started at all.
+    started at all. `dying` is how long it outlives a sweep, as a process in uninterruptible sleep does.
     """
 
     lasts: timedelta = NOTHING
@@ -63,6 +63,7 @@ class Act:
     escaped: bool = False
     refusal: str | None = None
     temporary: bool = False
+    dying: timedelta = NOTHING
 
 
 Script: TypeAlias = Mapping[str, Act | Sequence[Act]] | Callable[[Launch], Act]
@@ -169,7 +170,7 @@ class FakeSpawner:
             return
         self.sweeps.append(run)
         if process.started:
-            self._after(process, NOTHING, self._sweep)
+            self._after(process, process.act.dying, self._sweep)
         else:
             process.swept_early = True
 

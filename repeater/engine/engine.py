@@ -291,7 +291,7 @@ class Engine:
             self.jobs[name].node = node
         else:
             job = self.jobs[name]
-            if _watched(job.spec) != _watched(node.spec):
+            if _watched_files(job.spec) != _watched_files(node.spec):
                 self._unwatch(name)
                 self._watch(node.spec)
             if job.spec.is_service != node.spec.is_service:
@@ -365,12 +365,12 @@ class Engine:
 
     def _begin_probes(self, job: Job, run: str, *, adopted: bool = False) -> None:
         """What an adopted run said before is not known, so a line that makes it ready counts as said."""
+        job.ready = False if job.spec.ready is not None else None
         if job.spec.ready is None and job.spec.live is None:
             return
         name = job.spec.name
         if name not in self._probes:
             self._probes[name] = (Probing(self._context, job, "ready"), Probing(self._context, job, "live"))
-        job.ready = False if job.spec.ready is not None else None
         if adopted and job.spec.ready is not None and job.spec.ready.log is not None:
             job.ready = True
         for probing in self._probes[name]:
@@ -511,6 +511,12 @@ def _watched(spec: JobSpec) -> OnChange | None:
     if isinstance(spec.schedule, OnChange):
         return spec.schedule
     return OnChange(spec.watch, spec.watch_ignore) if spec.watch else None
+
+
+def _watched_files(spec: JobSpec) -> tuple[OnChange, str] | None:
+    """What a job watches, and the folder that its globs are relative to."""
+    watched = _watched(spec)
+    return None if watched is None else (watched, spec.process.cwd)
 
 
 def _may_start(job: Job) -> bool:

@@ -1,0 +1,123 @@
+"""What a job remembers of an edit in the next life of the supervisor: its place in the schedule, its stop rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from repeater.dataclass import replace
+from repeater.model.events import JobAdded
+from repeater.model.spec import Always, CatchUp, Cron, Every, Manual, Once, Overlap, ScheduleSpec, Stop
+from tests.engine.stage import Stage, job
+from tests.fakes.spawn import seconds
+from tests.fakes.text import text_of
+
+HOUR = 3600
+
+
+def test_a_changed_cron_owes_nothing_from_before_the_change_after_a_restart() -> None:
+    stage = Stage()
+    before = job("a", Cron("0 5 * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99))
+    stage.apply(before)
+    stage.advance(12.5 * HOUR)
+    assert stage.starts("a") == [5 * HOUR]
+    hourly = replace(before, schedule=Cron("0 * * * *"))
+    stage.apply(hourly)
+    stage.advance(600)
+    again = stage.again(after=600)
+    again.apply(hourly)
+    again.advance(1.5 * HOUR)
+    assert again.history("a") == ["ran @18000", "ran @46800", "ran @50400"]
+
+
+def test_a_changed_cron_catches_up_what_came_after_the_change() -> None:
+    stage = Stage()
+    before = job("a", Cron("0 5 * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99))
+    stage.apply(before)
+    stage.advance(12.5 * HOUR)
+    hourly = replace(before, schedule=Cron("0 * * * *"))
+    stage.apply(hourly)
+    stage.advance(600)
+    again = stage.again(after=2 * HOUR)
+    again.apply(hourly)
+    again.advance(60)
+    assert [(row.trigger, row.nominal.hour) for row in again.rows("a")] == [
+        ("schedule", 5), ("catch_up", 13), ("catch_up", 14),
+    ]  # fmt: skip
+
+
+def test_a_changed_interval_keeps_its_new_grid_over_a_restart() -> None:
+    stage = Stage()
+    before = job("a", Every(seconds(3600)), catch_up=CatchUp("all"))
+    stage.apply(before)
+    stage.advance(1800)
+    edited = replace(before, schedule=Every(seconds(500)))
+    stage.apply(edited)
+    stage.advance(50)
+    again = stage.again(after=50)
+    again.apply(edited)
+    again.advance(1000)
+    assert again.starts("a") == [0, 2300, 2800]
+
+
+def test_a_change_while_no_supervisor_ran_owes_nothing() -> None:
+    stage = Stage()
+    before = job("a", Cron("0 5 * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99))
+    stage.apply(before)
+    stage.advance(12.25 * HOUR)
+    again = stage.again(after=HOUR / 4)
+    again.apply(replace(before, schedule=Cron("0 * * * *")))
+    again.advance(HOUR)
+    assert again.history("a") == ["ran @18000", "ran @46800"]
+
+
+TWICE = job("a", Every(seconds(1)), stop=Stop(times=2))
+
+
+@pytest.mark.parametrize(
+    ("rule", "runs", "done"),
+    [
+        (Stop(times=2), 2, "2 runs"),
+        (Stop(times=4), 4, "4 runs"),
+        (Stop(times=1), 2, "2 runs"),
+        (Stop(successes=2), 2, "2 successes"),
+    ],
+)
+def test_a_job_that_is_done_takes_another_stop_rule_in_the_next_life(rule: Stop, runs: int, done: str) -> None:
+    stage = Stage()
+    stage.apply(TWICE)
+    stage.advance(10)
+    again = stage.again(after=5)
+    again.apply(replace(TWICE, stop=rule))
+    again.advance(20)
+    assert len(again.starts("a")) == runs
+    assert text_of(again.engine.jobs["a"].progress.done) == done
+
+
+def test_a_job_that_is_done_runs_on_in_the_next_life_without_a_stop_rule() -> None:
+    stage = Stage()
+    stage.apply(TWICE)
+    stage.advance(10)
+    again = stage.again(after=5)
+    again.apply(replace(TWICE, stop=Stop()))
+    again.advance(3.5)
+    assert again.engine.jobs["a"].progress.done is None
+    assert len(again.spawner.launches) >= 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first"),
+    [
+        (Every(seconds(60)), 0),
+        (Every(seconds(60), immediate=False), 60),
+        (Cron("0 5 * * *"), 5 * HOUR),
+        (Once(), 0),
+        (Always(), 0),
+        (Manual(), None),
+    ],
+)
+def test_the_event_of_a_new_job_tells_its_first_start(schedule: ScheduleSpec, first: float | None) -> None:
+    stage = Stage()
+    begin = stage.clock.now()
+    stage.apply(job("a", schedule))
+    found = [(event.job, event.next) for event in stage.events if isinstance(event, JobAdded)]
+    assert found == [("a", None if first is None else begin.plus(seconds(first)).wall)]

@@ -61,7 +61,8 @@ def _headline(about: Mapping[str, Any]) -> str:
     ]
     if about.get("rejected"):
         lines.append(f"the job files as they are now are not in force: {about['rejected']}")
-    lines += [f"trouble: {trouble}" for trouble in about["troubles"]]
+    troubles = [told(trouble) for trouble in about.get("trouble_reasons", ())] or about["troubles"]
+    lines += [f"trouble: {trouble}" for trouble in troubles]
     if faults := about.get("faults"):
         count = sum(fault["count"] for fault in faults)
         lines.append(f"{count} internal {'error' if count == 1 else 'errors'} contained; `rpr health` shows them")
@@ -130,12 +131,12 @@ def health(quiet: bool, ready: bool, as_json: bool, where: Whereabouts) -> int:
         with reach(where) as client:
             result = client.ask("health", patience=5.0).result()
     except RepeaterError as error:
-        result = {"ok": False, "ready": False, "problems": [error.message]}
+        unreachable = {"reason": error.message, "reason_code": "unreachable", "detail": {"error": error.message}}
+        result = {"ok": False, "ready": False, "problems": [error.message], "problem_reasons": [unreachable]}
     if as_json:
         print(json_line(result))
     elif not quiet:
-        from repeater.control.status import fault_sentence
-
-        for line in [*(result["problems"] or ["ok"]), *map(fault_sentence, result.get("faults", ()))]:
-            print(line)
+        problems = [*map(told, result["problem_reasons"])] if "problem_reasons" in result else result["problems"]
+        faults = [told(fault) or f"internal error: {fault['error']}" for fault in result.get("faults", ())]
+        print("\n".join([*(problems or ["ok"]), *faults]))
     return 0 if result["ok"] or (ready and result.get("ready")) else 1

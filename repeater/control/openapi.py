@@ -323,8 +323,11 @@ _SCHEMAS: dict[str, Any] = {
             "count": _COUNT,
             "first": _TIME,
             "last": _TIME,
+            "reason": _TEXT,
+            **_CODED,
         }
     ),
+    "Reason": _object({"reason": _TEXT, **_CODED}),
     "Event": _object({"time": _TIME, "event": _TEXT}, more=True),
     "Output": {
         **_object(
@@ -374,6 +377,7 @@ _ITEMS = {
     "reload": "Changed",
 }
 _FAULTS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
+_REASONS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}}
 _SHARED = {"type": "array", "items": {"$ref": "#/components/schemas/SharedChange"}}
 _CHANGE = {"generation": _COUNT, "changed": _COUNT, "unchanged": _COUNT, "pools": _SHARED, "limits": _SHARED}
 _RESULTS: dict[str, dict[str, Any]] = {
@@ -388,13 +392,16 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "state_dir": _TEXT,
         "files": {"type": "array", "items": _TEXT},
         "troubles": {"type": "array", "items": _TEXT},
+        "trouble_reasons": _REASONS,
         "faults": _FAULTS,
         "rejected": _or_none(_TEXT),
+        "rejected_reason": _or_none({"$ref": "#/components/schemas/Reason"}),
     },
     "health": {
         "ok": _FLAG,
         "ready": _FLAG,
         "problems": {"type": "array", "items": _TEXT},
+        "problem_reasons": _REASONS,
         "faults": _FAULTS,
         "pid": _COUNT,
         "generation": _COUNT,
@@ -406,7 +413,9 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "job": _TEXT,
         "at": _or_none(_TIME),
         "answer": _TEXT,
+        **_CODED,
         "facts": {"type": "array", "items": _TEXT},
+        "fact_reasons": _REASONS,
         "slots": {"type": "array", "items": {"$ref": "#/components/schemas/Slot"}},
     },
     "trigger": {"skipped": _COUNT},

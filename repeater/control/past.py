@@ -14,14 +14,15 @@ from repeater.control.desk import Rows
 from repeater.control.history import as_item
 from repeater.dataclass import dataclass, field
 from repeater.errors import UsageError
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.run import RunRecord
 from repeater.model.spec import At, Cron, Every, JobSpec
 from repeater.model.time import MICROSECOND, Instant, Mono, rfc3339
-from repeater.model.units import format_duration
 from repeater.plan.select import select
 from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
-from repeater.sentences import sentence
+from repeater.sentences import as_item as coded
 
 DAY = timedelta(days=1)
 _NEAR = timedelta(days=2)
@@ -29,14 +30,26 @@ _NEAR = timedelta(days=2)
 
 @dataclass(slots=True)
 class Answer:
-    """One sentence, what supports it, and the rows that it is about."""
+    """What `why` says: one answer, the facts that support it, and the rows that it is about. Sentences use `zone`."""
 
-    answer: str
-    facts: list[str] = field(default_factory=list)
+    answer: Reason
+    zone: tzinfo | None
+    facts: list[Reason] = field(default_factory=list)
     rows: list[RunRecord] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {"answer": self.answer, "facts": self.facts, "slots": [as_item(row) for row in self.rows]}
+        """`answer` and `facts` are sentences; `reason_code`, `detail` and `fact_reasons` are for programs."""
+        facts = [coded(fact, clock=self._clock) for fact in self.facts]
+        return {
+            **coded(self.answer, "answer", self._clock),
+            "facts": [fact["reason"] for fact in facts],
+            "fact_reasons": facts,
+            "slots": [as_item(row) for row in self.rows],
+        }
+
+    def _clock(self, wall: datetime) -> str:
+        local = wall.astimezone(self.zone)
+        return f"{local:%Y-%m-%d %H:%M:%S}{local:%z}"
 
 
 def of_the_dead(
@@ -54,8 +67,7 @@ def of_the_dead(
         moment = parse_moment(at, zone_of(spec), now)
         answer = explain(spec, job, moment, rows, past, now)
         return {"job": job, "at": rfc3339(moment.begin), **answer.as_json()}
-    moment = Moment("now", now, timedelta(seconds=1), zone_of(spec))
-    answer = Answer(f"`{job}` does nothing: no supervisor is running", list(_downtime(now, past, rows, moment)))
+    answer = Answer(because("no_supervisor", job=job), zone_of(spec), list(_downtime(now, past, rows)))
     answer.rows = rows([job], 5)
     return {"job": job, "at": None, **answer.as_json()}
 
@@ -67,14 +79,15 @@ def of_the_dead(
 class Moment:
     """A stretch of time that a person named: `[begin, begin + span)`. `zone` is what its words were read in.
 
-    `gap` says how a local time that did not exist was read, `again` is the second of two that a local time names.
+    `gap` is the local time that was named, if no clock showed it. `again` is the second of two instants that a local
+    time names.
     """
 
     text: str
     begin: datetime
     span: timedelta
     zone: tzinfo | None
-    gap: str | None = None
+    gap: datetime | None = None
     again: datetime | None = None
 
 
@@ -127,8 +140,7 @@ def _local(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> 
     shown = first.astimezone(zone).replace(tzinfo=None)
     if shown != local:
         # PEP 495: in a gap fold 0 reads with the offset from before it, so the instant lies after it
-        gap = f"no clock showed {local:%H:%M} there on {local:%Y-%m-%d}: it went forward, past it"
-        return Moment(text, first, span, zone, gap=gap)
+        return Moment(text, first, span, zone, gap=local)
     return Moment(text, first, span, zone, again=second if second != first else None)
 
 
@@ -136,38 +148,44 @@ def _local(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> 
 
 
 def explain(
-    spec: JobSpec | None, job: str, moment: Moment, rows: Rows, past: Mapping[str, Any], now: datetime
+    spec: JobSpec | None,
+    job: str,
+    moment: Moment,
+    rows: Rows,
+    past: Mapping[str, Any],
+    now: datetime,
+    pids: Mapping[str, int] | None = None,
 ) -> Answer:
-    """What became of the slot of a job at a moment. `past` has `lives` and `generations`, as the store keeps them."""
+    """What became of the slot of a job at a moment.
+
+    `past` has `lives` and `generations`, as the store keeps them; `pids` the processes of live runs, which rows lack.
+    """
     until = (moment.again or moment.begin) + moment.span
     found = rows([job], 50, since=moment.begin, until=until)
     if not found:
         found = _moved(spec, job, moment, rows)
     named = list(_named(spec, moment.begin, until))
+    answer = Answer(because("no_slot_then", job=job, at=moment.begin), moment.zone, rows=found[:5])
     if found:
         row = found[0]
-        more = f" (the last of {len(found)} slots then)" if len(found) > 1 else ""
-        answer = Answer(f"`{job}` at {_clock(row.nominal, moment)}: {_verdict(row)}{more}", rows=found[:5])
-        answer.facts += _of_row(row, spec, rows, moment)
+        answer.answer = because("slot_decided", job=job, nominal=row.nominal, verdict=_verdict(row), slots=len(found))
+        answer.facts += _of_row(row, spec, rows, pids or {})
     elif named and named[0] > now:
-        answer = Answer(f"`{job}` at {_clock(named[0], moment)}: that is still to come")
+        answer.answer = because("slot_to_come", job=job, nominal=named[0])
     elif named:
-        answer = Answer(f"`{job}` at {_clock(named[0], moment)}: its schedule names this time, but no slot is recorded")
+        answer.answer = because("slot_not_recorded", job=job, nominal=named[0])
     else:
-        answer = Answer(f"`{job}` at {_clock(moment.begin, moment)}: its schedule names no slot then")
         answer.facts += _neighbours(spec, moment, until)
     if moment.gap:
-        answer.facts.append(moment.gap)
+        answer.facts.append(because("local_time_skipped", date=f"{moment.gap:%Y-%m-%d}", time=f"{moment.gap:%H:%M}"))
     if moment.again:
-        answer.facts.append(f"clocks showed that time twice: {rfc3339(moment.begin)} and {rfc3339(moment.again)}")
-    if isinstance(spec.schedule if spec else None, Cron) and (moment.gap or moment.again):
-        assert spec is not None
-        assert isinstance(spec.schedule, Cron)
-        answer.facts.append(f"its rule for such nights is gap = `{spec.schedule.gap}`, fold = `{spec.schedule.fold}`")
+        answer.facts.append(because("local_time_twice", first=moment.begin, second=moment.again))
+    if spec is not None and isinstance(spec.schedule, Cron) and (moment.gap or moment.again):
+        answer.facts.append(because("clock_change_rule", gap=spec.schedule.gap, fold=spec.schedule.fold))
     ref = found[0].due if found else moment.begin
     if ref <= now:
-        answer.facts += _downtime(ref, past, rows, moment)
-        answer.facts += _generation(ref, past, moment)
+        answer.facts += _downtime(ref, past, rows)
+        answer.facts += _generation(ref, past)
     return answer
 
 
@@ -184,61 +202,49 @@ def _moved(spec: JobSpec | None, job: str, moment: Moment, rows: Rows) -> list[R
     ]
 
 
-def _verdict(row: RunRecord) -> str:
-    reason = "" if row.reason is None else sentence(row.reason)
-    match row.outcome:
-        case "success":
-            return "it ran and succeeded"
-        case "failed":
-            return f"it ran and failed: {reason}"
-        case "running":
-            return "it is running" if row.state == "running" else f"it is {row.state}"
-        case "interrupted":
-            return f"it was interrupted: {reason}"
-        case "expired":
-            return f"it expired: {reason}"
-        case outcome:
-            return f"{outcome}: {reason}"
+def _verdict(row: RunRecord) -> Reason:
+    return because("row_verdict", outcome=row.outcome, state=row.state, cause=row.reason)
 
 
-def _of_row(row: RunRecord, spec: JobSpec | None, rows: Rows, moment: Moment) -> Iterator[str]:
+def _of_row(row: RunRecord, spec: JobSpec | None, rows: Rows, pids: Mapping[str, int]) -> Iterator[Reason]:
     if row.started is not None:
         late = row.started - row.due
-        took = f", took {format_duration(_rounded(row.ended - row.started))}" if row.ended else ""
-        words = f"run `{row.run}` started {_clock(row.started, moment)}"
-        yield (
-            words
-            + (f", {format_duration(_rounded(late))} after it was due" if late > timedelta(seconds=1) else "")
-            + took
+        yield because(
+            "run_started",
+            run=row.run,
+            pid=pids.get(row.run or ""),
+            started=row.started,
+            late=_rounded(late) if late > timedelta(seconds=1) else None,
+            took=_rounded(row.ended - row.started) if row.ended else None,
         )
     if row.due != row.nominal:
-        yield f"it was due {_clock(row.due, moment)}, {format_duration(_rounded(row.due - row.nominal))} later (jitter)"
+        yield because("slot_jittered", due=row.due, by=_rounded(row.due - row.nominal))
     if row.trigger != "schedule":
-        yield f"it came from `{row.trigger}`, not from the schedule"
+        yield because("trigger_was", trigger=row.trigger)
     code = None if row.reason is None else row.reason.code
     if code in ("overlap", "superseded", "queue_full"):
-        yield from _holder(row, rows, moment)
+        yield from _holder(row, rows, pids)
     if code == "slowdown":
         last = next((one for one in rows([row.job], 20, until=row.nominal) if one.attempts), None)
         if last is not None:
-            yield f"the run before it ended {_clock(last.ended or last.due, moment)}: {_verdict(last)}"
+            yield because("run_before", ended=last.ended or last.due, verdict=_verdict(last))
     if code == "upstream_failed":
-        yield from _upstream(row, spec, rows, moment)
+        yield from _upstream(row, spec, rows)
 
 
-def _holder(row: RunRecord, rows: Rows, moment: Moment) -> Iterator[str]:
+def _holder(row: RunRecord, rows: Rows, pids: Mapping[str, int]) -> Iterator[Reason]:
     for one in rows([row.job], 200, until=row.nominal):
         if one.started and one.started <= row.due and (one.ended is None or one.ended >= row.due):
-            end = f"until {_clock(one.ended, moment)}" if one.ended else "and is still"
-            yield f"run `{one.run}` was going on from {_clock(one.started, moment)} {end}"
+            pid = pids.get(one.run or "")
+            yield because("run_went_on", run=one.run, pid=pid, started=one.started, ended=one.ended)
             return
 
 
-def _upstream(row: RunRecord, spec: JobSpec | None, rows: Rows, moment: Moment) -> Iterator[str]:
+def _upstream(row: RunRecord, spec: JobSpec | None, rows: Rows) -> Iterator[Reason]:
     for need in spec.needs if spec else ():
         last = next(iter(rows([need.job], 1, until=row.due + MICROSECOND)), None)
         if last is not None:
-            yield f"`{need.job}` at {_clock(last.nominal, moment)}: {_verdict(last)}"
+            yield because("upstream_slot", job=need.job, nominal=last.nominal, verdict=_verdict(last))
 
 
 def _named(spec: JobSpec | None, begin: datetime, until: datetime) -> Iterator[datetime]:
@@ -255,58 +261,50 @@ def _named(spec: JobSpec | None, begin: datetime, until: datetime) -> Iterator[d
         cursor = following
 
 
-def _neighbours(spec: JobSpec | None, moment: Moment, until: datetime) -> Iterator[str]:
+def _neighbours(spec: JobSpec | None, moment: Moment, until: datetime) -> Iterator[Reason]:
     if spec is None:
-        yield "the job is not in force (any more)"
+        yield Reason("not_active")
         return
     if isinstance(spec.schedule, Every):
-        every = format_duration(spec.schedule.every)
-        when = f"{every} after the end of each run" if spec.schedule.after_end else f"every {every}"
-        yield f"it comes {when}; slots that came are in `rpr history {spec.name}`"
+        yield because("interval_is", job=spec.name, every=spec.schedule.every, after_end=spec.schedule.after_end)
     if isinstance(spec.schedule, Cron):
-        yield f"its schedule is `{spec.schedule.expression}` in `{spec.schedule.timezone}`"
+        yield because("cron_is", expression=spec.schedule.expression, timezone=spec.schedule.timezone)
         before = list(_named(spec, moment.begin - _NEAR, moment.begin))[-1:]
         after = list(_named(spec, until, until + 30 * DAY))[:1]
         if before and len(list(_named(spec, moment.begin - _NEAR, moment.begin))) < 10:
-            yield f"the slot before is {_clock(before[0], moment)}"
+            yield because("slot_before", nominal=before[0])
         if after:
-            yield f"the next one is {_clock(after[0], moment)}"
+            yield because("slot_after", nominal=after[0])
 
 
-def _downtime(at: datetime, past: Mapping[str, Any], rows: Rows, moment: Moment) -> Iterator[str]:
+def _downtime(at: datetime, past: Mapping[str, Any], rows: Rows) -> Iterator[Reason]:
     lives = past.get("lives", ())
     before = [life for life in lives if life[0] <= at]
     after = [life for life in lives if life[0] > at]
     if not lives:
         return
     if not before:
-        yield f"no supervisor is known from before {_clock(lives[0][0], moment)}"
+        yield because("lives_unknown_before", at=lives[0][0])
         return
     began, ended, _ = before[-1]
-    back = f"to {_clock(after[0][0], moment)}" if after else "on"
+    until = after[0][0] if after else None
     if ended is not None and ended < at:
-        yield f"the supervisor was down from {_clock(ended, moment)} {back}"
-    elif ended is None and after:
-        last = next(iter(rows(None, 1, until=after[0][0])), None)
+        yield because("supervisor_down", since=ended, until=until)
+    elif ended is None and until is not None:
+        last = next(iter(rows(None, 1, until=until)), None)
         seen = max((one for one in (last.ended, last.started, last.due) if one), default=began) if last else began
         if seen < at:
-            yield f"the supervisor ended without a word some time after {_clock(seen, moment)}, and was down {back}"
+            yield because("supervisor_end_unknown", seen=seen, until=until)
 
 
-def _generation(at: datetime, past: Mapping[str, Any], moment: Moment) -> Iterator[str]:
+def _generation(at: datetime, past: Mapping[str, Any]) -> Iterator[Reason]:
     generations = past.get("generations", ())
     then = [entry for entry in generations if entry[1] <= at]
     if not then:
         return
     number, since = then[-1]
     newest = generations[-1][0]
-    more = f"; now it is {newest}, whose schedule is the one explained here" if newest != number else ""
-    yield f"generation {number} was in force, since {_clock(since, moment)}{more}"
-
-
-def _clock(wall: datetime, moment: Moment) -> str:
-    local = wall.astimezone(moment.zone)
-    return f"{local:%Y-%m-%d %H:%M:%S}{local:%z}"
+    yield because("generation_was", generation=number, since=since, newest=newest if newest != number else None)
 
 
 def _rounded(length: timedelta) -> timedelta:

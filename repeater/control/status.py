@@ -16,7 +16,7 @@ from repeater.model.reasons import reason as because
 from repeater.model.run import RunRecord
 from repeater.model.time import Instant, rfc3339
 from repeater.runtime.faults import FaultRecord
-from repeater.sentences import as_item, sentence
+from repeater.sentences import as_item
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
 _BATCH = 32  # jobs described before others in the loop come first
@@ -33,6 +33,8 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
             item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
         await send(*items)
     life = desk.life
+    troubles = [as_item(trouble) for trouble in desk.troubles()]
+    rejected = as_item(desk.rejected())
     return {
         "project": life.project,
         "pid": life.pid,
@@ -43,9 +45,11 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
         "jobs": len(desk.engine.jobs),
         "state_dir": life.state,
         "files": list(desk.files()),
-        "troubles": [sentence(trouble) for trouble in desk.troubles()],
+        "troubles": [trouble["reason"] for trouble in troubles],
+        "trouble_reasons": troubles,
         "faults": [as_fault(one) for one in desk.faults(None)],
-        "rejected": None if (rejected := desk.rejected()) is None else sentence(rejected),
+        "rejected": rejected["reason"],
+        "rejected_reason": rejected if rejected["reason_code"] else None,
     }
 
 
@@ -63,12 +67,14 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
     ready = not problems
     rejected = desk.rejected()
     if rejected is not None:
-        error = sentence(rejected).split("\n", 1)[0]  # all of them are in `status`
-        problems.append(because("last_files_active", generation=desk.engine.generation, error=error))
+        first, *_ = str(rejected.detail.get("error", "")).splitlines() or [""]  # all problems are in `status`
+        problems.append(because("last_files_active", generation=desk.engine.generation, error=first))
+    shown = [as_item(problem) for problem in problems[:100]]
     return {
         "ok": not problems,
         "ready": ready,
-        "problems": [sentence(problem) for problem in problems[:100]],
+        "problems": [problem["reason"] for problem in shown],
+        "problem_reasons": shown,
         "faults": [as_fault(one) for one in desk.faults(None)],
         "pid": os.getpid(),
         "generation": desk.engine.generation,
@@ -96,15 +102,21 @@ def as_fault(fault: FaultRecord) -> dict[str, Any]:
         "count": fault.count,
         "first": rfc3339(fault.first),
         "last": rfc3339(fault.last),
+        **as_item(fault_reason(fault)),
     }
 
 
-def fault_sentence(fault: Mapping[str, Any]) -> str:
-    """An unexpected exception, in words, from the form of `as_fault`."""
-    what = f"{fault['owner']} `{fault['name']}`" if fault["name"] else str(fault["owner"])
-    where = f" of `{fault['job']}`" if fault["job"] else ""
-    times = f" {fault['count']} times, last" if fault["count"] > 1 else ""
-    return f"internal error in {what}{where}{times} at {fault['last']}: {fault['error']}; the log has the traceback"
+def fault_reason(fault: FaultRecord) -> Reason:
+    """An unexpected exception, as a fact of `why` and of `health`."""
+    return because(
+        "internal_error",
+        owner=fault.owner,
+        name=fault.name,
+        job=fault.job,
+        error=fault.error,
+        count=fault.count,
+        last=fault.last,
+    )
 
 
 def describe(job: Job, now: Instant) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from repeater.model.reasons import Reason
 from repeater.model.time import rfc3339
-from repeater.sentences import done, pace, probes, runs, slots, spawn, states, waits, warnings
+from repeater.sentences import done, explanations, pace, probes, runs, slots, spawn, states, waits, warnings
 from repeater.sentences.fields import Fields, Maker
 
 
@@ -25,16 +25,18 @@ def sentence(reason: Reason, clock: Callable[[datetime], str | None] = rfc3339) 
     return make.format_map(fields) if isinstance(make, str) else make(fields)
 
 
-def as_item(reason: Reason | None, name: str = "reason") -> dict[str, Any]:
+def as_item(
+    reason: Reason | None, name: str = "reason", clock: Callable[[datetime], str | None] = rfc3339
+) -> dict[str, Any]:
     """The three keys of JSON documents: the sentence under `name`, `reason_code` and `detail`."""
     if reason is None:
         return {name: None, "reason_code": None, "detail": {}}
-    return {name: sentence(reason), "reason_code": reason.code, "detail": reason.as_json()}
+    return {name: sentence(reason, clock), "reason_code": reason.code, "detail": reason.as_json()}
 
 
 MAKERS: Mapping[str, Maker] = {
     code: maker
-    for module in (runs, slots, done, waits, states, pace, spawn, probes, warnings)
+    for module in (runs, slots, done, waits, states, pace, spawn, probes, warnings, explanations)
     for code, maker in module.SENTENCES.items()
 }
 """The sentence of every code. Complete at import: when descriptors run out, nothing more can be imported."""

@@ -97,4 +97,5 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "service_not_ready": "service `{job}` is not ready",
     "files_rejected": "{error}",
     "last_files_active": "the job files are rejected, generation {generation} is still active: {error}",
+    "unreachable": "{error}",
 }

@@ -11,6 +11,7 @@ from repeater.sentences import (
     MAKERS,
     as_item,
     done,
+    explanations,
     pace,
     probes,
     runs,
@@ -226,6 +227,81 @@ TABLE = [
     ("service_not_ready", "service `db` is not ready"),
     ("files_rejected", "words"),
     ("last_files_active", "the job files are rejected, generation 3 is still active: words"),
+    ("unreachable", "words"),
+    ("job_waits", "`db` waits for its next start at 2026-01-01T00:00:00Z, in 2s"),
+    ("job_is", "`db` is db: exit 3"),
+    ("job_is", "`db` is db"),
+    ("job_idle", "`db` waits: exit 3"),
+    ("schedule_asked_again", "its schedule could not say when it is next, and is asked again: words"),
+    ("schedule_manual", "it runs only when it is asked for"),
+    ("schedule_watches", "it runs when files change: `a`, `b`"),
+    ("service_not_started", "a service that is not started"),
+    ("schedule_exhausted", "nothing of its schedule is to come"),
+    ("no_supervisor", "`db` does nothing: no supervisor is running"),
+    ("run_goes_on", "run `db` goes on since 2026-01-01T00:00:00Z (2s), pid 3"),
+    ("run_goes_on", "run `db` goes on since 2026-01-01T00:00:00Z (2s)"),
+    ("slots_queued", '3 more wait for it to end (`overlap = "db"`)'),
+    ("slot_skipped_for_run", 'its slot at 2026-01-01T00:00:00Z was skipped for that (`overlap = "db"`)'),
+    ("need_state", "it needs `db` db; that is db: exit 3"),
+    ("need_state", "it needs `db` db; that is db"),
+    ("place_held", "db `db` is held by 3 runs, a run failed, and 3 more"),
+    ("place_held", "db `db` is held by 3 runs, a run failed"),
+    ("holder", "`db` (pid 3, for 2s)"),
+    ("holder", "`db`"),
+    ("schedule_is", "its schedule is: words"),
+    ("start_put_off", "its next slot is 2026-01-01T00:00:00Z, and jitter puts it off to 2026-01-01T00:00:00Z"),
+    ("never_ran", "it has not run yet"),
+    ("last_run_ended", "its last run ended 2s ago: exit 3"),
+    ("last_run_ended", "its last run ended 2s ago"),
+    ("failed_in_row", "the last 3 runs failed"),
+    ("generation_active", "generation 3 is in force"),
+    ("files_not_active", "the job files as they are now are not in force: exit 3"),
+    (
+        "internal_error",
+        ("internal error in db `db` of `db` 3 times, last at 2026-01-01T00:00:00Z: words; the log "
+        "has the traceback"),
+    ),
+    ("internal_error", "internal error in db 3 times, last at 2026-01-01T00:00:00Z: words; the log has the traceback"),
+    ("slot_decided", "`db` at 2026-01-01T00:00:00Z: exit 3 (the last of 3 slots then)"),
+    ("row_verdict", "db: exit 3"),
+    ("row_verdict", "db"),
+    ("slot_to_come", "`db` at 2026-01-01T00:00:00Z: that is still to come"),
+    ("slot_not_recorded", "`db` at 2026-01-01T00:00:00Z: its schedule names this time, but no slot is recorded"),
+    ("no_slot_then", "`db` at 2026-01-01T00:00:00Z: its schedule names no slot then"),
+    ("run_started", "run `db` (pid 3) started 2026-01-01T00:00:00Z, 2s after it was due, took 2s"),
+    ("run_started", "run `db` started 2026-01-01T00:00:00Z"),
+    ("slot_jittered", "it was due 2026-01-01T00:00:00Z, 2s later (jitter)"),
+    ("trigger_was", "it came from `db`, not from the schedule"),
+    ("run_went_on", "run `db` (pid 3) was going on from 2026-01-01T00:00:00Z until 2026-01-01T00:00:00Z"),
+    ("run_went_on", "run `db` was going on from 2026-01-01T00:00:00Z and is still"),
+    ("run_before", "the run before it ended 2026-01-01T00:00:00Z: exit 3"),
+    ("upstream_slot", "`db` at 2026-01-01T00:00:00Z: exit 3"),
+    ("local_time_skipped", "no clock showed words there on words: it went forward, past it"),
+    ("local_time_twice", "clocks showed that time twice: 2026-01-01T00:00:00Z and 2026-01-01T00:00:00Z"),
+    ("clock_change_rule", "its rule for such nights is gap = `db`, fold = `db`"),
+    ("interval_is", "it comes 2s after the end of each run; slots that came are in `rpr history db`"),
+    ("cron_is", "its schedule is `words` in `db`"),
+    ("slot_before", "the slot before is 2026-01-01T00:00:00Z"),
+    ("slot_after", "the next one is 2026-01-01T00:00:00Z"),
+    ("lives_unknown_before", "no supervisor is known from before 2026-01-01T00:00:00Z"),
+    ("supervisor_down", "the supervisor was down from 2026-01-01T00:00:00Z to 2026-01-01T00:00:00Z"),
+    ("supervisor_down", "the supervisor was down from 2026-01-01T00:00:00Z on"),
+    (
+        "supervisor_end_unknown",
+        ("the supervisor ended without a word some time after 2026-01-01T00:00:00Z, and was down "
+        "to 2026-01-01T00:00:00Z"),
+    ),
+    (
+        "supervisor_end_unknown",
+        ("the supervisor ended without a word some time after 2026-01-01T00:00:00Z, and was down "
+        "on"),
+    ),
+    (
+        "generation_was",
+        ("generation 3 was in force, since 2026-01-01T00:00:00Z; now it is 3, whose schedule is "
+        "the one explained here"),
+    ),
+    ("generation_was", "generation 3 was in force, since 2026-01-01T00:00:00Z"),
     ("text", "words"),
     ("legacy", "words"),
 ]  # fmt: skip
@@ -246,7 +322,7 @@ def test_every_code_has_its_sentence(code: Any) -> None:
 
 
 def test_each_code_has_its_sentence_in_one_module() -> None:
-    modules = (runs, slots, done, waits, states, pace, spawn, probes, warnings)
+    modules = (runs, slots, done, waits, states, pace, spawn, probes, warnings, explanations)
     found = [code for module in modules for code in module.SENTENCES]
     assert sorted(found) == sorted(FIELDS)
     assert len(MAKERS) == len(FIELDS)
@@ -273,3 +349,39 @@ def test_a_code_of_a_newer_version_is_shown_as_it_is() -> None:
 def test_json_has_the_sentence_the_code_and_the_fields() -> None:
     assert as_item(Reason("exit", {"exit": 3})) == {"reason": "exit 3", "reason_code": "exit", "detail": {"exit": 3}}
     assert as_item(None, "why") == {"why": None, "reason_code": None, "detail": {}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("success", "it ran and succeeded"),
+        ("failed", "it ran and failed: exit 3"),
+        ("running", "it is starting"),
+        ("interrupted", "it was interrupted: exit 3"),
+        ("expired", "it expired: exit 3"),
+        ("skipped", "skipped: exit 3"),
+    ],
+)
+def test_a_verdict_of_a_row_has_its_words_for_each_outcome(outcome: str, words: str) -> None:
+    cause = {"code": "exit", "detail": {"exit": 3}}
+    assert sentence(Reason("row_verdict", {"outcome": outcome, "state": "starting", "cause": cause})) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("running", "`a` is running"),
+        ("held", "`a` is due and held back"),
+        ("slowed", "`a` is put off"),
+        ("done", "`a` is done; `rpr reset a` begins anew"),
+        ("stopped", "`a` is stopped; `rpr start a` starts it"),
+    ],
+)
+def test_a_state_of_a_job_has_its_words(state: str, words: str) -> None:
+    assert sentence(Reason("job_is", {"job": "a", "state": state})) == words
+
+
+def test_a_full_group_is_named_by_its_key() -> None:
+    holder = {"code": "holder", "detail": {"job": "a"}}
+    reason = Reason("place_held", {"kind": "group", "name": "m", "holders": [holder]})
+    assert sentence(reason) == "max_parallel of `m` is held by `a`"

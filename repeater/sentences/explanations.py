@@ -1,0 +1,167 @@
+"""The answers of `rpr why`, and the facts beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from repeater.model.reasons import ReasonCode
+from repeater.model.time import age
+from repeater.sentences.fields import Fields, Maker
+
+_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+_STATES = {"held": "due and held back", "slowed": "put off"}
+
+
+def _age(fields: Fields, name: str) -> str:
+    """A duration in one or two units."""
+    return age(_ZERO, _ZERO + timedelta(microseconds=fields.raw(name)))
+
+
+def _pid(fields: Fields) -> str:
+    return fields.part("pid", " (pid {pid})")
+
+
+def _job_is(fields: Fields) -> str:
+    state = str(fields.raw("state"))
+    text = "`{job}` is ".format_map(fields) + _STATES.get(state, state) + fields.part("cause", ": {cause}")
+    match state:
+        case "done":
+            return text + "; `rpr reset {job}` begins anew".format_map(fields)
+        case "stopped":
+            return text + "; `rpr start {job}` starts it".format_map(fields)
+        case _:
+            return text
+
+
+def _run_goes_on(fields: Fields) -> str:
+    return f"run `{fields['run']}` goes on since {fields['since']} ({_age(fields, 'lasts')})" + fields.part(
+        "pid", ", pid {pid}"
+    )
+
+
+def _place_held(fields: Fields) -> str:
+    what = "max_parallel of" if fields.raw("kind") == "group" else fields["kind"]
+    return f"{what} `{fields['name']}` is held by {fields['holders']}" + fields.part("more", ", and {more} more")
+
+
+def _holder(fields: Fields) -> str:
+    if "lasts" not in fields:
+        return fields["job"].join("``")
+    return f"`{fields['job']}` ({fields.part('pid', 'pid {pid}, ')}for {_age(fields, 'lasts')})"
+
+
+def _last_run_ended(fields: Fields) -> str:
+    how = fields["cause"] or fields["outcome"]
+    return f"its last run ended {_age(fields, 'ago')} ago" + (f": {how}" if how else "")
+
+
+def _internal_error(fields: Fields) -> str:
+    what = fields["owner"] + fields.part("name", " `{name}`") + fields.part("job", " of `{job}`")
+    times = " {count} times, last".format_map(fields) if fields.raw("count") > 1 else ""
+    return f"internal error in {what}{times} at {fields['last']}: {fields['error']}; the log has the traceback"
+
+
+def _slot_decided(fields: Fields) -> str:
+    text = "`{job}` at {nominal}: {verdict}".format_map(fields)
+    return text + (" (the last of {slots} slots then)".format_map(fields) if fields.raw("slots") > 1 else "")
+
+
+def _row_verdict(fields: Fields) -> str:
+    cause = fields.part("cause", ": {cause}")
+    match fields.raw("outcome"):
+        case "success":
+            return "it ran and succeeded"
+        case "failed":
+            return f"it ran and failed{cause}"
+        case "running":
+            return "it is {state}".format_map(fields)
+        case "interrupted":
+            return f"it was interrupted{cause}"
+        case "expired":
+            return f"it expired{cause}"
+        case outcome:
+            return f"{outcome}{cause}"
+
+
+def _run_started(fields: Fields) -> str:
+    return (
+        f"run `{fields['run']}`{_pid(fields)} started {fields['started']}"
+        + fields.part("late", ", {late} after it was due")
+        + fields.part("took", ", took {took}")
+    )
+
+
+def _run_went_on(fields: Fields) -> str:
+    end = fields.part("ended", "until {ended}") or "and is still"
+    return f"run `{fields['run']}`{_pid(fields)} was going on from {fields['started']} {end}"
+
+
+def _interval_is(fields: Fields) -> str:
+    when = "{every} after the end of each run" if fields.raw("after_end") else "every {every}"
+    return f"it comes {when}; slots that came are in `rpr history {{job}}`".format_map(fields)
+
+
+def _back(fields: Fields) -> str:
+    return fields.part("until", "to {until}") or "on"
+
+
+def _generation_was(fields: Fields) -> str:
+    return "generation {generation} was in force, since {since}".format_map(fields) + fields.part(
+        "newest", "; now it is {newest}, whose schedule is the one explained here"
+    )
+
+
+SENTENCES: Mapping[ReasonCode, Maker] = {
+    "job_waits": lambda fields: (
+        f"`{fields['job']}` waits for its next start at {fields['due']}, in {_age(fields, 'left')}"
+    ),
+    "job_is": _job_is,
+    "job_idle": "`{job}` waits: {cause}",
+    "schedule_asked_again": "its schedule could not say when it is next, and is asked again: {error}",
+    "schedule_manual": "it runs only when it is asked for",
+    "schedule_watches": "it runs when files change: {globs}",
+    "service_not_started": "a service that is not started",
+    "schedule_exhausted": "nothing of its schedule is to come",
+    "no_supervisor": "`{job}` does nothing: no supervisor is running",
+    "run_goes_on": _run_goes_on,
+    "slots_queued": '{count} more wait for it to end (`overlap = "{overlap}"`)',
+    "slot_skipped_for_run": 'its slot at {nominal} was skipped for that (`overlap = "{overlap}"`)',
+    "need_state": lambda fields: (
+        "it needs `{job}` {condition}; that is {state}".format_map(fields) + fields.part("cause", ": {cause}")
+    ),
+    "place_held": _place_held,
+    "holder": _holder,
+    "schedule_is": "its schedule is: {schedule}",
+    "start_put_off": "its next slot is {nominal}, and jitter puts it off to {due}",
+    "never_ran": "it has not run yet",
+    "last_run_ended": _last_run_ended,
+    "failed_in_row": "the last {count} runs failed",
+    "generation_active": "generation {generation} is in force",
+    "files_not_active": "the job files as they are now are not in force: {cause}",
+    "internal_error": _internal_error,
+    "slot_decided": _slot_decided,
+    "row_verdict": _row_verdict,
+    "slot_to_come": "`{job}` at {nominal}: that is still to come",
+    "slot_not_recorded": "`{job}` at {nominal}: its schedule names this time, but no slot is recorded",
+    "no_slot_then": "`{job}` at {at}: its schedule names no slot then",
+    "run_started": _run_started,
+    "slot_jittered": "it was due {due}, {by} later (jitter)",
+    "trigger_was": "it came from `{trigger}`, not from the schedule",
+    "run_went_on": _run_went_on,
+    "run_before": "the run before it ended {ended}: {verdict}",
+    "upstream_slot": "`{job}` at {nominal}: {verdict}",
+    "local_time_skipped": "no clock showed {time} there on {date}: it went forward, past it",
+    "local_time_twice": "clocks showed that time twice: {first} and {second}",
+    "clock_change_rule": "its rule for such nights is gap = `{gap}`, fold = `{fold}`",
+    "interval_is": _interval_is,
+    "cron_is": "its schedule is `{expression}` in `{timezone}`",
+    "slot_before": "the slot before is {nominal}",
+    "slot_after": "the next one is {nominal}",
+    "lives_unknown_before": "no supervisor is known from before {at}",
+    "supervisor_down": lambda fields: f"the supervisor was down from {fields['since']} {_back(fields)}",
+    "supervisor_end_unknown": lambda fields: (
+        f"the supervisor ended without a word some time after {fields['seen']}, and was down {_back(fields)}"
+    ),
+    "generation_was": _generation_was,
+}

@@ -249,7 +249,7 @@ class _Assembly:
             cgroups=options.cgroups,
         )
         closing.callback(spawner.close)
-        self._output.resume = spawner.resume
+        self._output.resume, self._output.fault = spawner.resume, self._writer_failed
         self._watcher = FileWatcher(
             self._changed, soon, warn=self._warn, failed=self._watch_failed, fault=self._watcher_failed
         )
@@ -735,6 +735,9 @@ class _Assembly:
 
     def _output_failed(self, run: str, error: Exception) -> None:
         self._supervisor.faults.report("output", error, job=self._supervisor.job_of(run), name=run)
+
+    def _writer_failed(self, job: str, error: BaseException) -> None:
+        self._supervisor.faults.report("output", error, job=job, name="writer")
 
     def _watch_failed(self, key: str, error: Exception) -> None:
         self._supervisor.faults.report("watch", error, job="" if key in (_JOB_FILES, _INCLUDES) else key)

@@ -94,7 +94,9 @@ class LogFile:
             self._size = os.fstat(self._fd).st_size
             return
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_NOFOLLOW if self._is_ours else 0)
+        # O_NONBLOCK: a FIFO that nobody reads would block the thread that writes the files of all jobs.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        flags |= os.O_NOFOLLOW if self._is_ours else 0
         self._fd = os.open(self.path, flags, 0o600 if self._is_ours else 0o644)
         self._size = os.fstat(self._fd).st_size
 

@@ -65,10 +65,10 @@ class Output:
 
     `resume` continues a paused run; it may be set later, before the first run. `warn(job, reason)` tells what a
     person should know; `gone(stream, error)` that `stdout` or `stderr` cannot be written any more, as a rule because
-    nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so is
-    `has_room`, when `is_full` has come to an end. `plain` passes the jobs' bytes on, with times if
-    the job wants them, but without names. `console`
-    are the descriptors of both, or a file that takes their place and is rotated.
+    nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so are
+    `has_room`, when `is_full` has come to an end, and `fault(job, error)`, for an unexpected exception of a writer.
+    `plain` passes the jobs' bytes on, with times if the job wants them, but without names. `console` are the
+    descriptors of both, or a file that takes their place and is rotated.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class Output:
         self._call_soon = call_soon
         self._warn = warn
         self._gone = gone
+        self.fault: Callable[[str, BaseException], None] = self._warn_of_fault
+        self._faulty: set[str] = set()
         self.has_room: Callable[[], None] = lambda: None
         self._plain = plain
         self._runs: dict[str, _Run] = {}
@@ -108,8 +110,8 @@ class Output:
         self._consoles["stdout"].share_with(self._consoles["stderr"])
         self._is_terminal = {stream: is_terminal(fd) for stream, fd in _pairs(fds)}
         self._is_colored = {stream: wants_color(fd, environ) for stream, fd in _pairs(fds)}
-        self._console = Writer("rpr-console", self._told_of_room)
-        self._disk = Writer("rpr-files", self._told_of_room)
+        self._console = Writer("rpr-console", self._told_of_room, self._told_of_fault)
+        self._disk = Writer("rpr-files", self._told_of_room, self._told_of_fault)
 
     def prepare(self) -> None:
         """Be able to speak also when the system has no more threads to give later."""
@@ -166,11 +168,12 @@ class Output:
                 line.alarm.cancel()
             if line.held or line.is_shown:
                 body = self._text(stream, line.held) + b"\n"
-                self._show(stream, Piece((run, stream), self._head(state, stream), body, continues=line.is_shown))
+                piece = Piece((run, stream), self._head(state, stream), body, continues=line.is_shown)
+                self._show(stream, piece, state.spec.name)
         if state.spool is not None:
-            self._console.put(partial(self._show_spooled, state, state.spool), _SPOOL)
+            self._console.put(partial(self._show_spooled, state, state.spool), _SPOOL, state.spec.name)
         if state.file is not None:
-            self._release_file(state.file)
+            self._release_file(state.file, state.spec.name)
         self.kept.end(run)
         if state.matcher.problem is not None:
             self._warn(state.spec.name, state.matcher.problem)
@@ -211,7 +214,7 @@ class Output:
 
     def _stream(self, state: _Run, stream: Stream, data: bytes) -> bool:
         if self._plain and not state.spec.output.timestamps:
-            return self._show(stream, Piece(None, b"", data))
+            return self._show(stream, Piece(None, b"", data), state.spec.name)
         line = state.lines[stream]
         if line.alarm is not None:
             line.alarm.cancel()
@@ -221,7 +224,8 @@ class Output:
         goes_on = True
         if end := data.rfind(b"\n") + 1:
             body = self._text(stream, data[:end])[:-1].replace(b"\n", b"\n" + head) + b"\n"
-            goes_on = self._show(stream, Piece((state.id, stream), head, body, continues=line.is_shown))
+            piece = Piece((state.id, stream), head, body, continues=line.is_shown)
+            goes_on = self._show(stream, piece, state.spec.name)
             line.is_shown = False
         line.held = data[end:]
         if len(line.held) > WINDOW:
@@ -240,13 +244,13 @@ class Output:
         head = self._head(state, stream)
         piece = Piece((state.id, stream), head, text, continues=line.is_shown, is_open=True)
         line.is_shown = True
-        self._show(stream, piece)
+        self._show(stream, piece, state.spec.name)
 
-    def _show(self, stream: Stream, piece: Piece) -> bool:
+    def _show(self, stream: Stream, piece: Piece, job: str = "") -> bool:
         if self._console.waiting > _MOST_WAITING:
             self._left_out += len(piece.body)
             return False
-        return self._console.put(partial(self._consoles[stream].show, (piece,)), len(piece.body))
+        return self._console.put(partial(self._consoles[stream].show, (piece,)), len(piece.body), job)
 
     def _text(self, stream: Stream, data: bytes) -> bytes:
         return visible(data) if self._is_terminal[stream] else data
@@ -340,14 +344,14 @@ class Output:
             self._owners[wanted] = file_owner(spec.process.user, spec.process.group)
         return self._owners[wanted]
 
-    def _release_file(self, file: LogFile) -> None:
+    def _release_file(self, file: LogFile, job: str) -> None:
         key = file.path, file.owner
         _, users = self._files[key]
         if users > 1:
             self._files[key] = file, users - 1
         else:
             del self._files[key]
-            self._disk.put(file.close, 0)
+            self._disk.put(file.close, 0, job)
 
     def _write_file(self, state: _Run, file: LogFile, stream: Stream, data: bytes) -> bool:
         if state.spec.output.timestamps:
@@ -359,7 +363,7 @@ class Output:
         if self._disk.waiting > _MOST_WAITING:
             file.skip(len(data))
             return False
-        return self._disk.put(partial(file.write, data), len(data))
+        return self._disk.put(partial(file.write, data), len(data), state.spec.name)
 
     # --- from the writers' threads ---
 
@@ -368,6 +372,15 @@ class Output:
 
     def _told_of_trouble(self, job: str, reason: Reason) -> None:
         self._later(partial(self._warn, job, reason))
+
+    def _told_of_fault(self, job: str, error: BaseException) -> None:
+        self._later(partial(self.fault, job, error))
+
+    def _warn_of_fault(self, job: str, error: BaseException) -> None:
+        """Once for each job: a console that fails would fail with every warning about it."""
+        if job not in self._faulty:
+            self._faulty.add(job)
+            self._warn(job, because("output_unwritable", error=f"{type(error).__name__}: {error}"))
 
     def _told_of_room(self) -> None:
         self._later(self._go_on)

@@ -27,15 +27,22 @@ _LITTLE = 1 << 16  # bytes
 class Writer:
     """Carries out calls, one after the other, in a thread that begins with the first. `room` is called there.
 
+    A call that raises is dropped, and `fault` gets its job and the exception, in that thread. The next calls follow.
     What comes after a pause is carried out at once, what comes soon after it together with what comes next, unless it
     writes nothing: then somebody waits for it.
     """
 
-    def __init__(self, name: str, room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        room: Callable[[], None],
+        fault: Callable[[str, BaseException], None] = lambda _job, _error: None,
+    ) -> None:
         self._name = name
         self._room = room
+        self._fault = fault
         self._changed = threading.Condition()
-        self._todo: deque[tuple[Callable[[], None], int]] = deque()
+        self._todo: deque[tuple[Callable[[], None], int, str]] = deque()
         self._waiting = 0
         self._was_full = False
         self._busy = False
@@ -44,14 +51,16 @@ class Writer:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def put(self, call: Callable[[], None], size: int) -> bool:
-        """Take a call that writes `size` bytes. False: it was taken, but no more should come until there is room."""
+    def put(self, call: Callable[[], None], size: int, job: str = "") -> bool:
+        """Take a call that writes `size` bytes of a job. False: it was taken, but no more should come until there is
+        room.
+        """
         with self._changed:
             if self._closed:
                 return True
             if self._thread is None:
                 self._thread = self._begin()
-            self._todo.append((call, size))
+            self._todo.append((call, size, job))
             self._waiting += size
             if self._waiting > FULL:
                 self._was_full = True
@@ -105,9 +114,8 @@ class Writer:
 
     def _work(self) -> None:
         while todo := self._taken():
-            for call, size in todo:
-                with contextlib.suppress(Exception):  # a dead thread would stop everything else that is to be written
-                    call()
+            for call, size, job in todo:
+                self._try(call, job)
                 with self._changed:
                     if self._closed:
                         return
@@ -116,9 +124,17 @@ class Writer:
                     if has_room:
                         self._was_full = False
                 if has_room:
-                    self._room()
+                    self._try(self._room, "")
 
-    def _taken(self) -> Sequence[tuple[Callable[[], None], int]]:
+    def _try(self, call: Callable[[], None], job: str) -> None:
+        """Contains every exception: without this thread nothing of any job would be written."""
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001
+            with contextlib.suppress(Exception):
+                self._fault(job, error)
+
+    def _taken(self) -> Sequence[tuple[Callable[[], None], int, str]]:
         """What waits, once there is something; nothing when it is over."""
         with self._changed:
             self._busy = False

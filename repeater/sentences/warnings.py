@@ -56,6 +56,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "quota_lost_closed": lambda fields: f"{fields['cause']}; nothing starts under {_limits(fields)} until then",
     "quota_found": "the rate-limit daemon answers again",
     "pattern_too_slow": "cannot match `{pattern}`: a line took longer than {limit}s, given up",
+    "output_unwritable": "cannot write output: {error}",
     "output_not_kept": "cannot keep output until the end of the run: {error}",
     "file_unwritable": "cannot write `{path}`: {errno}",
     "request_failed": "a request failed inside: {error}",

@@ -183,6 +183,7 @@ TABLE = [
     ("quota_unreachable", "cannot reach the rate-limit daemon at `words`: words"),
     ("pattern_too_slow", "cannot match `words`: a line took longer than 0.5s, given up"),
     ("output_not_kept", "cannot keep output until the end of the run: words"),
+    ("output_unwritable", "cannot write output: words"),
     ("file_unwritable", "cannot write `words`: No such file or directory"),
     ("request_failed", "a request failed inside: words"),
     ("connection_failed", "words"),

@@ -191,8 +191,10 @@ class Store(Protocol):
 
     def load(self) -> Remembered: ...
 
-    def begin(self, generation: int, document: str = "") -> None:
-        """A new generation is in force; `document` is its jobs as text, for those who compare later."""
+    def begin(self, generation: int, document: str = "", extras: str = "") -> None:
+        """A new generation is in force. `document` is its jobs as text and `extras` the rest of what can be compared
+        later: pools, limits, and marks of env-file contents.
+        """
         ...
 
     def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:

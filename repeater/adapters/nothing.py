@@ -26,7 +26,7 @@ class NoStore:
     def load(self) -> Remembered:
         return Remembered()
 
-    def begin(self, generation: int, document: str = "") -> None:
+    def begin(self, generation: int, document: str = "", extras: str = "") -> None:
         pass
 
     def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:  # noqa: ARG002

@@ -303,12 +303,14 @@ class _Assembly:
         from repeater.runtime.reload import guard_removals
 
         self._origin = Origin(self._project, first_file(loaded.name))
+        self._active_before: frozenset[str] = frozenset()
         if self._folder is None:
             return
+        with self._store.reader() as reader:
+            document = reader.document()
+        self._active_before = frozenset(json.loads(document) if document else ())
         if not (self._options.allow_removals or self._options.only):
-            with self._store.reader() as reader:
-                document = reader.document()
-            guard_removals(json.loads(document) if document else {}, loaded.jobfile.jobs)
+            guard_removals(self._active_before, loaded.jobfile.jobs)
         if (adopted := claim(self._folder, self._origin)) is not None:
             self._warn(because("state_adopted", text=adopted))
 
@@ -380,7 +382,8 @@ class _Assembly:
 
         self._output.prepare()
         self._plugins.prepare(loaded.plugins)
-        remembered = follow_renames(self._store.load(), loaded.jobfile.jobs, self._store)
+        former = self._store.load()
+        remembered = follow_renames(former, loaded.jobfile.jobs, self._store, self._active_before)
         living, stale = recover(self._spawner, remembered, self._store, loaded.jobfile, self._warn)
         generation = remembered.generation + 1
         self._accepted(reading_of(loaded, self._store.salt), generation)
@@ -692,7 +695,7 @@ class _Assembly:
     def _accepted(self, wanted: Wanted, generation: int) -> None:
         from repeater.jobfile.capacity import overfull
 
-        self._store.begin(generation, wanted.document)
+        self._store.begin(generation, wanted.document, wanted.extras)
         for _, message in overfull(wanted.jobfile):
             self._warn(because("job_file_doubtful", problem=message))
         self._output.align(job.name for job in wanted.jobfile.jobs)

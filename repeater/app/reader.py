@@ -51,13 +51,16 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read, without what only a look at the sources needs. `document` is the jobs as text, secrets hidden."""
+    """What was read, without what only a look at the sources needs. `document` is the jobs as text, secrets hidden;
+    `extras` is as in `plan.extras`.
+    """
 
     jobfile: JobFile
     files: Mapping[str, str]
     folder: str
     globs: tuple[str, ...]
     document: str
+    extras: str
     plugins: tuple[Description, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
@@ -107,11 +110,16 @@ def load_selected(
 def reading_of(loaded: Loaded, salt: str) -> Reading:
     """The reading of files that were loaded in this process."""
     lines = list(map(_writer(salt), loaded.jobfile.jobs))
-    return _reading(loaded, loaded.jobfile, _document(lines))
+    return _reading(loaded, loaded.jobfile, _document(lines), salt)
 
 
-def _reading(loaded: Loaded, jobfile: JobFile, document: str) -> Reading:
-    return Reading(jobfile, loaded.files, loaded.folder, loaded.globs, document, loaded.plugins, loaded.warnings)
+def _reading(loaded: Loaded, jobfile: JobFile, document: str, salt: str) -> Reading:
+    from repeater.plan.extras import dump_extras, extras_of
+    from repeater.policy.marks import Marks
+
+    extras = dump_extras(extras_of(loaded.jobfile, Marks(salt, {})))
+    files, globs = loaded.files, loaded.globs
+    return Reading(jobfile, files, loaded.folder, globs, document, extras, loaded.plugins, loaded.warnings)
 
 
 def _writer(salt: str) -> Callable[[JobSpec], str]:
@@ -214,7 +222,7 @@ def _answer(errand: Errand, memory: _Memory, send: Callable[[bytes], None]) -> L
     for piece in memory.pieces(loaded.jobfile.jobs, errand.known, errand.salt):
         send(_frame(piece))
     rest = replace(loaded.jobfile, jobs=())
-    return Last(_reading(loaded, rest, memory.document()), memory.number)
+    return Last(_reading(loaded, rest, memory.document(), errand.salt), memory.number)
 
 
 def _frame(told: Piece | Last) -> bytes:

@@ -72,11 +72,16 @@ def changed_services(store: SqliteStore, jobfile: JobFile) -> frozenset[str]:
     from repeater.jobfile import rebuild
     from repeater.model.dump import dump_job
     from repeater.plan.diff import diff, effects
+    from repeater.plan.extras import aligned, extras_of, load_extras
 
     with store.reader() as reader:
-        document, salt = reader.document(), reader.salt()
-    hide = hiding(salt).hide
-    before = rebuild(json.loads(document)) if document else {}
-    now = rebuild({job.name: dump_job(hide(job)) for job in jobfile.jobs})
+        document, salt, stored = reader.document(), reader.salt(), load_extras(reader.extras())
+    marks = hiding(salt)
+    now = rebuild({job.name: dump_job(marks.hide(job)) for job in jobfile.jobs})
+    extras = extras_of(jobfile, marks)
+    before = {
+        name: aligned(job, now.get(name), stored, extras)
+        for name, job in (rebuild(json.loads(document)) if document else {}).items()
+    }
     plan = diff(before, now.values())
     return frozenset(entry.job for entry in plan.jobs if entry.job in now and effects(entry, now[entry.job])[1])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repeater.dataclass import dataclass
 from repeater.model.reasons import Reason
 from repeater.model.spec import JobSpec
 
 if TYPE_CHECKING:
     from repeater.adapters.sqlite import Reader
+    from repeater.plan.extras import Extras
     from repeater.policy.marks import Hiding
 
 
@@ -30,34 +33,49 @@ def hiding(salt: str | None) -> Hiding:
     return UNSALTED if salt is None else Marks(salt, os.environ)
 
 
-def in_force(project: str, state_dir: str | None) -> tuple[int, dict[str, JobSpec], dict[str, Reason], Hiding]:
-    """The generation that was applied last (0 if none was), its specs, why those of its jobs that are done are, and
-    what makes the marks that stand in the specs.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a state folder tells of the last apply. `generation` is 0 if there was none. `done` says why those of its
+    jobs that are done are. `marks` makes the marks that stand in `specs` and `extras`. `extras` is None if they were
+    not stored. `removed` are names that have a state, but no job in `specs`.
     """
+
+    generation: int
+    specs: Mapping[str, JobSpec]
+    done: Mapping[str, Reason]
+    marks: Hiding
+    extras: Extras | None = None
+    removed: frozenset[str] = frozenset()
+
+
+def in_force(project: str, state_dir: str | None) -> Stored:
+    """What was applied last."""
     from repeater.adapters.sqlite import open_reader
     from repeater.jobfile import rebuild
     from repeater.model.spec import Once
+    from repeater.plan.extras import load_extras
 
     reader = open_reader(state_folder(project, state_dir))
     if reader is None:
         return nothing_applied()
     try:
         generation, document, progress = reader.generation(), reader.document(), reader.progress()
-        salt = reader.salt()
+        salt, extras = reader.salt(), load_extras(reader.extras())
     finally:
         reader.close()
-    specs = rebuild(json.loads(document)) if document else {}
+    tables = json.loads(document) if document else {}
+    specs = rebuild(tables)
     done = {
         job: kept.done
         for job, kept in progress.items()
         if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
     }
-    return generation, specs, done, hiding(salt)
+    return Stored(generation, specs, done, hiding(salt), extras, frozenset(progress.keys() - tables.keys()))
 
 
-def nothing_applied() -> tuple[int, dict[str, JobSpec], dict[str, Reason], Hiding]:
+def nothing_applied() -> Stored:
     """What `in_force` gives for a project that was never applied."""
-    return 0, {}, {}, hiding("")
+    return Stored(0, {}, {}, hiding(""))
 
 
 def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]:

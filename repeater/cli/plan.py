@@ -17,7 +17,7 @@ from repeater.model.plugins import Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, from_rfc3339, rfc3339
 from repeater.observe.terminal import json_line, visible_text
-from repeater.plan.diff import JobPlan, diff
+from repeater.plan.diff import JobPlan, diff, moves
 from repeater.sentences import sentence
 
 if TYPE_CHECKING:
@@ -193,13 +193,20 @@ def _read_plan(
 ) -> Planned:
     from repeater.app import in_force, nothing_applied
     from repeater.model.dump import dump_schedule
+    from repeater.plan.extras import aligned, diff_extras, extras_of
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
 
-    generation, before, done, marks = nothing_applied() if ephemeral else in_force(jobfile.project, state_dir)
-    new = {job.name: marks.hide(job) for job in jobfile.jobs}
-    old = {name: _aligned(job, new.get(name)) for name, job in before.items()}
-    result = diff(old, new.values())
+    stored = nothing_applied() if ephemeral else in_force(jobfile.project, state_dir)
+    new = {job.name: stored.marks.hide(job) for job in jobfile.jobs}
+    extras = extras_of(jobfile, stored.marks)
+    new_names = {former: name for name, former in moves(stored.specs, new).items()}
+    old = {
+        name: aligned(job, new.get(new_names.get(name, name)), stored.extras, extras)
+        for name, job in stored.specs.items()
+    }
+    result = diff(old, new.values(), stored.removed)
+    shared = () if stored.extras is None else diff_extras(stored.extras, extras)
     now = Instant(datetime.now(UTC), Mono(0))
 
     def next_start(job: JobSpec | None) -> datetime | None:
@@ -233,26 +240,15 @@ def _read_plan(
             after,
             None if wanted is None else dump_schedule(wanted.schedule),
             wanted is not None and wanted.enabled,
-            None if (why := done.get(entry.job)) is None else sentence(why),
+            None if (why := stored.done.get(entry.job)) is None else sentence(why),
             like=entry.like,
         )
 
     changed = (entry.job for entry in result.jobs if entry.reload != "keep")
     shown = set(islice(changed, _SHOWN) if for_people else (entry.job for entry in result.jobs))
     entries = tuple(entry_of(entry, is_shown=entry.job in shown) for entry in result.jobs)
-    return Planned(generation + 1, entries, now.wall)
-
-
-def _aligned(stored: JobSpec, wanted: JobSpec | None) -> JobSpec:
-    """What is not stored with a generation cannot be compared: take it to be the same."""
-    if wanted is None:
-        return stored
-    process = replace(
-        stored.process,
-        env_from_files=wanted.process.env_from_files,
-        late=wanted.process.late,
-    )
-    return replace(stored, group=wanted.group, cell=wanted.cell, process=process)
+    changes = tuple((one.kind, one.name, one.old, one.new) for one in shared)
+    return Planned(stored.generation + 1, entries, now.wall, changes)
 
 
 def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> None:

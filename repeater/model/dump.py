@@ -35,6 +35,7 @@ from repeater.model.spec import (
     Output,
     Overlap,
     Plugin,
+    Pool,
     Probe,
     ProcessSpec,
     Rated,
@@ -145,9 +146,14 @@ def dump_file(jobfile: JobFile) -> dict[str, Any]:
     if jobfile.limits:
         document["limits"] = {limit.name: dump_limit(limit) for limit in jobfile.limits}
     if jobfile.pools:
-        document["pools"] = {pool.name: {"slots": pool.slots} for pool in jobfile.pools}
+        document["pools"] = {pool.name: dump_pool(pool) for pool in jobfile.pools}
     document["jobs"] = {job.name: dump_job(job) for job in jobfile.jobs}
     return document
+
+
+def dump_pool(pool: Pool) -> dict[str, Any]:
+    """The table of a pool."""
+    return {"slots": pool.slots}
 
 
 def dump_limit(limit: Limit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, replace
-from repeater.model.dump import dump_job, dump_limit
+from repeater.model.dump import dump_job, dump_limit, dump_pool
 from repeater.model.spec import JobSpec, Limit, Pool, cell_key, former_names
 
 ReloadClass: TypeAlias = Literal["add", "keep", "in_place", "next_run", "retime", "restart", "remove", "move"]
@@ -160,9 +160,19 @@ def diff_shared(
     old_pools: Iterable[Pool], new_pools: Iterable[Pool], old_limits: Iterable[Limit], new_limits: Iterable[Limit]
 ) -> tuple[SharedChange, ...]:
     """What changes of the pools and of the limits."""
-    pools = [{pool.name: {"slots": pool.slots} for pool in side} for side in (old_pools, new_pools)]
+    pools = [{pool.name: dump_pool(pool) for pool in side} for side in (old_pools, new_pools)]
     limits = [{limit.name: dump_limit(limit) for limit in side} for side in (old_limits, new_limits)]
-    return (*_shared("pool", *pools), *_shared("limit", *limits))
+    return diff_tables(*pools, *limits)
+
+
+def diff_tables(
+    old_pools: Mapping[str, Any],
+    new_pools: Mapping[str, Any],
+    old_limits: Mapping[str, Any],
+    new_limits: Mapping[str, Any],
+) -> tuple[SharedChange, ...]:
+    """The same for tables by name."""
+    return (*_shared("pool", old_pools, new_pools), *_shared("limit", old_limits, new_limits))
 
 
 def _shared(

@@ -35,6 +35,10 @@ class Hiding(Protocol):
 
     def hide(self, spec: JobSpec) -> JobSpec: ...
 
+    def env_mark(self, spec: JobSpec) -> str | None:
+        """A mark of all values that come from env files; None if marks of this kind were never stored."""
+        ...
+
 
 class Marks:
     """Marks of one state folder. `salt` is any text; `environ` is what jobs inherit, where a secret may be too."""
@@ -55,6 +59,11 @@ class Marks:
         if isinstance(spec.schedule, OnChange | Plugin):
             parts["schedule"] = _with_marks(spec.schedule, hide)
         return replace(spec, process=replace(process, env=env, **texts), **parts)
+
+    def env_mark(self, spec: JobSpec) -> str | None:
+        import json
+
+        return self._mark(json.dumps(sorted(spec.process.env_from_files)))
 
     def _mark(self, value: str) -> str:
         import hmac
@@ -111,6 +120,9 @@ def _url_with_marks(url: str, hide: Callable[[str], str]) -> str:
 
 
 class _Unsalted:
+    def env_mark(self, spec: JobSpec) -> str | None:  # noqa: ARG002
+        return None
+
     def hide(self, spec: JobSpec) -> JobSpec:
         process = spec.process
         if not process.secrets:

@@ -58,6 +58,11 @@ class Wanted(Protocol):
         """The specs as text, for the store."""
         ...
 
+    @property
+    def extras(self) -> str:
+        """Pools, limits and marks of env-file contents as text, for the store."""
+        ...
+
 
 Answer = Callable[[Wanted | RepeaterError], None]
 Read = Callable[[Answer], None]

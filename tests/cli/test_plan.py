@@ -125,3 +125,64 @@ def test_a_rename_while_no_supervisor_runs_is_what_the_plan_says(rpr: Rpr) -> No
     assert rpr("apply", "jobs.toml", "-q").code == 0
     rows = [json.loads(line) for line in rpr("history", "--json").out.splitlines()]
     assert [row["job"] for row in rows] == ["b"]  # it had run, so its stop rule was met
+
+
+SHARED = """
+[pools.db]
+slots = {slots}
+[limits.api]
+rate = "{rate}"
+[jobs.a]
+command = "true"
+schedule = "manual"
+pool = "db"
+limit = "api"
+env_file = "a.env"
+secrets = ["TOKEN"]
+[jobs.s]
+command = "exec sleep 60"
+schedule = "always"
+env_file = "s.env"
+"""
+
+
+def test_without_a_supervisor_changed_pools_limits_and_env_files_are_seen(rpr: Rpr) -> None:
+    text = SHARED.format(slots=1, rate="5/1m")
+    rpr.write("a.env", "TOKEN=hush-hush\n")
+    rpr.write("s.env", "A=1\n")
+    applied(rpr, text)
+    assert rpr("plan", "jobs.toml", "--detailed-exitcode").code == 0
+    rpr.write("a.env", "# the same value\nTOKEN='hush-hush'\n")
+    assert rpr("plan", "jobs.toml", "--detailed-exitcode").code == 0
+    rpr.write("a.env", "TOKEN=other-value\n")
+    rpr.write("s.env", "A=2\n")
+    rpr.write(
+        "jobs.toml", (rpr.folder / "jobs.toml").read_text().replace("slots = 1", "slots = 2").replace("5/1m", "6/1m")
+    )
+    done = rpr("plan", "jobs.toml", "--json", "--detailed-exitcode")
+    plan = json.loads(done.out)
+    assert (done.code, plan["pools"]) == (10, [{"name": "db", "old": {"slots": 1}, "new": {"slots": 2}}])
+    assert [(one["name"], one["old"]["rate"], one["new"]["rate"]) for one in plan["limits"]] == [
+        ("api", "5/1m", "6/1m")
+    ]
+    found = {job["job"]: (job["class"], [change["key"] for change in job["changes"]]) for job in plan["jobs"]}
+    assert found == {"a": ("next_run", ["env_file"]), "s": ("restart", ["env_file"]), "end": ("keep", [])}
+    stored = b"".join(path.read_bytes() for path in (rpr.folder / ".state").rglob("*") if path.is_file())
+    assert b"hush-hush" not in stored
+
+
+def test_without_a_supervisor_a_rename_alone_changes_no_env_file(rpr: Rpr) -> None:
+    job = '[jobs.{}]\ncommand = "true"\nschedule = "manual"\nenv_file = "a.env"\n'
+    rpr.write("a.env", "A=1\n")
+    applied(rpr, job.format("a"))
+    renamed = planned(rpr, job.format("b") + 'moved_from = "a"\n')
+    assert (renamed["b"]["class"], renamed["b"]["from"]) == ("move", "a")
+    assert [change["key"] for change in renamed["b"]["changes"]] == ["moved_from"]  # type: ignore[attr-defined]
+
+
+def test_without_a_supervisor_a_removed_job_that_returns_is_found(rpr: Rpr) -> None:
+    job = '[jobs.{}]\ncommand = "true"\nschedule = "manual"\n'
+    applied(rpr, job.format("a"))
+    applied(rpr, job.format("x"))
+    back = planned(rpr, job.format("x") + job.format("b") + 'moved_from = "a"\n')
+    assert (back["b"]["class"], back["b"]["from"]) == ("add", "a")

@@ -8,6 +8,7 @@ assert stage.history("a") == ["ran 0s", "ran 10s", ...]
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -121,6 +122,7 @@ class Stage:
         self.supervisor = Supervisor(self.engine, outside, self.left.append, [self.events.append, self._listen])
         self._remembered = self.store.load()
         self._generation = self._remembered.generation
+        self._active = json.loads(self.store.document or "[]")
 
     @property
     def now(self) -> float:
@@ -145,10 +147,10 @@ class Stage:
         removed = self.engine.removed if self.engine.jobs else ()
         plan = diff({name: job.spec for name, job in self.engine.jobs.items()}, jobs, removed)
         self._generation += 1
-        self.store.begin(self._generation)
+        self.store.begin(self._generation, json.dumps([job.name for job in jobs]))
         first = not self.engine.jobs
         if first:
-            self._remembered = follow_renames(self._remembered, jobs, self.store)
+            self._remembered = follow_renames(self._remembered, jobs, self.store, self._active)
         jobfile = JobFile("test", tuple(jobs), pools, limits)
         self.tell(
             PlanAccepted(

@@ -39,6 +39,7 @@ class FakeStore:
         self.pids: dict[str, int] = {}
         self.generation = 0
         self.document = ""
+        self.extras = ""
         self.progress: dict[str, Progress] = {}
         self.table: dict[Key, RunRecord] = {}
         self.closed = False
@@ -47,7 +48,7 @@ class FakeStore:
     def reopened(self, call_soon: Callable[[Callable[[], None]], None] | None = None) -> FakeStore:
         """A new store that remembers what this one holds."""
         other = FakeStore(call_soon)
-        other.generation = self.generation
+        other.generation, other.document, other.extras = self.generation, self.document, self.extras
         other.progress = deepcopy(self.progress)
         other.table = deepcopy(self.table)
         return other
@@ -58,9 +59,10 @@ class FakeStore:
         )
         return Remembered(self.generation, dict(self.progress), tuple(unfinished))
 
-    def begin(self, generation: int, document: str = "") -> None:
+    def begin(self, generation: int, document: str = "", extras: str = "") -> None:
         self.generation = generation
         self.document = document
+        self.extras = extras
 
     def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
         key = (row.job, row.nominal, row.attempts)

@@ -93,6 +93,10 @@ class Reader:
         """What `begin` was given with the last generation; empty if there is none."""
         return meta_value(self._db, "document")
 
+    def extras(self) -> str:
+        """The `extras` that `begin` was given with the last generation; empty if there are none."""
+        return meta_value(self._db, "extras")
+
     def salt(self) -> str | None:
         """The salt of the marks in the document; None if they have none, as those of 0.1.0."""
         return meta_value(self._db, "salt") if meta_value(self._db, "marks") == ALGORITHM else None

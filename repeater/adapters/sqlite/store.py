@@ -123,8 +123,13 @@ class SqliteStore:
             rows = tuple(as_record(values) for values in reader._db.execute(query))
             return Remembered(reader.generation(), reader.progress(), rows)
 
-    def begin(self, generation: int, document: str = "") -> None:
-        values = (("generation", str(generation)), ("document", document), ("marks", ALGORITHM))
+    def begin(self, generation: int, document: str = "", extras: str = "") -> None:
+        values = (
+            ("generation", str(generation)),
+            ("document", document),
+            ("extras", extras),
+            ("marks", ALGORITHM),
+        )
         now = as_number(datetime.now(UTC))
 
         def apply(db: sqlite3.Connection) -> None:

@@ -2,7 +2,8 @@
 
 A slot that may not start yet is held under the keys that it waits on (`engine.keys`). Whoever
 changes something behind a key touches it, and only the slots held under it are asked again, in the order in which they
-came. A need that can no longer come true refuses the slot at once. Called by `engine.job` and `engine.engine`.
+came. A retry with a reserved place is asked first, and waits for its own instant only. A need that can no longer come
+true refuses the slot at once. Called by `engine.job` and `engine.engine`.
 """
 
 from __future__ import annotations
@@ -118,12 +119,19 @@ class Board:
                 continue
             key = next(iter(self._touched))
             del self._touched[key]
+            is_row, reserved = key.kind in _IN_A_ROW, []
             for slot, job in list(self._waiting.get(key, {}).items()):
                 if slot in job.open and slot.held is not None:
+                    has_place = is_row and slot.has_place(key)
                     job.try_start(slot)
-                    if key.kind in _IN_A_ROW and key in slot.waits_on:
+                    if is_row and key in slot.waits_on:
+                        if has_place:  # it has an instant of its own, so it holds nobody up
+                            reserved.append(slot)
+                            continue
                         self._waiting[key].move_to_end(slot, last=False)
                         break
+            for slot in reversed(reserved):
+                self._waiting[key].move_to_end(slot, last=False)
 
     def touch(self, key: Key) -> None:
         """Something changed behind a key."""
@@ -155,6 +163,8 @@ class Board:
         slot.waits_on = keys
         for key in keys:
             self._waiting.setdefault(key, OrderedDict())[slot] = job
+            if slot.has_place(key):
+                self._waiting[key].move_to_end(slot, last=False)
 
     def _forget(self, slot: OpenSlot) -> None:
         for key in slot.waits_on:

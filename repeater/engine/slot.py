@@ -67,6 +67,11 @@ class OpenSlot:
         self.tickets: dict[Key, Ticket] = {}
         self.grants: dict[Key, Grant] = {}
 
+    def has_place(self, key: Key) -> bool:
+        """Whether the next attempt has a reserved place behind a key."""
+        ticket = self.tickets.get(key)
+        return ticket is not None and bool(ticket.planned)
+
     def row(
         self,
         state: SlotState,

@@ -220,6 +220,22 @@ def test_a_failed_run_is_tried_again_at_the_offsets_of_the_retry_pattern_in_its_
     assert (second.started - first.started).total_seconds() >= 60  # type: ignore[operator]
 
 
+def test_each_of_two_slots_that_one_rate_holds_starts_at_its_own_instant() -> None:
+    rated = Rated(Rate(1, seconds(10)), (seconds(0), seconds(10)))
+    stage = Stage({"a": [Act(exit=FAIL), Act()]})
+    begun: list[float] = []
+    stage.listeners.append(lambda event: begun.append(stage.now) if isinstance(event, RunBegan) else None)
+    stage.apply(job("a", rated, overlap=Overlap("allow")))
+    stage.advance(1)  # the first attempt failed at 0; its retry has the place at 10
+    stage.request("trigger", "a")  # held until 20
+    stage.advance(4)
+    stage.request("trigger", "a", force=True)  # counts, so the retry is held until 15
+    stage.advance(6)
+    stage.request("trigger", "a")  # asks for a later instant while the retry waits
+    stage.advance(20)
+    assert begun[:4] == [0, 5, 15, 25]
+
+
 def test_a_success_gives_the_reserved_retries_back() -> None:
     stage = Stage()
     stage.apply(job("a", Rated(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30)))))

@@ -134,6 +134,36 @@ def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
     assert two.starts("b") == [20]
 
 
+def test_the_slot_after_a_pattern_of_three_reserves_three_places_anew() -> None:
+    clock, daemon, (one, two) = several(2, {"a": Act(exit=FAIL)})
+    limits = (shared("3/20s"),)
+    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
+    one.apply(job("a", schedule, limit="api", stop=Stop(times=2)), limits=limits)
+    clock.advance(timedelta(seconds=10))
+    two.apply(job("b", Once(), limit="api"), limits=limits)
+    clock.advance(timedelta(seconds=60))
+    assert one.starts("a") == [0, 20]
+    assert [row.attempts for row in one.rows("a")] == [3, 3]
+    assert [(row.ended - row.started).total_seconds() for row in one.rows("a") if row.ended and row.started] == [6, 6]
+    assert two.starts("b") == [40]  # the places at 20, 23 and 26 were taken before it asked
+    assert daemon.refused == []
+    assert sum(one["reserved"] for one in daemon.book.stats(clock.now())["resources"]) == 0
+
+
+def test_attempts_that_a_shared_limit_cannot_reserve_together_ask_one_by_one() -> None:
+    clock, daemon, (one,) = several(1, {"a": Act(exit=FAIL)})
+    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
+    one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=(shared("2/20s"),))
+    clock.advance(timedelta(seconds=4))
+    assert daemon.book.stats(clock.now())["resources"][0]["reserved"] == 0
+    clock.advance(timedelta(seconds=60))
+    (row,) = one.rows("a")
+    assert row.attempts == 3
+    assert (row.ended - row.nominal).total_seconds() == 20  # type: ignore[operator]
+    assert daemon.refused == []
+    assert warnings(one) == []
+
+
 def test_places_that_a_success_makes_needless_are_given_back() -> None:
     clock, _, (one, two) = several(2)
     schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3)))

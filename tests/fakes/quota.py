@@ -28,11 +28,12 @@ RETRY = 1_000_000
 
 
 class FakeDaemon:
-    """`running` False: nobody is there."""
+    """`running` False: nobody is there. `refused` are the messages that the book could not carry out."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.running = True
+        self.refused: list[str] = []
         self.book = Book("0")
         self._lives = 0
         self._clients: dict[int, FakeQuota] = {}
@@ -68,6 +69,7 @@ class FakeDaemon:
         try:
             self.book.take(number, read_message(line), self.clock.now())
         except BadMessage as error:
+            self.refused.append(f"{kind}: {error.message}")
             self._clients[number].hear({"type": "error", "error": error.message, "id": fields.get("id")})
         self._settle()
 

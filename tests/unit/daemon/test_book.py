@@ -367,6 +367,31 @@ def test_what_was_granted_before_a_restart_counts_until_its_client_says_what_bec
     assert unknown
 
 
+def test_what_a_gone_client_gave_back_does_not_count_after_a_restart() -> None:
+    desk = Desk()
+    desk.ask(1, "a", rate="1/10000")
+    desk.leave(1)
+    desk = again(desk, 100)
+    assert isinstance(desk.ask(2, "b"), str)
+
+
+def test_starts_of_a_resource_without_a_rate_do_not_hide_others_in_a_restart() -> None:
+    desk = Desk()
+    register(desk, 1, int(desk.now.wall.timestamp()), resource="only-1.0")
+    desk.tell(2, "start_notice", reservation=desk.ask(2, "a", rate="1/1000"))
+    desk = again(desk, 300)
+    assert desk.ask(2, "b")["wait_ms"] == 700.0
+    assert [one["resource_id"] for one in desk.book.stats(desk.now)["resources"]] == ["api"]
+
+
+def test_a_restart_after_clients_of_1_0_alone_knows_no_rate_and_goes_on() -> None:
+    desk = Desk()
+    register(desk, 1, int(desk.now.wall.timestamp()))
+    desk = again(desk, 100)
+    assert desk.book.stats(desk.now)["resources"] == []
+    assert isinstance(desk.ask(2, "b", rate="1/1000"), str)
+
+
 def test_starts_that_were_made_alone_are_told_later_and_count() -> None:
     desk = Desk()
     desk.run_to(1000)
@@ -427,8 +452,10 @@ def schedule(desk: Desk, client: int, *, count: int = 1, window: int = 2000, off
     )[0]  # fmt: skip
 
 
-def register(desk: Desk, client: int, *times: int) -> None:
-    requests = [{"id": f"api-{at}", "resource_id": "api", "scheduled_at": at, "expires_at": at + 3600} for at in times]
+def register(desk: Desk, client: int, *times: int, resource: str = "api") -> None:
+    requests = [
+        {"id": f"{resource}-{at}", "resource_id": resource, "scheduled_at": at, "expires_at": at + 3600} for at in times
+    ]
     assert desk.tell(client, "register_request", requests=requests)[0]["success"] is True
 
 

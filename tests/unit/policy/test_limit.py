@@ -274,3 +274,13 @@ def test_grants_never_go_back() -> None:
         now += rng.randrange(0, 4)
         grants.append(ledger.reserve(now).planned[0])
     assert all(one <= two for one, two in pairwise(grants))
+
+
+def test_when_takes_nothing_and_gives_no_place_away() -> None:
+    ledger = Ledger(1, 10)
+    ledger.reserve(0)
+    waiting = ledger.reserve(0)
+    assert waiting.planned == [10]
+    assert ledger.when(waiting, 3) == 10
+    assert ledger.earliest(3) == 20  # for anybody else
+    assert ledger.when(waiting, 3) == 10

@@ -244,11 +244,11 @@ def _unit_at_end(name: str) -> str:
 
 
 def _values(body: str) -> Iterator[Any]:
-    """The JSON values in a text, the last first: at most a dozen places are tried, none within what was read."""
+    """The JSON values in a text, the last first: at most sixteen places are tried, none within what was read."""
     lines = [match.end() - 1 for match in re.finditer(r"(?m)^[ \t]{0,200}[{\[]", body)]
     anywhere = [match.start() for match in re.finditer(r"\{\s{0,100}\"", body)]
     decoder, values, place = json.JSONDecoder(), [], 0
-    for start in sorted({*lines[:4], *lines[-4:], *anywhere[-4:]}):
+    for start in sorted({*lines[:4], *lines[-4:], *anywhere[:4], *anywhere[-4:]}):
         if start >= place:
             try:
                 value, place = decoder.raw_decode(body, start)

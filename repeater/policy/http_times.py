@@ -22,6 +22,7 @@ UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "
 """Seconds in each unit that a field may name."""
 
 _LONGEST_TEXT = 80
+_LARGEST = 10**40
 _AN_INSTANT = 1_000_000_000  # seconds: a number from here on is no delay of 31 years but an instant since 1970
 _WORDS = {
     "ns": 1e-9, "nano": 1e-9, "nanosecond": 1e-9,
@@ -54,9 +55,9 @@ def delay_of(value: Any, now: datetime, unit: float = 1.0) -> timedelta | None:
     """
     if isinstance(value, str):
         return _of_text(value, now, unit)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _of_number(float(value), now, unit) if abs(value) < 1e40 else LONGEST
-    return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(max(-_LARGEST, min(value, _LARGEST)))  # an `int` may be too large for a `float`
+    return _of_number(value, now, unit) if isinstance(value, float) else None
 
 
 def unit_of(word: str) -> float | None:

@@ -239,6 +239,59 @@ def test_json_counts_in_an_answer_that_refused_or_has_no_status() -> None:
     assert seconds(GITHUB_GRAPHQL, everywhere) == 600
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "Infinity", "1e400"])
+def test_a_delay_that_is_no_finite_number_is_reported_and_not_obeyed(value: str) -> None:
+    assert reading(answer("2 502", f"Retry-After: {value}")) == Reading(None, (Unreadable("Retry-After", value),))
+    assert seconds(answer("2 429", f"Retry-After: {value}")) == -1
+
+
+@pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e400"])
+def test_a_field_that_is_no_finite_number_is_reported_and_not_obeyed(value: str) -> None:
+    found = reading(f'{{"retry_after": {value}}}')
+    assert found.push_back is None
+    assert [one.source for one in found.unreadable] == ["retry_after"]
+
+
+@pytest.mark.parametrize("value", ["-1", "-0.5", "-1e50", "-" + "9" * 400, '"-1"'])
+def test_a_negative_delay_asks_for_nothing(value: str) -> None:
+    assert reading(f'{{"retry_after": {value}}}') == Reading()
+    assert reading(answer("2 502", f"Retry-After: {value}")).push_back is None
+
+
+@pytest.mark.parametrize("value", ["1e50", "9" * 400])
+def test_a_delay_of_ages_is_the_longest(value: str) -> None:
+    assert seconds(f'{{"retry_after": {value}}}', HttpAware()) == 3600
+
+
+@pytest.mark.parametrize(
+    ("reset", "wanted"),
+    [([30], None), ({"seconds": 30}, None), (True, None), (None, None), (30, 30), ("30", 30)],
+)
+def test_the_reset_of_a_used_up_table_is_a_number_or_a_text(reset: object, wanted: float | None) -> None:
+    assert seconds(json.dumps({"remaining": 0, "reset_in": reset})) == wanted
+    assert reading(json.dumps({"remaining": 0, "reset_in": reset})).unreadable == ()
+    assert seconds(json.dumps({"remaining": 0, "reset_in": reset, "reset": 40})) == (wanted or 40)
+
+
+SMALL = '{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        '{"retry_after": 7}\n' + f"{SMALL}\n" * 5,
+        f"{SMALL}\n" * 5 + '{"retry_after": 7}\n',
+        f"got {SMALL * 5}\n" + '{"retry_after": 7}\n' + f"got {SMALL * 5}\n",
+        "got 429 " + '{"retry_after": 7} ' + f"{SMALL} " * 5,
+        "got 429 " + '{"retry_after": 7, "limits": [' + ", ".join([SMALL] * 5) + "]}",
+        "got 429 " + '{"limits": [' + ", ".join([SMALL] * 5) + '], "retry_after": 7}',
+    ],
+    ids=["lines-after", "lines-before", "between", "same-line", "within", "within-before"],
+)
+def test_a_field_is_found_beside_five_small_objects(output: str) -> None:
+    assert seconds(output) == 7
+
+
 HOSTILE = [
     b"[" * KEPT,
     b'{"a":' * (KEPT // 5),

@@ -92,12 +92,13 @@ def _files(root: Path) -> Found:
 
 def _open_files() -> Found:
     found: Found = {}
+    listing = f"/proc/{os.getpid()}/fd"
     for entry in Path("/proc/self/fd").iterdir() if PROC.exists() else ():
         try:
             target = str(entry.readlink())
         except OSError:
             continue
-        if not target.startswith("/proc/"):  # the listing itself
+        if target != listing:
             found["open file", entry.name, target] = f"open file {entry.name} -> {target}"
     return found
 

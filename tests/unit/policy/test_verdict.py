@@ -118,6 +118,17 @@ def test_the_stop_pattern_reads_both_streams_and_never_joins_them():
     assert matcher.found() == {"stop"}
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_stop_pattern_is_found_on_either_stream_beside_one_of_stdout_alone(stream):
+    matcher = Matcher(Success(pattern="ok", failure_pattern="bad"), "halt")
+    matcher.feed(stream, b"halt\n")
+    assert matcher.found() == {"stop"}
+    matcher.feed("stderr", b"ok bad\n")
+    assert matcher.found() == {"stop"}
+    matcher.feed("stdout", b"ok bad\n")
+    assert matcher.found() == {"stop", "success", "failure"}
+
+
 def test_a_line_of_many_megabytes_takes_bounded_memory():
     matcher = Matcher(Success(pattern="needle$"))
     for _ in range(200):

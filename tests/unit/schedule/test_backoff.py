@@ -43,13 +43,28 @@ def test_no_number_of_tries_is_too_large(kind, k):
     assert backoff_delay(Backoff(kind), k, 0.0) == timedelta(seconds=60)
 
 
+@pytest.mark.parametrize(
+    ("jitter", "delays"),
+    [("none", [8, 8, 8, 8]), ("full", [0, 2, 4, 7]), ("equal", [4, 5, 6, 7.5])],
+)
+@pytest.mark.parametrize("kind", ["fixed", "linear", "exponential", "fibonacci", "polynomial"])
+def test_jitter_takes_its_share_of_the_delay(kind, jitter, delays):
+    backoff = Backoff(kind, 8 * SECOND, jitter=jitter)
+    assert [backoff_delay(backoff, 1, draw) / SECOND for draw in (0.0, 0.25, 0.5, 0.875)] == delays
+
+
+def test_equal_jitter_of_an_odd_delay_rounds_down():
+    backoff = Backoff("fixed", timedelta(microseconds=7), jitter="equal")
+    assert [backoff_delay(backoff, 1, draw) / timedelta(microseconds=1) for draw in (0.0, 0.5, 0.999)] == [3, 5, 6]
+
+
+@pytest.mark.parametrize("jitter", ["none", "full", "equal"])
+@pytest.mark.parametrize("kind", KINDS)
 @given(
-    kind=st.sampled_from(KINDS),
     base=st.integers(1, 10**12),
     most=st.integers(1, 10**12),
     k=st.integers(1, 10**6),
     draw=st.floats(0, 1, exclude_max=True),
-    jitter=st.sampled_from(["none", "full", "equal"]),
     multiplier=st.floats(1, 1e6),
     exponent=st.floats(0, 1e3),
 )
@@ -65,7 +80,8 @@ def test_a_delay_is_never_negative_and_never_longer_than_the_most(
         assert delay >= plain // 2
 
 
-@given(st.sampled_from(["linear", "exponential", "fibonacci", "polynomial"]), st.integers(1, 200))
+@pytest.mark.parametrize("kind", ["linear", "exponential", "fibonacci", "polynomial"])
+@given(k=st.integers(1, 200))
 def test_delays_grow(kind, k):
     backoff = Backoff(kind, SECOND, max=timedelta(days=9999))
     assert backoff_delay(backoff, k, 0.0) <= backoff_delay(backoff, k + 1, 0.0)
@@ -96,7 +112,9 @@ def test_growing_gaps_follow_the_ends_of_runs():
     assert gaps == [1, 1, 2, 3, 5, 8]
 
 
-@given(st.sampled_from(KINDS), st.sampled_from(["none", "full", "equal"]), st.integers(0, 300), st.integers(0, 10**9))
+@pytest.mark.parametrize("jitter", ["none", "full", "equal"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(runs=st.integers(0, 300), end=st.integers(0, 10**9))
 def test_growing_gaps_are_the_same_when_asked_again_and_lie_ahead(kind, jitter, runs, end):
     spec = Growing(Backoff(kind, SECOND, jitter=jitter))
     cursor = ANCHOR.plus(timedelta(microseconds=5))
@@ -111,3 +129,23 @@ def test_a_lost_end_counts_from_the_slot_itself():
     cursor = ANCHOR.plus(10 * SECOND)
     assert schedule.next(Track(ANCHOR, cursor, None, 3)) == cursor.plus(SECOND)
     assert schedule.next(Track(ANCHOR, cursor, ANCHOR, 3)) == cursor.plus(SECOND)
+
+
+def decorrelated_gaps(monkeypatch, draw, most, numbers):
+    """The gaps in seconds after these numbers of runs, each delay drawn with the same number."""
+    monkeypatch.setattr("repeater.schedule.backoff.stable_number", lambda _: int(draw * 2**64))
+    spec = Growing(Backoff("decorrelated-jitter", SECOND, max=most * SECOND, multiplier=3.0))
+    schedule, cursor = GrowingSchedule(spec, "job"), ANCHOR.plus(SECOND)
+    return [(schedule.next(Track(ANCHOR, cursor, cursor, runs)).mono - cursor.mono) / 1e6 for runs in numbers]
+
+
+def test_each_decorrelated_delay_comes_from_the_one_before(monkeypatch):
+    # 1 + draw * (3 * before - 1), the first from the base
+    assert decorrelated_gaps(monkeypatch, 0.5, 100, [1, 2, 3, 4, 5]) == [2, 3.5, 5.75, 9.125, 14.1875]
+    assert decorrelated_gaps(monkeypatch, 0.25, 100, [1, 2, 3]) == [1.5, 1.875, 2.15625]
+    assert decorrelated_gaps(monkeypatch, 0.0, 100, [1, 2, 32, 33, 300]) == [1, 1, 1, 1, 1]
+
+
+def test_a_decorrelated_delay_after_many_runs_has_forgotten_the_first(monkeypatch):
+    gaps = decorrelated_gaps(monkeypatch, 0.25, 100, [31, 32, 33, 34, 300])
+    assert gaps == pytest.approx([3] * 5, abs=0.02)

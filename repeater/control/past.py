@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from typing import Any
 
 from repeater.control.desk import Rows
@@ -26,6 +27,7 @@ from repeater.sentences import as_item as coded
 
 DAY = timedelta(days=1)
 _NEAR = timedelta(days=2)
+_STEP = timedelta(seconds=2)  # a clock that is set back by less was corrected slowly
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ def of_the_dead(
         moment = parse_moment(at, zone_of(spec), now)
         answer = explain(spec, job, moment, rows, past, now)
         return {"job": job, "at": rfc3339(moment.begin), **answer.as_json()}
-    answer = Answer(because("no_supervisor", job=job), zone_of(spec), list(_downtime(now, past, rows)))
+    answer = Answer(because("no_supervisor", job=job), zone_of(spec), list(_downtime(now, past, rows, None)))
     answer.rows = rows([job], 5)
     return {"job": job, "at": None, **answer.as_json()}
 
@@ -155,10 +157,13 @@ def explain(
     past: Mapping[str, Any],
     now: datetime,
     pids: Mapping[str, int] | None = None,
+    *,
+    is_alive: bool = False,
 ) -> Answer:
     """What became of the slot of a job at a moment.
 
     `past` has `lives` and `generations`, as the store keeps them; `pids` the processes of live runs, which rows lack.
+    `is_alive`: the last of the `lives` is that of the supervisor that answers.
     """
     until = (moment.again or moment.begin) + moment.span
     found = rows([job], 50, since=moment.begin, until=until)
@@ -184,7 +189,7 @@ def explain(
         answer.facts.append(because("clock_change_rule", gap=spec.schedule.gap, fold=spec.schedule.fold))
     ref = found[0].due if found else moment.begin
     if ref <= now:
-        answer.facts += _downtime(ref, past, rows)
+        answer.facts += _downtime(ref, past, rows, now if is_alive else None)
         answer.facts += _generation(ref, past)
     return answer
 
@@ -277,20 +282,33 @@ def _neighbours(spec: JobSpec | None, moment: Moment, until: datetime) -> Iterat
             yield because("slot_after", nominal=after[0])
 
 
-def _downtime(at: datetime, past: Mapping[str, Any], rows: Rows) -> Iterator[Reason]:
-    lives = past.get("lives", ())
-    before = [life for life in lives if life[0] <= at]
-    after = [life for life in lives if life[0] > at]
+def _downtime(at: datetime, past: Mapping[str, Any], rows: Rows, now: datetime | None) -> Iterator[Reason]:
+    """Whether a supervisor ran at a wall time. `now` if the last one still runs.
+
+    Lives are in the order in which they were recorded, each with the wall times of its ends. A clock that was set back
+    makes a later life begin earlier, or a life end before it began.
+    """
+    lives = [(began, ended) for began, ended, _ in past.get("lives", ())]
     if not lives:
         return
-    if not before:
-        yield because("lives_unknown_before", at=lives[0][0])
+    if now is not None:
+        lives[-1] = (lives[-1][0], now)
+    readings = [reading for life in lives for reading in life if reading is not None]
+    for earlier, later in pairwise(readings):
+        if earlier - later > _STEP and later <= at <= earlier:
+            yield because("clock_was_set_back", since=earlier, until=later)
+            break
+    if any(ended is not None and min(began, ended) <= at <= max(began, ended) for began, ended in lives):
         return
-    began, ended, _ = before[-1]
-    until = after[0][0] if after else None
-    if ended is not None and ended < at:
-        yield because("supervisor_down", since=ended, until=until)
-    elif ended is None and until is not None:
+    before = [life for life in lives if life[0] < at]
+    until = min((min(began, ended or began) for began, ended in lives if began > at), default=None)
+    if not before:
+        yield because("lives_unknown_before", at=until)
+        return
+    began, ended = max(before, key=lambda life: max(life[0], life[1] or life[0]))
+    if ended is not None:
+        yield because("supervisor_down", since=max(began, ended), until=until)
+    elif until is not None:
         last = next(iter(rows(None, 1, until=until)), None)
         seen = max((one for one in (last.ended, last.started, last.due) if one), default=began) if last else began
         if seen < at:

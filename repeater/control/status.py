@@ -56,7 +56,8 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
 async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
     """Whether all is well. `ready`: the supervisor does its work, and the services that have a `ready` probe are ready.
 
-    `ok`: it is ready, and the job files as they are now are in force. A bad edit changes `ok`, not `ready`.
+    `ok`: it is ready, the job files as they are now are in force, and the clock is not behind decided slots. A bad edit
+    and a wrong clock change `ok`, not `ready`.
     """
     problems = [
         because("service_not_ready", job=job.spec.name)
@@ -65,6 +66,9 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
     ]
     problems += desk.troubles()
     ready = not problems
+    behind = desk.engine.clock_behind(desk.now())
+    if behind is not None:
+        problems.append(behind)
     rejected = desk.rejected()
     if rejected is not None:
         first, *_ = str(rejected.detail.get("error", "")).splitlines() or [""]  # all problems are in `status`
@@ -173,10 +177,12 @@ def condition(job: Job, now: Instant) -> tuple[str, Reason | None]:
     not_before = job.slowing.not_before
     if job.slowing.holds(now) and not_before is not None:
         return "slowed", because("slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall))
+    until = job.waits_for_clock(now.wall)
+    why = None if until is None else because("waits_for_clock", job=job.spec.name, until=until)
     if job.next is not None:
-        return "waiting", None
+        return "waiting", why
     fault = job.upcoming.fault
-    return "idle", None if fault is None else because("schedule_unknown", error=fault)
+    return "idle", why if fault is None else because("schedule_unknown", error=fault)
 
 
 def _waited(job: Job, now: Instant) -> int | None:

@@ -34,7 +34,7 @@ async def why(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # noqa:
         moment = parse_moment(at, zone_of(spec), desk.now())
         past = await aside(desk.past)
         pids = {held.attempt.run.id: held.pid for held in job.open if held.attempt is not None and held.pid}
-        answer = await aside(partial(explain, spec, name, moment, desk.rows, past, desk.now(), pids))
+        answer = await aside(partial(explain, spec, name, moment, desk.rows, past, desk.now(), pids, is_alive=True))
         told = rfc3339(moment.begin)
     else:
         answer, told = now(desk, job), None
@@ -45,6 +45,8 @@ def now(desk: Desk, job: Job) -> Answer:
     """The state of a job at this moment, and what it hangs on."""
     instant = desk.clock.now()
     answer = Answer(_state(job, instant), zone_of(job.spec))
+    if (until := job.waits_for_clock(instant.wall)) is not None:
+        answer.facts.append(because("waits_for_clock", job=job.spec.name, until=until))
     answer.facts += _open(job, instant)
     answer.facts += _needs(desk, job)
     answer.facts += _places(desk, job)

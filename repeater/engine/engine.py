@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import assert_never
 
 from repeater.dataclass import replace
@@ -204,13 +205,19 @@ class Engine:
         }
         context.offset = offset_of(context.now, clocks)
 
-    def _tell_who_waits(self) -> None:
-        """A slot is decided once: where the clock was set back, jobs wait until it has caught up."""
-        waits = ((job.waits_for_clock, name) for name, job in self.jobs.items())
+    def clock_behind(self, now: datetime) -> Reason | None:
+        """Why jobs wait although their schedules name a time; None if none waits. A slot is decided only once."""
+        waits = ((job.waits_for_clock(now), name) for name, job in self.jobs.items())
         waiting = [(cursor, name) for cursor, name in waits if cursor is not None]
-        if waiting:
-            until, name = max(waiting)
-            self._context.announce(Warned("", because("clock_behind", job=name, jobs=len(waiting), until=until)))
+        if not waiting:
+            return None
+        until, name = max(waiting)
+        return because("clock_behind", job=name, jobs=len(waiting), until=until)
+
+    def _tell_who_waits(self) -> None:
+        reason = self.clock_behind(self._context.now.wall)
+        if reason is not None:
+            self._context.announce(Warned("", reason))
 
     # --- a new generation --------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ _SCHEDULE_ENDED = Reason("schedule_ended")
 _REPLACED = Reason("replaced")
 _DECIDED_BEFORE = Reason("decided_before")
 _STARTED_AGAIN = Reason("started_again")
+_SLEW = timedelta(seconds=2)
 _SHORTAGE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 _REPLACE = Overlap("replace")
 _OUTCOMES_KEPT = 32
@@ -251,13 +252,15 @@ class Job:
         if self.next is not None or not self.open:
             self._arm()
 
-    @property
-    def waits_for_clock(self) -> datetime | None:
-        """The last decided time of day, if the clock is behind it: no slot is decided twice, so the job waits."""
+    def waits_for_clock(self, now: datetime) -> datetime | None:
+        """The last decided time of day, if the clock is behind it: no slot is decided twice, so the job waits.
+
+        A clock that is less than two seconds behind is being corrected slowly, and nobody has to act.
+        """
         cursor = self.progress.cursor
-        return (
-            cursor if self.schedule.rides == "wall" and cursor is not None and cursor > self._context.now.wall else None
-        )
+        if self.schedule.rides != "wall" or cursor is None or self.state in (State.DONE, State.OFF):
+            return None
+        return cursor if cursor - now > _SLEW else None
 
     def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
         """Take a changed definition: counters, cursor and live runs stay. Nothing is fired by the change itself."""

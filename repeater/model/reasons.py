@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         # the state of a job
         "waits_for_process", "attempt", "retry_at", "paused_until", "slowed_down", "not_enabled",
         "supervisor_stopping", "still_running", "not_active", "schedule_unknown",
+        "waits_for_clock",
         # how an interval that adapts was decided
         "adaptive", "trial_succeeded", "trial_failed", "circuit_opened", "slower_after_failure", "slower", "faster",
         "back_to_base", "unchanged", "load", "next_start_allowed",
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
         "slot_decided", "row_verdict", "slot_to_come", "slot_not_recorded", "no_slot_then", "run_started",
         "slot_jittered", "trigger_was", "run_went_on", "run_before", "upstream_slot", "local_time_skipped",
         "local_time_twice", "clock_change_rule", "interval_is", "cron_is", "slot_before", "slot_after",
-        "lives_unknown_before", "supervisor_down", "supervisor_end_unknown", "generation_was",
+        "lives_unknown_before", "clock_was_set_back", "supervisor_down", "supervisor_end_unknown", "generation_was",
         # what other programs and older versions said
         "text", "legacy",
     ]  # fmt: skip
@@ -168,6 +169,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "still_running": "",
     "not_active": "",
     "schedule_unknown": "error:text",
+    "waits_for_clock": "job:name until:instant",
     # how an interval that adapts was decided
     "adaptive": "every:duration change:reason? success:number? latency:number? target:number? usual:number? open:flag?",
     "trial_succeeded": "",
@@ -312,6 +314,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "slot_before": "nominal:instant",
     "slot_after": "nominal:instant",
     "lives_unknown_before": "at:instant",
+    "clock_was_set_back": "since:instant until:instant",
     "supervisor_down": "since:instant until:instant?",
     "supervisor_end_unknown": "seen:instant until:instant?",
     "generation_was": "generation:count since:instant newest:count?",

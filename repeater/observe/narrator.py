@@ -81,7 +81,7 @@ class Narrator:
                 number = f"at least {count}" if at_least else str(count)
                 self._say(job, f"missed {number} start{'s' * (count > 1)} ({between})")
             case Warned(job, reason):
-                self._say(job, f"warning: {sentence(reason, _time)}")
+                self._say(job, f"warning: {sentence(reason, _day_unless_today)}")
             case SpawnRejected(job, reason, _, temporary):
                 if temporary:  # else the run is finished, which is reported too
                     self._say(job, f"warning: {sentence(reason, _time)}; trying again")
@@ -171,6 +171,12 @@ def _time(instant: datetime) -> str:
 
 def _day_and_time(instant: datetime) -> str:
     return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _day_unless_today(instant: datetime) -> str:
+    """The date too if it is not today's: a wrong clock can be years off."""
+    local = instant.astimezone()
+    return _time(instant) if local.date() == datetime.now().astimezone().date() else _day_and_time(instant)
 
 
 def _list(names: tuple[str, ...]) -> str:

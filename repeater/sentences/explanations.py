@@ -159,6 +159,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "slot_before": "the slot before is {nominal}",
     "slot_after": "the next one is {nominal}",
     "lives_unknown_before": "no supervisor is known from before {at}",
+    "clock_was_set_back": "the clock was set back from {since} to {until}, so it showed this time twice",
     "supervisor_down": lambda fields: f"the supervisor was down from {fields['since']} {_back(fields)}",
     "supervisor_end_unknown": lambda fields: (
         f"the supervisor ended without a word some time after {fields['seen']}, and was down {_back(fields)}"

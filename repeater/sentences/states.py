@@ -31,6 +31,9 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "still_running": "the run before is still going on",
     "not_active": "the job is no longer in the job files",
     "schedule_unknown": "{error}",
+    "waits_for_clock": (
+        "the clock is behind its decided slots, so it waits until {until}; `rpr reset {job}` begins again"
+    ),
     "text": "{text}",
     "legacy": "{text}",
 }

@@ -15,7 +15,7 @@ def _restart_not_alive(fields: Fields) -> str:
 def _clock_behind(fields: Fields) -> str:
     jobs = fields.raw("jobs")
     who = "`{job}` waits" if jobs == 1 else "{jobs} jobs wait, `{job}` the longest,"
-    text = f"the clock is behind slots that were decided: {who} until {{until}}; `rpr reset` begins again"
+    text = f"the clock is behind slots that were decided: {who} until {{until}}; `rpr reset {{job}}` begins again"
     return text.format_map(fields)
 
 

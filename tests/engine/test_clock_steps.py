@@ -239,7 +239,9 @@ def test_a_cron_job_behind_a_clock_that_was_set_back_is_told_at_the_start() -> N
         event for event in world.stage.events if isinstance(event, Warned) and event.reason.code == "clock_behind"
     ]
     assert [event.reason.detail["job"] for event in warned] == ["c"]
-    assert world.stage.engine.jobs["c"].waits_for_clock == EPOCH + timedelta(hours=3, minutes=2)
+    assert world.stage.engine.jobs["c"].waits_for_clock(world.stage.clock.now().wall) == EPOCH + timedelta(
+        hours=3, minutes=2
+    )
 
 
 def test_a_cron_job_that_has_not_run_yet_does_not_wait_for_the_former_time() -> None:

@@ -6,6 +6,7 @@ leaves the monotonic clock alone, and in a time namespace, where the monotonic c
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -116,7 +117,7 @@ def test_where_the_clock_was_set_back_jobs_wait_and_that_is_said_and_a_reset_beg
     stage.clock.set_wall(EPOCH + 5 * MINUTE)
     stage.advance(30)
     words = [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
-    assert any("`c` waits until 2026-01-01T00:10:00Z" in message and "`rpr reset`" in message for message in words)
+    assert any("`c` waits until 2026-01-01T00:10:00Z" in message and "`rpr reset c`" in message for message in words)
     stage.advance(269)
     assert len(rows_of(stage, "c")) == 11
     stage.request("reset", "c")
@@ -325,7 +326,7 @@ def test_a_real_clock_that_is_set_both_ways_stops_nothing_and_repeats_nothing(gr
         shim.set_clock(ahead)
         until_more(ground, "i", 2)
     supervisor.until_err("the clock was set by", 7)
-    supervisor.until_err("`rpr reset` begins again")
+    supervisor.until_err("`rpr reset c` begins again")
     assert ground("reset", "c", env=shim.env).code == 0
     until_more(ground, "c", 2)
     took = time.monotonic() - began
@@ -374,6 +375,42 @@ def test_a_wrong_clock_at_the_start_delays_and_doubles_no_interval(
         if row["ended"] and row["started"]:
             assert timedelta(0) <= instant(row["ended"]) - instant(row["started"]) < timedelta(minutes=1)
             assert instant(row["due"]) <= instant(row["started"])
+
+
+@pytest.mark.slow
+def test_a_job_that_waits_for_the_clock_says_so_everywhere_with_the_remedy(ground: Ground, shim: Shim) -> None:
+    shim.set_clock(timedelta(days=2))
+    ground.apply(JOBS, "-q", env=shim.env)
+    until_more(ground, "c", 2)
+    assert ground("down", env=shim.env).code == 0
+    shim.set_clock(timedelta(0))
+    second = ground.apply(JOBS, env=shim.env)
+    second.until_err("the clock is behind slots that were decided: `c` waits until ")
+    day = f"{datetime.now().astimezone() + timedelta(days=2):%Y-%m-%d}"
+    assert f"until {day} " in second.err
+    assert "`rpr reset c` begins again" in second.err
+    until_more(ground, "i", 2)
+    (job,) = (item for item in map(json.loads, ground("status", "c", "--json").out.splitlines()))
+    assert (job["state"], job["reason_code"]) == ("waiting", "waits_for_clock")
+    assert "so it waits until" in ground("status", "c").out
+    why = json.loads(ground("why", "c", "--json").out)
+    assert [fact["reason_code"] for fact in why["fact_reasons"]][:1] == ["waits_for_clock"]
+    health = json.loads(ground("health", "--json").out)
+    assert (health["ok"], health["ready"]) == (False, True)
+    assert [problem["reason_code"] for problem in health["problem_reasons"]] == ["clock_behind"]
+    assert health["problem_reasons"][0]["detail"]["job"] == "c"
+    assert "`rpr reset c` begins again" in ground("health").out
+    assert ground("reset", "c", env=shim.env).code == 0
+    until_more(ground, "c", 2)
+    assert json.loads(ground("health", "--json").out)["ok"] is True
+    assert second.down() == 0
+    ahead = f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}"
+    shim.set_clock(timedelta(days=3))
+    facts = json.loads(ground("why", f"i@{ahead}", "--json", env=shim.env).out)["fact_reasons"]
+    codes = [fact["reason_code"] for fact in facts]
+    assert "clock_was_set_back" in codes
+    (down,) = (fact["detail"] for fact in facts if fact["reason_code"] == "supervisor_down")
+    assert instant(down["since"]) < instant(ahead) < instant(down["until"])
 
 
 @pytest.mark.slow

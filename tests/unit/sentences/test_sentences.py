@@ -107,6 +107,16 @@ TABLE = [
     ("still_running", "the run before is still going on"),
     ("not_active", "the job is no longer in the job files"),
     ("schedule_unknown", "words"),
+    (
+        "waits_for_clock",
+        ("the clock is behind its decided slots, so it waits until 2026-01-01T00:00:00Z; "
+        "`rpr reset db` begins again"),
+    ),
+    (
+        "clock_was_set_back",
+        ("the clock was set back from 2026-01-01T00:00:00Z to 2026-01-01T00:00:00Z, "
+        "so it showed this time twice"),
+    ),
     ("adaptive", "every 2s: exit 3 (success 50%, latency 500ms, target 500ms, usually 500ms, circuit open)"),
     ("adaptive", "every 2s: no run yet"),
     ("trial_succeeded", "the trial run succeeded: the circuit is closed"),
@@ -169,7 +179,7 @@ TABLE = [
     (
         "clock_behind",
         ("the clock is behind slots that were decided: 3 jobs wait, `db` the longest, until "
-        "2026-01-01T00:00:00Z; `rpr reset` begins again"),
+        "2026-01-01T00:00:00Z; `rpr reset db` begins again"),
     ),
     ("machine_slept", "this machine slept for 2 s"),
     ("clock_set", "the clock was set by +2.0 s"),

@@ -202,6 +202,7 @@ _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 _WHOLE = {"type": "integer"}
 _FLAG = {"type": "boolean"}
+_SECONDS = {"type": "number", "minimum": 0}
 _TIME = {"type": "string", "format": "date-time"}
 
 
@@ -261,6 +262,10 @@ _SCHEMAS: dict[str, Any] = {
             "runs": _COUNT,
             "successes": _COUNT,
             "failures": _COUNT,
+            "planned": _COUNT,
+            "skipped": _COUNT,
+            "interval": _or_none(_SECONDS),
+            "average_interval": _or_none(_SECONDS),
             "streak": _WHOLE,
             "last_success": _or_none(_TIME),
             "pending": _COUNT,
@@ -385,7 +390,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "project": _TEXT,
         "pid": _COUNT,
         "since": _TIME,
-        "uptime": {"type": "number", "minimum": 0},
+        "uptime": _SECONDS,
         "now": _TIME,
         "generation": _COUNT,
         "jobs": _COUNT,

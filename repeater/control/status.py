@@ -90,6 +90,10 @@ def elapsed(since: Instant, now: Instant) -> float:
     return round((now.mono - since.mono) / 1e6, 3)
 
 
+def seconds_of(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
+
+
 def began_at(began: Instant, now: Instant) -> datetime:
     """The wall time of a past reading. If the clock was set since then, it is counted back from the present time."""
     counted = now.at_mono(began.mono).wall
@@ -138,6 +142,10 @@ def describe(job: Job, now: Instant) -> dict[str, Any]:
         "runs": progress.runs,
         "successes": progress.successes,
         "failures": progress.failures,
+        "planned": job.planned,
+        "skipped": progress.skipped,
+        "interval": seconds_of(job.interval),
+        "average_interval": seconds_of(job.starts.average),
         "streak": progress.streak,
         "last_success": rfc3339(progress.last_success),
         "pending": len(job.pending),

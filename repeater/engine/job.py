@@ -22,7 +22,7 @@ from repeater.engine.clock_step import is_same_boot, recalled, shifted
 from repeater.engine.context import Context
 from repeater.engine.lifecycle import TABLE, TAKES_SLOTS, Event, State
 from repeater.engine.limits import Limits, retry_rule
-from repeater.engine.pacing import Pacing
+from repeater.engine.pacing import Pacing, Starts
 from repeater.engine.slot import OpenSlot
 from repeater.engine.slowing import Slowing
 from repeater.engine.timeline import Wake
@@ -59,7 +59,7 @@ from repeater.model.time import MICROSECOND, Instant, Mono, micros, number_of
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
-from repeater.schedule.base import Schedule, Track
+from repeater.schedule.base import HasInterval, Schedule, Track
 
 if TYPE_CHECKING:
     from repeater.engine.conditions import Conditions
@@ -142,6 +142,7 @@ class Job:
         "recent",
         "slowing",
         "spec",
+        "starts",
         "state",
         "upcoming",
     )  # fmt: skip
@@ -161,6 +162,7 @@ class Job:
         self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due, self._arm)
         self.slowing = Slowing()
         self.pacing = Pacing()
+        self.starts = Starts()
         self.state = State.IDLE
         self.open: list[OpenSlot] = []
         self.pending: list[Slot] = []
@@ -526,6 +528,18 @@ class Job:
         """The slot that is waited for."""
         return self.upcoming.slot
 
+    @property
+    def planned(self) -> int:
+        """The slots that have come up: those that came to a run, those that were skipped, and those that still wait."""
+        waiting = len(self.pending) + sum(not held.attempts for held in self.open)
+        return self.progress.runs + self.progress.skipped + waiting
+
+    @property
+    def interval(self) -> timedelta | None:
+        """The distance of slots that is in force; None if the schedule names times of day, or nothing."""
+        schedule = self.schedule
+        return schedule.interval(self._track()) if isinstance(schedule, HasInterval) else None
+
     def _arm(self) -> None:
         schedule = self.upcoming.schedule
         waits = (self.pending or (self.open and self._is_full())) and schedule.waits_for_end
@@ -564,11 +578,11 @@ class Job:
             ends = last.slot.nominal if last.last is None else last.last
             event = SlotsMissed(self.spec.name, count, missed[0].slot.nominal, ends, len(counts) < len(missed))
             self._context.announce(event)
-        for slot, refusal, *_ in coming:
+        for slot, refusal, number, _ in coming:
             if refusal is None:
                 self._consider(slot)
             else:
-                self._decide(slot, *refusal)
+                self._decide(slot, *refusal, number=number or 1)
         if self.upcoming.slot is None:
             self._arm()
 
@@ -673,11 +687,11 @@ class Job:
         if times is not None and not self.spec.stop.all and self.progress.runs >= times and self.state is State.ACTIVE:
             self._finish_with(because("runs_reached", count=times))
 
-    def _advance(self, slot: Slot) -> None:
-        """The cursor of the progress follows the slots that the schedule named."""
+    def _advance(self, slot: Slot, *, skipped: int = 0) -> None:
+        """The cursor of the progress follows the slots that the schedule named, and `skipped` more came to no run."""
         cursor = self._cursor_after(slot)
-        if cursor != self.progress.cursor:
-            self.progress = replace(self.progress, cursor=cursor)
+        if skipped or cursor != self.progress.cursor:
+            self.progress = replace(self.progress, cursor=cursor, skipped=self.progress.skipped + skipped)
 
     def _cursor_after(self, slot: Slot) -> datetime | None:
         cursor = self.progress.cursor
@@ -689,15 +703,15 @@ class Job:
             nominal = self._context.shown(slot.due_mono) - (slot.due - nominal)
         return nominal if cursor is None else max(cursor, nominal)
 
-    def _decide(self, slot: Slot, state: SlotState, reason: Reason) -> None:
-        """The slot ends without ever having been open."""
+    def _decide(self, slot: Slot, state: SlotState, reason: Reason, *, number: int = 1) -> None:
+        """The slot ends without ever having been open. Its row stands for `number` slots."""
         self._refused = True
-        self._advance(slot)
+        self._advance(slot, skipped=number)
         row = RunRecord(
             slot.job, slot.nominal, slot.due, None, None, state, reason, None, 0, None, slot.trigger,
             self._context.generation,
         )  # fmt: skip
-        self._keep(row)
+        self._keep(row, number=number)
 
     # --- what becomes of an attempt ----------------------------------------------------------------------------
 
@@ -707,6 +721,7 @@ class Job:
         held.pid = pid
         if held.started is None:
             held.started = held.slot.wall_at(at.mono)
+            self.starts.note(at.mono)
         late = held.slot.late_by(at.mono).total_seconds()
         self._gates.limits.started(held)
         self._context.actions.append(Note(held.row("running", None, None, self._context.generation), pid))
@@ -873,7 +888,7 @@ class Job:
         self.open.remove(held)
         self._gates.release(held)
         self._gates.limits.dismiss(held)
-        self._advance(held.slot)
+        self._advance(held.slot, skipped=0 if held.attempts else 1)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
         over = (held.ended or now).mono
         shown, ended = context.shown(over), held.slot.wall_at(over)
@@ -954,12 +969,14 @@ class Job:
         if rule == "never" or (rule == "on-failure" and good):
             self._finish_with(because("service_ended", restart=rule))
 
-    def _keep(self, row: RunRecord, outcome: Verdict | None = None, *, recovered: bool = False) -> None:
+    def _keep(
+        self, row: RunRecord, outcome: Verdict | None = None, *, recovered: bool = False, number: int = 1
+    ) -> None:
         self.recent[row.nominal] = row
         if len(self.recent) > _OUTCOMES_KEPT:
             del self.recent[next(iter(self.recent))]
         self._context.actions.append(Record(row, self.progress))
-        self._context.announce(SlotDecided(row))
+        self._context.announce(SlotDecided(row, number))
         for kind in _hooks_for(row, outcome, recovered=recovered):
             if getattr(self.spec.hooks, kind) is not None:
                 self._context.actions.append(RunHook(self.spec.name, kind, self.spec, row))

@@ -1,7 +1,8 @@
-"""What schedules that adapt want now: the state of an adaptive one, the last readings of one that follows the load.
+"""The distance of starts: what schedules that adapt want now, and what it was on average.
 
-The formulas are `schedule.adaptive`'s and `schedule.load`'s. Called by `engine.job`. They are
-imported where they are used: most jobs use neither.
+Kept are the state of an adaptive schedule, the last readings of one that follows the load, and the starts. The formulas
+are those of `schedule.adaptive` and `schedule.load`, which are imported where they are used: most jobs use neither.
+Called by `engine.job`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 from repeater.model.reasons import Reason
 from repeater.model.spec import Adaptive, LoadAware, ScheduleSpec
+from repeater.model.time import MICROSECOND, Mono
 
 if TYPE_CHECKING:
     from repeater.schedule.adaptive import AdaptiveState
     from repeater.schedule.load import LoadReadings
+
+
+class Starts:
+    """The starts of one job since the supervisor began, for their average distance on the monotonic clock."""
+
+    __slots__ = ("_first", "_last", "_number")
+
+    def __init__(self) -> None:
+        self._number = self._first = self._last = 0
+
+    def note(self, mono: Mono) -> None:
+        """The first attempt of a slot has started."""
+        if not self._number:
+            self._first = mono
+        self._number += 1
+        self._last = mono
+
+    @property
+    def average(self) -> timedelta | None:
+        """The average distance; None before the second start."""
+        return None if self._number < 2 else (self._last - self._first) * MICROSECOND / (self._number - 1)
 
 
 class Pacing:

@@ -153,9 +153,10 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class SlotDecided:
-    """A slot has its final row."""
+    """A slot has its final row. `count` is the number of slots for which the row stands."""
 
     row: RunRecord
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

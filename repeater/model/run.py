@@ -152,17 +152,17 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is remembered about a job over a restart. Counters count decided runs, not attempts, not skips.
+    """What is remembered about a job over a restart. Counters count decided runs, not attempts.
 
     `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
-    `schedule` a fingerprint of the schedule that both belong to. `done` says why the job is finished, None when it
-    is not. `streak` counts outcomes in a row: positive successes, negative failures. `paused` says why slots are
-    skipped for now, None when they are not; `paused_until` is when that ends by itself, None for never, and
-    `pause_rides` is `mono` if that is a distance rather than a time of day. `pushed_until` is until when a server's
-    push-back holds the starts, `pushed` what it said; `refusals` counts the answers in a row that refused without
-    naming a delay. `began` is when the job came into force first; `stop.for` counts from it. `clock` is the wall time
-    minus the reading of the monotonic clock, in microseconds, with which the distances among the times were written, in
-    the boot `boot`; None: not known.
+    `schedule` a fingerprint of the schedule that both belong to. `skipped` counts the slots that came to no run.
+    `done` says why the job is finished, None when it is not. `streak` counts outcomes in a row: positive successes,
+    negative failures. `paused` says why slots are skipped for now, None when they are not; `paused_until` is when
+    that ends by itself, None for never, and `pause_rides` is `mono` if that is a distance rather than a time of day.
+    `pushed_until` is until when a server's push-back holds the starts, `pushed` what it said; `refusals` counts the
+    answers in a row that refused without naming a delay. `began` is when the job came into force first; `stop.for`
+    counts from it. `clock` is the wall time minus the reading of the monotonic clock, in microseconds, with which the
+    distances among the times were written, in the boot `boot`; None: not known.
     """
 
     job: str
@@ -189,6 +189,7 @@ class Progress:
     pushed_until: datetime | None = None
     pushed: Reason | None = None
     refusals: int = 0
+    skipped: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the store, instants in microseconds since 1970; `from_json` reads it back, and leaves out keys

@@ -12,7 +12,8 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, get_args
+from datetime import timedelta
+from typing import Protocol, TypeAlias, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +24,7 @@ from prometheus_client import (
     generate_latest,
     values,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -131,8 +132,8 @@ class Metrics:
                 self._late.observe(max(0.0, late))
             case RunFinished(run, verdict):
                 self._ended(run.id, run.slot.job, "success" if verdict.success else "failed")
-            case SlotDecided(row):
-                self._decided(row)
+            case SlotDecided(row, count):
+                self._decided(row, count)
             case GenerationBegan(generation):
                 self._generation.set(generation)
                 self._reload_ok.set(1)
@@ -180,12 +181,12 @@ class Metrics:
         self._known.add(job)
         return job
 
-    def _decided(self, row: RunRecord) -> None:
+    def _decided(self, row: RunRecord, count: int) -> None:
         if row.attempts == 0:
             if row.state not in _RAN and row.reason is not None:
                 label = self.label(row.job)
                 self._codes.setdefault(label, set()).add(row.reason.code)
-                self._skipped.labels(label, row.reason.code).inc()
+                self._skipped.labels(label, row.reason.code).inc(count)
         elif row.state not in _RAN and row.run is not None:
             self._ended(row.run, row.job, row.outcome)  # cancelled, replaced, interrupted: told by nothing else
 
@@ -215,12 +216,29 @@ def _remove(metric: Counter | Histogram, *labels: str) -> None:
         metric.remove(*labels)
 
 
+_Seen: TypeAlias = tuple[str, tuple[float | None, ...]]
+"""The name of a job, and its values in the order of `_OF_JOBS`; None: no sample."""
+_OF_JOBS: tuple[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str], ...] = (
+    (GaugeMetricFamily, "repeater_job_runs_live", "Live runs of a job."),
+    (GaugeMetricFamily, "repeater_job_consecutive_failures", "How often in a row a job has failed."),
+    (CounterMetricFamily, "repeater_slots_planned", "Slots that have come up: run, skipped or waiting."),
+    (GaugeMetricFamily, "repeater_job_next_start_timestamp_seconds", "When a job starts next."),
+    (GaugeMetricFamily, "repeater_job_last_success_timestamp_seconds", "When a job last succeeded."),
+    (GaugeMetricFamily, "repeater_job_interval_seconds", "The interval of a job that is in force."),
+    (GaugeMetricFamily, "repeater_job_average_interval_seconds", "The average time from start to start of a job."),
+)
+
+
+def _seconds(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
+
+
 class _Look(Collector):
     """How jobs are at this moment: `begin`, then `see` for each of them, then it is collected."""
 
     def __init__(self) -> None:
         self.use: Use | None = None
-        self._jobs: list[tuple[str, int, float | None, float | None, int]] = []
+        self._jobs: list[_Seen] = []
         self._rest = self._count = 0
         self._used: list[tuple[str, str, int, int]] = []
 
@@ -237,32 +255,27 @@ class _Look(Collector):
             self._rest += running
             return
         progress = job.progress
-        following = job.next.due.timestamp() if job.next is not None else None
-        success = progress.last_success.timestamp() if progress.last_success is not None else None
-        self._jobs.append((job.spec.name, running, following, success, max(0, -progress.streak)))
+        values = (
+            running,
+            max(0, -progress.streak),
+            job.planned,
+            job.next.due.timestamp() if job.next is not None else None,
+            progress.last_success.timestamp() if progress.last_success is not None else None,
+            _seconds(job.interval),
+            _seconds(job.starts.average),
+        )
+        self._jobs.append((job.spec.name, values))
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("repeater_jobs", "Jobs in force.", self._count)
-        running = GaugeMetricFamily("repeater_job_runs_live", "Live runs of a job.", labels=["job"])
-        following = GaugeMetricFamily(
-            "repeater_job_next_start_timestamp_seconds", "When a job starts next.", labels=["job"]
-        )
-        success = GaugeMetricFamily(
-            "repeater_job_last_success_timestamp_seconds", "When a job last succeeded.", labels=["job"]
-        )
-        failures = GaugeMetricFamily(
-            "repeater_job_consecutive_failures", "How often in a row a job has failed.", labels=["job"]
-        )
-        for name, live, starts, succeeded, failed in self._jobs:
-            running.add_metric([name], live)
-            failures.add_metric([name], failed)
-            if starts is not None:
-                following.add_metric([name], starts)
-            if succeeded is not None:
-                success.add_metric([name], succeeded)
+        families = [family(name, words, labels=["job"]) for family, name, words in _OF_JOBS]
+        for name, found in self._jobs:
+            for family, value in zip(families, found, strict=True):
+                if value is not None:
+                    family.add_metric([name], value)
         if self._count > len(self._jobs):
-            running.add_metric([OTHER], self._rest)
-        yield from (running, following, success, failures)
+            families[0].add_metric([OTHER], self._rest)
+        yield from families
         for kind, used_words, most_words in (
             ("limit", "Starts in the window that ends now.", "Starts that a window may hold."),
             ("pool", "Places of a pool that are taken.", "Places of a pool."),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from repeater.model.events import Event, RunFinished, SlotDecided, SpawnRejected, Warned
 from repeater.model.reasons import Reason
@@ -17,6 +18,9 @@ from repeater.model.run import RunKind, RunRecord
 from repeater.model.units import about
 from repeater.policy.goal import Tally
 from repeater.ports import Stream
+
+if TYPE_CHECKING:
+    from repeater.engine.job import Job
 
 
 class Chronicle:
@@ -29,7 +33,6 @@ class Chronicle:
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
-        self._skipped = 0
         self._refusal = 126  # the exit code of a shell that could not start the command either
 
     def __call__(self, event: Event) -> None:
@@ -54,7 +57,6 @@ class Chronicle:
 
     def _measure(self, row: RunRecord) -> None:
         if row.started is None or row.ended is None:
-            self._skipped += row.state == "skipped"
             return
         self._first = self._first or row.started
         self._last = row.ended
@@ -62,20 +64,28 @@ class Chronicle:
         shortest, total, longest = self._lengths
         self._lengths = [min(shortest, length), total + length, max(longest, length)]
 
-    def counts(self) -> str:
+    def counts(self, job: Job | None) -> str:
         """What `--stats-only` and `--verbose` print at the end; a line for each figure."""
         tally = self.tally
         runs = tally.successes + tally.failures
         shortest, total, longest = self._lengths
         lines = [f"runs: {runs}", f"succeeded: {tally.successes}", f"failed: {tally.failures}"]
-        if self._skipped:
-            lines.append(f"skipped: {self._skipped}")
         if self._first is not None and self._last is not None:
             lines.append(f"took: {about((self._last - self._first).total_seconds())}")
             if runs:
                 least, mean, most = (about(one.total_seconds()) for one in (shortest, total / runs, longest))
                 lines.append(f"a run: {least} to {most}, {mean} on average")
+        lines += [] if job is None else [f"{name}: {value}" for name, value in pace_of(job)]
         return "\n".join(lines) + "\n"
+
+
+def pace_of(job: Job) -> Iterator[tuple[str, str]]:
+    """The slots that came up and those without a run, the interval in force and the average one, if there are any."""
+    yield "planned", str(job.planned)
+    yield "skipped", str(job.progress.skipped)
+    for name, length in (("interval", job.interval), ("average interval", job.starts.average)):
+        if length:
+            yield name, about(length.total_seconds())
 
 
 def sentence_of(reason: Reason) -> str:

@@ -21,7 +21,7 @@ from repeater.model.events import Event, Paced
 from repeater.model.reasons import Reason
 from repeater.model.spec import JobFile, JobSpec, LoadAware, OnChange
 from repeater.model.time import micros
-from repeater.observe.oneoff import Chronicle, Passing, say_to, sentence_of, stamped
+from repeater.observe.oneoff import Chronicle, Passing, pace_of, say_to, sentence_of, stamped
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
 from repeater.policy.goal import exit_status
@@ -104,7 +104,7 @@ class Assembly:
 
             load = MachineLoad()
             load.prepare()
-        engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
+        self._engine = engine = Engine(clock.now(), seed=int.from_bytes(os.urandom(8), "big"))
         if oneoff.shows.metrics is not None or oneoff.shows.health is not None:
             from repeater.once.serving import Serving
 
@@ -164,14 +164,16 @@ class Assembly:
 
     def report(self) -> None:
         """The counts, when everything else was said."""
-        command = self._oneoff.spec.process.command
+        command, job = self._oneoff.spec.process.command, self._engine.jobs.get(self._oneoff.spec.name)
         if self.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
             say_to(2, "hint: `--shell` gives it to a shell\n")
         if self._oneoff.stats_only:
-            say_to(1, self._chronicle.counts())
+            say_to(1, self._chronicle.counts(job))
         elif self._oneoff.verbose:
-            for line in self._chronicle.counts().splitlines():
+            for line in self._chronicle.counts(job).splitlines():
                 self._say(line)
+        elif self._oneoff.shows_pace and job is not None:
+            self._say(", ".join(f"{name} {value}" for name, value in pace_of(job)))
 
     def _open_store(self, name: str, closing: ExitStack) -> tuple[Store, Remembered, str]:
         """The store, what it remembers, and its salt for marks."""

@@ -73,12 +73,15 @@ class GrowingSchedule:
     def next(self, track: Track) -> Instant:
         if track.cursor is None:
             return track.anchor
-        delay = self._nth(track.anchor, max(1, track.runs))
+        delay = self.interval(track)
         if track.last_end is not None:
             following = track.last_end.plus(delay)
             if following.mono > track.cursor.mono:
                 return following
         return track.cursor.plus(max(delay, least_step(track)))
+
+    def interval(self, track: Track) -> timedelta:
+        return self._nth(track.anchor, max(1, track.runs))
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return timedelta(0)

@@ -43,6 +43,9 @@ class EverySchedule:
         passed = (track.cursor.mono - first.mono) // step
         return first.plus(self.spec.every * (passed + 1))
 
+    def interval(self, track: Track) -> timedelta:  # noqa: ARG002
+        return self.spec.every
+
     def count(self, track: Track, until: Instant) -> int:
         """The number of points of the grid after the cursor, up to and including `until`."""
         first = self.next(track)

@@ -29,12 +29,15 @@ class PacedSchedule:
     def next(self, track: Track) -> Instant:
         if track.cursor is None:
             return track.anchor
-        pace = self.base if track.pace is None else track.pace
+        pace = self.interval(track)
         if track.last_end is not None:
             following = track.last_end.plus(pace)
             if following.mono > track.cursor.mono:
                 return following
         return track.cursor.plus(pace)
+
+    def interval(self, track: Track) -> timedelta:
+        return self.base if track.pace is None else track.pace
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return timedelta(0)

@@ -27,8 +27,11 @@ class RatedSchedule:
         if track.cursor is None:
             return track.anchor
         if track.earliest is None:
-            return track.cursor.plus(max(LEAST_DISTANCE, self.spec.rate.window / self.spec.rate.count))
+            return track.cursor.plus(self.interval(track))
         return max(track.cursor.plus(least_step(track)), track.earliest, key=lambda instant: instant.mono)
+
+    def interval(self, track: Track) -> timedelta:  # noqa: ARG002
+        return max(LEAST_DISTANCE, self.spec.rate.window / self.spec.rate.count)
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return timedelta(0)

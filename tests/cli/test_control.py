@@ -249,9 +249,13 @@ def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., Hou
     built = house(wait="web  | up")
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
     assert list(built.job("web")) == [
-        "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures", "streak", "last_success",
+        "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures",
+        "planned", "skipped", "interval", "average_interval", "streak", "last_success",
         "pending", "ready", "paused", "service", "labels", "description", "faults",
     ]  # fmt: skip
+    tick = built.job("tick")
+    assert tick["planned"] == tick["runs"] + tick["skipped"]
+    assert tick["interval"] == 3600.0
     (run,) = built.job("web")["running"]
     assert list(run) == ["run", "pid", "attempt", "nominal", "started", "seconds", "trigger"]
     os.kill(run["pid"], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import threading
@@ -143,6 +144,7 @@ def test_every_change_of_an_adapting_interval_is_told_when_asked_for(rpr: Rpr) -
     assert [line.partition(":")[0] for line in lines] == ["rpr"] * len(lines)
     assert lines[0].startswith("rpr: every 40ms: the run failed: slower (success ")
     assert any("the circuit is open" in line for line in lines)
+    assert re.fullmatch(r"rpr: planned 3, skipped 0, interval 80ms, average interval \S+s", lines[-1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])

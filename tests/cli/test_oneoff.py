@@ -317,6 +317,8 @@ def test_stats_only_shows_the_counts_on_standard_output(rpr: Rpr) -> None:
     done = rpr("c", "-t", "3", "--stats-only", "--", "sh", "-c", "echo x | tee -a log; [ $(wc -l <log) -ne 2 ]")
     assert (done.err, done.code) == ("", 1)
     assert done.out.startswith("runs: 3\nsucceeded: 2\nfailed: 1\ntook: ")
+    figures = dict(line.split(": ") for line in done.out.splitlines())
+    assert (figures["planned"], figures["skipped"], "average interval" in figures) == ("3", "0", True)
 
 
 def test_verbose_tells_starts_ends_and_counts_on_standard_error(rpr: Rpr) -> None:

@@ -124,7 +124,7 @@ class DamagedError(sqlite3.DatabaseError):
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("job", "schedule", "stop"), str),
-    **dict.fromkeys(("runs", "successes", "failures", "streak", "refusals"), int),
+    **dict.fromkeys(("runs", "successes", "failures", "streak", "refusals", "skipped"), int),
     "anchor": datetime,
     **dict.fromkeys(
         ("cursor", "first_start", "last_start", "last_end", "last_success", "paused_until", "pushed_until", "began"),

@@ -27,7 +27,7 @@ from repeater.model.events import (
 from repeater.model.reasons import OVERLAP, STOPPED, SUCCESS, Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Run, RunRecord, Slot, Verdict
-from repeater.model.spec import Every, Limit, Pool
+from repeater.model.spec import Cron, Every, Limit, Pool
 from repeater.model.units import Rate
 from repeater.observe import metrics as module
 from repeater.observe.metrics import OTHER, Metrics
@@ -105,6 +105,20 @@ def test_slots_without_a_run_are_counted_by_the_code_of_their_reason() -> None:
     assert found["repeater_slots_skipped_total{job=a,reason=upstream_failed}"] == 2
     assert found["repeater_slots_skipped_total{job=a,reason=paused}"] == 1
     assert "repeater_runs_total" not in str(found)
+
+
+def test_a_row_that_stands_for_many_slots_counts_all_of_them() -> None:
+    meter = Meter()
+    meter.tell(SlotDecided(row("a", "skipped", because("missed_many", until=T), attempts=0), 3589))
+    assert meter.samples()["repeater_slots_skipped_total{job=a,reason=missed_many}"] == 3589
+
+
+def test_times_of_day_have_no_interval() -> None:
+    stage = Stage()
+    stage.apply(job("a", Cron("0 3 * * *")))
+    found = Meter().samples(dict(stage.engine.jobs))
+    assert found["repeater_slots_planned_total{job=a}"] == 0
+    assert "interval_seconds" not in str(found)
 
 
 def test_what_cannot_be_started_is_counted_also_when_it_is_tried_again() -> None:
@@ -189,6 +203,9 @@ def test_how_jobs_are_now_comes_from_the_engine() -> None:
     assert following is not None
     assert found["repeater_job_next_start_timestamp_seconds{job=a}"] == following.due.timestamp()
     assert found["repeater_job_last_success_timestamp_seconds{job=a}"] == (EPOCH + seconds(15)).timestamp()
+    assert found["repeater_slots_planned_total{job=a}"] == 3
+    assert found["repeater_job_interval_seconds{job=a}"] == 10
+    assert found["repeater_job_average_interval_seconds{job=a}"] == 10
     assert found["repeater_job_consecutive_failures{job=a}"] == 0
     assert found["repeater_job_consecutive_failures{job=b}"] == 3
     assert "repeater_job_last_success_timestamp_seconds{job=b}" not in found

@@ -207,7 +207,8 @@ class Job:
             self._gates.limits.take_up(spec, context.reading(kept.pushed_until).mono, kept.pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
-            if progress.done is not None and progress.stop != rule:
+            at_start = isinstance(spec.schedule, Once | Always)
+            if progress.stop != rule and (progress.done is not None or not at_start):
                 self.progress = replace(self.progress, done=self._stop_met())
         if self.progress.done is not None:
             self.state = State.DONE

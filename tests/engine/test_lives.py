@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from repeater.dataclass import replace
+from repeater.engine.lifecycle import State
 from repeater.model.events import JobAdded
+from repeater.model.run import Exit
 from repeater.model.spec import Always, CatchUp, Cron, Every, Manual, Once, Overlap, ScheduleSpec, Stop
 from tests.engine.stage import Stage, job
-from tests.fakes.spawn import seconds
+from tests.fakes.spawn import Act, seconds
 from tests.fakes.text import text_of
 
 HOUR = 3600
@@ -102,6 +104,30 @@ def test_a_job_that_is_done_runs_on_in_the_next_life_without_a_stop_rule() -> No
     again.advance(3.5)
     assert again.engine.jobs["a"].progress.done is None
     assert len(again.spawner.launches) >= 3
+
+
+def test_a_job_that_an_exit_code_ended_stays_done_in_the_next_life() -> None:
+    stage = Stage({"a": [Act(), Act(exit=Exit(code=3)), Act()]})
+    spec = replace(TWICE, stop=Stop(on_exit=(3,)))
+    stage.apply(spec)
+    stage.advance(10)
+    assert stage.starts("a") == [0, 1]
+    again = stage.again(after=5)
+    again.apply(spec)
+    again.advance(10)
+    assert again.spawner.launches == []
+    assert again.engine.jobs["a"].progress.done is not None
+
+
+def test_a_job_that_meets_an_edited_stop_rule_is_done_in_the_next_life() -> None:
+    stage = Stage()
+    stage.apply(replace(TWICE, stop=Stop()))
+    stage.advance(5.5)
+    again = stage.again(after=1)
+    again.apply(TWICE)
+    assert again.engine.jobs["a"].state is State.DONE
+    again.advance(10)
+    assert again.spawner.launches == []
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repeater.dataclass import replace
-from repeater.model.events import SlotsMissed
+from repeater.model.events import RunBegan, SlotsMissed
 from repeater.model.spec import CatchUp, Cron, Every, Overlap, Plugin, ScheduleSpec
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.schedule.base import Track
@@ -124,3 +125,76 @@ def test_a_year_of_missed_seconds_is_counted_at_once() -> None:
     assert event.count == 365 * 86_400 - 1
     nominals = [row.nominal for row in stage.rows("a")]
     assert all(b > a for a, b in pairwise(nominals))
+
+
+@pytest.mark.parametrize(
+    ("kind", "triggers"),
+    [
+        ("skip", [None, None, "schedule"]),
+        ("latest", [None, None, "schedule"]),
+        ("earliest", ["catch_up", None, "schedule"]),
+        ("all", ["catch_up", "catch_up", "schedule"]),
+    ],
+)
+def test_a_newest_time_of_day_that_is_on_time_runs_beside_what_is_caught_up(kind: Any, triggers: list[Any]) -> None:
+    stage = Stage()
+    stage.apply(job("a", Cron("* * * * *"), catch_up=CatchUp(kind), overlap=Overlap("queue", queue_max=9)))
+    stage.advance(90)
+    stage.clock.stall(seconds(155))  # 120 and 180 were missed, 240 is 5 s late
+    stage.advance(1)
+    rows = stage.rows("a")[2:]
+    assert [None if row.started is None else row.trigger for row in rows] == triggers
+    assert [row.reason.code for row in rows if row.started is None and row.reason] == ["missed"] * triggers.count(None)
+
+
+@pytest.mark.parametrize("kind", ["skip", "latest", "earliest", "all"])
+def test_a_newest_slot_of_an_interval_that_is_on_time_is_the_one_run(kind: Any) -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(60)), catch_up=CatchUp(kind), overlap=Overlap("queue", queue_max=9)))
+    stage.advance(90)
+    stage.clock.stall(seconds(155))
+    stage.advance(1)
+    assert stage.history("a") == ["ran @0", "ran @60", "skipped(missed) @120", "skipped(missed) @180", "ran @240"]
+    assert stage.rows("a")[-1].trigger == "schedule"
+
+
+@pytest.mark.parametrize(("kind", "caught"), [("skip", []), ("latest", [180]), ("earliest", [120]), ("all", [180])])
+def test_an_interval_owes_one_run_at_most_if_no_slot_is_on_time(kind: Any, caught: list[int]) -> None:
+    stage = Stage()
+    begin = stage.clock.now().wall
+    stage.apply(job("a", Every(seconds(60)), catch_up=CatchUp(kind), overlap=Overlap("queue", queue_max=9)))
+    stage.advance(90)
+    stage.clock.stall(seconds(110))  # 180 is 20 s late
+    stage.advance(1)
+    assert [(row.nominal - begin).seconds for row in stage.rows("a") if row.trigger == "catch_up"] == caught
+
+
+@pytest.mark.parametrize(("asleep", "newest"), [(True, 5001), (False, 5000)])
+def test_the_newest_of_many_times_of_day_is_found_by_the_wall_clock(asleep: bool, newest: int) -> None:
+    stage = Stage()
+    begin = stage.clock.now().wall
+    stage.apply(job("a", Cron("* * * * *"), catch_up=CatchUp("latest")))
+    stage.advance(30)
+    # a clock that stood still in sleep rings 30 s after the end of it, which is a slot
+    (stage.clock.suspend if asleep else stage.clock.stall)(seconds(60 * 5000))
+    stage.advance(90)
+    minutes = [(row.nominal - begin) // seconds(60) for row in stage.rows("a") if row.started is not None]
+    assert minutes == [0, *range(newest, 5003)][: len(minutes)]
+    assert len(minutes) >= 3
+    (event,) = [one for one in stage.events if isinstance(one, SlotsMissed)]
+    assert (event.count, event.first) == (newest - 1, begin + seconds(60))
+    assert event.last == begin + seconds(60 * (newest - 1))
+
+
+@pytest.mark.parametrize("step", [0, 86_400, -86_400], ids=["as it is", "set forward", "set back"])
+def test_the_newest_of_many_slots_of_an_interval_is_found_by_the_steady_clock(step: float) -> None:
+    stage = Stage()
+    stage.apply(job("a", Every(seconds(60)), catch_up=CatchUp("latest")))
+    stage.advance(30)
+    stage.clock.stall(seconds(60 * 500))
+    stage.clock.set_wall(stage.clock.now().wall + seconds(step))
+    stage.advance(31)
+    runs = [event.run.slot.nominal for event in stage.events if isinstance(event, RunBegan)]
+    assert len(runs) == 3
+    assert runs[2] - runs[1] == seconds(60)
+    assert [one.count for one in stage.events if isinstance(one, SlotsMissed)] == [499]

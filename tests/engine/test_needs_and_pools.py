@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from repeater.model.events import JobReady
 from repeater.model.run import Exit
 from repeater.model.spec import Always, CatchUp, Cron, Every, Hooks, Manual, Need, Once, Overlap, Pool, Probe, Stop
@@ -144,6 +146,91 @@ def test_a_slot_held_at_a_gate_expires_with_its_start_deadline() -> None:
     stage.apply(job("a", Once(), pool="p"), late, pools=(Pool("p", 1),))
     stage.advance(50)
     assert stage.history("b") == ["expired(start_deadline) @0"]
+
+
+def held_at_a_pool(free_after: float, late: Any, **keys: Any) -> Stage:
+    stage = Stage({"x": Act(lasts=seconds(free_after)), "b": [Act(lasts=seconds(12)), Act()]})
+    stage.apply(job("x", Once(), pool="p"), job("b", late, pool="p", **keys), pools=(Pool("p", 1),))
+    return stage
+
+
+@pytest.mark.parametrize("free_after", [1, 15, 19.9])
+def test_a_held_slot_starts_if_the_gate_opens_before_its_start_deadline(free_after: float) -> None:
+    stage = held_at_a_pool(free_after, Once(), catch_up=CatchUp(start_deadline=seconds(20)))
+    stage.advance(free_after + 12.1)
+    assert stage.history("b") == ["ran @0"]
+    assert stage.starts("b") == [free_after]
+
+
+def test_a_held_slot_expires_at_its_start_deadline_and_not_before() -> None:
+    stage = held_at_a_pool(100, Once(), catch_up=CatchUp(start_deadline=seconds(20)))
+    stage.advance(19.999)
+    assert stage.rows("b") == []
+    stage.advance(0.001)
+    assert stage.history("b") == ["expired(start_deadline) @0"]
+
+
+def test_the_start_deadline_of_a_late_slot_counts_from_its_due_time() -> None:
+    stage = held_at_a_pool(100, Every(seconds(60), immediate=False), catch_up=CatchUp(start_deadline=seconds(20)))
+    stage.advance(59)
+    stage.clock.stall(seconds(9))
+    stage.advance(11.999)
+    assert stage.rows("b") == []
+    stage.advance(0.001)
+    assert stage.history("b") == ["expired(start_deadline) @60"]
+
+
+def test_a_start_deadline_ends_no_run_that_has_begun() -> None:
+    stage = held_at_a_pool(1, Once(), catch_up=CatchUp(start_deadline=seconds(5)))
+    stage.advance(20)
+    assert stage.history("b") == ["ran @0"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "runs"),
+    [
+        ("completed", 0, True),
+        ("completed", 1, True),
+        ("failed", 0, False),
+        ("failed", 1, True),
+        ("succeeded", 0, True),
+        ("succeeded", 1, False),
+    ],
+)
+def test_a_need_is_met_by_the_end_that_its_condition_names(condition: Any, code: int, runs: bool) -> None:
+    stage = Stage({"up": Act(lasts=seconds(3), exit=Exit(code=code))})
+    stage.apply(job("up", Once()), job("down", Once(), needs=need("up", condition)))
+    stage.advance(2.9)
+    assert stage.rows("down") == []
+    stage.advance(1)
+    assert stage.history("down") == ["ran @0" if runs else f"skipped(`up` is not {condition}) @0"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "starts"),
+    [("completed", 0, [3]), ("completed", 1, [3]), ("failed", 0, [13]), ("failed", 1, [3]), ("succeeded", 1, [13])],
+)
+def test_a_need_that_may_still_come_true_is_waited_for(condition: Any, code: int, starts: list[float]) -> None:
+    stage = Stage(
+        {"up": [Act(lasts=seconds(3), exit=Exit(code=code)), Act(lasts=seconds(3), exit=Exit(code=1 - code))]}
+    )
+    stage.apply(job("up", Every(seconds(10))), job("down", Once(), needs=need("up", condition)))
+    stage.advance(15)
+    assert stage.starts("down") == starts
+
+
+@pytest.mark.parametrize(
+    ("within", "asked_at", "starts"),
+    [(10, 12, [12]), (10, 13, [13]), (10, 13.1, [63]), (10, 59, [63]), ("ever", 59, [59])],
+)
+def test_a_need_within_a_length_counts_from_the_last_end(within: Any, asked_at: float, starts: list[float]) -> None:
+    stage = Stage({"up": Act(lasts=seconds(3))})
+    length = within if within == "ever" else seconds(within)
+    stage.apply(job("up", Every(seconds(60))), job("down", Manual(), needs=need("up", "succeeded", within=length)))
+    stage.advance(asked_at)
+    stage.request("trigger", "down")
+    stage.advance(70)
+    assert stage.starts("down") == starts
 
 
 def test_services_stop_in_reverse_order_of_need() -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
+
+import pytest
 
 from repeater.engine.facts import Requested
 from repeater.model.events import JobPaused, JobResumed
-from repeater.model.spec import Always, Every
+from repeater.model.spec import Adaptive, Always, Every, LoadAware
+from repeater.schedule.base import Track
+from repeater.schedule.factory import schedule_for
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act
 from tests.fakes.text import text_of
@@ -45,6 +50,34 @@ def test_a_pause_ends_by_itself_at_its_time_and_fires_nothing_for_what_was_misse
     assert stage.history("a") == ["ran @0", "skipped(paused) @10"]
     stage.advance(5)
     assert stage.history("a")[-1] == "ran @20"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Adaptive(base=timedelta(seconds=10), max=timedelta(seconds=60), target_latency=timedelta(seconds=1)),
+        LoadAware(base=timedelta(seconds=10), min=timedelta(seconds=10), max=timedelta(seconds=60)),
+    ],
+    ids=["adaptive", "load"],
+)
+def test_a_paused_job_whose_distance_adapts_skips_at_its_pace(schedule: Adaptive | LoadAware) -> None:
+    stage = Stage()
+    spec = job("a", schedule)
+    end = stage.clock.now().plus(timedelta(seconds=10))
+    following = schedule_for(spec).next(Track(stage.clock.now(), end, stage.clock.now()))
+    assert following is not None
+    assert following.mono > end.mono  # else the stage below would never come to an end
+    stage.apply(spec)
+    stage.advance(1)
+    pause(stage, "a")
+    stage.advance(60)
+    skipped = [row.nominal for row in stage.rows("a") if row.state == "skipped"]
+    gaps = {later - earlier for earlier, later in pairwise(skipped)}
+    assert len(skipped) >= 5
+    assert gaps <= {timedelta(seconds=10), timedelta(seconds=9), timedelta(seconds=9.090909)}
+    stage.request("resume", "a")
+    stage.advance(12)
+    assert stage.rows("a")[-1].state == "succeeded"
 
 
 def test_a_second_pause_replaces_the_end_of_the_first() -> None:

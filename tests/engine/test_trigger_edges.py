@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from repeater.engine.facts import Requested
+from repeater.model.events import JobReady, RunBegan
 from repeater.model.run import Exit
-from repeater.model.spec import Every, Hooks, Manual, Need
+from repeater.model.spec import Always, Every, Hooks, Manual, Need, Overlap, Probe
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import Act, seconds
 
@@ -78,3 +79,50 @@ def test_a_request_for_a_job_that_an_edge_started_already_is_a_slot_of_its_own()
         stage.tell(Requested("trigger", name, nominal=nominal))
         stage.advance(1)
     assert [row.state for row in stage.rows("down")] == ["succeeded", "succeeded"]
+
+
+def starts_edge(**keys: Any) -> Any:
+    return job("down", Manual(), needs=(Need("up", "started", trigger=True),), **keys)
+
+
+def test_an_edge_fires_once_for_each_start_of_a_service() -> None:
+    stage = Stage({"up": [Act(lasts=seconds(30)), Act(lasts=seconds(100))], "down": Act(lasts=seconds(1))})
+    stage.apply(job("up", Always(), ready=Probe(tcp="localhost:1", every=seconds(1), failures=1)), starts_edge())
+    for healthy in (True, False, True, False):  # a change of readiness is no start
+        stage.prober.health["up"] = healthy
+        stage.advance(6)
+    assert [event.ready for event in stage.events if isinstance(event, JobReady)] == [True, False, True, False]
+    assert stage.starts("down") == [0]
+    stage.advance(16)
+    assert len(stage.spawner.live) == 1
+    second = [event.run for event in stage.events if isinstance(event, RunBegan) and event.run.slot.job == "up"][1]
+    assert [row.nominal for row in stage.rows("down")][1:] == [second.slot.due]
+
+
+def test_an_edge_fires_for_each_of_several_runs_at_once() -> None:
+    stage = Stage({"up": Act(lasts=seconds(25))})
+    overlapping = Overlap("allow", max_instances=3)
+    stage.apply(job("up", Every(seconds(10)), overlap=overlapping), starts_edge())
+    stage.advance(25)
+    assert stage.starts("down") == [0, 10, 20]
+
+
+def test_an_edge_fires_at_the_start_of_a_process_not_at_the_request() -> None:
+    stage = Stage({"up": Act(starting=seconds(4), lasts=seconds(2))})
+    stage.apply(job("up", Manual()), starts_edge())
+    stage.request("trigger", "up")
+    stage.advance(3)
+    assert stage.rows("down") == []
+    stage.advance(60)
+    assert stage.starts("down") == [4]
+
+
+def test_a_run_that_is_adopted_fires_no_edge_a_second_time() -> None:
+    stage = Stage({"up": Act(lasts=seconds(100))})
+    stage.apply(job("up", Manual()), starts_edge())
+    stage.request("trigger", "up")
+    stage.advance(5)
+    again = stage.kept(away=5)
+    again.apply(job("up", Manual()), starts_edge())
+    again.advance(100)
+    assert again.starts("down") == [0]

@@ -165,6 +165,30 @@ def test_consecutive_failures_end_a_job() -> None:
     assert stage.left == [1]
 
 
+def test_a_success_between_failures_starts_the_count_in_a_row_anew() -> None:
+    acts = [Act(exit=FAIL), Act(exit=FAIL), Act()]
+    stage = Stage({"a": [*acts, *acts, *acts, Act(exit=FAIL), Act(exit=FAIL), Act(exit=FAIL), Act()]}, keep_alive=False)
+    stage.apply(job("a", every(1), stop=Stop(consecutive_failures=3)))
+    streaks = []
+    stage.advance(0.5)
+    for _ in range(12):
+        streaks.append(stage.engine.jobs["a"].progress.streak)
+        stage.advance(1)
+    assert streaks == [-1, -2, 1] * 3 + [-1, -2, -3]
+    assert stage.left == [1]
+
+
+def test_successes_in_a_row_are_counted_from_the_last_failure() -> None:
+    stage = Stage({"a": [Act(exit=FAIL), Act(), Act(), Act(), Act(exit=FAIL), Act()]})
+    stage.apply(job("a", every(1)))
+    streaks = []
+    stage.advance(0.5)
+    for _ in range(6):
+        streaks.append(stage.engine.jobs["a"].progress.streak)
+        stage.advance(1)
+    assert streaks == [-1, 1, 2, 3, -1, 1]
+
+
 def test_slowdown_skips_slots_until_the_delay_after_the_failures_is_over() -> None:
     stage = Stage({"a": [Act(exit=FAIL), Act(exit=FAIL), Act()]})
     stage.apply(job("a", every(1), slowdown=Slowdown(Backoff("fixed", base=seconds(2.5)))))
@@ -192,6 +216,55 @@ def test_a_service_with_restart_never_is_done_when_it_ends() -> None:
     stage.apply(job("a", Always(), restart="never"))
     stage.advance(10)
     assert stage.left == [0]
+
+
+@pytest.mark.parametrize(
+    ("restart", "acts", "runs"),
+    [
+        ("on-failure", [Act(exit=FAIL), Act(exit=FAIL), Act(), Act()], 3),
+        ("on-failure", [Act(), Act()], 1),
+        ("on-failure", [Act(exit=FAIL)] * 4 + [Act(lasts=FOR_EVER)], 5),
+        ("always", [Act(), Act(exit=FAIL), Act(), Act(lasts=FOR_EVER)], 4),
+        ("never", [Act(exit=FAIL), Act()], 1),
+    ],
+)
+def test_a_service_is_started_again_as_its_restart_says(restart: str, acts: list[Act], runs: int) -> None:
+    stage = Stage({"s": acts}, keep_alive=False)
+    stage.apply(job("s", Always(), restart=restart))
+    stage.advance(300)
+    assert len(stage.spawner.launches) == runs
+    lives = acts[runs - 1].lasts == FOR_EVER
+    assert len(stage.spawner.live) == lives
+    assert stage.left == ([] if lives else [1 if acts[runs - 1].exit == FAIL else 0])
+
+
+@pytest.mark.parametrize("between", ["", "trigger", "restart"])
+def test_a_service_that_was_stopped_runs_again_after_a_start(between: str) -> None:
+    stage = Stage({"s": Act(lasts=FOR_EVER)})
+    stage.apply(job("s", Always()))
+    stage.advance(5)
+    stage.request("stop", "s")
+    stage.advance(1)
+    assert not stage.spawner.live
+    if between:
+        stage.request(between, "s")
+        stage.advance(1)
+        assert not stage.spawner.live
+    stage.request("start", "s")
+    stage.advance(5)
+    assert len(stage.spawner.live) == 1
+    assert len(stage.spawner.launches) == 2
+
+
+def test_a_timed_job_that_was_stopped_goes_on_with_its_next_slot_after_a_start() -> None:
+    stage = Stage()
+    stage.apply(job("a", every(10)))
+    stage.advance(5)
+    stage.request("stop", "a")
+    stage.advance(30)
+    stage.request("start", "a")
+    stage.advance(10)
+    assert stage.history("a") == ["ran @0", "ran @40"]
 
 
 def test_manual_jobs_alone_do_not_keep_the_supervisor() -> None:

@@ -55,5 +55,5 @@ def init(file: str) -> None:
     except FileExistsError:
         raise UsageError(f"cannot write `{file}`: it exists already", hint="name another file") from None
     except OSError as error:
-        raise UsageError(f"cannot write `{file}`: {(error.strerror or str(error)).lower()}") from None
+        raise UsageError(f"cannot write `{file}`: {error.strerror or error}") from None
     click.echo(f"wrote {file}; now try `rpr apply{'' if file == 'jobs.toml' else ' ' + file}`")

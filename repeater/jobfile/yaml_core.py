@@ -46,11 +46,13 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
             tree.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.context, error.problem) if part)
         hint = None if mark is None else _quoting_hint(text, mark)
-        if "maximum nesting depth" in words:  # newer parsers look ahead for a key, and give up before our own limit
-            words = f"more than {depth} levels deep"
-        raise NotYaml(words, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, hint) from None
+        if mark is not None and _brackets(text, mark.index) > depth:
+            # newer parsers look ahead for a key, and give up before our own limit
+            message = f"more than {depth} levels deep"
+        else:
+            message = ", ".join(part for part in (error.context, error.problem) if part)
+        raise NotYaml(message, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, hint) from None
     except yaml.reader.ReaderError as error:
         at = text.find(chr(error.character)) if isinstance(error.character, int) else -1
         at = max(at, 0)  # the position of the error counts bytes or characters, depending on the parser
@@ -90,6 +92,11 @@ def _begins_value(text: str, at: int) -> bool:
     """Whether nothing but the indicator of a key, an item or a collection stands before `at` in its line."""
     before = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" ")
     return before == "" or before[-1] in ":-,[{?"
+
+
+def _brackets(text: str, end: int) -> int:
+    """How many brackets are open at an offset, quotes and comments aside."""
+    return sum(text.count(one, 0, end) for one in "[{") - sum(text.count(one, 0, end) for one in "]}")
 
 
 class _Tree:

@@ -197,8 +197,21 @@ class Store(Protocol):
         """
         ...
 
-    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
-        """Insert the row of a new attempt; fails if (job, nominal, attempt) was ever claimed."""
+    def claim(
+        self,
+        row: RunRecord,
+        progress: Progress,
+        then: Callable[[Exception | None], None],
+        command: Callable[[], str | None],
+    ) -> None:
+        """Insert the row of a new attempt; fails if (job, nominal, attempt) was ever claimed.
+
+        `command` gives the text of the command for the row. A store that keeps no rows does not call it.
+        """
+        ...
+
+    def set_command(self, row: RunRecord, command: str | None) -> None:
+        """The command of a claimed attempt, once its late texts are rendered."""
         ...
 
     def started(self, row: RunRecord, pid: int) -> None: ...

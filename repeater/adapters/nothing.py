@@ -29,8 +29,17 @@ class NoStore:
     def begin(self, generation: int, document: str = "", extras: str = "") -> None:
         pass
 
-    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:  # noqa: ARG002
+    def claim(
+        self,
+        row: RunRecord,  # noqa: ARG002
+        progress: Progress,  # noqa: ARG002
+        then: Callable[[Exception | None], None],
+        command: Callable[[], str | None],  # noqa: ARG002
+    ) -> None:
         then(None)
+
+    def set_command(self, row: RunRecord, command: str | None) -> None:
+        pass
 
     def started(self, row: RunRecord, pid: int) -> None:
         pass

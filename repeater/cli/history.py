@@ -47,7 +47,7 @@ def history(
     """Show what became of each slot, the newest first.
 
     Reads the state folder if no supervisor is running. Times are those of this machine; `--json` has the same keys as
-    `rpr simulate --json`, and `outcome`, `trigger`, `generation`.
+    `rpr simulate --json`, and `outcome`, `trigger`, `generation`, `command`.
     """
     args = {
         "jobs": list(jobs),

@@ -18,7 +18,7 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 
 async def history(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
-    """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`."""
+    """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`, `command`."""
     specs = [job.spec for job in desk.engine.jobs.values()]
     known = await aside(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
     query = partial(read, desk.rows, specs, known, args)
@@ -52,4 +52,10 @@ def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[
 
 
 def as_item(row: RunRecord) -> dict[str, Any]:
-    return {**row.as_json(sentence), "outcome": row.outcome, "trigger": row.trigger, "generation": row.generation}
+    return {
+        **row.as_json(sentence),
+        "outcome": row.outcome,
+        "trigger": row.trigger,
+        "generation": row.generation,
+        "command": row.command,
+    }

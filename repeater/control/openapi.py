@@ -317,6 +317,7 @@ _SCHEMAS: dict[str, Any] = {
             "outcome": {"type": "string", "enum": list(OUTCOMES)},
             "trigger": {"type": "string", "enum": list(get_args(Trigger))},
             "generation": _COUNT,
+            "command": _or_none(_TEXT),
         }
     ),
     "Fault": _object(

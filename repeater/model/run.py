@@ -99,7 +99,8 @@ class Verdict:
 class RunRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
 
-    `reason` says why the slot ended so; None only for interim states.
+    `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with secrets masked;
+    only the rows of the store have it.
     """
 
     job: str
@@ -114,6 +115,7 @@ class RunRecord:
     exit: int | None = None
     trigger: Trigger = field(default="schedule")
     generation: int = 0
+    command: str | None = None
 
     @property
     def outcome(self) -> Outcome:

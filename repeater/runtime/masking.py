@@ -1,7 +1,8 @@
 """A sink in front of another one that hides the values of a job's `secrets` in everything that its runs print.
 
 Nothing behind it (console, files, the tail that is kept, patterns, log probes) ever sees them. `without_secrets` does
-the same for the fields of a reason, which may quote a command or an address.
+the same for the fields of a reason, which may quote a command or an address, and `command_text` for the command that the history
+keeps.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from repeater.errors import RepeaterError
 from repeater.model.reasons import Reason
 from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
@@ -16,6 +18,9 @@ from repeater.policy.mask import Mask, mask_text, secret_forms
 from repeater.ports import Stream
 from repeater.runtime.launch import Inherited, environment
 from repeater.runtime.probes import Output
+
+
+MOST_OF_A_COMMAND = 4096  # bytes
 
 
 class Masking:
@@ -49,6 +54,31 @@ class Masking:
 
 def without_secrets(reason: Reason, process: ProcessSpec, inherited: Inherited) -> Reason:
     return Reason(reason.code, _masked(reason.detail, _forms(process, inherited)))
+
+
+def command_text(process: ProcessSpec, inherited: Inherited) -> str | None:
+    """The command as one text for the history: secrets are masked, and it has at most `MOST_OF_A_COMMAND` bytes.
+
+    None for a job that only names an executor, and for a user whose secrets cannot be looked up.
+    """
+    command = process.command
+    if not command:
+        return None
+    if not isinstance(command, str):
+        import shlex
+
+        command = shlex.join(command)
+    if process.secrets:
+        try:
+            command = mask_text(command, _forms(process, inherited))
+        except (RepeaterError, OSError):
+            return None
+    if command.isascii() and len(command) <= MOST_OF_A_COMMAND:
+        return command
+    data = command.encode("utf-8", "backslashreplace")
+    if len(data) <= MOST_OF_A_COMMAND:
+        return data.decode()
+    return data[: MOST_OF_A_COMMAND - 3].decode("utf-8", "ignore") + "…"
 
 
 def _masked(value: Any, forms: tuple[bytes, ...]) -> Any:

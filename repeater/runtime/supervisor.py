@@ -60,7 +60,7 @@ from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.model.time import Instant, micros, number_of
 from repeater.ports import Alarm, Clock, LateRenderer, Launch, LoadProbe, Prober, Quota, Spawner, Store, Users, Watcher
 from repeater.runtime.faults import Faults, SupervisorFault, describe
-from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of
+from repeater.runtime.launch import Inherited, hook_launch, launch_for, names_of, rendered
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Plugins
@@ -276,7 +276,8 @@ class Supervisor:
             case Announce():
                 self._listen(action.event)
             case Start():
-                outside.store.claim(action.row, action.progress, partial(self._claimed, action))
+                command = partial(self._command, action.spec.process)
+                outside.store.claim(action.row, action.progress, partial(self._claimed, action), command)
             case Record():
                 outside.store.record(action.row, action.progress)
             case Note():
@@ -394,6 +395,11 @@ class Supervisor:
                 return
         self._launch(start, None)
 
+    def _command(self, process: ProcessSpec) -> str | None:
+        from repeater.runtime.masking import command_text  # only with a history
+
+        return command_text(process, self._inherited)
+
     def _rendered(self, start: Start, process: ProcessSpec | RepeaterError) -> None:
         """The late texts of a run are there: now its process may start. What was asked of it meanwhile comes after."""
         asked = self._rendering.pop(start.run.id, None)
@@ -408,6 +414,9 @@ class Supervisor:
     def _launch(self, start: Start, process: ProcessSpec | None) -> None:
         spec, now = start.spec, self._outside.clock.now().wall
         try:
+            if spec.process.late:
+                process = rendered(spec.process, start.run) if process is None else process
+                self._outside.store.set_command(start.row, self._command(process))
             launch = launch_for(
                 spec,
                 start.run,

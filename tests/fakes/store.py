@@ -64,7 +64,13 @@ class FakeStore:
         self.document = document
         self.extras = extras
 
-    def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
+    def claim(
+        self,
+        row: RunRecord,
+        progress: Progress,
+        then: Callable[[Exception | None], None],
+        command: Callable[[], str | None],
+    ) -> None:
         key = (row.job, row.nominal, row.attempts)
         error: Exception | None = self.failing
         if error is None and key in self.table:
@@ -74,21 +80,30 @@ class FakeStore:
                 is_earlier = (job, nominal) == key[:2] and attempt < row.attempts
                 if is_earlier and earlier.state in ("claimed", "running"):
                     self.table[job, nominal, attempt] = replace(earlier, state="interrupted")
-            self.table[key] = row
+            self.table[key] = replace(row, command=command())
             self.progress[progress.job] = progress
         if self._call_soon is None:
             then(error)
         else:
             self._call_soon(lambda: then(error))
 
+    def set_command(self, row: RunRecord, command: str | None) -> None:
+        key = (row.job, row.nominal, row.attempts)
+        self.table[key] = replace(self.table[key], command=command)
+
+    def _keep(self, row: RunRecord) -> None:
+        key = (row.job, row.nominal, row.attempts)
+        before = self.table.get(key)
+        self.table[key] = replace(row, command=None if before is None else before.command)
+
     def started(self, row: RunRecord, pid: int) -> None:
-        self.table[row.job, row.nominal, row.attempts] = row
+        self._keep(row)
         if row.run:
             self.pids[row.run] = pid
 
     def record(self, row: RunRecord, progress: Progress) -> None:
         if row.attempts or (row.job, row.nominal, 1) not in self.table:
-            self.table[row.job, row.nominal, row.attempts] = row
+            self._keep(row)
         self.progress[progress.job] = progress
 
     def save(self, progress: Progress) -> None:

@@ -43,7 +43,13 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
     """A store of a supervisor that is killed when it comes to this step of a run of job `a`."""
 
     class Dying(sqlite.SqliteStore):
-        def claim(self, row: RunRecord, progress: Progress, then: Callable[[Exception | None], None]) -> None:
+        def claim(
+            self,
+            row: RunRecord,
+            progress: Progress,
+            then: Callable[[Exception | None], None],
+            command: Callable[[], str | None],
+        ) -> None:
             def told(error: Exception | None) -> None:
                 if step == "after the claim":
                     die()
@@ -52,7 +58,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
             if step == "before the claim":
                 self.flush()
                 die()
-            super().claim(row, progress, told)
+            super().claim(row, progress, told, command)
 
         def started(self, row: RunRecord, pid: int) -> None:
             if step == "after the spawn":

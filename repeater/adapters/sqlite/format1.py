@@ -24,7 +24,7 @@ _STATE = f"CASE WHEN state <> 'ran' THEN state WHEN {_SUCCESS} IS NULL THEN 'fai
 VIEW = (
     "CREATE TEMP VIEW runs AS SELECT job, nominal, due, started, ended, "  # noqa: S608
     f"{_STATE} AS state, {_SUCCESS} AS reason_code, NULL AS detail, reason, "
-    "run, attempt, exit, trigger, generation, pid, last FROM main.runs"
+    "run, attempt, exit, trigger, generation, pid, last, NULL AS command FROM main.runs"
 )
 """Shows the rows of a format-1 database with the columns of format 2, on a connection that only reads."""
 
@@ -33,6 +33,7 @@ def migrate(db: sqlite3.Connection) -> None:
     """Change the tables of format 1 to those of format 2, in the transaction that is open."""
     db.execute("ALTER TABLE runs ADD COLUMN reason_code TEXT")
     db.execute("ALTER TABLE runs ADD COLUMN detail TEXT")
+    db.execute("ALTER TABLE runs ADD COLUMN command TEXT")
     db.execute(f"UPDATE runs SET reason_code = {_SUCCESS}, state = {_STATE}")  # noqa: S608
     found = db.execute("SELECT job, data FROM progress").fetchall()
     db.executemany("UPDATE progress SET data = ? WHERE job = ?", [(upgraded(data), job) for job, data in found])

@@ -48,6 +48,7 @@ CREATE TABLE runs (
     last INTEGER NOT NULL DEFAULT 1,
     reason_code TEXT,
     detail TEXT,
+    command TEXT,
     UNIQUE (job, nominal, attempt)
 );
 CREATE INDEX runs_by_time ON runs (nominal DESC) WHERE last;

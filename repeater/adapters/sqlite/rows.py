@@ -13,10 +13,12 @@ from repeater.model.run import Progress, RunRecord
 from repeater.model.time import instant_of, number_of
 
 _KEPT = "job, nominal, due, started, ended, state, reason_code, detail, run, attempt, exit, trigger, generation"
-COLUMNS = f"{_KEPT}, reason"
-INSERT = f"INSERT INTO runs ({_KEPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+COLUMNS = f"{_KEPT}, command, reason"
+_INSERT = f"INSERT INTO runs ({_KEPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+CLAIM = f"INSERT INTO runs ({_KEPT}, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+SET_COMMAND = "UPDATE runs SET command = ? WHERE job = ? AND nominal = ? AND attempt = ?"
 UPSERT = (
-    INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
+    _INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
     "ended = excluded.ended, state = excluded.state, reason_code = excluded.reason_code, "
     "detail = excluded.detail, reason = NULL, run = excluded.run, "
     "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
@@ -70,7 +72,9 @@ def _reason(code: ReasonCode | None, detail: str | None, text: str | None) -> Re
 
 
 def as_record(values: Sequence[Any]) -> RunRecord:
-    job, nominal, due, started, ended, state, code, detail, run, attempt, exit_, trigger, generation, text = values
+    job, nominal, due, started, ended, state, code, detail, run, attempt, exit_, trigger, generation, command, text = (
+        values
+    )
     return RunRecord(
         job=job,
         nominal=instant_of(nominal),
@@ -84,6 +88,7 @@ def as_record(values: Sequence[Any]) -> RunRecord:
         exit=exit_,
         trigger=trigger,
         generation=generation,
+        command=command,
     )
 
 

@@ -21,8 +21,9 @@ from repeater.adapters.sqlite.reader import Reader, open_reader
 from repeater.adapters.sqlite.rows import (
     BEGAN,
     COLUMNS,
-    INSERT,
+    CLAIM,
     PUT_META,
+    SET_COMMAND,
     STARTED,
     SUPERSEDE,
     UPSERT,
@@ -152,10 +153,12 @@ class SqliteStore:
 
         self._ask(apply)
 
-    def claim(self, row: RunRecord, progress: Progress, then: Then) -> None:
+    def claim(self, row: RunRecord, progress: Progress, then: Then, command: Callable[[], str | None]) -> None:
+        text = command()
+
         def apply(db: sqlite3.Connection) -> None:
             try:
-                db.execute(INSERT, as_values(row))
+                db.execute(CLAIM, (*as_values(row), text))
             except sqlite3.IntegrityError:
                 raise SlotTakenError(
                     f"cannot claim `{row.job}` at {row.nominal.isoformat()}: attempt {row.attempts} was claimed before"
@@ -165,6 +168,10 @@ class SqliteStore:
             self._writer.keep(progress, row.job)
 
         self._writer.put(Write(apply, then, is_claim=True))
+
+    def set_command(self, row: RunRecord, command: str | None) -> None:
+        values = (command, row.job, as_number(row.nominal), row.attempts)
+        self._ask(lambda db: db.execute(SET_COMMAND, values))
 
     def started(self, row: RunRecord, pid: int) -> None:
         def apply(db: sqlite3.Connection) -> None:

@@ -14,7 +14,7 @@ from repeater.control.status import status
 from repeater.control.why import now as explain
 from repeater.dataclass import replace
 from repeater.model.spec import Always
-from repeater.model.time import span
+from repeater.model.time import number_of, span
 from tests.engine.stage import job
 from tests.fakes.spawn import Act, seconds
 from tests.unit.control.test_server import House
@@ -60,7 +60,9 @@ def test_uptime_does_not_change_when_the_clock_is_set(house: House, step: timede
     assert abs(float((_instant(about["since"]) - began).total_seconds())) <= 1
     assert item["running"][0]["seconds"] == 75.0
     facts = explain(house.desk, house.desk.engine.jobs["web"]).facts
-    assert any("goes on since" in fact and "(1m)" in fact for fact in facts)
+    (fact,) = [fact for fact in facts if fact.code == "run_goes_on"]
+    assert abs(fact.detail["since"] - number_of(began)) <= 1_000_000
+    assert fact.detail["lasts"] == 75_000_000
 
 
 @pytest.mark.parametrize(

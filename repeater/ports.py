@@ -202,7 +202,7 @@ class Store(Protocol):
         row: RunRecord,
         progress: Progress,
         then: Callable[[Exception | None], None],
-        command: Callable[[], str | None],
+        command: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Insert the row of a new attempt; fails if (job, nominal, attempt) was ever claimed.
 

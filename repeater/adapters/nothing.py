@@ -34,7 +34,7 @@ class NoStore:
         row: RunRecord,  # noqa: ARG002
         progress: Progress,  # noqa: ARG002
         then: Callable[[Exception | None], None],
-        command: Callable[[], str | None],  # noqa: ARG002
+        command: Callable[[], str | None] = lambda: None,  # noqa: ARG002
     ) -> None:
         then(None)
 

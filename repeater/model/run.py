@@ -99,8 +99,8 @@ class Verdict:
 class RunRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
 
-    `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with secrets masked;
-    only the rows of the store have it.
+    `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with
+    secrets masked; only the rows of the store have it.
     """
 
     job: str

@@ -1,8 +1,8 @@
 """A sink in front of another one that hides the values of a job's `secrets` in everything that its runs print.
 
 Nothing behind it (console, files, the tail that is kept, patterns, log probes) ever sees them. `without_secrets` does
-the same for the fields of a reason, which may quote a command or an address, and `command_text` for the command that the history
-keeps.
+the same for the fields of a reason, which may quote a command or an address, and `command_text` does so for the
+command that the history keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from repeater.policy.mask import Mask, mask_text, secret_forms
 from repeater.ports import Stream
 from repeater.runtime.launch import Inherited, environment
 from repeater.runtime.probes import Output
-
 
 MOST_OF_A_COMMAND = 4096  # bytes
 
@@ -64,15 +63,19 @@ def command_text(process: ProcessSpec, inherited: Inherited) -> str | None:
     command = process.command
     if not command:
         return None
-    if not isinstance(command, str):
-        import shlex
-
-        command = shlex.join(command)
+    words = (command,) if isinstance(command, str) else command
     if process.secrets:
         try:
-            command = mask_text(command, _forms(process, inherited))
+            forms = _forms(process, inherited)
         except (RepeaterError, OSError):
             return None
+        words = tuple(mask_text(word, forms) for word in words)  # before quotes are added, which could part a secret
+    if isinstance(command, str):
+        command = words[0]
+    else:
+        import shlex
+
+        command = shlex.join(words)
     if command.isascii() and len(command) <= MOST_OF_A_COMMAND:
         return command
     data = command.encode("utf-8", "backslashreplace")

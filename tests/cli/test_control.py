@@ -425,6 +425,32 @@ def test_a_secret_in_the_name_of_what_cannot_be_started_is_hidden_too(rpr: Rpr) 
 # --- history, events ------------------------------------------------------------------------------------------------
 
 
+def test_history_has_the_command_as_it_ran(rpr: Rpr) -> None:
+    text = """
+        project = "commands"
+        [vars]
+        key = "hunter2"
+        [defaults]
+        env = { KEY = "{{ vars.key }}" }
+        secrets = ["KEY"]
+        [jobs.late]
+        command = "echo {{ run.attempt }} {{ run.trigger }} {{ vars.key }}"
+        [jobs.argv]
+        command = ["echo", "a b", "{{ vars.key }}"]
+        [jobs.missing]
+        command = ["./missing-{{ vars.key }}"]
+        """
+    rpr.write("jobs.toml", text)
+    rpr("apply", "jobs.toml")
+    rpr.write("jobs.toml", text.replace("a b", "changed"))
+    rows = [json.loads(line) for line in rpr("history", "--json").out.splitlines()]
+    assert {row["job"]: row["command"] for row in rows} == {
+        "late": "echo 1 schedule ***",
+        "argv": "echo 'a b' '***'",
+        "missing": "'./missing-***'",
+    }
+
+
 def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., House]) -> None:
     built = house(wait="tick | tick")
     for number in (1, 2):
@@ -433,8 +459,9 @@ def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., 
     rows = built.lines("history", "bad", "tick")
     assert list(rows[0]) == [
         "job", "nominal", "due", "started", "ended", "state", "reason", "reason_code", "detail", "run", "attempts", "exit",
-        "outcome", "trigger", "generation",
+        "outcome", "trigger", "generation", "command",
     ]  # fmt: skip
+    assert [row["command"] for row in rows] == ["echo broken >&2; exit 3"] * 2 + ["echo tick"]
     assert [(row["job"], row["outcome"]) for row in rows] == [("bad", "failed"), ("bad", "failed"), ("tick", "success")]
     assert [row["job"] for row in built.lines("history", "--failed")] == ["bad", "bad"]
     assert len(built.lines("history", "-n", "1")) == 1

@@ -273,3 +273,25 @@ def test_answers_come_through_the_loop_not_in_another_thread(kept: Kept) -> None
             kept._calls.pop(0)()
         time.sleep(0.001)
     assert threads == [threading.get_ident()]
+
+
+def test_a_row_keeps_the_command_it_was_claimed_with(kept: Kept) -> None:
+    answers: list[Exception | None] = []
+    kept.store.claim(row(), progress(), answers.append, lambda: "echo a")
+    kept.store.started(row(state="running"), 7)
+    kept.store.record(row(state="succeeded"), progress())
+    assert [found.command for found in kept.store.rows()] == ["echo a"]
+    again = list(kept.reopen().rows())  # a store in memory forgets
+    assert [found.command for found in again] == ["echo a"] * len(again)
+
+
+def test_the_command_of_an_attempt_can_be_set_once_it_is_rendered(kept: Kept) -> None:
+    kept.store.claim(row(), progress(), lambda _: None, lambda: "echo {{ run.id }}")
+    kept.store.set_command(row(), "echo 1")
+    kept.store.record(row(state="failed"), progress())
+    assert [found.command for found in kept.store.rows()] == ["echo 1"]
+
+
+def test_a_slot_without_a_run_has_no_command(kept: Kept) -> None:
+    kept.store.record(row(state="skipped", attempt=0), progress())
+    assert [found.command for found in kept.store.rows()] == [None]

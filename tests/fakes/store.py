@@ -69,7 +69,7 @@ class FakeStore:
         row: RunRecord,
         progress: Progress,
         then: Callable[[Exception | None], None],
-        command: Callable[[], str | None],
+        command: Callable[[], str | None] = lambda: None,
     ) -> None:
         key = (row.job, row.nominal, row.attempts)
         error: Exception | None = self.failing

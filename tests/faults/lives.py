@@ -48,7 +48,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
             row: RunRecord,
             progress: Progress,
             then: Callable[[Exception | None], None],
-            command: Callable[[], str | None],
+            command: Callable[[], str | None] = lambda: None,
         ) -> None:
             def told(error: Exception | None) -> None:
                 if step == "after the claim":

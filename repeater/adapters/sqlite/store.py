@@ -20,8 +20,8 @@ from repeater.adapters.sqlite.opening import commits_of, connect, create, open_w
 from repeater.adapters.sqlite.reader import Reader, open_reader
 from repeater.adapters.sqlite.rows import (
     BEGAN,
-    COLUMNS,
     CLAIM,
+    COLUMNS,
     PUT_META,
     SET_COMMAND,
     STARTED,
@@ -153,7 +153,9 @@ class SqliteStore:
 
         self._ask(apply)
 
-    def claim(self, row: RunRecord, progress: Progress, then: Then, command: Callable[[], str | None]) -> None:
+    def claim(
+        self, row: RunRecord, progress: Progress, then: Then, command: Callable[[], str | None] = lambda: None
+    ) -> None:
         text = command()
 
         def apply(db: sqlite3.Connection) -> None:

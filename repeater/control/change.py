@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from repeater.control.desk import Args, Desk, Level, Send, Wanted
@@ -16,6 +18,8 @@ from repeater.plan.diff import JobPlan, Plan
 from repeater.runtime.reload import Applied
 from repeater.sentences import as_item
 
+_TURN = 200
+"""Items of a plan that are sent in one turn of the loop."""
 LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
 
 
@@ -37,12 +41,16 @@ async def plan(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     wanted = _wanted(args) if args["files"] else None
     foreseen = await desk.foresee(wanted, allow_removals=args["allow_removals"])
     specs = {job.name: job for job in foreseen.jobfile.jobs}
-    items = [
-        _item(entry, specs.get(entry.job)) | _outlook(entry, specs.get(entry.job), foreseen.prospects[entry.job])
-        for entry in foreseen.plan.jobs
-    ]
-    for first in range(0, len(items), 500):
-        await send(*items[first : first + 500])
+    rest = iter(foreseen.plan.jobs)
+    while piece := list(islice(rest, _TURN)):
+        await send(
+            *(
+                _item(entry, specs.get(entry.job))
+                | _outlook(entry, specs.get(entry.job), foreseen.prospects[entry.job])
+                for entry in piece
+            )
+        )
+        await asyncio.sleep(0)  # `send` does not wait while the client reads fast
     refusal = foreseen.refusal
     refused = None if refusal is None else {"message": refusal.message, "hint": refusal.hint}
     return {**_result(foreseen.generation, foreseen.plan), "refused": refused}

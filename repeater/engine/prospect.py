@@ -17,12 +17,14 @@ from repeater.model.reasons import STOPPED
 from repeater.plan.diff import effects
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from repeater.engine.engine import Engine
     from repeater.engine.slot import OpenSlot
     from repeater.model.reasons import Reason
     from repeater.model.run import Progress
     from repeater.model.time import Instant
-    from repeater.plan.diff import JobPlan, Plan
+    from repeater.plan.diff import JobPlan
     from repeater.plan.graph import Graph, Node
 
 
@@ -53,9 +55,9 @@ class Prospect:
     returns: bool = False
 
 
-def foresee(engine: Engine, plan: Plan, graph: Graph, now: Instant) -> dict[str, Prospect]:
-    """By job of the plan, what it is now and what it is once the plan is accepted, if that were `now`."""
-    return {entry.job: _prospect(engine, entry, graph.nodes.get(entry.job), now) for entry in plan.jobs}
+def foresee(engine: Engine, entries: Iterable[JobPlan], graph: Graph, now: Instant) -> dict[str, Prospect]:
+    """By job of these entries of a plan, what it is now, and what it is if the plan is accepted at `now`."""
+    return {entry.job: _prospect(engine, entry, graph.nodes.get(entry.job), now) for entry in entries}
 
 
 def _prospect(engine: Engine, entry: JobPlan, node: Node | None, now: Instant) -> Prospect:

@@ -82,7 +82,11 @@ def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec], removed: Collection
 
     `removed` are names that have a state, but no active job.
     """
-    entries = []
+    return Plan(tuple(entries(old, new, removed)))
+
+
+def entries(old: Mapping[str, JobSpec], new: Iterable[JobSpec], removed: Collection[str] = ()) -> Iterator[JobPlan]:
+    """The entries of `diff`, one after the other. A caller that must not work for long at once takes some at a time."""
     wanted = {job.name: job for job in new}
     moved = moves(old, wanted, removed)
     taken = set(moved.values())
@@ -92,18 +96,18 @@ def diff(old: Mapping[str, JobSpec], new: Iterable[JobSpec], removed: Collection
         before = old.get(name)
         source = moved.get(name)
         if source is not None and source in old:
-            entries.append(JobPlan(name, "move", _changes(old[source], spec), source))
+            yield JobPlan(name, "move", changes_between(old[source], spec), source)
         elif source is not None:
-            entries.append(JobPlan(name, "add", moved_from=source))
+            yield JobPlan(name, "add", moved_from=source)
         elif before is None:
-            entries.append(JobPlan(name, "add", like=like(spec)))
+            yield JobPlan(name, "add", like=like(spec))
         elif before is spec or before == spec:
-            entries.append(JobPlan(name, "keep"))
+            yield JobPlan(name, "keep")
         else:
-            changes = _changes(before, spec)
-            entries.append(JobPlan(name, reload_class(spec, changes), changes))  # "keep" if nothing that acts differs
-    entries += [JobPlan(name, "remove") for name in gone]
-    return Plan(tuple(entries))
+            changes = changes_between(before, spec)
+            yield JobPlan(name, reload_class(spec, changes), changes)  # "keep" if nothing that acts differs
+    for name in gone:
+        yield JobPlan(name, "remove")
 
 
 def moves(known: Collection[str], wanted: Mapping[str, JobSpec], removed: Collection[str] = ()) -> dict[str, str]:
@@ -218,7 +222,8 @@ def _class_of(spec: JobSpec, key: str) -> ReloadClass:
     return "next_run"
 
 
-def _changes(old: JobSpec, new: JobSpec) -> tuple[Change, ...]:
+def changes_between(old: JobSpec, new: JobSpec) -> tuple[Change, ...]:
+    """The keys that differ, in the order of the new job."""
     before, after = dump_job(old), dump_job(new)
     keys = list(after) + [key for key in before if key not in after]
     changes = [Change(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]

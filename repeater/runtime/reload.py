@@ -8,6 +8,7 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from repeater.dataclass import dataclass, replace
@@ -20,7 +21,7 @@ from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.spec import JobFile, JobSpec
-from repeater.plan.diff import Plan, SharedChange, diff, diff_shared, moves
+from repeater.plan.diff import JobPlan, Plan, SharedChange, changes_between, diff, diff_shared, entries, moves
 from repeater.plan.graph import Graph, wire
 from repeater.policy.marks import Hiding
 from repeater.ports import Alarm, Clock
@@ -29,6 +30,10 @@ DEBOUNCE = 200_000
 """Microseconds without a further hint after which files are read."""
 LONGEST_BURST = 2_000_000
 """Microseconds after which files are read although the hints do not end."""
+
+
+TURN = 50
+"""Jobs of a plan that are handled in one turn of the loop: about 10 ms."""
 
 
 class Wanted(Protocol):
@@ -184,7 +189,7 @@ class Reload:
             except ApplyRefused as refusal:
                 then(refusal)
                 return
-            shown = self._shown(answer.jobfile, plan)
+            shown = self._shown(plan, self._wired(answer.jobfile))
             changes = plan.changes_anything or answer.files != self._in_force
             generation = self._engine.generation + changes
             if not dry_run:
@@ -213,23 +218,44 @@ class Reload:
             if isinstance(answer, RepeaterError):
                 then(answer)
                 return
-            plan, refusal = self._diff(answer.jobfile), None
+            self._foresee(answer, allow_removals=allow_removals, then=then)
+
+        (read or self._read)(answered)
+
+    def _foresee(
+        self, answer: Wanted, *, allow_removals: bool, then: Callable[[Foreseen | RepeaterError], None]
+    ) -> None:
+        """Handles some jobs in each turn of the loop. Begins again if another generation comes into force meanwhile."""
+        engine, jobfile = self._engine, answer.jobfile
+        generation, graph = engine.generation, self._wired(jobfile)
+        rest = entries(self._specs(), jobfile.jobs, engine.removed)
+        found: list[JobPlan] = []
+        prospects: dict[str, Prospect] = {}
+
+        def begin_again() -> None:
+            self._foresee(answer, allow_removals=allow_removals, then=then)
+
+        def turn() -> None:
+            if self._waits(begin_again):
+                return
+            if engine.generation != generation:
+                begin_again()
+                return
+            piece = list(islice(rest, TURN))
+            prospects.update(foresee(engine, piece, graph, self._clock.now()))
+            found.extend(self._hidden(entry, graph) for entry in piece)
+            if len(piece) == TURN:
+                self._clock.call_after(0, turn)  # in another round of the loop, which `call_soon` is not
+                return
+            plan, refusal = Plan(tuple(found), self._shared(jobfile)), None
             try:
-                self._guard(answer.jobfile, allow_removals=allow_removals)
+                self._guard(jobfile, allow_removals=allow_removals)
             except ApplyRefused as error:
                 refusal = error
             changes = plan.changes_anything or answer.files != self._in_force
-            then(
-                Foreseen(
-                    self._engine.generation + changes,
-                    self._shown(answer.jobfile, plan),
-                    answer.jobfile,
-                    foresee(self._engine, plan, self._wired(answer.jobfile), self._clock.now()),
-                    refusal,
-                )
-            )
+            then(Foreseen(generation + changes, plan, jobfile, prospects, refusal))
 
-        (read or self._read)(answered)
+        turn()
 
     def _have_read(self, answer: Wanted | RepeaterError) -> None:
         if self._waits(lambda: self._have_read(answer)):
@@ -283,20 +309,28 @@ class Reload:
         return plan
 
     def _diff(self, jobfile: JobFile) -> Plan:
-        specs = {name: job.spec for name, job in self._engine.jobs.items()}
-        return replace(diff(specs, jobfile.jobs, self._engine.removed), shared=self._shared(jobfile))
+        return replace(diff(self._specs(), jobfile.jobs, self._engine.removed), shared=self._shared(jobfile))
+
+    def _specs(self) -> dict[str, JobSpec]:
+        return {name: job.spec for name, job in self._engine.jobs.items()}
 
     def _shared(self, jobfile: JobFile) -> tuple[SharedChange, ...]:
         graph = self._engine.graph
         pools, limits = (graph.pools.values(), graph.limits.values()) if graph is not None else ((), ())
         return diff_shared(pools, jobfile.pools, limits, jobfile.limits)
 
-    def _shown(self, jobfile: JobFile, plan: Plan) -> Plan:
+    def _shown(self, plan: Plan, graph: Graph) -> Plan:
         """The same plan with marks in the place of secrets."""
+        return replace(plan, jobs=tuple(self._hidden(entry, graph) for entry in plan.jobs))
+
+    def _hidden(self, entry: JobPlan, graph: Graph) -> JobPlan:
+        if not entry.changes:
+            return entry
+        old, new = self._engine.jobs[entry.moved_from or entry.job].spec, graph.nodes[entry.job].spec
+        if not (old.process.secrets or new.process.secrets):
+            return entry
         hide = self._marks.hide
-        before = {name: hide(job.spec) for name, job in self._engine.jobs.items()}
-        found = diff(before, map(hide, jobfile.jobs), self._engine.removed)
-        return replace(found, shared=plan.shared)
+        return replace(entry, changes=changes_between(hide(old), hide(new)))
 
     def _guard(self, jobfile: JobFile, *, allow_removals: bool) -> None:
         if not (allow_removals or self._allow_removals):

@@ -1,0 +1,50 @@
+"""A plan of many jobs is made in turns: what happens meanwhile is handled, and changes what the plan says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from repeater.control import change
+from tests.engine.test_plan_is_apply import House
+from tests.fakes.disk import MemoryDisk
+
+MANY = 1000
+
+
+def files(command: str) -> dict[str, str]:
+    jobs = {f"j{number}": {"command": command, "schedule": "manual"} for number in range(MANY)}
+    return {"/p/root.json": json.dumps({"project": "p", "jobs": jobs})}
+
+
+def house_of_many() -> House:
+    house = House(0)
+    house.disk = MemoryDisk(files("true"))
+    house.verb(change.apply)
+    house.disk = MemoryDisk(files("other"))
+    return house
+
+
+def test_a_request_during_a_long_plan_is_handled_before_the_plan_is_made() -> None:
+    house, found = house_of_many(), []
+    order: list[str] = []
+    house.stage.listeners.append(lambda event: order.append(type(event).__name__))
+    house.reload.foresee(lambda answer: (order.append("Foreseen"), found.append(answer)))
+    assert order == []
+    house.stage.request("trigger", "j7")
+    house.stage.advance(1)
+    assert order.index("RunBegan") < order.index("Foreseen")
+    (foreseen,) = found
+    assert [entry.reload for entry in foreseen.plan.jobs] == ["next_run"] * MANY
+    assert list(foreseen.prospects) == [f"j{number}" for number in range(MANY)]
+
+
+def test_a_long_plan_begins_again_when_another_generation_comes_into_force() -> None:
+    house, found = house_of_many(), []
+    house.reload.foresee(found.append)
+    applied: list[Any] = []
+    house.reload.ask(applied.append)
+    house.stage.advance(1)
+    (foreseen,) = found
+    assert {entry.reload for entry in foreseen.plan.jobs} == {"keep"}
+    assert foreseen.generation == house.stage.engine.generation == 2

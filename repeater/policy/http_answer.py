@@ -32,7 +32,7 @@ _GLUED = re.compile(rb"HTTP/[0-9](?:\.[0-9])?[ \t]+([1-5][0-9]{2})(?:[ \t][ -~]{
 _HEADER = re.compile(rb"(<[ \t]*|  )?([A-Za-z][A-Za-z0-9_-]{2,60})[ \t]*:[ \t]*([^\n]{0,1000})")
 _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\^_])")
 _METER = re.compile(rb"^.*--:--:--\s+[0-9.]+[kMGTP]?(?=[<>*{} ])")
-_INTERESTING = re.compile(rb"http|retry-|rate-?limit|\x1b", re.IGNORECASE)
+_INTERESTING = re.compile(rb"http|retry-|rate-?limit|\x1b|date[ \t]*:|content-length", re.IGNORECASE)
 _RELEVANT = re.compile(r"date|content-length|.*retry-after.*|.*rate-?limit.*")
 
 

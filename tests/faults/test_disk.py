@@ -90,7 +90,7 @@ def test_on_a_full_disk_nothing_starts_unclaimed_and_all_goes_on_by_itself(groun
         supervisor.until_err("cannot write the history")
         assert ground("health", "-q", *where).code == 1
         before = starts(ground)
-        supervisor.until_err("cannot start: cannot claim the slot")
+        supervisor.until_err("cannot claim the slot")
         time.sleep(1.5)
         assert starts(ground) <= before + 1  # one may have been claimed just before
     finally:
@@ -198,7 +198,7 @@ def test_where_syncing_fails_nothing_starts_until_it_works(ground: Ground, shim:
     shim.set_sync(error=errno.EIO)
     supervisor.until_err("cannot write the history")
     before = starts(ground)
-    supervisor.until_err("cannot start: cannot claim the slot")
+    supervisor.until_err("cannot claim the slot")
     assert starts(ground) <= before + 1
     shim.set_sync()
     supervisor.until_err("the history can be written again")
@@ -218,7 +218,7 @@ def test_a_state_folder_that_is_moved_away_while_in_use_is_told_and_nothing_star
     ground.state.rename(aside)
     supervisor.until_err("was removed or replaced while in use")
     before = starts(ground)
-    supervisor.until_err("cannot start: cannot claim the slot")
+    supervisor.until_err("cannot claim the slot")
     assert starts(ground) <= before + 1
     assert not ground.state.exists()
     assert ground("health", "-q").code == 1

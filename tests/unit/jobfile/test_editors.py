@@ -98,7 +98,8 @@ def test_descriptions_with_code_are_markdown_descriptions_too():
 
 @pytest.mark.slow
 def test_yaml_language_server_completes_schedules_and_finds_faults():
-    package = json.loads((MODULES / "yaml-language-server/package.json").read_text()) if MODULES.exists() else {}
+    manifest = MODULES / "yaml-language-server/package.json"
+    package = json.loads(manifest.read_text()) if manifest.exists() else {}
     program = MODULES / "yaml-language-server" / str(package.get("bin", {}).get("yaml-language-server", ""))
     done = node("yaml-language-server", "-e", SESSION, str(program), str(SCHEMA), YAML)
     assert done.returncode == 0, done.stderr

@@ -150,7 +150,9 @@ def _required_of_tables(rule: list[str]) -> Sure:
 
 def _one_of(rule: list[Any]) -> Sure:
     # Only for `required`, which is exact.
-    keys = [one["required"][0] for one in rule if set(one) <= {"type", "required"}]
+    keys = [
+        one["required"][0] for one in rule if set(one) <= {"type", "required"} and len(one.get("required", ())) == 1
+    ]
     return lambda value: type(value) is dict and len(keys) == len(rule) and sum(key in value for key in keys) == 1
 
 

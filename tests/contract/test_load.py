@@ -14,6 +14,7 @@ import pytest
 from repeater.adapters.load import MachineLoad
 from repeater.errors import RepeaterError
 from repeater.ports import LoadProbe
+from repeater.schedule.load import LoadReadings
 from tests.fakes.load import FakeLoad
 
 
@@ -37,9 +38,8 @@ def test_readings_are_shares_and_a_load_for_each_cpu(probe: LoadProbe) -> None:
     assert readings.load is None or readings.load >= 0
 
 
-def test_readings_asked_for_too_soon_are_the_same(probe: LoadProbe) -> None:
-    time.sleep(0.11)
-    assert probe.read() is probe.read()
+def test_readings_of_the_fake_and_the_machine_are_of_one_kind(probe: LoadProbe) -> None:
+    assert type(probe.read()) is LoadReadings
 
 
 def test_a_cpu_share_over_no_time_is_not_given() -> None:
@@ -99,6 +99,17 @@ def test_stolen_time_is_not_busy(machine: Machine) -> None:
     assert machine.load.read().cpu == pytest.approx(0.5)
     machine.passes(10, idle=10, steal=30)
     assert machine.load.read().cpu == 0
+
+
+def test_a_reading_asked_for_too_soon_is_the_one_before(machine: Machine) -> None:
+    machine.load.prepare()
+    machine.passes(1, user=1, idle=3)
+    first = machine.load.read()
+    assert first.cpu == pytest.approx(0.25)
+    machine.passes(0.09, user=0.09)
+    assert machine.load.read() is first
+    machine.passes(0.02, user=0.02)
+    assert machine.load.read().cpu == pytest.approx(1.0)
 
 
 def test_without_limits_the_machine_is_read(machine: Machine) -> None:

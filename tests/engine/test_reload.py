@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from repeater.dataclass import replace
-from repeater.model.events import Warned
+from repeater.model.events import SlotDecided, Warned
 from repeater.model.run import Exit
 from repeater.model.spec import (
     Always,
@@ -22,6 +22,7 @@ from repeater.model.spec import (
     Stop,
 )
 from tests.engine.stage import Stage, job
+from tests.fakes.clock import EPOCH
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 from tests.fakes.text import text_of
 
@@ -249,9 +250,12 @@ def test_a_wall_clock_set_back_decides_no_slot_twice() -> None:
     stage.advance(125)
     stage.clock.set_wall(stage.clock.now().wall - seconds(100))
     stage.advance(240)
-    nominal = [row.nominal for row in stage.rows("a")]
-    assert len(nominal) == len(set(nominal))
-    assert len(stage.rows("b")) == 13
+    decided = [
+        event.row for event in stage.events if isinstance(event, SlotDecided)
+    ]  # the store has one row for a slot
+    crons = [row.nominal - EPOCH for row in decided if row.job == "a"]
+    assert crons == [seconds(0), seconds(60), seconds(120), seconds(180), seconds(240)]
+    assert len([row for row in decided if row.job == "b"]) == 13
 
 
 def test_a_stall_of_a_minute_owes_an_interval_one_run() -> None:

@@ -1,5 +1,6 @@
 """The schema: the quick check never admits what jsonschema refuses; annotations, defaults and pages agree with it."""
 
+import copy
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from repeater import dataclass as dataclasses
 from repeater.jobfile import validate
 from repeater.jobfile.reference import reference
+from repeater.jobfile.sure import surely
 from repeater.jobfile.validate import check_job, schema
 from repeater.model.dump import dump_job, dump_schedule
 from repeater.model.spec import (
@@ -34,17 +36,100 @@ from repeater.model.spec import (
 from repeater.model.units import format_duration, format_size
 from tests.unit.jobfile.road import job, jobs
 from tests.unit.jobfile.test_corpus import VALID, walk
-from tests.unit.jobfile.test_read import KEYS, VALUES
+from tests.unit.jobfile.test_read import VALUES
 
 DEFINITIONS = schema()["definitions"]
 JOB = jsonschema.Draft7Validator({"$ref": "#/definitions/job", "definitions": DEFINITIONS})
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(KEYS, VALUES, max_size=4))
-def test_what_is_surely_valid_is_valid(table):
+TABLES = [job.table for path in VALID for job in walk(path).expansion.expand()]
+SPOILERS = VALUES | st.sampled_from([True, False, -1, 0, 1, 0.5, 10**9, "", "x", "1s", [], ["x"] * 200, [True], {}])
+
+
+@settings(max_examples=400)
+@given(data=st.data(), table=st.sampled_from(TABLES))
+def test_a_valid_job_with_one_other_value_is_not_surely_valid_unless_it_is_valid(data, table):
+    """Most of the tables stay valid, or are nearly so: this is where the quick check could go wrong."""
+    table = copy.deepcopy(table)
+    node, keys = table, list(table)
+    while True:
+        key = data.draw(st.sampled_from(keys))
+        below = node[key]
+        keys = list(below) if isinstance(below, dict) else list(range(len(below))) if isinstance(below, list) else []
+        if not keys or data.draw(st.booleans()):
+            break
+        node = below
+    if data.draw(st.booleans()):
+        node[key] = data.draw(SPOILERS)
+    elif isinstance(node, dict):
+        node[data.draw(st.sampled_from(sorted(DEFINITIONS["keys"]["properties"])))] = node.pop(key)
+    else:
+        node.extend(node * data.draw(st.integers(1, 99)))
     if validate._sure("#/definitions/job")(table):
         assert list(JOB.iter_errors(table)) == []
+
+
+@pytest.mark.parametrize("keys", [{}, {"nice": 5}, {"env": {"A": "b"}}, {"labels": {}}], ids=str)
+def test_the_quick_check_reaches_the_slow_one(keys):
+    """Else the law above would hold because nothing is ever surely valid."""
+    assert validate._sure("#/definitions/job")({"command": "x", **keys})
+
+
+SAMPLES = [
+    None, True, False, 0, 1, 2, 3, -1, 1.0, 1.5, 2.5, "", "a", "ab", "b", [], [1], [1, 2], [1, 2, 3], ["a", 1], [True], {},
+    {"a": 1}, {"a": True}, {"a": "x"}, {"b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}, {"ab": 1},
+]  # fmt: skip
+RULES = [
+    {"type": "integer"}, {"type": "number"}, {"type": "string"}, {"type": "boolean"}, {"type": "array"},
+    {"type": "object"}, {"type": ["string", "integer"]}, {"enum": [1, 2]}, {"enum": [0, "a"]}, {"enum": ["a", "ab"]},
+    {"pattern": "^a"}, {"minLength": 1}, {"minLength": 2}, {"minItems": 1}, {"minItems": 2}, {"maxItems": 1},
+    {"maxItems": 2}, {"minimum": 1}, {"maximum": 1}, {"minimum": 1, "maximum": 2}, {"required": ["a"]},
+    {"required": ["a", "b"]}, {"properties": {"a": {"type": "integer"}}},
+    {"properties": {"a": {"type": "integer"}}, "additionalProperties": False},
+    {"properties": {"a": {"type": "integer"}}, "additionalProperties": {"enum": [2]}},
+    {"additionalProperties": {"type": "integer"}}, {"additionalProperties": False}, {"items": {"type": "integer"}},
+    {"propertyNames": {"pattern": "^a"}}, {"not": {"enum": ["a", 2]}}, {"not": {"type": "string"}},
+    {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"oneOf": [{"required": ["a", "b"]}, {"required": ["c"]}]},
+    {"oneOf": [{"type": "string"}, {"required": ["b"]}]},
+    {"anyOf": [{"type": "string"}, {"required": ["b"]}]}, {"allOf": [{"minimum": 1}, {"maximum": 2}]},
+    {"if": {"required": ["a"]}, "then": {"required": ["b"]}},
+    {"if": {"type": "object", "required": ["a"]}, "then": {"required": ["b"]}},
+    {"if": {"not": {"required": ["a"]}}, "then": {"required": ["b"]}},
+    {"if": {"type": "object", "not": {"required": ["a"]}}, "then": {"required": ["b"]}},
+    {"if": {"required": ["a"]}, "then": {"required": ["b"]}, "else": {"required": ["c"]}}, {"const": 1},
+    {"uniqueItems": True}, {"maxLength": 1}, {"$ref": "#/definitions/one"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_each_keyword_admits_surely_only_what_jsonschema_admits(rule):
+    one = {"type": "integer"}
+    sure = surely(rule, lambda _: surely(one, lambda _: pytest.fail("asked for another rule")))
+    checker = jsonschema.Draft7Validator({**rule, "definitions": {"one": one}})
+    assert [value for value in SAMPLES if sure(value) and not checker.is_valid(value)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "yes", "no"),
+    [
+        ({"maxItems": 2}, [1, 2], [1, 2, 3]), ({"minItems": 2}, [1, 2], [1]), ({"enum": [1, 2]}, 1, True),
+        ({"enum": [0, 2]}, 0, False), ({"minimum": 1}, 1, 0), ({"maximum": 1}, 1, 2), ({"minLength": 2}, "ab", "a"),
+        ({"pattern": "b$"}, "ab", "ba"), ({"required": ["a"]}, {"a": 1}, {"b": 1}), ({"type": "integer"}, 1, True),
+        ({"type": "boolean"}, True, 1), ({"not": {"enum": ["a"]}}, "b", "a"), ({"items": {"minimum": 1}}, [1], [1, 0]),
+        ({"propertyNames": {"minLength": 2}}, {"ab": 1}, {"ab": 1, "c": 1}),
+        ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, {"a": 1}, {"a": 1, "b": 1}),
+        ({"anyOf": [{"minimum": 5}, {"maximum": 1}]}, 5, 3), ({"allOf": [{"minimum": 1}, {"maximum": 2}]}, 2, 3),
+        ({"additionalProperties": {"minimum": 1}}, {"a": 1}, {"a": 1, "b": 0}),
+        ({"properties": {"a": {"minimum": 1}}}, {"a": 1, "b": 0}, {"a": 0}),
+        ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"a": 1, "b": 1}, {"a": 1}),
+        ({"if": {"not": {"required": ["a"]}}, "then": {"required": ["b"]}}, {"a": 1}, {"c": 1}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_keyword_says_yes_up_to_its_bound_and_no_beyond(rule, yes, no):
+    sure = surely(rule, lambda _: pytest.fail("there is no reference"))
+    assert (sure(yes), sure(no)) == (True, False)
+    assert [jsonschema.Draft7Validator(rule).is_valid(value) for value in (yes, no)] == [True, False]
 
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)

@@ -3,7 +3,8 @@
 # make bench   the figures, beside peers
 #
 # Nothing is needed but a Python >= 3.11 with venv, and a package index. `make test PYTHON=python3.12` uses another
-# interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments, `WORKERS=0` runs the tests in one process.
+# interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments, `WORKERS=0` runs the tests in one process,
+# `TEST_SEED=1` runs other examples of the property tests.
 
 VENV   ?= .venv
 WORKERS ?= 2

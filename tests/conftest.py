@@ -4,39 +4,92 @@ Watched around each test are this process's threads (also those that Python did 
 ones that nobody buried among them; every process that carries this session's mark in its environment or works in a
 folder of its tests, whoever its parent is, and whatever such a process began or shares a session with; and what is in
 the session's own temporary, runtime, state and other folders. What is about to end is given time: a leak is what is
-still there after `PATIENCE`.
+still there after `PATIENCE`. A test that hangs fails after `LIMIT`.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import pytest
-from hypothesis import settings
+from hypothesis import core, settings
 
 from repeater import dataclass
 
 dataclass.guards = True  # before the classes are made: what is frozen refuses to change in every test of this process
 
-# Property tests are the same in every run, have no deadline (the machine may be busy) and write nothing.
+SEED = os.environ.get("TEST_SEED", "")
+"""Chooses the examples of the property tests; without it they are the same in every run. CI prints a new one each time."""
+
+# Property tests have no deadline (the machine may be busy) and write nothing.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
-settings.load_profile("same")
+settings.register_profile("seeded", deadline=None, derandomize=False, database=None, print_blob=False)
+settings.load_profile("seeded" if SEED else "same")
 
 MARK = f"REPEATER_TEST_SESSION={uuid.uuid4().hex}"
 PATIENCE = 10.0
 PROC = Path("/proc")
 
+LIMIT = 600.0
+"""Seconds that the setup, the call or the teardown of a test may take. Most take less than one."""
+
 Found: TypeAlias = dict[tuple[str, ...], str]
 """What is there: a key that no two things share, and words for it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if SEED:
+        config.option.hypothesis_seed = int(SEED)
+        core.global_force_seed = int(SEED)
+
+
+def pytest_report_header() -> str:
+    return f"property tests: TEST_SEED={SEED}" if SEED else "property tests: fixed examples, TEST_SEED=1 for others"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    with _limited():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    with _limited():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    with _limited():
+        return (yield)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Fails what takes longer than `LIMIT`. A blocking read ends too, as the signal interrupts it."""
+
+    def fail(_number: int, _frame: object) -> None:
+        pytest.fail(f"it hangs: it took longer than {LIMIT:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT, 30.0)  # again, in case something swallowed the first failure
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

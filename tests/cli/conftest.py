@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -32,6 +35,27 @@ class Result:
     def is_(self, *, out: str = "", err: str = "", code: int = 0) -> None:
         """Compares everything to the letter."""
         assert (self.out, self.err, self.code) == (out, err, code)
+
+
+class Lines:
+    """The lines that a process prints, without waiting for ever. `stream` is not read in another way meanwhile."""
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        assert stream is not None
+        self._fd = stream.fileno()
+        self._held = b""
+
+    def next(self, within: float = 60) -> str:
+        """The next line, without its end; an AssertionError if there is none within so many seconds."""
+        until = time.monotonic() + within
+        while b"\n" not in self._held:
+            ready, _, _ = select.select([self._fd], [], [], max(0.0, until - time.monotonic()))
+            assert ready, f"no line in {within:g} seconds, held: {self._held!r}"
+            part = os.read(self._fd, 65536)
+            assert part, f"the output has ended, held: {self._held!r}"
+            self._held += part
+        line, _, self._held = self._held.partition(b"\n")
+        return line.decode()
 
 
 class Rpr:

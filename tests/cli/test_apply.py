@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RPR, Rpr
+from tests.cli.conftest import RPR, Lines, Rpr
 
 PATIENCE = 60.0
 
@@ -331,7 +331,7 @@ def test_a_closed_pipe_ends_it(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo x"\nschedule = "every 20ms"\n')
     with rpr.start("apply", "jobs.toml", "-q") as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "a | x\n"
+        assert Lines(process.stdout).next() == "a | x"
         process.stdout.close()
         assert process.wait(PATIENCE) == 141
         assert process.stderr is not None

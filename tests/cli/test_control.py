@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from repeater.cli.main import CONTROL
-from tests.cli.conftest import RPR, Result, Rpr
+from tests.cli.conftest import RPR, Lines, Result, Rpr
 from tests.cli.test_apply import PATIENCE, Live, wait_for
 
 JOBS = """
@@ -334,13 +334,12 @@ def test_logs_follow_within_a_blink_and_end_with_the_supervisor(rpr: Rpr, house:
     rpr.write("feed", "")
     reader = built.follow("logs", "a", "-f")
     try:
-        delays = []
+        delays, shown = [], Lines(reader.stdout)
         for number in range(3):
             with (rpr.folder / "feed").open("a") as feed:
                 feed.write(f"{number}\n")
             began = time.monotonic()
-            assert reader.stdout is not None
-            while (line := reader.stdout.readline()) != f"{number}\n":
+            while (line := shown.next()) != str(number):
                 assert line.startswith("tail:"), line
             delays.append(time.monotonic() - began)
         assert min(delays) < 1.2  # `tail -f` itself may look only once a second
@@ -479,10 +478,10 @@ def test_events_tell_what_happened_and_follow(house: Callable[..., House]) -> No
     built = house(wait="tick | tick")
     reader = built.follow("events", "bad", "-f", "--tail", "1", "--json")
     try:
-        assert reader.stdout is not None
-        assert json.loads(reader.stdout.readline())["event"] == "job_added"
+        told = Lines(reader.stdout)
+        assert json.loads(told.next())["event"] == "job_added"
         built("trigger", "bad")
-        heard = [json.loads(reader.stdout.readline()) for _ in range(3)]
+        heard = [json.loads(told.next()) for _ in range(3)]
         assert [item["event"] for item in heard] == ["run_began", "run_finished", "slot_decided"]
         assert {item["job"] for item in heard} == {"bad"}
         assert (heard[1]["success"], heard[1]["reason"], heard[1]["exit"]) == (False, "exit 3", 3)
@@ -598,8 +597,7 @@ def test_down_waits_until_nothing_is_left_and_by_default_lets_runs_finish(
     (run,) = built.job("web")["running"]
     leaving = built.follow("down")
     try:
-        assert leaving.stderr is not None
-        assert "waiting for `a`" in leaving.stderr.readline()
+        assert "waiting for `a`" in Lines(leaving.stderr).next()
         assert leaving.poll() is None
         rpr.write("go", "")
         assert leaving.wait(20) == 0

@@ -474,11 +474,13 @@ def test_a_signal_between_runs_ends_rpr_at_once(rpr: Rpr) -> None:
 
 
 def test_the_second_signal_kills_what_ignores_the_first_and_its_children(rpr: Rpr) -> None:
-    script = "trap '' TERM INT; (trap '' TERM; setsid sleep 60) & echo up >log; while :; do sleep 0.02; done"
+    script = (
+        "trap 'echo asked >>log' TERM INT; (trap '' TERM; setsid sleep 60) & echo up >log; while :; do sleep 0.02; done"
+    )
     process = rpr.start("c", "-t", "1", "--", "bash", "-c", script)
     wait_for(rpr.folder / "log")
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    wait_for(rpr.folder / "log", size=len("up\nasked\n"))
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)

@@ -94,8 +94,9 @@ class AnswerReader:
         data = self._rest + data
         cut = data.rfind(b"\n") + 1
         if self._is_plain(data, cut):
-            self._keep(data[:cut])
-            self._row = None
+            if cut:
+                self._keep(data[:cut])
+                self._row = None
         else:
             for line in _lines(data[:cut]):
                 self._take(line)

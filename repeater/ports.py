@@ -15,7 +15,7 @@ from repeater.engine.actions import AskQuota
 from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.errors import RepeaterError
 from repeater.model.reasons import Reason
-from repeater.model.run import Progress, RunKind, RunRecord
+from repeater.model.run import LimitedStart, Progress, RunKind, RunRecord
 from repeater.model.spec import JobSpec, Probe, ProcessSpec
 from repeater.model.time import Instant
 from repeater.model.units import Rate
@@ -221,6 +221,28 @@ class Store(Protocol):
 
         A row without an attempt does not take the place of one with: what ran stays on record, also when the clock was
         set back and the slot comes up again.
+        """
+        ...
+
+    def keep_start(self, start: LimitedStart) -> None:
+        """Keep the start of an attempt that a limit counts, in the place of what was kept for the same run.
+
+        It stays for at least `start.window`, whatever becomes of the rows of the job.
+        """
+        ...
+
+    def drop_start(self, run: str) -> None:
+        """The attempt of this run did not start."""
+        ...
+
+    def starts(
+        self, jobs: Sequence[str], limits: Sequence[str], window: timedelta, now: Instant, boot: str
+    ) -> list[LimitedStart]:
+        """The starts of these jobs, and those under these limits, less than `window` before `now`, retries too.
+
+        Starts of the boot `boot` are compared by the monotonic clock, others by the wall clock. A claimed attempt whose
+        start is not known is always among them. For runs that no limit counted, the rows of the history say when they
+        started; a retry then counts as starting when it ended.
         """
         ...
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from repeater.engine.actions import AskQuota
 from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
 from repeater.model.reasons import Reason
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import LimitedStart, Progress, RunRecord
 from repeater.model.spec import JobSpec, Probe
+from repeater.model.time import Instant
 from repeater.model.units import Rate
 from repeater.ports import Remembered
 
@@ -46,6 +47,22 @@ class NoStore:
 
     def record(self, row: RunRecord, progress: Progress) -> None:
         pass
+
+    def keep_start(self, start: LimitedStart) -> None:
+        pass
+
+    def drop_start(self, run: str) -> None:
+        pass
+
+    def starts(
+        self,
+        jobs: Sequence[str],  # noqa: ARG002
+        limits: Sequence[str],  # noqa: ARG002
+        window: timedelta,  # noqa: ARG002
+        now: Instant,  # noqa: ARG002
+        boot: str,  # noqa: ARG002
+    ) -> list[LimitedStart]:
+        return []
 
     def save(self, progress: Progress) -> None:
         pass

@@ -289,6 +289,7 @@ class _Assembly:
             clock,
             self._tell,
             read=self._reader(self._options),
+            store=self._store,
             accepted=self._accepted,
             listen=self._hear,
             allow_removals=options.allow_removals,
@@ -389,7 +390,9 @@ class _Assembly:
         self._accepted(reading_of(loaded, self._store.salt), generation)
         self._reload.in_force(loaded.files)
         plan, graph = diff({}, loaded.jobfile.jobs), wire(loaded.jobfile, self._plugins)
-        starts = limited_starts(loaded.jobfile, self._store, self._clock.now().wall)
+        starts = limited_starts(
+            loaded.jobfile.jobs, loaded.jobfile.limits, self._store, self._clock.now(), self._clock.boot()
+        )
         rows = remembered.open_rows
         self._tell(PlanAccepted(generation, plan, graph, remembered.progress, rows, starts, living, stale))
         self._serve()

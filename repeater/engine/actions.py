@@ -11,7 +11,7 @@ from typing import TypeAlias
 from repeater.dataclass import dataclass
 from repeater.model.events import Event
 from repeater.model.reasons import Reason
-from repeater.model.run import Progress, Run, RunRecord
+from repeater.model.run import LimitedStart, Progress, Run, RunRecord
 from repeater.model.spec import JobSpec, OnChange, Probe
 from repeater.model.units import Rate
 
@@ -66,6 +66,20 @@ class Note:
 
     row: RunRecord
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepStart:
+    """Keep the start of an attempt that a limit counts. It replaces what was kept for the same run."""
+
+    start: LimitedStart
+
+
+@dataclass(frozen=True, slots=True)
+class DropStart:
+    """The attempt of a run did not start: forget what `KeepStart` kept."""
+
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +206,8 @@ Action: TypeAlias = (
     | Sweep
     | Record
     | Note
+    | KeepStart
+    | DropStart
     | Save
     | Move
     | WatchPaths

@@ -229,8 +229,8 @@ class Engine:
         moves = [(entry.moved_from, entry.job) for entry in fact.plan.jobs if entry.moved_from is not None]
         for old, new in moves:
             self.board.limits.move(old, new)
-        self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts)
         is_first = self._is_new
+        self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts, is_first=is_first)
         if is_first:
             self._is_new = False
             self._avoid_former_times(fact.progress.values())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.dataclass import dataclass, field
 from repeater.model.reasons import Reason
-from repeater.model.run import Exit, Progress, RunKind, RunRecord
+from repeater.model.run import Exit, LimitedStart, Progress, RunKind, RunRecord
 from repeater.model.time import Mono
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
@@ -42,7 +42,8 @@ class PlanAccepted:
     """A new generation is in force. `progress` is what the store remembers about its jobs; `open_rows` are the rows
     that a supervisor before this one left unfinished; `living` are those of their runs that go on, with nothing of the
     others alive any more; `stale` are jobs whose definition changed since those began, in a way that services are
-    restarted for; `starts` are the latest starts of jobs whose starts are limited.
+    restarted for; `starts` are the starts that limits may still count, as far as the store
+    knows them; a reload that changes no limit has none.
     """
 
     generation: int
@@ -50,7 +51,7 @@ class PlanAccepted:
     graph: Graph
     progress: Mapping[str, Progress] = field(default_factory=dict)
     open_rows: tuple[RunRecord, ...] = ()
-    starts: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
+    starts: tuple[LimitedStart, ...] = ()
     living: Mapping[str, Living] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
 

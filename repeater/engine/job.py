@@ -310,11 +310,13 @@ class Job:
 
     def _rename(self, name: str) -> None:
         """All that is written from now on, about live runs too, is written under the new name."""
+        former = self.progress.job
         self.pending = [replace(slot, job=name) for slot in self.pending]
         self.recent = {nominal: replace(row, job=name) for nominal, row in self.recent.items()}
         self.progress = replace(self.progress, job=name)
         for held in self.open:
             held.slot = replace(held.slot, job=name)
+            self._gates.limits.rename(held, former, name)
             if held.attempt is not None:
                 held.attempt.run = replace(held.attempt.run, slot=held.slot)
 
@@ -680,6 +682,7 @@ class Job:
         held.attempt = Attempt(context, run, self.spec.ending)
         self._gates.enrol(run, self, held)
         row = held.row("claimed", None, None, context.generation)
+        self._gates.limits.claimed(self.spec, run)
         context.actions.append(Start(run, self.spec, row, self.progress))
         self._finish_by_count()
 
@@ -724,7 +727,7 @@ class Job:
             held.started = held.slot.wall_at(at.mono)
             self.starts.note(at.mono)
         late = held.slot.late_by(at.mono).total_seconds()
-        self._gates.limits.started(held)
+        self._gates.limits.started(self.spec, held)
         self._context.actions.append(Note(held.row("running", None, None, self._context.generation), pid))
         self._context.announce(RunBegan(attempt.run, pid, late))
         attempt.begin(at)
@@ -778,6 +781,8 @@ class Job:
         """As after the death of a supervisor: at most once unless the job asks for at least once."""
         attempt = held.attempt
         assert attempt is not None
+        if attempt.started is None:  # it may have started
+            self._gates.limits.started(self.spec, held)
         attempt.on(Move.LOST)
         again = self.spec.delivery == "at-least-once" and self.state in (State.ACTIVE, State.FINISHING)
         if again and held.fate is None:

@@ -7,10 +7,11 @@ at the same instant or none. Held slots wait on keys of the kinds `limit`, `rate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from repeater.dataclass import replace
+from repeater.engine.actions import DropStart, KeepStart
 from repeater.engine.context import Context
 from repeater.engine.keys import Key
 from repeater.engine.sharing import Sharing
@@ -19,6 +20,7 @@ from repeater.engine.timeline import Wake
 from repeater.model.events import Warned
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
+from repeater.model.run import LimitedStart, Run
 from repeater.model.spec import JobSpec, Limit, Rated, Retry
 from repeater.model.time import Instant, Mono, micros, number_of
 from repeater.model.units import Rate
@@ -46,32 +48,82 @@ class Limits:
         self._pushed: dict[str, tuple[Mono, Reason]] = {}
         self._unreadable: dict[str, tuple[Unreadable, ...]] = {}
         self._wakes: dict[Key, Wake] = {}
+        self._keys: dict[str, set[Key]] = {}
         self.sharing = Sharing(context, touch)
 
     # --- generations -------------------------------------------------------------------------------------------
 
     def accept(
-        self, limits: Mapping[str, Limit], specs: Iterable[JobSpec], starts: Mapping[str, tuple[datetime, ...]]
+        self, limits: Mapping[str, Limit], specs: Iterable[JobSpec], starts: Iterable[LimitedStart], *, is_first: bool
     ) -> None:
-        """These limits are in force. `starts` are starts of an earlier life; ledgers that go on keep what they know."""
+        """Use these limits. Ledgers of limits that stay keep their starts.
+
+        `starts` are those that the store knows. They matter for new ledgers and for longer windows. A limit counts the
+        starts of its jobs, whatever limit they had then, and the starts of former jobs that it limited then.
+        """
         self._limits = limits
         self.sharing.accept({Key("limit", name): limit for name, limit in limits.items() if limit.shared})
         before, self._ledgers = self._ledgers, {}
-        names = set()
+        now = self._context.now.mono
+        former, self._keys = self._keys, {}
+        edges: dict[Key, int] = {}
+        joined = set()
         for spec in specs:
-            names.add(spec.name)
+            keys = self._keys[spec.name] = set()
             for key, rate, _ in self._asked(spec):
+                keys.add(key)
                 if key not in self._ledgers:
-                    if key in before:
+                    window = micros(rate.window)
+                    if key not in before:
+                        edges[key] = now
+                    else:
                         self._ledgers[key] = before[key]
-                    self._ledger(key, rate).change(rate.count, micros(rate.window))
-                for start in starts.get(spec.name, ()):
-                    self._ledgers[key].record(self._context.now.at_wall(start).mono)
+                        if before[key].window < window:
+                            edges[key] = before[key].trim(now)
+                    self._ledger(key, rate).change(rate.count, window)
+                if key in before and key not in former.get(spec.name, ()):
+                    joined.add((spec.name, key))
+        self._recall(starts, edges, joined, is_first=is_first)
+        names = self._keys.keys()
         self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
         self._unreadable = {name: found for name, found in self._unreadable.items() if name in names}
 
+    def _recall(
+        self, starts: Iterable[LimitedStart], edges: Mapping[Key, int], joined: set[tuple[str, Key]], *, is_first: bool
+    ) -> None:
+        """Record starts that the ledgers do not know: those up to the edge of a ledger, and all of a job that joined.
+
+        An attempt that an earlier supervisor claimed may have started up to now, so it counts as now. A time that lies
+        ahead counts as now too.
+        """
+        now, boot = self._context.now, self._context.boot
+        for start in starts:
+            if not start.is_known:
+                at = now.mono
+                if is_first:
+                    known = replace(start, at=now.wall, mono=at, boot=boot, is_known=True)
+                    self._context.actions.append(KeepStart(known))
+            elif boot and start.boot == boot:
+                at = min(start.mono, now.mono)
+            else:
+                at = min(now.at_wall(start.at).mono, now.mono)
+            keys = set(self._keys.get(start.job, ()))
+            if start.limit is not None:
+                keys.add(Key("limit", start.limit))
+            for key in keys:
+                has_joined = (start.job, key) in joined and start.limit != key.name
+                if has_joined or at <= edges.get(key, at - 1):
+                    self._ledgers[key].record(at)
+
+    def rename(self, slot: OpenSlot, old: str, new: str) -> None:
+        """The job of an open slot has a new name: its places follow to the ledger of that name."""
+        if _own(old) in slot.tickets:
+            slot.tickets[_own(new)] = slot.tickets.pop(_own(old))
+
     def move(self, old: str, new: str) -> None:
         """A job has a new name; told before `accept`."""
+        if old in self._keys:
+            self._keys[new] = {_own(new) if key == _own(old) else key for key in self._keys.pop(old)}
         if _own(old) in self._ledgers:
             self._ledgers[_own(new)] = self._ledgers.pop(_own(old))
         if old in self._pushed:
@@ -156,11 +208,21 @@ class Limits:
 
     # --- what is told of attempts ------------------------------------------------------------------------------
 
-    def started(self, slot: OpenSlot) -> None:
+    def claimed(self, spec: JobSpec, run: Run) -> None:
+        """An attempt is about to be claimed. Called before the claim, so that no claim is kept without its start."""
+        self._keep_start(spec, run.id, is_known=False)
+
+    def started(self, spec: JobSpec, slot: OpenSlot) -> None:
         """The process of the attempt exists."""
+        now = self._context.now.mono
         for key, ticket in slot.tickets.items():
             if key in self._ledgers:
-                self._ledgers[key].started(ticket, self._context.now.mono)
+                self._ledgers[key].started(ticket, now)
+        for key, rate, _ in self._asked(spec):
+            if key not in slot.tickets:  # the limit came after the claim
+                self._ledger(key, rate).record(now)
+        assert slot.attempt is not None
+        self._keep_start(spec, slot.attempt.run.id, is_known=True)
         if slot.grants:
             self.sharing.started(slot)
 
@@ -170,6 +232,8 @@ class Limits:
             if key in self._ledgers:
                 self._ledgers[key].failed(ticket)
                 self._touch(key)
+        if slot.tickets and slot.attempt is not None:
+            self._context.actions.append(DropStart(slot.attempt.run.id))
         if slot.grants:
             self.sharing.failed(slot)
 
@@ -213,6 +277,14 @@ class Limits:
             self._ledger(Key("limit", spec.limit), self._limits[spec.limit].rate).push_back(until)
 
     # --- within ------------------------------------------------------------------------------------------------
+
+    def _keep_start(self, spec: JobSpec, run: str, *, is_known: bool) -> None:
+        asked = self._asked(spec)
+        if asked:
+            now, window = self._context.now, max(micros(rate.window) for _, rate, _ in asked)
+            limit = spec.limit if spec.limit in self._limits else None
+            start = LimitedStart(run, spec.name, limit, now.wall, now.mono, self._context.boot, window, is_known)
+            self._context.actions.append(KeepStart(start))
 
     def _asked(self, spec: JobSpec) -> list[tuple[Key, Rate, Pattern]]:
         asked: list[tuple[Key, Rate, Pattern]] = []

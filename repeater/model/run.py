@@ -153,6 +153,26 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedStart:
+    """The start of one attempt of a job whose starts are limited.
+
+    `limit` is the name of the job's limit at that time, None if the job had only a rate of its own. `at` is the wall
+    time of the start and `mono` the monotonic reading in the boot `boot`; an empty boot means that only the wall time
+    is known. `window` is the longest window that counts the start, in microseconds. As long as `is_known` is False, the
+    attempt is claimed and its process may exist since then or not at all; `at` and `mono` are those of the claim.
+    """
+
+    run: str
+    job: str
+    limit: str | None
+    at: datetime
+    mono: Mono
+    boot: str = ""
+    window: int = 0
+    is_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """What is remembered about a job over a restart. Counters count decided runs, not attempts.
 

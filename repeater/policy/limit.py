@@ -165,6 +165,12 @@ class Ledger:
         """A start happened that nobody asked for: before a restart of ours, or forced."""
         insort(self._attempts, at)
 
+    def trim(self, now: int) -> int:
+        """Forget all attempts that do not count any more, and give the last instant that does not."""
+        edge = now - self.window
+        del self._attempts[: bisect_right(self._attempts, edge)]
+        return edge
+
     def forget(self, at: int) -> None:
         """A start that was recorded at this instant did not happen, or not then."""
         self._remove(at)
@@ -174,7 +180,7 @@ class Ledger:
         self.not_before = until if self.not_before is None else max(self.not_before, until)
 
     def change(self, count: int, window: int) -> None:
-        """The limit was edited. What is known counts against the new one; a longer window has forgotten its past."""
+        """The limit was edited. What is known counts against the new one."""
         self.count, self.window = count, window
 
     def recent(self, now: int) -> tuple[int, ...]:

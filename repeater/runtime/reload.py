@@ -20,11 +20,13 @@ from repeater.model.events import Event, ReloadRecovered, ReloadRejected
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
+from repeater.model.run import LimitedStart
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import JobPlan, Plan, SharedChange, changes_between, diff, diff_shared, entries, moves
 from repeater.plan.graph import Graph, wire
 from repeater.policy.marks import Hiding
-from repeater.ports import Alarm, Clock
+from repeater.ports import Alarm, Clock, Store
+from repeater.runtime.starts import limited_starts, needs_starts
 
 DEBOUNCE = 200_000
 """Microseconds without a further hint after which files are read."""
@@ -108,6 +110,7 @@ class Reload:
         tell: Callable[[Fact], None],
         *,
         read: Read,
+        store: Store,
         accepted: Callable[[Wanted, int], None],
         listen: Callable[[Event], None],
         allow_removals: bool = False,
@@ -120,6 +123,7 @@ class Reload:
         self._clock = clock
         self._tell = tell
         self._read = read
+        self._store = store
         self._accepted = accepted
         self._listen = listen
         self._allow_removals = allow_removals
@@ -285,7 +289,19 @@ class Reload:
         self._accepted_last = generation = self._engine.generation + 1
         self._recovered(generation)
         self._accepted(answer, generation)
-        self._tell(PlanAccepted(generation, plan, self._wired(answer.jobfile)))
+        graph = self._wired(answer.jobfile)
+        self._tell(PlanAccepted(generation, plan, graph, starts=self._starts(answer.jobfile, plan)))
+
+    def _starts(self, jobfile: JobFile, plan: Plan) -> tuple[LimitedStart, ...]:
+        """The starts that limits which the engine does not have yet may count."""
+        graph = self._engine.graph
+        before = () if graph is None else graph.limits.values()
+        specs = [job.spec for job in self._engine.jobs.values()]
+        if not needs_starts(specs, before, jobfile.jobs, jobfile.limits):
+            return ()
+        former = {entry.job: entry.moved_from for entry in plan.jobs if entry.moved_from}
+        now, boot = self._clock.now(), self._clock.boot()
+        return limited_starts(jobfile.jobs, jobfile.limits, self._store, now, boot, former)
 
     def _recovered(self, generation: int) -> None:
         """The files are valid; report it if they were not."""

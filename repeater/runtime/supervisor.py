@@ -21,6 +21,8 @@ from repeater.engine.actions import (
     Announce,
     Ask,
     AskQuota,
+    DropStart,
+    KeepStart,
     Leave,
     Move,
     Note,
@@ -282,6 +284,10 @@ class Supervisor:
                 outside.store.record(action.row, action.progress)
             case Note():
                 outside.store.started(action.row, action.pid)
+            case KeepStart(start):
+                outside.store.keep_start(start)
+            case DropStart(run):
+                outside.store.drop_start(run)
             case Adopt() | Send() | Sweep():
                 self._ask_spawner(action)
             case Save(progress):
@@ -307,7 +313,7 @@ class Supervisor:
     def _contain(self, action: Action, error: Exception) -> None:
         """An exception of a port. What the engine waits for is answered; a fault of the store ends the supervisor."""
         match action:
-            case Start() | Record() | Note() | Save() | Move():
+            case Start() | Record() | Note() | KeepStart() | DropStart() | Save() | Move():
                 raise SupervisorFault("the store failed") from error
             case Ask(job, kind, _, _):
                 self.faults.report("probe", error, job=job, name=kind)

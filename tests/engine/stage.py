@@ -20,14 +20,14 @@ from repeater.model.events import Event
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import INTERIM, RunKind, RunRecord
+from repeater.model.run import INTERIM, LimitedStart, RunKind, RunRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
 from repeater.ports import LateRenderer
 from repeater.runtime.answers import AnswerTap
 from repeater.runtime.renames import follow_renames
-from repeater.runtime.starts import limited_starts
+from repeater.runtime.starts import limited_starts, needs_starts
 from repeater.runtime.supervisor import Outside, Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.load import FakeLoad
@@ -159,13 +159,23 @@ class Stage:
                 wire(jobfile, self.plugins, {name: job.node for name, job in self.engine.jobs.items()}),
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
-                limited_starts(jobfile, self.store, self.clock.now().wall) if first else {},
+                self._starts(jobfile, plan),
                 self.spawner.survivors() if first else {},
                 stale,
             )
         )
         self.clock.settle()
         return plan
+
+    def _starts(self, jobfile: JobFile, plan: Plan) -> tuple[LimitedStart, ...]:
+        graph = self.engine.graph
+        if graph is not None:
+            before = [job.spec for job in self.engine.jobs.values()]
+            if not needs_starts(before, graph.limits.values(), jobfile.jobs, jobfile.limits):
+                return ()
+        former = {entry.job: entry.moved_from for entry in plan.jobs if graph and entry.moved_from}
+        now, boot = self.clock.now(), self.clock.boot()
+        return limited_starts(jobfile.jobs, jobfile.limits, self.store, now, boot, former)
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(timedelta(seconds=seconds))

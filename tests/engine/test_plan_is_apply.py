@@ -175,6 +175,7 @@ class House:
             self.stage.clock,
             self.stage.tell,
             read=self._read,
+            store=self.stage.store,
             accepted=lambda _, generation: self.stage.store.begin(generation),
             listen=self.stage.events.append,
             marks=Marks("salt", {}),

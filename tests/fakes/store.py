@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import median
 from typing import TypeAlias
 
 from repeater.dataclass import replace
-from repeater.model.run import INTERIM, Progress, RunRecord
+from repeater.model.run import INTERIM, LimitedStart, Progress, RunRecord
+from repeater.model.time import Instant, Mono, micros
 from repeater.ports import Remembered
 
 Key: TypeAlias = tuple[str, datetime, int]
@@ -42,6 +43,7 @@ class FakeStore:
         self.extras = ""
         self.progress: dict[str, Progress] = {}
         self.table: dict[Key, RunRecord] = {}
+        self.kept_starts: dict[str, LimitedStart] = {}
         self.closed = False
         self._call_soon = call_soon
 
@@ -51,6 +53,7 @@ class FakeStore:
         other.generation, other.document, other.extras = self.generation, self.document, self.extras
         other.progress = deepcopy(self.progress)
         other.table = deepcopy(self.table)
+        other.kept_starts = dict(self.kept_starts)
         return other
 
     def load(self) -> Remembered:
@@ -106,6 +109,29 @@ class FakeStore:
             self._keep(row)
         self.progress[progress.job] = progress
 
+    def keep_start(self, start: LimitedStart) -> None:
+        kept = self.kept_starts.get(start.run, start)
+        self.kept_starts[start.run] = replace(start, job=kept.job, limit=kept.limit)
+
+    def drop_start(self, run: str) -> None:
+        self.kept_starts.pop(run, None)
+
+    def starts(
+        self, jobs: Sequence[str], limits: Sequence[str], window: timedelta, now: Instant, boot: str
+    ) -> list[LimitedStart]:
+        found = [
+            start
+            for start in self.kept_starts.values()
+            if (start.job in jobs or start.limit in limits)
+            and (not start.is_known or _age(start, now, boot) < micros(window))
+        ]
+        for row in self.table.values():
+            if row.job in jobs and row.attempts and row.state != "spawn_failed" and row.run not in self.kept_starts:
+                began = (row.started if row.attempts == 1 else None) or row.ended or now.wall
+                if began > now.wall - window:
+                    found.append(LimitedStart(row.run or "", row.job, None, began, Mono(0)))
+        return found
+
     def save(self, progress: Progress) -> None:
         self.progress[progress.job] = progress
 
@@ -117,6 +143,9 @@ class FakeStore:
             if job == old:
                 del self.table[job, nominal, attempt]
                 self.table.setdefault((new, nominal, attempt), replace(row, job=new))
+        for run, start in self.kept_starts.items():
+            if start.job == old:
+                self.kept_starts[run] = replace(start, job=new)
         if old in self.progress:
             self.progress[new] = replace(self.progress.pop(old), job=new)
 
@@ -162,3 +191,10 @@ class FakeStore:
         for (job, nominal, _), row in sorted(self.table.items()):
             last[job, nominal] = row
         return list(last.values())
+
+
+def _age(start: LimitedStart, now: Instant, boot: str) -> int:
+    """Microseconds, by the monotonic clock in the same boot."""
+    if boot and start.boot == boot:
+        return now.mono - start.mono
+    return micros(now.wall - start.at)

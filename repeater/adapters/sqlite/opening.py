@@ -4,7 +4,8 @@ Bad state is never replaced by empty state: a database that is damaged, newer, o
 refused, and its files are not changed.
 
 Tables (`user_version` is the number of their format, raised with each change of meaning): `runs` has a row for each
-attempt, `progress` a JSON text for each job, `meta` the generation, its definitions, the last lives and generations,
+attempt, `starts` one for each start that a limit may
+count, `progress` a JSON text for each job, `meta` the generation, its definitions, the last lives and generations,
 the salt of marks, and `commits`, which each commit raises. The marker says which count a commit had that is certainly
 on disk. A database that has a lower one has lost commits: its WAL was cut, damaged or exchanged.
 """
@@ -54,6 +55,20 @@ CREATE TABLE runs (
 CREATE INDEX runs_by_time ON runs (nominal DESC) WHERE last;
 CREATE INDEX runs_open ON runs (state) WHERE last AND state IN ('claimed', 'running', 'retrying');
 """
+_STARTS = """
+CREATE TABLE IF NOT EXISTS starts (
+    number INTEGER PRIMARY KEY,
+    run TEXT NOT NULL UNIQUE,
+    job TEXT NOT NULL,
+    "limit" TEXT,
+    at INTEGER NOT NULL,
+    mono INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    "window" INTEGER NOT NULL,
+    known INTEGER NOT NULL
+);
+"""
+_SCHEMA += _STARTS
 """Format 2. `reason` is the sentence of a row that format 1 wrote, NULL in all others."""
 
 
@@ -186,10 +201,12 @@ def commits_of(db: sqlite3.Connection) -> int:
 def _migrate(db: sqlite3.Connection) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == FORMAT:
+        db.execute(_STARTS)
         return
     db.execute("BEGIN IMMEDIATE")
     try:
         format1.migrate(db)
+        db.execute(_STARTS)
         db.execute(PUT_META, ("salt", secrets.token_hex(16)))
         for statement in _STAMP.split(";"):
             db.execute(statement)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from repeater.adapters.sqlite.rows import (
     as_number,
     as_progress,
     as_record,
+    as_start,
     meta_list,
     meta_value,
 )
 from repeater.errors import StateUnusable
-from repeater.model.run import Progress, RunRecord
-from repeater.model.time import instant_of
+from repeater.model.run import LimitedStart, Progress, RunRecord
+from repeater.model.time import Instant, instant_of, micros, number_of
 from repeater.policy.marks import ALGORITHM
 
 
@@ -61,6 +62,28 @@ class Reader:
             "ORDER BY nominal DESC, job DESC LIMIT ?"
         )
         return iter([as_record(found) for found in self._db.execute(query, (*values, most))])
+
+    def starts(
+        self, jobs: Sequence[str], limits: Sequence[str], window: timedelta, now: Instant, boot: str
+    ) -> list[LimitedStart]:
+        """The starts that limits may count, as `ports.Store.starts` describes them. Format 2 only."""
+        at, length = number_of(now.wall), micros(window)
+        of_jobs = f"job IN ({', '.join('?' * len(jobs))})"
+        of_limits = f'"limit" IN ({", ".join("?" * len(limits))})'
+        kept = self._db.execute(
+            'SELECT run, job, "limit", at, mono, boot, "window", known FROM starts '  # noqa: S608 - constants
+            f"WHERE ({of_jobs} OR {of_limits}) AND (NOT known OR CASE WHEN boot <> '' AND boot = ? "
+            "THEN mono > ? ELSE at > ? END) ORDER BY number",
+            (*jobs, *limits, boot, now.mono - length, at - length),
+        )
+        found = [as_start(values) for values in kept]
+        rows = self._db.execute(
+            "SELECT coalesce(run, ''), job, NULL, coalesce(CASE WHEN attempt = 1 THEN started END, ended, ?) AS began, "  # noqa: S608
+            f"0, '', 0, 1 FROM runs WHERE {of_jobs} AND attempt > 0 AND state <> 'spawn_failed' AND began > ? "
+            "AND NOT EXISTS (SELECT 1 FROM starts WHERE starts.run = runs.run)",
+            (at, *jobs, at - length),
+        )
+        return [*found, *(as_start(values) for values in rows)]
 
     def lives(self) -> list[tuple[datetime, datetime | None, int]]:
         """The last supervisors: since when, until when (None: not known, or still there), and the pid."""

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from repeater.model.reasons import Reason, ReasonCode
-from repeater.model.run import Progress, RunRecord
-from repeater.model.time import instant_of, number_of
+from repeater.model.run import LimitedStart, Progress, RunRecord
+from repeater.model.time import Mono, instant_of, number_of
 
 _KEPT = "job, nominal, due, started, ended, state, reason_code, detail, run, attempt, exit, trigger, generation"
 COLUMNS = f"{_KEPT}, command, reason"
@@ -25,6 +25,17 @@ UPSERT = (
 )
 BEGAN = "SELECT 1 FROM runs WHERE job = ? AND nominal = ? AND attempt > 0"
 STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
+KEEP_START = (
+    'INSERT INTO starts (run, job, "limit", at, mono, boot, "window", known) VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
+    "ON CONFLICT (run) DO UPDATE SET at = excluded.at, mono = excluded.mono, boot = excluded.boot, "
+    '"window" = excluded."window", known = excluded.known'
+)
+DROP_START = "DELETE FROM starts WHERE run = ?"
+DROP_OLD_STARTS = (
+    "DELETE FROM starts WHERE number <= (SELECT max(number) FROM starts) - :most AND CASE "
+    'WHEN boot <> \'\' AND boot = :boot THEN mono <= :mono - "window" ELSE at <= :at - "window" END'
+)
+"""Starts that no limit counts any more, beyond the last `most` of all."""
 KEEP_PROGRESS = "INSERT INTO progress VALUES (?, ?) ON CONFLICT (job) DO UPDATE SET data = excluded.data"
 PUT_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 SUPERSEDE = (
@@ -90,6 +101,16 @@ def as_record(values: Sequence[Any]) -> RunRecord:
         generation=generation,
         command=command,
     )
+
+
+def start_values(start: LimitedStart) -> tuple[Any, ...]:
+    at = number_of(start.at)
+    return start.run, start.job, start.limit, at, start.mono, start.boot, start.window, start.is_known
+
+
+def as_start(values: Sequence[Any]) -> LimitedStart:
+    run, job, limit, at, mono, boot, window, known = values
+    return LimitedStart(run, job, limit, instant_of(at), Mono(mono), boot, window, bool(known))
 
 
 def meta_value(db: sqlite3.Connection, key: str) -> str:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from repeater.adapters.sqlite.folder import DATABASE, MARKER, REPAIR, Lock, unusable
@@ -22,6 +22,9 @@ from repeater.adapters.sqlite.rows import (
     BEGAN,
     CLAIM,
     COLUMNS,
+    DROP_OLD_STARTS,
+    DROP_START,
+    KEEP_START,
     PUT_META,
     SET_COMMAND,
     STARTED,
@@ -34,14 +37,18 @@ from repeater.adapters.sqlite.rows import (
     meta_list,
     meta_value,
     put_list,
+    start_values,
 )
 from repeater.adapters.sqlite.writer import CallSoon, SlotTakenError, Writer
 from repeater.dataclass import replace
 from repeater.model.reasons import Reason
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import LimitedStart, Progress, RunRecord
+from repeater.model.time import Instant
 from repeater.policy.marks import ALGORITHM
 from repeater.ports import Remembered
 
+_STARTS = 10_000  # limited starts that are kept in any case
+_OLD_STARTS_AFTER = 1000  # limited starts after which old ones are deleted
 _THREADS = "raise the limit of processes: `ulimit -u`, `TasksMax=` of a service, `pids.max` of a cgroup"
 
 
@@ -75,6 +82,7 @@ class SqliteStore:
         self._salt = meta_value(self._db, "salt")
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._closed = False
+        self._kept_starts = 0
         try:
             self._writer = Writer(
                 self._db,
@@ -192,6 +200,28 @@ class SqliteStore:
 
         self._writer.put(Write(apply, ends=row.run))
 
+    def keep_start(self, start: LimitedStart) -> None:
+        self._kept_starts += 1
+        is_time = self._kept_starts % _OLD_STARTS_AFTER == 0
+
+        def apply(db: sqlite3.Connection) -> None:
+            db.execute(KEEP_START, start_values(start))
+            if is_time:
+                values = {"most": _STARTS, "boot": start.boot, "mono": start.mono, "at": as_number(start.at)}
+                db.execute(DROP_OLD_STARTS, values)
+
+        self._ask(apply)
+
+    def drop_start(self, run: str) -> None:
+        self._ask(lambda db: db.execute(DROP_START, (run,)))
+
+    def starts(
+        self, jobs: Sequence[str], limits: Sequence[str], window: timedelta, now: Instant, boot: str
+    ) -> list[LimitedStart]:
+        self.flush()
+        with self.reader() as reader:
+            return reader.starts(jobs, limits, window, now, boot)
+
     def save(self, progress: Progress) -> None:
         self._ask(lambda _: self._writer.keep(progress, None))
 
@@ -202,6 +232,7 @@ class SqliteStore:
         def apply(db: sqlite3.Connection) -> None:
             self._writer.write_kept(db)
             db.execute("UPDATE OR IGNORE runs SET job = ? WHERE job = ?", (new, old))
+            db.execute("UPDATE starts SET job = ? WHERE job = ?", (new, old))
             db.execute("DELETE FROM runs WHERE job = ?", (old,))  # slots that the new name has decided itself
             found = db.execute("SELECT data FROM progress WHERE job = ?", (old,)).fetchone()
             if found:

@@ -1,0 +1,177 @@
+"""No window holds more starts than its limit, whatever ends the supervisor and whatever is edited. Virtual time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from repeater.dataclass import replace
+from repeater.model.events import Event, RunBegan
+from repeater.model.run import Exit
+from repeater.model.spec import Every, JobSpec, Limit, Overlap, Rated, Retry
+from repeater.model.time import Mono, micros
+from repeater.model.units import parse_rate
+from repeater.ports import Launch
+from repeater.schedule.backoff import Backoff
+from tests.engine.stage import Stage, job
+from tests.fakes.spawn import Act, seconds
+
+SECOND = 1_000_000
+LAG = timedelta(milliseconds=600)
+"""From a claim to its start."""
+RATES = ("1/3s", "2/5s", "3/20s", "3/1m")
+LIMITS = (None, "g", "h")
+QUICK = Backoff(base=timedelta(milliseconds=300), max=timedelta(seconds=2))
+
+
+class Lives:
+    """Lives of a supervisor of jobs whose starts are limited. Each start is checked against all earlier ones."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+        self.rates = {"g": draw(st.sampled_from(RATES)), "h": draw(st.sampled_from(RATES))}
+        self.specs: dict[str, JobSpec] = {}
+        self.starts: list[tuple[int, str, str | None]] = []
+        self.names: dict[str, str] = {}
+        self.broken: list[Any] = []
+        self.count = 0
+        for limit in ("g", "g", draw(st.sampled_from(LIMITS))):
+            self.add(limit)
+        self.stage = self.listen(Stage(self.act))
+        self.apply()
+        self.stage.advance(1)
+
+    def act(self, launch: Launch) -> Act:
+        pick = self.draw(st.integers(0, 5))
+        return Act(
+            starting=timedelta(milliseconds=[0, 0, 0, 150, 700, 0][pick]),
+            lasts=timedelta(milliseconds=[0, 100, 900, 0, 300, 2500][pick]),
+            exit=Exit(code=pick % 2),
+            refusal="cannot start" if pick == 5 and self.draw(st.booleans()) else None,
+        )
+
+    def add(self, limit: str | None) -> None:
+        self.count += 1
+        name = f"j{self.count}"
+        overlap = Overlap(self.draw(st.sampled_from(("skip", "latest", "allow"))))
+        schedule: Any = Every(timedelta(milliseconds=self.draw(st.sampled_from((200, 700, 1900)))))
+        if self.draw(st.integers(0, 3)) == 0:
+            pattern = (seconds(0), seconds(1)) if self.draw(st.booleans()) else ()
+            schedule = Rated(parse_rate(self.draw(st.sampled_from(("2/4s", "3/20s")))), pattern)
+        retry = Retry(attempts=self.draw(st.integers(1, 3)), backoff=QUICK)
+        delivery = self.draw(st.sampled_from(("at-most-once", "at-least-once")))
+        self.specs[name] = job(name, schedule, limit=limit, overlap=overlap, retry=retry, delivery=delivery)
+        self.names[name] = name
+
+    def listen(self, stage: Stage) -> Stage:
+        stage.listeners.append(self.heard)
+        return stage
+
+    def apply(self) -> None:
+        limits = tuple(Limit(name, parse_rate(rate)) for name, rate in self.rates.items())
+        self.stage.apply(*self.specs.values(), limits=limits)
+        self.specs = {name: replace(spec, moved_from=None) for name, spec in self.specs.items()}
+
+    def heard(self, event: Event) -> None:
+        """One start: it must not be one too many for any limit of its job."""
+        if not isinstance(event, RunBegan):
+            return
+        name, now = event.run.slot.job, self.stage.clock.now().mono
+        spec = self.specs.get(name)
+        if spec is None:  # the job was removed, and its last attempt starts
+            return
+        self.starts.append((now, self.names[name], spec.limit))
+        if spec.limit is not None:
+            limited = {self.names[one.name] for one in self.specs.values() if one.limit == spec.limit}
+            self.check(spec.limit, self.rates[spec.limit], lambda who, limit: who in limited or limit == spec.limit)
+        if isinstance(spec.schedule, Rated):
+            own = self.names[name]
+            self.check(name, str(spec.schedule.rate), lambda who, _: who == own)
+
+    def check(self, what: str, text: str, counts: Any) -> None:
+        rate, now = parse_rate(text), self.starts[-1][0]
+        since = now - micros(rate.window)
+        counted = [(at, who, limit) for at, who, limit in self.starts if at > since and counts(who, limit)]
+        if len(counted) > rate.count:
+            self.broken.append((what, text, counted))  # the supervisor contains exceptions of its observers
+
+    # --- what happens ---
+
+    def step(self) -> None:
+        steps = (self.wait, self.wait, self.kill, self.kill, self.leave, self.keep, self.edit, self.set_clock, self.ask)
+        self.draw(st.sampled_from(steps))()
+        self.stage.advance(self.draw(st.sampled_from((0.1, 1.0, 4.0))))
+
+    def wait(self) -> None:
+        self.stage.advance(self.draw(st.sampled_from((0.5, 3.0, 12.0))))
+
+    def kill(self) -> None:
+        """Perhaps before it is on record that the last attempts started, perhaps with the clock set meanwhile."""
+        if self.draw(st.booleans()):
+            store, last = self.stage.store, self.stage.clock.now().mono - SECOND
+            for run, start in store.kept_starts.items():
+                if start.mono >= last:
+                    earlier = {"at": start.at - LAG, "mono": Mono(start.mono - micros(LAG))}
+                    store.kept_starts[run] = replace(start, is_known=False, **earlier)
+        after = self.draw(st.sampled_from((0.0, 0.4, 2.0)))
+        stage = self.stage.again(after=after)
+        self.begin(stage)
+
+    def leave(self) -> None:
+        self.stage.stop()
+        self.stage.advance(5)
+        self.begin(self.stage.again(after=0.1))
+
+    def keep(self) -> None:
+        self.begin(self.stage.kept(away=self.draw(st.sampled_from((0.0, 1.5)))))
+
+    def begin(self, stage: Stage) -> None:
+        if self.draw(st.booleans()):
+            self.set_clock()
+        if self.draw(st.booleans()):
+            self.change()
+        self.stage = self.listen(stage)
+        self.apply()
+
+    def edit(self) -> None:
+        self.change()
+        self.apply()
+
+    def change(self) -> None:
+        what = self.draw(st.sampled_from(("rename", "remove", "add", "move", "rate")))
+        name = self.draw(st.sampled_from(sorted(self.specs)))
+        if what == "rate":
+            self.rates[self.draw(st.sampled_from(("g", "h")))] = self.draw(st.sampled_from(RATES))
+        elif what == "add" and len(self.specs) < 5:
+            self.add(self.draw(st.sampled_from(LIMITS)))
+        elif what == "remove" and len(self.specs) > 1:
+            del self.specs[name]
+        elif what == "rename":
+            self.count += 1
+            new = f"n{self.count}"
+            self.specs[new] = replace(self.specs.pop(name), name=new, group=new, moved_from=(name,))
+            self.names[new] = self.names[name]
+        elif what == "move":
+            self.specs[name] = replace(self.specs[name], limit=self.draw(st.sampled_from(LIMITS)))
+
+    def set_clock(self) -> None:
+        clock = self.stage.clock
+        clock.set_wall(clock.now().wall + timedelta(seconds=self.draw(st.sampled_from((-7200, -5, 5, 90, 7200)))))
+
+    def ask(self) -> None:
+        name = self.draw(st.sampled_from(sorted(self.specs)))
+        self.stage.request(self.draw(st.sampled_from(("trigger", "pause", "resume", "restart", "reset"))), name)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_window_holds_too_many_over_kills_edits_and_clock_steps(data: st.DataObject) -> None:
+    lives = Lives(data.draw)
+    for _ in range(data.draw(st.integers(2, 8))):
+        lives.step()
+        assert lives.broken == []
+    lives.stage.advance(10)
+    assert lives.broken == []

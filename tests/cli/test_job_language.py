@@ -201,14 +201,17 @@ def test_a_pool_lets_no_more_run_at_once(rpr: Rpr) -> None:
 
 def test_moved_from_takes_the_counters_along(rpr: Rpr, live: Callable[..., Live]) -> None:  # noqa: F811
     old = '[jobs.{name}]\ncommand = "echo x >> effects"\nschedule = "every 100ms"\nstop = {{ times = 3 }}\n{more}'
-    keep = '[jobs.k]\ncommand = "true"\nschedule = "every 1h"\n'
-    effects = rpr.folder / "effects"
+    keep = '[jobs.k]\ncommand = "echo x >> ticks"\nschedule = "every 100ms"\n'
+    effects, ticks = rpr.folder / "effects", rpr.folder / "ticks"
     rpr.write("jobs.toml", old.format(name="a", more="") + keep)
     run = live("jobs.toml")
     wait_for(lambda: effects.exists() and len(effects.read_text().splitlines()) == 3, "three runs")
     rpr.write("jobs.toml", old.format(name="b", more='moved_from = "a"\n') + keep)
     run.until_err("generation 2 in force")
-    time.sleep(0.4)
+    before = len(ticks.read_text())
+    wait_for(
+        lambda: len(ticks.read_text()) >= before + 10, "five ticks, in which a job with new counters would have run"
+    )
     assert len(effects.read_text().splitlines()) == 3
     plan = rpr("plan", "jobs.toml", "--json")
     assert {job["class"] for job in json.loads(plan.out)["jobs"]} == {"keep"}

@@ -24,7 +24,7 @@ schedule = "always"
 """
 WAITS = f"""
 [jobs.waits]
-command = '''{mark("start")}; trap '{mark("term")}; exit 0' TERM; while :; do sleep 0.1; done'''
+command = '''{mark("start")}; trap '{mark("term")}; exit 0' TERM; while :; do sleep 0.1; {mark("tick")}; done'''
 """
 
 
@@ -77,7 +77,8 @@ def test_the_first_signal_lets_runs_finish_and_the_second_asks_them_to_end(groun
     begun(ground, "service", "waits")
     supervisor.process.terminate()
     wait_for(lambda: ground.effects.all("service", "term"), "the service is asked to end")
-    time.sleep(0.3)
+    ticks = len(ground.effects.all("waits", "tick"))
+    wait_for(lambda: len(ground.effects.all("waits", "tick")) > ticks + 2, "a trap would have run between these")
     assert supervisor.is_there
     assert ground.effects.all("waits", "term") == []
     supervisor.process.terminate()

@@ -19,6 +19,7 @@ LEAKS = {
     "threading.Thread(target=time.sleep, args=(4,), daemon=True, name='idle').start()",
     "thread of a library": f"{NATIVE} c.pthread_create(ctypes.byref(t), None, f, None)",
     "open file": "import os; os.open(os.devnull, os.O_RDONLY)",
+    "open file, of the system": "import os; os.open('/proc/self/stat', os.O_RDONLY)",
     "process": "import subprocess; globals()['held'] = subprocess.Popen(['sleep', '4'])",
     "process, by its folder": "import os; os.system('env -i setsid sleep 4 & true')",
     "process, by its mark": "import os; os.system('cd /; setsid sleep 4 & true')",
@@ -65,6 +66,34 @@ def test_the_guard_names_what_each_test_leaves_and_no_other(tmp_path: Path) -> N
             assert "(Z)" in line
     # some Pythons warn of what leaks, too
     assert re.search(rf"^{2 * len(LEAKS)} passed,( \d+ warnings?,)? {len(LEAKS)} errors ", done.stdout, re.MULTILINE)
+
+
+HANGS = {
+    "a read": "os.read(os.pipe()[0], 1)",
+    "a loop": "while True: pass",
+    "an event loop": "asyncio.run(asyncio.Event().wait())",
+    "a swallowed failure": "while True:\n        try:\n            os.read(os.pipe()[0], 1)\n        except BaseException:\n"
+    "            if len(seen) > 1: raise\n            seen.append(1)",
+}
+
+
+def test_a_test_that_hangs_fails_and_the_next_one_runs(tmp_path: Path) -> None:
+    text = GUARD.read_text()
+    for found, other in (("LIMIT = 600.0", "LIMIT = 0.3"), ("LIMIT, 30.0", "LIMIT, 0.2"), ("autouse=True", "")):
+        assert found in text
+        text = text.replace(found, other)
+    (tmp_path / "conftest.py").write_text(text)
+    tests = [f"def test_{number}():\n    {hang}\n" for number, hang in enumerate(HANGS.values())]
+    (tmp_path / "test_it.py").write_text("import asyncio, os\nseen = []\n" + "".join(tests) + "def test_last(): pass\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert re.search(rf"^{len(HANGS)} failed, 1 passed", done.stdout, re.MULTILINE), done.stdout
+    assert done.stdout.count("it hangs: it took longer than 0.3 seconds") >= len(HANGS)
 
 
 def _end_sleepers(folder: Path) -> None:

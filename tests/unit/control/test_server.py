@@ -111,6 +111,12 @@ class Peer:
             await self.writer.wait_closed()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - whatever it waits for has no event
+            await asyncio.sleep(0.001)
+
+
 @asynccontextmanager
 async def house(folder: Path) -> AsyncIterator[House]:
     built = House(folder)
@@ -388,8 +394,7 @@ async def test_output_reaches_a_listener_at_once_and_only_that_of_its_job(house:
     item = (await peer.hear())["item"]  # type: ignore[index]
     assert (item["job"], item["stream"], item["base64"]) == ("tick", "stderr", "/wo=")
     await peer.close()
-    await asyncio.sleep(0.02)
-    assert house.kept._listeners == []
+    await until(lambda: house.kept._listeners == [])
 
 
 @live
@@ -400,13 +405,12 @@ async def test_events_follow_and_tail(house: House) -> None:
     items, _ = await peer.answer("events", tail=2)
     assert [item["reason"] for item in items] == ["3", "4"]
     peer.ask("events", follow=True, tail=0, jobs=["tick"])
-    await asyncio.sleep(0.05)
+    await until(lambda: len(house.journal._listeners) == 1)
     house.journal(Warned("tock", because("text", text="no")))
     house.journal(Warned("tick", because("text", text="yes")))
     assert (await peer.hear())["item"]["reason"] == "yes"  # type: ignore[index]
     await peer.close()
-    await asyncio.sleep(0.02)
-    assert house.journal._listeners == []
+    await until(lambda: house.journal._listeners == [])
 
 
 @live

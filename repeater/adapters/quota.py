@@ -64,7 +64,7 @@ class DaemonQuota:
         self._retry: Alarm | None = None
         self._tries = 0
         self._old: FirstAsker | None = None  # the daemon speaks version 1.0 only
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
         self._is_lost = self._is_closed = False
         self._withdrawn: deque[str] = deque(maxlen=_MOST_WITHDRAWN)
         self._is_suspect = False  # it broke the protocol, and has granted nothing properly since
@@ -263,7 +263,8 @@ class DaemonQuota:
                     said = told.get("reason")
                     self._tell(QuotaWaits(ask, length, because("text", text=str(said)) if said else None))
         elif kind == "warning_notice":
-            self._warn(str(told.get("warning", "")))
+            if told.get("warning"):  # of a daemon, which may be of another version: its sentence is shown as it is
+                self._warn(because("text", text=str(told["warning"])[:400]))
         elif kind == "error":
             self._refused(str(told.get("error")), ask)
 
@@ -296,11 +297,12 @@ class DaemonQuota:
             self._granted(ask, reservation)
         self._watch()
 
-    def _warn(self, words: str) -> None:
+    def _warn(self, reason: Reason) -> None:
         """Each warning once, and only so many."""
-        if words and words not in self._warned and len(self._warned) < _MOST_WARNINGS:
-            self._warned.add(words)
-            self._tell(QuotaWarned(because("text", text=words[:400])))
+        key = (reason.code, repr(reason.detail))
+        if key not in self._warned and len(self._warned) < _MOST_WARNINGS:
+            self._warned.add(key)
+            self._tell(QuotaWarned(reason))
 
     def _begin(self) -> None:
         """The daemon is there, and speaks our language."""
@@ -311,10 +313,7 @@ class DaemonQuota:
         for at, fields in untold:
             self._send(self._start_notice(fields, max(0, now - at)))
         if self._old is not None:
-            self._warn(
-                f"the rate-limit daemon at `{self._path}` speaks version 1.0 only: starts are shared with an accuracy "
-                f"of a second, and nothing is given back"
-            )
+            self._warn(because("old_daemon", path=str(self._path)))
         if self._is_lost:
             self._is_lost = False
             self._tell(QuotaFound())

@@ -105,6 +105,7 @@ async def _serve(options: Daemon, gates: Sequence[Gate], keeping: Keeping, say: 
     from repeater.daemon.book import Book
     from repeater.daemon.server import Server
     from repeater.model.time import rfc3339
+    from repeater.sentences import sentence
 
     loop = asyncio.get_running_loop()
     over: asyncio.Future[int] = loop.create_future()
@@ -130,7 +131,9 @@ async def _serve(options: Daemon, gates: Sequence[Gate], keeping: Keeping, say: 
         book.restore(known, kept, now)
         users = frozenset({os.geteuid(), 0}) if options.mode & 0o077 == 0 else None
         about = {"pid": os.getpid(), "since": rfc3339(now.wall), "socket": str(gates[0].path)}
-        server = Server(book, keeping, clock.now, lambda words: say(f"warning: {words}"), users=users, about=about)
+        server = Server(
+            book, keeping, clock.now, lambda reason: say(f"warning: {sentence(reason)}"), users=users, about=about
+        )
         closing.callback(server.close)
         server.listen(*(gate.socket for gate in gates))
         places = ", ".join(f"`{gate.path}`" for gate in gates)

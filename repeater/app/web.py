@@ -89,7 +89,7 @@ class Web:
             scrape=None if self._metrics is None else scrape,
             warn=self._warn,
         )
-        self._server = HttpServer(app, self._door, lambda text: self._warn(because("connection_failed", error=text)))
+        self._server = HttpServer(app, self._door, self._warn)
 
     async def sent(self) -> None:
         """Returns when everybody has taken what was answered."""

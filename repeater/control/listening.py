@@ -21,6 +21,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from repeater.control.guard import ADMITTED, HEADERS, App
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.wire.entrance import Entrance
 
 MOST_IDLE = 256
@@ -39,7 +41,7 @@ _LINGER = 2.0  # seconds for a client that was refused to read why, before it is
 class HttpServer:
     """Serves `app` on a socket that is bound and listens already. `warn` reports internal errors."""
 
-    def __init__(self, app: App, door: socket.socket, warn: Callable[[str], None]) -> None:
+    def __init__(self, app: App, door: socket.socket, warn: Callable[[Reason], None]) -> None:
         quiet = logging.getLogger("uvicorn")  # errors of clients are answered, and not logged
         quiet.propagate = False
         quiet.addHandler(logging.NullHandler())
@@ -61,7 +63,12 @@ class HttpServer:
         self._state = ServerState()
         self._state.tasks = _Tasks(warn)
         self._entrance: Entrance[_Connection] = Entrance(
-            door, lambda _: None, self._make, warn, most=MOST_IDLE, within=HEAD_WITHIN
+            door,
+            lambda _: None,
+            self._make,
+            lambda code, error: warn(because(code, error=error)),
+            most=MOST_IDLE,
+            within=HEAD_WITHIN,
         )
 
     def _make(self) -> _Connection:
@@ -90,7 +97,7 @@ class HttpServer:
 class _Tasks(set["asyncio.Task[None]"]):
     """The tasks that answer requests. An exception of one is reported, and not left to the handler of the loop."""
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[Reason], None]) -> None:
         super().__init__()
         self._warn = warn
 
@@ -100,7 +107,7 @@ class _Tasks(set["asyncio.Task[None]"]):
 
     def _look(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._warn(f"a request was ended by an internal error: {type(error).__name__}: {error}")
+            self._warn(because("request_ended", error=f"{type(error).__name__}: {error}"))
 
 
 class _Connection(H11Protocol):

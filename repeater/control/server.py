@@ -49,10 +49,14 @@ class Server:
         self._load = Load()
 
     def listen(self, door: socket.socket) -> None:
-        self._entrance = Entrance(door, self._check, self._make, self._connection_failed, most=MOST_IDLE, within=IDLE)
-
-    def _connection_failed(self, text: str) -> None:
-        self._warn(because("connection_failed", error=text))
+        self._entrance = Entrance(
+            door,
+            self._check,
+            self._make,
+            lambda code, error: self._warn(because(code, error=error)),
+            most=MOST_IDLE,
+            within=IDLE,
+        )
 
     def close(self) -> None:
         """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""

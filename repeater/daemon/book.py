@@ -1,7 +1,7 @@
 """Who may start when, and who has to wait: what the daemon decides. Sans-IO and clockless.
 
 Whoever drives it (`daemon.server`) hands in messages with one reading of the clocks and takes out what is to be said
-(`said`), what is to be kept over a restart (`changes`), lines for the log (`warnings`), and when to look again
+(`said`), what is to be kept over a restart (`changes`), reasons for the log (`warnings`), and when to look again
 (`next_due`). A message that is refused (BadMessage) has changed nothing.
 
 Requests of version 1.1 wait in one row for each resource; the first is admitted at the instant at which its ledger
@@ -35,8 +35,11 @@ from repeater.daemon.protocol import (
 )
 from repeater.daemon.runs import Runs
 from repeater.dataclass import dataclass, field
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import Instant, Mono
 from repeater.policy.limit import Ticket
+from repeater.sentences import as_item
 from repeater.wire.lines import BadMessage
 
 GRANT_WITHIN = 30_000_000
@@ -63,7 +66,7 @@ class Book:
 
     def __init__(self, mark: str, settling: int = 0) -> None:
         self.said: list[tuple[int, bytes]] = []
-        self.warnings: list[str] = []
+        self.warnings: list[Reason] = []
         self._mark = mark
         self._given = 0
         self._ledgers = Ledgers(settling)
@@ -225,13 +228,16 @@ class Book:
         rates = tuple(sorted(resource.asked, key=lambda rate: (rate.count, rate.window)))
         if len(rates) < 2:
             return
-        named = " and ".join(map(str, rates))
-        words = f"clients name `{resource.name}` with different rates, {named}: the strictest counts, {resource.rate}"
-        self.warnings.append(words)
+        reason = because(
+            "rates_differ", resource=resource.name, rates=[str(rate) for rate in rates], rate=str(resource.rate)
+        )
+        self.warnings.append(reason)
         for client in resource.of_clients:
             if resource.warned.get(client) != rates:
                 resource.warned[client] = rates
-                self.said.append((client, say("warning_notice", resource_id=resource.name, warning=words)))
+                self.said.append(
+                    (client, say("warning_notice", resource_id=resource.name, **as_item(reason, "warning")))
+                )
 
     def _next_of(self, who: _Client, name: str, resource: str) -> Reservation:
         """The reservation whose next attempt is asked for."""

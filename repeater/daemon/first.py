@@ -14,6 +14,8 @@ from datetime import timedelta
 from repeater.daemon.ledgers import Ledgers, Resource
 from repeater.daemon.protocol import LONGEST_TIME, MOST_STARTS, Rate, Schedule, say_registered, say_schedule
 from repeater.dataclass import dataclass
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import Instant, Mono, rfc3339
 from repeater.wire.lines import BadMessage, clip
 
@@ -49,7 +51,7 @@ class FirstVersion:
     to look after.
     """
 
-    def __init__(self, ledgers: Ledgers, warnings: list[str]) -> None:
+    def __init__(self, ledgers: Ledgers, warnings: list[Reason]) -> None:
         self._ledgers = ledgers
         self._held: dict[_Tentative, None] = {}
         self.warnings = warnings
@@ -58,7 +60,7 @@ class FirstVersion:
         """May it start now, and if not, when? What is answered is reserved.
 
         The answer is always a `schedule_response`: this client starts uncounted after any other. Attempts that the
-        limit can never hold are not counted; then, and where there is no room, `warnings` gets a line.
+        limit can never hold are not counted; then, and where there is no room, `warnings` gets a reason.
         """
         if ask.probes:
             return _answer(now, now, "nothing was reserved")
@@ -69,17 +71,20 @@ class FirstVersion:
                 raise BadMessage("busy", f"cannot hold more than {MOST_HELD} reservations of one client")
             resource = self._ledgers.named(ask.resource, ask.rate, client, now)
         except BadMessage as refusal:
-            self.warnings.append(
-                f"a request of a 1.0 client for `{clip(ask.resource)}` is not counted: {refusal.message}"
-            )
+            self.warnings.append(because("request_not_counted", resource=clip(ask.resource), error=refusal.message))
             return say_schedule(can=False, reason=refusal.message, wait_until=str(rfc3339(now.wall + _FALLBACK)))
         resource.promise(now.mono, now)
         offsets = resource.usable(ask.offsets)
         if offsets != ask.offsets:
             left = len(ask.offsets) - len(offsets)
             self.warnings.append(
-                f"a 1.0 client asks for {len(ask.offsets)} attempts of `{clip(ask.resource)}`; {left} of them never "
-                f"fit its limit of {resource.rate.count} and are not counted"
+                because(
+                    "attempts_not_counted",
+                    resource=clip(ask.resource),
+                    attempts=len(ask.offsets),
+                    left=left,
+                    limit=resource.rate.count,
+                )
             )
         for before in asks_again:
             self._abandon(before, now)

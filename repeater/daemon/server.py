@@ -19,7 +19,10 @@ from typing import Any
 from repeater.daemon.book import Book
 from repeater.daemon.kept import Keeping
 from repeater.daemon.protocol import LONGEST, StatsRequest, id_of, read_message, say, say_error
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
 from repeater.model.time import Instant
+from repeater.sentences import as_item
 from repeater.wire.entrance import Entrance
 from repeater.wire.lines import BadMessage, Lines
 from repeater.wire.unix import user_of
@@ -47,7 +50,7 @@ class Server:
         book: Book,
         keeping: Keeping,
         now: Callable[[], Instant],
-        warn: Callable[[str], None],
+        warn: Callable[[Reason], None],
         *,
         users: frozenset[int] | None = None,
         about: Mapping[str, Any] | None = None,
@@ -64,8 +67,8 @@ class Server:
         self._clients: dict[int, _Client] = {}
         self._last = 0
         self._turn_is_coming = False
-        self._trouble = ""
-        self._logged: OrderedDict[str, None] = OrderedDict()
+        self._trouble: Reason | None = None
+        self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def listen(self, *doors: socket.socket) -> None:
         """Let clients in through sockets that are bound and not blocking."""
@@ -75,7 +78,7 @@ class Server:
                     door,
                     self._check,
                     self._make,
-                    self._warn,
+                    lambda code, error: self._warn(because(code, error=error)),
                     most=MOST_CLIENTS,
                     within=LINE_WITHIN,
                     may_end=lambda client: not self.holds(client.number),
@@ -124,7 +127,7 @@ class Server:
             self.refuse(client, refusal.message, id_of(line) if known else None)
             return known and self._clients[client].may_err()
         except Exception as error:  # noqa: BLE001 - a fault of one request must not end the others
-            self._warn(f"internal error in a request of client {client}: {error!r}; it is disconnected")
+            self._warn(because("client_request_failed", client=client, error=repr(error)))
             self.refuse(client, "internal error")
             return False
         finally:
@@ -151,9 +154,10 @@ class Server:
             self._come_again()
 
     def _stats(self) -> bytes:
-        troubles = [self._trouble] if self._trouble else []
+        troubles = [] if self._trouble is None else [as_item(self._trouble)]
         return say(
-            "stats_response", status="ok", version="1.1", **self._about, troubles=troubles,
+            "stats_response", status="ok", version="1.1", **self._about,
+            troubles=[trouble["reason"] for trouble in troubles], trouble_reasons=troubles,
             **self._book.stats(self._now()),
         )  # fmt: skip
 
@@ -179,12 +183,13 @@ class Server:
         self._arm()
 
     def _log(self) -> None:
-        """Each line once, as long as it is among the last `_REMEMBERED`."""
-        for line in self._book.warnings:
-            if line not in self._logged:
-                self._warn(line)
-            self._logged[line] = None
-            self._logged.move_to_end(line)
+        """Each warning once, as long as it is among the last `_REMEMBERED`."""
+        for reason in self._book.warnings:
+            key = (reason.code, repr(reason.detail))
+            if key not in self._logged:
+                self._warn(reason)
+            self._logged[key] = None
+            self._logged.move_to_end(key)
             if len(self._logged) > _REMEMBERED:
                 self._logged.popitem(last=False)
         self._book.warnings.clear()
@@ -198,14 +203,13 @@ class Server:
         except OSError as error:
             # The ledgers in memory hold all the same, and are written when that is possible again.
             self._book.changes = changes[-_MOST_UNKEPT:]
-            trouble = f"cannot keep the ledgers: {error}"
-            if not self._trouble:
-                self._warn(f"{trouble}; they hold until this daemon ends")
-            self._trouble = trouble
+            if self._trouble is None:
+                self._warn(because("ledgers_unwritable", error=str(error)))
+            self._trouble = because("ledgers_failing", error=str(error))
             return
-        if self._trouble:
-            self._trouble = ""
-            self._warn("the ledgers are kept again")
+        if self._trouble is not None:
+            self._trouble = None
+            self._warn(Reason("ledgers_recovered"))
 
     def _arm(self) -> None:
         if self._alarm is not None:

@@ -60,7 +60,26 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "output_not_kept": "cannot keep output until the end of the run: {error}",
     "file_unwritable": "cannot write `{path}`: {errno}",
     "request_failed": "a request failed inside: {error}",
-    "connection_failed": "{error}",
+    "accept_failed": "cannot accept a connection: {error}",
+    "connection_ended": "a connection was ended by an internal error: {error}",
+    "request_ended": "a request was ended by an internal error: {error}",
+    "client_request_failed": "internal error in a request of client {client}: {error}; it is disconnected",
+    "ledgers_unwritable": "cannot keep the ledgers: {error}; they hold until this daemon ends",
+    "ledgers_failing": "cannot keep the ledgers: {error}",
+    "ledgers_recovered": "the ledgers are kept again",
+    "old_daemon": (
+        "the rate-limit daemon at `{path}` speaks version 1.0 only: starts are shared with an accuracy of a second, "
+        "and nothing is given back"
+    ),
+    "rates_differ": lambda fields: (
+        f"clients name `{fields['resource']}` with different rates, {' and '.join(fields.raw('rates'))}: "
+        f"the strictest counts, {fields['rate']}"
+    ),
+    "request_not_counted": "a request of a 1.0 client for `{resource}` is not counted: {error}",
+    "attempts_not_counted": (
+        "a 1.0 client asks for {attempts} attempts of `{resource}`; {left} of them never fit its limit of {limit} "
+        "and are not counted"
+    ),
     "metrics_failed": "cannot make the metrics: {error}",
     "metrics_missing": "{error}",
     "history_unwritable": "cannot write the history: {error}; a job whose slot cannot be claimed does not start",

@@ -7,7 +7,7 @@ descriptors belong to the listening socket itself, so that it can serve a client
 When there is no room at all, accepting pauses.
 
 A client object and a transport are made when the first byte has come, because a flood of silent connections has to be
-cheap. An exception in a callback of a connection ends that connection, is reported by `warn`, and goes no further.
+cheap. An exception in a callback of a connection ends that connection, is reported by `report`, and goes no further.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from repeater.wire.descriptors import LACKING, Spares, free_descriptors, reserve
 
@@ -43,13 +43,16 @@ class Connection(Protocol):
         """Close at once; what was not sent is dropped."""
 
 
+Fault: TypeAlias = Literal["accept_failed", "connection_ended"]
+"""The code of the reason that the owner of the entrance makes of it."""
 Client = TypeVar("Client", bound=Connection)
 
 
 class Entrance(Generic[Client]):
     """`door` is bound, listens and does not block. `check` gets an accepted socket and returns bytes to send before it
     is closed; None lets it in. `make` makes the client of a connection. `within` is the number of seconds for the first
-    byte to come. `may_end` says whether an idle client may be ended for another one; `full` is sent when none may.
+    byte to come. `report` gets the code of a fault and the text of its error. `may_end` says whether an idle client may
+    be ended for another one; `full` is sent when none may.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Entrance(Generic[Client]):
         door: socket.socket,
         check: Callable[[socket.socket], bytes | None],
         make: Callable[[], Client],
-        warn: Callable[[str], None],
+        report: Callable[[Fault, str], None],
         *,
         most: int,
         within: float,
@@ -67,7 +70,7 @@ class Entrance(Generic[Client]):
         self._door = door
         self._check = check
         self._make = make
-        self._warn = warn
+        self._report = report
         self._most = most
         self._within = within
         self._may_end = may_end
@@ -131,7 +134,7 @@ class Entrance(Generic[Client]):
                 return
             except OSError as error:
                 if error.errno not in LACKING:
-                    self._warn(f"cannot accept a connection: {error.strerror or error}")
+                    self._report("accept_failed", error.strerror or str(error))
                 self._rest()
                 return
             self._free -= 1
@@ -259,7 +262,7 @@ class Entrance(Generic[Client]):
             self._loop.call_soon(self._spares.refill)  # the descriptor of a connection is closed after its callback
 
     def _fault(self, error: Exception) -> None:
-        self._warn(f"a connection was ended by an internal error: {type(error).__name__}: {error}")
+        self._report("connection_ended", f"{type(error).__name__}: {error}")
 
 
 def _has_begun(sock: socket.socket) -> bool | None:

@@ -211,7 +211,9 @@ async def _http(head: bytes, data: bytes) -> None:
     loop.set_exception_handler(lambda _, context: faults.append(str(context)))
     door = socket.create_server(("127.0.0.1", 0))
     door.setblocking(False)
-    server = HttpServer(Guard(app, token=FUZZ_TOKEN, hosts=["localhost"]), door, faults.append)
+    server = HttpServer(
+        Guard(app, token=FUZZ_TOKEN, hosts=["localhost"]), door, lambda reason: faults.append(str(reason))
+    )
     try:
         size = head[0] + 1 if head else 1 << 12
         with socket.socket() as client:

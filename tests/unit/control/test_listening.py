@@ -13,6 +13,7 @@ import pytest
 
 from repeater.control import listening as module
 from repeater.control.listening import HttpServer
+from repeater.model.reasons import Reason
 
 ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -50,7 +51,7 @@ async def listening(app: Any) -> AsyncIterator[int]:
     door.bind(("127.0.0.1", 0))
     door.listen(128)
     door.setblocking(False)
-    warned: list[str] = []
+    warned: list[Reason] = []
     server = HttpServer(app, door, warned.append)
     try:
         yield door.getsockname()[1]

@@ -11,6 +11,7 @@ import pytest
 from repeater.daemon.book import GRANT_WITHIN, Book
 from repeater.daemon.first import REGISTER_WITHIN
 from repeater.daemon.kept import Dropped, Kept, Known, Outdated
+from repeater.sentences import sentence
 from tests.unit.daemon.desk import Desk
 
 
@@ -191,7 +192,9 @@ def test_of_different_rates_the_strictest_of_the_window_counts_and_all_are_told(
     desk.run_to(1000)
     assert len(desk.granted(2)) == 1
     desk.tell(2, "start_notice", reservation=desk.granted(2)[0])
-    assert set(desk.book.warnings) == {words}
+    assert {sentence(reason) for reason in desk.book.warnings} == {words}
+    notice = next(one for one in heard if one["type"] == "warning_notice")
+    assert (notice["reason_code"], notice["detail"]["rates"]) == ("rates_differ", ["1/1s", "9/1s"])
     desk.leave(1)  # its rate counts until its window is over
     desk.tell(2, "reserve_request", id="c", resource_id="api", rate_limit=9, window_ms=1000)
     desk.run_to(1999)

@@ -10,6 +10,7 @@ import pytest
 
 from repeater.adapters.ledgers import LedgerFile
 from repeater.daemon.protocol import read_message
+from repeater.sentences import sentence
 from repeater.wire.lines import BadMessage
 from tests.unit.daemon.desk import Desk
 
@@ -150,7 +151,7 @@ def test_attempts_that_never_fit_are_left_out_and_logged() -> None:
     )  # fmt: skip
     assert it.figures()["reserved"] + it.figures()["used"] == 3
     (warning,) = it.book.warnings
-    assert warning == (
+    assert sentence(warning) == (
         "a 1.0 client asks for 4 attempts of `api`; 1 of them never fit its limit of 2 and are not counted"
     )
 
@@ -160,4 +161,4 @@ def test_a_full_daemon_answers_a_1_0_client_and_logs_it(monkeypatch: pytest.Monk
     it = Desk()
     (answer,) = it.send(1, json.dumps(MESSAGES["schedule"]))
     assert (answer["type"], answer["can_schedule"]) == ("schedule_response", False)
-    assert "is not counted: cannot keep more than 0 resources" in it.book.warnings[0]
+    assert "is not counted: cannot keep more than 0 resources" in sentence(it.book.warnings[0])

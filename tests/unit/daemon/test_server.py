@@ -18,6 +18,7 @@ from repeater.daemon.book import Book
 from repeater.daemon.kept import Change, Forgetful, Kept
 from repeater.daemon.place import Gate
 from repeater.daemon.server import Server
+from repeater.sentences import sentence
 
 PATIENCE = 30.0
 
@@ -50,7 +51,9 @@ async def bench(folder: Path, **keys: Any) -> AsyncIterator[Bench]:
     path, warnings = folder / "d.sock", []
     clock = LoopClock(asyncio.get_running_loop())
     gate = Gate(path)
-    server = Server(Book("r"), keys.pop("keeping", Forgetful()), clock.now, warnings.append, **keys)
+    server = Server(
+        Book("r"), keys.pop("keeping", Forgetful()), clock.now, lambda reason: warnings.append(sentence(reason)), **keys
+    )
     server.listen(gate.socket)
     try:
         yield Bench(server, path, warnings)

@@ -15,7 +15,8 @@ from repeater.adapters.sqlite import SqliteStore
 from repeater.dataclass import replace
 from repeater.model.reasons import OVERLAP, SUCCESS
 from repeater.model.reasons import reason as because
-from repeater.model.run import Progress, RunRecord, SlotState
+from repeater.model.run import LimitedStart, Progress, RunRecord, SlotState
+from repeater.model.time import Instant, Mono
 from repeater.ports import Store
 from tests.fakes.store import FakeStore
 
@@ -295,3 +296,87 @@ def test_the_command_of_an_attempt_can_be_set_once_it_is_rendered(kept: Kept) ->
 def test_a_slot_without_a_run_has_no_command(kept: Kept) -> None:
     kept.store.record(row(state="skipped", attempt=0), progress())
     assert [found.command for found in kept.store.rows()] == [None]
+
+
+NOW = Instant(at(100), Mono(5_000_000_000))
+MINUTE = timedelta(minutes=1)
+
+
+def start(run: str, age: float, job: str = "a", limit: str | None = "g", **keys: Any) -> LimitedStart:
+    """A start `age` seconds before `NOW`."""
+    wall, mono = NOW.wall - timedelta(seconds=age), Mono(NOW.mono - int(age * 1e6))
+    return LimitedStart(run, job, limit, **{"at": wall, "mono": mono, "boot": "this", "window": 1_000_000, **keys})
+
+
+def found(kept: Kept, jobs: tuple[str, ...] = ("a",), limits: tuple[str, ...] = ()) -> list[str]:
+    return sorted(one.run for one in kept.store.starts(jobs, limits, MINUTE, NOW, "this"))
+
+
+def test_starts_are_found_by_job_and_by_limit_within_the_window(kept: Kept) -> None:
+    for one in (start("1", 59), start("2", 61), start("3", 1, job="b"), start("4", 1, job="c", limit=None)):
+        kept.store.keep_start(one)
+    assert found(kept) == ["1"]
+    assert found(kept, ("a",), ("g",)) == ["1", "3"]
+    assert found(kept, ("c",), ("h",)) == ["4"]
+
+
+def test_starts_of_the_same_boot_are_compared_by_the_monotonic_clock(kept: Kept) -> None:
+    long_ago = NOW.wall - timedelta(hours=1)
+    for one in (start("1", 10, at=long_ago), start("2", 10, at=long_ago, boot="other"), start("3", 70, boot="other")):
+        kept.store.keep_start(one)
+    kept.store.keep_start(start("4", 70, at=NOW.wall, boot="other"))
+    assert found(kept) == ["1", "4"]
+
+
+def test_a_claimed_start_is_found_whatever_its_age_until_it_is_known(kept: Kept) -> None:
+    kept.store.keep_start(start("1", 300, is_known=False))
+    assert found(kept) == ["1"]
+    kept.store.keep_start(start("1", 299))
+    assert found(kept) == []
+    kept.store.keep_start(start("2", 0, is_known=False))
+    kept.store.drop_start("2")
+    assert found(kept) == []
+
+
+def test_starts_follow_a_rename(kept: Kept) -> None:
+    kept.store.keep_start(start("1", 1))
+    kept.store.move("a", "b")
+    assert (found(kept), found(kept, ("b",))) == ([], ["1"])
+
+
+def test_rows_say_when_runs_started_that_no_limit_counted(kept: Kept) -> None:
+    kept.store.keep_start(start("a-90-1", 5))
+    for one in (
+        row(second=90, state="succeeded"),
+        row(second=95, state="succeeded"),
+        row(second=20, state="succeeded"),
+    ):
+        kept.store.record(one, progress())
+    kept.store.record(row(second=96, attempt=0, state="skipped"), progress())
+    kept.store.record(row(second=97, state="spawn_failed"), progress())
+    assert found(kept) == ["a-90-1", "a-95-1"]
+
+
+def test_starts_stay_although_many_skipped_slots_follow(kept: Kept) -> None:
+    if isinstance(kept.store, SqliteStore):
+        kept.store._writer._keep_rows = 5
+    kept.store.keep_start(start("1", 1))
+    for number in range(300):
+        kept.store.record(row(second=number, attempt=0, state="skipped"), progress())
+    assert found(kept) == ["1"]
+
+
+def test_old_starts_are_deleted_only_when_no_window_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repeater.adapters.sqlite.store._STARTS", 10)
+    monkeypatch.setattr("repeater.adapters.sqlite.store._OLD_STARTS_AFTER", 50)
+    store = SqliteStore(tmp_path / "state", lambda call: call())
+    try:
+        for number in range(50):
+            window = 1_000_000_000 if number < 5 else 1_000_000
+            store.keep_start(start(str(number), 59 - number, window=window))
+        left = sorted(int(one.run) for one in store.starts(("a",), (), MINUTE, NOW, "this"))
+    finally:
+        store.close()
+    assert left == [*range(5), *range(40, 50)]

@@ -80,6 +80,7 @@ class Engine:
         self._dependents: dict[str, list[str]] = {}
         self._needed_by: dict[str, list[str]] = {}
         self._probes: dict[str, tuple[Probing, Probing]] = {}
+        self._moved: dict[str, str] = {}
         self._changes: dict[str, tuple[Wake, Instant]] = {}
         self._gone: list[Job] = []
         self._remembered: dict[str, Progress] = {}
@@ -245,10 +246,7 @@ class Engine:
         moved = {}
         for entry in fact.plan.of("move"):
             assert entry.moved_from is not None
-            moved[entry.job] = self.jobs.pop(entry.moved_from)
-            context.actions.append(Move(entry.moved_from, entry.job))
-            self._unwatch(entry.moved_from)
-            self._probes.pop(entry.moved_from, None)
+            moved[entry.job] = self._take_away(entry.moved_from, entry.job)
         order = graph.order or tuple(graph.nodes)
         plans = {entry.job: entry for entry in fact.plan.jobs}
         for name in order:
@@ -272,6 +270,17 @@ class Engine:
         context.announce(GenerationBegan(fact.generation, added, changed, removed, kept))
         if is_first:
             self._tell_who_waits()
+
+    def _take_away(self, former: str, name: str) -> Job:
+        """The job that gets another name, without what is kept by the former one. Its probes go on."""
+        job = self.jobs.pop(former)
+        self._context.actions.append(Move(former, name))
+        self._unwatch(former)
+        if former in self._probes:
+            self._probes[name] = self._probes.pop(former)
+            self._moved.pop(name, None)
+            self._moved[former] = name
+        return job
 
     def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
@@ -390,6 +399,8 @@ class Engine:
             job.ready = False
 
     def _probe_reported(self, name: str, live: bool, ok: bool, reason: Reason | None) -> None:
+        while name not in self.jobs and name in self._moved:
+            name = self._moved[name]
         job = self.jobs.get(name)
         if job is None or name not in self._probes:
             return

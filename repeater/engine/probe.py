@@ -76,9 +76,12 @@ class Probing:
         assert probe is not None
 
         def ask(_: object) -> None:
-            if self.run and probe is self.probe:
-                self._context.actions.append(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
+            now = self.probe  # a reload may have brought an equal one since
+            if self.run and now is not None:
+                self._context.actions.append(Ask(self._job.spec.name, self.kind, now, self._job.spec))
 
+        if self._wake is not None:
+            self._wake.cancel()  # an answer that an earlier run was asked for can come in between
         if probe.log:  # the output tells by itself when the line comes
             self._context.actions.append(Ask(self._job.spec.name, self.kind, probe, self._job.spec))
             return

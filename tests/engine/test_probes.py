@@ -106,3 +106,77 @@ def test_a_service_that_is_restarted_is_asked_at_one_pace() -> None:
     start = (again - EPOCH).total_seconds()
     assert asked == [5, *(start + length for length in (5, 10, 15) if start + length <= 24)]
     assert len(asked) >= 3
+
+
+def remade(probe: Probe) -> Probe:
+    """An equal probe, as a file that is read again holds it."""
+    return replace(probe, every=seconds(probe.every.total_seconds()))
+
+
+def test_a_live_probe_goes_on_after_an_edit_of_another_key() -> None:
+    stage = Stage({"web": Act(lasts=FOR_EVER)})
+    spec = job("web", Always(), live=PROBE)
+    stage.apply(spec)
+    stage.advance(2.5)
+    plan = stage.apply(replace(spec, description="other", live=remade(PROBE)))
+    assert plan.jobs[0].reload == "in_place"
+    stage.advance(5)
+    assert len(stage.spawner.launches) == 1
+    stage.prober.health["web"] = False
+    stage.advance(1)
+    stage.prober.health["web"] = True
+    stage.advance(20)
+    assert len(stage.spawner.launches) == 2
+
+
+@pytest.mark.parametrize("kind", ["ready", "live"])
+def test_a_probe_goes_on_after_a_rename(kind: str) -> None:
+    stage = Stage({"web": Act(lasts=FOR_EVER), "new": Act(lasts=FOR_EVER)})
+    stage.prober.health["web"] = kind == "live"
+    stage.apply(job("web", Always(), **{kind: PROBE}))
+    stage.advance(2.5)
+    stage.apply(job("new", Always(), moved_from="web", **{kind: remade(PROBE)}))
+    assert len(stage.spawner.launches) == 1
+    stage.prober.health["new"] = kind == "ready"
+    stage.advance(1)
+    stage.prober.health["new"] = True
+    stage.advance(20)
+    assert len(stage.spawner.launches) == (1 if kind == "ready" else 2)
+    assert stage.engine.jobs["new"].ready is (True if kind == "ready" else None)
+
+
+@pytest.mark.parametrize("probe", [PROBE, Probe(log="listening")], ids=["tcp", "log"])
+def test_an_answer_under_a_former_name_counts_for_the_renamed_job(probe: Probe) -> None:
+    stage = Stage({"web": Act(lasts=FOR_EVER)})
+    silence(stage)
+    stage.apply(job("web", Always(), ready=probe))
+    stage.advance(1.5)
+    stage.apply(job("site", Always(), moved_from="web", ready=probe))
+    stage.apply(job("new", Always(), moved_from="site", ready=probe))
+    answer(stage, "ready", True)
+    assert stage.engine.jobs["new"].ready is True
+    assert [event.job for event in stage.events if isinstance(event, JobReady)] == ["new"]
+
+
+def test_an_answer_for_a_removed_job_with_a_former_name_does_nothing() -> None:
+    stage = Stage({"web": Act(lasts=FOR_EVER)})
+    silence(stage)
+    stage.apply(job("web", Always(), ready=PROBE))
+    stage.advance(1.5)
+    stage.apply(job("new", Always(), moved_from="web", ready=PROBE))
+    stage.apply(job("web", Always(), moved_from="new", ready=PROBE))
+    stage.apply()
+    answer(stage, "ready", True)
+    assert ready_events(stage) == []
+
+
+def test_an_answer_of_an_earlier_run_does_not_double_the_questions() -> None:
+    asked: list[float] = []
+    stage = Stage({"web": [Act(lasts=seconds(2.5)), Act(lasts=FOR_EVER)]})
+    stage.prober.ask = lambda *_: asked.append(stage.now)  # type: ignore[method-assign]
+    stage.apply(job("web", Always(), live=PROBE))
+    stage.advance(3)  # the first run was asked at 1 s; the second one began at 2.5 s
+    assert (len(stage.spawner.live), asked) == (1, [1])
+    answer(stage, "live", True)
+    stage.advance(3)
+    assert asked == [1, 4]

@@ -77,7 +77,7 @@ class Probing:
 
         def ask(_: object) -> None:
             now = self.probe  # a reload may have brought an equal one since
-            if self.run and now is not None:
+            if now is not None:
                 self._context.actions.append(Ask(self._job.spec.name, self.kind, now, self._job.spec))
 
         if self._wake is not None:

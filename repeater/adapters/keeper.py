@@ -292,13 +292,13 @@ class KeeperSpawner:
         """
         if self._closed:
             return
+        self._loop.call_later(_BEAT, self._beat)  # first: an exception below must not end the beats
         if self._line is not None and self._line.hello.get("pongs"):
             self._unanswered += 1
             if self._unanswered > _SILENT:
                 self._become_stuck()
             else:
                 self._ask({"op": "ping"})
-        self._loop.call_later(_BEAT, self._beat)
 
     def _become_stuck(self) -> None:
         if not self._is_stuck:
@@ -515,8 +515,12 @@ class KeeperSpawner:
 
     def _bury_forgotten(self, dead: frozenset[int]) -> None:
         """As process 1 we are given what loses its parent anywhere but below the keeper."""
-        if not self._closed:
-            self._loop.call_later(_ROUND, self._bury_forgotten, tree.bury_forgotten(dead))
+        if self._closed:
+            return
+        try:
+            dead = tree.bury_forgotten(dead)
+        finally:
+            self._loop.call_later(_ROUND, self._bury_forgotten, dead)
 
     # --- the death of the keeper ---
 

@@ -358,9 +358,11 @@ class DaemonQuota:
             self._look = self._loop.call_later(LOOK_EVERY, self._look_after)
 
     def _look_after(self) -> None:
-        for ask in tuple(self._asks.values()):
-            self._send_ask(ask)
-        self._watch()
+        try:
+            for ask in tuple(self._asks.values()):
+                self._send_ask(ask)
+        finally:
+            self._watch()
 
     def _lose(self, cause: str, *, quietly: bool = False) -> None:
         """The connection is of no use any more. Quietly: nobody asked for anything, so nobody has to know."""

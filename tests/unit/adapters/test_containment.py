@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from repeater.adapters.keeper import KeeperSpawner
+from repeater.adapters.quota import DaemonQuota
 from repeater.adapters.turns import Turns
 from repeater.adapters.wakes import Wakes
 from repeater.runtime.contained_outputs import ContainedOutputs
@@ -118,3 +120,51 @@ def test_the_owner_of_an_exception_is_the_innermost_part_of_repeater():
         with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
             call()
         assert owner_of(caught.value)[0] == owner
+
+
+class Later:
+    def __init__(self):
+        self.calls = []
+
+    def call_later(self, delay, call, *args):
+        self.calls.append(call.__name__)
+        return type("Alarm", (), {"cancel": lambda _: None})()
+
+
+def fail(*_):
+    raise ZeroDivisionError
+
+
+def beating(loop, monkeypatch):
+    spawner = object.__new__(KeeperSpawner)
+    spawner.__dict__.update(_closed=False, _loop=loop, _line=Line(), _unanswered=0, _ask=fail)
+    return spawner._beat
+
+
+def burying(loop, monkeypatch):
+    monkeypatch.setattr("repeater.adapters.keeper.tree.bury_forgotten", fail)
+    spawner = object.__new__(KeeperSpawner)
+    spawner.__dict__.update(_closed=False, _loop=loop)
+    return lambda: spawner._bury_forgotten(frozenset())
+
+
+def looking(loop, monkeypatch):
+    quota = object.__new__(DaemonQuota)
+    quota.__dict__.update(
+        _loop=loop, _asks={"a": object()}, _send_ask=fail, _patience=None, _look=None, _sock=object(), _unanswered={}
+    )
+    return quota._look_after
+
+
+class Line:
+    hello = {"pongs": True}  # noqa: RUF012
+
+
+@pytest.mark.parametrize("make", [beating, burying, looking])
+def test_a_timer_that_raises_is_set_again(make, monkeypatch):
+    loop = Later()
+    call = make(loop, monkeypatch)
+    for times in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            call()
+        assert len(loop.calls) == times

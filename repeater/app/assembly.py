@@ -436,7 +436,7 @@ class _Assembly:
             return None
         from repeater.app.web import Web
 
-        web = Web(self._options.http, folder, os.environ, self._warn)
+        web = Web(self._options.http, folder, os.environ, self._warn, self._connection_failed)
         closing.callback(web.close)
         return web
 
@@ -463,7 +463,7 @@ class _Assembly:
             files=lambda: self._options.files,
         )
         self._desk = desk
-        self._server = Server(desk, self._warn)
+        self._server = Server(desk, self._warn, fault=self._connection_failed)
         self._control.serve(self._server)
         if self._web is not None:
             self._web.serve(desk)
@@ -735,6 +735,9 @@ class _Assembly:
             return False
         self._supervisor.faults.report(owner, error, name=name)
         return True
+
+    def _connection_failed(self, error: Exception) -> None:
+        self._supervisor.faults.report("connection", error, name=owner_of(error)[1])
 
     def _probe_failed(self, job: str, kind: str, error: Exception) -> None:
         self._supervisor.faults.report("probe", error, job=job, name=kind)

@@ -44,13 +44,21 @@ class Web:
     """
 
     def __init__(
-        self, options: HttpOptions, folder: Path | None, environ: Mapping[str, str], warn: Callable[[Reason], None]
+        self,
+        options: HttpOptions,
+        folder: Path | None,
+        environ: Mapping[str, str],
+        warn: Callable[[Reason], None],
+        fault: Callable[[Exception], None],
     ) -> None:
-        """`folder` is the state's, None if none is kept. Raises RepeaterError."""
+        """`folder` is the state's, None if none is kept. `fault` gets each unexpected exception of a connection or a
+        request. Raises RepeaterError.
+        """
         _look_for_libraries()
         host, port = parse_address(options.address)
         self._token, where = _token(options, folder, environ)
         self._warn = warn
+        self._fault = fault
         self._hosts = {*LOOPBACK, *options.hosts}
         self._server: HttpServer | None = None
         self._making: asyncio.Future[bytes] | None = None
@@ -88,8 +96,9 @@ class Web:
             hosts=self._hosts,
             scrape=None if self._metrics is None else scrape,
             warn=self._warn,
+            fault=self._fault,
         )
-        self._server = HttpServer(app, self._door, self._warn)
+        self._server = HttpServer(app, self._door, self._warn, self._fault)
 
     async def sent(self) -> None:
         """Returns when everybody has taken what was answered."""

@@ -45,10 +45,28 @@ METRICS_HINT = "pip install 'repeater-rpr[web]'"
 
 
 def build(
-    desk: Desk, *, token: str, hosts: Iterable[str], scrape: Scrape | None, warn: Callable[[Reason], None]
+    desk: Desk,
+    *,
+    token: str,
+    hosts: Iterable[str],
+    scrape: Scrape | None,
+    warn: Callable[[Reason], None],
+    fault: Callable[[Exception], None] | None = None,
 ) -> App:
-    """The application, guarded. `scrape` gives the metrics; None: there are none."""
-    endpoints = [Path(route.path, _Answer(route, desk, warn), methods=[route.method]) for route in ROUTES]
+    """The application, guarded. `scrape` gives the metrics; None: there are none. `fault` gets each unexpected
+    exception of a request; without it `warn` gets a reason.
+    """
+
+    def warn_of_fault(error: Exception) -> None:
+        warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
+
+    report = fault or warn_of_fault
+
+    async def internal(_: Request, error: Exception) -> Response:
+        report(error)
+        return _error(500, "internal", f"internal error: {type(error).__name__}: {error}")
+
+    endpoints = [Path(route.path, _Answer(route, desk, report), methods=[route.method]) for route in ROUTES]
     around = {
         "/livez": _livez,
         "/readyz": _readyz(desk),
@@ -57,7 +75,7 @@ def build(
         "/api/openapi.json": _described,
     }
     endpoints += [Path(path, endpoint, methods=["GET"]) for path, endpoint in around.items()]
-    app = Starlette(routes=endpoints, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=endpoints, exception_handlers={HTTPException: _http_error, Exception: internal})
     app.router.redirect_slashes = False
     return Guard(app, token=token, hosts=hosts)
 
@@ -124,10 +142,10 @@ async def _nowhere(*_: Mapping[str, Any]) -> None:
 class _Answer:
     """An ASGI application that answers one route."""
 
-    def __init__(self, route: Route, desk: Desk, warn: Callable[[Reason], None]) -> None:
+    def __init__(self, route: Route, desk: Desk, fault: Callable[[Exception], None]) -> None:
         self._route = route
         self._desk = desk
-        self._warn = warn
+        self._fault = fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
         request = Request(scope, receive)
@@ -172,7 +190,7 @@ class _Answer:
         except RepeaterError as error:
             refusal = _told(error)
         except Exception as error:  # noqa: BLE001 - a fault in a verb must not end the jobs
-            self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
+            self._fault(error)
             refusal = 500, "internal", f"internal error: {type(error).__name__}: {error}", None
         else:
             return

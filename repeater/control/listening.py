@@ -39,9 +39,17 @@ _LINGER = 2.0  # seconds for a client that was refused to read why, before it is
 
 
 class HttpServer:
-    """Serves `app` on a socket that is bound and listens already. `warn` reports internal errors."""
+    """Serves `app` on a socket that is bound and listens already. `warn` reports internal errors; `fault`, if given,
+    gets each unexpected exception of a connection or a request instead.
+    """
 
-    def __init__(self, app: App, door: socket.socket, warn: Callable[[Reason], None]) -> None:
+    def __init__(
+        self,
+        app: App,
+        door: socket.socket,
+        warn: Callable[[Reason], None],
+        fault: Callable[[Exception], None] | None = None,
+    ) -> None:
         quiet = logging.getLogger("uvicorn")  # errors of clients are answered, and not logged
         quiet.propagate = False
         quiet.addHandler(logging.NullHandler())
@@ -61,7 +69,9 @@ class HttpServer:
         self._config.load()
         self._door = door
         self._state = ServerState()
-        self._state.tasks = _Tasks(warn)
+        self._state.tasks = _Tasks(
+            fault or (lambda error: warn(because("request_ended", error=f"{type(error).__name__}: {error}")))
+        )
         self._entrance: Entrance[_Connection] = Entrance(
             door,
             lambda _: None,
@@ -70,6 +80,8 @@ class HttpServer:
             most=MOST_IDLE,
             within=HEAD_WITHIN,
         )
+        if fault is not None:
+            self._entrance.fault = fault
 
     def _make(self) -> _Connection:
         return _Connection(self._config, self._state, self._entrance)
@@ -97,17 +109,17 @@ class HttpServer:
 class _Tasks(set["asyncio.Task[None]"]):
     """The tasks that answer requests. An exception of one is reported, and not left to the handler of the loop."""
 
-    def __init__(self, warn: Callable[[Reason], None]) -> None:
+    def __init__(self, fault: Callable[[Exception], None]) -> None:
         super().__init__()
-        self._warn = warn
+        self._fault = fault
 
     def add(self, task: asyncio.Task[None]) -> None:
         super().add(task)
         task.add_done_callback(self._look)
 
     def _look(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._warn(because("request_ended", error=f"{type(error).__name__}: {error}"))
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._fault(error)
 
 
 class _Connection(H11Protocol):

@@ -38,11 +38,21 @@ _BATCH = 64 * 1024
 
 
 class Server:
-    """Listens on a socket that is bound already. `warn` tells of what should not happen."""
+    """Listens on a socket that is bound already. `warn` tells of what should not happen; `fault` gets each unexpected
+    exception of a connection or a verb.
+    """
 
-    def __init__(self, desk: Desk, warn: Callable[[Reason], None], *, users: frozenset[int] | None = None) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        warn: Callable[[Reason], None],
+        *,
+        users: frozenset[int] | None = None,
+        fault: Callable[[Exception], None] | None = None,
+    ) -> None:
         self._desk = desk
         self._warn = warn
+        self._fault = self._warn_of_fault if fault is None else fault
         self._users = frozenset({os.geteuid(), 0}) if users is None else users
         self._entrance: Entrance[_Client] | None = None
         self._clients: set[_Client] = set()
@@ -57,6 +67,10 @@ class Server:
             most=MOST_IDLE,
             within=IDLE,
         )
+        self._entrance.fault = self._fault
+
+    def _warn_of_fault(self, error: Exception) -> None:
+        self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
 
     def close(self) -> None:
         """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
@@ -84,7 +98,7 @@ class Server:
 
     def _make(self) -> _Client:
         assert self._entrance is not None
-        client = _Client(self._desk, self._warn, self._clients.discard, self._load, self._entrance)
+        client = _Client(self._desk, self._fault, self._clients.discard, self._load, self._entrance)
         self._clients.add(client)
         return client
 
@@ -95,13 +109,13 @@ class _Client(asyncio.Protocol):
     def __init__(
         self,
         desk: Desk,
-        warn: Callable[[Reason], None],
+        fault: Callable[[Exception], None],
         gone: Callable[[_Client], None],
         load: Load,
         entrance: Entrance[_Client],
     ) -> None:
         self._desk = desk
-        self._warn = warn
+        self._fault = fault
         self._gone = gone
         self._load = load
         self._entrance = entrance
@@ -203,11 +217,19 @@ class _Client(asyncio.Protocol):
             self.end()
             return
         except Exception as error:  # noqa: BLE001 - a fault in a verb must not end the jobs
-            self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
+            self._fault(error)
             reply = encode_error(RepeaterError(f"internal error: {type(error).__name__}: {error}"))
         self._write(reply)
 
     def _carried_out(self, task: asyncio.Task[None]) -> None:
+        """An exception here ends the connection: its client waits for an answer that nothing would send."""
+        try:
+            self._go_on(task)
+        except Exception as error:  # noqa: BLE001
+            self._fault(error)
+            self.end()
+
+    def _go_on(self, task: asyncio.Task[None]) -> None:
         self._task = None
         self._desk.at_hand.discard(task)
         if self._place is not None:

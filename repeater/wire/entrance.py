@@ -7,7 +7,7 @@ descriptors belong to the listening socket itself, so that it can serve a client
 When there is no room at all, accepting pauses.
 
 A client object and a transport are made when the first byte has come, because a flood of silent connections has to be
-cheap. An exception in a callback of a connection ends that connection, is reported by `report`, and goes no further.
+cheap. An exception in a callback of a connection ends that connection, is reported by `fault`, and goes no further.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Entrance(Generic[Client]):
     """`door` is bound, listens and does not block. `check` gets an accepted socket and returns bytes to send before it
     is closed; None lets it in. `make` makes the client of a connection. `within` is the number of seconds for the first
     byte to come. `report` gets the code of a fault and the text of its error. `may_end` says whether an idle client may
-    be ended for another one; `full` is sent when none may.
+    be ended for another one; `full` is sent when none may. `fault` may be set to get each unexpected exception of a
+    connection; without it `report` gets the code `connection_ended`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Entrance(Generic[Client]):
         self._within = within
         self._may_end = may_end
         self._full = full
+        self.fault: Callable[[Exception], None] = self._report_ended
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -142,7 +144,7 @@ class Entrance(Generic[Client]):
             try:
                 self._take(sock, is_full=is_full)
             except Exception as error:  # noqa: BLE001 - the fault of one connection must not end the others
-                self._fault(error)
+                self.fault(error)
                 self._drop(sock)
 
     def _has_descriptors(self) -> bool:
@@ -217,7 +219,7 @@ class Entrance(Generic[Client]):
         try:
             self._begin(silent.sock)
         except Exception as error:  # noqa: BLE001 - the fault of one connection must not end the others
-            self._fault(error)
+            self.fault(error)
             self._drop(silent.sock)
 
     # --- connections that have sent something --------------------------------------------------------------------
@@ -232,7 +234,7 @@ class Entrance(Generic[Client]):
 
     async def _connect(self, client: Client, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: _Contained(client, self._lost, self._fault), sock)
+            await self._loop.connect_accepted_socket(lambda: _Contained(client, self._lost, self.fault), sock)
         except OSError as error:
             sock.close()
             client.connection_lost(error)
@@ -261,7 +263,7 @@ class Entrance(Generic[Client]):
         if not self._is_closed and self._spares.are_missing:
             self._loop.call_soon(self._spares.refill)  # the descriptor of a connection is closed after its callback
 
-    def _fault(self, error: Exception) -> None:
+    def _report_ended(self, error: Exception) -> None:
         self._report("connection_ended", f"{type(error).__name__}: {error}")
 
 

@@ -414,6 +414,29 @@ async def test_events_follow_and_tail(house: House) -> None:
 
 
 @live
+async def test_a_fault_after_an_answer_ends_its_connection_only(house: House) -> None:
+    first, second = await house.connect(), await house.connect()
+    assert (await second.answer("health"))[1]["done"]["ok"]
+    entrance = house.server._entrance
+    assert entrance is not None
+    idle = entrance.idle
+    faults = iter([True])
+
+    def fail_once(client: Any) -> None:
+        if next(faults, False):
+            raise ZeroDivisionError
+        idle(client)
+
+    entrance.idle = fail_once  # type: ignore[method-assign]
+    assert (await first.answer("health"))[1]["done"]["ok"]
+    assert await first.hear() is None
+    assert (await second.answer("health"))[1]["done"]["ok"]
+    assert len(house.warned) == 1
+    await first.close()
+    await second.close()
+
+
+@live
 async def test_a_fault_in_a_verb_is_told_and_harms_nobody(house: House) -> None:
     peer = await house.connect()
     house.desk.troubles = lambda: 1 / 0  # type: ignore[assignment, return-value]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
+
+import pytest
 
 from tests.faults.ground import Ground, Supervisor, wait_for
 
@@ -91,3 +97,79 @@ def test_a_template_that_takes_long_is_a_problem_for_validate(ground: Ground) ->
     assert result.code == 2
     assert result.err.startswith("jobs.toml:4:1: jobs.hungry.command: cannot render ")
     assert result.err.endswith("reading the job files takes more than 1s of CPU time\n")
+
+
+def twenty() -> str:
+    """Ten timers, with hooks, late texts, files and patterns; ten services, with probes of each kind."""
+    timer = "[jobs.timer-{n}]\ncommand = 'echo {n}'\nschedule = 'every 250ms'\n{keys}\n"
+    service = "[jobs.service-{n}]\ncommand = 'echo up; exec sleep 600'\nschedule = 'always'\n{keys}\n"
+    extra = {
+        0: "hooks = { on_success = 'true' }",
+        1: "env = { A = '{{ run.id }}' }",
+        2: "env = { A = '{{ run.id | upper }}' }",
+        3: "success = { pattern = 'x' }",
+        4: "output = { file = 'out.log' }",
+        5: "output = { mode = 'aggregate' }",
+        6: "env = { B = '{{ run.attempt }}' }\nlimit = 'shared'",
+    }
+    probes = {
+        0: "ready = { tcp = '127.0.0.1:1', every = '200ms' }",
+        1: "ready = { http = 'http://127.0.0.1:1/', every = '200ms' }",
+        2: "ready = { exec = 'true', every = '200ms' }",
+        3: "ready = { log = 'up' }",
+        4: "watch = ['*.md']",
+        5: "live = { exec = 'true', every = '200ms' }",
+    }
+    timers = [timer.format(n=n, keys=extra.get(n, "")) for n in range(8)]
+    timers.append("[jobs.seen]\ncommand = 'true'\nschedule = { watch = ['*.py'], debounce = '0s' }\n")
+    timers.append(
+        "[jobs.busy]\ncommand = 'true'\nschedule = { load = { base = '250ms', min = '250ms', max = '500ms' } }\n"
+    )
+    limit = "[limits.shared]\nrate = '1000/1s'\nshared = true\nfail = 'open'\n"
+    return limit + "".join(timers + [service.format(n=n, keys=probes.get(n, "")) for n in range(10)])
+
+
+OWNERS = {
+    "repeater.adapters.files": {"watch"},
+    "repeater.adapters.keeper": {"run", "hook", "probe"},
+    "repeater.adapters.load": {"job"},
+    "repeater.adapters.notify": {"listener"},
+    "repeater.adapters.probe": {"probe"},
+    "repeater.adapters.quota": {"limit"},
+    "repeater.adapters.worker": {"run", "reload"},
+    "repeater.app.rendering": {"run"},
+    "repeater.control": {"connection"},
+    "repeater.observe.journal": {"listener"},
+    "repeater.observe.narrator": {"listener"},
+    "repeater.observe.output": {"output"},
+    "repeater.plugins.feeds": {"listener", "output"},
+    "repeater.runtime.masking": {"output"},
+    "repeater.runtime.probes": {"output", "probe"},
+    "repeater.runtime.reload": {"reload"},
+    "repeater.wire": {"connection"},
+}
+"""Who a fault of a module belongs to. A fault of other modules belongs to the service as a whole, or to one run."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [[], pytest.param(["all"], marks=pytest.mark.all)], ids=["few", "all"])
+def test_an_exception_in_any_callback_costs_its_owner_only(ground: Ground, names: list[str]) -> None:
+    """One supervisor with twenty jobs; each callback of each adapter raises once, one after the other."""
+    ground.write(twenty())
+    argv = [sys.executable, "-m", "tests.faults.injected", str(ground.folder), *names]
+    env = {**ground.rpr.env, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((ground.folder / "injected.json").read_text())
+    assert found["stalled"] == []
+    assert found["code"] == 0
+    assert len(found["before"]) == 10
+    assert found["before"] == found["after"], "no service was started again"
+    assert len(found["fired"]) >= (35 if names else 10), found["never"]
+    for name, fault in found["fired"].items():
+        assert fault is not None, f"the fault at the {name} was not reported"
+        owners = next(
+            (owners for part, owners in OWNERS.items() if f" of {part}" in name), {"service", "run", "hook", "probe"}
+        )
+        assert fault[0] in owners, name
+        assert fault in found["shown"], f"`status` and `health` do not show the fault at the {name}"

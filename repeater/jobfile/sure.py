@@ -126,7 +126,7 @@ def _branch(node: Mapping[str, Any], at: Callable[[str], Sure]) -> Sure:
     inner = condition["not"] if negated else condition
     if set(inner) - {"type", "required"} or "else" in node:
         return lambda _value: False
-    has, then, of_tables = _required(inner["required"]), surely(node["then"], at), "type" in inner
+    has, then, of_tables = _required(inner.get("required", [])), surely(node["then"], at), "type" in inner
 
     def check(value: Any) -> bool:
         if type(value) is not dict:

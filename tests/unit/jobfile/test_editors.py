@@ -21,6 +21,57 @@ ajv.addVocabulary(["markdownDescription"]);
 ajv.compile(JSON.parse(fs.readFileSync(0, "utf8")));
 """
 YAML = "jobs:\n  a:\n    command: x\n    timout: 5s\n    schedule:\n      \n  b:\n    command: x\n    schedule: \n"
+FAULTS_TOML = """
+[jobs.a]
+command = 5
+timeout = []
+env = 5
+nice = "x"
+retry = { attempts = "x" }
+ready = { http = 5 }
+stop = 5
+live = 5
+overlap = 5
+schedule = 5
+
+[jobs.b]
+command = "x"
+schedule = { every = "5m", colour = "red" }
+timout = "5s"
+"""
+FAULTS_YAML = """
+jobs:
+  a:
+    command: 5
+    timeout: []
+    env: 5
+    nice: x
+    retry: { attempts: x }
+    ready: { http: 5 }
+    stop: 5
+    live: 5
+    overlap: 5
+    schedule: 5
+  b:
+    command: x
+    schedule: { every: 5m, colour: red }
+    timout: 5s
+"""
+FAULTY_KEYS = [
+    "colour",
+    "command",
+    "env",
+    "live",
+    "nice",
+    "overlap",
+    "ready",
+    "retry",
+    "schedule",
+    "stop",
+    "timeout",
+    "timout",
+]
+"""The keys in the lines of the faults, each once; `colour` is in a line with `schedule`."""
 SESSION = """
 const [program, schema, text] = process.argv.slice(1);
 const server = require("child_process").spawn(process.execPath, [program, "--stdio"], { stdio: ["pipe", "pipe", "ignore"] });
@@ -107,6 +158,36 @@ def test_yaml_language_server_completes_schedules_and_finds_faults():
     assert [line for line, message in found["diagnostics"] if "timout" in message] == [3]
     assert {"every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load", "plugin"} <= set(found["keys"])
     assert {"once", "manual", "always"} <= set(found["words"])
+
+
+def key_of(line):
+    """The key of a line in one of the texts above; the wrong one if it has several."""
+    return "colour" if "colour" in line else re.match(r"\s*(\w+)", line)[1]
+
+
+@pytest.mark.slow
+def test_yaml_language_server_reports_each_fault_once():
+    package = json.loads((MODULES / "yaml-language-server/package.json").read_text()) if MODULES.exists() else {}
+    program = MODULES / "yaml-language-server" / str(package.get("bin", {}).get("yaml-language-server", ""))
+    done = node("yaml-language-server", "-e", SESSION, str(program), str(SCHEMA), FAULTS_YAML)
+    assert done.returncode == 0, done.stderr
+    lines = FAULTS_YAML.splitlines()
+    found = json.loads(done.stdout)["diagnostics"]
+    assert sorted(key_of(lines[line]) for line, _ in found) == FAULTY_KEYS, found
+
+
+@pytest.mark.slow
+def test_taplo_repeats_only_unknown_keys(tmp_path):
+    """Taplo marks every part of a table that has an unknown key, with the same message; other faults are told once."""
+    (tmp_path / "bad.toml").write_text(FAULTS_TOML)
+    program = str(MODULES / "@taplo/cli/dist/cli.js")
+    done = node("@taplo/cli", program, "check", "--schema", SCHEMA.as_uri(), str(tmp_path / "bad.toml"))
+    found = re.findall(r"error: (.*)\n.*bad\.toml:(\d+):", done.stdout + done.stderr)
+    lines = FAULTS_TOML.splitlines()
+    unknown = [message for message, _ in found if message.startswith("Additional properties")]
+    assert sorted(set(re.findall(r"'(\w+)' was unexpected", "".join(unknown)))) == ["colour", "timout"]
+    others = sorted(key_of(lines[int(line) - 1]) for message, line in found if message not in unknown)
+    assert others == sorted(set(FAULTY_KEYS) - {"colour", "timout"}), found
 
 
 @pytest.mark.slow

@@ -252,3 +252,10 @@ def test_the_reference_page_is_what_the_schema_says():
 
 def test_the_schema_is_found_in_a_checkout():
     assert '"definitions"' in validate.schema_text()
+
+
+@pytest.mark.parametrize("key", ["ready", "live", "schedule"])
+def test_a_key_that_is_null_is_one_error(key):
+    table = {"command": "true", "schedule": "always", key: None}
+    (fault,) = [fault for fault in check_job(table) if fault.path == (key,)]
+    assert fault.message.startswith("found nothing, expected a ")

@@ -92,3 +92,47 @@ def test_a_broken_file_that_is_not_required_is_an_error():
     text = '[jobs.a]\ncommand = "true"\nenv_file = { path = "x.env", required = false }\n'
     (told,) = problems(text, more={"x.env": "what"})
     assert told.endswith("cannot read `/p/x.env`: line 1 is not `NAME=value`")
+
+
+COMPOSE_GO = [
+    ("OPTION_D='\\n'", "OPTION_D", "\\n"), ('OPTION_H="\\n"', "OPTION_H", "\n"), ("OPTION_I = \"echo 'asd'\"", "OPTION_I", "echo 'asd'"),
+    ("FOO =bar", "FOO", "bar"), ("FOO= bar", "FOO", "bar"), ('FOO="escaped\\"bar"', "FOO", 'escaped"bar'), ('FOO="\'d\'"', "FOO", "'d'"),
+    ("OPTION_A: 1", "OPTION_A", "1"), ("OPTION_A: Foo=bar", "OPTION_A", "Foo=bar"), ("OPTION_A=1:B", "OPTION_A", "1:B"),
+    ("export OPTION_A=2", "OPTION_A", "2"), ("export exportFoo=2", "exportFoo", "2"), ("exportFOO=2", "exportFOO", "2"),
+    ("export_FOO =2", "export_FOO", "2"), ("export.FOO= 2", "export.FOO", "2"), ("export\tOPTION_A=2", "OPTION_A", "2"),
+    ("\texport OPTION_A=2", "OPTION_A", "2"), ("FOO.BAR=foobar", "FOO.BAR", "foobar"), ("FOO=foobar=", "FOO", "foobar="),
+    ("FOO=bar # this is foo", "FOO", "bar"), ('FOO="bar#baz#bang" # comment', "FOO", "bar#baz#bang"), ("FOO='ba#r'", "FOO", "ba#r"),
+    ('FOO="foo\\$BAR"', "FOO", "foo$BAR"), ('FOO="foo\\${BAR}"', "FOO", "foo${BAR}"), ("BAR='quote $FOO'", "BAR", "quote $FOO"),
+]  # fmt: skip
+PYTHON_DOTENV = [
+    (" a = b ", "a", "b"), ("a=b#c", "a", "b#c"), ("a=b #c", "a", "b"), ("a= #c", "a", ""), ("a=#b", "a", "#b"), ("a=b\t#c", "a", "b"),
+    ("a=b\tc", "a", "b\tc"), ("a=b  c", "a", "b  c"), ("a=b\u00a0 c", "a", "b\u00a0 c"), ("a='b c '", "a", "b c "), ('a="b c "', "a", "b c "),
+    ("export export_a=1", "export_a", "1"), ('a="b\nc"', "a", "b\nc"), ("a='b\nc'", "a", "b\nc"), ('a="b\\nc"', "a", "b\nc"),
+    ("a='b\\nc'", "a", "b\\nc"), ('a="b\\"c"', "a", 'b"c'), ("a='b\\'c'", "a", "b'c"), ("a=à", "a", "à"), ("\ufeffa=b", "a", "b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "name", "value"), [*COMPOSE_GO, *PYTHON_DOTENV])
+def test_facts_of_other_test_tables_hold(line, name, value):
+    assert parse_env(line.encode()) == ((name, value),)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("a[1]=c", None),  # compose-go: a name
+        ("'a'=b", None),  # python-dotenv: a quoted name
+        ("[=b", None),  # python-dotenv: a name
+        ("no_value", None),  # both: taken from the environment, or without a value
+        ("lol$wut", None),  # as in both: an error
+        ('FOO="bar\\n\\ b\\az"', "bar\n\\ b\az"),  # compose-go drops some unknown backslashes in older versions
+        ("BAR=$FOO", "$FOO"),  # both expand it
+        ('a="\nb=c', None),  # python-dotenv goes on behind the error
+    ],
+)  # fmt: skip
+def test_differences_from_other_test_tables_are_these(line, found):
+    if found is None:
+        with pytest.raises(ValueError, match="line 1 "):
+            parse_env(line.encode())
+    else:
+        assert parse_env(line.encode())[0][1] == found

@@ -267,7 +267,11 @@ class Ledgers:
             if attempt.kind == "flying":
                 untold[attempt.reservation] = (resource, attempt.row)
                 self.changes.append(Kept(attempt.row, attempt.resource, now.mono, "started"))
-            resource.ledger.record(now.mono if attempt.kind == "flying" else attempt.at)
+            at = now.mono if attempt.kind == "flying" else attempt.at
+            if attempt.kind == "started" and at > (latest := self.settled(resource, now.mono)):
+                at = latest  # the wall clock was ahead before a restart of the machine, or is behind now
+                self.changes.append(Kept(attempt.row, attempt.resource, at, "started"))
+            resource.ledger.record(at)
             if attempt.kind == "planned":  # an attempt of version 1.0 that may come
                 resource.promise(attempt.at, now)
         return untold

@@ -11,6 +11,8 @@ import pytest
 from repeater.daemon.book import GRANT_WITHIN, Book
 from repeater.daemon.first import REGISTER_WITHIN
 from repeater.daemon.kept import Dropped, Kept, Known, Outdated
+from repeater.daemon.protocol import Rate
+from repeater.model.time import Mono
 from repeater.sentences import sentence
 from tests.unit.daemon.desk import Desk
 
@@ -530,3 +532,10 @@ def test_the_metrics_of_runs_are_counted_and_the_last_are_shown() -> None:
     assert stats["runs"] == {"succeeded": 1, "failed": 1, "attempts": 6, "failed_attempts": 6, "seconds": 3.0}
     assert stats["last_runs"][0]["runs"] == 2
     assert "\u001b" not in stats["last_runs"][0]["command"]
+
+
+def test_a_start_that_seems_to_lie_in_the_future_counts_as_now() -> None:
+    desk = Desk()
+    ahead = Mono(desk.now.mono + 3_600_000_000)
+    desk.book.restore([Known("api", Rate(1, 1_000_000), None)], [Kept(1, "api", ahead, "started")], desk.now)
+    assert 1000 <= desk.ask(1, "a")["wait_ms"] <= 1020

@@ -87,7 +87,9 @@ def test_a_late_template_that_takes_long_fails_its_own_slot(ground: Ground) -> N
     supervisor.until_err("hungry: failed: cannot render `command`: it takes more than 0.25s of CPU time", 2)
     wait_for(lambda: supervisor.out.count("modest |") > 1, lambda: supervisor.err)
     goes_on(supervisor)
-    assert {row["state"] for row in ground.rows("hungry") if row["outcome"]} == {"spawn_failed"}
+    decided = [row for row in ground.rows("hungry") if row["state"] != "claimed"]
+    assert {row["state"] for row in decided} <= {"spawn_failed", "skipped"}
+    assert "spawn_failed" in {row["state"] for row in decided}
     assert supervisor.down() == 0
 
 

@@ -41,7 +41,7 @@ JOBS = st.integers(0, len(KINDS) - 1)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from([
-            "rename", "rename", "edit", "retime", "remove", "return", "return renamed", "turn axes", "trigger", "pause",
+            "rename", "rename", "rename back", "edit", "retime", "remove", "return", "return renamed", "turn axes", "trigger", "pause",
             "resume", "crash", "keep", "crash renamed", "keep renamed", "wait",
         ]),
         JOBS,
@@ -115,7 +115,7 @@ class Model:
             self.stage = self.stage.kept(away=3) if verb == "keep" else self.stage.again(after=3)
         if verb == "rename" or more == "renamed":
             if verb == "return" or all(self.jobs[one].is_there for one in family):
-                self.rename(family)
+                self.rename(family, back=more == "back")
             verb = "return" if verb == "return" else ""
         if verb == "return":
             for one in family:
@@ -134,9 +134,9 @@ class Model:
             self.stage.request(verb, self.full_name(number))
         self.apply()
 
-    def rename(self, family: tuple[int, ...]) -> None:
-        former = self.jobs[family[0]].name
-        name = self.fresh(family[0])
+    def rename(self, family: tuple[int, ...], *, back: bool) -> None:
+        former, before = self.jobs[family[0]].name, self.jobs[family[0]].moved_from
+        name = before if back and before is not None else self.fresh(family[0])
         for one in family:
             known = self.jobs[one]
             # a second rename before an apply of the first does not happen: each step applies

@@ -197,3 +197,18 @@ def test_the_state_of_a_removed_job_follows(
     active: list[str], removed: list[str], wanted: list[JobSpec], found: dict[str, str]
 ) -> None:
     assert moves(active, {one.name: one for one in wanted}, removed) == found
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_rename_takes_the_active_job_before_one_that_was_removed(restart: bool) -> None:
+    stage = Stage()
+    stage.apply(job("a", Manual()), job("b", Manual()))
+    for name in ("a", "a", "b"):
+        stage.request("trigger", name)
+        stage.advance(1)
+    stage.apply(job("a", Manual()))
+    if restart:
+        stage = stage.again(after=1)
+    stage.apply(job("b", Manual(), moved_from="a"))
+    assert stage.engine.jobs["b"].progress.runs == 2
+    assert stage.store.progress["b"].runs == 2

@@ -77,3 +77,15 @@ def _instant(text: str) -> Any:
     from repeater.model.time import from_rfc3339
 
     return from_rfc3339(text)
+
+
+def test_status_of_many_jobs_comes_in_small_pieces(house: House) -> None:
+    house.stage.apply(*(job(f"j{n}", Always()) for n in range(100)))
+    pieces: list[int] = []
+
+    async def send(*found: dict[str, Any]) -> None:
+        pieces.append(len(found))
+
+    asyncio.run(status(house.desk, {"jobs": []}, send))
+    assert sum(pieces) == len(house.desk.engine.jobs) >= 100
+    assert max(pieces) <= 10

@@ -16,6 +16,7 @@ from repeater.adapters.loop import SmallLoop
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.dataclass import dataclass
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
 from repeater.ports import Launch, Sink, Spawner, Tell
 from tests.fakes.clock import FakeClock
@@ -346,13 +347,16 @@ def test_a_swept_run_hands_over_what_it_had_said_while_paused(world: World) -> N
 
 
 def test_a_run_that_cannot_be_started_is_told_as_such_and_leaves_the_sink(world: World) -> None:
-    refused = Act(refusal="cannot start `/no/such/command`: No such file or directory")
     if isinstance(world, FakeWorld):
-        world.begin("a", Sample("", refused))
+        world.begin("a", Sample("", Act(refusal="it is not there")))
+        reason = because("text", text="it is not there")
+        refused = SpawnFailed("a", reason, temporary=False)
     else:
         world.spawner.start(Launch("a", ("/no/such/command",), "/", {}))
+        reason = because("program_missing", program="/no/such/command")
+        refused = SpawnFailed("a", reason, temporary=False, exit_code=127)
     world.until_told("a", SpawnFailed)
-    assert world.of("a") == [SpawnFailed("a", refused.refusal or "", temporary=False)]
+    assert world.of("a") == [refused]
     assert world.sink.ended == ["a"]
 
 

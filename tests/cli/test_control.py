@@ -181,6 +181,13 @@ def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callab
     assert ill.code == 1
     assert built("health", "--ready").code == 0
     assert "the job files are rejected, generation 1 is still active: " in ill.out + ill.err
+    coded = json.loads(built("health", "--json").out)
+    assert coded["problems"] == [problem["reason"] for problem in coded["problem_reasons"]]
+    assert [problem["reason_code"] for problem in coded["problem_reasons"]] == ["last_files_active"]
+    assert coded["problem_reasons"][0]["detail"]["generation"] == 1
+    facts = built.lines("why", "tick")[0]["fact_reasons"]
+    rejected = next(fact for fact in facts if fact["reason_code"] == "files_not_active")
+    assert rejected["detail"]["cause"]["reason_code"] == "files_rejected"
     rpr.write("jobs.toml", JOBS)
     built.live.until_err("the job files are valid again, generation 1 is active")
     assert built("health").code == 0

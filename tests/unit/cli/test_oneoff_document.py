@@ -39,6 +39,8 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "PERCENT": st.sampled_from(["70", "0.5", "33.3%", "100%"]),
     "N/DURATION": st.sampled_from(["100/1h", "1/10ms", "7/m"]),
     "DURATION,DURATION": st.sampled_from(["0", "0,10m", "0s, 1s, 2s"]),
+    "KIND": st.sampled_from(["full", "equal"]),
+    "CODE,CODE": st.sampled_from(["75", "1,2", "0, 130"]),
     "DURATION|PERCENT": st.sampled_from(["10%", "1us", "100%"]),
 }
 

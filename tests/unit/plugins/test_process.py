@@ -243,6 +243,7 @@ def test_a_plugin_that_forks_at_import_leaves_nothing_behind(
     module: Path, talk: Callable[..., Conversation], monkeypatch: pytest.MonkeyPatch, last: str, told: str | None
 ) -> None:
     pids = module.with_name("pids")
+    pids.touch()
     monkeypatch.setenv("REPEATER_TEST_PIDS", str(pids))
     module.write_text(MODULE + FORKS + last)
     began = time.monotonic()
@@ -267,6 +268,7 @@ def test_what_a_plugin_has_started_does_not_outlive_the_kill_of_the_process_that
     tmp_path: Path, module: Path
 ) -> None:
     pids = tmp_path / "pids"
+    pids.touch()
     module.write_text(MODULE + FORKS)
     asker = subprocess.Popen(
         [sys.executable, "-c", ASKS_AND_HANGS, str(tmp_path), json.dumps(TRACK)],

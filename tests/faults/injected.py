@@ -5,7 +5,7 @@ change and the job file is read again. It collects the names of all callbacks of
 makes each of them raise once, without `all` a few of each part. A callback raises at its end. It raises also before it
 does anything if it is a method of a port, or is called again for the same reason (a readable descriptor). Writes `FOLDER/injected.json`:
 
-    fired    {name: [owner, job] of the fault that was reported, null if none was}
+    fired    {name: [[owner, job], ...] of the faults that were reported then}
     never    names that were not called again in time
     stalled  names after whose fault the timers stood still
     before, after    pids of the services
@@ -167,7 +167,7 @@ class Control:
                 self.result["stalled"].append(name)
             await self.until(lambda: self.faults() != faults, 1.0)  # noqa: B023
             new = [list(owner) for owner, count in self.faults().items() if faults.get(owner, 0) != count]
-            self.result["fired"][name] = new[0] if new else None
+            self.result["fired"][name] = new
         await asyncio.sleep(1.0)
         self.result["after"] = self.services()
         self.asked.clear()

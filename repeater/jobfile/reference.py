@@ -56,8 +56,8 @@ character.
 - The last value of a name counts. A name without a separator is an error: nothing is taken from the environment of
   `rpr`.
 
-The test tables of compose-go and python-dotenv give the same values, except: `$NAME` is not expanded, a name has no quotes and no
-brackets, and the first wrong line is an error.
+The test tables of compose-go and python-dotenv give the same values, except: `$NAME` is not expanded, a name has no
+quotes and no brackets, and the first wrong line is an error.
 
 `env_file = { path = "local.env", required = false }` names a file that may be missing. It is read when it appears.
 

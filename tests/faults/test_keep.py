@@ -180,11 +180,13 @@ def test_patterns_are_found_in_what_was_said_while_nobody_was_there_and_not_in_w
         keeper.kill()
         wait_for(lambda: gone(keeper.pid), "it is dead")
     shop.begin()
-    wait_for(lambda: [row["state"] for row in shop.rows()] == ["succeeded"] * 3, "the ends are on record")
-    assert {row["job"]: (row["exit"], row["reason"]) for row in shop.rows()} == {
-        "good": (1, "success"),
-        "bad": (0, "output matched failure_pattern"),
-        "before": (0, "success"),
+    wait_for(
+        lambda: len(rows := shop.rows()) == 3 and all(row["state"] != "running" for row in rows), "all runs have ended"
+    )
+    assert {row["job"]: (row["state"], row["exit"], row["reason_code"]) for row in shop.rows()} == {
+        "good": ("succeeded", 1, "success_pattern"),
+        "bad": ("failed", 0, "failure_pattern"),
+        "before": ("succeeded", 0, "success"),
     }
 
 

@@ -21,7 +21,8 @@ def _is_hit(value: int, item: str, low: int, high: int) -> bool:
     size = high - low + 1
     span, slash, step = item.partition("/")
     first, dash, last = span.partition("-")
-    if span in ("*", "0-7"):
+    whole_week = span == "0-7" and high == 6  # 7 is Sunday again, so the distance from 0 to 7 would be 0
+    if span == "*" or whole_week:
         first, last, dash = str(low), str(high), "-"
     begin = int(first)
     end = int(last) if dash else (high if slash else begin)

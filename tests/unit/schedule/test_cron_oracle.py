@@ -102,6 +102,9 @@ def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
 @example("45 * 4 5 *", NIGHTS[9], "next", "first", "or", -600)
 @example("0 * 15 8 *", NIGHTS[8], "next", "first", "or", -600)
 @example("0 22-6/3 * * *", ORDINARY[0], "next", "first", "or", -600)
+@example("0-7 * * * *", NIGHTS[0], "next", "first", "or", 0)
+@example("0 0-7/2 * * *", NIGHTS[0], "next", "first", "or", 0)
+@example("0 12 * * 0-7", NIGHTS[0], "next", "first", "or", 0)
 def test_cron_starts_when_a_scan_of_every_minute_says(expression, night, gap, fold, match, offset):
     zone, change = night
     begin = change + timedelta(minutes=offset)

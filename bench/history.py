@@ -19,7 +19,7 @@ from bench.starts import again
 
 
 def _file(jobs: int) -> str:
-    return "version = 1\n" + "".join(
+    return "version = 1\nproject = 'bench'\n" + "".join(
         f'[jobs.job-{number}]\ncommand = "true"\nschedule = "0 0 29 2 *"\n' for number in range(jobs)
     )
 
@@ -62,7 +62,7 @@ def measure(kit: Tools, folder: Path, rows: int, jobs: int, times: int) -> Readi
     file, asked = folder / "jobs.toml", {}
     file.write_text(_file(jobs))
     began = time.perf_counter()
-    with running([kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)], folder) as process:
+    with running([kit.rpr, "apply", "jobs.toml", "--allow-removals", "--state-dir", str(state)], folder) as process:
         last = f"job-{jobs // 2}"
         for name, words in {
             "status": ["status"],
@@ -105,14 +105,14 @@ def retain(kit: Tools, folder: Path, rows: int, seconds: float) -> Reading:
     state, effects = folder / "state", folder / "effects"
     shutil.copytree(_kept(kit, rows * _RETAINED, _RETAINED), state)
     (folder / "jobs.toml").write_text(
-        "version = 1\n"
+        "version = 1\nproject = 'bench'\n"
         + "".join(
             f'[jobs.job-{number}]\ncommand = ["{kit.stamp}", "{effects}"]\n'
             'schedule = { every = "100ms", jitter = "100%" }\n'
             for number in range(_RETAINED)
         )
     )
-    with running([kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)], folder) as process:
+    with running([kit.rpr, "apply", "jobs.toml", "--allow-removals", "--state-dir", str(state)], folder) as process:
         patience = time.monotonic() + 30
         while not effects.exists():
             if process.poll() is not None or time.monotonic() > patience:
@@ -148,9 +148,10 @@ def _kept(kit: Tools, rows: int, jobs: int) -> Path:
     if not (state / "whole").exists():
         shutil.rmtree(state, ignore_errors=True)
         folder.mkdir(exist_ok=True)
-        (folder / "jobs.toml").write_text("version = 1\n[jobs.first]\ncommand = ['true']\n")
+        (folder / "jobs.toml").write_text("version = 1\nproject = 'bench'\n[jobs.first]\ncommand = ['true']\n")
         argv = [kit.rpr, "apply", "jobs.toml", "--state-dir", str(state)]
         subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+        (folder / "jobs.toml").unlink()  # so that another file may take the state over
         if rows:
             with contextlib.closing(sqlite3.connect(state / "history.db", isolation_level=None)) as db:
                 db.execute(_FILL, {"rows": rows, "jobs": jobs, "now": int(time.time())})

@@ -16,7 +16,8 @@ READ = (
 """What commands read."""
 SET = (
     "RPR_ATTEMPT", "RPR_DUE_TIME", "RPR_END_TIME", "RPR_EXIT", "RPR_GENERATION", "RPR_HOOK", "RPR_JOB",
-    "RPR_LAST_SUCCESS", "RPR_NOMINAL_TIME", "RPR_REASON", "RPR_RUN_ID", "RPR_START_TIME", "RPR_STATE", "RPR_TRIGGER",
+    "RPR_LAST_SUCCESS", "RPR_NOMINAL_TIME", "RPR_REASON", "RPR_REASON_CODE", "RPR_RUN_ID",
+    "RPR_START_TIME", "RPR_STATE", "RPR_TRIGGER",
 )  # fmt: skip
 """What jobs and hooks get, so that an `rpr` in a job finds it."""
 

@@ -214,6 +214,7 @@ class Model:
         assert all(one.old == one.new and not one.returns for one in found.values())
 
 
+@pytest.mark.all
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS, st.integers(0, 12))

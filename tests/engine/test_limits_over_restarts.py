@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,7 @@ class Lives:
         self.stage.request(self.draw(st.sampled_from(("trigger", "pause", "resume", "restart", "reset"))), name)
 
 
+@pytest.mark.all
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_window_holds_too_many_over_kills_edits_and_clock_steps(data: st.DataObject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -298,6 +299,7 @@ def _check_entry(item: dict[str, Any], job: Any, now: Any, *, is_quiet: bool) ->
 STEPS = st.lists(st.tuples(EDITS, st.floats(0, 40), st.booleans()), min_size=3, max_size=6)
 
 
+@pytest.mark.all
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS, st.integers(0, 3), st.booleans())
@@ -318,9 +320,36 @@ def test_what_plan_says_is_what_apply_then_does(steps: list[Any], seed: int, bac
 def test_a_file_that_was_just_applied_changes_nothing(drawn: Any) -> None:
     house = House(0)
     check(house, content(drawn, is_sound=True), allow_removals=True)
+    _check_nothing_changes(house)
+
+
+def _check_nothing_changes(house: House) -> None:
+    """The plan of the files in force is empty."""
     try:
         planned, result = house.verb(change.plan)
     except RepeaterError:
         return
     assert {item["class"] for item in planned} <= {"keep"}
     assert (result["pools"], result["limits"], result["changed"]) == ([], [], 0)
+
+
+@pytest.mark.all
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(FILES, FILES, st.booleans())
+def test_a_file_that_was_reverted_changes_nothing(one: Any, other: Any, is_applied: bool) -> None:
+    """Whether the other file was applied meanwhile, or only planned."""
+    house, files = House(0), content(one, is_sound=True)
+    check(house, files, allow_removals=True)
+    house.stage.advance(0.3)
+    if is_applied:
+        check(house, content(other, is_sound=True), allow_removals=True)
+        house.stage.advance(0.3)
+        check(house, files, allow_removals=True)
+        house.stage.advance(0.3)
+    else:
+        house.disk = MemoryDisk(content(other, is_sound=True))
+        with contextlib.suppress(RepeaterError):
+            house.verb(change.plan)
+        house.disk = MemoryDisk(files)
+    _check_nothing_changes(house)

@@ -339,6 +339,7 @@ def test_a_real_clock_that_is_set_both_ways_stops_nothing_and_repeats_nothing(gr
     assert len(recorded) == len(set(recorded))
 
 
+@pytest.mark.all
 @pytest.mark.slow
 @pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(hours=-3), timedelta(days=-20_000)], ids=str)
 def test_a_wrong_clock_at_the_start_delays_and_doubles_no_interval(

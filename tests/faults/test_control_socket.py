@@ -70,4 +70,5 @@ def test_doctor_names_a_supervisor_that_cannot_be_reached(ground: Ground) -> Non
     os.kill(supervisor.pid, signal.SIGCONT)
     assert found.code == 1
     assert f"pid {supervisor.pid} uses `{ground.state}`, but no command can reach it" in found.out
+    wait_for(ground.socket.exists, "it binds the socket again")
     ground.down()

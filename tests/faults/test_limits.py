@@ -118,6 +118,7 @@ def test_an_open_shared_limit_without_a_daemon_holds_over_a_kill(ground: Ground)
     assert runs(ground) == COUNT
 
 
+@pytest.mark.all
 def test_no_window_holds_too_many_over_many_kills(ground: Ground) -> None:
     """The window is short, so places become free between the kills."""
     text = jobs().replace(f"{COUNT}/{WINDOW}s", "3/2s")

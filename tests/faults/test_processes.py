@@ -21,6 +21,7 @@ import pytest
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
+from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
 from repeater.ports import Launch, Stream
 from tests.fakes.own_runs import OwnRuns, own
@@ -267,9 +268,8 @@ def test_a_gigabyte_of_output_needs_no_memory(house: House) -> None:
 
 def test_a_missing_command_is_named(house: House) -> None:
     house.begin("a", "no-such-command", "arg")
-    assert house.refused("a") == SpawnFailed(
-        "a", "cannot start `no-such-command`: No such file or directory on the PATH"
-    )
+    reason = because("program_missing", program="no-such-command", on_path=True)
+    assert house.refused("a") == SpawnFailed("a", reason, exit_code=127)
 
 
 def test_a_missing_folder_is_not_mistaken_for_a_missing_command(house: House) -> None:
@@ -348,7 +348,7 @@ def test_too_many_arguments_are_refused(house: House) -> None:
         (("true", "a\0b"), {}, "cannot start `true`: it contains a NUL byte"),
         (("true",), {"A": "x\0y"}, "cannot start `true`: environment variable `A` contains a NUL byte"),
         (("true",), {"A=B": "x"}, "cannot start `true`: `A=B` cannot be the name of an environment variable"),
-        (("",), {}, "cannot start ``: the command is empty"),
+        (("",), {}, "command_empty"),
     ],
     ids=["command", "argument", "value", "name", "empty"],
 )
@@ -510,6 +510,7 @@ def test_the_status_of_foreign_children_is_not_taken(house: House) -> None:
 
 FEW_DESCRIPTORS = """
 import asyncio, os, resource, sys
+from repeater.sentences import sentence
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import *
@@ -532,7 +533,7 @@ async def main():
     failed = [f for f in facts if isinstance(f, SpawnFailed)]
     ended = [f for f in facts if isinstance(f, RunEnded)]
     assert failed and ended, (len(failed), len(ended))
-    assert all(f.temporary and "Too many open files" in text_of(f.reason) for f in failed), failed[0]
+    assert all(f.temporary and "Too many open files" in sentence(f.reason) for f in failed), failed[0]
     assert all(f.exit.code == 0 for f in ended)
     facts.clear()
     for number in range(100, 105):

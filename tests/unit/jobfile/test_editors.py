@@ -147,6 +147,7 @@ def test_descriptions_with_code_are_markdown_descriptions_too():
     check(schema())
 
 
+@pytest.mark.all
 @pytest.mark.slow
 def test_yaml_language_server_completes_schedules_and_finds_faults():
     manifest = MODULES / "yaml-language-server/package.json"
@@ -165,6 +166,7 @@ def key_of(line):
     return "colour" if "colour" in line else re.match(r"\s*(\w+)", line)[1]
 
 
+@pytest.mark.all
 @pytest.mark.slow
 def test_yaml_language_server_reports_each_fault_once():
     package = json.loads((MODULES / "yaml-language-server/package.json").read_text()) if MODULES.exists() else {}
@@ -176,6 +178,7 @@ def test_yaml_language_server_reports_each_fault_once():
     assert sorted(key_of(lines[line]) for line, _ in found) == FAULTY_KEYS, found
 
 
+@pytest.mark.all
 @pytest.mark.slow
 def test_taplo_repeats_only_unknown_keys(tmp_path):
     """Taplo marks every part of a table that has an unknown key, with the same message; other faults are told once."""
@@ -190,6 +193,7 @@ def test_taplo_repeats_only_unknown_keys(tmp_path):
     assert others == sorted(set(FAULTY_KEYS) - {"colour", "timout"}), found
 
 
+@pytest.mark.all
 @pytest.mark.slow
 def test_taplo_finds_faults_and_accepts_sound_files(tmp_path):
     program = str(MODULES / "@taplo/cli/dist/cli.js")

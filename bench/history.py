@@ -86,7 +86,7 @@ def measure(kit: Tools, folder: Path, rows: int, jobs: int, times: int) -> Readi
             asked[name] = (time.perf_counter() - once, "s")
         cpu = cpu_seconds([process.pid])
         file.write_text(_file(jobs) + again(times, ["new"]))
-        done = "SELECT count(*) FROM runs WHERE job = 'busy-new' AND state = 'ran'"
+        done = "SELECT count(*) FROM runs WHERE job = 'busy-new' AND state = 'succeeded'"
         patience = time.monotonic() + 60
         with contextlib.closing(sqlite3.connect(f"file:{state}/history.db?mode=ro", uri=True)) as db:
             while db.execute(done).fetchone()[0] < times:
@@ -135,8 +135,10 @@ def retain(kit: Tools, folder: Path, rows: int, seconds: float) -> Reading:
 
 _FILL = """
 WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :rows)
-INSERT INTO runs (job, nominal, attempt, due, started, ended, state, reason, run, exit, trigger, generation)
-SELECT 'job-' || (i % :jobs), t, 1, t, t + 2000, t + 900000, 'ran', iif(i % 10, 'success', 'failure: exit 1'),
+INSERT INTO runs (job, nominal, attempt, due, started, ended, state, reason_code, detail, run, exit,
+    trigger, generation)
+SELECT 'job-' || (i % :jobs), t, 1, t, t + 2000, t + 900000,
+    iif(i % 10, 'succeeded', 'failed'), iif(i % 10, 'success', 'exit'), iif(i % 10, '{}', '{"exit": 1}'),
     printf('%020x', i), iif(i % 10, 0, 1), 'schedule', 1
 FROM (SELECT i, (:now - 3600 - (:rows - i) / :jobs * 60) * 1000000 AS t FROM n)
 """  # one row a minute for each job, every tenth a failure, the newest an hour ago

@@ -331,25 +331,3 @@ def _check_nothing_changes(house: House) -> None:
         return
     assert {item["class"] for item in planned} <= {"keep"}
     assert (result["pools"], result["limits"], result["changed"]) == ([], [], 0)
-
-
-@pytest.mark.all
-@pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(FILES, FILES, st.booleans())
-def test_a_file_that_was_reverted_changes_nothing(one: Any, other: Any, is_applied: bool) -> None:
-    """Whether the other file was applied meanwhile, or only planned."""
-    house, files = House(0), content(one, is_sound=True)
-    check(house, files, allow_removals=True)
-    house.stage.advance(0.3)
-    if is_applied:
-        check(house, content(other, is_sound=True), allow_removals=True)
-        house.stage.advance(0.3)
-        check(house, files, allow_removals=True)
-        house.stage.advance(0.3)
-    else:
-        house.disk = MemoryDisk(content(other, is_sound=True))
-        with contextlib.suppress(RepeaterError):
-            house.verb(change.plan)
-        house.disk = MemoryDisk(files)
-    _check_nothing_changes(house)

@@ -131,6 +131,11 @@ class Attempt:
     def live(self) -> bool:
         return self.state is not State.ENDED
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether its process was asked for and is not known to exist."""
+        return self.state is State.STARTING
+
     def twin(self, context: Context) -> Attempt:
         """The same attempt a second time, which leads to no action of ours."""
         import copy  # foresight only, which few commands need

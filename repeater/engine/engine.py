@@ -222,16 +222,35 @@ class Engine:
 
     # --- a new generation --------------------------------------------------------------------------------------
 
+    def _accept_limits(self, fact: PlanAccepted, moves: Mapping[str, str], *, is_first: bool) -> None:
+        """Open slots get their places in the limits of the new generation, before any other slot can take them."""
+        limits, nodes = self.board.limits, fact.graph.nodes
+        for old, new in moves.items():
+            limits.move(old, new)
+        slots: list[tuple[OpenSlot, JobSpec | None]] = []
+        for job in (*self.jobs.values(), *self._gone):
+            former = job.spec.name
+            is_gone = self.jobs.get(former) is not job
+            returns = former in moves and (not is_gone or former not in self.jobs)
+            name = moves[former] if returns else former
+            node = None if is_gone and not returns else nodes.get(name)
+            for held in job.open:
+                limits.rename(held, former, name)
+                slots.append((held, None if node is None else node.spec))
+        starting = {held.attempt.run.id for held, spec in slots if spec and held.attempt and held.attempt.is_starting}
+        specs = [node.spec for node in fact.graph]
+        limits.accept(fact.graph.limits, specs, fact.starts, is_first=is_first, starting=starting)
+        for held, spec in slots:
+            limits.carry_over(held, spec)
+
     def _accept(self, fact: PlanAccepted) -> None:
         context, graph = self._context, fact.graph
         context.generation = fact.generation
         self._graph = graph
         self.board.pools = graph.pools
         moves = [(entry.moved_from, entry.job) for entry in fact.plan.jobs if entry.moved_from is not None]
-        for old, new in moves:
-            self.board.limits.move(old, new)
         is_first = self._is_new
-        self.board.limits.accept(graph.limits, [node.spec for node in graph], fact.starts, is_first=is_first)
+        self._accept_limits(fact, dict(moves), is_first=is_first)
         if is_first:
             self._is_new = False
             self._avoid_former_times(fact.progress.values())

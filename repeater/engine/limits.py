@@ -6,7 +6,7 @@ at the same instant or none. Held slots wait on keys of the kinds `limit`, `rate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -54,12 +54,19 @@ class Limits:
     # --- generations -------------------------------------------------------------------------------------------
 
     def accept(
-        self, limits: Mapping[str, Limit], specs: Iterable[JobSpec], starts: Iterable[LimitedStart], *, is_first: bool
+        self,
+        limits: Mapping[str, Limit],
+        specs: Iterable[JobSpec],
+        starts: Iterable[LimitedStart],
+        *,
+        is_first: bool,
+        starting: Collection[str] = (),
     ) -> None:
         """Use these limits. Ledgers of limits that stay keep their starts.
 
         `starts` are those that the store knows. They matter for new ledgers and for longer windows. A limit counts the
-        starts of its jobs, whatever limit they had then, and the starts of former jobs that it limited then.
+        starts of its jobs, whatever limit they had then, and the starts of former jobs that it limited then. `starting`
+        are the runs that `carry_over` counts afterwards.
         """
         self._limits = limits
         self.sharing.accept({Key("limit", name): limit for name, limit in limits.items() if limit.shared})
@@ -83,13 +90,19 @@ class Limits:
                     self._ledger(key, rate).change(rate.count, window)
                 if key in before and key not in former.get(spec.name, ()):
                     joined.add((spec.name, key))
-        self._recall(starts, edges, joined, is_first=is_first)
+        self._recall(starts, edges, joined, starting, is_first=is_first)
         names = self._keys.keys()
         self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
         self._unreadable = {name: found for name, found in self._unreadable.items() if name in names}
 
     def _recall(
-        self, starts: Iterable[LimitedStart], edges: Mapping[Key, int], joined: set[tuple[str, Key]], *, is_first: bool
+        self,
+        starts: Iterable[LimitedStart],
+        edges: Mapping[Key, int],
+        joined: set[tuple[str, Key]],
+        starting: Collection[str],
+        *,
+        is_first: bool,
     ) -> None:
         """Record starts that the ledgers do not know: those up to the edge of a ledger, and all of a job that joined.
 
@@ -107,13 +120,34 @@ class Limits:
                 at = min(start.mono, now.mono)
             else:
                 at = min(now.at_wall(start.at).mono, now.mono)
-            keys = set(self._keys.get(start.job, ()))
+            own = self._keys.get(start.job, set())
+            keys = set(own)
             if start.limit is not None:
                 keys.add(Key("limit", start.limit))
-            for key in keys:
+            for key in keys - own if start.run in starting else keys:
                 has_joined = (start.job, key) in joined and start.limit != key.name
                 if has_joined or at <= edges.get(key, at - 1):
                     self._ledgers[key].record(at)
+
+    def carry_over(self, slot: OpenSlot, spec: JobSpec | None) -> None:
+        """Give an open slot its places in the ledgers that are in force after `accept`.
+
+        An attempt that was granted before the reload and has not started yet cannot be held any more. It counts as
+        granted in each ledger of its new spec, so other attempts wait for it. `spec` is None if the job was removed.
+        """
+        for key in [key for key in slot.tickets if key not in self._ledgers]:
+            del slot.tickets[key]
+        attempt = slot.attempt
+        if spec is None or attempt is None or not attempt.is_starting:
+            return
+        is_new = False
+        for key, rate, _ in self._asked(spec):
+            ticket = slot.tickets.get(key)
+            if ticket is None or not ticket.flying:
+                slot.tickets[key] = self._ledger(key, rate).force(ticket)
+                is_new = True
+        if is_new:
+            self._keep_start(spec, attempt.run.id, is_known=False)
 
     def rename(self, slot: OpenSlot, old: str, new: str) -> None:
         """The job of an open slot has a new name: its places follow to the ledger of that name."""

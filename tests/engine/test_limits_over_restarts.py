@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from repeater.dataclass import replace
 from repeater.model.events import Event, RunBegan
 from repeater.model.run import Exit
-from repeater.model.spec import Every, JobSpec, Limit, Overlap, Rated, Retry
+from repeater.model.spec import Every, JobSpec, Limit, Manual, Overlap, Rated, Retry
 from repeater.model.time import Mono, micros
 from repeater.model.units import parse_rate
 from repeater.ports import Launch
@@ -38,6 +38,7 @@ class Lives:
         self.starts: list[tuple[int, str, str | None]] = []
         self.names: dict[str, str] = {}
         self.broken: list[Any] = []
+        self.granted: dict[str, tuple[str | None, str | None]] = {}
         self.count = 0
         for limit in ("g", "g", draw(st.sampled_from(LIMITS))):
             self.add(limit)
@@ -45,7 +46,13 @@ class Lives:
         self.apply()
         self.stage.advance(1)
 
+    def in_force(self, name: str) -> tuple[str | None, str | None]:
+        """The limit of a job and its rate."""
+        limit = self.specs[name].limit if name in self.specs else None
+        return limit, None if limit is None else self.rates[limit]
+
     def act(self, launch: Launch) -> Act:
+        self.granted[launch.run] = self.in_force(launch.env["RPR_JOB"])
         pick = self.draw(st.integers(0, 5))
         return Act(
             starting=timedelta(milliseconds=[0, 0, 0, 150, 700, 0][pick]),
@@ -85,7 +92,8 @@ class Lives:
         if spec is None:  # the job was removed, and its last attempt starts
             return
         self.starts.append((now, self.names[name], spec.limit))
-        if spec.limit is not None:
+        # an edit cannot hold an attempt that was granted before it and starts after it; that attempt counts for others
+        if spec.limit is not None and self.granted[event.run.id] == self.in_force(name):
             limited = {self.names[one.name] for one in self.specs.values() if one.limit == spec.limit}
             self.check(spec.limit, self.rates[spec.limit], lambda who, limit: who in limited or limit == spec.limit)
         if isinstance(spec.schedule, Rated):
@@ -177,3 +185,53 @@ def test_no_window_holds_too_many_over_kills_edits_and_clock_steps(data: st.Data
         assert lives.broken == []
     lives.stage.advance(10)
     assert lives.broken == []
+
+
+def test_a_reload_counts_an_attempt_that_is_still_starting() -> None:
+    stage = Stage({"moved": Act(starting=seconds(15)), "other": Act()})
+    moved, other, limit = job("moved", Every(seconds(100))), job("other", Manual()), Limit("h", parse_rate("1/10s"))
+    stage.apply(moved, other, limits=(limit,))
+    stage.advance(1)
+    stage.apply(replace(moved, limit="h"), replace(other, schedule=Every(seconds(1)), limit="h"), limits=(limit,))
+    stage.advance(45)
+    assert stage.starts("moved") == [15]
+    assert stage.starts("other")[:2] == [25, 35]
+
+
+def test_a_limit_that_returns_counts_an_attempt_that_is_still_starting() -> None:
+    stage = Stage({"moved": Act(starting=seconds(15)), "other": Act()})
+    moved, other, limit = (
+        job("moved", Every(seconds(100)), limit="h"),
+        job("other", Manual()),
+        Limit("h", parse_rate("1/10s")),
+    )
+    stage.apply(moved, other, limits=(limit,))
+    stage.apply(replace(moved, limit=None), other, limits=(limit,))
+    stage.advance(1)
+    stage.apply(moved, replace(other, schedule=Every(seconds(1)), limit="h"), limits=(limit,))
+    stage.advance(45)
+    assert stage.starts("moved") == [15]
+    assert stage.starts("other")[:2] == [25, 35]
+
+
+def test_a_reload_counts_an_attempt_that_is_still_starting_once() -> None:
+    stage = Stage({"moved": Act(starting=seconds(15)), "other": Act()})
+    moved, other, limit = job("moved", Every(seconds(100))), job("other", Manual()), Limit("h", parse_rate("2/10s"))
+    stage.apply(moved, other, limits=(limit,))
+    stage.advance(1)
+    stage.apply(replace(moved, limit="h"), replace(other, limit="h"), limits=(limit,))
+    stage.request("trigger", "other")
+    assert stage.starts("other") == [1]
+
+
+def test_a_start_is_kept_if_the_limit_came_while_it_was_starting() -> None:
+    stage = Stage({"moved": Act(starting=seconds(2)), "other": Act()})
+    moved, other, limit = job("moved", Every(seconds(100))), job("other", Manual()), Limit("h", parse_rate("1/10s"))
+    stage.apply(moved, other, limits=(limit,))
+    stage.advance(1)
+    stage.apply(replace(moved, limit="h"), other, limits=(limit,))
+    [kept] = stage.store.kept_starts.values()
+    assert (kept.job, kept.limit, kept.is_known) == ("moved", "h", False)
+    stage.advance(1)
+    [kept] = stage.store.kept_starts.values()
+    assert (kept.job, kept.is_known) == ("moved", True)

@@ -61,6 +61,7 @@ _NO_HURRY = 0.1  # seconds that the keeper may wait to hear what it can forget, 
 _BEAT = 1.0  # seconds between two pings
 _SILENT = 3  # pings without an answer after which the keeper is stuck
 _FIRST_WAIT, _LAST_WAIT = 0.001, 0.05  # seconds between tries to send when the keeper does not take any more
+_FRAME = 256  # messages in one frame at most
 
 Cgroups: TypeAlias = Literal["off", "services", "all"]
 
@@ -273,17 +274,40 @@ class KeeperSpawner:
         if self._settled:
             self._outbox.append({"op": "settled", "runs": self._settled})
             self._settled = []
-        if self._outbox:
-            self._unsent += frame(self._outbox)
-            self._outbox = []
         try:
-            while self._unsent:
+            while self._unsent or self._outbox:
+                if not self._unsent:
+                    messages, self._outbox = self._outbox[:_FRAME], self._outbox[_FRAME:]
+                    self._unsent = self._framed(messages)
                 self._unsent = self._unsent[self._line.socket.send(self._unsent) :]
         except BlockingIOError:  # it is stopped, or busy; the loop has no way to tell when there is room
             self._flushing = True
             self._loop.call_later(wait, self._flush, min(wait * 2, _LAST_WAIT))
         except OSError:
             self._lose()
+
+    def _framed(self, messages: list[Message]) -> bytes:
+        """In several frames if they are too big for one. The run of a message that is too big for any is refused."""
+        try:
+            return frame(messages)
+        except (ProtocolError, TypeError, ValueError) as error:
+            if len(messages) > 1:
+                half = len(messages) // 2
+                return self._framed(messages[:half]) + self._framed(messages[half:])
+            self._refuse(messages[0], error)
+            return b""
+
+    def _refuse(self, message: Message, error: Exception) -> None:
+        """A message that cannot be sent costs the run that it starts, and is reported in any other case."""
+        known = self._runs.pop(message.get("run", ""), None) if message["op"] == "spawn" else None
+        if known is None:
+            self._loop.call_soon(_raise, error)
+            return
+        self._sink.matched(known.run)
+        program = str(message["argv"][0]) if message["argv"] else ""
+        too_big = because("arguments_too_big", program=program)
+        reason = too_big if isinstance(error, ProtocolError) else because("launch_failed", error=str(error))
+        self._tell(SpawnFailed(known.run, reason, exit_code=126, kind=known.kind))
 
     def _beat(self) -> None:
         """Ask now and then whether the keeper works: a stopped process keeps its connection open.
@@ -321,16 +345,38 @@ class KeeperSpawner:
                     self._warn(Reason("shim_answers"))
                 ends = iter(handed)
                 for message in messages:
-                    self._take(message, ends)
+                    try:
+                        self._take(message, ends)
+                    except Exception as error:  # noqa: BLE001 - the other messages are about other runs
+                        self._failed(message, error)
             fresh, self._fresh = self._fresh, []
             for known in fresh:  # that have not ended by what came with their start
                 if known.run in self._runs and not known.paused:
-                    self._listen(known)
+                    try:
+                        self._listen(known)
+                    except Exception as error:  # noqa: BLE001 - the other runs have started, too
+                        self._loop.call_soon(_raise, error)
+                        self._loop.call_later(_AGAIN, self._listen_again, known)
         except LineLost:
             self._lose()
         except ProtocolError as error:
             self._warn(because("shim_not_understood", error=str(error)))
             self._lose()
+
+    def _failed(self, message: Message, error: Exception) -> None:
+        """Let the loop report the error, and look after the run of this message again after a pause."""
+        self._loop.call_soon(_raise, error)
+        run = message.get("run")
+        if isinstance(run, str):
+            self._loop.call_later(_AGAIN, self._look_again, run)
+
+    def _look_again(self, run: str) -> None:
+        known = self._runs.get(run)
+        if known is not None and not self._closed:
+            if known.withheld or known.exit is None:
+                self._ask({"op": "attach", "run": run})  # the keeper repeats what became of it
+            else:
+                self._look(known)
 
     def _take(self, message: Message, ends: Any) -> None:
         op = message["op"]
@@ -339,7 +385,11 @@ class KeeperSpawner:
             stdout, stderr = next(ends, None), next(ends, None)
             for stream, offset in message.get("spooled", {}).items():
                 spools[stream] = (next(ends, None), offset)
-            self._started(message, stdout, stderr, spools)
+            try:
+                self._started(message, stdout, stderr, spools)
+            except Exception:
+                self._close_strays(message.get("run", ""), [stdout, stderr, *(fd for fd, _ in spools.values())])
+                raise
             return
         known = self._runs.get(message.get("run", ""))
         if known is None:
@@ -356,6 +406,14 @@ class KeeperSpawner:
             del self._runs[known.run]
             self._sink.matched(known.run)
             self._tell(_refused(known, message))
+
+    def _close_strays(self, run: str, fds: Iterable[int | None]) -> None:
+        """Close those that the run did not get; the keeper hands them over again."""
+        known = self._runs.get(run)
+        ours = set() if known is None else {*known.open.values(), *(fd for fd, _ in known.spools.values())}
+        for fd in fds:
+            if fd is not None and fd not in ours:
+                os.close(fd)
 
     def _started(
         self,
@@ -397,6 +455,12 @@ class KeeperSpawner:
         else:
             for stream, fd in known.open.items():
                 self._wakes.add(fd, partial(self._read, known, stream, fd))
+
+    def _listen_again(self, known: _Run) -> None:
+        if not known.paused and not self._closed and self._runs.get(known.run) is known:
+            for fd in known.open.values():
+                self._wakes.remove(fd)
+            self._listen(known)
 
     def _catch_up(self, known: _Run) -> None:
         """Take a piece of what was spooled."""
@@ -611,6 +675,10 @@ def _refused(known: _Run, message: Mapping[str, Any]) -> SpawnFailed:
     return SpawnFailed(
         known.run, reason, message["temporary"], exit_code=message.get("exit_code", 126), kind=known.kind
     )
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _instant(seconds: float) -> datetime:

@@ -17,7 +17,7 @@ import pytest
 from repeater.adapters import line
 from repeater.adapters.keeper import KeeperSpawner
 from repeater.adapters.line import CannotKeep, begun
-from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted
+from repeater.engine.facts import Fact, RunEnded, RunLost, RunStarted, SpawnFailed
 from repeater.keeper.words import MOST
 from repeater.model.run import Exit
 from repeater.ports import Launch
@@ -80,6 +80,55 @@ def home() -> Iterator[Home]:
     made = Home()
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("method", ["_started", "_exited", "_look", "_listen"])
+def test_a_message_that_raises_does_not_cost_the_others_of_its_batch(
+    home: Home, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    original = getattr(KeeperSpawner, method)
+    failed: list[object] = []
+    reported: list[object] = []
+    home.loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+
+    def fail_once(self: KeeperSpawner, *args: object) -> object:
+        if not failed:
+            failed.append(args)
+            raise ZeroDivisionError
+        return original(self, *args)
+
+    monkeypatch.setattr(KeeperSpawner, method, fail_once)
+    runs = [f"run-{number}" for number in range(20)]
+    for run in runs:
+        home.begin(run, f"echo {run}")
+    home.until(lambda: len(home.told(RunEnded)) == len(runs))
+    assert failed
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+    assert {run: home.sink.written[run]["stdout"] for run in runs} == {run: f"{run}\n".encode() for run in runs}
+    assert home.warnings == []
+
+
+def test_requests_that_are_too_big_for_one_frame_are_sent_in_several(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repeater.keeper.protocol.LONGEST_FRAME", 2000)
+    for number in range(30):
+        home.begin(f"run-{number}", f"echo {number} {'x' * 300}")
+    home.until(lambda: len(home.told(RunEnded)) == 30)
+    assert home.told(SpawnFailed) == []
+
+
+def test_a_start_that_is_too_big_for_a_frame_fails_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repeater.keeper.protocol.LONGEST_FRAME", 2000)
+    home.begin("before", "true")
+    home.begin("big", "true " + "x" * 3000)
+    home.begin("after", "true")
+    home.until(lambda: len(home.facts) >= 5)
+    assert {fact.run for fact in home.told(RunEnded) if isinstance(fact, RunEnded)} == {"before", "after"}
+    (refused,) = home.told(SpawnFailed)
+    assert isinstance(refused, SpawnFailed)
+    assert (refused.run, refused.reason.code) == ("big", "arguments_too_big")
+    assert sorted(home.sink.ended) == ["after", "before", "big"]
 
 
 def gone(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The reference of every key, written from the schema: `rpr schema --format markdown`, `docs/reference/job-file.md`."""
+"""Writes the reference of all keys from the schema: `rpr schema --format markdown`, docs/reference/job-file.md."""
 
 from __future__ import annotations
 
@@ -11,75 +11,89 @@ from repeater.jobfile.write import toml_value
 _HEAD = """\
 # The keys of a job file
 
-Written from the schema by `rpr schema --format markdown`; TOML (1.1), YAML (1.2 core) and JSON carry the same keys.
-Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`; a bare number is an error. Sizes: `10MB`, `64KiB`. Unknown keys are
-errors. Relative paths count from the folder of the first file. Precedence, the weakest first: built-in default,
-`defaults`, templates, the job, `--set`.
+`rpr schema --format markdown` writes this page from the schema. TOML (1.1), YAML (1.2 core) and JSON have the same
+keys.
+
+- Durations: `500ms`, `30s`, `1h30m`, `2d`, `1w`. A bare number is an error.
+- Sizes: `10MB`, `64KiB`.
+- Unknown keys are errors.
+- Relative paths start at the directory of the first file.
+- Precedence, from the weakest: built-in default, `defaults`, templates, the job, `--set`.
 """
 _TAIL = """
 ## Templates
 
-Every text may hold Jinja2: `{{ … }}`, `{% if … %}`, one level of `{% for … %}`. A text that is one expression keeps the
-type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `{{ '{{' }}`.
+Every text may contain Jinja2: `{{ … }}`, `{% if … %}`, one level of `{% for … %}`. A text that is one expression keeps
+the type of its value: `"{{ vars.regions }}"` is a list. To write `{{` itself, use `{{ '{{' }}`.
 
-| name | what it is |
+| name | meaning |
 |---|---|
-| `vars.NAME` | a variable; one that stands above, in `vars` itself |
-| `env("NAME", default)` | a variable of the environment that `rpr` was started with |
+| `vars.NAME` | a variable; inside `vars`, only variables above it |
+| `env("NAME", default)` | a variable of the environment of `rpr` |
 | `params.NAME` | in templates: a parameter |
-| `matrix.NAME` | in jobs with a matrix: the cell's value |
-| `job.name`, `job.group` | the job, and without its cell |
+| `matrix.NAME` | in jobs with a matrix: the value of the cell |
+| `job.name`, `job.group` | the name of the job, and the name without its cell |
 | `project` | the project |
-| `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | the run; in `command`, `env`, `cwd`, `stdin` only |
+| `run.nominal`, `run.due`, `run.attempt`, `run.id`, `run.trigger` | the run; only in `command`, `env`, `cwd`, `stdin` |
 
-Filters of our own: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson`. A result has at most 1 MiB.
-Reading job files may take 10 s of CPU time with all templates; `RPR_MAX_RELOAD_TIME` is the limit.
+Additional filters: `sh` quotes for the shell, `date("%F")` formats an instant, `tojson` writes JSON. A result may have
+at most 1 MiB. Reading job files may take 10 s of CPU time, including all templates. `RPR_MAX_RELOAD_TIME` changes this
+limit.
 
-Templates over `run` are rendered when the run starts. Those that only read fields of `run`, with the filters `date`,
-`sh`, `tojson` and `default` and literals, are rendered at once. Any other is rendered in a process of its own, and all
-of one run may take 250 ms of CPU time together; after that the slot fails: `cannot render …`.
+Templates that use `run` are rendered when the run starts. A template that only reads fields of `run` is rendered in
+the supervisor. It may use literals and the filters `date`, `sh`, `tojson` and `default`. Any other template is rendered
+in
+a
+separate process. All templates of one run may take 250 ms of CPU time together. If they take longer, the slot fails:
+`cannot render …`.
 
 ## Env files
 
-An `env_file` holds lines `NAME=value`, read as docker compose reads them, without interpolation: `$` is an ordinary
-character.
+An `env_file` contains lines `NAME=value`. The format is that of docker compose without interpolation: `$` is an
+ordinary character.
 
 - A line is `NAME=value` or `NAME: value`. Blanks around the separator and `export` before the name are ignored. Names
-  are letters, digits, `_`, `.` and `-`, and do not begin with a digit. Lines end with LF, CRLF or CR.
+  consist of letters, digits, `_`, `.` and `-`, and do not begin with a digit. Lines end with LF, CRLF or CR.
 - Blank lines and lines that begin with `#` are comments.
-- Without quotes the value is the rest of the line without blanks at its end. A `#` after a blank begins a comment.
+- Without quotes, the value is the rest of the line without trailing blanks. A `#` after a blank begins a comment.
   Quotes and backslashes inside the value are ordinary characters.
-- In single quotes everything is text, also line ends; only `\\'` is a quote.
+- In single quotes every character is text, including line ends. Only `\\'` is a quote.
 - In double quotes `\\a \\b \\f \\n \\r \\t \\v \\\\ \\" \\$` and `\\0` with up to three octal digits are
   escapes. Any other backslash stays: `"^\\d+$"` is `^\\d+$`. The value may span lines.
 - After a closing quote only blanks and a comment may follow.
-- The last value of a name counts. A name without a separator is an error: nothing is taken from the environment of
+- The last value of a name counts. A name without a separator is an error. No value is taken from the environment of
   `rpr`.
 
-The test tables of compose-go and python-dotenv give the same values, except: `$NAME` is not expanded, a name has no
-quotes and no brackets, and the first wrong line is an error.
+The test tables of compose-go and python-dotenv give the same values, with three exceptions. `$NAME` is not expanded.
+A name has no quotes and no brackets. The first wrong line is an error.
 
-`env_file = { path = "local.env", required = false }` names a file that may be missing. It is read when it appears.
+`env_file = { path = "local.env", required = false }` names a file that may be missing. The file is read once it exists.
 
 ## Users
 
 A job with `user` gets HOME, USER, LOGNAME and SHELL of that user, also with `env_mode = "clean"`. `env_file` and `env`
-win.
+override them.
 
 ## Numbers that become text
 
-A number keeps its text where it becomes text: in `env`, `labels`, `command`, templates and the names of matrix cells.
-`1.10` stays `1.10`, `0777` stays `0777`. A `umask` is text of octal digits, `"027"`; a number is an error unless it is
-written as octal, `0o27`.
+A number keeps its spelling where it becomes text: in `env`, `labels`, `command`, templates and the names of matrix
+cells. `1.10` stays `1.10`, `0777` stays `0777`. A `umask` is a text of octal digits, `"027"`. A number is an error,
+unless it is written in octal notation: `0o27`.
 
-## Caps
+## Size limits
 
-One file and all files together: 8 MiB. Depth: 50. Jobs: 20 000. `RPR_MAX_FILE_SIZE`, `RPR_MAX_TOTAL_SIZE`,
-`RPR_MAX_DEPTH` and `RPR_MAX_JOBS` change them.
+| limit | value | variable |
+|---|---|---|
+| one file | 8 MiB | `RPR_MAX_FILE_SIZE` |
+| all files together | 8 MiB | `RPR_MAX_TOTAL_SIZE` |
+| nesting depth | 50 | `RPR_MAX_DEPTH` |
+| jobs | 20 000 | `RPR_MAX_JOBS` |
+| memory of a reload | 512 MiB | `RPR_MAX_RELOAD_MEMORY` |
+| CPU time of a reload | 10 s | `RPR_MAX_RELOAD_TIME` |
 
-A running supervisor has changed files read by a process of its own, which may use 512 MiB and 10 s of CPU time; by the
-clock six times as long, and half a minute at least. `RPR_MAX_RELOAD_MEMORY` and `RPR_MAX_RELOAD_TIME` change that. What
-exceeds it is an error like any other: nothing changes.
+A running supervisor reads changed files in a separate process, which has the last two limits. A reload may take six
+times its CPU limit in real time, and at least 30 s. A reload that exceeds a limit is an error: the active jobs do not
+change.
 """
 _SECTIONS = (
     ("schedule_every", "schedule = { every = … }"),
@@ -98,7 +112,7 @@ _SECTIONS = (
 
 
 def reference() -> str:
-    """The whole page, as Markdown."""
+    """Returns the page as Markdown."""
     whole = schema()
     parts = [
         _HEAD,
@@ -128,7 +142,7 @@ def _section(title: str, node: Any) -> Iterator[str]:
 
 
 def _annotated(node: Any) -> Any:
-    """The node with the annotations of what it refers to, its own first."""
+    """Returns the node with the annotations of its `$ref`; its own annotations take precedence."""
     if "$ref" not in node:
         return node
     target = _annotated(schema()["definitions"][node["$ref"].rpartition("/")[2]])
@@ -136,7 +150,7 @@ def _annotated(node: Any) -> Any:
 
 
 def _value(node: Any) -> str:
-    """What a key may hold, in words."""
+    """Describes the values that a key accepts."""
     target = _resolved(node)
     if "enum" in target:
         return ", ".join(f"`{toml_value(one)}`" for one in target["enum"] if not str(one).startswith("SIG"))

@@ -1,0 +1,269 @@
+"""Plain English in help, messages, docs, schema descriptions, docstrings and comments. CONTRIBUTING has the guide.
+
+The patterns find calques, personified processes and sentences without a verb. `NOT_YET` lists what is still to be
+rewritten; a new file is not added to it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from repeater.cli.main import COMMANDS, CONTROL
+from tests.docs.pages import PAGES, ROOT, prose
+
+# Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.
+NOT_YET: dict[str, set[str]] = {
+    "CHANGELOG.md": {"length", "patterns"},
+    "CONTRIBUTING.md": {"length", "patterns"},
+    "README.md": {"length", "patterns"},
+    "SECURITY.md": {"length", "patterns"},
+    "docs/README.md": {"length"},
+    "docs/examples/README.md": {"length", "patterns"},
+    "docs/explanation/adaptive.md": {"length", "patterns"},
+    "docs/explanation/architecture.md": {"length", "patterns"},
+    "docs/explanation/clocks.md": {"length", "patterns"},
+    "docs/explanation/daylight-saving.md": {"length", "patterns"},
+    "docs/explanation/limits.md": {"length", "patterns"},
+    "docs/explanation/performance.md": {"length", "patterns"},
+    "docs/explanation/processes.md": {"length", "patterns"},
+    "docs/explanation/state.md": {"length", "patterns"},
+    "docs/explanation/trust.md": {"length", "patterns"},
+    "docs/how-to/change-running-jobs.md": {"length", "patterns"},
+    "docs/how-to/come-from-the-go-rpr.md": {"patterns"},
+    "docs/how-to/monitor.md": {"length", "patterns"},
+    "docs/how-to/operate.md": {"length", "patterns"},
+    "docs/how-to/replace-a-crontab.md": {"patterns"},
+    "docs/how-to/run-in-a-container.md": {"length", "patterns"},
+    "docs/how-to/share-a-limit.md": {"length"},
+    "docs/reference/commands.md": {"length", "patterns"},
+    "docs/reference/control.md": {"length", "patterns"},
+    "docs/reference/daemon.md": {"length", "patterns"},
+    "docs/reference/http.md": {"length", "patterns"},
+    "docs/reference/one-off.md": {"length", "patterns"},
+    "docs/reference/plugins.md": {"length", "patterns"},
+    "docs/reference/reasons.md": {"length", "patterns"},
+    "docs/reference/schedules.md": {"length", "patterns"},
+    "docs/tutorial/first-job-file.md": {"length", "patterns"},
+    "repeater/adapters": {"comments", "messages"},
+    "repeater/app": {"comments", "messages"},
+    "repeater/cli": {"comments", "messages"},
+    "repeater/control": {"comments", "messages"},
+    "repeater/daemon": {"comments", "messages"},
+    "repeater/engine": {"comments"},
+    "repeater/errors.py": {"comments"},
+    "repeater/jobfile": {"comments", "messages"},
+    "repeater/keeper": {"comments", "messages"},
+    "repeater/model": {"comments"},
+    "repeater/observe": {"comments", "messages"},
+    "repeater/once": {"comments"},
+    "repeater/plan": {"comments"},
+    "repeater/plugins": {"comments"},
+    "repeater/policy": {"comments", "messages"},
+    "repeater/ports.py": {"comments"},
+    "repeater/runtime": {"comments"},
+    "repeater/schedule": {"comments"},
+    "repeater/sentences": {"comments", "messages"},
+    "repeater/settings.py": {"comments"},
+    "repeater/wire": {"comments", "messages"},
+}
+# Names of modules that occur twice.
+NOT_YET_UNIQUE = {
+    "assembly", "change", "document", "files", "kept", "ledgers", "load", "orders", "plugged", "probe", "probes", "process",
+    "reaching", "reader", "run", "runs", "settings", "sharing", "spawn", "writer",
+}  # fmt: skip
+# How many names of tests are longer than 70 characters.
+NOT_YET_SHORT = 145
+
+BANNED = re.compile(
+    r"""\b(
+    told | tells? | said | heard | hears? | born | dies | died | buries | buried | bury | mourns? | anew
+    | whoever | whatever | somebody | nobody | everybody | anybody | house
+    | (?<!there\ )(is|are|was|were)\ no(?!\ (longer|more))
+    | so\ many | so\ long(?!\ as) | as\ it\ is | as\ they\ are | as\ it\ stands | of\ now | again\ and\ again
+    | and\ (its|their)\ (kin|like) | and\ the\ like | in(to)?\ force | last\ words | without\ a\ word
+    | roads?\ not\ taken | nothing\ but | but\ for | goes\ on | go\ on\ with | what\ becomes | what\ became
+    | comes?\ into\ force | for\ ever | has\ to\ be\ known
+    )\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+REPEATED_NAMES = {
+    "__init__", "__main__", "main", "protocol", "server", "client", "clock", "events", "spec", "time", "text",
+}  # fmt: skip
+CALLERS = re.compile(r"\b(Called|Used) by\b")  # in a header: import-linter and grep know it, and it rots
+LONGEST = 25
+AVERAGE = 15
+LONGEST_TEST_NAME = 70
+
+
+def python_files() -> list[Path]:
+    return sorted((ROOT / "repeater").rglob("*.py"))
+
+
+def is_postponed(path: Path, kind: str) -> bool:
+    name = str(path.relative_to(ROOT))
+    return any(kind in kinds and (name == start or name.startswith(start + "/")) for start, kinds in NOT_YET.items())
+
+
+def findings(text: str) -> list[str]:
+    """The banned patterns in a text, without its inline code."""
+    return [match[0] for match in BANNED.finditer(re.sub(r"``[^`]*``|`[^`\n]*`", "`", " ".join(text.split())))]
+
+
+def docstrings(tree: ast.Module) -> dict[int, ast.Constant]:
+    """Every string that is a statement, by its identity."""
+    return {
+        id(node.value): node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    }
+
+
+def comments(text: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], re.sub(r"(noqa|type|mypy|fmt):.*?(-|$)", "", token.string)
+
+
+def remarks(path: Path) -> Iterator[tuple[int, str]]:
+    """Docstrings and comments of a module, with their lines."""
+    text = path.read_text()
+    yield from ((node.lineno, str(node.value)) for node in docstrings(ast.parse(text)).values())
+    yield from comments(text)
+
+
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """The other strings of a module with more than one word, with their lines."""
+    tree = ast.parse(path.read_text())
+    headers = docstrings(tree)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and " " in node.value
+            and id(node) not in headers
+        ):
+            yield node.lineno, node.value
+
+
+def sentences(page: Path) -> list[str]:
+    """The sentences of a page: of paragraphs, list items, quotes and cells of tables."""
+    text = re.sub(r"<!--.*?-->", "", prose(page), flags=re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    found: list[str] = []
+    for paragraph in map(str.strip, re.split(r"\n\s*\n|\n(?=\s*(?:[-*] |\d+\. |\||#|>))", text)):
+        if not paragraph or paragraph.startswith("#"):
+            continue
+        parts = paragraph.strip("|").split("|") if paragraph.startswith("|") else [paragraph]
+        for part in parts:
+            whole = " ".join(re.sub(r"^\s*(?:[-*>]|\d+\.)\s+", "", part).split())
+            found += [one for one in re.split(r"(?<=[.!?])[)\"*_]*\s+(?=[^a-z])", whole) if words(one)]
+    return found
+
+
+def average(page: Path) -> float:
+    """Words per sentence."""
+    found = sentences(page)
+    return sum(map(words, found)) / max(len(found), 1)
+
+
+def words(sentence: str) -> int:
+    return sum(bool(re.search(r"[\w`]", word)) for word in sentence.split())
+
+
+def code_findings(kind: str) -> list[str]:
+    """What is found in modules that are not postponed, with path and line."""
+    read = remarks if kind == "comments" else messages
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {', '.join(found)}"
+        for path in python_files()
+        if not is_postponed(path, kind)
+        for line, text in read(path)
+        if (found := findings(text) + (CALLERS.findall(text) if kind == "comments" else []))
+    ]
+
+
+def test_docstrings_and_comments_are_plain() -> None:
+    assert "\n".join(code_findings("comments")) == ""
+
+
+def test_messages_are_plain() -> None:
+    assert "\n".join(code_findings("messages")) == ""
+
+
+def test_docs_are_plain() -> None:
+    assert [
+        (str(page.relative_to(ROOT)), found, one)
+        for page in PAGES
+        if not is_postponed(page, "patterns")
+        for one in sentences(page)
+        if (found := findings(one))
+    ] == []
+
+
+def test_sentences_of_docs_are_short() -> None:
+    pages = [page for page in PAGES if not is_postponed(page, "length")]
+    long = [(str(page.relative_to(ROOT)), one) for page in pages for one in sentences(page) if words(one) > LONGEST]
+    assert long == []
+    assert {str(page.relative_to(ROOT)): mean for page in pages if (mean := average(page)) > AVERAGE} == {}
+
+
+def test_descriptions_of_the_schema_are_plain() -> None:
+    def walk(node: object, path: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key in {"description", "markdownDescription", "title"} and isinstance(value, str):
+                    yield path, value
+                else:
+                    yield from walk(value, f"{path}/{key}")
+        elif isinstance(node, list):
+            for number, value in enumerate(node):
+                yield from walk(value, f"{path}/{number}")
+
+    schema = json.loads((ROOT / "schemas" / "jobs.schema.json").read_text())
+    assert [(path, found) for path, text in walk(schema, "") if (found := findings(text))] == []
+
+
+def test_the_name_of_a_module_occurs_once() -> None:
+    """A command and its parts in other packages share a name on purpose: `cli/status`, `control/status`."""
+    commands = {name.replace("-", "_") for name in COMMANDS | CONTROL}
+    names = Counter(path.stem for path in python_files())
+    assert {name for name, count in names.items() if count > 1} - commands - REPEATED_NAMES <= NOT_YET_UNIQUE
+
+
+def test_names_of_tests_are_short() -> None:
+    found = [
+        node.name
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > LONGEST_TEST_NAME
+    ]
+    assert len(found) <= NOT_YET_SHORT, found
+
+
+def test_the_list_of_postponed_files_shrinks() -> None:
+    """Each entry of `NOT_YET` still has a finding."""
+    finished = []
+    for start, kinds in NOT_YET.items():
+        files = [ROOT / start] if (ROOT / start).is_file() else sorted((ROOT / start).rglob("*.py"))
+        for kind in kinds:
+            match kind:
+                case "comments":
+                    left = any(findings(text) for path in files for _, text in remarks(path))
+                case "messages":
+                    left = any(findings(text) for path in files for _, text in messages(path))
+                case "patterns":
+                    left = any(findings(one) for path in files for one in sentences(path))
+                case _:
+                    left = any(average(path) > AVERAGE or max(map(words, sentences(path))) > LONGEST for path in files)
+            if not left:
+                finished.append((start, kind))
+    assert finished == [], "take these off NOT_YET"

@@ -21,7 +21,8 @@ class LogFile:
     """A file, opened with the first write. `max_size` 0 never rotates. `warn` is called in the writing thread.
 
     `is_ours`: it is rpr's own, for its user alone, and found through no link. A job's may be wherever its user wants.
-    `owner` is the user and the group of a job that runs as another user: `ownfile` says how its file is opened.
+    `owner` is the user and the group of a job that runs as another user. `ownfile` opens the file of such a job, and
+    any file of a job that another user could replace while this process is root.
     """
 
     def __init__(
@@ -88,9 +89,10 @@ class LogFile:
                     self._size = ours.st_size  # somebody may have truncated it
                     return
             self.close()
-        if self.owner is not None:
-            self._folder = ownfile.open_folder(os.path.dirname(self.path) or ".", *self.owner)
-            self._fd = ownfile.open_file(os.path.basename(self.path), self._folder, *self.owner)
+        if self.owner is not None or (not self._is_ours and ownfile.needs_care(self.path)):
+            owner = self.owner or (None, None)
+            self._folder = ownfile.open_folder(os.path.dirname(self.path) or ".", *owner)
+            self._fd = ownfile.open_file(os.path.basename(self.path), self._folder, *owner)
             self._size = os.fstat(self._fd).st_size
             return
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -126,7 +128,7 @@ class LogFile:
 
     def _rotate(self) -> None:
         if self._folder is not None:
-            self._rotate_for_owner(self._folder)
+            self._rotate_in(self._folder)
             return
         self.close()
         for number in range(self.backups, 0, -1):
@@ -137,7 +139,7 @@ class LogFile:
             os.truncate(self.path, 0)
         self._open()
 
-    def _rotate_for_owner(self, folder: ownfile.Folder) -> None:
+    def _rotate_in(self, folder: ownfile.Folder) -> None:
         assert self._fd is not None
         name = os.path.basename(self.path)
         with ownfile.rights(folder):

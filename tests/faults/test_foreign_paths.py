@@ -326,6 +326,74 @@ def test_root_writes_no_output_through_a_link_of_the_user_of_a_job(ground: Groun
 
 
 @as_root
+@pytest.mark.parametrize("kind", ["file", "folder", "hard", "fifo"])
+def test_a_job_of_root_writes_no_output_through_a_link_of_another_user(
+    ground: Ground, reachable: None, kind: str
+) -> None:
+    theirs, secret = ground.folder / "theirs", ground.folder / "secret"
+    theirs.mkdir()
+    secret.mkdir()
+    victim = secret / "out.log"
+    victim.write_text(VICTIM)
+    logs = theirs / "logs"
+    if kind == "folder":
+        logs.symlink_to(secret)
+    else:
+        logs.mkdir()
+        os.chown(logs, nobody().pw_uid, -1)
+        if kind == "fifo":
+            os.mkfifo(logs / "out.log")
+        elif kind == "hard":
+            (logs / "out.log").hardlink_to(victim)
+        else:
+            (logs / "out.log").symlink_to(victim)
+    os.chown(theirs, nobody().pw_uid, -1)
+    ground.write("[jobs.a]\ncommand = 'echo written'\noutput = { file = 'theirs/logs/out.log', mode = 'suppress' }\n")
+    done = ground("apply", "jobs.toml")
+    assert "cannot write" in done.err, done
+    assert victim.read_text() == VICTIM
+
+
+@as_root
+@pytest.mark.parametrize("way", ["plain", "root's link", "sticky"])
+def test_a_job_of_root_writes_and_rotates_in_a_folder_of_another_user(
+    ground: Ground, reachable: None, way: str
+) -> None:
+    theirs = ground.folder / "theirs"
+    theirs.mkdir()
+    if way == "sticky":
+        theirs.chmod(0o1777)
+    else:
+        os.chown(theirs, nobody().pw_uid, -1)
+    if way == "root's link":
+        (ground.folder / "way").symlink_to("theirs")
+    name = "way" if way == "root's link" else "theirs"
+    output = f"{{ file = '{name}/new/out.log', mode = 'suppress', max_size = '1KiB', backups = 2 }}"
+    ground.write(f"[jobs.a]\ncommand = 'seq 1000'\noutput = {output}\n")
+    done = ground("apply", "jobs.toml")
+    assert done.code == 0, done
+    assert "cannot write" not in done.err
+    files = sorted(path.name for path in (theirs / "new").iterdir())
+    assert files == ["out.log", "out.log.1", "out.log.2"]
+    assert {(theirs / "new" / one).stat().st_uid for one in files} == {0}
+
+
+@as_root
+def test_a_job_of_root_may_follow_links_of_root(ground: Ground, reachable: None) -> None:
+    (ground.folder / "real").mkdir()
+    (ground.folder / "logs").symlink_to("real")
+    (ground.folder / "real/out.log").symlink_to("deep.log")
+    ground.write(
+        "[jobs.a]\ncommand = 'echo a'\noutput = { file = 'logs/out.log', mode = 'suppress' }\n"
+        "[jobs.b]\ncommand = 'echo b'\noutput = { file = '/dev/stdout', mode = 'suppress' }\n"
+    )
+    done = ground("apply", "jobs.toml")
+    assert "cannot write" not in done.err
+    assert (ground.folder / "real/deep.log").read_text() == "a\n"
+    assert "b\n" in done.out
+
+
+@as_root
 @pytest.mark.parametrize("owner", ["root", "nobody"])
 def test_log_files_belong_to_the_user_of_their_job_and_rotate(ground: Ground, reachable: None, owner: str) -> None:
     folder = ground.folder / "logs"

@@ -125,7 +125,7 @@ def _operation(route: Route) -> dict[str, Any]:
 
 
 def _refusals(route: Route) -> list[str]:
-    codes = ["400", "401", "403", "421"]
+    codes = ["400", "401", "403", "421", "503"]
     if route.of_one or "jobs" in route.params or "run" in route.params or "only" in route.params:
         codes.append("404")
     if route.method == "POST":
@@ -223,6 +223,7 @@ _REFUSALS = {
     "415": "The body is no `application/json`.",
     "421": "The server does not go by this `Host`.",
     "422": "The job files are wrong; `message` has every problem.",
+    "503": "As many requests or streams are being answered as the server allows; `code` is `busy`. Try again later.",
 }
 _DETAIL = {"type": "object", "description": "The fields of the reason; docs/reference/reasons.md names them."}
 _CODED = {"reason_code": {"type": ["string", "null"], "enum": [*FIELDS, None]}, "detail": _DETAIL}
@@ -443,12 +444,12 @@ def _plain(words: str, kind: str = "text/plain") -> dict[str, Any]:
 
 
 def _get(name: str, words: str, responses: Mapping[str, Any], *, is_open: bool = False) -> dict[str, Any]:
-    closed = {} if is_open else {"401": {"$ref": "#/components/responses/401"}}
+    closed = {} if is_open else {code: {"$ref": f"#/components/responses/{code}"} for code in ("401", "503")}
     around = {code: {"$ref": f"#/components/responses/{code}"} for code in ("403", "421")}
     operation: dict[str, Any] = {"operationId": name, "summary": words, "tags": ["around"]}
     if is_open:
         operation["security"] = []
-    return {"get": {**operation, "responses": {**responses, **closed, **around}}}
+    return {"get": {**operation, "responses": {**closed, **around, **responses}}}
 
 
 def _json_of(words: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -468,7 +469,10 @@ _AROUND = {
         "Whether all is well, as JSON. Rejected job files are answered with 503 here.",
         {
             "200": _json_of("It is well.", _object(_RESULTS["health"])),
-            "503": _json_of("It is not.", _object(_RESULTS["health"])),
+            "503": _json_of(
+                "It is not; or the server is busy, and the answer is an error with the code `busy`.",
+                {"anyOf": [_object(_RESULTS["health"]), {"$ref": "#/components/schemas/Error"}]},
+            ),
         },
     ),
     "/metrics": _get(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from repeater.control import http as module
 from repeater.control.guard import HEADERS, Guard
 from repeater.control.http import build, query_args
+from repeater.control.load import MOST
 from repeater.control.openapi import ARGUMENTS, openapi
 from repeater.control.routes import AROUND, OPEN, ROUTES, Route
 from repeater.control.verbs import VERBS
@@ -498,6 +499,27 @@ def test_every_verb_and_every_argument_is_in_the_document() -> None:
         assert named == set(route.params)
     ids = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("path", [at(route.path) for route in ROUTES] + ["/healthz", "/metrics"])
+def test_the_document_has_the_answer_of_a_busy_server(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MOST, "request", 0)
+    template, method = next(((route.path, route.method) for route in ROUTES if at(route.path) == path), (path, "GET"))
+
+    @live
+    async def check(house: House) -> None:
+        reply = await Web(house)(method, path, wanted(method, template) if method == "POST" else None)
+        assert (reply.status, reply.code) == (503, "busy")
+        document = openapi()
+        answer = document["paths"][template][method.lower()]["responses"]["503"]
+        if "$ref" in answer:
+            answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+        schema = {**answer["content"]["application/json"]["schema"], "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(reply.json())
+
+    check(tmp_path)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")

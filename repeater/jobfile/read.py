@@ -80,11 +80,15 @@ def _read_toml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
     try:
         data = tomli.loads(text, parse_float=written_float)
     except tomli.TOMLDecodeError as error:
+        from repeater.jobfile.broken import toml_broken
+
         cause = re.sub(
             r"\(('.*'),?\)", lambda path: "`" + re.sub("'(.*?)'(, )?", r"\1.", path[1]).rstrip(".") + "`", error.msg
         )
-        hint = _toml_hint(error.doc, error.pos)
-        raise _broken(name, f"not TOML: {_lowered(cause)}", error.lineno, error.colno, hint) from None
+        broken = toml_broken(error.doc, error.pos, error.msg)
+        if broken is not None:
+            raise _broken(name, f"not TOML: {broken.cause}", *_place_at(error.doc, broken.at), broken.hint) from None
+        raise _broken(name, f"not TOML: {_lowered(cause)}", error.lineno, error.colno) from None
     except RecursionError:
         from repeater.jobfile.places import toml_depth_place
 
@@ -104,16 +108,6 @@ def _read_toml(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
         return toml_places(text)
 
     return data, find_places
-
-
-def _toml_hint(text: str, at: int) -> str | None:
-    """A value that begins like a word is probably text without quotes."""
-    if text[max(at - 1, 0) : at + 1] == "{{":
-        at -= 1
-    before = text[:at].rpartition("\n")[2].rstrip(" \t")
-    if before.endswith(("=", "[", ",")) and re.match(r"[A-Za-z_*/.@~$%{]", text[at:]):
-        return "put quotes around a text"
-    return None
 
 
 def _keep_texts(data: Any, text: str) -> None:
@@ -165,6 +159,11 @@ def _read_json(name: str, text: str, caps: Caps) -> tuple[Any, Any]:
             text, object_pairs_hook=pairs, parse_constant=constant, parse_int=written_int, parse_float=written_float
         )
     except json.JSONDecodeError as error:
+        from repeater.jobfile.broken import json_broken
+
+        broken = json_broken(text, error.pos, error.msg)
+        if broken is not None:
+            raise _broken(name, f"not JSON: {broken.cause}", *_place_at(text, broken.at), broken.hint) from None
         raise _broken(name, f"not JSON: {_lowered(error.msg)}", error.lineno, error.colno) from None
     except (RecursionError, ValueError) as error:
         cause = "nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from repeater.jobfile.document import Path, Place, shown
+from repeater.jobfile.document import Path, Place
 from repeater.jobfile.written import written_float, written_int
 
 MOST_NODES = 2_000_000  # after aliases were unfolded; 10 000 jobs have a tenth of it
@@ -21,7 +21,6 @@ _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": Fals
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _ODD_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
-_INDICATORS = frozenset("*&!@`%")  # a plain text cannot begin with these
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -45,53 +44,48 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
         for event in yaml.parse(text, Loader=loader):
             tree.take(event)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        hint = None if mark is None else _quoting_hint(text, mark)
-        if mark is not None and _brackets(text, mark.index) > depth:
-            # newer parsers look ahead for a key, and give up before our own limit
-            message = f"more than {depth} levels deep"
-        else:
-            message = ", ".join(part for part in (error.context, error.problem) if part)
-        raise NotYaml(message, mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, hint) from None
+        raise _explained(text, error, depth, tree.quoted) from None
     except yaml.reader.ReaderError as error:
         at = text.find(chr(error.character)) if isinstance(error.character, int) else -1
         at = max(at, 0)  # the position of the error counts bytes or characters, depending on the parser
-        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-        raise NotYaml(f"character #x{ord(text[at]):02x} is not allowed", line, column) from None
+        raise NotYaml(f"character #x{ord(text[at]):02x} is not allowed", *_place(text, at)) from None
     except NotYaml as error:
-        if error.hint is None and error.index is not None:
-            error.hint = _hint_at(text, error.index)
-        raise
+        raise _quoted(text, error) from None
     return tree.root
 
 
-def _quoting_hint(text: str, mark: Any) -> str | None:
-    """How to write a text that begins with, or holds, what means something else in YAML."""
-    at = mark.index
-    hint = _hint_at(text, at) or _hint_at(text, at - 1)  # an alias is refused after its `*`
-    if hint is not None:
-        return hint
-    line = text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
-    if text[at : at + 1] == ":" and re.match(r"[\s-]*[^\s:#]+:\s+[^\s\"'\[{|>&*!#]", line):
-        return "put quotes around a text that holds `: `"
-    return None
+def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None) -> NotYaml:
+    """The error of the parser in plain words. `quoted` is the extent of the last text in quotes."""
+    from repeater.jobfile.broken import yaml_broken
+
+    mark = error.problem_mark or error.context_mark
+    message = ", ".join(part for part in (error.context, error.problem) if part)
+    if mark is None:
+        return NotYaml(message, 0, 0)
+    if _brackets(text, mark.index) > depth:
+        # newer parsers look ahead for a key, and give up before our own limit
+        return NotYaml(f"more than {depth} levels deep", mark.line + 1, mark.column + 1)
+    context = error.context_mark.index if error.context_mark else None
+    broken = yaml_broken(text, mark.index, context, message, quoted)
+    if broken is None:
+        return NotYaml(message, mark.line + 1, mark.column + 1)
+    return NotYaml(broken.cause, *_place(text, broken.at), broken.hint)
 
 
-def _hint_at(text: str, at: int) -> str | None:
-    """How to quote the text at `at`, if something begins there that is not plain text."""
-    if text[max(at - 1, 0) : at + 1] == "{{":
-        whole = text[at - 1 :].partition("\n")[0].strip()
-        return f'put quotes around a template: `"{shown(whole)}"`'
-    if 0 <= at < len(text) and text[at] in _INDICATORS and _begins_value(text, at):
-        word = re.split(r"[\n#]", text[at : at + 200])[0].strip().rstrip(",]}")
-        return f'put quotes around it: `"{shown(word)}"`'
-    return None
+def _quoted(text: str, error: NotYaml) -> NotYaml:
+    """The error, with the way to write quotes if the fault may be a text without them."""
+    from repeater.jobfile.broken import yaml_indicator
+
+    broken = None if error.index is None else yaml_indicator(text, error.index)
+    if broken is None or error.hint is not None:
+        return error
+    if broken.is_template:
+        return NotYaml(broken.cause, *_place(text, broken.at), broken.hint)
+    return NotYaml(error.message, error.line, error.column, broken.hint)
 
 
-def _begins_value(text: str, at: int) -> bool:
-    """Whether nothing but the indicator of a key, an item or a collection stands before `at` in its line."""
-    before = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" ")
-    return before == "" or before[-1] in ":-,[{?"
+def _place(text: str, at: int) -> Place:
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
 
 
 def _brackets(text: str, end: int) -> int:
@@ -110,11 +104,14 @@ class _Tree:
         self.anchors: dict[str, _Anchored] = {}
         self.documents = 0
         self.nodes = 0
+        self.quoted: tuple[int, int] | None = None
 
     def take(self, event: Any) -> None:
         name = type(event).__name__
         if name == "ScalarEvent":
             plain = event.implicit[0]
+            if event.style in ("'", '"'):
+                self.quoted = event.start_mark.index, event.end_mark.index
             if self.awaits_key():
                 if event.anchor:
                     self.anchors[event.anchor] = _Anchored(_resolve(event, plain), 1, event.value)

@@ -34,6 +34,7 @@ from repeater.model.spec import (
     Slowdown,
     Stop,
     Success,
+    default_overlap,
 )
 from repeater.model.units import format_duration, parse_duration, parse_size
 from repeater.policy.http_times import UNITS
@@ -86,7 +87,9 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         _refuse_service_keys(job, reading)
     elif "timeout" in keys and _is_default(job, "timeout"):
         del table["timeout"]  # a default for the timed jobs; it would end a service again and again
-    overlap = _overlap(table, reading) if keys & _OVERLAP_KEYS else _DEFAULT.overlap
+    overlap = default_overlap(schedule)
+    if keys & _OVERLAP_KEYS:
+        overlap = _overlap(table, overlap, reading)
     catch_up = _catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up
     if keys & _DOUBTFUL_KEYS:
         from repeater.jobfile.doubtful import warn_of_doubts
@@ -365,8 +368,8 @@ def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
     return rule
 
 
-def _overlap(table: Mapping[str, Any], reading: Reading) -> Overlap:
-    name = table.get("overlap", "skip")
+def _overlap(table: Mapping[str, Any], default: Overlap, reading: Reading) -> Overlap:
+    name = table.get("overlap", default.kind)
     for key, needed in (("queue_max", "queue"), ("max_instances", "allow")):
         if key in table and name != needed:
             reading.problem((key,), f'found `{key}`, which is only for `overlap = "{needed}"`')

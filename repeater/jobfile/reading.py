@@ -144,15 +144,21 @@ class Reading:
 
     def globs(self, table: Mapping[str, Any], key: str, at: Path, *, ignore: bool = False) -> tuple[str, ...]:
         """One glob or a list of globs that can be understood; `ignore`: in the form of gitignore(5)."""
-        from repeater.policy.paths import check_glob, check_ignore
+        from repeater.policy.paths import check_glob, check_ignore, find_doubt
 
         globs = self.texts(table, key, at)
         is_list = not isinstance(table.get(key), str)
         for number, glob in enumerate(globs):
+            place = (*at, key, number) if is_list else (*at, key)
             try:
                 (check_ignore if ignore else check_glob)(glob)
             except ValueError as error:
-                self.problem((*at, key, number) if is_list else (*at, key), str(error))
+                self.problem(place, str(error))
+                continue
+            name = None if ignore else find_doubt(glob)
+            if name is not None:
+                found = f"found `{name}`, which matches one character and not a directory of this name"
+                self.warning(place, found, f"write `{name.replace('[', '[[]')}` for the name")
         return globs
 
     def numbers(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ from repeater.model.spec import (
     Rated,
     Retry,
     ScheduleSpec,
+    default_overlap,
 )
 from repeater.model.time import rfc3339
 from repeater.model.units import format_duration, format_size
@@ -85,7 +86,7 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
         keys["slowdown"] = _growth(spec.slowdown.backoff) | _plain("on_exit", spec.slowdown.on_exit)
     keys["success"] = _fields(spec.success, _DEFAULT.success) or None
     keys["http_aware"] = None if spec.http_aware is None else _fields(spec.http_aware, HttpAware()) or True
-    keys |= _overlap(spec.overlap) | _catch_up(spec.catch_up)
+    keys |= _overlap(spec.overlap, default_overlap(spec.schedule)) | _catch_up(spec.catch_up)
     keys["delivery"] = None if spec.delivery == _DEFAULT.delivery else spec.delivery
     keys["limit"] = spec.limit
     keys["pool"] = spec.pool
@@ -268,10 +269,10 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if key in BACKOFF_FIELDS[backoff.kind]}
 
 
-def _overlap(overlap: Overlap) -> dict[str, Any]:
-    if overlap is _DEFAULT.overlap:
+def _overlap(overlap: Overlap, default: Overlap) -> dict[str, Any]:
+    if overlap is default:
         return {}
-    keys = {} if overlap.kind == "skip" else {"overlap": overlap.kind}
+    keys = {} if overlap.kind == default.kind else {"overlap": overlap.kind}
     return keys | _plain("queue_max", overlap.queue_max) | _plain("max_instances", overlap.max_instances)
 
 

@@ -341,6 +341,16 @@ class Overlap:
     max_instances: int | None = None
 
 
+_SKIP, _LATEST = Overlap(), Overlap("latest")
+
+
+def default_overlap(schedule: ScheduleSpec) -> Overlap:
+    """The overlap of a job that gives none: a change of files during a run starts one more run, other starts are
+    skipped.
+    """
+    return _LATEST if type(schedule) is OnChange else _SKIP
+
+
 @dataclass(frozen=True, slots=True)
 class CatchUp:
     """What happens to slots missed while down, asleep or held. `start_deadline` counts from due."""

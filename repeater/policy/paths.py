@@ -29,6 +29,8 @@ _IN_CLASS = re.compile(r"[\[\\&|~]")
 """What a class of `re` may understand in another way than a glob."""
 _MOST_CHOICES = 256
 _MOST_BRACES = 50
+_EXTENDED = re.compile(r"[@+?*!]\([^()/]*\)")
+_LOOKS_LIKE_A_NAME = re.compile(r"\[(?:\.\.\.)?[A-Za-z_][A-Za-z0-9_]+\]|\[\[\.\.\.\w+\]\]")
 LONGEST_GLOB = 1024
 """Characters of one glob or ignore."""
 
@@ -77,9 +79,8 @@ class PathSet:
                 root, rest = _split(self.folder, choice)
                 deep = "/" in rest or "**" in rest
                 found[root] = found.get(root, False) or deep
-                if rest and not _WILD.search(rest):
-                    path = join(root, rest)
-                    found[path] = True
+                if not _WILD.search(rest):
+                    found[join(root, rest) if rest else root] = True
         return tuple(found.items())
 
     @cached_property
@@ -112,11 +113,18 @@ def check_glob(glob: str) -> None:
     _check_text(glob)
     if glob.count("{") > _MOST_BRACES:
         raise ValueError(f"found `{_clip(glob)}`, which has more than {_MOST_BRACES} braces")
+    _check_dialect(glob)
     choices = _choices(glob)
     if len(choices) > _MOST_CHOICES:
         raise ValueError(f"found `{_clip(glob)}`, whose braces give more than {_MOST_CHOICES} choices")
     for choice in choices:
+        _check_classes(glob, choice)
         _check_pattern(glob, _translate(choice))
+
+
+def find_doubt(glob: str) -> str | None:
+    """A part of the glob that is a class of characters, but looks like the name of a directory: `[slug]`."""
+    return next((part for part in glob.split("/") if _LOOKS_LIKE_A_NAME.fullmatch(part)), None)
 
 
 def check_ignore(line: str) -> None:
@@ -133,6 +141,29 @@ def _check_text(glob: str) -> None:
         raise ValueError(f"found a glob of {len(glob)} characters, the most allowed are {LONGEST_GLOB}")
     if "\0" in glob:
         raise ValueError(f"found `{_clip(glob)}`, which holds a zero character; no path can hold one")
+
+
+def _check_dialect(glob: str) -> None:
+    """Raises ValueError for the syntax of other tools, which would match nothing here."""
+    if glob.startswith("!"):
+        raise ValueError(f"found `{_clip(glob)}`, which matches nothing: a glob cannot exclude files, an ignore can")
+    if re.match("~[^/]*/", glob):
+        raise ValueError(f"found `{_clip(glob)}`, but `~` is not expanded: write the whole path, or use `env('HOME')`")
+    if _EXTENDED.search(glob):
+        raise ValueError(f"found `{_clip(glob)}`, but `@(…)` and its variants are not supported: write `{{a,b}}`")
+
+
+def _check_classes(glob: str, choice: str) -> None:
+    for part in choice.split("/"):
+        at = part.find("[")
+        while at >= 0:
+            if part[:at].endswith("\\"):
+                at = part.find("[", at + 1)
+                continue
+            close = part.find("]", at + 2)
+            if close < 0:
+                raise ValueError(f"found `{_clip(glob)}`, whose `[` has no `]`: write `[[]` for the character `[`")
+            at = part.find("[", close)
 
 
 def _check_pattern(glob: str, pattern: str) -> None:
@@ -157,18 +188,24 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _split(folder: str, glob: str) -> tuple[str, str]:
-    """The folder before the first part with a wildcard (or before the last part), and the rest."""
-    parts = normpath(join(folder, glob)).split("/")
+    """The directory before the first part of `glob` with a wildcard (or before its last part), and the rest of `glob`.
+
+    `folder` is a path and not a glob: its wildcard characters are literal. A glob of only `.`, `..` and `/` names a
+    directory; its rest is empty.
+    """
+    parts = normpath(glob).split("/")
+    if parts[-1] in ("", ".", ".."):
+        return normpath(join(folder, glob)), ""
     fixed = 0
     while fixed < len(parts) - 1 and not _WILD.search(parts[fixed]):
         fixed += 1
-    return "/".join(parts[:fixed]) or "/", "/".join(parts[fixed:])
+    return normpath(join(folder, "/".join(parts[:fixed]) or ("/" if fixed else "."))), "/".join(parts[fixed:])
 
 
 def _pattern(folder: str, glob: str) -> re.Pattern[str]:
     root, rest = _split(folder, glob)
     below = "" if _WILD.search(rest.rpartition("/")[2]) else "(?:/.+)?"
-    return re.compile(re.escape(root.rstrip("/")) + "/" + _translate(rest) + below, re.DOTALL)
+    return re.compile(re.escape(root.rstrip("/")) + (rest and "/" + _translate(rest)) + below, re.DOTALL)
 
 
 def _choices(glob: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from repeater.dataclass import replace
+from repeater.jobfile.alone import build_alone
+from repeater.model.dump import dump_job
 from repeater.model.spec import Always, Every, JobSpec, Manual, OnChange, ProcessSpec, ScheduleSpec, Stop
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -18,6 +20,12 @@ def runs_after(stage: Stage, path: str) -> int:
     stage.watcher.touch(path)
     stage.advance(2)
     return len(stage.spawner.launches) - before
+
+
+def build(name: str, table: dict[str, object]) -> JobSpec:
+    spec, faults = build_alone(name, table, "/w")
+    assert faults == []
+    return spec
 
 
 def watching(globs: tuple[str, ...], kind: str, **keys: object) -> JobSpec:
@@ -34,6 +42,34 @@ def test_a_reload_with_other_globs_watches_those_and_no_others(kind: str) -> Non
     stage.apply(watching(("docs/*",), kind))
     assert runs_after(stage, "/w/src/x.py") == 0
     assert runs_after(stage, "/w/docs/x.md") == 1
+
+
+def test_a_change_during_a_run_starts_one_more_run() -> None:
+    stage = Stage({"a": Act(lasts=seconds(10))})
+    made = build("a", {"command": ["make"], "schedule": {"watch": ["src/*"], "debounce": "1s"}})
+    stage.apply(made)
+    for _ in range(3):
+        stage.watcher.touch("/w/src/x.py")
+        stage.advance(3)
+    stage.advance(30)
+    assert stage.starts("a") == [1, 11]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "overlap", "kind"),
+    [
+        ({"watch": "*"}, None, "latest"),
+        ({"watch": "*"}, "skip", "skip"),
+        ({"watch": "*"}, "queue", "queue"),
+        ("every 5s", None, "skip"),
+        ("always", None, "skip"),
+        ("every 5s", "latest", "latest"),
+    ],
+)
+def test_the_default_overlap_depends_on_the_schedule(schedule: object, overlap: str | None, kind: str) -> None:
+    made = build("a", {"command": "make", "schedule": schedule} | ({"overlap": overlap} if overlap else {}))
+    assert made.overlap.kind == kind
+    assert build("a", dump_job(made)) == made
 
 
 def test_a_service_that_watches_nothing_any_more_is_left_alone() -> None:

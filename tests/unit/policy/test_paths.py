@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repeater.policy.paths import PathSet, check_glob
+from repeater.policy.paths import PathSet, check_glob, find_doubt
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,13 @@ def test_roots_are_the_folders_before_the_first_wildcard() -> None:
         ("{a}" * 51, "more than 50 braces"),
         ("a" * 1025, "1025 characters"),
         ("{[z-a],b}", "the range is backwards"),
+        ("!src/x", "matches nothing: a glob cannot exclude files"),
+        ("~/conf/*", "`~` is not expanded"),
+        ("~me/conf/*", "`~` is not expanded"),
+        ("*.@(a|b)", "not supported: write `{a,b}`"),
+        ("src/!(a)/x", "not supported"),
+        ("src/[", r"whose `\[` has no `\]`"),
+        ("{a,[b/c}", r"whose `\[` has no `\]`"),
     ],
 )
 def test_a_glob_that_cannot_be_understood_is_refused(glob: str, cause: str) -> None:
@@ -108,6 +115,52 @@ def test_a_glob_that_cannot_be_understood_is_refused(glob: str, cause: str) -> N
         check_glob(glob)
     with pytest.raises(ValueError, match=cause):
         PathSet("/p", ("ok", glob)).check()
+
+
+@pytest.mark.parametrize("glob", ["a~", "x/~", "a!b", "a@b", "[[]slug]/x", r"src/\[", "src/[]]", "f(x).txt"])
+def test_a_glob_with_characters_of_other_dialects_is_accepted(glob: str) -> None:
+    check_glob(glob)
+
+
+@pytest.mark.parametrize("folder", ["/p/br[1]", "/p/a*b", "/p/{x,y}", "/p/what?", "/p/[a", "/p/sp ace", "/"])
+@pytest.mark.parametrize(
+    ("glob", "hits", "misses"),
+    [
+        ("src/*.py", ["src/a.py"], ["a.py"]),
+        ("**/*.py", ["a.py", "x/a.py"], ["a.txt"]),
+        ("src", ["src", "src/a"], ["x"]),
+        (".", ["a", "x/y"], []),
+        ("./src/../lib/*", ["lib/a"], ["src/a"]),
+    ],
+)
+def test_the_directory_of_a_watch_is_literal(folder: str, glob: str, hits: list[str], misses: list[str]) -> None:
+    paths = PathSet(folder, (glob,))
+    assert [name for name in hits if join(folder, name) not in paths] == []
+    assert [name for name in misses if join(folder, name) in paths] == []
+    assert "/p/other/src/a.py" not in paths or folder == "/"
+    assert all(root == folder or root.startswith(folder.rstrip("/") + "/") for root, _ in paths.roots)
+
+
+def test_a_glob_upwards_starts_at_the_literal_directory() -> None:
+    assert "/p/x[2]/a.py" in PathSet("/p/br[1]", ("../x[[]2]/*.py",))
+    assert "/p/other" in PathSet("/p/br[1]", ("..",))
+    assert PathSet("/p/br[1]", ("../*.py",)).roots == (("/p", False),)
+
+
+@pytest.mark.parametrize(
+    ("glob", "doubt"),
+    [
+        ("app/[slug]/x", "[slug]"),
+        ("app/[...rest]/x", "[...rest]"),
+        ("app/[[...rest]]/x", "[[...rest]]"),
+        ("app/[a-z]/x", None),
+        ("app/[[]slug]/x", None),
+        ("[ab].txt", None),
+        ("[!ab]/x", None),
+    ],
+)
+def test_a_class_that_looks_like_a_directory_name_is_in_doubt(glob: str, doubt: str | None) -> None:
+    assert find_doubt(glob) == doubt
 
 
 def test_a_bad_ignore_is_refused() -> None:

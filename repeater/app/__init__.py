@@ -12,13 +12,14 @@ from repeater.app.plugins import asked_plugins, installed_plugins
 from repeater.app.projects import Project, known_projects
 from repeater.app.reaching import Records, Whereabouts, current_project, examine, reach, reach_project, records
 from repeater.app.reader import load_selected
-from repeater.app.state import in_force, known_durations, nothing_applied, state_folder
+from repeater.app.state import Stored, in_force, known_durations, nothing_applied, state_folder
 
 __all__ = [
     "JOB_FILES",
     "HttpOptions",
     "Project",
     "Records",
+    "Stored",
     "Supervision",
     "Whereabouts",
     "asked_plugins",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from repeater.dataclass import dataclass
 from repeater.model.reasons import Reason
+from repeater.model.run import Progress
 from repeater.model.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -51,18 +52,25 @@ class Stored:
 def in_force(project: str, state_dir: str | None) -> Stored:
     """What was applied last."""
     from repeater.adapters.sqlite import open_reader
-    from repeater.jobfile import rebuild
-    from repeater.model.spec import Once
-    from repeater.plan.extras import load_extras
 
     reader = open_reader(state_folder(project, state_dir))
     if reader is None:
         return nothing_applied()
     try:
-        generation, document, progress = reader.generation(), reader.document(), reader.progress()
-        salt, extras = reader.salt(), load_extras(reader.extras())
+        kept = reader.generation(), reader.document(), reader.extras(), reader.progress(), reader.salt()
     finally:
         reader.close()
+    return stored_from(*kept)
+
+
+def stored_from(
+    generation: int, document: str, extras: str, progress: Mapping[str, Progress], salt: str | None
+) -> Stored:
+    """The last apply, from the parts that a store keeps of it."""
+    from repeater.jobfile import rebuild
+    from repeater.model.spec import Once
+    from repeater.plan.extras import load_extras
+
     tables = json.loads(document) if document else {}
     specs = rebuild(tables)
     done = {
@@ -70,7 +78,8 @@ def in_force(project: str, state_dir: str | None) -> Stored:
         for job, kept in progress.items()
         if kept.done and job in specs and not isinstance(specs[job].schedule, Once)
     }
-    return Stored(generation, specs, done, hiding(salt), extras, frozenset(progress.keys() - tables.keys()))
+    removed = frozenset(progress.keys() - tables.keys())
+    return Stored(generation, specs, done, hiding(salt), load_extras(extras), removed)
 
 
 def nothing_applied() -> Stored:

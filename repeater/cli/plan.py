@@ -21,6 +21,7 @@ from repeater.plan.diff import JobPlan, diff, moves
 from repeater.sentences import sentence
 
 if TYPE_CHECKING:
+    from repeater.app import Stored
     from repeater.control.client import Client
     from repeater.jobfile import Loaded
 
@@ -169,12 +170,13 @@ def read_plan(
 
     What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
     """
-    from repeater.app import asked_plugins, check_loaded
+    from repeater.app import asked_plugins, check_loaded, in_force, nothing_applied
 
     if not ephemeral:
         check_loaded(loaded, state_dir)
     with asked_plugins(loaded) as plugins:
-        planned = _read_plan(loaded.jobfile, plugins, state_dir=state_dir, ephemeral=ephemeral, for_people=for_people)
+        stored = nothing_applied() if ephemeral else in_force(loaded.jobfile.project, state_dir)
+        planned = plan_from(stored, loaded.jobfile, plugins, for_people=for_people)
     if ephemeral or allow_removals:
         return planned
     from repeater.runtime.reload import guard_removals
@@ -188,16 +190,13 @@ def read_plan(
     return planned
 
 
-def _read_plan(
-    jobfile: JobFile, plugins: Plugins, *, state_dir: str | None, ephemeral: bool, for_people: bool
-) -> Planned:
-    from repeater.app import in_force, nothing_applied
+def plan_from(stored: Stored, jobfile: JobFile, plugins: Plugins, *, for_people: bool = False) -> Planned:
+    """The plan from what a store keeps of the last apply. `for_people` as in `read_plan`."""
     from repeater.model.dump import dump_schedule
     from repeater.plan.extras import aligned, diff_extras, extras_of
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start, starts
 
-    stored = nothing_applied() if ephemeral else in_force(jobfile.project, state_dir)
     new = {job.name: stored.marks.hide(job) for job in jobfile.jobs}
     extras = extras_of(jobfile, stored.marks)
     new_names = {former: name for name, former in moves(stored.specs, new).items()}

@@ -19,11 +19,13 @@ from repeater.jobfile.document import (
     Document,
     Files,
     Findings,
+    Late,
     Missing,
     Path,
     Report,
     TooManyProblems,
     dotted,
+    has_template,
     step,
     without,
 )
@@ -35,6 +37,7 @@ from repeater.jobfile.matrix import parse_cell
 from repeater.jobfile.plugins import Catalog, named_plugins
 from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.validate import check_how, check_job, check_shell
+from repeater.model.dump import literal_of
 from repeater.model.plugins import Description
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
 from repeater.model.units import parse_rate
@@ -231,6 +234,18 @@ def _ignore(*_: object) -> None:
     """A report for tables that were valid when they were written."""
 
 
+def _read_back(value: Any) -> Any:
+    """The value that a dump holds. A text that is still a template there is one over `run`."""
+    if isinstance(value, str):
+        if not has_template(value):
+            return value
+        text = literal_of(value)
+        return Late(value) if text is None else text
+    if isinstance(value, dict):
+        return {key: _read_back(one) for key, one in value.items()}
+    return [_read_back(one) for one in value] if isinstance(value, list) else value
+
+
 def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
     """Specs from what `model.dump.dump_job` made of them, by name; those that this version cannot read are left out.
 
@@ -242,7 +257,7 @@ def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
         group, cell = parse_cell(name) or (name, ())
         matrix = table.get("matrix")
         parallel = matrix.get("max_parallel") if isinstance(matrix, dict) else None
-        job = ExpandedJob(name, group, cell, dict(table), (), parallel)
+        job = ExpandedJob(name, group, cell, {key: _read_back(value) for key, value in table.items()}, (), parallel)
         spec = None if list(check_job(job.table)) else build_job(job, around, _ignore)
         if spec is not None:
             specs[name] = spec

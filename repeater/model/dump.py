@@ -132,6 +132,19 @@ def _literal(value: Any) -> Any:
     return [_literal(one) for one in value] if isinstance(value, list) else value
 
 
+def literal_of(text: str) -> str | None:
+    """The text that `_literal` wrote as this template; None for any other template."""
+    if not (text.startswith("{{ ") and text.endswith(" }}")):
+        return None
+    import ast  # few definitions have such a text
+
+    try:
+        found = ast.literal_eval(text[3:-3])
+    except (ValueError, SyntaxError):
+        return None
+    return found if isinstance(found, str) and _literal(found) == text else None
+
+
 def _kept(value: Any, key: str, late: tuple[str, ...]) -> Any:
     """The value with its late texts as they are: they are templates, and shall stay such."""
     if isinstance(value, dict):

@@ -64,5 +64,5 @@ def aligned(stored: JobSpec, wanted: JobSpec | None, old: Extras | None, new: Ex
         return stored
     is_same = old is None or old.env_marks.get(stored.name) == new.env_marks.get(wanted.name)
     env = wanted.process.env_from_files if is_same else (("", ""),)
-    process = replace(stored.process, env_from_files=env, late=wanted.process.late)
+    process = replace(stored.process, env_from_files=env)
     return replace(stored, group=wanted.group, cell=wanted.cell, process=process)

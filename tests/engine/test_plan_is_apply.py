@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from repeater.app.reader import reading_of
 from repeater.control import change
 from repeater.control.desk import Wanted
 from repeater.engine.lifecycle import State
@@ -26,6 +27,7 @@ from tests.engine.stage import Stage
 from tests.fakes.disk import MemoryDisk
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
+SALT = "salt"
 NAMES = ["a", "b", "c", "d"]
 OLD_NAMES = [*NAMES, "m", "m[x=1,y=u]", "n"]
 SCHEDULES: list[Any] = [
@@ -160,15 +162,17 @@ class Answer:
 
     def __init__(self, loaded: Loaded) -> None:
         self.jobfile, self.files, self.folder = loaded.jobfile, loaded.files, loaded.folder
-        self.globs, self.document = loaded.globs, ""
+        self.globs = loaded.globs
+        reading = reading_of(loaded, SALT)
+        self.document, self.extras = reading.document, reading.extras
 
 
 class House:
     """A supervisor in virtual time that reads job files from memory, with the verbs `plan` and `apply` before it."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, stage: Stage | None = None) -> None:
         acts = {"a": Act(lasts=seconds(3)), "b": Act(lasts=FOR_EVER), "c": Act(lasts=seconds(1), exit=Exit(code=1))}
-        self.stage = Stage(acts, seed=seed)
+        self.stage = stage or Stage(acts, seed=seed)
         self.disk = MemoryDisk({})
         self.reload = Reload(
             self.stage.engine,
@@ -176,9 +180,9 @@ class House:
             self.stage.tell,
             read=self._read,
             store=self.stage.store,
-            accepted=lambda _, generation: self.stage.store.begin(generation),
+            accepted=lambda wanted, number: self.stage.store.begin(number, wanted.document, wanted.extras),
             listen=self.stage.events.append,
-            marks=Marks("salt", {}),
+            marks=Marks(SALT, {}),
         )
 
     def _read(self, answer: Any) -> None:
@@ -186,6 +190,17 @@ class House:
             answer(Answer(load(["root.json"], files=self.disk, folder="/p")))
         except RepeaterError as error:
             answer(error)
+
+    def restarted(self, files: dict[str, str]) -> House:
+        """The next life of the supervisor, which begins with these files."""
+        house = House(0, self.stage.again(after=1))
+        house.disk = MemoryDisk(files)
+        answer = Answer(load(["root.json"], files=house.disk, folder="/p"))
+        jobfile, stage = answer.jobfile, house.stage
+        stage.apply(*jobfile.jobs, pools=jobfile.pools, limits=jobfile.limits)
+        stage.store.begin(stage.engine.generation, answer.document, answer.extras)
+        house.reload.in_force(answer.files)
+        return house
 
     # --- as the desk ---
 

@@ -1,0 +1,108 @@
+"""Files that are edited and reverted: `plan` is then empty, and is the same with a supervisor and from the store alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from repeater.app.state import stored_from
+from repeater.cli.plan import Planned, plan_from
+from repeater.control import change
+from repeater.errors import RepeaterError
+from repeater.jobfile import load
+from repeater.model.plugins import NO_PLUGINS
+from tests.engine.test_plan_is_apply import EDITS, SALT, House, content, edited
+from tests.fakes.disk import MemoryDisk
+
+
+def apply(house: House, files: dict[str, str]) -> bool:
+    """Whether the files are valid."""
+    house.disk = MemoryDisk(files)
+    try:
+        house.verb(change.apply, allow_removals=True)
+    except RepeaterError:
+        return False
+    return True
+
+
+def plan_without_supervisor(house: House) -> Planned:
+    """The plan of the same files from the store alone."""
+    store = house.stage.store
+    stored = stored_from(store.generation, store.document, store.extras, store.progress, SALT)
+    return plan_from(stored, load(["root.json"], files=house.disk, folder="/p").jobfile, NO_PLUGINS)
+
+
+def check_same_plan(house: House, files: dict[str, str]) -> None:
+    """The supervisor and the store alone give the same plan for these files."""
+    house.disk = MemoryDisk(files)
+    try:
+        planned, result = house.verb(change.plan, allow_removals=True)
+    except RepeaterError:
+        return
+    offline = plan_without_supervisor(house)
+    live = [(item["job"], item["class"], item["from"], _changes(item["changes"])) for item in planned]
+    assert [(one.job, one.reload, one.moved_from, list(one.changes)) for one in offline.entries] == live
+    assert [(name, old, new) for kind, name, old, new in offline.shared if kind == "pool"] == _shared(result["pools"])
+    assert [(name, old, new) for kind, name, old, new in offline.shared if kind == "limit"] == _shared(result["limits"])
+
+
+def _changes(items: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
+    return [(item["key"], item["old"], item["new"]) for item in items]
+
+
+def _shared(items: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
+    return [(item["name"], item["old"], item["new"]) for item in items]
+
+
+def check_nothing_changes(house: House) -> None:
+    planned, result = house.verb(change.plan)
+    assert {item["class"] for item in planned} <= {"keep"}
+    assert all(item["next"]["old"] == item["next"]["new"] for item in planned)
+    assert (result["pools"], result["limits"], result["changed"]) == ([], [], 0)
+    assert result["generation"] == house.stage.engine.generation
+    offline = plan_without_supervisor(house)
+    assert [entry for entry in offline.entries if entry.reload != "keep"] == []
+    assert not offline.changes_anything
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"command": "docker inspect --format '{{ '{{' }}.Id}}'"},
+        {"command": ["echo", "{% raw %}{{ x }}{% endraw %}", "{{ run.id }}"]},
+        {"command": "true", "description": "{{ '{# x #}' }}"},
+        {"command": "true", "env": {"A": "{{ '{{ x }}' }}", "B": "{{ run.id }} {{ '{{ x }}' }}"}},
+        {"command": "true", "cwd": "/{{ run.id }}", "stdin": "{{ '{{' }}"},
+    ],
+)
+def test_a_text_that_looks_like_a_template_is_no_change_without_a_supervisor(job: dict[str, Any]) -> None:
+    house = House(0)
+    assert apply(house, {"/p/root.json": json.dumps({"project": "p", "jobs": {"a": job}})})
+    check_nothing_changes(house)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(EDITS, st.lists(EDITS, min_size=1, max_size=3), st.floats(0, 20), st.booleans())
+def test_a_reverted_file_leaves_nothing_to_plan(first: Any, edits: list[Any], wait: float, restarts: bool) -> None:
+    house, state = House(0), edited(None, first)
+    files = content(state, is_sound=True)
+    if not apply(house, files):
+        return
+    house.stage.advance(round(wait, 3))
+    for edit in edits:
+        state = edited(state, edit)
+        check_same_plan(house, content(state, is_sound=True))
+        apply(house, content(state, is_sound=True))
+        house.stage.advance(round(wait, 3))
+    if restarts:
+        house = house.restarted(files)
+    else:
+        assert apply(house, files)
+    check_nothing_changes(house)
+    house.stage.advance(round(wait, 3))
+    check_nothing_changes(house)

@@ -44,11 +44,8 @@ def check_jobs(
             report(job, ("pool",), f"there is no pool `{shown(job.pool)}`", nearest(job.pool, pools))
         if job.limit is not None and job.limit not in limits:
             report(job, ("limit",), f"there is no limit `{shown(job.limit)}`", nearest(job.limit, limits))
-        for former in former_names(job):
-            if former in targets and not (job.cell and former == job.group):
-                report(job, ("moved_from",), *_still_there(job, former, targets[former]))
         done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)
-    _check_moves(jobs, report)
+    _check_moves(jobs, targets, report)
     _warn_of_slots(done, report)
     for circle in _circles(done):
         names = " -> ".join([*circle, circle[0]])
@@ -135,21 +132,51 @@ def _usual(target: JobSpec) -> Condition:
     return "succeeded"
 
 
-def _still_there(job: JobSpec, former: str, other: JobSpec) -> tuple[str, str]:
-    if {job.name, job.group} & set(former_names(other)):
-        cause = f"found `{shown(former)}`, which takes the name of this job: two jobs cannot swap their names at once"
-        return cause, "rename one of them to a third name first, and apply that"
-    return f"found `{shown(former)}`, which is still a job of this file", "apply the rename of that job first"
-
-
-def _check_moves(jobs: list[JobSpec], report: Report) -> None:
+def _check_moves(jobs: list[JobSpec], targets: Mapping[str, JobSpec], report: Report) -> None:
     taken: dict[str, str] = {}
+    active = {cell_key(name): job for name, job in targets.items()}
+    still_there: dict[tuple[str, str], tuple[JobSpec, str, JobSpec]] = {}  # one for all cells of two matrices
     for job in jobs:
         for former in former_names(job):
             key = cell_key(former)
             if key in taken:
                 report(job, ("moved_from",), f"found `{shown(former)}`, as in `{taken[key]}`", None)
             taken.setdefault(key, job.name)
+            if key in active and not (job.cell and former == job.group):
+                other = active[key]
+                name = other.group if job.cell and other.cell and other.group != job.group else former
+                still_there.setdefault((job.group, name), (job, name, other))
+    sources: dict[str, list[str]] = {}
+    for job, _, other in still_there.values():
+        sources.setdefault(job.group, []).append(other.group)
+    for job, name, other in still_there.values():
+        report(job, ("moved_from",), *_still_there(job, name, other, sources))
+
+
+def _still_there(job: JobSpec, former: str, other: JobSpec, sources: Mapping[str, list[str]]) -> tuple[str, str]:
+    """The cause and the hint for a former name that another job of the file has, or this one."""
+    if cell_key(former) == cell_key(job.name):
+        return f"found `{shown(former)}`, which is the name of this job", "remove `moved_from`"
+    if job.group != other.group and (ring := _ring(job.group, other.group, sources)):
+        names = ", ".join(f"`{shown(name)}`" for name in ring[:-1]) + f" and `{shown(ring[-1])}`"
+        cause = f"found `{shown(former)}`, but {names} exchange their names, which cannot be done in one step"
+        return cause, "rename one of them to a new name first, and apply that"
+    return f"found `{shown(former)}`, which is still a job of this file", "apply the rename of that job first"
+
+
+def _ring(name: str, source: str, sources: Mapping[str, list[str]]) -> list[str]:
+    """The way from a job over the sources of names back to the job; empty if there is none."""
+    ways = [[name, source]]
+    seen = {source}
+    while ways:
+        way = ways.pop()
+        for following in sources.get(way[-1], ()):
+            if following == name:
+                return way
+            if following not in seen:
+                seen.add(following)
+                ways.append([*way, following])
+    return []
 
 
 def _circles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:

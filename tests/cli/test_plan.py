@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Rpr, to_supervisor
 
 TWO = """
@@ -67,6 +69,23 @@ def test_every_class_is_told_apart(rpr: Rpr) -> None:
     assert {name: job["class"] for name, job in jobs.items()} == {
         "a": "keep", "b": "in_place", "c": "next_run", "new": "move", "s": "restart", "end": "keep", "d": "remove",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cause"),
+    [
+        ("b", "a", "found `b`, but `a` and `b` exchange their names"),
+        ("old", "a", "found `a`, which is still a job of this file"),
+    ],
+)
+def test_validate_plan_and_apply_reject_names_that_change_in_a_row(
+    rpr: Rpr, first: str, second: str, cause: str
+) -> None:
+    job = '[jobs.{0}]\ncommand = "true"\nmoved_from = "{1}"\n'
+    rpr.write("jobs.toml", 'project = "p"\n' + job.format("a", first) + job.format("b", second))
+    answers = [rpr(verb, "jobs.toml") for verb in ("validate", "plan", "apply")]
+    assert cause in answers[0].out + answers[0].err
+    assert len({(answer.code, answer.out + answer.err) for answer in answers}) == 1
 
 
 def test_equal_meanings_in_other_words_are_no_change(rpr: Rpr) -> None:

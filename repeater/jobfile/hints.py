@@ -5,6 +5,7 @@ A hint never changes what a value means. It is looked for only when the value wa
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +28,64 @@ _ISO = re.compile(
     r"p(?:([0-9]+)w)?(?:([0-9]+)d)?(?:t(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?)?", re.ASCII
 )
 _ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)")
+_ONE = {
+    "second": "1s", "minute": "1m", "hour": "1h", "day": "1d", "week": "1w", "other day": "2d", "half hour": "30m",
+    "quarter": "15m", "sec": "1s", "min": "1m",
+}  # fmt: skip
+_NUMBERS = {
+    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "ten": 10, "twelve": 12,
+    "fifteen": 15, "twenty": 20, "thirty": 30,
+}  # fmt: skip
+_SCHEDULES = {
+    **dict.fromkeys(
+        ("service", "daemon", "forever", "continuous", "keepalive", "running", "permanent", "true"), '"always"'
+    ),
+    **dict.fromkeys(
+        ("never", "none", "off", "disabled", "on-demand", "ondemand", "on demand", "trigger", "false"), '"manual"'
+    ),
+    **dict.fromkeys(
+        ("reboot", "boot", "startup", "start", "onstart", "now", "immediately", "oneshot", "once"), '"once"'
+    ),
+    **dict.fromkeys(("change", "on-change", "onchange", "on change", "watch"), '{ watch = ["src/**"] }'),
+    **dict.fromkeys(("minutely", "every minute"), '"every 1m"'),
+    "always": '"always"',
+    "manual": '"manual"',
+}
+_DAYS = {"day": "*", "daily": "*", "weekday": "1-5", "weekend": "0,6", "night": "*", "nightly": "*", "midnight": "*"}
+_DAILY = re.compile(
+    r"(?P<day>day|daily|night|nightly|weekdays?|weekends?|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:days?)?)?"
+    r"\s*(?P<at>at|@)?\s*(?:(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-9]{2}))?(?::00)?\s*(?P<half>am|pm)?)?"
+)
+LONG = '"…"'
+"""What stands for a text that is too long for a hint."""
 _NICKNAMES = frozenset({"yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"})
+
+
+def literal(value: Any) -> str:
+    """A value as TOML and JSON write it; `"…"` for one that is too long for a hint."""
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        text = "[" + ", ".join(map(literal, value)) + "]"
+        return text if len(text) <= 60 else f"[{LONG}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str) or len(value) > 60 or not value.isprintable():
+        return LONG
+    return json.dumps(value, ensure_ascii=False)
+
+
+def length(value: Any, default: str) -> str:
+    """A length as it is written here. A number without a unit counts seconds."""
+    text = str(value).strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) and not isinstance(value, bool):
+        text += "s"
+    try:
+        parse_duration(text)
+    except ValueError:
+        hint = duration_hint(text)
+        return hint.partition("`")[2].partition("`")[0] if hint else default
+    return text
 
 
 def duration_hint(text: str) -> str | None:
@@ -58,6 +116,9 @@ def cron_hint(text: str) -> str | None:
     every = re.fullmatch(r"@every\s+(.+)", text.strip())
     if every is not None:
         return every_hint(every[1])
+    form = _SCHEDULES.get(text.strip().lower().removeprefix("@"))
+    if form is not None and text.strip() != "@reboot":
+        return f"write `schedule = {form}`"
     zone = _ZONE_PREFIX.fullmatch(text.strip())
     if zone is not None:
         return f'write `schedule = {{ cron = "{shown(zone[2])}", timezone = "{shown(zone[1])}" }}`'
@@ -71,25 +132,77 @@ def cron_hint(text: str) -> str | None:
 
 def every_hint(text: str) -> str:
     """An interval as it is written in a `schedule`."""
+    return f'write `schedule = "every {_every(text) or "5m"}"`'
+
+
+def _every(text: str) -> str | None:
+    """`5 minutes`, `minute`, `five minutes` as a duration."""
+    text = text.strip().lower()
+    if text in _ONE:
+        return _ONE[text]
+    first, _, rest = text.partition(" ")
+    if first in _NUMBERS and rest:
+        text = f"{_NUMBERS[first]} {rest}"
     try:
-        length = format_duration(parse_duration(text))
+        shortest = format_duration(parse_duration(text))
     except ValueError:
-        hint = duration_hint(text)
-        return f"write `every 5m`, not `@every`; {hint}" if hint else "write `every 5m`"
-    return f"write `every {text if len(text) <= len(length) else length}`"
+        return length(text, "") or None
+    return text if len(text) <= len(shortest) else shortest
 
 
 def schedule_hint(text: str) -> str | None:
     """A text that is neither a word, an interval nor a cron expression."""
     word = text.strip().lower()
-    if word in _NICKNAMES:
-        return f"write `@{word}`"
-    try:
-        parse_duration(word)
-    except ValueError:
-        zone = _ZONE_PREFIX.fullmatch(text.strip())
-        return cron_hint(text) if zone is not None else None
-    return f"write `every {word}`"
+    if word.startswith("every"):
+        rest = word.removeprefix("every").strip()
+        return _daily(rest) or every_hint(rest)
+    form = _SCHEDULES.get(word) or (f'"@{word}"' if word in _NICKNAMES else None)
+    if form is not None:
+        return f"write `schedule = {form}`"
+    if _ZONE_PREFIX.fullmatch(text.strip()) is not None:
+        return cron_hint(text)
+    if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", word):
+        return 'write `schedule = { at = "2027-01-01T00:00:00Z" }`'
+    found = _daily(word)
+    if found is not None:
+        return found
+    if len(word.split()) == 4 and all(re.fullmatch(r"[-*/,0-9a-z?#]+", one) for one in word.split()):
+        fields = "a cron expression has five fields: minute, hour, day of month, month, day of week"
+        return f'{fields}; write `schedule = "{shown(word)} *"`'
+    every = _every(word)
+    return None if every is None else f'write `schedule = "every {every}"`'
+
+
+def _daily(text: str) -> str | None:
+    """`at 03:00`, `daily at 3am`, `monday`, `weekdays at 8:30` as a cron expression."""
+    match = _DAILY.fullmatch(text)
+    if match is None or not (match["day"] or match["hour"]):
+        return None
+    day = match["day"] or "day"
+    hour, minute = int(match["hour"] or 0), int(match["minute"] or 0)
+    if match["half"]:
+        hour = hour % 12 + (12 if match["half"] == "pm" else 0)
+    elif match["hour"] and match["minute"] is None and not match["at"]:
+        return None
+    if hour > 23 or minute > 59:
+        return None
+    week = _DAYS.get(day.rstrip("s") if day not in _DAYS else day) or (day[:3] if _is_day(day) else "*")
+    return f'write `schedule = "{minute} {hour} * * {week}"`'
+
+
+def rate_of(text: str) -> str | None:
+    """`5000/hour`, `10 per minute`, `10/min`, `5` as a rate; None for anything else."""
+    match = re.fullmatch(r"([0-9]{1,9})\s*(?:(?:/|per|an|a)\s*(.+))?", text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        return None
+    window = "1s" if match[2] is None else _every(match[2])
+    return f"{match[1]}/{window}" if window else None
+
+
+def rate_hint(text: str) -> str | None:
+    """A rate as it is written here."""
+    rate = rate_of(text)
+    return None if rate is None else f'write `rate = "{rate}"`'
 
 
 def _is_day(field: str) -> bool:
@@ -98,32 +211,19 @@ def _is_day(field: str) -> bool:
 
 # --- keys -------------------------------------------------------------------------------------------------------
 
-_OTHER_NAMES = {
-    "args": "command", "cmd": "command", "exec": "command", "run": "command", "script": "command",
-    "depends_on": "needs", "after": "needs", "requires": "needs", "dependencies": "needs",
-    "environment": "env", "envs": "env", "environment_file": "env_file", "envfile": "env_file",
-    "working_dir": "cwd", "working_directory": "cwd", "workdir": "cwd", "dir": "cwd", "directory": "cwd",
-    "interval": "schedule.every", "tz": "schedule.timezone", "time_zone": "schedule.timezone",
-    "crontab": "schedule.cron", "splay": "schedule.jitter",
-    "retries": "retry.attempts", "max_attempts": "retry.attempts", "max_retries": "retry.attempts",
-    "restart_policy": "restart", "healthcheck": "ready", "readiness": "ready", "liveness": "live",
-    "concurrency_policy": "overlap", "concurrency": "overlap", "max_runs": "stop.times", "runs": "stop.times",
-    "tags": "labels", "uid": "user", "gid": "group", "loglevel": "output", "stdout": "output.file",
-    "kill_timeout": "stop_timeout", "grace_period": "stop_timeout", "disabled": "enabled",
-}  # fmt: skip
-_LIMIT_KEYS = {"rate": "limits.NAME.rate", "shared": "limits.NAME.shared", "slots": "pools.NAME.slots"}
+_LIMIT_KEYS = {"shared": "limits.NAME.shared", "slots": "pools.NAME.slots"}
 
 
 def key_hint(key: str, known: Any) -> str | None:
     """Where an unknown key of a table belongs; None if it is not known elsewhere. `known` are the keys of that table.
 
-    Keys of other tables and names of other programs count only in a job.
+    Keys of other tables count only in a job.
     """
     if "jobs" in known:  # the top of the file
         place = key if key in _job_keys() else _places().get(key)
         return f"keys of jobs stand in `jobs.NAME` or `defaults`: `defaults.{place}`" if place else None
     if "command" in known:
-        place = _places().get(key) or _OTHER_NAMES.get(key) or _LIMIT_KEYS.get(key)
+        place = _places().get(key) or _LIMIT_KEYS.get(key)
         return f"write `{place}`" if place else None
     return f"`{shown(key)}` is a key of the job itself" if key in _job_keys() else None
 

@@ -217,7 +217,9 @@ def _limits(expansion: Expansion) -> tuple[Limit, ...]:
             try:
                 limits.append(Limit(name, parse_rate(text), **_sharing(table)))
             except ValueError as error:
-                expansion.report(document, ("limits", name, "rate"), str(error))
+                from repeater.jobfile.hints import rate_hint
+
+                expansion.report(document, ("limits", name, "rate"), str(error), rate_hint(text))
     return tuple(limits)
 
 

@@ -52,15 +52,22 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
     """
     table = value if isinstance(value, dict) else _WORDS.get(value) or schedule_table(value)
     schedule: ScheduleSpec
-    if isinstance(table, dict):
-        schedule = _of_table(table, reading, job, stagger)
-    elif isinstance(table, str):
-        import difflib
-
+    if isinstance(value, str) and isinstance(table, dict) and (fault := _fault_of_every(table)) is not None:
         from repeater.jobfile.hints import schedule_hint
 
-        near = difflib.get_close_matches(table, [*_WORDS, "every 30s"], 1)
-        hint = schedule_hint(table) or (f"did you mean `{near[0]}`?" if near else None)
+        reading.problem((*_AT, "every"), fault, schedule_hint(value))
+        schedule = Once()
+    elif isinstance(table, dict):
+        schedule = _of_table(table, reading, job, stagger)
+    elif isinstance(table, str):
+        from repeater.jobfile.hints import schedule_hint
+
+        hint = schedule_hint(table)
+        if hint is None:
+            import difflib
+
+            near = difflib.get_close_matches(table, [*_WORDS, "every 30s"], 1)
+            hint = f"did you mean `{near[0]}`?" if near else None
         reading.problem(_AT, f"found {kind(table)}, expected {_FORMS}", hint)
         schedule = Once()
     else:
@@ -68,6 +75,15 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
     if stagger is not None and not isinstance(schedule, Every):
         reading.problem(("matrix", "stagger"), "found `even`, which needs an `every` schedule")
     return schedule
+
+
+def _fault_of_every(table: Mapping[str, Any]) -> str | None:
+    """What is wrong with the interval of a short form."""
+    try:
+        parse_duration(str(table.get("every", "1s")), zero=True)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 _GROWTH = ("base", "max", "increment", "multiplier", "exponent", "jitter")
@@ -131,7 +147,9 @@ def read_rate(table: Mapping[str, Any], reading: Reading, at: Path) -> Rate:
     try:
         return parse_rate(str(table["rate"]))
     except ValueError as error:
-        reading.problem((*at, "rate"), str(error))
+        from repeater.jobfile.hints import rate_hint
+
+        reading.problem((*at, "rate"), str(error), rate_hint(str(table["rate"])))
         return Rate(1, timedelta(seconds=1))
 
 

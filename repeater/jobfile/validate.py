@@ -64,14 +64,16 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
         if not _held_by_template(shell, fault.path):
             yield fault
     if not isinstance(jobs, dict):
-        yield Fault(("jobs",), f"found {kind(jobs)}, expected a table of jobs by name")
+        cause = f"found {kind(jobs)}, expected a table of jobs by name"
+        yield Fault(("jobs",), cause, _form(("jobs",), jobs, {}))
         return
     names = _sure("#/definitions/job_name")
     for name, job in jobs.items():
         if not names(name):
-            yield Fault(("jobs", name), f"found the name `{shown(name)}`, expected {_words('job_name')}")
+            yield Fault(("jobs", name), f"found the name `{shown(name)}`, expected {_words('job_name')}", _name(name))
         if not isinstance(job, dict):
-            yield Fault(("jobs", name), f"found {kind(job)}, expected a job: a table with a `command`")
+            cause = f"found {kind(job)}, expected a job: a table with a `command`"
+            yield Fault(("jobs", name), cause, _form(("jobs", name), job, {}))
 
 
 def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
@@ -188,8 +190,23 @@ def _faults(value: Any, pointer: str) -> Iterator[Fault]:
     found: dict[tuple[Path, str], Fault] = {}
     for error in _validator(pointer).iter_errors(value):
         for fault in _told(error):
+            if fault.hint is None and fault.path == tuple(error.absolute_path):
+                hint = _form(fault.path, error.instance, error.schema)
+                fault = Fault(fault.path, fault.message, hint)  # noqa: PLW2901
             found.setdefault((fault.path, fault.message), fault)
     yield from found.values()
+
+
+def _form(path: Path, found: Any, schema_: Mapping[str, Any]) -> str | None:
+    from repeater.jobfile.values import value_hint
+
+    return value_hint(path, found, schema_)
+
+
+def _name(name: Any) -> str | None:
+    from repeater.jobfile.values import name_hint
+
+    return name_hint(name)
 
 
 def _told(error: Any) -> Iterator[Fault]:
@@ -213,7 +230,7 @@ def _told(error: Any) -> Iterator[Fault]:
             also = (
                 f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""
             )
-            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _key_hint(key, known))
+            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _key_hint(key, found[key], known, path))
     elif rule == "anyOf" and all("required" in one for one in value):
         yield Fault(path, f"found no `{value[0]['required'][0]}`, expected one")
     elif rule == "required":
@@ -223,10 +240,9 @@ def _told(error: Any) -> Iterator[Fault]:
         allowed = [one for one in value if not str(one).startswith("SIG")]
         import difflib
 
+        cause, hint = f"found {kind(found)}, expected {_either(allowed)}", _form(path, found, error.schema)
         near = difflib.get_close_matches(str(found), map(str, value), 1)
-        yield Fault(
-            path, f"found {kind(found)}, expected {_either(allowed)}", f"did you mean `{near[0]}`?" if near else None
-        )
+        yield Fault(path, cause, hint or (f"did you mean `{near[0]}`?" if near else None))
     elif rule in ("minimum", "maximum") and not words:
         low, high = error.schema.get("minimum"), error.schema.get("maximum")
         yield Fault(path, f"found {kind(found)}, expected a number from {low} to {high}")
@@ -257,7 +273,9 @@ def _bad_name(error: Any, path: Path, words: str) -> Fault:
         return Fault(
             (*path, name), f"unknown {words.removeprefix('a ')} `{shown(name)}`", _known(name, error.validator_value)
         )
-    return Fault((*path, name), f"found the name `{shown(name)}`, expected {words}")
+    return Fault(
+        (*path, name), f"found the name `{shown(name)}`, expected {words}", _name(name) if "letters" in words else None
+    )
 
 
 def _duration_hint(text: str) -> str | None:
@@ -270,22 +288,42 @@ def _is_duration(node: Mapping[str, Any]) -> bool:
     return any(node is one for name, one in schema()["definitions"].items() if name.startswith("duration"))
 
 
-def _key_hint(key: str, known: Any) -> str | None:
-    """A name that is nearly the same is a typing error; else the key may belong to another place."""
+def _key_hint(key: str, value: Any, known: Any, path: Path) -> str | None:
+    """A key of another program has its form here. A name that is nearly the same is a typing error. Else the key may
+    belong to another place.
+    """
     import difflib
 
+    from repeater.jobfile.foreign import foreign_key
+    from repeater.jobfile.hints import key_hint
+
+    hint = foreign_key(key, value, _table_at(known, path))
+    if hint is not None:
+        return hint
     near = difflib.get_close_matches(key, known, 1, 0.85)
     if near:
         return f"did you mean `{near[0]}`?"
-    from repeater.jobfile.hints import key_hint
-
     return key_hint(key, known) or _known(key, known)
+
+
+def _table_at(known: Any, path: Path) -> str:
+    """The name by which `foreign` knows the table that has the keys `known`."""
+    if "jobs" in known:
+        return "top"
+    if "command" in known:
+        return "job"
+    if path and path[0] in ("limits", "pools") and len(path) == 2:
+        return str(path[0])[:-1]
+    if "needs" in path[-2:-1]:
+        return "need"
+    return str(path[-1]) if path else ""
 
 
 def _known(key: str, known: Any) -> str | None:
     import difflib
 
-    near = difflib.get_close_matches(key, known, 1, 0.5)
+    begin_so = [one for one in known if one.startswith(f"{key}_")]
+    near = begin_so if len(begin_so) == 1 else difflib.get_close_matches(key, known, 1, 0.7)
     if near:
         return f"did you mean `{near[0]}`?"
     return f"known are {', '.join(f'`{one}`' for one in sorted(known))}" if 0 < len(known) <= 12 else None

@@ -14,11 +14,9 @@ def told(keys: str, head: str = '[jobs.a]\ncommand = "x"\n') -> str:
 @pytest.mark.parametrize(
     ("key", "place"),
     [
-        ("stagger", "matrix.stagger"), ("depends_on", "needs"), ("timezone", "schedule.timezone"), ("cron", "schedule.cron"),
-        ("every", "schedule.every"), ("interval", "schedule.every"), ("jitter", "schedule.jitter"), ("max_size", "output.max_size"),
-        ("times", "stop.times"), ("environment", "env"), ("retries", "retry.attempts"), ("healthcheck", "ready"), ("attempts", "retry.attempts"),
-        ("working_dir", "cwd"), ("condition", "needs.NAME.condition"), ("http", "ready.http"), ("slots", "pools.NAME.slots"),
-        ("on_failure", "stop.on_failure"), ("exit_codes", "success.exit_codes"), ("max_delay", "http_aware.max_delay"), ("tz", "schedule.timezone"),
+        ("stagger", "matrix.stagger"), ("jitter", "schedule.jitter"), ("max_size", "output.max_size"), ("attempts", "retry.attempts"),
+        ("condition", "needs.NAME.condition"), ("http", "ready.http"), ("slots", "pools.NAME.slots"),
+        ("max_delay", "http_aware.max_delay"), ("on_exit", "stop.on_exit"), ("timestamps", "output.timestamps"),
     ],
 )  # fmt: skip
 def test_a_key_that_belongs_elsewhere_is_named_with_its_place(key, place):
@@ -55,7 +53,7 @@ def test_a_duration_of_other_programs_is_written_as_ours(text, written):
     assert duration_hint(text) == (hint + " for seconds" if text == "30" else hint)
     for keys in (
         f'timeout = "{text}"',
-        f'schedule = "every {text}"',
+        f'schedule = {{ every = "{text}" }}',
         f'retry = {{ base = "{text}" }}',
         f'catch_up_window = "{text}"',
     ):
@@ -70,8 +68,8 @@ def test_what_is_no_duration_gets_no_hint(text):
 @pytest.mark.parametrize(
     ("schedule", "hint"),
     [
-        ("@every 5m", "write `every 5m`"),
-        ("@every 1h30m", "write `every 1h30m`"),
+        ("@every 5m", 'write `schedule = "every 5m"`'),
+        ("@every 1h30m", 'write `schedule = "every 1h30m"`'),
         ("TZ=Europe/Berlin 0 3 * * *", 'write `schedule = { cron = "0 3 * * *", timezone = "Europe/Berlin" }`'),
         ("CRON_TZ=UTC @daily", 'write `schedule = { cron = "@daily", timezone = "UTC" }`'),
         ("0 3 * * * root /bin/x", 'a user stands in its own key: `user = "root"`, the rest in `command`'),
@@ -80,8 +78,8 @@ def test_what_is_no_duration_gets_no_hint(text):
             "0 0 3 * * ? 2027-2029",
             "there is no field for the year; `stop.until` ends a job, `schedule.at` starts it once",
         ),
-        ("daily", "write `@daily`"),
-        ("5m", "write `every 5m`"),
+        ("daily", 'write `schedule = "@daily"`'),
+        ("5m", 'write `schedule = "every 5m"`'),
     ],
 )
 def test_a_schedule_of_other_programs_gets_a_hint(schedule, hint):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
 import click
 
 from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.model.likeness import DESTRUCTIVE, likely
 
 _IN_MODULES = COMMANDS | CONTROL
 SHORT = {short: name for name, row in _IN_MODULES.items() for short in row[3]}
@@ -37,8 +37,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            near = difflib.get_close_matches(args[0], _ALL, 1, 0.5)
-            raise UnknownCommand(args[0], near[0] if near else None, ctx)
+            raise UnknownCommand(args[0], ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -50,28 +49,48 @@ class LazyGroup(click.Group):
 
 
 class UnknownCommand(click.UsageError):
-    """There is no such command; `near` is the most similar one."""
+    """There is no such command."""
 
-    def __init__(self, name: str, near: str | None, ctx: click.Context) -> None:
+    def __init__(self, name: str, ctx: click.Context) -> None:
         super().__init__(f"there is no command `{name}`", ctx)
-        self.near = near
+        self.name = name
 
 
 def explain(error: click.ClickException) -> tuple[str, str | None]:
     """A click error in our words: the message and a hint."""
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rpr"
-    hint = f"see `{path} --help`"
+    hint: str | None = f"see `{path} --help`"
     if isinstance(error, UnknownCommand):
-        cause = error.message
-        hint = f"did you mean `rpr {error.near}`?" if error.near else "`rpr --help` lists the commands"
+        cause, hint = error.message, _command_hint(error.name)
     elif isinstance(error, click.NoSuchOption):
         cause = f"there is no option `{error.option_name}`"
-        if error.possibilities:
-            hint = "did you mean " + " or ".join(f"`{name}`" for name in sorted(error.possibilities)) + "?"
+        hint = _option_hint(error, path) or hint
     else:
         cause = error.format_message().rstrip(".")
         cause = cause[:1].lower() + cause[1:]
     return f"cannot run `{path}`: {cause}", hint
+
+
+def _command_hint(name: str) -> str:
+    from repeater.cli.foreign import command_hint
+
+    known = command_hint(name)
+    if known is not None:
+        return known
+    near = likely(name, _ALL, 0.5)
+    return f"did you mean `rpr {near}`?" if near else "`rpr --help` lists the commands"
+
+
+def _option_hint(error: click.NoSuchOption, path: str) -> str | None:
+    from repeater.cli.foreign import option_hint
+
+    command = error.ctx.command if error.ctx else None
+    has = frozenset(flag for one in (command.params if command else ()) for flag in (*one.opts, *one.secondary_opts))
+    hint = option_hint(path.rpartition(" ")[2], error.option_name, has)
+    if hint is not None:
+        return hint
+    near = [f"`{name}`" for name in sorted(error.possibilities or ()) if name not in DESTRUCTIVE]
+    return "did you mean " + " or ".join(near) + "?" if near else None
 
 
 @click.group(

@@ -8,7 +8,6 @@ RepeaterError for what cannot be, and never blocks the loop.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -16,6 +15,7 @@ from repeater.control import change, events, history, logs, orders, status, why
 from repeater.control.desk import Args, Desk, Send
 from repeater.control.protocol import Params
 from repeater.dataclass import dataclass
+from repeater.model.likeness import likely
 from repeater.wire.lines import BadMessage
 
 Run: TypeAlias = Callable[[Desk, Args, Send], Awaitable[Mapping[str, Any] | None]]
@@ -68,10 +68,10 @@ VERBS: Mapping[str, Verb] = {
 
 def unknown(verb: str) -> BadMessage:
     """The refusal of a verb that is not in the table."""
-    near = difflib.get_close_matches(verb[:100], VERBS, 1)
+    near = likely(verb, VERBS)
     shown = verb[:60].encode("ascii", "backslashreplace").decode()
     return BadMessage(
         "unknown_verb",
         f"cannot carry out `{shown}`: there is no such verb",
-        hint=f"did you mean `{near[0]}`?" if near else None,
+        hint=f"did you mean `{near}`?" if near else None,
     )

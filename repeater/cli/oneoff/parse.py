@@ -112,10 +112,13 @@ def _value(name: str, option: Option, left: Iterator[str], command: Command) -> 
 
 
 def _unknown(name: str, flags: dict[str, Option], command: Command) -> UsageError:
-    import difflib
+    from repeater.cli.foreign import option_hint
+    from repeater.model.likeness import likely
 
-    near = difflib.get_close_matches(name, flags, 1, 0.5) if len(name) > 2 else []
-    hint = f"did you mean `{near[0]}`?" if near else None
+    hint = option_hint(command.name, name, flags)
+    near = likely(name, flags, 0.5) if hint is None and len(name) > 2 else None
+    if near is not None:
+        hint = f"did you mean `{near}`?"
     return _usage(command, f"there is no option `{name}`", hint)
 
 

@@ -221,6 +221,19 @@ def test_a_moved_job_takes_rows_and_progress_along(kept: Kept) -> None:
     assert kept.claim(row("new")) is not None
 
 
+def test_a_moved_job_replaces_the_slots_of_a_removed_one_of_that_name(kept: Kept) -> None:
+    for attempt in (1, 2):
+        kept.claim(row("new", attempt=attempt), progress("new"))
+    kept.store.record(row("new", second=9, state="succeeded"), progress("new", runs=7))
+    kept.store.record(replace(row("old", state="failed"), run="r"), progress("old", runs=1))
+    kept.store.move("old", "new")
+    kept.store.flush()
+    moved = replace(row("new", state="failed"), run="r")
+    assert list(kept.store.rows()) == [row("new", second=9, state="succeeded"), moved]
+    assert kept.store.load().progress == {"new": progress("new", runs=1)}
+    assert kept.store.load().open_rows == ()
+
+
 def test_a_forgotten_job_leaves_its_rows(kept: Kept) -> None:
     kept.store.record(row(state="succeeded"), progress())
     kept.store.forget(["a", "nobody"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repeater.dataclass import replace
 from repeater.model.reasons import reason
-from repeater.model.run import INTERIM
+from repeater.model.run import INTERIM, Exit
 from repeater.model.spec import Always, Every, JobSpec, Manual, Once, Stop
 from repeater.plan.diff import moves
 from tests.engine.stage import Stage, job
@@ -212,3 +212,17 @@ def test_a_rename_takes_the_active_job_before_one_that_was_removed(restart: bool
     stage.apply(job("b", Manual(), moved_from="a"))
     assert stage.engine.jobs["b"].progress.runs == 2
     assert stage.store.progress["b"].runs == 2
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_job_that_takes_the_name_of_a_removed_one_keeps_its_rows(restart: bool) -> None:
+    stage = Stage({"a": Act(exit=Exit(code=1))})
+    stage.apply(job("a", Every(seconds(10))), job("b", Every(seconds(10))))
+    stage.advance(25)
+    stage.apply(job("a", Every(seconds(10))))
+    stage.advance(10)
+    if restart:
+        stage = stage.again(after=1)
+    stage.apply(job("b", Every(seconds(10)), moved_from="a"))
+    assert [row.state for row in stage.rows("b")] == ["failed"] * 4
+    assert stage.engine.jobs["b"].progress.failures == 4

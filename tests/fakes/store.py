@@ -139,10 +139,10 @@ class FakeStore:
         """Nothing is ever too old here."""
 
     def move(self, old: str, new: str) -> None:
-        for (job, nominal, attempt), row in list(self.table.items()):
-            if job == old:
-                del self.table[job, nominal, attempt]
-                self.table.setdefault((new, nominal, attempt), replace(row, job=new))
+        moved = {key: row for key, row in self.table.items() if key[0] == old}
+        in_the_way = {(new, nominal) for _, nominal, _ in moved}
+        rest = {key: row for key, row in self.table.items() if key not in moved and key[:2] not in in_the_way}
+        self.table = rest | {(new, *key[1:]): replace(row, job=new) for key, row in moved.items()}
         for run, start in self.kept_starts.items():
             if start.job == old:
                 self.kept_starts[run] = replace(start, job=new)

@@ -231,9 +231,11 @@ class SqliteStore:
     def move(self, old: str, new: str) -> None:
         def apply(db: sqlite3.Connection) -> None:
             self._writer.write_kept(db)
-            db.execute("UPDATE OR IGNORE runs SET job = ? WHERE job = ?", (new, old))
+            # a removed job that had the new name makes room
+            in_the_way = "DELETE FROM runs WHERE job = ? AND nominal IN (SELECT nominal FROM runs WHERE job = ?)"
+            db.execute(in_the_way, (new, old))
+            db.execute("UPDATE runs SET job = ? WHERE job = ?", (new, old))
             db.execute("UPDATE starts SET job = ? WHERE job = ?", (new, old))
-            db.execute("DELETE FROM runs WHERE job = ?", (old,))  # slots that the new name has decided itself
             found = db.execute("SELECT data FROM progress WHERE job = ?", (old,)).fetchone()
             if found:
                 db.execute("DELETE FROM progress WHERE job = ?", (old,))

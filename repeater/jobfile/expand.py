@@ -9,6 +9,7 @@ Nothing here knows what a key means, but for `extends`, `with`, `params`, `matri
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -140,6 +141,8 @@ class Expansion:
                     Problem("--set", 0, 0, key, "found an empty part in the key, expected words with dots")
                 )
                 continue
+            if path[0] == "vars":
+                self._check_variable(document, path)
             table = data
             for part in path[:-1]:
                 table = table.setdefault(part, {}) if isinstance(table.get(part, {}), dict) else {}
@@ -153,6 +156,24 @@ class Expansion:
         check_tree(document, self.caps.depth)
         self.documents.append(document)
         return document
+
+    def _check_variable(self, document: Document, path: tuple[str, ...]) -> None:
+        """Reports a variable that no file declares, unless a template uses it."""
+        known: dict[str, Any] = {}
+        for one in self.documents:
+            declared = one.data.get("vars")
+            known = merge(known, declared) if isinstance(declared, dict) else known
+        for depth, part in enumerate(path[1:], 2):
+            if part not in known:
+                if not any(_mentions(one.data, part) for one in self.documents):
+                    hint = nearest(part, known) or f'declare it in `vars`: `{dotted(path[1:depth])} = ""`'
+                    name = dotted(path[1:depth])
+                    self.report(document, path[:depth], f"there is no variable `{shown(name)}`", hint)
+                return
+            below = known[part]
+            if not isinstance(below, dict):
+                return
+            known = below
 
     def _setting_path(self, key: str) -> tuple[str, ...]:
         head, _, rest = key.partition(".")
@@ -400,6 +421,15 @@ class Expansion:
                 }
                 self._extend(raw["extends"], layer, passed, names, (*chain, name), found, known)
             found.append(layer)
+
+
+def _mentions(tree: Any, name: str) -> bool:
+    """Whether a template in the tree has this word."""
+    if isinstance(tree, dict):
+        return any(_mentions(one, name) for one in tree.values())
+    if isinstance(tree, list):
+        return any(_mentions(one, name) for one in tree)
+    return isinstance(tree, str) and has_template(tree) and re.search(rf"\b{re.escape(name)}\b", tree) is not None
 
 
 def nearest(name: str, names: Any) -> str | None:

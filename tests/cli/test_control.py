@@ -673,6 +673,9 @@ def test_an_apply_with_other_settings_is_in_force_and_stays_so(rpr: Rpr, house: 
     assert built("apply", "jobs.toml", "--set", "word=3.10", "--set-json", "jobs.a.nice=1").code == 0
     built("trigger", "a")
     built.live.until_out("3.10")
+    refused = built("apply", "jobs.toml", "--set", "wrod=four")
+    assert refused.code == 2
+    assert "there is no variable `wrod` (did you mean `word`?)" in refused.err
 
 
 def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, house: Callable[..., House]) -> None:

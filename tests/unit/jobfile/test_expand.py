@@ -340,6 +340,27 @@ def test_set_of_an_unknown_job_names_the_nearest():
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("regoin", "--set: vars.regoin: there is no variable `regoin` (did you mean `region`?)"),
+        ("vars.regoin", "--set: vars.regoin: there is no variable `regoin` (did you mean `region`?)"),
+        ("db.hsot", "--set: vars.db.hsot: there is no variable `db.hsot` (did you mean `host`?)"),
+        ("zz", '--set: vars.zz: there is no variable `zz` (declare it in `vars`: `zz = ""`)'),
+        ("job.a.nice", '--set: vars.job: there is no variable `job` (declare it in `vars`: `job = ""`)'),
+    ],
+)
+def test_set_of_an_unknown_variable_is_an_error(key, message):
+    text = 'vars = { region = "eu", db = { host = "h" } }\n[jobs.a]\ncommand = "{{ vars.region }}"\n'
+    assert problems(text, set_vars={key: "3"}) == [message]
+    assert problems(text, set_vars={key: JsonText("3")}) == [message]
+
+
+def test_set_of_a_variable_that_only_a_template_names_is_allowed():
+    text = '[jobs.a]\ncommand = "{{ vars.db.host }}"\n'
+    assert jobs(text, set_vars={"db.host": "h"})["a"].process.command == "h"
+
+
 def test_a_bad_value_of_set_is_told_as_such():
     (told,) = problems('[jobs.a]\ncommand = "x"\n', set_vars={"jobs.a.timeout": "30"})
     words = "found `30`, expected a duration like `30s`, `1h30m`, `500ms` or `2d`, or `never` (write `30s` for seconds)"

@@ -51,6 +51,12 @@ def _whole(text: str) -> object:
     return int(text)
 
 
+def _size(text: str) -> object:
+    from repeater.model.units import parse_size
+
+    return parse_size(text)
+
+
 def _percent(text: str) -> object:
     try:
         number = float(text)
@@ -97,6 +103,7 @@ SETTINGS = (
     Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "`--metrics-port`", _port),
     Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "`--health`", _truth),
     Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "`--health-port`", _port),
+    Setting("state", "output_size", ("RPR_OUTPUT_SIZE",), "256MiB", "how much output `apply` keeps on disk", _size),
     Setting(
         "daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "where the rate-limit daemon is", str
     ),

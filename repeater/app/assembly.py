@@ -21,10 +21,19 @@ from repeater.app.reader import reading_of
 from repeater.app.state import hiding, read_past, state_folder
 from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, Problem, RepeaterError, UsageError
-from repeater.model.events import Draining, Event, GenerationBegan, ReloadRejected, Warned
+from repeater.model.events import (
+    Draining,
+    Event,
+    GenerationBegan,
+    ReloadRejected,
+    RunFinished,
+    SlotDecided,
+    Warned,
+)
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
+from repeater.policy.keep import DEFAULT_TOTAL
 from repeater.runtime.faults import SupervisorFault, owner_of
 
 if TYPE_CHECKING:
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
     from repeater.engine.facts import Fact
     from repeater.jobfile import Loaded
     from repeater.model.spec import JobSpec
+    from repeater.observe.run_store import RunStore
     from repeater.plugins.feeds import Feeds
     from repeater.plugins.residents import Residents
     from repeater.ports import Clock, LateRenderer, Quota, Stream
@@ -64,7 +74,8 @@ class Supervision:
     `cgroups` says which jobs get a cgroup of their own, where that can be.
     `only` are globs over job names; nothing else is brought into force. `project` wins over the key `project` of the
     files. `log` is a file that takes the place of the console; `log_format` is that of the words of rpr itself. `http`
-    None: nothing is served. `daemon` is the socket of the rate-limit daemon, None for the usual place.
+    None: nothing is served. `output_size` is how many bytes of output are kept on disk. `daemon` is the socket of the
+    rate-limit daemon, None for the usual place.
     """
 
     files: tuple[str, ...]
@@ -85,6 +96,7 @@ class Supervision:
     project: str | None = None
     http: HttpOptions | None = None
     daemon: str | None = None
+    output_size: int = DEFAULT_TOTAL
 
 
 def supervise(options: Supervision, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
@@ -174,6 +186,7 @@ class _Assembly:
     _server: Server | None = None
     _web: Web | None = None
     _feeds: Feeds | None = None
+    _runs: RunStore | None = None
     _warnings: frozenset[str] = frozenset()
 
     def __init__(
@@ -229,9 +242,11 @@ class _Assembly:
         self._narrator = Narrator(self._say, verbose=options.verbose, quiet=options.quiet)
         self._journal = Journal(clock)
         folder = self._folder = None if options.ephemeral else state_folder(self._project, options.state_dir)
-        self._store = SqliteStore(folder, soon, warn=self._warn, recorded=self._told_on_record)
+        self._store = SqliteStore(
+            folder, soon, warn=self._warn, recorded=self._told_on_record, moved=self._move_outputs
+        )
         closing.callback(self._store.close)
-        self._take_state(loaded)
+        self._take_state(loaded, closing)
         self._control = self._control_socket(folder, closing)
         self._web = self._open_web(folder, closing)
         engine = Engine(
@@ -298,8 +313,10 @@ class _Assembly:
         )
         closing.callback(Signals(loop, self._signalled, self._asked_to_reload, at_end=True).close)
 
-    def _take_state(self, loaded: Loaded) -> None:
-        """Let the state belong to these files. Raises ApplyRefused if it should not, before any process is touched."""
+    def _take_state(self, loaded: Loaded, closing: ExitStack) -> None:
+        """Let the state belong to these files, and keep the output of runs there. Raises ApplyRefused if the state
+        should not belong to them, before any process is touched.
+        """
         from repeater.adapters.sqlite import Origin
         from repeater.runtime.reload import guard_removals
 
@@ -314,6 +331,15 @@ class _Assembly:
             guard_removals(self._active_before, loaded.jobfile.jobs)
         if (adopted := claim(self._folder, self._origin)) is not None:
             self._warn(because("state_adopted", text=adopted))
+        from repeater.observe.run_store import RunStore
+
+        call_soon, size = self._turns.call_soon_threadsafe, self._options.output_size
+        self._runs = self._output.runs = RunStore(self._folder, self._clock, call_soon, warn=self._warn, total=size)
+        closing.callback(self._runs.close)
+
+    def _move_outputs(self, old: str, new: str) -> None:
+        if self._runs is not None:
+            self._runs.move(old, new)
 
     def _measure(self, closing: ExitStack) -> Callable[..., None] | None:
         """The debug mode that reports slow callbacks; None if it is off. Raises UsageError."""
@@ -386,6 +412,8 @@ class _Assembly:
         former = self._store.load()
         remembered = follow_renames(former, loaded.jobfile.jobs, self._store, self._active_before)
         living, stale = recover(self._spawner, remembered, self._store, loaded.jobfile, self._warn)
+        if self._runs is not None:
+            self._runs.open(living.keys())
         generation = remembered.generation + 1
         self._accepted(reading_of(loaded, self._store.salt), generation)
         self._reload.in_force(loaded.files)
@@ -456,6 +484,7 @@ class _Assembly:
             rows=lambda jobs=None, most=100, **filters: list(self._store.rows(jobs, most, **filters)),
             past=self._past,
             kept=self._output.kept,
+            outputs=self._runs,
             journal=self._journal,
             troubles=self._troubles,
             faults=self._supervisor.faults.recent,
@@ -503,6 +532,8 @@ class _Assembly:
         troubles += [found for found in (self._spawner.trouble, self._control.trouble) if found is not None]
         if self._store.is_failing:
             troubles.append(Reason("history_failing"))
+        if self._runs is not None and self._runs.is_failing:
+            troubles.append(Reason("outputs_failing"))
         if self._watcher.problem is not None:
             troubles.append(because("watch_failing", error=str(self._watcher.problem)))
         return troubles
@@ -597,7 +628,7 @@ class _Assembly:
 
     def _hear(self, event: Event) -> None:
         """Every part that listens gets the event, whatever becomes of it in another one."""
-        for listener in (self._narrate, self._journal, self._web_hears, self._feed, self._notify_of):
+        for listener in (self._narrate, self._journal, self._web_hears, self._feed, self._notify_of, self._decide):
             try:
                 listener(event)
             except Exception as error:  # noqa: BLE001
@@ -624,6 +655,17 @@ class _Assembly:
                 self._notify.status(self._status())
             case Draining():
                 self._notify.stopping("leaving")
+
+    def _decide(self, event: Event) -> None:
+        """How long the output of a run stays on disk depends on how the run ended."""
+        if self._runs is None:
+            return
+        match event:
+            case RunFinished(run, verdict):
+                self._runs.decide(run.id, failed=not verdict.success)
+            case SlotDecided(row):
+                if row.run is not None:
+                    self._runs.decide(row.run, failed=row.outcome in ("failed", "interrupted"))
 
     def _told_on_record(self, runs: list[str]) -> None:
         """The spawner is made after the store, which it outlives in nothing."""
@@ -704,6 +746,8 @@ class _Assembly:
         self._output.align(job.name for job in wanted.jobfile.jobs)
         assert self._feeds is not None
         self._feeds.accepted(wanted.jobfile)
+        if self._runs is not None:
+            self._runs.limit(wanted.jobfile.jobs)
         self._plugins.keep(wanted.jobfile, self._feeds.names)
         if self._options.watch:
             self._watcher.watch_files(_JOB_FILES, sorted(wanted.files))

@@ -102,6 +102,7 @@ class Records:
     rows: Rows
     specs: tuple[JobSpec, ...]
     past: Mapping[str, Any]
+    state: Path
 
 
 @contextmanager
@@ -122,7 +123,8 @@ def records(where: Whereabouts) -> Iterator[Records | None]:
         def rows(jobs: Sequence[str] | None = None, most: int = 100, **filters: Any) -> list[RunRecord]:
             return list(reader.rows(jobs, most, **filters))
 
-        yield Records(project, rows, tuple(specs.values()), read_past(reader))
+        folder = state_folder(project, where.state_dir)
+        yield Records(project, rows, tuple(specs.values()), read_past(reader), folder)
 
 
 def examine(where: Whereabouts) -> list[Finding]:

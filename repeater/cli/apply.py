@@ -10,6 +10,7 @@ import click
 from repeater.cli.options import files_argument, project_option, set_option
 from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
+from repeater.model.units import parse_size
 
 
 @click.command(epilog="Example: rpr apply jobs.toml")
@@ -111,6 +112,7 @@ def apply(
             "cannot keep jobs without state: the next supervisor would know nothing of them",
             hint="leave out `--ephemeral` or `--on-death keep`",
         )
+    settings = load_settings()
     options = Supervision(
         files=files,
         set_vars=set_vars,
@@ -128,7 +130,8 @@ def apply(
         color=color,
         log_format=log_format,
         http=HttpOptions(http, allow_remote, http_hosts, http_token_file) if http else None,
-        daemon=load_settings()["daemon_socket"].text,
+        daemon=settings["daemon_socket"].text,
+        output_size=parse_size(settings["output_size"].text or "0B"),
     )
     loaded = load_selected(files, options.set_vars, only, project=project)
     running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from time import sleep
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import instant_option, jobs_argument, print_json, reaching, shown
-from repeater.errors import Unreachable
+from repeater.cli.reaching import instant_option, jobs_argument, print_json, reaching, shown, told
+from repeater.errors import Unreachable, UsageError
+from repeater.model.time import MICROSECOND, from_rfc3339, rfc3339
 
 if TYPE_CHECKING:
     from repeater.app import Whereabouts
+    from repeater.control.client import Client
 
 _LONGEST = 1 << 20
+_LOOK = 0.5  # seconds between looks whether a supervisor is running
 
 
 @click.command(epilog="Example: rpr logs web -f --tail 20")
 @jobs_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--run", metavar="ID", default="", help="Only this run; `rpr history` shows the ids.")
+@click.option("--failed", is_flag=True, help="Show only runs that failed.")
 @click.option("--since", metavar="TIME", help="Only from this time on: `10m` (ago), or a time.")
 @click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N lines of each job.")
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
@@ -32,6 +39,7 @@ def logs(
     jobs: tuple[str, ...],
     follow: bool,
     run: str,
+    failed: bool,
     since: str | None,
     tail: int | None,
     timestamps: bool,
@@ -41,30 +49,112 @@ def logs(
 ) -> None:
     """Show what jobs printed.
 
-    The supervisor keeps the end of the output of each run (`output.capture`, 64 KiB unless set) in memory, for as many
-    runs as fit into 8 MiB. What has to last longer goes to the job's `output.file`. Lines carry the name of their job
-    unless exactly one was named.
+    The output of the last 20 runs of each job is kept on disk, and that of each failed run for 7 days, unless the key
+    `output.keep` of the job changes that. Works without a supervisor too. With `-f`, a supervisor that has ended is
+    waited for. Lines carry the name of their job unless exactly one was named.
     """
+    if failed and follow:
+        raise UsageError("cannot follow failed runs: they are over", hint="leave out `--failed` or `--follow`")
+    args: dict[str, Any] = {"jobs": list(jobs), "run": run, "since": instant_option(since, "--since")}
+    args |= {"tail": tail} if tail is not None else {}
+    args |= {"failed": True} if failed else {}
+    screen = _Screen(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=timestamps, raw=raw)
+    show = print_json if as_json else screen.show
+    try:
+        if follow:
+            _follow(where, args, show)
+        result = _show(where, args, show)
+    finally:
+        if not as_json:
+            screen.close()
+    if result.get("reason"):
+        print(f"rpr: {told(result)}", file=sys.stderr)
+
+
+def _show(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+    """Show what is kept; the result says how much that is, or why it is nothing."""
     from repeater.app import reach
 
-    args: dict[str, Any] = {"jobs": list(jobs), "run": run, "since": instant_option(since, "--since"), "follow": follow}
-    if tail is not None:
-        args["tail"] = tail
-    screen = _Screen(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=timestamps, raw=raw)
-    with reach(where) as client:
-        try:
-            for item in client.ask("logs", patience=None if follow else 30.0, **args):
-                if as_json:
-                    print_json(item)
-                else:
-                    screen.show(item)
-        except Unreachable:
-            if not follow:
-                raise
-            print("rpr: the supervisor has ended", file=sys.stderr)
-        finally:
-            if not as_json:
-                screen.close()
+    try:
+        client = reach(where)
+    except Unreachable as error:
+        return _from_disk(where, args, show, error)
+    with client:
+        answer = client.ask("logs", **args)
+        for item in answer:
+            show(item)
+        return answer.result()
+
+
+def _follow(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> NoReturn:
+    """Show what is kept and what comes, from one supervisor after the other. Ends with Ctrl-C."""
+    from repeater.app import Whereabouts, reach
+
+    where = Whereabouts(where.found_project(), where.socket, where.state_dir)
+    last = datetime.now(UTC)
+
+    def seen(item: Mapping[str, Any]) -> None:
+        nonlocal last
+        if "time" in item:
+            last = from_rfc3339(item["time"]) or last
+        show(item)
+
+    client: Client | None
+    try:
+        client = reach(where)
+    except Unreachable as error:
+        _from_disk(where, args, seen, error)
+        client = None
+    while True:
+        if client is not None:
+            with client, suppress(Unreachable):
+                for item in client.ask("logs", patience=None, follow=True, **args):
+                    seen(item)
+            print("rpr: the supervisor has ended; waiting for the next one", file=sys.stderr)
+        else:
+            print("rpr: no supervisor is running; waiting for one", file=sys.stderr)
+        client = _next_supervisor(where)
+        print("rpr: a supervisor is running again", file=sys.stderr)
+        args = {"jobs": args["jobs"], "run": args["run"], "since": rfc3339(last + MICROSECOND)}
+
+
+def _next_supervisor(where: Whereabouts) -> Client:
+    from repeater.app import reach
+
+    while True:
+        sleep(_LOOK)
+        with suppress(Unreachable):
+            return reach(where)
+
+
+def _from_disk(
+    where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None], error: Unreachable
+) -> Mapping[str, Any]:
+    from repeater.app import records
+    from repeater.control.history import names_of
+    from repeater.control.logs import as_item, chosen, unknown_run, why_nothing
+    from repeater.observe.run_reader import RunReader
+    from repeater.sentences import as_item as coded
+
+    with records(where) as found:
+        if found is None:
+            raise error
+        known = [*(spec.name for spec in found.specs), *found.past["jobs"]]
+        names = names_of(found.specs, found.past["jobs"], args["jobs"])
+        reader = RunReader(found.state, known)
+        since = from_rfc3339(args["since"])
+        outputs = reader.outputs(names, run=args["run"], since=since, failed=args.get("failed", False))
+        count = 0
+        for piece in chosen(args.get("tail"), reader, outputs, [], since=since):
+            show(as_item(piece))
+            count += 1
+        if count or since or args.get("failed"):
+            return {"pieces": count}
+        specs = [spec for spec in found.specs if names is None or spec.name in names]
+        nothing = why_nothing(args["run"], specs, found.rows)
+    if args["run"]:
+        raise unknown_run(args["run"], nothing)
+    return {"pieces": 0, **coded(nothing)}
 
 
 class _Screen:

@@ -21,6 +21,7 @@ from repeater.model.run import RunRecord
 from repeater.model.time import Instant
 from repeater.observe.journal import Journal
 from repeater.observe.kept import Kept
+from repeater.observe.run_store import RunStore
 from repeater.plan.select import select
 from repeater.ports import Clock
 from repeater.runtime.faults import FaultRecord
@@ -89,7 +90,7 @@ class Desk:
     """`leave` asks the supervisor to leave, as a signal would. `troubles` are what a health check complains about,
     `faults` the recent unexpected exceptions, of one job only if it is named;
     `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
-    answered, but for those without end.
+    answered, but for those without end. `outputs` keeps the output of runs on disk; None: nothing is kept there.
     """
 
     life: Life
@@ -108,6 +109,7 @@ class Desk:
     at_hand: set[asyncio.Task[Any]] = field(default_factory=set)
     faults: Callable[[str | None], list[FaultRecord]] = lambda _: []
     foresee: Foresee = _foresees_nothing
+    outputs: RunStore | None = None
 
     def now(self) -> datetime:
         return self.clock.now().wall

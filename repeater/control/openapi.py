@@ -41,6 +41,7 @@ ARGUMENTS = {
     "job": "The name of a job.",
     "run": "Only this run.",
     "since": "Only from this time on.",
+    "failed": "Only runs that failed.",
     "until": "Only before this time.",
     "tail": "Only the last so many: lines of each job, or events.",
     "follow": "Go on with what comes, as a stream of server-sent events.",
@@ -338,14 +339,19 @@ _SCHEMAS: dict[str, Any] = {
     "Event": _object({"time": _TIME, "event": _TEXT}, more=True),
     "Output": {
         **_object(
-            {"time": _TIME, "job": _TEXT, "run": _TEXT, "stream": {"type": "string", "enum": ["stdout", "stderr"]}}
+            {
+                "time": _TIME,
+                "job": _TEXT,
+                "run": _TEXT,
+                "stream": {"type": "string", "enum": ["stdout", "stderr", "rpr"]},
+            }
         ),
         "additionalProperties": False,
         "properties": {
             "time": _TIME,
             "job": _TEXT,
             "run": _TEXT,
-            "stream": {"type": "string", "enum": ["stdout", "stderr"]},
+            "stream": {"type": "string", "enum": ["stdout", "stderr", "rpr"]},
             "text": _TEXT,
             "base64": {"type": "string", "contentEncoding": "base64"},
         },
@@ -413,7 +419,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "pid": _COUNT,
         "generation": _COUNT,
     },
-    "logs": {"pieces": _COUNT},
+    "logs": {"pieces": _COUNT, "reason": _or_none(_TEXT), **_CODED},
     "history": {"rows": _COUNT},
     "events": {"events": _COUNT},
     "why": {

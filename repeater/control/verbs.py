@@ -32,7 +32,10 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "status": Verb(status.status, {"jobs": "texts"}),
     "health": Verb(status.health, {}),
-    "logs": Verb(logs.logs, {"jobs": "texts", "run": "text", "since": "time", "tail": "count", "follow": "flag"}),
+    "logs": Verb(
+        logs.logs,
+        {"jobs": "texts", "run": "text", "since": "time", "failed": "flag", "tail": "count", "follow": "flag"},
+    ),
     "history": Verb(
         history.history,
         {"jobs": "texts", "most": "count", "since": "time", "until": "time", "outcomes": "texts"},

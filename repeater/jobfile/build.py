@@ -23,6 +23,7 @@ from repeater.model.spec import (
     Hooks,
     HttpAware,
     JobSpec,
+    Keep,
     Need,
     Output,
     Overlap,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _ONCE_TABLE: Mapping[str, Any] = {}
 _DEFAULT = JobSpec("x", ProcessSpec(""))
+_LEAST_KEPT = 4096  # bytes of the output of one run
 _ENDING_KEYS = frozenset({"timeout", "stop_signal", "stop_timeout", "drain_timeout"})
 _OVERLAP_KEYS = frozenset({"overlap", "queue_max", "max_instances"})
 _DOUBTFUL_KEYS = frozenset({"env", "catch_up"})  # without them a job has no doubts
@@ -455,7 +457,19 @@ def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
         backups=reading.whole(table, "backups", at, _DEFAULT.output.backups),
         timestamps=reading.truth(table, "timestamps", at, False),
         capture=reading.size(table, "capture", at, _DEFAULT.output.capture),
+        keep=_keep(table["keep"], reading, (*at, "keep")) if "keep" in table else _DEFAULT.output.keep,
         plugins=_plugins("output", table, reading, at) if "plugins" in table else (),
+    )
+
+
+def _keep(value: Any, reading: Reading, at: Path) -> Keep | None:
+    default = Keep()
+    if isinstance(value, bool):
+        return default if value else None
+    return Keep(
+        runs=reading.whole(value, "runs", at, default.runs),
+        failures=reading.duration(value, "failures", at, default.failures, zero=True),
+        size=max(_LEAST_KEPT, reading.size(value, "size", at, default.size)),
     )
 
 

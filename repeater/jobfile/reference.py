@@ -106,6 +106,7 @@ _SECTIONS = (
     ("load", "schedule = { load = { … } }"),
     ("schedule_plugin", "schedule = { plugin = … }"),
     ("http_aware", "http_aware = { … }"),
+    ("keep", "output.keep = { … }"),
     ("probe", "ready and live"),
     ("need", "needs = { NAME = … }"),
 )

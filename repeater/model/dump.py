@@ -26,6 +26,7 @@ from repeater.model.spec import (
     Jitter,
     JobFile,
     JobSpec,
+    Keep,
     Limit,
     LoadAware,
     Manual,
@@ -311,8 +312,15 @@ def _need(need: Need) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    keys = _fields(output, _DEFAULT.output)
-    return {key: format_size(value) if key in ("max_size", "capture") else value for key, value in keys.items()}
+    keys = _with_sizes(_fields(output, _DEFAULT.output, skip="keep"), "max_size", "capture")
+    if output.keep is None:
+        return keys | {"keep": False}
+    keep = _with_sizes(_fields(output.keep, Keep()), "size")
+    return keys | {"keep": keep} if keep else keys
+
+
+def _with_sizes(keys: dict[str, Any], *sizes: str) -> dict[str, Any]:
+    return {key: format_size(value) if key in sizes else value for key, value in keys.items()}
 
 
 def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:

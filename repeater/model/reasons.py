@@ -71,7 +71,8 @@ if TYPE_CHECKING:
         "request_ended", "client_request_failed", "ledgers_unwritable", "ledgers_failing", "ledgers_recovered",
         "rates_differ", "request_not_counted", "attempts_not_counted", "old_daemon",
         "metrics_failed", "metrics_missing", "history_unwritable", "history_row_unwritable", "history_recovered",
-        "history_lost", "shim_missing", "shim_not_understood", "shim_lost", "cgroups_unusable", "left_over_ended",
+        "history_lost", "outputs_unwritable", "outputs_recovered", "outputs_failing",
+        "shim_missing", "shim_not_understood", "shim_lost", "cgroups_unusable", "left_over_ended",
         "left_over_alive", "state_adopted", "watch_polled", "watch_failing", "shim_silent", "shim_answers",
         "shim_stuck", "plugin_too_slow", "plugin_failed", "socket_unusable", "control_socket_removed",
         "control_socket_bound", "control_socket_missing", "job_file_doubtful", "more_warnings", "history_failing",
@@ -91,6 +92,8 @@ if TYPE_CHECKING:
         "slot_jittered", "trigger_was", "run_went_on", "run_before", "upstream_slot", "local_time_skipped",
         "local_time_twice", "clock_change_rule", "interval_is", "cron_is", "slot_before", "slot_after",
         "lives_unknown_before", "clock_was_set_back", "supervisor_down", "supervisor_end_unknown", "generation_was",
+        # why there is no output
+        "output_ephemeral", "output_off", "output_empty", "output_gone",
         # what other programs and older versions said
         "text", "legacy",
     ]  # fmt: skip
@@ -255,6 +258,9 @@ FIELDS: Mapping[ReasonCode, str] = {
     "history_row_unwritable": "error:text",
     "history_recovered": "",
     "history_lost": "most:count",
+    "outputs_unwritable": "error:text",
+    "outputs_recovered": "",
+    "outputs_failing": "",
     "shim_missing": "error:text",
     "shim_not_understood": "error:text",
     "shim_lost": "error:text?",
@@ -330,6 +336,11 @@ FIELDS: Mapping[ReasonCode, str] = {
     "supervisor_down": "since:instant until:instant?",
     "supervisor_end_unknown": "seen:instant until:instant?",
     "generation_was": "generation:count since:instant newest:count?",
+    # why there is no output
+    "output_ephemeral": "",
+    "output_off": "job:name",
+    "output_empty": "run:name?",
+    "output_gone": "run:name runs:count failures:duration",
     # what other programs and older versions said
     "text": "text:text",
     "legacy": "text:text",

@@ -391,9 +391,20 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Which outputs of a job stay on disk: those of the last `runs`, and those of failed runs for the time `failures`.
+    Of each at most `size` bytes are kept, the beginning and the end.
+    """
+
+    runs: int = 20
+    failures: timedelta = timedelta(days=7)
+    size: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
-    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept. `plugins` get it
-    too.
+    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept in memory, `keep`
+    what is kept on disk; None: nothing. `plugins` get it too.
     """
 
     mode: Literal["stream", "aggregate", "suppress"] = "stream"
@@ -402,6 +413,7 @@ class Output:
     backups: int = 3
     timestamps: bool = False
     capture: int = 64 * 1024
+    keep: Keep | None = Keep()
     plugins: tuple[Plugin, ...] = ()
 
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from datetime import datetime
 from operator import attrgetter
+from typing import Literal
 
 from repeater.dataclass import dataclass, field
 from repeater.ports import Clock, Stream
@@ -31,7 +32,7 @@ class Piece:
     at: datetime
     job: str
     run: str
-    stream: Stream
+    stream: Stream | Literal["rpr"]
     data: bytes
 
 
@@ -78,12 +79,13 @@ class Kept:
         """A run begins, of which `most` bytes are kept."""
         self._live[run] = _Tail(job, most)
 
-    def add(self, run: str, stream: Stream, data: bytes) -> None:
+    def add(self, run: str, stream: Stream, data: bytes, at: datetime | None = None) -> None:
+        """`at` is when it was written; None: now."""
         tail = self._live.get(run)
         if tail is None or not (tail.most or self._listeners):
             return
         self._number += 1
-        piece = Piece(self._number, self._clock.now().wall, tail.job, run, stream, data)
+        piece = Piece(self._number, at or self._clock.now().wall, tail.job, run, stream, data)
         if tail.most:
             tail.add(piece)
         for listener in self._listeners:

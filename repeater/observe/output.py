@@ -22,6 +22,7 @@ from repeater.model.time import rfc3339
 from repeater.observe.kept import Kept
 from repeater.observe.logfile import LogFile
 from repeater.observe.ownfile import file_owner
+from repeater.observe.run_store import RunStore
 from repeater.observe.terminal import colored, cut_here, is_terminal, visible, visible_text, wants_color
 from repeater.observe.writer import Console, Piece, Writer
 from repeater.policy.verdict import Matcher
@@ -68,7 +69,8 @@ class Output:
     nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so are
     `has_room`, when `is_full` has come to an end, and `fault(job, error)`, for an unexpected exception of a writer.
     `plain` passes the jobs' bytes on, with times if the job wants them, but without names. `console` are the
-    descriptors of both, or a file that takes their place and is rotated.
+    descriptors of both, or a file that takes their place and is rotated. `runs` keeps the output on disk; it may be set
+    before the first run, and its owner closes it.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Output:
     ) -> None:
         self.resume = resume
         self.kept = Kept(clock)
+        self.runs: RunStore | None = None
         self._clock = clock
         self._call_soon = call_soon
         self._warn = warn
@@ -128,13 +131,15 @@ class Output:
 
     # --- runs ---
 
-    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:  # noqa: ARG002
+    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
         """A run of this job is about to start; its output comes next."""
         if len(spec.name) > self._width < WIDEST_NAME:
             self._width = min(WIDEST_NAME, len(spec.name))
             self._heads.clear()
         matcher = Matcher(spec.success, spec.stop.pattern)
         self.kept.begin(run, spec.name, spec.output.capture)
+        if self.runs is not None and kind == "run":
+            self.runs.begin(run, spec.name, spec.output.keep)
         self._runs[run] = _Run(run, spec, matcher, self._open_file(spec), {stream: _Line() for stream in _STREAMS})
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
@@ -145,7 +150,12 @@ class Output:
         output = state.spec.output
         if not state.matcher.idle:
             state.matcher.feed(stream, data)
-        self.kept.add(run, stream, data)
+        if self.runs is None:
+            self.kept.add(run, stream, data)
+        else:
+            now = self._clock.now().wall
+            self.kept.add(run, stream, data, now)
+            self.runs.add(run, stream, data, now)
         goes_on = True
         if state.file is not None:
             goes_on = self._write_file(state, state.file, stream, data)
@@ -175,6 +185,8 @@ class Output:
         if state.file is not None:
             self._release_file(state.file, state.spec.name)
         self.kept.end(run)
+        if self.runs is not None:
+            self.runs.end(run)
         if state.matcher.problem is not None:
             self._warn(state.spec.name, state.matcher.problem)
         return state.matcher.found()

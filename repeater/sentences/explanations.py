@@ -112,6 +112,10 @@ def _generation_was(fields: Fields) -> str:
     )
 
 
+def _output_empty(fields: Fields) -> str:
+    return fields.part("run", "it printed nothing") or "no output is kept: no run of these jobs printed anything"
+
+
 SENTENCES: Mapping[ReasonCode, Maker] = {
     "job_waits": lambda fields: (
         f"`{fields['job']}` waits for its next start at {fields['due']}, in {_age(fields, 'left')}"
@@ -165,4 +169,10 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
         f"the supervisor ended without a word some time after {fields['seen']}, and was down {_back(fields)}"
     ),
     "generation_was": _generation_was,
+    "output_ephemeral": "nothing is kept on disk, because the supervisor runs with `--ephemeral`",
+    "output_off": "nothing of `{job}` is kept on disk, because its `output.keep` is `false`",
+    "output_empty": _output_empty,
+    "output_gone": (
+        "nothing is kept of it; of the output of a job the last {runs} runs are kept, and failed runs for {failures}"
+    ),
 }

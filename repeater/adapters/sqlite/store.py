@@ -56,9 +56,10 @@ class SqliteStore:
     """`ports.Store`. `folder` None keeps everything in memory and nothing after it (`--ephemeral`).
 
     Methods are called in the loop's thread; `call_soon` brings `then` and `warn` back there
-    (`loop.call_soon_threadsafe`). `recorded` is told, there too, the runs whose end is in the
-    database now. At most `keep_rows` slots of each job and `keep_days` of all are kept,
-    older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot be opened.
+    (`loop.call_soon_threadsafe`). `recorded` is told, there too, the runs whose end is in the database now. `moved` is
+    called with both names when the history of a job gets another name. At most `keep_rows` slots of each job and
+    `keep_days` of all are kept, older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot
+    be opened.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class SqliteStore:
         *,
         warn: Callable[[Reason], None] = lambda _: None,
         recorded: Callable[[list[str]], None] | None = None,
+        moved: Callable[[str, str], None] = lambda _old, _new: None,
         keep_rows: int = 1000,
         keep_days: int = 30,
     ) -> None:
@@ -82,6 +84,7 @@ class SqliteStore:
         self._salt = meta_value(self._db, "salt")
         self._reading = threading.Lock()  # only in memory, where reader and writer share a connection
         self._closed = False
+        self._moved = moved
         self._kept_starts = 0
         try:
             self._writer = Writer(
@@ -242,6 +245,7 @@ class SqliteStore:
                 self._writer.keep(replace(as_progress(found[0]), job=new), None)
 
         self._ask(apply)
+        self._moved(old, new)
 
     def forget(self, jobs: Iterable[str]) -> None:
         names = [(job,) for job in jobs]

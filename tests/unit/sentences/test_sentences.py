@@ -216,6 +216,12 @@ TABLE = [
     ("history_unwritable", "cannot write the history: words; a job whose slot cannot be claimed does not start"),
     ("history_row_unwritable", "cannot write a row of the history: words"),
     ("history_recovered", "the history can be written again"),
+    (
+        "outputs_unwritable",
+        "cannot keep the output of runs: words; runs go on, and their output is lost",
+    ),
+    ("outputs_recovered", "the output of runs is kept again"),
+    ("outputs_failing", "the output of runs cannot be kept, so it is lost"),
     ("history_lost", "cannot hold more than 3 unwritten results, the oldest are lost"),
     ("shim_missing", "there is no keeper, so jobs lose their output if this supervisor dies: words"),
     ("shim_not_understood", "cannot read a message of the keeper: words"),
@@ -327,6 +333,14 @@ TABLE = [
         "the one explained here"),
     ),
     ("generation_was", "generation 3 was in force, since 2026-01-01T00:00:00Z"),
+    ("output_ephemeral", "nothing is kept on disk, because the supervisor runs with `--ephemeral`"),
+    ("output_off", "nothing of `db` is kept on disk, because its `output.keep` is `false`"),
+    ("output_empty", "it printed nothing"),
+    ("output_empty", "no output is kept: no run of these jobs printed anything"),
+    (
+        "output_gone",
+        "nothing is kept of it; of the output of a job the last 3 runs are kept, and failed runs for 2s",
+    ),
     ("text", "words"),
     ("legacy", "words"),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 # make run     start the example job file        make test       the whole suite but its longest tests
 # make check   format, lint, types, imports, test  make check-all  the longest tests: many kills, real servers
-# make bench   the figures, beside peers
+# make bench   the figures, beside peers           make coverage   which lines the suite reaches, in all processes
+# make fuzz    hostile bytes                      make mutate     small changes to the code that no test notices
 #
 # Nothing is needed but a Python >= 3.11 with venv, and a package index. `make test PYTHON=python3.12` uses another
 # interpreter; `make test ARGS="-k cron -x"` hands pytest its arguments, `WORKERS=0` runs the tests in one process,
@@ -16,7 +17,7 @@ HAVE   := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d.%d" % sys.version_inf
 INSTALLED := $(VENV)/.installed-$(HAVE)
 TOOLS     := $(VENV)/.tools-$(HAVE)
 
-.PHONY: run test check check-all packages bench fuzz fmt format lint types imports docs clean
+.PHONY: run test check check-all packages bench fuzz coverage mutate fmt format lint types imports docs clean
 
 run: $(INSTALLED)
 	@echo "$(BIN)/rpr apply --ephemeral jobs.example.toml      (Ctrl-C ends it)"
@@ -43,6 +44,13 @@ fuzz: $(TOOLS)
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet atheris || echo "without atheris: by chance"
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
+# `.mutate` keeps which tests reach which lines.
+coverage: $(TOOLS)
+	$(BIN)/python -m tests.measure -n $(WORKERS) --dist worksteal $(ARGS)
+
+mutate: $(TOOLS)
+	$(BIN)/python -m tests.mutate $(ARGS)
+
 fmt: $(TOOLS)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -63,7 +71,7 @@ docs: $(TOOLS)
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench .mutate
 
 # The stamps carry the interpreter's version: asking for another one makes the environment anew, a changed
 # pyproject.toml only installs again.

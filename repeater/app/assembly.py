@@ -428,6 +428,10 @@ class _Assembly:
         self._clock.call_after(_REVIVAL, self._revive)
 
     def _is_ready(self, ready: Callable[[str], None]) -> None:
+        if self._engine.graph is None or self._engine.is_changing:  # the first generation is taken in many steps
+            self._clock.call_after(1000, lambda: self._is_ready(ready))
+            return
+        gc.freeze()  # most of these jobs stay; a collection that looks at 10 000 of them takes 100 ms
         words = self._status()
         ready(words if self._web is None else f"{words}, {self._web.words}")
         self._notify.ready(words)
@@ -490,6 +494,7 @@ class _Assembly:
             faults=self._supervisor.faults.recent,
             rejected=lambda: self._reload.rejected,
             files=lambda: self._options.files,
+            is_working=lambda: self._supervisor.is_working,
         )
         self._desk = desk
         self._server = Server(desk, self._warn, fault=self._connection_failed)

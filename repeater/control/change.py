@@ -18,7 +18,7 @@ from repeater.plan.diff import JobPlan, Plan
 from repeater.runtime.reload import Applied
 from repeater.sentences import as_item
 
-_TURN = 200
+_TURN = 50
 """Items of a plan that are sent in one turn of the loop."""
 LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
 

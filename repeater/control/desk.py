@@ -91,6 +91,7 @@ class Desk:
     `faults` the recent unexpected exceptions, of one job only if it is named;
     `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
     answered, but for those without end. `outputs` keeps the output of runs on disk; None: nothing is kept there.
+    `is_working`: what follows from a fact is being done, over many turns of the loop.
     """
 
     life: Life
@@ -110,6 +111,7 @@ class Desk:
     faults: Callable[[str | None], list[FaultRecord]] = lambda _: []
     foresee: Foresee = _foresees_nothing
     outputs: RunStore | None = None
+    is_working: Callable[[], bool] = lambda: False
 
     def now(self) -> datetime:
         return self.clock.now().wall
@@ -136,6 +138,13 @@ class Desk:
         for fact in facts:
             self.tell(fact)
         await asyncio.sleep(0)
+        while self.is_working():  # noqa: ASYNC110 - it takes many turns, one after the other
+            await asyncio.sleep(0)
+
+    async def settled(self) -> None:
+        """Return when no generation is half taken. What is read of the engine before the next `await` is of one."""
+        while self.engine.is_changing:  # noqa: ASYNC110 - it takes many turns, one after the other
+            await asyncio.sleep(0)
 
     async def answered(self) -> None:
         """Return when every request that has an end was answered."""

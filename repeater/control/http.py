@@ -185,7 +185,7 @@ class _Answer:
         verb = VERBS[self._route.verb]
         try:
             async with page.alive():
-                result = await verb.run(self._desk, args, page.take)
+                result = await verb.carry_out(self._desk, args, page.take)
             await page.end(result or {})
         except RepeaterError as error:
             refusal = _told(error)

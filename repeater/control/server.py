@@ -202,7 +202,7 @@ class _Client(asyncio.Protocol):
         self._entrance.busy(self)
         if self._alarm is not None:
             self._alarm.cancel()
-        self._task = self._loop.create_task(self._carry_out(verb.run(self._desk, args, self._send)))
+        self._task = self._loop.create_task(self._carry_out(verb.carry_out(self._desk, args, self._send)))
         if not self._follows:
             self._desk.at_hand.add(self._task)
         self._task.add_done_callback(self._carried_out)

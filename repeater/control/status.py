@@ -24,6 +24,7 @@ _BATCH = 8  # jobs described before others in the loop come first: about 1 ms wi
 
 async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
     """An item for each job; the result is about the supervisor."""
+    await desk.settled()
     jobs = desk.jobs(args["jobs"])
     now = desk.clock.now()
     faulty = {fault.job for fault in desk.faults(None)}
@@ -32,6 +33,7 @@ async def status(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:
         for item in items:
             item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
         await send(*items)
+        await desk.settled()
     life = desk.life
     troubles = [as_item(trouble) for trouble in desk.troubles()]
     rejected = as_item(desk.rejected())
@@ -59,6 +61,7 @@ async def health(desk: Desk, args: Args, send: Send) -> Mapping[str, Any]:  # no
     `ok`: it is ready, the job files as they are now are in force, and the clock is not behind decided slots. A bad edit
     and a wrong clock change `ok`, not `ready`.
     """
+    await desk.settled()
     problems = [
         because("service_not_ready", job=job.spec.name)
         for job in desk.engine.jobs.values()

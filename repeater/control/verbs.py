@@ -28,6 +28,11 @@ class Verb:
     run: Run
     params: Params
 
+    async def carry_out(self, desk: Desk, args: Args, send: Send) -> Mapping[str, Any] | None:
+        """Waits first while a generation is half taken."""
+        await desk.settled()
+        return await self.run(desk, args, send)
+
 
 VERBS: Mapping[str, Verb] = {
     "status": Verb(status.status, {"jobs": "texts"}),

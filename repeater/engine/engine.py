@@ -1,6 +1,7 @@
 """The engine: facts and one reading of the clocks in, actions out.
 
     engine.handle(fact, now) -> actions      engine.wait(now) -> microseconds
+    engine.steps(fact, now) -> the same actions, in bounded pieces
 
 It never reads a clock, sleeps, or does IO: the supervisor drives it for real, `simulate` on a virtual clock, and both
 get the same decisions for the same facts. The same facts and the same seed give the same actions, to the last run id.
@@ -11,7 +12,7 @@ that trigger, leaving. What happens to one job is `engine.job`, to one attempt `
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import assert_never
 
@@ -62,6 +63,14 @@ _DEFINITION_CHANGED = Reason("definition_changed")
 _SUPERVISOR_GONE = Reason("supervisor_gone")
 _FILES_CHANGED = Reason("files_changed")
 _NOT_ALIVE = Reason("not_alive")
+STEP = 400
+"""Units of work in one step: a job that a new generation leaves unchanged is one."""
+_CHANGED = 20
+"""Units of a job that begins, changes, ends, or is moved with the clock."""
+_WOKEN = 20
+"""Units of one wake of the timeline, most of which start a run."""
+_ACTION = 6
+"""Units of one action that is to be carried out."""
 _LONGEST_DEBOUNCE = 10
 """A burst of changes that never ends is answered after this many debounce times."""
 
@@ -75,6 +84,8 @@ class Engine:
         self._leaving: str | None = None
         self._left = False
         self._is_new = True
+        self._generation = 0
+        self._changing = False
         self._stays: Job | None = None
         self._graph: Graph | None = None
         self._dependents: dict[str, list[str]] = {}
@@ -94,7 +105,13 @@ class Engine:
 
     @property
     def generation(self) -> int:
-        return self._context.generation
+        """The last generation that was taken as a whole."""
+        return self._generation
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a generation, or a step of the clock, was taken for some jobs only: what is read now is not true."""
+        return self._changing
 
     @property
     def seed(self) -> int:
@@ -125,16 +142,43 @@ class Engine:
 
     def handle(self, fact: Fact, now: Instant) -> list[Action]:
         """Everything that follows from one fact at one instant, in the order in which it has to be done."""
+        return [action for actions, _ in self.steps(fact, now) for action in actions]
+
+    def steps(self, fact: Fact, now: Instant) -> Iterator[tuple[list[Action], bool]]:
+        """The same in steps of bounded work: the next actions, and whether there are more steps. No other fact may be
+        handled before the last step. A generation gives no action before all of it was taken.
+        """
         self._context.now = now
-        self._take(fact)
+        if isinstance(fact, PlanAccepted | ClockJumped):
+            self._changing = True
+            for _ in self._accept(fact) if isinstance(fact, PlanAccepted) else self._move_clock():
+                yield [], True
+            self._changing = False
+            self._generation = self._context.generation
+        else:
+            self._take(fact)
         self._settle()
+        woken = 0
         while (wake := self._context.timeline.pop_due(now)) is not None:
             if not wake.cancelled:
+                if woken >= STEP:
+                    woken = 0
+                    yield from ((piece, True) for piece in self._new_actions())
                 wake.call(now)
                 self._settle()
+                woken += _WOKEN
         self._maybe_leave()
+        *pieces, last = self._new_actions()
+        yield from ((piece, True) for piece in pieces)
+        yield last, False
+
+    def _new_actions(self) -> list[list[Action]]:
+        """What has to be done by now, in pieces; one at least."""
         actions, self._context.actions = self._context.actions, []
-        return actions
+        most = STEP // _ACTION
+        if len(actions) <= most:
+            return [actions]
+        return [actions[first : first + most] for first in range(0, len(actions), most)]
 
     def _take(self, fact: Fact) -> None:
         match fact:  # what every run brings comes first
@@ -143,8 +187,6 @@ class Engine:
                     self._take_of_run(fact, *self.board.runs[fact.run])
             case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
-            case ClockJumped():
-                self._move_clock()
             case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound() | QuotaWarned():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
@@ -156,10 +198,10 @@ class Engine:
                 self._probe_reported(name, kind == "live", ok, reason)
             case Requested():
                 self._requested(fact)
-            case PlanAccepted():
-                self._accept(fact)
             case StopRequested(level):
                 self._stop(level)
+            case PlanAccepted() | ClockJumped():
+                raise AssertionError("is taken in steps")
             case _:
                 assert_never(fact)
 
@@ -188,12 +230,14 @@ class Engine:
             case PushedBack(_, found, unreadable):
                 job.pushed_back(held, found, unreadable)
 
-    def _move_clock(self) -> None:
+    def _move_clock(self) -> Iterator[None]:
         context = self._context
         former, context.offset = context.offset, offset_of(context.now, [context.offset])
         step = context.offset - former
-        for job in (*self.jobs.values(), *self._gone):
+        for number, job in enumerate((*self.jobs.values(), *self._gone), 1):
             job.move_clock(step)
+            if number % (STEP // _CHANGED) == 0:
+                yield
         self._tell_who_waits()
 
     def _avoid_former_times(self, former: Iterable[Progress]) -> None:
@@ -222,13 +266,15 @@ class Engine:
 
     # --- a new generation --------------------------------------------------------------------------------------
 
-    def _accept_limits(self, fact: PlanAccepted, moves: Mapping[str, str], *, is_first: bool) -> None:
+    def _accept_limits(self, fact: PlanAccepted, moves: Mapping[str, str], *, is_first: bool) -> Iterator[None]:
         """Open slots get their places in the limits of the new generation, before any other slot can take them."""
         limits, nodes = self.board.limits, fact.graph.nodes
         for old, new in moves.items():
             limits.move(old, new)
         slots: list[tuple[OpenSlot, JobSpec | None]] = []
         for job in (*self.jobs.values(), *self._gone):
+            if not job.open:
+                continue
             former = job.spec.name
             is_gone = self.jobs.get(former) is not job
             returns = former in moves and (not is_gone or former not in self.jobs)
@@ -238,19 +284,20 @@ class Engine:
                 limits.rename(held, former, name)
                 slots.append((held, None if node is None else node.spec))
         starting = {held.attempt.run.id for held, spec in slots if spec and held.attempt and held.attempt.is_starting}
+        yield
         specs = [node.spec for node in fact.graph]
-        limits.accept(fact.graph.limits, specs, fact.starts, is_first=is_first, starting=starting)
+        yield from limits.accept(fact.graph.limits, specs, fact.starts, is_first=is_first, starting=starting)
         for held, spec in slots:
             limits.carry_over(held, spec)
 
-    def _accept(self, fact: PlanAccepted) -> None:
+    def _accept(self, fact: PlanAccepted) -> Iterator[None]:
         context, graph = self._context, fact.graph
         context.generation = fact.generation
         self._graph = graph
         self.board.pools = graph.pools
         moves = [(entry.moved_from, entry.job) for entry in fact.plan.jobs if entry.moved_from is not None]
         is_first = self._is_new
-        self._accept_limits(fact, dict(moves), is_first=is_first)
+        yield from self._accept_limits(fact, dict(moves), is_first=is_first)
         if is_first:
             self._is_new = False
             self._avoid_former_times(fact.progress.values())
@@ -260,35 +307,59 @@ class Engine:
                 context.actions.append(Move(old, new))
         returning = frozenset(self._remembered)
         self._remembered.update(fact.progress)
-        for entry in fact.plan.of("remove"):
+        yield
+        for number, entry in enumerate(fact.plan.of("remove"), 1):
             self._remove(entry.job)
+            if number % (STEP // _CHANGED) == 0:
+                yield
         moved = {}
         for entry in fact.plan.of("move"):
             assert entry.moved_from is not None
             moved[entry.job] = self._take_away(entry.moved_from, entry.job)
-        order = graph.order or tuple(graph.nodes)
-        plans = {entry.job: entry for entry in fact.plan.jobs}
-        for name in order:
-            self._bring(plans[name], graph.nodes[name], moved.get(name), returns=name in returning)
-        for row in fact.open_rows:
+        yield
+        yield from self._bring_all(fact, moved, returning)
+        for number, row in enumerate(fact.open_rows, 1):
             self._take_up(row, fact.living)
+            if number % (STEP // _CHANGED) == 0:
+                yield
         for name in fact.stale:
             if name in self.jobs and self.jobs[name].spec.is_service and self.jobs[name].open:
                 self.jobs[name].ask("restart", _DEFINITION_CHANGED)
-        self._dependents, self._needed_by = {}, {}
-        for node in graph:
-            for need, targets in node.needs:
-                for target in targets:
-                    self._needed_by.setdefault(target, []).append(node.spec.name)
-                    if need.trigger:
-                        self._dependents.setdefault(target, []).append(node.spec.name)
+        yield from self._take_edges(graph)
+        yield
         self.board.touch_all()
         counted = Counter(entry.reload for entry in fact.plan.jobs)
         added, removed, kept = counted["add"], counted["remove"], counted["keep"]
         changed = counted.total() - added - removed - kept
         context.announce(GenerationBegan(fact.generation, added, changed, removed, kept))
+        yield
         if is_first:
             self._tell_who_waits()
+
+    def _bring_all(self, fact: PlanAccepted, moved: Mapping[str, Job], returning: Collection[str]) -> Iterator[None]:
+        graph = fact.graph
+        plans = {entry.job: entry for entry in fact.plan.jobs}
+        yield
+        spent = 0
+        for name in graph.order or tuple(graph.nodes):
+            entry = plans[name]
+            self._bring(entry, graph.nodes[name], moved.get(name), returns=name in returning)
+            spent += 1 if entry.reload == "keep" else _CHANGED
+            if spent >= STEP:
+                spent = 0
+                yield
+
+    def _take_edges(self, graph: Graph) -> Iterator[None]:
+        yield
+        self._dependents, self._needed_by = {}, {}
+        for number, node in enumerate(graph, 1):
+            if number % STEP == 0:
+                yield
+            for need, targets in node.needs:
+                for target in targets:
+                    self._needed_by.setdefault(target, []).append(node.spec.name)
+                    if need.trigger:
+                        self._dependents.setdefault(target, []).append(node.spec.name)
 
     def _take_away(self, former: str, name: str) -> Job:
         """The job that gets another name, without what is kept by the former one. Its probes go on."""
@@ -303,6 +374,9 @@ class Engine:
 
     def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
+        if entry.reload == "keep" and name in self.jobs:
+            self.jobs[name].node = node
+            return
         retime, restart = effects(entry, node.spec)
         if moved is not None:
             self.jobs[name] = moved
@@ -322,8 +396,6 @@ class Engine:
             job.begin(self._remembered.pop(name, None), returns=returns)
             self._watch(node.spec)
             context.announce(JobAdded(name, job.next.due if job.next else None))
-        elif entry.reload == "keep":
-            self.jobs[name].node = node
         else:
             job = self.jobs[name]
             if _watched_files(job.spec) != _watched_files(node.spec):

@@ -59,9 +59,11 @@ from repeater.model.time import MICROSECOND, Instant, Mono, micros, number_of
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
-from repeater.schedule.base import HasInterval, Schedule, Track
+from repeater.schedule.base import Schedule, Track
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from repeater.engine.conditions import Conditions
     from repeater.engine.facts import Living, RunEnded
     from repeater.policy.http_aware import PushBack, Unreadable
@@ -540,8 +542,8 @@ class Job:
     @property
     def interval(self) -> timedelta | None:
         """The distance of slots that is in force; None if the schedule names times of day, or nothing."""
-        schedule = self.schedule
-        return schedule.interval(self._track()) if isinstance(schedule, HasInterval) else None
+        interval: Callable[[Track], timedelta] | None = getattr(self.schedule, "interval", None)
+        return None if interval is None else interval(self._track())  # isinstance() of a protocol takes 20 us
 
     def _arm(self) -> None:
         schedule = self.upcoming.schedule

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from repeater.policy.http_aware import Unreadable
     from repeater.policy.limit import Ledger, Pattern
 
+_PIECE = 400  # jobs that are taken before the caller may do something else
+
 
 def retry_rule(spec: JobSpec) -> Retry:
     """The retries of a job: a retry pattern says how many there are."""
@@ -61,8 +63,8 @@ class Limits:
         *,
         is_first: bool,
         starting: Collection[str] = (),
-    ) -> None:
-        """Use these limits. Ledgers of limits that stay keep their starts.
+    ) -> Iterator[None]:
+        """Use these limits. Ledgers of limits that stay keep their starts. The work is done in pieces, by iterating.
 
         `starts` are those that the store knows. They matter for new ledgers and for longer windows. A limit counts the
         starts of its jobs, whatever limit they had then, and the starts of former jobs that it limited then. `starting`
@@ -75,7 +77,9 @@ class Limits:
         former, self._keys = self._keys, {}
         edges: dict[Key, int] = {}
         joined = set()
-        for spec in specs:
+        for number, spec in enumerate(specs, 1):
+            if number % _PIECE == 0:
+                yield
             keys = self._keys[spec.name] = set()
             for key, rate, _ in self._asked(spec):
                 keys.add(key)
@@ -91,6 +95,7 @@ class Limits:
                 if key in before and key not in former.get(spec.name, ()):
                     joined.add((spec.name, key))
         self._recall(starts, edges, joined, starting, is_first=is_first)
+        yield
         names = self._keys.keys()
         self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
         self._unreadable = {name: found for name, found in self._unreadable.items() if name in names}

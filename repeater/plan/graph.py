@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from repeater.dataclass import dataclass, field
@@ -47,12 +47,28 @@ def wire(jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, N
     """The graph of a job file whose needs were checked when it was built. A node of `known` stays as it is if its job
     and those that it needs are the same.
     """
+    steps = wiring(jobfile, plugins, known)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            graph: Graph = end.value
+            return graph
+
+
+def wiring(
+    jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, Node] = _NONE, turn: int = 200
+) -> Generator[None, None, Graph]:
+    """The same in pieces of `turn` jobs, for a caller that must not work for long at once."""
     groups: dict[str, list[str]] = {}
     for job in jobfile.jobs:
         groups.setdefault(job.group or job.name, []).append(job.name)
+    yield
     names = {job.name for job in jobfile.jobs}
     nodes = {}
-    for job in jobfile.jobs:
+    for number, job in enumerate(jobfile.jobs, 1):
+        if number % turn == 0:
+            yield
         needs: tuple[tuple[Need, tuple[str, ...]], ...] = ()
         if job.needs:
             needs = tuple(
@@ -62,11 +78,14 @@ def wire(jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, N
         if node is None or node.spec is not job or node.needs != needs or node.plugins is not plugins:
             node = Node(job, schedule_for(job, plugins), needs, plugins)
         nodes[job.name] = node
+    yield
+    order = start_order(nodes)
+    yield
     return Graph(
         jobfile.project,
         nodes,
         {pool.name: pool for pool in jobfile.pools},
-        start_order(nodes),
+        order,
         {limit.name: limit for limit in jobfile.limits},
     )
 

@@ -7,7 +7,7 @@ half a file looks like a broken one. Any problem leaves the generation in force 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -22,8 +22,8 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import LimitedStart
 from repeater.model.spec import JobFile, JobSpec
-from repeater.plan.diff import JobPlan, Plan, SharedChange, changes_between, diff, diff_shared, entries, moves
-from repeater.plan.graph import Graph, wire
+from repeater.plan.diff import JobPlan, Plan, SharedChange, changes_between, diff_shared, entries, moves
+from repeater.plan.graph import Graph, wiring
 from repeater.policy.marks import Hiding
 from repeater.ports import Alarm, Clock, Store
 from repeater.runtime.starts import limited_starts, needs_starts
@@ -36,6 +36,8 @@ LONGEST_BURST = 2_000_000
 
 TURN = 50
 """Jobs of a plan that are handled in one turn of the loop: about 10 ms."""
+KEPT = 10
+"""Jobs that do not change, of which as many are handled in the time of one that does."""
 
 
 class Wanted(Protocol):
@@ -88,6 +90,16 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class _Made:
+    """A plan, with marks in the place of secrets in `shown`."""
+
+    plan: Plan
+    shown: Plan
+    graph: Graph
+    changes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Foreseen:
     """What an apply would do now. `refusal` says why it would be refused, None if it would not be. The plan is to be
     shown: values of secrets are marks in it.
@@ -131,6 +143,7 @@ class Reload:
         self._burst_began: int | None = None
         self._reading = False
         self._again = False
+        self._planning = False
         self._doubted: str | None = None
         self._rejected: Reason | None = None
         self._in_force: Mapping[str, str] = {}
@@ -188,22 +201,21 @@ class Reload:
                     self._rejected = because("files_rejected", error=str(answer))
                 then(answer)
                 return
-            try:
-                plan = self._plan(answer.jobfile, allow_removals=allow_removals)
-            except ApplyRefused as refusal:
-                then(refusal)
+            self._make(answer, lambda made: planned(answer, made), allow_removals=allow_removals)
+
+        def planned(answer: Wanted, made: _Made | ApplyRefused) -> None:
+            if isinstance(made, ApplyRefused):
+                then(made)
                 return
-            shown = self._shown(plan, self._wired(answer.jobfile))
-            changes = plan.changes_anything or answer.files != self._in_force
-            generation = self._engine.generation + changes
+            generation = self._engine.generation + made.changes
             if not dry_run:
                 self._read = read or self._read
                 self._again = self._reading  # what is being read now may be older
-                if changes:
-                    self._accept(answer, plan)
+                if made.changes:
+                    self._accept(answer, made)
                 else:
                     self._recovered(generation)
-            then(Applied(generation, shown, answer.jobfile))
+            then(Applied(generation, made.shown, answer.jobfile))
 
         (read or self._read)(answered)
 
@@ -230,67 +242,138 @@ class Reload:
         self, answer: Wanted, *, allow_removals: bool, then: Callable[[Foreseen | RepeaterError], None]
     ) -> None:
         """Handles some jobs in each turn of the loop. Begins again if another generation comes into force meanwhile."""
-        engine, jobfile = self._engine, answer.jobfile
-        generation, graph = engine.generation, self._wired(jobfile)
-        rest = entries(self._specs(), jobfile.jobs, engine.removed)
-        found: list[JobPlan] = []
-        prospects: dict[str, Prospect] = {}
+        generation = self._engine.generation
+        steps = self._foreseeing(answer, generation, allow_removals=allow_removals)
 
         def begin_again() -> None:
             self._foresee(answer, allow_removals=allow_removals, then=then)
 
         def turn() -> None:
-            if self._waits(begin_again):
+            if self._is_behind():
+                self._clock.call_after(10_000, begin_again)
                 return
-            if engine.generation != generation:
+            if self._engine.generation != generation:
                 begin_again()
                 return
-            piece = list(islice(rest, TURN))
+            try:
+                next(steps)
+            except StopIteration as end:
+                then(end.value)
+            else:
+                self._clock.call_after(0, turn)  # in another round of the loop, which `call_soon` is not
+
+        turn()
+
+    def _foreseeing(self, answer: Wanted, generation: int, *, allow_removals: bool) -> Generator[None, None, Foreseen]:
+        engine, jobfile = self._engine, answer.jobfile
+        graph = yield from self._wiring(jobfile)
+        found: list[JobPlan] = []
+        prospects: dict[str, Prospect] = {}
+        rest = entries(self._specs(), jobfile.jobs, engine.removed)
+        while piece := list(islice(rest, TURN)):
             prospects.update(foresee(engine, piece, graph, self._clock.now()))
             found.extend(self._hidden(entry, graph) for entry in piece)
             if len(piece) == TURN:
-                self._clock.call_after(0, turn)  # in another round of the loop, which `call_soon` is not
-                return
-            plan, refusal = Plan(tuple(found), self._shared(jobfile)), None
-            try:
-                self._guard(jobfile, allow_removals=allow_removals)
-            except ApplyRefused as error:
-                refusal = error
-            changes = plan.changes_anything or answer.files != self._in_force
-            then(Foreseen(generation + changes, plan, jobfile, prospects, refusal))
-
-        turn()
+                yield
+        plan, refusal = Plan(tuple(found), self._shared(jobfile)), None
+        try:
+            self._guard(jobfile, allow_removals=allow_removals)
+        except ApplyRefused as error:
+            refusal = error
+        changes = plan.changes_anything or answer.files != self._in_force
+        return Foreseen(generation + changes, plan, jobfile, prospects, refusal)
 
     def _have_read(self, answer: Wanted | RepeaterError) -> None:
         if self._waits(lambda: self._have_read(answer)):
             return
-        self._reading = False
-        if self._again:
-            self._again = False
-            self.hint()
+        if self._is_outdated():
             return
         if isinstance(answer, RepeaterError):
+            self._reading = False
             self._doubt(str(answer))
             return
         self._doubted = None
         if answer.files == self._in_force:
+            self._reading = False
             self._recovered(self._engine.generation)
             return
-        try:
-            plan = self._plan(answer.jobfile, allow_removals=False)
-        except ApplyRefused as refusal:
-            self._reject(f"{refusal.message} ({refusal.hint})")
-            return
-        self._accept(answer, plan)
+        self._make(answer, lambda made: self._have_planned(answer, made))
 
-    def _accept(self, answer: Wanted, plan: Plan) -> None:
+    def _have_planned(self, answer: Wanted, made: _Made | ApplyRefused) -> None:
+        if self._is_outdated():
+            return
+        self._reading = False
+        if isinstance(made, ApplyRefused):
+            self._reject(f"{made.message} ({made.hint})")
+            return
+        self._accept(answer, made)
+
+    def _is_outdated(self) -> bool:
+        """Whether a newer reading was asked for meanwhile; it begins then."""
+        if not self._again:
+            return False
+        self._reading = self._again = False
+        self.hint()
+        return True
+
+    def _make(
+        self, answer: Wanted, then: Callable[[_Made | ApplyRefused], None], *, allow_removals: bool = False
+    ) -> None:
+        """Make the plan in turns of the loop, one plan at a time, and call `then`."""
+        self._planning = True
+        steps = self._making(answer, allow_removals=allow_removals)
+
+        def turn() -> None:
+            if self._is_behind():  # the wall clock was set: the engine is as good as before in a moment
+                self._clock.call_after(10_000, turn)
+                return
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._planning = False
+                then(end.value)
+            except BaseException:
+                self._planning = self._reading = False
+                raise
+            else:
+                self._clock.call_after(0, turn)  # in another round of the loop, which `call_soon` is not
+
+        turn()
+
+    def _making(self, answer: Wanted, *, allow_removals: bool) -> Generator[None, None, _Made | ApplyRefused]:
+        """No other generation is accepted before it ends, as one plan is made at a time."""
+        jobfile, engine = answer.jobfile, self._engine
+        graph = yield from self._wiring(jobfile)
+        yield
+        try:
+            self._guard(jobfile, allow_removals=allow_removals)
+        except ApplyRefused as refusal:
+            return refusal
+        yield
+        found: list[JobPlan] = []
+        shown: list[JobPlan] = []
+        spent = 0
+        changes = False
+        for entry in entries(self._specs(), jobfile.jobs, engine.removed):
+            found.append(entry)
+            shown.append(self._hidden(entry, graph))
+            changes = changes or entry.reload != "keep"
+            spent += 1 if entry.reload == "keep" else KEPT
+            if spent >= TURN * KEPT:
+                spent = 0
+                yield
+        shared = self._shared(jobfile)
+        changes = changes or bool(shared) or answer.files != self._in_force
+        return _Made(Plan(tuple(found), shared), Plan(tuple(shown), shared), graph, changes)
+
+    def _accept(self, answer: Wanted, made: _Made) -> None:
         self._doubted = None
         self._in_force = answer.files
         self._accepted_last = generation = self._engine.generation + 1
         self._recovered(generation)
         self._accepted(answer, generation)
-        graph = self._wired(answer.jobfile)
-        self._tell(PlanAccepted(generation, plan, graph, starts=self._starts(answer.jobfile, plan)))
+        starts = self._starts(answer.jobfile, made.plan)
+        self._tell(PlanAccepted(generation, made.plan, made.graph, starts=starts))
 
     def _starts(self, jobfile: JobFile, plan: Plan) -> tuple[LimitedStart, ...]:
         """The starts that limits which the engine does not have yet may count."""
@@ -309,23 +392,19 @@ class Reload:
             self._rejected = None
             self._listen(ReloadRecovered(generation))
 
-    def _wired(self, jobfile: JobFile) -> Graph:
-        return wire(jobfile, self._plugins, {name: job.node for name, job in self._engine.jobs.items()})
+    def _wiring(self, jobfile: JobFile) -> Generator[None, None, Graph]:
+        return wiring(jobfile, self._plugins, {name: job.node for name, job in self._engine.jobs.items()})
+
+    def _is_behind(self) -> bool:
+        """Whether the engine has not taken yet, or not as a whole, what was accepted last."""
+        return self._engine.generation < self._accepted_last or self._engine.is_changing
 
     def _waits(self, call: Callable[[], None]) -> bool:
-        """Whether a plan was accepted that the engine has not taken yet: another must be made against its outcome."""
-        if self._engine.generation >= self._accepted_last:
+        """Whether another plan is being made, or was accepted and not taken yet: the next one is made after it."""
+        if not self._planning and not self._is_behind():
             return False
         self._clock.call_after(10_000, call)
         return True
-
-    def _plan(self, jobfile: JobFile, *, allow_removals: bool) -> Plan:
-        plan = self._diff(jobfile)
-        self._guard(jobfile, allow_removals=allow_removals)
-        return plan
-
-    def _diff(self, jobfile: JobFile) -> Plan:
-        return replace(diff(self._specs(), jobfile.jobs, self._engine.removed), shared=self._shared(jobfile))
 
     def _specs(self) -> dict[str, JobSpec]:
         return {name: job.spec for name, job in self._engine.jobs.items()}
@@ -334,10 +413,6 @@ class Reload:
         graph = self._engine.graph
         pools, limits = (graph.pools.values(), graph.limits.values()) if graph is not None else ((), ())
         return diff_shared(pools, jobfile.pools, limits, jobfile.limits)
-
-    def _shown(self, plan: Plan, graph: Graph) -> Plan:
-        """The same plan with marks in the place of secrets."""
-        return replace(plan, jobs=tuple(self._hidden(entry, graph) for entry in plan.jobs))
 
     def _hidden(self, entry: JobPlan, graph: Graph) -> JobPlan:
         if not entry.changes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, assert_never
@@ -126,6 +126,7 @@ class Supervisor:
         self._left = left
         self._listeners = tuple(listeners)
         self._inbox: deque[Fact] = deque()
+        self._steps: Iterator[tuple[list[Action], bool]] | None = None  # of the fact in hand; the inbox waits for it
         self._woken = False
         self._alarm: Alarm | None = None
         self._rings_at = 0
@@ -144,12 +145,15 @@ class Supervisor:
     def engine(self) -> Engine:
         return self._engine
 
+    @property
+    def is_working(self) -> bool:
+        """Whether what follows from a fact is being done, over many turns of the loop."""
+        return self._steps is not None
+
     def tell(self, fact: Fact) -> None:
         """Take a fact; it is handled in this turn of the loop or the next, in the order in which facts were told."""
         self._inbox.append(fact)
-        if not self._woken:
-            self._woken = True
-            self._outside.clock.call_soon(self._turn)
+        self._wake()
 
     def paths_changed(self, job: str, paths: tuple[str, ...]) -> None:
         """What a `Watcher` calls for the files of a job."""
@@ -163,18 +167,28 @@ class Supervisor:
 
     def _turn(self) -> None:
         try:
-            now = self._arm(self._work_off())
-            if now is not None:
-                self._let_time_pass(now)
+            if not self._over and (self._steps is None or self._step()):
+                now = self._arm(self._work_off())
+                if now is not None:
+                    self._let_time_pass(now)
         finally:
-            self._woken = bool(self._inbox) and not self._over
-            if self._woken:
-                self._outside.clock.call_soon(self._turn)
+            self._woken = False
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have another turn if there is work: in this round of the loop, or in another one if a step was done."""
+        if self._woken or self._over or not (self._inbox or self._steps):
+            return
+        self._woken = True
+        if self._steps is None:
+            self._outside.clock.call_soon(self._turn)
+        else:
+            self._outside.clock.call_after(0, self._turn)
 
     def _work_off(self) -> Instant:
         """What was told by now, with one reading of the clocks."""
         now = self._outside.clock.now()
-        while self._inbox and not self._over:
+        while self._inbox and not self._over and self._steps is None:
             fact = self._inbox.popleft()
             if isinstance(fact, _MAY_QUOTE):
                 fact = self._without_secrets(fact)
@@ -187,11 +201,26 @@ class Supervisor:
                 self._handle(fact, now)
         return now
 
-    def _decide(self, fact: Fact, now: Instant) -> Iterable[Action]:
+    def _decide(self, fact: Fact, now: Instant) -> bool:
+        """Let the engine take a fact. False if more is left to do than fits one turn; the next fact waits then."""
         try:
-            return self._engine.handle(fact, now)
+            self._steps = self._engine.steps(fact, now)
         except Exception as error:
             raise SupervisorFault("the engine failed") from error
+        return self._step()
+
+    def _step(self) -> bool:
+        """Do a part of what follows from the fact in hand. True if it was the last one."""
+        assert self._steps is not None
+        try:
+            actions, has_more = next(self._steps)
+        except Exception as error:
+            self._steps = None
+            raise SupervisorFault("the engine failed") from error
+        if not has_more:
+            self._steps = None
+        self._carry_out(actions)
+        return not has_more
 
     def _without_secrets(self, fact: SpawnFailed | ProbeReported) -> SpawnFailed | ProbeReported:
         """Why something failed may quote a command, a folder or an address."""
@@ -216,9 +245,11 @@ class Supervisor:
             self._last = now
             if abs(drift) > JUMP:
                 self._tell_jump(drift, now)
-            if abs(drift) > JUMP or abs(offset - self._engine.offset) > DRIFT:
-                self._carry_out(self._decide(ClockJumped(), now))
-        self._carry_out(self._decide(fact, now))
+            is_jump = abs(drift) > JUMP or abs(offset - self._engine.offset) > DRIFT
+            if is_jump and not self._decide(ClockJumped(), now):
+                self._inbox.appendleft(fact)
+                return
+        self._decide(fact, now)
 
     def _tell_jump(self, drift: int, now: Instant) -> None:
         asleep = self._outside.clock.asleep()
@@ -233,7 +264,7 @@ class Supervisor:
         """Wait for the engine's next instant; the reading of the clocks at which it has come, if it has. `last` is the
         reading that it was given last.
         """
-        if self._over:
+        if self._over or self._steps is not None:
             return None
         try:
             wait = self._engine.wait(last)
@@ -253,8 +284,9 @@ class Supervisor:
 
     def _ring(self) -> None:
         self._alarm = None
-        if not self._over:
+        if not self._over and self._steps is None:  # the alarm is set again after the last step
             self._let_time_pass(self._outside.clock.now())
+            self._wake()
 
     def _let_time_pass(self, now: Instant) -> None:
         """Once: then the loop gets its turn."""

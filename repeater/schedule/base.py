@@ -76,15 +76,6 @@ class Schedule(Protocol):
 
 
 @runtime_checkable
-class HasInterval(Protocol):
-    """A schedule whose slots are a distance apart, rather than at times of day."""
-
-    def interval(self, track: Track) -> timedelta:
-        """The distance that is in force now, without jitter."""
-        ...
-
-
-@runtime_checkable
 class CountsSlots(Protocol):
     """A schedule that can count nominal times without a walk over each of them."""
 

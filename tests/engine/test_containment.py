@@ -67,7 +67,7 @@ def test_a_listener_that_raises_keeps_no_other_from_hearing() -> None:
     assert {event.owner for event in stage.events if isinstance(event, FaultContained)} == {"listener"}
 
 
-@pytest.mark.parametrize(("port", "method"), [("engine", "handle"), ("store", "claim"), ("store", "record")])
+@pytest.mark.parametrize(("port", "method"), [("engine", "steps"), ("store", "claim"), ("store", "record")])
 def test_a_fault_of_engine_or_store_is_not_contained(port: str, method: str) -> None:
     with pytest.raises(SupervisorFault):
         begin(port, method)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536  # what a pipe holds at most by default
 _WIDE = 1 << 20  # what the pipe of a run holds that has filled it: both sides are woken less often
-_READS_AT_EXIT = 32
+_READS_AT_EXIT = 4  # the rest is read like output of a living run
 _ROUND = 5.0  # seconds between looks for dead orphans, as process 1
 _RETRY = 1.0  # seconds between tries to start one
 _AGAIN = 0.5  # seconds until output is asked for again

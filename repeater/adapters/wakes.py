@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import select
 import sys
+import time
+from collections import deque
 from collections.abc import Callable
 
 from repeater.adapters.loop import SmallLoop
 from repeater.ports import Loop
 
 _WAKES_AT_ONCE = 32
+_LONG = 0.003  # seconds after which the rest of the loop comes first; what can be read still can in the next round
 
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a descriptor is tried again whose call failed
@@ -25,6 +28,7 @@ class Wakes:
         self._calls: dict[int, Callable[[], object]] = {}
         self._paused: dict[int, Callable[[], object]] = {}  # those that failed, until they are tried again
         self._pauses: dict[int, float] = {}
+        self._ready: deque[int] = deque()  # those that come first in the next round, so that each has its turn
         nests = sys.platform == "linux" and not isinstance(loop, SmallLoop)
         self._epoll = select.epoll() if nests else None
         if self._epoll is not None:
@@ -54,13 +58,19 @@ class Wakes:
 
     def _poll(self) -> None:
         assert self._epoll is not None
-        for fd, _ in self._epoll.poll(0, _WAKES_AT_ONCE):
+        until = time.perf_counter() + _LONG
+        if not self._ready:
+            self._ready.extend(fd for fd, _ in self._epoll.poll(0, _WAKES_AT_ONCE))
+        while self._ready:
+            fd = self._ready.popleft()
             call = self._calls.get(fd)
             if call is not None:  # not removed by one before it
                 try:
                     call()
                 except Exception as error:  # noqa: BLE001 - those of the other runs come now
                     self._failed(fd, call, error)
+                if time.perf_counter() > until:
+                    return
 
     def _failed(self, fd: int, call: Callable[[], object], error: Exception) -> None:
         """Let the loop report the error, and try this descriptor again after a pause."""

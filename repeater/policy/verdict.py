@@ -235,22 +235,12 @@ class Matcher:
         """Search whole lines, each with its end."""
         text = lines.decode(errors="replace").replace("\r\n", "\n")
         rest = len(text)  # from here on line by line
-        for name, (_, streams) in self._searches.items():
+        for name, (pattern, streams) in self._searches.items():
             if stream in streams and rest:
-                rest = min(rest, self._first_candidate(self._at_once[name], text))
+                at_once = self._at_once[name]
+                rest = min(rest, _first_line(pattern, text) if at_once is None else _first_candidate(at_once, text))
         if rest < len(text):
             self._feed_lines(stream, text[rest:].encode())
-
-    @staticmethod
-    def _first_candidate(pattern: Any, text: str) -> int:
-        """Where the first line begins in which the pattern may be; the length of the text if in none."""
-        if pattern is None:
-            return 0
-        try:
-            hit = pattern.search(text, timeout=SEARCH_LIMIT)
-        except TimeoutError:
-            return 0  # one line of them takes long: which one is found out line by line
-        return len(text) if hit is None else text.rfind("\n", 0, hit.start()) + 1
 
     def _search(self, stream: str, line: bytes) -> None:
         text = line.decode(errors="replace").removesuffix("\r")
@@ -264,6 +254,28 @@ class Matcher:
                 self._found.add(name)
             if hit is not False:
                 del self._searches[name]
+
+
+def _first_candidate(pattern: Any, text: str) -> int:
+    """Where the first line begins in which the pattern may be; the length of the text if in none."""
+    try:
+        hit = pattern.search(text, timeout=SEARCH_LIMIT)
+    except TimeoutError:
+        return 0  # one line of them takes long: which one is found out line by line
+    return len(text) if hit is None else text.rfind("\n", 0, hit.start()) + 1
+
+
+def _first_line(pattern: Any, text: str) -> int:
+    """The same for a pattern that has to be searched in each line: the first that matches, or takes long."""
+    start, search = 0, pattern.search
+    for line in text.split("\n"):
+        try:
+            if search(line, timeout=SEARCH_LIMIT) is not None and start < len(text):
+                return start
+        except TimeoutError:
+            return start
+        start += len(line) + 1
+    return len(text)
 
 
 def _search_twice(pattern: Any, text: str) -> bool | None:

@@ -91,6 +91,28 @@ def test_a_wake_that_raises_leaves_the_others_alone_and_is_tried_again():
     assert sorted(map(str, seen)) == ["1", "2", "first"]
 
 
+def test_slow_wakes_take_turns(monkeypatch):
+    monkeypatch.setattr("repeater.adapters.wakes._LONG", 0.0)  # each call counts as slow
+    seen = []
+
+    async def body(turns):
+        wakes = Wakes(turns)
+        pipes = [os.pipe() for _ in range(3)]
+        for number, (read, write) in enumerate(pipes):
+            os.write(write, b"x")
+            wakes.add(read, lambda number=number: seen.append(number))
+        for _ in range(12):
+            await asyncio.sleep(0.001)
+        wakes.close()
+        for pipe in pipes:
+            for fd in pipe:
+                os.close(fd)
+
+    assert run(body) == []
+    assert len(seen) >= 9
+    assert all(sorted(seen[at : at + 3]) == [0, 1, 2] for at in range(0, len(seen) - 2, 3))
+
+
 class Broken:
     def begin(self, run, spec, kind="run"):
         pass

@@ -251,18 +251,25 @@ def test_a_saved_source_restarts_its_service_and_runs_its_watch_job(
         watch = ["src/**/*.py"]
         [jobs.lint]
         command = "echo linted"
-        schedule = { watch = ["src/**"] }
+        schedule = { watch = ["src/**"], debounce = "20ms" }
+        [jobs.tick]
+        command = "echo tick"
+        schedule = "every 50ms"
         """,
     )
     run = live("jobs.toml")
     run.until_out("serving")
-    time.sleep(0.5)  # until the folder is watched
-    rpr.write("src/app.py", "2")
-    run.until_out("serving", 2)
-    run.until_out("linted")
+    while run.out.count("serving") < 2 or "linted" not in run.out:  # it takes a moment until the folder is watched
+        rpr.write("src/app.py", str(time.monotonic()))
+        time.sleep(0.5)
+    run.until_out("tick", run.out.count("tick") + 5)
+    linted = run.out.count("linted")
     rpr.write("src/__pycache__/app.pyc", "x")
-    time.sleep(0.8)
-    assert run.out.count("linted") == 1
+    run.until_out("tick", run.out.count("tick") + 5)
+    rpr.write("src/app.py", "last")
+    run.until_out("linted", linted + 1)
+    run.until_out("tick", run.out.count("tick") + 5)
+    assert run.out.count("linted") == linted + 1
 
 
 def test_a_service_that_is_not_alive_is_restarted(rpr: Rpr, live: Callable[..., Live]) -> None:  # noqa: F811

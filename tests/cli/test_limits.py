@@ -158,6 +158,9 @@ def test_a_push_back_holds_over_a_restart_of_the_supervisor(
         command = "echo start >> effects; printf 'HTTP/1.1 503 x\\\\r\\\\nRetry-After: 3000\\\\r\\\\n\\\\r\\\\n'"
         schedule = "every 50ms"
         http_aware = true
+        [jobs.tick]
+        command = "echo tick"
+        schedule = "every 50ms"
         """,
     )
     first = live("jobs.toml", "-v")
@@ -165,9 +168,9 @@ def test_a_push_back_holds_over_a_restart_of_the_supervisor(
     wait_for(lambda: "success" in rpr("history", "poll", "--json").out, "the run is recorded")
     first.process.send_signal(number)
     first.leaves()
-    live("jobs.toml", "-v")
+    second = live("jobs.toml", "-v")
     wait_for(lambda: "asks for 50m" in rpr("why", "poll").out, "the job is held")
-    time.sleep(0.5)
+    second.until_out("tick", second.out.count("tick") + 5)
     assert (rpr.folder / "effects").read_text() == "start\n"
 
 

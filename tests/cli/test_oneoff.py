@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import signal
 import subprocess
+import termios
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -397,6 +401,21 @@ def test_a_run_that_waits_is_ended_when_its_reader_leaves(rpr: Rpr) -> None:
     assert time.monotonic() - begin < 20
 
 
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.01)
+
+
+def held(process: subprocess.Popen[bytes]) -> int:
+    """How many bytes of output are in the pipe."""
+    assert process.stdout is not None
+    count = array.array("i", [0])
+    fcntl.ioctl(process.stdout, termios.FIONREAD, count)
+    return count[0]
+
+
 def unread(rpr: Rpr, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [RPR, *words], cwd=rpr.folder, env=rpr.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -443,7 +462,7 @@ def test_a_full_disk_is_no_reader_that_left(rpr: Rpr) -> None:
 def test_ctrl_c_does_not_wait_for_a_slow_reader(rpr: Rpr) -> None:
     process = unread(rpr, "c", "-t", "1", "--aggregate", "--", "sh", "-c", "head -c 3M /dev/zero; echo >>log")
     wait_for(rpr.folder / "log")
-    time.sleep(0.5)
+    until(lambda: held(process) >= 4096, "the output that the pipe holds")
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     process.communicate(timeout=20)
@@ -467,7 +486,8 @@ def test_the_first_signal_ends_the_run_and_rpr(rpr: Rpr, number: int, code: int)
 def test_a_signal_between_runs_ends_rpr_at_once(rpr: Rpr) -> None:
     process = rpr.start("i", "-e", "1h", "--", "sh", "-c", "echo x >log")
     wait_for(rpr.folder / "log")
-    time.sleep(0.2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(lambda: not children.read_text(), "the end of the run")
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 130

@@ -31,7 +31,9 @@ def test_a_call_that_raises_does_not_keep_the_next_ones_from_being_made():
         turns.call_soon(lambda: made.append(1))
         turns.call_soon(lambda: 1 // 0)
         turns.call_soon(lambda: made.append(2))
-        await asyncio.sleep(0.05)
+        last = asyncio.Event()
+        turns.call_soon(last.set)
+        await last.wait()
 
     assert [type(error) for error in run(body)] == [ZeroDivisionError]
     assert made == [1, 2]
@@ -44,18 +46,22 @@ def test_a_reader_that_raises_is_called_again_after_a_pause():
         read, write = os.pipe()
         os.write(write, b"x")
 
+        third = asyncio.Event()
+
         def fail():
             calls.append(asyncio.get_running_loop().time())
+            if len(calls) == 3:
+                third.set()
             raise ZeroDivisionError
 
         turns.add_reader(read, fail)
-        await asyncio.sleep(0.4)
+        await third.wait()
         turns.remove_reader(read)
         os.close(read)
         os.close(write)
 
-    assert 2 <= len(run(body)) <= 5
-    assert calls[1] - calls[0] >= 0.04
+    assert len(run(body)) == 3
+    assert min(calls[1] - calls[0], calls[2] - calls[1]) >= 0.04
 
 
 def test_a_wake_that_raises_leaves_the_others_alone_and_is_tried_again():
@@ -67,28 +73,30 @@ def test_a_wake_that_raises_leaves_the_others_alone_and_is_tried_again():
         for _, write in pipes:
             os.write(write, b"x")
         fails = [True]
+        all_seen = asyncio.Event()
+
+        def see(number):
+            seen.append(number)
+            wakes.remove(pipes[number][0])
+            if len(seen) == 3:
+                all_seen.set()
 
         def first():
             if fails.pop() if fails else False:
                 raise ZeroDivisionError
-            seen.append("first")
-            wakes.remove(pipes[0][0])
-
-        def other(number):
-            seen.append(number)
-            wakes.remove(pipes[number][0])
+            see(0)
 
         wakes.add(pipes[0][0], first)
-        wakes.add(pipes[1][0], lambda: other(1))
-        wakes.add(pipes[2][0], lambda: other(2))
-        await asyncio.sleep(0.3)
+        wakes.add(pipes[1][0], lambda: see(1))
+        wakes.add(pipes[2][0], lambda: see(2))
+        await all_seen.wait()
         wakes.close()
         for pipe in pipes:
             for fd in pipe:
                 os.close(fd)
 
     assert [type(error) for error in run(body)] == [ZeroDivisionError]
-    assert sorted(map(str, seen)) == ["1", "2", "first"]
+    assert sorted(seen) == [0, 1, 2]
 
 
 def test_slow_wakes_take_turns(monkeypatch):

@@ -52,12 +52,14 @@ async def listening(app: Any) -> AsyncIterator[int]:
     door.listen(128)
     door.setblocking(False)
     warned: list[Reason] = []
+    others = asyncio.all_tasks()
     server = HttpServer(app, door, warned.append)
     try:
         yield door.getsockname()[1]
     finally:
         server.close()
-        await asyncio.sleep(0.01)
+        if own := asyncio.all_tasks() - others:
+            await asyncio.wait(own)
     assert warned == []
 
 

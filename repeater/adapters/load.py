@@ -47,9 +47,10 @@ class MachineLoad:
             try:
                 import psutil
             except ImportError as error:
-                raise RepeaterError(
-                    f"cannot read the load of this machine: {error}", hint="pip install 'repeater-rpr[load]'"
-                ) from None
+                from repeater.wire.installed import extra_hint
+
+                cause = f"cannot read the load of this machine: {error}"
+                raise RepeaterError(cause, hint=extra_hint("load")) from None
             self._psutil = psutil
             self._read_at = self._clock()
             self._times = _busy_and_all(psutil.cpu_times())

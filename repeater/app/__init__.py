@@ -6,6 +6,7 @@ inside the functions that use them, so that `rpr validate` pays for none of asyn
 """
 
 from repeater.app.assembly import HttpOptions, Supervision, supervise, supervise_detached
+from repeater.app.doubts import machine_problems
 from repeater.app.files import JOB_FILES, load_job_files
 from repeater.app.identity import check_loaded, check_running, first_file
 from repeater.app.plugins import asked_plugins, installed_plugins
@@ -34,6 +35,7 @@ __all__ = [
     "known_projects",
     "load_job_files",
     "load_selected",
+    "machine_problems",
     "nothing_applied",
     "reach",
     "reach_project",

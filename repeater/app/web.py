@@ -21,6 +21,7 @@ from repeater.control.guard import LOOPBACK
 from repeater.errors import RepeaterError, UsageError
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
+from repeater.wire.installed import extra_hint
 from repeater.wire.trust import shown_user, trusted_users
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 TOKEN = "RPR_HTTP_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_FILE = "http-token"  # noqa: S105 - the name of a file
-HINT = "pip install 'repeater-rpr[web]'"
 BACKLOG = 1024
 """Connections that wait to be accepted. When there are more, the system makes a client wait for a second."""
 _SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096
@@ -77,11 +77,11 @@ class Web:
 
     def serve(self, desk: Desk) -> None:
         """Answer from now on."""
-        from repeater.control.http import METRICS_HINT, NO_METRICS, build
+        from repeater.control.http import NO_METRICS, build
         from repeater.control.listening import HttpServer
 
         if self._metrics is None:
-            self._warn(because("metrics_missing", error=f"{NO_METRICS}: {METRICS_HINT}"))
+            self._warn(because("metrics_missing", error=f"{NO_METRICS}: {extra_hint('web')}"))
 
         async def scrape() -> bytes:
             """Whoever comes while another's are made gets the same."""
@@ -131,7 +131,7 @@ def _look_for_libraries() -> None:
         import repeater.control.http
         import repeater.control.listening  # noqa: F401
     except ModuleNotFoundError as error:
-        raise RepeaterError(f"cannot serve HTTP: `{error.name}` is not installed", hint=HINT) from None
+        raise RepeaterError(f"cannot serve HTTP: `{error.name}` is not installed", hint=extra_hint("web")) from None
 
 
 def _metrics() -> Metrics | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
+
 import click
 
 from repeater.cli.options import files_argument, project_option, set_option
@@ -22,10 +25,10 @@ def validate(
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
     """
-    from repeater.app import load_job_files
+    from repeater.app import load_job_files, machine_problems
     from repeater.jobfile.capacity import overfull_warnings
 
-    settings = dict(set_vars)
+    settings, now = dict(set_vars), datetime.now(UTC)
     jobs = 0
     names: list[tuple[str, int]] = []
     errors: list[Problem] = []
@@ -34,7 +37,10 @@ def validate(
         try:
             loaded = load_job_files(group, set_vars=settings, project=project)
             jobs += len(loaded.jobfile.jobs)
-            found += [*loaded.warnings, *overfull_warnings(loaded)]
+            here = list(machine_problems(loaded, os.environ, now))
+            found += [*loaded.warnings, *overfull_warnings(loaded), *(one for one in here if one.severity == "warning")]
+            if broken := [one for one in here if one.severity == "error"]:
+                raise JobFileError(broken)
             names.append((group[0] if len(group) == 1 else loaded.name, len(loaded.jobfile.jobs)))
         except JobFileError as error:
             errors += error.problems

@@ -31,6 +31,7 @@ from repeater.errors import ApplyRefused, JobFileError, NotThere, RepeaterError,
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
+from repeater.wire.installed import extra_hint
 from repeater.wire.lines import LONGEST, BadMessage, clip, decode
 
 BODY_WITHIN = 10.0
@@ -41,7 +42,6 @@ _BATCH = 64 * 1024
 
 Scrape = Callable[[], Awaitable[bytes]]
 NO_METRICS = "this rpr cannot serve metrics: prometheus-client is not installed"
-METRICS_HINT = "pip install 'repeater-rpr[web]'"
 
 
 def build(
@@ -106,7 +106,7 @@ def _healthz(desk: Desk) -> Callable[[Request], Awaitable[Response]]:
 def _metrics(scrape: Scrape | None, warn: Callable[[Reason], None]) -> Callable[[Request], Awaitable[Response]]:
     async def metrics(_: Request) -> Response:
         if scrape is None:
-            return _error(501, "no_metrics", NO_METRICS, METRICS_HINT)
+            return _error(501, "no_metrics", NO_METRICS, extra_hint("web"))
         try:
             return Response(await scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")
         except Exception as error:  # noqa: BLE001 - a fault in a metric must not end the jobs

@@ -69,6 +69,9 @@ def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: 
             need = replace(need, condition=_usual(target))  # noqa: PLW2901
         elif need.condition == "healthy" and target.ready is None:
             report(job, at, f"found `healthy`, but `{shown(need.job)}` has no `ready` probe", None)
+        elif need.condition in ("succeeded", "completed") and target.is_service and target.restart == "always":
+            cause = f"found `{need.condition}`, but `{shown(need.job)}` is a service, which does not end by itself"
+            report(job, at, cause, "use `started`, or `healthy` with a `ready` probe", "warning")
         if target is not None and need.required and job.enabled and not target.enabled:
             cause = f"`{shown(need.job)}` is disabled, so this job waits until somebody triggers or enables it"
             report(job, at, cause, "`required = false` lets the job start without it", "warning")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repeater.errors import Problem, Severity
 from repeater.jobfile.document import (
@@ -35,6 +35,9 @@ from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.read import check_tree
 from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 from repeater.jobfile.validate import admits_text, inherited_keys
+
+if TYPE_CHECKING:
+    from repeater.model.spec import JobSpec
 
 TOP = ("project", "include", "vars", "defaults", "limits", "pools", "templates", "jobs")
 _HOW = ("extends", "with", "params", "matrix", "unset")
@@ -89,6 +92,14 @@ class Expansion:
             if reached > depth:
                 best, depth = layer, reached
         return best
+
+    def problem_of(self, spec: JobSpec, path: Path, message: str, hint: str | None, severity: Severity) -> Problem:
+        """A problem with a value of a job that was built."""
+        job = next((one for one in self.cells(spec.group) if one.name == spec.name), None)
+        if job is None:
+            return self.jobs[spec.group][0].problem(("jobs", spec.group, *path), message, hint, severity)
+        layer = self.origin(job.layers, path)
+        return layer.document.problem((*layer.base, *path), message, hint, severity)
 
     def report_job(
         self, job: ExpandedJob, path: Path, message: str, hint: str | None = None, severity: Severity = "error"

@@ -72,9 +72,10 @@ def _metrics(engine: Engine, listeners: list[Callable[[Event], None]]) -> Page:
     try:
         from repeater.observe.metrics import Metrics
     except ModuleNotFoundError as missing:
-        raise RepeaterError(
-            f"cannot serve metrics: `{missing.name}` is not installed", hint="pip install 'repeater-rpr[web]'"
-        ) from None
+        from repeater.wire.installed import extra_hint
+
+        cause = f"cannot serve metrics: `{missing.name}` is not installed"
+        raise RepeaterError(cause, hint=extra_hint("web")) from None
     metrics, one_at_a_time = Metrics(), threading.Lock()
     metrics.attach(engine.board.use)
     listeners.append(metrics)

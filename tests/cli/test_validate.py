@@ -14,7 +14,7 @@ OVERLAP = "jobs.a.overlap: found `skp`, expected one of `skip`, `latest`, `first
 def test_a_valid_file_is_counted(rpr):
     rpr.write("jobs.toml", GOOD)
     rpr("validate", "jobs.toml").is_(out="jobs.toml: 1 job, ok\n")
-    rpr.write("jobs.toml", GOOD + '[jobs.b]\ncommand = "x"\n')
+    rpr.write("jobs.toml", GOOD + '[jobs.b]\ncommand = "true"\n')
     rpr("validate", "jobs.toml").is_(out="jobs.toml: 2 jobs, ok\n")
 
 
@@ -91,7 +91,7 @@ def test_errors_and_warnings_are_reported_together(rpr):
 
 def test_several_files_are_one_unless_each_is_asked_for(rpr):
     rpr.write("a.toml", '[jobs.a]\ncommand = "true"\nneeds = ["b"]\n')
-    rpr.write("b.yaml", "jobs:\n  b: {command: x}\n")
+    rpr.write("b.yaml", "jobs:\n  b: {command: 'true'}\n")
     rpr("validate", "a.toml", "b.yaml").is_(out="a.toml: 2 jobs, ok\n")
     rpr("validate", "--each", "a.toml", "b.yaml").is_(
         out="b.yaml: 1 job, ok\n", err="a.toml:3:1: jobs.a.needs.b: there is no job `b`\n", code=2
@@ -108,7 +108,7 @@ def test_standard_input_is_a_dash(rpr):
 
 @pytest.mark.parametrize("name", ["repeater.toml", "jobs.toml", "jobs.yaml", "repeater.yml"])
 def test_without_a_file_the_nearest_one_upward_is_taken(rpr, name):
-    rpr.write(name, GOOD if name.endswith("toml") else "jobs: {a: {command: x}}\n")
+    rpr.write(name, GOOD if name.endswith("toml") else "jobs: {a: {command: 'true'}}\n")
     rpr("validate").is_(out=f"{name}: 1 job, ok\n")
     rpr.write("deep/er/x", "")
     rpr.folder = rpr.folder / "deep/er"

@@ -152,3 +152,20 @@ def test_a_same_slot_need_on_schedules_that_never_meet_is_a_warning(keys, pair):
 )
 def test_other_needs_on_staggered_cells_are_not_a_warning(keys):
     assert list(road(STAGGERED.format(keys=keys)).warnings) == []
+
+
+@pytest.mark.parametrize(
+    ("service", "condition", "is_doubtful"),
+    [
+        ('schedule = "always"', "succeeded", True),
+        ('schedule = "always"', "completed", True),
+        ('schedule = "always"', "started", False),
+        ('schedule = "always"\nrestart = "on-failure"', "succeeded", False),
+        ('schedule = "every 5s"', "succeeded", False),
+    ],
+)
+def test_a_need_for_the_end_of_a_service_is_a_warning(service, condition, is_doubtful):
+    text = f'[jobs.a]\ncommand = "x"\nneeds = {{ b = {{ condition = "{condition}" }} }}\n[jobs.b]\ncommand = "x"\n{service}\n'
+    found = [str(one) for one in road(text).warnings]
+    cause = f"jobs.toml:3:11: warning: jobs.a.needs.b: found `{condition}`, but `b` is a service, which does not end by itself"
+    assert found == ([f"{cause} (use `started`, or `healthy` with a `ready` probe)"] if is_doubtful else [])

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 
 
 def one_line(text: str) -> str:
@@ -92,10 +92,10 @@ class RepeaterError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors cross processes whole, whatever their making takes."""
-        return _remade, (type(self), self.args, self.__dict__)
+        return _rebuild_from_pickle, (type(self), self.args, self.__dict__)
 
 
-def _remade(kind: type[RepeaterError], args: tuple[Any, ...], facts: dict[str, Any]) -> RepeaterError:
+def _rebuild_from_pickle(kind: type[RepeaterError], args: tuple[Any, ...], facts: dict[str, Any]) -> RepeaterError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(facts)
     return error
@@ -107,7 +107,7 @@ class UsageError(RepeaterError):
     exit_code = 2
 
 
-class NotThere(UsageError):
+class NotFound(UsageError):
     """No job, or no run, has this name."""
 
 
@@ -148,7 +148,7 @@ class LockHeld(ApplyRefused):
         self.pid = pid
 
 
-class StateUnusable(ApplyRefused):
+class StateUnavailable(ApplyRefused):
     """The state on disk cannot be trusted or used; it was left exactly as it is."""
 
 

@@ -10,37 +10,37 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from repeater.dataclass import dataclass, field
-from repeater.engine.actions import AskQuota
-from repeater.engine.facts import Fact, Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater._lazy_dataclasses import dataclass, field
+from repeater.engine.actions import RequestSharedStart
+from repeater.engine.facts import Fact, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed, SurvivingRun
 from repeater.errors import RepeaterError
 from repeater.model.reasons import Reason
-from repeater.model.run import LimitedStart, Progress, RunKind, RunRecord
+from repeater.model.run import LimitedStart, Progress, RunKind, SlotRecord
 from repeater.model.spec import JobSpec, Probe, ProcessSpec
 from repeater.model.time import Instant
 from repeater.model.units import Rate
 
 if TYPE_CHECKING:
-    from repeater.schedule.load import LoadReadings
+    from repeater.schedule.load_aware import LoadReadings
 
-Tell: TypeAlias = Callable[[Fact], None]
+EmitFact: TypeAlias = Callable[[Fact], None]
 """Hands a fact to the supervisor. Only ever called in the thread of the loop."""
 
 
-class Alarm(Protocol):
+class TimerHandle(Protocol):
     """A pending call, as `asyncio.TimerHandle` is one."""
 
     def cancel(self) -> None: ...
 
 
 class Loop(Protocol):
-    """What adapters need of an event loop. asyncio's is one; `adapters.loop` another."""
+    """What adapters need of an event loop. asyncio's is one; `system.loops.minimal` another."""
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> object: ...
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Alarm:
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> TimerHandle:
         """`delay` in seconds."""
         ...
 
@@ -57,7 +57,7 @@ class Clock(Protocol):
 
     def now(self) -> Instant: ...
 
-    def asleep(self) -> int:
+    def suspended_us(self) -> int:
         """Microseconds that this machine has been suspended since it was started, as far as it can tell."""
         ...
 
@@ -67,7 +67,7 @@ class Clock(Protocol):
         """
         ...
 
-    def call_after(self, microseconds: int, call: Callable[[], None]) -> Alarm: ...
+    def call_after(self, microseconds: int, call: Callable[[], None]) -> TimerHandle: ...
 
     def call_soon(self, call: Callable[[], None]) -> None:
         """Calls after the current callback has returned."""
@@ -79,7 +79,7 @@ Users: TypeAlias = Callable[[str], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchRequest:
     """A process to start, ready for the operating system: no template, no default is left in it.
 
     Its environment is `base`, which it shares with other launches (the same object, never changed), and `env` over it.
@@ -110,14 +110,14 @@ class Launch:
 Stream: TypeAlias = Literal["stdout", "stderr"]
 
 
-class Sink(Protocol):
+class RunSink(Protocol):
     """Takes a run's output, in the order written in each stream."""
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         """Takes a chunk. False: the reader must pause this run until it is told to go on."""
         ...
 
-    def matched(self, run: str) -> frozenset[str]:
+    def finish(self, run: str) -> frozenset[str]:
         """The patterns found in the run's whole output. Called once, at its end or when it could not be started."""
         ...
 
@@ -125,21 +125,21 @@ class Sink(Protocol):
 class Spawner(Protocol):
     """Owns processes. Starting never blocks the loop.
 
-    The facts of a run come through the `Tell` it was built with. After RunEnded nothing of the run is alive
+    The facts of a run come through the `EmitFact` it was built with. After RunEnded nothing of the run is alive
     (as far as the level of the adapter sees) and `Sink.write` will not be called for it again.
     """
 
-    def start(self, launch: Launch) -> None: ...
+    def start(self, launch: LaunchRequest) -> None: ...
 
     def signal(self, run: str, signal: str) -> None:
         """To every process of the session, then CONT. Unknown or ended runs are ignored."""
         ...
 
-    def sweep(self, run: str) -> None:
+    def kill_tree(self, run: str) -> None:
         """Kills whatever is left and closes the output; RunEnded follows."""
         ...
 
-    def survivors(self) -> Mapping[str, Living]:
+    def surviving_runs(self) -> Mapping[str, SurvivingRun]:
         """The runs of an earlier client that somebody looked after. Each has to be adopted or disowned."""
         ...
 
@@ -147,15 +147,15 @@ class Spawner(Protocol):
         """Go on with a survivor as with a run of our own, from RunStarted on, which is not told."""
         ...
 
-    def disown(self, runs: Iterable[str]) -> None:
+    def kill_unclaimed(self, runs: Iterable[str]) -> None:
         """Kill survivors and forget them; nothing is told of them. Returns when they are dead."""
         ...
 
-    def settled(self, runs: Iterable[str]) -> None:
+    def acknowledge(self, runs: Iterable[str]) -> None:
         """What became of these is on record, so it need not be remembered elsewhere any more."""
         ...
 
-    def resume(self, run: str) -> None:
+    def resume_reading(self, run: str) -> None:
         """Go on reading a run that `Sink.write` asked to pause."""
         ...
 
@@ -174,12 +174,12 @@ class Spawner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class StoredState:
     """What a store knows when it is opened: the last generation, every job's progress, unfinished rows."""
 
     generation: int = 0
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    open_rows: tuple[RunRecord, ...] = ()
+    open_rows: tuple[SlotRecord, ...] = ()
 
 
 class Store(Protocol):
@@ -189,7 +189,7 @@ class Store(Protocol):
     from being so. What was reported as written survives `kill -9` of this process.
     """
 
-    def load(self) -> Remembered: ...
+    def load(self) -> StoredState: ...
 
     def begin(self, generation: int, document: str = "", extras: str = "") -> None:
         """A new generation is in force. `document` is its jobs as text and `extras` the rest of what can be compared
@@ -199,7 +199,7 @@ class Store(Protocol):
 
     def claim(
         self,
-        row: RunRecord,
+        row: SlotRecord,
         progress: Progress,
         then: Callable[[Exception | None], None],
         command: Callable[[], str | None] = lambda: None,
@@ -210,13 +210,13 @@ class Store(Protocol):
         """
         ...
 
-    def set_command(self, row: RunRecord, command: str | None) -> None:
+    def set_command(self, row: SlotRecord, command: str | None) -> None:
         """The command of a claimed attempt, once its late texts are rendered."""
         ...
 
-    def started(self, row: RunRecord, pid: int) -> None: ...
+    def started(self, row: SlotRecord, pid: int) -> None: ...
 
-    def record(self, row: RunRecord, progress: Progress) -> None:
+    def record(self, row: SlotRecord, progress: Progress) -> None:
         """Insert or close the row of (job, nominal, attempts), and keep the progress, in one transaction.
 
         A row without an attempt does not take the place of one with: what ran stays on record, also when the clock was
@@ -260,7 +260,7 @@ class Store(Protocol):
         """Drop the progress of jobs that were removed long ago."""
         ...
 
-    def rows(
+    def find_records(
         self,
         jobs: Sequence[str] | None = None,
         most: int = 100,
@@ -268,14 +268,14 @@ class Store(Protocol):
         since: datetime | None = None,
         until: datetime | None = None,
         outcomes: Sequence[str] = (),
-    ) -> Iterator[RunRecord]:
+    ) -> Iterator[SlotRecord]:
         """The newest rows first, one for each slot.
 
         Only nominal times from `since` on and before `until`, and only these outcomes, if any are given.
         """
         ...
 
-    def durations(self) -> Mapping[str, float]:
+    def recent_durations(self) -> Mapping[str, float]:
         """Median seconds of the last runs of each job; for simulation."""
         ...
 
@@ -312,16 +312,16 @@ class Watcher(Protocol):
 class Prober(Protocol):
     """Asks probes. Each answer is told once, as ProbeReported, within the probe's timeout."""
 
-    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
+    def run_probe(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
 
-    def take(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
+    def on_run_fact(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
         """A fact about a run of kind `probe`, which only the prober knows."""
         ...
 
     def close(self) -> None: ...
 
 
-class LateRenderer(Protocol):
+class RunTemplateRenderer(Protocol):
     """Renders late texts away from the loop, under a limit of time."""
 
     def render(
@@ -342,7 +342,7 @@ class LoadProbe(Protocol):
     def read(self) -> LoadReadings: ...
 
 
-class Quota(Protocol):
+class SharedRateLimiter(Protocol):
     """Asks the rate-limit daemon for starts under shared limits. Never blocks.
 
     Each `ask` is answered by QuotaGranted, perhaps after QuotaWaits; or QuotaLost is told, once for all that was
@@ -350,13 +350,13 @@ class Quota(Protocol):
     told now is told when the daemon is back.
     """
 
-    def ask(self, ask: AskQuota) -> None: ...
+    def request(self, ask: RequestSharedStart) -> None: ...
 
     def withdraw(self, ask: str) -> None:
         """The start asked for under this id is not wanted any more; it may have been granted meanwhile."""
         ...
 
-    def spend(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
+    def report_start(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
         """A granted attempt, or one without a reservation, happened just now; or it came to nothing."""
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import UsageError
 
 
@@ -45,7 +45,7 @@ def _duration(text: str) -> object:
     return parse_duration(text, zero=True)
 
 
-def _whole(text: str) -> object:
+def _integer(text: str) -> object:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"found `{text}`, expected a whole number")
     return int(text)
@@ -67,7 +67,7 @@ def _percent(text: str) -> object:
     return number
 
 
-def _truth(text: str) -> object:
+def _boolean(text: str) -> object:
     if text.lower() not in ("true", "false", "1", "0"):
         raise ValueError(f"found `{text}`, expected `true` or `false`")
     return text.lower() in ("true", "1")
@@ -88,7 +88,7 @@ def _level(text: str) -> object:
 SETTINGS = (
     Setting("defaults", "timeout", ("RPR_TIMEOUT",), None, "how long a run may take, without `--timeout`", _duration),
     Setting("defaults", "kill_timeout", ("RPR_KILL_TIMEOUT",), "10s", "time between TERM and KILL", _duration),
-    Setting("defaults", "max_retries", ("RPR_MAX_RETRIES",), "3", "`--attempts` of the retry commands", _whole),
+    Setting("defaults", "max_retries", ("RPR_MAX_RETRIES",), "3", "`--attempts` of the retry commands", _integer),
     Setting(
         "defaults",
         "log_level",
@@ -99,9 +99,9 @@ SETTINGS = (
     ),
     Setting("scheduling", "default_interval", ("RPR_DEFAULT_INTERVAL",), None, "`--every` of `interval`", _duration),
     Setting("scheduling", "jitter_percent", ("RPR_JITTER_PERCENT",), "0", "`--jitter` of `interval`", _percent),
-    Setting("observability", "metrics_enabled", ("RPR_METRICS_ENABLED",), "false", "`--metrics`", _truth),
+    Setting("observability", "metrics_enabled", ("RPR_METRICS_ENABLED",), "false", "`--metrics`", _boolean),
     Setting("observability", "metrics_port", ("RPR_METRICS_PORT",), "9090", "`--metrics-port`", _port),
-    Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "`--health`", _truth),
+    Setting("observability", "health_enabled", ("RPR_HEALTH_ENABLED",), "false", "`--health`", _boolean),
     Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "`--health-port`", _port),
     Setting("state", "output_size", ("RPR_OUTPUT_SIZE",), "256MiB", "how much output `apply` keeps on disk", _size),
     Setting(
@@ -172,14 +172,14 @@ def _unknown(tables: Mapping[str, Any]) -> Iterator[str]:
         if section in _FOREIGN:
             continue
         if section not in known or not isinstance(table, dict):
-            yield f"unknown section `{section}`{_near(section, known)}"
+            yield f"unknown section `{section}`{_closest(section, known)}"
             continue
         for key in table:
             if key not in known[section]:
-                yield f"unknown key `{section}.{key}`{_near(key, known[section])}"
+                yield f"unknown key `{section}.{key}`{_closest(key, known[section])}"
 
 
-def _near(word: str, known: Any) -> str:
+def _closest(word: str, known: Any) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, known, 1, 0.5)

@@ -89,16 +89,16 @@ def apply(
     Else runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second
     Ctrl-C stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
     """
-    from repeater.app import (
+    from repeater.apps import (
         HttpOptions,
-        Supervision,
+        SupervisorOptions,
+        connect_project,
         first_file,
         load_selected,
-        reach_project,
         supervise,
         supervise_detached,
     )
-    from repeater.cli.change import hand_over
+    from repeater.cli.lifecycle import hand_over
     from repeater.cli.plan import print_plan, read_plan
 
     for option, given in (("--allow-remote", allow_remote), ("--http-host", http_hosts)):
@@ -113,7 +113,7 @@ def apply(
             hint="leave out `--ephemeral` or `--on-death keep`",
         )
     settings = load_settings()
-    options = Supervision(
+    options = SupervisorOptions(
         files=files,
         set_vars=set_vars,
         only=only,
@@ -134,7 +134,7 @@ def apply(
         output_size=parse_size(settings["output_size"].text or "0B"),
     )
     loaded = load_selected(files, options.set_vars, only, project=project)
-    running = None if ephemeral else reach_project(loaded.jobfile.project, state_dir, guests=False)
+    running = None if ephemeral else connect_project(loaded.jobfile.project, state_dir, guests=False)
     if running is not None:
         with running:
             hand_over(running, options, first_file(loaded.name), dry_run=dry_run)

@@ -21,14 +21,14 @@ def completion(shell: str) -> None:
     bash: `source <(rpr completion bash)`; zsh: the same; fish: `rpr completion fish | source`; PowerShell:
     `rpr completion powershell | Out-String | Invoke-Expression`. Put it into the start-up file of the shell.
     """
-    print(_WRITERS[shell](words()), end="")
+    print(_WRITERS[shell](completions()), end="")
 
 
-def words() -> dict[str, tuple[str, list[str]]]:
+def completions() -> dict[str, tuple[str, list[str]]]:
     """By command and short form: a description and the options."""
     from importlib import import_module
 
-    from repeater.cli.oneoff.table import COMMANDS as ONE_OFF_COMMANDS
+    from repeater.cli.oneoff.options import COMMANDS as ONE_OFF_COMMANDS
 
     found: dict[str, tuple[str, list[str]]] = {}
     for name, (module, function, text, shorts) in (COMMANDS | CONTROL).items():

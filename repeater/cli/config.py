@@ -6,7 +6,7 @@ import click
 
 from repeater.cli.options import json_option
 from repeater.cli.settings import load_settings
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 from repeater.settings import SETTINGS
 
 

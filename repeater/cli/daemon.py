@@ -37,14 +37,14 @@ def daemon(
 
     socket = socket or load_settings()["daemon_socket"].text
     if stats or as_json:
-        from repeater.app.daemon import ask_daemon
+        from repeater.apps.ratelimitd import query_stats
 
-        answer = ask_daemon(socket)
+        answer = query_stats(socket)
         print(json.dumps(_public(answer)) if as_json else _words(answer))
         return 0
-    from repeater.app.daemon import Daemon, run_daemon
+    from repeater.apps.ratelimitd import RateLimitDaemonOptions, run_daemon
 
-    options = Daemon(socket, _mode(mode), state_dir, ephemeral, patience)
+    options = RateLimitDaemonOptions(socket, _mode(mode), state_dir, ephemeral, patience)
     return run_daemon(options, lambda words: print(f"rpr: daemon: {words}", file=sys.stderr, flush=True))
 
 
@@ -61,7 +61,7 @@ def _public(answer: dict[str, Any]) -> dict[str, Any]:
 def _words(answer: dict[str, Any]) -> str:
     from datetime import timedelta
 
-    from repeater.cli.reaching import clock
+    from repeater.cli.remote import clock
     from repeater.model.units import format_duration
 
     who = f"pid {answer['pid']} at `{answer['socket']}` since {clock(answer['since'])}"

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import print_json, print_table, reaching
+from repeater.cli.remote import print_json, print_table, supervisor_options
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
 
 _COLORS = {"ok": "32", "bad": "31"}
 
 
 @click.command(epilog="Example: rpr doctor")
 @json_option
-@reaching
-def doctor(as_json: bool, where: Whereabouts) -> int:
+@supervisor_options
+def doctor(as_json: bool, where: SupervisorSelector) -> int:
     """Show what this machine gives: processes, limits, clock, state, sockets.
 
     Only looks. Exit code 1 if something keeps repeater from working as it should.
     """
-    from repeater.app import examine
+    from repeater.apps import run_doctor
 
-    found = examine(where)
+    found = run_doctor(where)
     if as_json:
         for finding in found:
             print_json({"topic": finding.topic, "level": finding.level, "text": finding.text})

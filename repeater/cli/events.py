@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, jobs_argument, print_json, reaching, shown
+from repeater.cli.remote import clock, jobs_argument, print_json, printable, supervisor_options
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
 
 _LEFT_OUT = {"time", "event", "job"}
 
@@ -22,18 +22,18 @@ _LEFT_OUT = {"time", "event", "job"}
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N.")
 @json_option
-@reaching
-def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: Whereabouts) -> None:
+@supervisor_options
+def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: SupervisorSelector) -> None:
     """Show what happened: starts, ends, decided slots, generations, warnings.
 
     The supervisor keeps the last 2000 in memory; what has to last is in `rpr history`.
     """
-    from repeater.app import reach
+    from repeater.apps import connect
 
     args: dict[str, Any] = {"jobs": list(jobs), "follow": follow}
     if tail is not None:
         args["tail"] = tail
-    with reach(where) as client:
+    with connect(where) as client:
         try:
             for item in client.ask("events", patience=None if follow else 30.0, **args):
                 if as_json:
@@ -54,12 +54,12 @@ def _line(item: dict[str, Any]) -> str:
         for name, value in item.items()
         if name not in _LEFT_OUT and value not in (None, "", [])
     )
-    job = f" {shown(item['job'])}" if item.get("job") else ""
+    job = f" {printable(item['job'])}" if item.get("job") else ""
     return f"{clock(item['time'])} {item['event']}{job} {rest}".rstrip()
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(shown, map(str, value)))
-    text = shown(str(value))
+        return ",".join(map(printable, map(str, value)))
+    text = printable(str(value))
     return f'"{text}"' if " " in text else text

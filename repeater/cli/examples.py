@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.oneoff.table import COMMANDS
+from repeater.cli.oneoff.options import COMMANDS
 
 _FILES = """\
 # A job file

@@ -9,7 +9,7 @@ import click
 from repeater.cli.options import files_argument, project_option, set_option
 from repeater.model.dump import dump_schedule
 from repeater.model.spec import JobFile, JobSpec, Need
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 
 
 @click.command(epilog="Example: rpr graph jobs.toml --format dot | dot -Tsvg > jobs.svg")
@@ -24,7 +24,7 @@ def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project
 
     In the tree a job stands below each job that it needs; a job seen before is only named.
     """
-    from repeater.app import load_job_files
+    from repeater.apps import load_job_files
 
     jobfile = load_job_files(files, set_vars=dict(set_vars), project=project).jobfile
     draw = {"tree": _tree, "mermaid": _mermaid, "dot": _dot, "json": _json}[form]

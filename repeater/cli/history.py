@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, instant, instant_option, jobs_argument, print_table, reaching, told
+from repeater.cli.remote import clock, instant, instant_option, jobs_argument, print_table, supervisor_options, told
 from repeater.errors import Unreachable
 from repeater.model.time import from_rfc3339
 from repeater.model.units import format_duration
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
 
 _COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "33", "replaced": "33"}
 _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted")
@@ -33,7 +33,7 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 )
 @click.option("--failed", is_flag=True, help="The same as `--outcome failed --outcome interrupted`.")
 @json_option
-@reaching
+@supervisor_options
 def history(
     jobs: tuple[str, ...],
     most: int,
@@ -42,7 +42,7 @@ def history(
     outcomes: tuple[str, ...],
     failed: bool,
     as_json: bool,
-    where: Whereabouts,
+    where: SupervisorSelector,
 ) -> None:
     """Show what became of each slot, the newest first.
 
@@ -68,20 +68,20 @@ def history(
         print("no slot fits", file=sys.stderr)
 
 
-def _rows(where: Whereabouts, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    from repeater.app import reach
+def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    from repeater.apps import connect
 
     try:
-        client = reach(where)
+        client = connect(where)
     except Unreachable as error:
         return _from_disk(where, args, error)
     with client:
         return list(client.ask("history", **args))
 
 
-def _from_disk(where: Whereabouts, args: Mapping[str, Any], error: Unreachable) -> list[dict[str, Any]]:
-    from repeater.app import records
-    from repeater.control.history import as_item, read
+def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreachable) -> list[dict[str, Any]]:
+    from repeater.apps import records
+    from repeater.control.commands.history import as_item, read
 
     with records(where) as found:
         if found is None:

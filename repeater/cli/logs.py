@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import instant_option, jobs_argument, print_json, reaching, shown, told
+from repeater.cli.remote import instant_option, jobs_argument, print_json, printable, supervisor_options, told
 from repeater.errors import Unreachable, UsageError
 from repeater.model.time import MICROSECOND, from_rfc3339, rfc3339
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
     from repeater.control.client import Client
 
 _LONGEST = 1 << 20
@@ -34,7 +34,7 @@ _LOOK = 0.5  # seconds between looks whether a supervisor is running
 @click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
 @click.option("--raw", is_flag=True, help="The bytes as they were written, also to a terminal; no names.")
 @json_option
-@reaching
+@supervisor_options
 def logs(
     jobs: tuple[str, ...],
     follow: bool,
@@ -45,7 +45,7 @@ def logs(
     timestamps: bool,
     raw: bool,
     as_json: bool,
-    where: Whereabouts,
+    where: SupervisorSelector,
 ) -> None:
     """Show what jobs printed.
 
@@ -71,12 +71,14 @@ def logs(
         print(f"rpr: {told(result)}", file=sys.stderr)
 
 
-def _show(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> Mapping[str, Any]:
+def _show(
+    where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
+) -> Mapping[str, Any]:
     """Show what is kept; the result says how much that is, or why it is nothing."""
-    from repeater.app import reach
+    from repeater.apps import connect
 
     try:
-        client = reach(where)
+        client = connect(where)
     except Unreachable as error:
         return _from_disk(where, args, show, error)
     with client:
@@ -86,11 +88,11 @@ def _show(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[s
         return answer.result()
 
 
-def _follow(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> NoReturn:
+def _follow(where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> NoReturn:
     """Show what is kept and what comes, from one supervisor after the other. Ends with Ctrl-C."""
-    from repeater.app import Whereabouts, reach
+    from repeater.apps import SupervisorSelector, connect
 
-    where = Whereabouts(where.found_project(), where.socket, where.state_dir)
+    where = SupervisorSelector(where.found_project(), where.socket, where.state_dir)
     last = datetime.now(UTC)
 
     def seen(item: Mapping[str, Any]) -> None:
@@ -101,7 +103,7 @@ def _follow(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping
 
     client: Client | None
     try:
-        client = reach(where)
+        client = connect(where)
     except Unreachable as error:
         _from_disk(where, args, seen, error)
         client = None
@@ -118,22 +120,22 @@ def _follow(where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping
         args = {"jobs": args["jobs"], "run": args["run"], "since": rfc3339(last + MICROSECOND)}
 
 
-def _next_supervisor(where: Whereabouts) -> Client:
-    from repeater.app import reach
+def _next_supervisor(where: SupervisorSelector) -> Client:
+    from repeater.apps import connect
 
     while True:
         sleep(_LOOK)
         with suppress(Unreachable):
-            return reach(where)
+            return connect(where)
 
 
 def _from_disk(
-    where: Whereabouts, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None], error: Unreachable
+    where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None], error: Unreachable
 ) -> Mapping[str, Any]:
-    from repeater.app import records
-    from repeater.control.history import names_of
-    from repeater.control.logs import as_item, chosen, unknown_run, why_nothing
-    from repeater.observe.run_reader import RunReader
+    from repeater.apps import records
+    from repeater.control.commands.history import names_of
+    from repeater.control.commands.logs import as_item, chosen, unknown_run, why_nothing
+    from repeater.output.run_reader import RunReader
     from repeater.sentences import as_item as coded
 
     with records(where) as found:
@@ -168,13 +170,13 @@ class _Screen:
         self._held: dict[tuple[str, str], tuple[str, str, bytes]] = {}
 
     def show(self, item: Mapping[str, Any]) -> None:
-        from repeater.control.client import bytes_of
+        from repeater.control.client import decode_bytes
 
         if "lost" in item:
             sys.stdout.flush()
             print(f"rpr: {item['lost']} bytes are missing here: they came faster than they were read", file=sys.stderr)
             return
-        data = bytes_of(item)
+        data = decode_bytes(item)
         if self._raw:
             self._write(data)
         else:
@@ -193,9 +195,9 @@ class _Screen:
             self._held[key] = (job, item["time"] if whole else time, rest)
 
     def _line(self, job: str, time: str, line: bytes) -> bytes:
-        from repeater.observe.terminal import visible
+        from repeater.output.terminal import visible
 
-        head = (f"{time} " if self._times else "") + (f"{shown(job)} | " if self._names else "")
+        head = (f"{time} " if self._times else "") + (f"{printable(job)} | " if self._names else "")
         return head.encode() + (visible(line) if self._is_terminal else line) + b"\n"
 
     def close(self) -> None:

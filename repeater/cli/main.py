@@ -33,15 +33,15 @@ CONTROL: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "history": ("repeater.cli.history", "history", "Show what became of each slot.", ()),
     "why": ("repeater.cli.why", "why", "Explain a job, or a slot.", ()),
     "events": ("repeater.cli.events", "events", "Show what happened.", ()),
-    "trigger": ("repeater.cli.orders", "trigger", "Run jobs once, now.", ()),
-    "pause": ("repeater.cli.orders", "pause", "Skip the slots of jobs for a while.", ()),
-    "resume": ("repeater.cli.orders", "resume", "End a pause.", ()),
-    "start": ("repeater.cli.orders", "start", "Let stopped jobs start again.", ()),
-    "stop": ("repeater.cli.orders", "stop", "Stop jobs.", ()),
-    "restart": ("repeater.cli.orders", "restart", "End the live run of jobs and start a new one.", ()),
-    "reset": ("repeater.cli.orders", "reset", "Begin jobs anew.", ()),
-    "reload": ("repeater.cli.change", "reload", "Read the job files again, now.", ()),
-    "down": ("repeater.cli.change", "down", "Ask the supervisor to leave.", ()),
+    "trigger": ("repeater.cli.job_commands", "trigger", "Run jobs once, now.", ()),
+    "pause": ("repeater.cli.job_commands", "pause", "Skip the slots of jobs for a while.", ()),
+    "resume": ("repeater.cli.job_commands", "resume", "End a pause.", ()),
+    "start": ("repeater.cli.job_commands", "start", "Let stopped jobs start again.", ()),
+    "stop": ("repeater.cli.job_commands", "stop", "Stop jobs.", ()),
+    "restart": ("repeater.cli.job_commands", "restart", "End the live run of jobs and start a new one.", ()),
+    "reset": ("repeater.cli.job_commands", "reset", "Begin jobs anew.", ()),
+    "reload": ("repeater.cli.lifecycle", "reload", "Read the job files again, now.", ()),
+    "down": ("repeater.cli.lifecycle", "down", "Ask the supervisor to leave.", ()),
     "health": ("repeater.cli.status", "health", "Tell whether the supervisor is well.", ()),
     "doctor": ("repeater.cli.doctor", "doctor", "Show what this machine gives.", ()),
     "systemd-unit": ("repeater.cli.systemd_unit", "systemd_unit", "Print a service of systemd.", ()),
@@ -142,7 +142,7 @@ def _print_error(error: Exception) -> int:
 
     if isinstance(error, RepeaterError):
         text = error.message if isinstance(error, JobFileError) else f"rpr: {error.message}"
-        _complain(text, error.hint)
+        _report_crash(text, error.hint)
         return error.exit_code
     import click
 
@@ -150,25 +150,25 @@ def _print_error(error: Exception) -> int:
         from repeater.cli.group import explain
 
         message, hint = explain(error)
-        _complain(f"rpr: {message}", hint)
+        _report_crash(f"rpr: {message}", hint)
         return 2
     if os.environ.get("RPR_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error)
-    if _is_shortage(error):
+    if _is_resource_exhaustion(error):
         cause = "out of memory" if isinstance(error, MemoryError) else os.strerror(getattr(error, "errno", 0))
         hint = "this machine, or a limit that it was started with (`ulimit -a`), has no more to give"
-        _complain(f"rpr: cannot go on: {cause}", hint)
+        _report_crash(f"rpr: cannot go on: {cause}", hint)
         return 1
-    _complain(
+    _report_crash(
         f"rpr: internal error: {type(error).__name__}: {error}",
         "this is a defect of rpr; `RPR_DEBUG=1` shows where, please report it",
     )
     return 1
 
 
-def _is_shortage(error: Exception) -> bool:
+def _is_resource_exhaustion(error: Exception) -> bool:
     """Whether something of the machine is used up, which is nobody's defect."""
     import errno
 
@@ -176,13 +176,13 @@ def _is_shortage(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in shortages)
 
 
-def _complain(text: str, hint: str | None) -> None:
+def _report_crash(text: str, hint: str | None) -> None:
     if hint:
         text += f"\nhint: {hint}"
     try:
         for line in text.split("\n"):
             if not line.isprintable():  # words of a command line, a file or another process are in it
-                from repeater.observe.terminal import visible_text
+                from repeater.output.terminal import visible_text
 
                 line = visible_text(line)  # noqa: PLW2901
             print(line, file=sys.stderr)

@@ -24,14 +24,14 @@ from repeater.model.spec import (
     Once,
     OnChange,
     Plugin,
-    Rated,
+    RateLimited,
 )
 from repeater.model.time import Instant, Mono, offset_text, rfc3339
 from repeater.model.units import format_duration
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 from repeater.plan.select import select
 from repeater.schedule.factory import schedule_for
-from repeater.schedule.forecast import ComingStart, starts
+from repeater.schedule.forecast import ForecastStart, starts
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -63,13 +63,13 @@ def next_(
     none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept. Exit code 1:
     the plugin of a job could not tell.
     """
-    from repeater.app import asked_plugins, load_job_files
-    from repeater.cli.moments import parse_moment
+    from repeater.apps import load_job_files, plugin_catalog
+    from repeater.cli.time_args import parse_moment
 
     after = Instant(parse_moment("--from", begin) if begin else datetime.now(UTC), Mono(0))
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobs = select(loaded.jobfile.jobs, globs)
-    with asked_plugins(loaded) as plugins:
+    with plugin_catalog(loaded) as plugins:
         forecast = Forecast(after, count, plugins)
         if as_json:
             for job in jobs:
@@ -92,14 +92,14 @@ class Forecast:
         self._count = count
         self._plugins = plugins
 
-    def of(self, job: JobSpec) -> Iterator[ComingStart]:
+    def of(self, job: JobSpec) -> Iterator[ForecastStart]:
         try:
             yield from starts(job, schedule_for(job, self._plugins), self.after, self._count)
         except PluginFailed as failure:
             self.unknown[job.name] = failure.message
 
 
-def as_json_row(job: JobSpec, start: ComingStart) -> dict[str, str | None]:
+def as_json_row(job: JobSpec, start: ForecastStart) -> dict[str, str | None]:
     """One line of `--json`. `local` is the due time with the offset of the job's zone."""
     local = start.due.astimezone(_zone(job))
     return {
@@ -123,14 +123,14 @@ def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
                 + (f"  (jitter {format_duration(late - late % MILLISECOND)})" if late else "")
             )
             name = ""
-        words = in_words(job, seen=not name, after=forecast.after.wall)
+        words = describe_trigger(job, seen=not name, after=forecast.after.wall)
         if job.name in forecast.unknown:
             words = "not known"
         if words:
             yield f"{name:<{width}}  {words}"
 
 
-def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
+def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
     """What starts a job that the clock alone does not start; empty if there is nothing to say."""
     spec = job.schedule
     match spec:
@@ -146,8 +146,8 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
             return "when files change: " + ", ".join(spec.globs)
         case Growing():
             return f"when it comes into force, then after growing gaps ({spec.backoff.kind})"
-        case Rated() | Adaptive() | LoadAware():
-            return f"when it comes into force, then {_adapting(spec)}"
+        case RateLimited() | Adaptive() | LoadAware():
+            return f"when it comes into force, then {_adaptive_note(spec)}"
         case Every():
             rest = f"{format_duration(spec.every)} after the end of each run" if spec.every else "back to back"
             return f"then {rest}" if spec.after_end else ""
@@ -157,8 +157,8 @@ def in_words(job: JobSpec, *, seen: bool, after: datetime) -> str:
             return "" if seen else "never again"
 
 
-def _adapting(spec: Rated | Adaptive | LoadAware) -> str:
-    if isinstance(spec, Rated):
+def _adaptive_note(spec: RateLimited | Adaptive | LoadAware) -> str:
+    if isinstance(spec, RateLimited):
         return f"as often as {spec.rate} allows"
     between = f"{format_duration(spec.min)} to {format_duration(spec.max)} after the end of each run"
     return f"{between}, as {'its runs show' if isinstance(spec, Adaptive) else 'busy as the machine is'}"

@@ -61,7 +61,7 @@ def _json_assignments(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         return
     import json
 
-    from repeater.jobfile import JsonText
+    from repeater.jobfile.document import JsonText
 
     for key, text in _assignments("--set-json", texts):
         try:

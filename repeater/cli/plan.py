@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from repeater._lazy_dataclasses import dataclass, replace
 from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
-from repeater.dataclass import dataclass, replace
 from repeater.errors import ApplyRefused, PluginFailed
 from repeater.model.plugins import Plugins
 from repeater.model.spec import JobFile, JobSpec
 from repeater.model.time import Instant, Mono, from_rfc3339, rfc3339
-from repeater.observe.terminal import json_line, visible_text
+from repeater.output.terminal import json_line, visible_text
 from repeater.plan.diff import JobPlan, diff, moves
 from repeater.sentences import sentence
 
 if TYPE_CHECKING:
-    from repeater.app import Stored
+    from repeater.apps import Stored
     from repeater.control.client import Client
-    from repeater.jobfile import Loaded
+    from repeater.jobfile.load import Loaded
 
 _SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
 _WORDS = {
@@ -100,11 +100,11 @@ def plan(
     compares the files with the generation that was applied last. Nothing is started, written or changed. `+` new, `-`
     removed, `~` changed without a restart, `!` restarted, `>` renamed.
     """
-    from repeater.app import first_file, load_selected, reach_project
-    from repeater.cli.change import files_and_settings
+    from repeater.apps import connect_project, first_file, load_selected
+    from repeater.cli.lifecycle import files_and_settings
 
     loaded = load_selected(files, set_vars, only, project=project)
-    running = None if "-" in files else reach_project(loaded.jobfile.project, state_dir, guests=False)
+    running = None if "-" in files else connect_project(loaded.jobfile.project, state_dir, guests=False)
     if running is None:
         allowed = allow_removals or bool(only)
         planned = read_plan(loaded, state_dir=state_dir, for_people=not as_json, allow_removals=allowed)
@@ -170,16 +170,16 @@ def read_plan(
 
     What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
     """
-    from repeater.app import asked_plugins, check_loaded, in_force, nothing_applied
+    from repeater.apps import check_loaded, in_force, nothing_applied, plugin_catalog
 
     if not ephemeral:
         check_loaded(loaded, state_dir)
-    with asked_plugins(loaded) as plugins:
+    with plugin_catalog(loaded) as plugins:
         stored = nothing_applied() if ephemeral else in_force(loaded.jobfile.project, state_dir)
         planned = plan_from(stored, loaded.jobfile, plugins, for_people=for_people)
     if ephemeral or allow_removals:
         return planned
-    from repeater.runtime.reload import guard_removals
+    from repeater.supervisor.reload import guard_removals
 
     try:
         guard_removals(

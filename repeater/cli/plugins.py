@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import print_json, print_table, shown
+from repeater.cli.remote import print_json, print_table, printable
 from repeater.errors import UsageError
 
 if TYPE_CHECKING:
-    from repeater.app.plugins import Found
+    from repeater.apps.plugins import Found
 
 _COLORS = {"ok": "32", "broken": "31"}
 _KINDS = {
@@ -32,7 +32,7 @@ def plugins(names: tuple[str, ...], as_json: bool) -> int:
     Each is loaded, in a process of its own, and asked what it is. With NAME: what it says of itself, and its keys. Exit
     code 1: one of them cannot be used.
     """
-    from repeater.app import installed_plugins
+    from repeater.apps import installed_plugins
 
     found, warnings = installed_plugins(names)
     for warning in warnings:
@@ -97,8 +97,10 @@ def _explain(one: Found) -> None:
         marks += ["required"] if key in schema.get("required", ()) else []
         marks += [f"default {json.dumps(rule['default'], ensure_ascii=False)}"] if "default" in rule else []
         marked = ", ".join(mark for mark in marks if mark)
-        print(shown(f"  {key}" + (f" ({marked})" if marked else "") + f": {rule.get('description', '')}".rstrip(": ")))
+        print(
+            printable(f"  {key}" + (f" ({marked})" if marked else "") + f": {rule.get('description', '')}".rstrip(": "))
+        )
 
 
 def _words(one: Found) -> str:
-    return shown(one.problem if one.description is None else one.description.description)
+    return printable(one.problem if one.description is None else one.description.description)

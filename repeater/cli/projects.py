@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, print_json, print_table
+from repeater.cli.remote import clock, print_json, print_table
 from repeater.model.time import rfc3339
 
 if TYPE_CHECKING:
-    from repeater.app import Project
+    from repeater.apps import Project
 
 _COLORS = {"running": "32", "damaged": "31"}
 
@@ -24,7 +24,7 @@ def projects(as_json: bool) -> None:
     Lists each project with a state folder at the usual place, and each running supervisor without one. A project that
     keeps its state elsewhere (`--state-dir`) is not listed.
     """
-    from repeater.app import known_projects
+    from repeater.apps import known_projects
 
     found = known_projects()
     if as_json:

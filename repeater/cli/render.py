@@ -6,7 +6,7 @@ import click
 
 from repeater.cli.options import files_argument, project_option, set_option
 from repeater.errors import UsageError
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 
 
 @click.command(epilog="Examples: rpr render jobs.toml; rpr render jobs.toml --explain jobs.api.timeout")
@@ -31,7 +31,7 @@ def render(
     """
     from fnmatch import fnmatchcase
 
-    from repeater.app import load_job_files
+    from repeater.apps import load_job_files
     from repeater.jobfile.write import WRITERS
     from repeater.model.dump import dump_file
 

@@ -15,7 +15,7 @@ def schema(form: str, openapi: bool) -> None:
     if openapi:
         import json
 
-        from repeater.control.openapi import openapi as document
+        from repeater.control.http.openapi import openapi as document
 
         click.echo(json.dumps(document(), indent=2))
         return
@@ -24,6 +24,6 @@ def schema(form: str, openapi: bool) -> None:
     if form == "json":
         click.echo(schema_text(), nl=False)
         return
-    from repeater.jobfile.reference import reference
+    from repeater.jobfile.reference_docs import reference
 
     click.echo(reference(), nl=False)

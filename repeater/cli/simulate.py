@@ -10,12 +10,12 @@ import click
 
 from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.errors import UsageError
-from repeater.model.events import SlotHeld
+from repeater.model.events import SlotBlocked
 from repeater.model.reasons import Reason
-from repeater.model.run import RunRecord
+from repeater.model.run import SlotRecord
 from repeater.model.time import Instant, Mono
 from repeater.model.units import format_duration, parse_duration
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 from repeater.plan.select import select
 from repeater.sentences import sentence
 
@@ -49,8 +49,8 @@ def simulate(
     Shows every slot with its state and reason: what would run, what would be skipped and why. All runs succeed and
     services go on for ever. Nothing is started and nothing is kept.
     """
-    from repeater.app import asked_plugins, known_durations, load_job_files
-    from repeater.cli.moments import parse_moment
+    from repeater.apps import known_durations, load_job_files, plugin_catalog
+    from repeater.cli.time_args import parse_moment
     from repeater.engine.simulate import simulate as run
 
     span = _duration("--for", length)
@@ -62,8 +62,8 @@ def simulate(
         length_of = _duration("--duration", text)
         lengths.update({job.name: length_of for job in select(jobfile.jobs, (pattern,))})
     warnings: dict[str, None] = {}
-    held: dict[tuple[str, datetime], SlotHeld] = {}
-    with asked_plugins(loaded) as plugins:
+    held: dict[tuple[str, datetime], SlotBlocked] = {}
+    with plugin_catalog(loaded) as plugins:
         rows = run(
             jobfile,
             Instant(begin, Mono(0)),
@@ -101,12 +101,12 @@ def _duration(option: str, text: str) -> timedelta:
         raise UsageError(f"cannot use `{option} {text}`: {error}") from None
 
 
-def _still_held(one: SlotHeld) -> RunRecord:
+def _still_held(one: SlotBlocked) -> SlotRecord:
     """A slot that has not started when the time is over."""
-    return RunRecord(one.job, one.nominal, one.due, None, None, "claimed", one.reason, None, 0, None, "schedule", 1)
+    return SlotRecord(one.job, one.nominal, one.due, None, None, "claimed", one.reason, None, 0, None, "schedule", 1)
 
 
-def _print_rows(rows: list[RunRecord], held: dict[tuple[str, datetime], SlotHeld], span: timedelta) -> None:
+def _print_rows(rows: list[SlotRecord], held: dict[tuple[str, datetime], SlotBlocked], span: timedelta) -> None:
     begun = {(row.job, row.nominal) for row in rows}
     waiting = {key: _still_held(one) for key, one in held.items() if key not in begun}
     shown = sorted([*rows, *waiting.values()], key=lambda row: row.nominal)
@@ -121,7 +121,7 @@ def _print_rows(rows: list[RunRecord], held: dict[tuple[str, datetime], SlotHeld
     print(f"{len(shown)} slots in {format_duration(span)}" + (f": {summary}" if summary else ""))
 
 
-def _outcome(row: RunRecord, held: SlotHeld | None) -> str:
+def _outcome(row: SlotRecord, held: SlotBlocked | None) -> str:
     """`held`: what kept it when it was due, if anything did."""
     words = _kind(row)
     if row.started is not None and row.ended is not None:
@@ -134,7 +134,7 @@ def _outcome(row: RunRecord, held: SlotHeld | None) -> str:
     return words
 
 
-def _kind(row: RunRecord) -> str:
+def _kind(row: SlotRecord) -> str:
     if row.state == "succeeded" or row.reason is None:
         return "ran" if row.state == "succeeded" else row.state
     if row.state == "claimed":  # held when the time is over

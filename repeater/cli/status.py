@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.reaching import clock, instant, jobs_argument, print_table, reaching, shown, told
+from repeater.cli.remote import clock, instant, jobs_argument, print_table, printable, supervisor_options, told
 from repeater.errors import RepeaterError
 from repeater.model.time import age, span
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
 
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
 _COLORS = {
@@ -28,16 +28,16 @@ _COLORS = {
 @click.command(epilog="Example: rpr status 'db-*' --json")
 @jobs_argument
 @json_option
-@reaching
-def status(jobs: tuple[str, ...], as_json: bool, where: Whereabouts) -> None:
+@supervisor_options
+def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
     """Show how each job is.
 
     What it does, how its last run ended and how long ago, when it starts next, and why it does not run, if it should.
     JOB is a name, a cell, a glob, or a label as `key=value`.
     """
-    from repeater.app import reach
+    from repeater.apps import connect
 
-    with reach(where) as client:
+    with connect(where) as client:
         answer = client.ask("status", jobs=list(jobs))
         items = list(answer)
         about = answer.result()
@@ -57,7 +57,7 @@ def _headline(about: Mapping[str, Any]) -> str:
     jobs = f"{count} {'job' if count == 1 else 'jobs'}"
     generation = f"generation {about['generation']}"
     lines = [
-        f"project {shown(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {span(about['uptime'])}"
+        f"project {printable(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {span(about['uptime'])}"
     ]
     if about.get("rejected"):
         lines.append(f"the job files as they are now are not in force: {about['rejected']}")
@@ -118,17 +118,17 @@ def _paint(column: int, cell: str) -> str | None:
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing, only exit.")
 @click.option("--ready", is_flag=True, help="Exit with 0 also while job files are rejected; for container probes.")
 @json_option
-@reaching
-def health(quiet: bool, ready: bool, as_json: bool, where: Whereabouts) -> int:
+@supervisor_options
+def health(quiet: bool, ready: bool, as_json: bool, where: SupervisorSelector) -> int:
     """Tell whether the supervisor is well: exit code 0 or 1.
 
     It is well if it answers, can write its history, is not leaving, every service with a `ready` probe is ready, and
     the job files as they are now are in force.
     """
-    from repeater.app import reach
+    from repeater.apps import connect
 
     try:
-        with reach(where) as client:
+        with connect(where) as client:
             result = client.ask("health", patience=5.0).result()
     except RepeaterError as error:
         unreachable = {"reason": error.message, "reason_code": "unreachable", "detail": {"error": error.message}}

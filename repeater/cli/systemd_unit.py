@@ -56,8 +56,8 @@ def systemd_unit(
 
     It is told when the supervisor is ready, reloads and leaves, and starts it again if it hangs or dies.
     """
-    from repeater.app import load_job_files
-    from repeater.jobfile import JsonText
+    from repeater.apps import load_job_files
+    from repeater.jobfile.document import JsonText
 
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     words = [_program(), "apply", "--keep-alive", "--quiet"]

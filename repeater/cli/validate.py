@@ -9,7 +9,7 @@ import click
 
 from repeater.cli.options import files_argument, project_option, set_option
 from repeater.errors import JobFileError, Problem, by_place
-from repeater.observe.terminal import json_line
+from repeater.output.terminal import json_line
 
 
 @click.command(epilog="Example: rpr validate jobs.toml")
@@ -25,8 +25,8 @@ def validate(
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
     """
-    from repeater.app import load_job_files, machine_problems
-    from repeater.jobfile.capacity import overfull_warnings
+    from repeater.apps import load_job_files, machine_problems
+    from repeater.jobfile.limit_capacity import overfull_warnings
 
     settings, now = dict(set_vars), datetime.now(UTC)
     jobs = 0

@@ -9,31 +9,31 @@ import click
 
 from repeater.cli.history import _row
 from repeater.cli.options import json_option
-from repeater.cli.reaching import print_json, reaching, shown
+from repeater.cli.remote import print_json, printable, supervisor_options
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
-    from repeater.app import Whereabouts
+    from repeater.apps import SupervisorSelector
 
 
 @click.command(epilog="Example: rpr why backup@03:00")
 @click.argument("question", metavar="JOB[@TIME]")
 @json_option
-@reaching
-def why(question: str, as_json: bool, where: Whereabouts) -> None:
+@supervisor_options
+def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     """Explain a job now, or what became of its slot at a time.
 
     TIME is a time of day (the last one that has passed), a date, or both, `2026-03-29T02:30`, in the zone of the job's
     own schedule, or in this machine's; or with an offset, `2026-03-29T01:30:00Z`. Works from the history alone if no
     supervisor is running.
     """
-    from repeater.app import reach
+    from repeater.apps import connect
 
     end = question.rfind("]") + 1  # a cell may have an `@` in its name
     name, _, at = question[end:].partition("@")
     job = question[:end] + name
     try:
-        client = reach(where)
+        client = connect(where)
     except Unreachable as error:
         result = _from_disk(where, job, at, error)
     else:
@@ -42,21 +42,21 @@ def why(question: str, as_json: bool, where: Whereabouts) -> None:
     if as_json:
         print_json(result)
         return
-    print(shown(result["answer"]))
+    print(printable(result["answer"]))
     for fact in result["facts"]:
-        print(f"  {shown(fact)}")
+        print(f"  {printable(fact)}")
     if result["slots"] and not at:
         print("  its last slots:")
         for slot in result["slots"]:
-            time, _, outcome, took, run, reason = map(shown, _row(slot))
+            time, _, outcome, took, run, reason = map(printable, _row(slot))
             print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, run, reason) if part))
 
 
-def _from_disk(where: Whereabouts, job: str, at: str, error: Unreachable) -> dict[str, Any]:
-    from repeater.app import records
-    from repeater.control.past import of_the_dead
+def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> dict[str, Any]:
+    from repeater.apps import records
+    from repeater.control.commands.explain_history import explain_offline
 
     with records(where) as found:
         if found is None:
             raise error
-        return of_the_dead(job, at, found.specs, found.rows, found.past, datetime.now(UTC))
+        return explain_offline(job, at, found.specs, found.rows, found.past, datetime.now(UTC))

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from repeater.control.door import all_places, places_of
 from repeater.control.protocol import encode_request, error_from
+from repeater.control.unix_socket import all_socket_paths, candidate_paths
 from repeater.errors import RepeaterError, Unreachable, UsageError
-from repeater.wire.lines import LONGEST, BadMessage, Lines, decode
+from repeater.wire.json_lines import LONGEST, BadMessage, LineBuffer, decode
 from repeater.wire.trust import Untrusted, check_path, check_peer
 from repeater.wire.unix import connect
 
@@ -26,7 +26,7 @@ class Client:
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
         self._sock = sock
-        self._lines = Lines(16 * LONGEST)
+        self._lines = LineBuffer(16 * LONGEST)
         self.path = path
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class Answer:
         return self._result
 
 
-def bytes_of(item: Mapping[str, Any]) -> bytes:
+def decode_bytes(item: Mapping[str, Any]) -> bytes:
     """What was written, of an item of `logs`."""
     if "base64" in item:
         return base64.b64decode(str(item["base64"]))
@@ -121,7 +121,7 @@ def bytes_of(item: Mapping[str, Any]) -> bytes:
 
 def open_socket(path: str) -> Client:
     """The supervisor behind a socket that was named. Raises Unreachable."""
-    client = _try(Path(path))
+    client = _is_reachable(Path(path))
     if client is None:
         raise Unreachable(f"cannot reach a supervisor at `{path}`: nobody listens there")
     return client
@@ -135,11 +135,11 @@ def find(
     Raises UsageError if several without state are there and none with it.
     """
     found: list[Client] = []
-    for path in places_of(project, state, environ, own_state=own_state):
+    for path in candidate_paths(project, state, environ, own_state=own_state):
         is_guest = "@" in path.name
         if is_guest and not guests:
             continue
-        client = _try(path)
+        client = _is_reachable(path)
         if client is not None and not is_guest:
             for other in found:
                 other.close()
@@ -157,18 +157,18 @@ def find(
     return found[0] if found else None
 
 
-def everyone(environ: Mapping[str, str]) -> list[str]:
+def running_sockets(environ: Mapping[str, str]) -> list[str]:
     """The sockets at the usual places that somebody listens at."""
     found = []
-    for path in all_places(environ):
-        client = _try(path)
+    for path in all_socket_paths(environ):
+        client = _is_reachable(path)
         if client is not None:
             client.close()
             found.append(os.fspath(path))
     return found
 
 
-def _try(path: Path) -> Client | None:
+def _is_reachable(path: Path) -> Client | None:
     """A connection; None if nobody listens. Nothing is sent before it is known whose process listens."""
     sock = None
     if not os.path.lexists(path):

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.time import from_rfc3339
-from repeater.wire.lines import LONGEST, BadMessage, clip, decode, encode
+from repeater.wire.json_lines import LONGEST, BadMessage, clip, decode, encode
 
 VERSION = 1
 MOST_TEXTS = 20_000

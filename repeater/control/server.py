@@ -3,7 +3,7 @@
 One task for each request, one request at a time for each client. Everything is bounded: clients, requests, streams,
 lines, the time for a line to come, the time in which a client takes nothing. A client that asks nothing is ended when
 there is no room for another one. A process of another user than this one or root is refused before a byte is read.
-What the verbs do is in `control.verbs`.
+What the verbs do is in `control.commands`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from repeater.control.desk import Desk
-from repeater.control.load import Load, Place
+from repeater.control.commands import VERBS, unknown
+from repeater.control.context import ControlContext
 from repeater.control.protocol import check_args, decode_request, encode_error
-from repeater.control.verbs import VERBS, unknown
+from repeater.control.request_limits import Load, Place
 from repeater.errors import RepeaterError, Unreachable
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.wire.entrance import Entrance
-from repeater.wire.lines import BadMessage, Lines, encode
+from repeater.wire.acceptor import Acceptor
+from repeater.wire.json_lines import BadMessage, LineBuffer, encode
 from repeater.wire.unix import user_of
 
 MOST_IDLE = 64
@@ -44,7 +44,7 @@ class Server:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: ControlContext,
         warn: Callable[[Reason], None],
         *,
         users: frozenset[int] | None = None,
@@ -54,12 +54,12 @@ class Server:
         self._warn = warn
         self._fault = self._warn_of_fault if fault is None else fault
         self._users = frozenset({os.geteuid(), 0}) if users is None else users
-        self._entrance: Entrance[_Client] | None = None
+        self._entrance: Acceptor[_Client] | None = None
         self._clients: set[_Client] = set()
         self._load = Load()
 
     def listen(self, door: socket.socket) -> None:
-        self._entrance = Entrance(
+        self._entrance = Acceptor(
             door,
             self._check,
             self._make,
@@ -108,11 +108,11 @@ class _Client(asyncio.Protocol):
 
     def __init__(
         self,
-        desk: Desk,
+        desk: ControlContext,
         fault: Callable[[Exception], None],
         gone: Callable[[_Client], None],
         load: Load,
-        entrance: Entrance[_Client],
+        entrance: Acceptor[_Client],
     ) -> None:
         self._desk = desk
         self._fault = fault
@@ -121,7 +121,7 @@ class _Client(asyncio.Protocol):
         self._entrance = entrance
         self._place: Place | None = None
         self._loop = asyncio.get_running_loop()
-        self._lines = Lines()
+        self._lines = LineBuffer()
         self._transport: asyncio.Transport | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -147,7 +147,7 @@ class _Client(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=_ROOM)
-        self._end_in(IDLE)
+        self._close_after(IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._alarm is not None:
@@ -160,7 +160,7 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._lines.waiting and self._task is None:
-            self._end_in(LINE_WITHIN)
+            self._close_after(LINE_WITHIN)
         self._lines.feed(data)
         if self._task is None:
             self._next()
@@ -240,7 +240,7 @@ class _Client(asyncio.Protocol):
         if self._asks_no_more and not self._lines.waiting:
             self._transport.close()
             return
-        self._end_in(LINE_WITHIN if self._lines.waiting else IDLE)
+        self._close_after(LINE_WITHIN if self._lines.waiting else IDLE)
         self._next()
 
     async def _send(self, *items: Mapping[str, Any]) -> None:
@@ -271,9 +271,9 @@ class _Client(asyncio.Protocol):
         self._write(encode_error(refusal))
         if self._transport is not None:
             self._transport.close()
-            self._end_in(STUCK)
+            self._close_after(STUCK)
 
-    def _end_in(self, length: float) -> None:
+    def _close_after(self, length: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._loop.call_later(length, self.end)

@@ -1,6 +1,6 @@
 """What the engine asks for: imperative, frozen. Whoever drives the engine carries them out in the order given.
 
-Who does: `runtime.supervisor` for real, `engine.simulate` on a virtual clock.
+Who does: `supervisor.supervisor` for real, `engine.simulate` on a virtual clock.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TypeAlias
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.events import Event
 from repeater.model.reasons import Reason
-from repeater.model.run import LimitedStart, Progress, Run, RunRecord
+from repeater.model.run import LimitedStart, Progress, Run, SlotRecord
 from repeater.model.spec import JobSpec, OnChange, Probe
 from repeater.model.units import Rate
 
@@ -25,7 +25,7 @@ class Start:
 
     run: Run
     spec: JobSpec
-    row: RunRecord
+    row: SlotRecord
     progress: Progress
 
 
@@ -38,7 +38,7 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendSignal:
     """Send a signal, by name without SIG, to every process of a run's session, and let stopped ones continue."""
 
     run: str
@@ -46,7 +46,7 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class KillTree:
     """Kill whatever is left of a run and close its output. RunEnded follows."""
 
     run: str
@@ -56,15 +56,15 @@ class Sweep:
 class Record:
     """Keep the row of a slot, and the job's progress, in one transaction."""
 
-    row: RunRecord
+    row: SlotRecord
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class RecordStarted:
     """Keep that the process of a claimed row exists."""
 
-    row: RunRecord
+    row: SlotRecord
     pid: int
 
 
@@ -83,14 +83,14 @@ class DropStart:
 
 
 @dataclass(frozen=True, slots=True)
-class Save:
+class SaveProgress:
     """Keep a job's progress; no row changed."""
 
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class RenameJob:
     """Rows and progress of job `old` belong to job `new` from now on."""
 
     old: str
@@ -107,7 +107,7 @@ class WatchPaths:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class StartProbe:
     """Ask a probe once; answered by ProbeReported."""
 
     job: str
@@ -124,7 +124,7 @@ class ReadLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class AskQuota:
+class RequestSharedStart:
     """Ask the rate-limit daemon for the next start under a shared limit.
 
     Answered by QuotaGranted, now or later, perhaps QuotaWaits before it, or QuotaLost. `offsets` are those of all
@@ -182,7 +182,7 @@ class RunHook:
     job: str
     kind: str
     spec: JobSpec
-    row: RunRecord
+    row: SlotRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class ExitSupervisor:
     """Nothing is left to do. `code` is the exit status of `rpr`."""
 
     code: int
@@ -202,23 +202,23 @@ class Leave:
 Action: TypeAlias = (
     Start
     | Adopt
-    | Send
-    | Sweep
+    | SendSignal
+    | KillTree
     | Record
-    | Note
+    | RecordStarted
     | KeepStart
     | DropStart
-    | Save
-    | Move
+    | SaveProgress
+    | RenameJob
     | WatchPaths
-    | Ask
+    | StartProbe
     | ReadLoad
-    | AskQuota
+    | RequestSharedStart
     | WithdrawQuota
     | SpendQuota
     | ReleaseQuota
     | PushBackQuota
     | RunHook
     | Announce
-    | Leave
+    | ExitSupervisor
 )

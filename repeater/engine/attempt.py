@@ -6,8 +6,8 @@
                         TERMINATING ─grace over─> KILLING ──ended──> ENDED
 
 Any state ends with LOST, when nobody knows any more. A pair that is not in `TABLE` cannot happen; if it does,
-`ImpossibleMove` names it. Every move is in the table, so that the picture in the docs can be drawn from it. Whether a
-run is asked to end is decided elsewhere (`engine.job`); how it ends is decided here: the signal, the grace, the kill,
+`InvalidTransition` names it. Every move is in the table, so that the picture in the docs can be drawn from it. Whether
+a run is asked to end is decided elsewhere (`engine.job`); how it ends is decided here: the signal, the grace, the kill,
 and how long output may follow the exit. Escalation waits for the whole tree, not for its first process.
 """
 
@@ -17,14 +17,14 @@ import sys
 from datetime import timedelta
 from enum import Enum, auto
 
-from repeater.engine.actions import Send, Sweep
+from repeater.engine.actions import KillTree, SendSignal
 from repeater.engine.context import Context
-from repeater.engine.timeline import Wake
-from repeater.model.events import StopBegan
+from repeater.engine.timers import Timer
+from repeater.model.events import RunStopping
 from repeater.model.reasons import STOPPED, Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Run
-from repeater.model.spec import Ending
+from repeater.model.spec import Termination
 from repeater.model.time import Instant
 
 
@@ -60,36 +60,39 @@ class Event(Enum):
 
 S, E = State, Event
 TABLE: dict[tuple[State, Event], tuple[str, State]] = {
-    (S.STARTING, E.STARTED): ("watch_time", S.RUNNING),
-    (S.STARTING, E.SPAWN_FAILED): ("rest", S.ENDED),
+    (S.STARTING, E.STARTED): ("arm_timeout", S.RUNNING),
+    (S.STARTING, E.SPAWN_FAILED): ("cancel_timers", S.ENDED),
     (S.STARTING, E.STOP): ("stop_later", S.STARTING),
     (S.STARTING, E.KILL): ("kill_later", S.STARTING),
     (S.RUNNING, E.EXITED): ("drain", S.DRAINING),
-    (S.RUNNING, E.ENDED): ("rest", S.ENDED),
+    (S.RUNNING, E.ENDED): ("cancel_timers", S.ENDED),
     (S.RUNNING, E.STOP): ("terminate", S.TERMINATING),
     (S.RUNNING, E.TIMED_OUT): ("time_out", S.TERMINATING),
-    (S.RUNNING, E.KILL): ("sweep", S.KILLING),
-    (S.DRAINING, E.ENDED): ("rest", S.ENDED),
-    (S.DRAINING, E.DRAIN_OVER): ("sweep", S.KILLING),
+    (S.RUNNING, E.KILL): ("kill_tree", S.KILLING),
+    (S.DRAINING, E.ENDED): ("cancel_timers", S.ENDED),
+    (S.DRAINING, E.DRAIN_OVER): ("kill_tree", S.KILLING),
     (S.DRAINING, E.STOP): ("terminate", S.TERMINATING),
-    (S.DRAINING, E.KILL): ("sweep", S.KILLING),
-    (S.TERMINATING, E.EXITED): ("go_on", S.TERMINATING),
-    (S.TERMINATING, E.ENDED): ("rest", S.ENDED),
-    (S.TERMINATING, E.STOP): ("go_on", S.TERMINATING),
-    (S.TERMINATING, E.GRACE_OVER): ("sweep", S.KILLING),
-    (S.TERMINATING, E.KILL): ("sweep", S.KILLING),
-    (S.KILLING, E.EXITED): ("go_on", S.KILLING),
-    (S.KILLING, E.ENDED): ("rest", S.ENDED),
-    (S.KILLING, E.STOP): ("go_on", S.KILLING),
-    (S.KILLING, E.KILL): ("sweep", S.KILLING),
-    **{(state, E.LOST): ("rest", S.ENDED) for state in (S.STARTING, S.RUNNING, S.DRAINING, S.TERMINATING, S.KILLING)},
+    (S.DRAINING, E.KILL): ("kill_tree", S.KILLING),
+    (S.TERMINATING, E.EXITED): ("no_op", S.TERMINATING),
+    (S.TERMINATING, E.ENDED): ("cancel_timers", S.ENDED),
+    (S.TERMINATING, E.STOP): ("no_op", S.TERMINATING),
+    (S.TERMINATING, E.GRACE_OVER): ("kill_tree", S.KILLING),
+    (S.TERMINATING, E.KILL): ("kill_tree", S.KILLING),
+    (S.KILLING, E.EXITED): ("no_op", S.KILLING),
+    (S.KILLING, E.ENDED): ("cancel_timers", S.ENDED),
+    (S.KILLING, E.STOP): ("no_op", S.KILLING),
+    (S.KILLING, E.KILL): ("kill_tree", S.KILLING),
+    **{
+        (state, E.LOST): ("cancel_timers", S.ENDED)
+        for state in (S.STARTING, S.RUNNING, S.DRAINING, S.TERMINATING, S.KILLING)
+    },
 }
 
 
 _METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 
 
-class ImpossibleMove(AssertionError):
+class InvalidTransition(AssertionError):
     """A fact that contradicts those before it: a fault in repeater, never in a job."""
 
 
@@ -114,10 +117,10 @@ class Attempt:
         "told",
     )
 
-    def __init__(self, context: Context, run: Run, ending: Ending) -> None:
+    def __init__(self, context: Context, run: Run, ending: Termination) -> None:
         self._context = context
         self._ending = ending
-        self._alarm: Wake | None = None
+        self._alarm: Timer | None = None
         self._grace: timedelta = ending.stop_timeout
         self._later: Event | None = None
         self.run = run
@@ -149,7 +152,7 @@ class Attempt:
         try:
             move, state = TABLE[self.state, event]
         except KeyError:
-            raise ImpossibleMove(
+            raise InvalidTransition(
                 f"run {self.run.id} of `{self.run.slot.job}` cannot take {event.name} in {self.state.name}"
             ) from None
         if exit is not None and self.exit is None:
@@ -166,7 +169,7 @@ class Attempt:
         """It runs, and has since then: an earlier supervisor started it."""
         self.started = since
         self.state = State.RUNNING
-        self._watch_time()
+        self._arm_timeout()
 
     def stop(self, reason: Reason) -> None:
         """Ask the run to end with its own signal and grace; asking again changes nothing."""
@@ -183,14 +186,14 @@ class Attempt:
     def _set_alarm(self, length: timedelta, event: Event, since: Instant | None = None) -> None:
         self._drop_alarm()
         at = (since or self._context.now).plus(length)
-        self._alarm = self._context.wake_at(at, "mono", lambda _: self.on(event))
+        self._alarm = self._context.call_at(at, "mono", lambda _: self.on(event))
 
     def _drop_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
 
-    def _watch_time(self) -> None:
+    def _arm_timeout(self) -> None:
         if self._ending.timeout is not None:
             self._set_alarm(self._ending.timeout, Event.TIMED_OUT, self.started)
         if self._later is not None:
@@ -217,16 +220,16 @@ class Attempt:
     def _terminate(self) -> None:
         signal = self._ending.stop_signal
         slot = self.run.slot
-        self._context.announce(StopBegan(slot.job, self.run.id, signal, self.ended_by or STOPPED))
-        self._context.actions.append(Send(self.run.id, signal))
+        self._context.emit_event(RunStopping(slot.job, self.run.id, signal, self.ended_by or STOPPED))
+        self._context.actions.append(SendSignal(self.run.id, signal))
         self._set_alarm(self._grace, Event.GRACE_OVER)
 
-    def _sweep(self) -> None:
+    def _kill_tree(self) -> None:
         self._drop_alarm()
-        self._context.actions.append(Sweep(self.run.id))
+        self._context.actions.append(KillTree(self.run.id))
 
-    def _go_on(self) -> None:
+    def _no_op(self) -> None:
         pass
 
-    def _rest(self) -> None:
+    def _cancel_timers(self) -> None:
         self._drop_alarm()

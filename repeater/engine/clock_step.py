@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.run import Progress
-from repeater.model.time import MICROSECOND, Instant, number_of
+from repeater.model.time import MICROSECOND, Instant, to_epoch_us
 
 Rides = Literal["wall", "mono"]
 _MILLISECOND = 1000  # microseconds
@@ -30,7 +30,7 @@ def offset_of(now: Instant, former: Iterable[int] = ()) -> int:
     It is a whole number of milliseconds, plus one microsecond for each time that the clock was set back. So no nominal
     time of an interval equals one that was decided before the clock was set back.
     """
-    offset, steps = (number_of(now.wall) - now.mono) // _MILLISECOND * _MILLISECOND, 0
+    offset, steps = (to_epoch_us(now.wall) - now.mono) // _MILLISECOND * _MILLISECOND, 0
     for clock in former:
         was_set_back = offset < clock // _MILLISECOND * _MILLISECOND
         steps = max(steps, (clock + was_set_back) % _MILLISECOND)
@@ -74,4 +74,4 @@ def is_same_boot(progress: Progress, now: Instant, boot: str) -> bool:
     if not boot or progress.boot != boot or progress.clock is None:
         return False
     latest = max(at for at in (progress.began, progress.last_end, progress.last_start) if at is not None)
-    return number_of(latest) - progress.clock <= now.mono
+    return to_epoch_us(latest) - progress.clock <= now.mono

@@ -13,9 +13,9 @@ from typing import Literal
 
 from repeater.engine.actions import Action, Announce
 from repeater.engine.clock_step import offset_of
-from repeater.engine.timeline import Timeline, Wake
+from repeater.engine.timers import Timer, TimerQueue
 from repeater.model.events import Event
-from repeater.model.time import Instant, Mono, instant_of, number_of
+from repeater.model.time import Instant, Mono, from_epoch_us, to_epoch_us
 
 
 class Context:
@@ -34,30 +34,30 @@ class Context:
         self.seed = seed
         self.draw = random.Random(seed)  # noqa: S311
         self.generation = 0
-        self.timeline = Timeline()
+        self.timeline = TimerQueue()
         self.actions: list[Action] = []
 
     @property
     def steady(self) -> Instant:
         """Now, with the wall time that distances are written with."""
-        return Instant(instant_of(self.now.mono + self.offset), self.now.mono)
+        return Instant(from_epoch_us(self.now.mono + self.offset), self.now.mono)
 
     def reading(self, wall: datetime) -> Instant:
         """The instant of a time that was written with `offset`."""
-        return Instant(wall, Mono(number_of(wall) - self.offset))
+        return Instant(wall, Mono(to_epoch_us(wall) - self.offset))
 
     def shown(self, mono: Mono) -> datetime:
         """The wall time of a monotonic reading, written with `offset`."""
-        return instant_of(mono + self.offset)
+        return from_epoch_us(mono + self.offset)
 
-    def announce(self, event: Event) -> None:
+    def emit_event(self, event: Event) -> None:
         self.actions.append(Announce(event))
 
-    def wake_in(self, length: timedelta, call: Callable[[Instant], None]) -> Wake:
+    def call_in(self, length: timedelta, call: Callable[[Instant], None]) -> Timer:
         """A distance from now, on the monotonic clock."""
         return self.timeline.add(self.now.plus(length), "mono", call)
 
-    def wake_at(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Wake:
+    def call_at(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
         return self.timeline.add(at, rides, call)
 
     def new_run_id(self) -> str:

@@ -16,43 +16,43 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import assert_never
 
-from repeater.dataclass import replace
-from repeater.engine.actions import Action, Leave, Move, Record, WatchPaths
+from repeater._lazy_dataclasses import replace
+from repeater.engine.actions import Action, ExitSupervisor, Record, RenameJob, WatchPaths
+from repeater.engine.active_slot import ActiveSlot
+from repeater.engine.admission import AdmissionControl, fires
 from repeater.engine.clock_step import is_same_boot, offset_of
 from repeater.engine.context import Context
 from repeater.engine.facts import (
     ClockJumped,
     Fact,
-    Living,
+    JobCommand,
     LoadRead,
     PathsChanged,
     PlanAccepted,
     ProbeReported,
     PushedBack,
-    QuotaFound,
-    QuotaGranted,
-    QuotaLost,
-    QuotaWaits,
     QuotaWarned,
-    Requested,
+    RateLimiterDown,
+    RateLimiterUp,
     RunEnded,
     RunExited,
     RunLost,
     RunStarted,
+    SharedLimitGranted,
+    SharedLimitQueued,
     SpawnFailed,
     StopRequested,
+    SurvivingRun,
     TimePassed,
 )
-from repeater.engine.gates import Board, fires
 from repeater.engine.job import Job
-from repeater.engine.lifecycle import TAKES_SLOTS, State
-from repeater.engine.probe import Probing
-from repeater.engine.slot import OpenSlot
-from repeater.engine.timeline import Wake
-from repeater.model.events import Draining, GenerationBegan, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
+from repeater.engine.job_states import TAKES_SLOTS, State
+from repeater.engine.probe_monitor import ProbeMonitor
+from repeater.engine.timers import Timer
+from repeater.model.events import Draining, GenerationApplied, JobAdded, JobChanged, JobRemoved, SlotDecided, Warned
 from repeater.model.reasons import PAUSED, REMOVED, REQUESTED, STOPPED, Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import Progress, SlotRecord
 from repeater.model.spec import JobSpec, OnChange
 from repeater.model.time import Instant
 from repeater.plan.diff import JobPlan, effects
@@ -90,13 +90,13 @@ class Engine:
         self._graph: Graph | None = None
         self._dependents: dict[str, list[str]] = {}
         self._needed_by: dict[str, list[str]] = {}
-        self._probes: dict[str, tuple[Probing, Probing]] = {}
+        self._probes: dict[str, tuple[ProbeMonitor, ProbeMonitor]] = {}
         self._moved: dict[str, str] = {}
-        self._changes: dict[str, tuple[Wake, Instant]] = {}
+        self._changes: dict[str, tuple[Timer, Instant]] = {}
         self._gone: list[Job] = []
         self._remembered: dict[str, Progress] = {}
         self.jobs: dict[str, Job] = {}
-        self.board = Board(self._context, self.jobs)
+        self.board = AdmissionControl(self._context, self.jobs)
 
     @property
     def offset(self) -> int:
@@ -167,7 +167,7 @@ class Engine:
                 wake.call(now)
                 self._settle()
                 woken += _WOKEN
-        self._maybe_leave()
+        self._exit_if_drained()
         *pieces, last = self._new_actions()
         yield from ((piece, True) for piece in pieces)
         yield last, False
@@ -187,7 +187,7 @@ class Engine:
                     self._take_of_run(fact, *self.board.runs[fact.run])
             case TimePassed():
                 pass  # what is due follows from the reading that came with the fact
-            case QuotaGranted() | QuotaWaits() | QuotaLost() | QuotaFound() | QuotaWarned():
+            case SharedLimitGranted() | SharedLimitQueued() | RateLimiterDown() | RateLimiterUp() | QuotaWarned():
                 self.board.limits.sharing.take(fact)
             case LoadRead(name, readings):
                 if name in self.jobs:
@@ -196,7 +196,7 @@ class Engine:
                 self._paths_changed(name)
             case ProbeReported(name, kind, ok, reason):
                 self._probe_reported(name, kind == "live", ok, reason)
-            case Requested():
+            case JobCommand():
                 self._requested(fact)
             case StopRequested(level):
                 self._stop(level)
@@ -206,7 +206,7 @@ class Engine:
                 assert_never(fact)
 
     def _take_of_run(
-        self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed | PushedBack, job: Job, held: OpenSlot
+        self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed | PushedBack, job: Job, held: ActiveSlot
     ) -> None:
         match fact:
             case RunStarted():
@@ -215,13 +215,13 @@ class Engine:
                 self._begin_probes(job, fact.run)
             case RunEnded():
                 job.run_ended(held, fact)
-                self._rest_probes(job)
+                self._stop_probes(job)
             case RunExited(_, exit_):
                 job.run_exited(held, exit_)
-                self._rest_probes(job)
+                self._stop_probes(job)
             case RunLost(_, reason):
                 job.run_lost(held, reason)
-                self._rest_probes(job)
+                self._stop_probes(job)
             case SpawnFailed(_, reason, temporary, taken, exit_code):
                 if taken:
                     job.slot_taken(held)
@@ -238,7 +238,7 @@ class Engine:
             job.move_clock(step)
             if number % (STEP // _CHANGED) == 0:
                 yield
-        self._tell_who_waits()
+        self._notify_dependents()
 
     def _avoid_former_times(self, former: Iterable[Progress]) -> None:
         """Where the clock was set back while no supervisor ran, no new nominal time may equal a former one."""
@@ -259,10 +259,10 @@ class Engine:
         until, name = max(waiting)
         return because("clock_behind", job=name, jobs=len(waiting), until=until)
 
-    def _tell_who_waits(self) -> None:
+    def _notify_dependents(self) -> None:
         reason = self.clock_behind(self._context.now.wall)
         if reason is not None:
-            self._context.announce(Warned("", reason))
+            self._context.emit_event(Warned("", reason))
 
     # --- a new generation --------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Engine:
         limits, nodes = self.board.limits, fact.graph.nodes
         for old, new in moves.items():
             limits.move(old, new)
-        slots: list[tuple[OpenSlot, JobSpec | None]] = []
+        slots: list[tuple[ActiveSlot, JobSpec | None]] = []
         for job in (*self.jobs.values(), *self._gone):
             if not job.open:
                 continue
@@ -304,7 +304,7 @@ class Engine:
         for old, new in moves:
             if old not in self.jobs and old in self._remembered:
                 self._remembered[new] = replace(self._remembered.pop(old), job=new)
-                context.actions.append(Move(old, new))
+                context.actions.append(RenameJob(old, new))
         returning = frozenset(self._remembered)
         self._remembered.update(fact.progress)
         yield
@@ -319,22 +319,22 @@ class Engine:
         yield
         yield from self._bring_all(fact, moved, returning)
         for number, row in enumerate(fact.open_rows, 1):
-            self._take_up(row, fact.living)
+            self._resume_open_slots(row, fact.living)
             if number % (STEP // _CHANGED) == 0:
                 yield
         for name in fact.stale:
             if name in self.jobs and self.jobs[name].spec.is_service and self.jobs[name].open:
-                self.jobs[name].ask("restart", _DEFINITION_CHANGED)
+                self.jobs[name].request_run("restart", _DEFINITION_CHANGED)
         yield from self._take_edges(graph)
         yield
         self.board.touch_all()
         counted = Counter(entry.reload for entry in fact.plan.jobs)
         added, removed, kept = counted["add"], counted["remove"], counted["keep"]
         changed = counted.total() - added - removed - kept
-        context.announce(GenerationBegan(fact.generation, added, changed, removed, kept))
+        context.emit_event(GenerationApplied(fact.generation, added, changed, removed, kept))
         yield
         if is_first:
-            self._tell_who_waits()
+            self._notify_dependents()
 
     def _bring_all(self, fact: PlanAccepted, moved: Mapping[str, Job], returning: Collection[str]) -> Iterator[None]:
         graph = fact.graph
@@ -343,7 +343,7 @@ class Engine:
         spent = 0
         for name in graph.order or tuple(graph.nodes):
             entry = plans[name]
-            self._bring(entry, graph.nodes[name], moved.get(name), returns=name in returning)
+            self._add_or_update(entry, graph.nodes[name], moved.get(name), returns=name in returning)
             spent += 1 if entry.reload == "keep" else _CHANGED
             if spent >= STEP:
                 spent = 0
@@ -364,7 +364,7 @@ class Engine:
     def _take_away(self, former: str, name: str) -> Job:
         """The job that gets another name, without what is kept by the former one. Its probes go on."""
         job = self.jobs.pop(former)
-        self._context.actions.append(Move(former, name))
+        self._context.actions.append(RenameJob(former, name))
         self._unwatch(former)
         if former in self._probes:
             self._probes[name] = self._probes.pop(former)
@@ -372,7 +372,7 @@ class Engine:
             self._moved[former] = name
         return job
 
-    def _bring(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
+    def _add_or_update(self, entry: JobPlan, node: Node, moved: Job | None, *, returns: bool) -> None:
         context, name = self._context, node.spec.name
         if entry.reload == "keep" and name in self.jobs:
             self.jobs[name].node = node
@@ -381,21 +381,21 @@ class Engine:
         if moved is not None:
             self.jobs[name] = moved
             self._remembered.pop(name, None)
-            moved.become(node, retime=retime, restart=restart, renamed=True)
+            moved.update(node, retime=retime, restart=restart, renamed=True)
             self._watch(node.spec)
-            context.announce(JobChanged(name, "move"))
+            context.emit_event(JobChanged(name, "move"))
         elif entry.reload == "add" and (gone := self.going(entry.moved_from or name)) is not None:
             self._gone.remove(gone)
             self._remembered.pop(name, None)
             self.jobs[name] = gone
             gone.come_back(node, renamed=entry.moved_from is not None)
             self._watch(node.spec)
-            context.announce(JobAdded(name, gone.next.due if gone.next else None))
+            context.emit_event(JobAdded(name, gone.next.due if gone.next else None))
         elif entry.reload == "add" or name not in self.jobs:
             job = self.jobs[name] = Job(context, self.board, node)
             job.begin(self._remembered.pop(name, None), returns=returns)
             self._watch(node.spec)
-            context.announce(JobAdded(name, job.next.due if job.next else None))
+            context.emit_event(JobAdded(name, job.next.due if job.next else None))
         else:
             job = self.jobs[name]
             if _watched_files(job.spec) != _watched_files(node.spec):
@@ -403,8 +403,8 @@ class Engine:
                 self._watch(node.spec)
             if job.spec.is_service != node.spec.is_service:
                 self._probes.pop(name, None)
-            job.become(node, retime=retime, restart=restart)
-            context.announce(JobChanged(name, entry.reload))
+            job.update(node, retime=retime, restart=restart)
+            context.emit_event(JobChanged(name, entry.reload))
 
     def _remove(self, name: str) -> None:
         job = self.jobs.pop(name)
@@ -413,19 +413,19 @@ class Engine:
         self._remembered[name] = job.progress
         if job.spec.is_service:
             job.stop_runs(REMOVED)
-        if job.state is not State.GONE:
+        if job.state is not State.REMOVED:
             self._gone.append(job)
         self._probes.pop(name, None)
-        self._context.announce(JobRemoved(name))
+        self._context.emit_event(JobRemoved(name))
 
-    def _take_up(self, row: RunRecord, living: Mapping[str, Living]) -> None:
+    def _resume_open_slots(self, row: SlotRecord, living: Mapping[str, SurvivingRun]) -> None:
         """A slot that an earlier supervisor left open: its run goes on, or nothing of it is alive any more."""
         job = self.jobs.get(row.job)
         if job is not None and row.run is not None and row.run in living:
             job.adopt(row, living[row.run])
             self._begin_probes(job, row.run, adopted=True)
             return
-        if job is not None and job.take_up(row):
+        if job is not None and job.resume_slot(row):
             return
         now = self._context.now.wall
         now = max(now, row.started or row.due)  # the clock may have been set back
@@ -434,7 +434,7 @@ class Engine:
             job.note_interrupted()
         progress = job.progress if job else self._remembered.get(row.job, Progress(row.job, row.nominal))
         self._context.actions.append(Record(ended, progress))
-        self._context.announce(SlotDecided(ended))
+        self._context.emit_event(SlotDecided(ended))
 
     def _watch(self, spec: JobSpec) -> None:
         watched = _watched(spec)
@@ -466,9 +466,9 @@ class Engine:
         def run(_: object) -> None:
             self._changes.pop(name, None)
             if name in self.jobs and self.jobs[name].state in TAKES_SLOTS:
-                self.jobs[name].ask("watch", _FILES_CHANGED)
+                self.jobs[name].request_run("watch", _FILES_CHANGED)
 
-        self._changes[name] = (self._context.wake_at(at, "mono", run), first)
+        self._changes[name] = (self._context.call_at(at, "mono", run), first)
 
     def _begin_probes(self, job: Job, run: str, *, adopted: bool = False) -> None:
         """What an adopted run said before is not known, so a line that makes it ready counts as said."""
@@ -477,15 +477,15 @@ class Engine:
             return
         name = job.spec.name
         if name not in self._probes:
-            self._probes[name] = (Probing(self._context, job, "ready"), Probing(self._context, job, "live"))
+            self._probes[name] = (ProbeMonitor(self._context, job, "ready"), ProbeMonitor(self._context, job, "live"))
         if adopted and job.spec.ready is not None and job.spec.ready.log is not None:
             job.ready = True
         for probing in self._probes[name]:
             probing.run_began(run)
 
-    def _rest_probes(self, job: Job) -> None:
+    def _stop_probes(self, job: Job) -> None:
         for probing in self._probes.get(job.spec.name, ()):
-            probing.rest()
+            probing.stop()
         if job.ready is not None and job.spec.is_service:
             job.ready = False
 
@@ -496,32 +496,32 @@ class Engine:
         if job is None or name not in self._probes:
             return
         was = job.ready
-        if self._probes[name][live].answer(ok, reason):
-            self._context.announce(Warned(name, because("restart_not_alive", cause=reason)))
-            job.ask("restart", _NOT_ALIVE)
+        if self._probes[name][live].on_result(ok, reason):
+            self._context.emit_event(Warned(name, because("restart_not_alive", cause=reason)))
+            job.request_run("restart", _NOT_ALIVE)
         if job.ready is not was:
             self.board.changed(job, None)
 
-    def _requested(self, fact: Requested) -> None:
+    def _requested(self, fact: JobCommand) -> None:
         job = self.jobs.get(fact.job)
         if job is None:
             return
         match fact.verb:
             case "trigger":
                 nominal = fact.nominal
-                if nominal is not None and job.knows(nominal):  # an edge was faster
+                if nominal is not None and job.has_decided(nominal):  # an edge was faster
                     nominal = None
-                job.ask("manual", nominal=nominal, forced=fact.force)
+                job.request_run("manual", nominal=nominal, forced=fact.force)
             case "restart":
-                job.ask("restart", REQUESTED)
+                job.request_run("restart", REQUESTED)
             case "pause":
                 job.pause(because("paused", text=fact.text) if fact.text else PAUSED, fact.until, fact.length)
             case "resume":
                 job.resume(REQUESTED)
             case "start":
-                job.turn_on()
+                job.start()
             case "stop":
-                job.turn_off(because("stopped", text=fact.text) if fact.text else STOPPED)
+                job.stop(because("stopped", text=fact.text) if fact.text else STOPPED)
             case "reset":
                 job.reset()
             case _:
@@ -537,11 +537,11 @@ class Engine:
                     self._follow_edges(job, row)
                 if self._leaving == "drain" and not job.open:
                     self._stop_services(target for _, targets in job.node.needs for target in targets)
-            self.board.settle()
+            self.board.recheck_waiting()
             if not self.board.news:
                 return
 
-    def _follow_edges(self, upstream: Job, row: RunRecord | None) -> None:
+    def _follow_edges(self, upstream: Job, row: SlotRecord | None) -> None:
         for name in self._dependents[upstream.spec.name]:
             job = self.jobs.get(name)
             if job is None or job.state not in TAKES_SLOTS or self._leaving:
@@ -549,12 +549,12 @@ class Engine:
             for need, targets in job.node.needs:
                 if need.trigger and upstream.spec.name in targets:
                     if need.condition in ("completed", "succeeded", "failed"):
-                        if row is not None and fires(need, row) and not job.knows(row.nominal):
-                            job.ask("dependency", nominal=row.nominal)
-                    elif row is None and self._just_became(upstream, need.condition) and not job.open:
-                        job.ask("dependency")
+                        if row is not None and fires(need, row) and not job.has_decided(row.nominal):
+                            job.request_run("dependency", nominal=row.nominal)
+                    elif row is None and self._conditions_now_met(upstream, need.condition) and not job.open:
+                        job.request_run("dependency")
 
-    def _just_became(self, upstream: Job, condition: str) -> bool:
+    def _conditions_now_met(self, upstream: Job, condition: str) -> bool:
         if condition == "healthy":
             return upstream.ready is True
         attempts = [held.attempt for held in upstream.open if held.attempt is not None]
@@ -567,11 +567,11 @@ class Engine:
         self._leaving = level
         if first:
             for job in self.jobs.values():
-                job.leave(STOPPED)
+                job.drain(STOPPED)
         if level == "drain" and self._graph is not None:
             self._stop_services(reversed(self._graph.order))
         waiting = tuple(job.spec.name for job in (*self.jobs.values(), *self._gone) if job.open)
-        self._context.announce(Draining(level, waiting))
+        self._context.emit_event(Draining(level, waiting))
         if level == "drain":
             return
         for job in (*self.jobs.values(), *self._gone):
@@ -589,7 +589,7 @@ class Engine:
             other in self.jobs and self.jobs[other].open for other in self._needed_by.get(name, ()) if other != name
         )
 
-    def _maybe_leave(self) -> None:
+    def _exit_if_drained(self) -> None:
         if self._gone:
             for job in [job for job in self._gone if not job.open]:
                 self._gone.remove(job)
@@ -600,7 +600,7 @@ class Engine:
         if self._leaving:
             if not self._gone and not any(job.open for job in self.jobs.values()):
                 self._left = True
-                self._context.actions.append(Leave(0))
+                self._context.actions.append(ExitSupervisor(0))
             return
         if self._keep_alive or self._gone or (self._stays is not None and _may_start(self._stays)):
             return
@@ -608,7 +608,7 @@ class Engine:
         if self._stays is not None:
             return
         self._left = True
-        self._context.actions.append(Leave(self.exit_code()))
+        self._context.actions.append(ExitSupervisor(self.exit_code()))
 
     def exit_code(self) -> int:
         """1 if the last run of a job failed, 3 if a job ended without its goal, 4 if a need failed, else 0."""

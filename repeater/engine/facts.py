@@ -4,7 +4,7 @@ A fact carries no time of its own; the reading of the clocks that comes with it 
 The engine gets facts of kind `run` only; hooks and probes are the supervisor's.
 Facts about a run come in the order RunStarted, RunExited, RunEnded, or SpawnFailed alone; RunExited may be left out
 when nothing of the run is left at its exit. RunLost may come in the place of any of them, as the last.
-Who tells them: `runtime.supervisor`, from the ports; `engine.simulate`.
+Who tells them: `supervisor.supervisor`, from the ports; `engine.simulate`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.model.reasons import Reason
-from repeater.model.run import Exit, LimitedStart, Progress, RunKind, RunRecord
+from repeater.model.run import Exit, LimitedStart, Progress, RunKind, SlotRecord
 from repeater.model.time import Mono
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
 
 if TYPE_CHECKING:
     from repeater.policy.http_aware import PushBack, Unreadable
-    from repeater.schedule.load import LoadReadings
+    from repeater.schedule.load_aware import LoadReadings
 
 
 @dataclass(frozen=True, slots=True)
-class Living:
+class SurvivingRun:
     """A run that an earlier supervisor began and that somebody still looks after: alive, or its end is known.
 
     `mono` is the reading of the monotonic clock at `began`, None if it is not known.
@@ -50,9 +50,9 @@ class PlanAccepted:
     plan: Plan
     graph: Graph
     progress: Mapping[str, Progress] = field(default_factory=dict)
-    open_rows: tuple[RunRecord, ...] = ()
+    open_rows: tuple[SlotRecord, ...] = ()
     starts: tuple[LimitedStart, ...] = ()
-    living: Mapping[str, Living] = field(default_factory=dict)
+    living: Mapping[str, SurvivingRun] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
 
 
@@ -158,7 +158,7 @@ class LoadRead:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaGranted:
+class SharedLimitGranted:
     """The daemon lets the start through that was asked for under this id."""
 
     id: str
@@ -166,7 +166,7 @@ class QuotaGranted:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaWaits:
+class SharedLimitQueued:
     """The daemon holds the start that was asked for; not before `wait` from now, as far as it knows."""
 
     id: str
@@ -175,7 +175,7 @@ class QuotaWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaLost:
+class RateLimiterDown:
     """The daemon does not answer; whatever was asked for is void. QuotaFound follows, some day."""
 
     reason: Reason
@@ -189,7 +189,7 @@ class QuotaWarned:
 
 
 @dataclass(frozen=True, slots=True)
-class QuotaFound:
+class RateLimiterUp:
     """The daemon answers again."""
 
 
@@ -197,7 +197,7 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 
 
 @dataclass(frozen=True, slots=True)
-class Requested:
+class JobCommand:
     """Somebody asked for something about one job. `text` is why, in the words of the user, empty if none were given;
     `until` is when a pause ends by itself, None for never. `length` says so as a distance instead. `nominal` is the
     time of the slot of a trigger; jobs of one request share it, so that a `same_slot` need finds them.
@@ -236,13 +236,13 @@ Fact: TypeAlias = (
     | RunLost
     | ProbeReported
     | PathsChanged
-    | Requested
+    | JobCommand
     | PushedBack
     | LoadRead
-    | QuotaGranted
-    | QuotaWaits
-    | QuotaLost
-    | QuotaFound
+    | SharedLimitGranted
+    | SharedLimitQueued
+    | RateLimiterDown
+    | RateLimiterUp
     | QuotaWarned
     | ClockJumped
     | StopRequested

@@ -2,9 +2,9 @@
 
 `ACTIVE` means that at least one slot is open: held at a gate, running, or waiting for its next attempt. Every slot that
 comes up is decided here exactly once and leaves exactly one row. The states and what moves them are the table of
-`engine.lifecycle`, when slots come up is `engine.upcoming`, how one attempt ends `engine.attempt`; what other jobs have
-to say (needs, pools) is asked of `engine.gates`. It never reads a clock: everything happens at `context.now`. Called by
-`engine.engine` only.
+`engine.job_states`, when slots come up is `engine.next_slot`, how one attempt ends `engine.attempt`; what other jobs
+have to say (needs, pools) is asked of `engine.admission`. It never reads a clock: everything happens at `context.now`.
+Called by `engine.engine` only.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from repeater.dataclass import replace
-from repeater.engine.actions import Adopt, Note, ReadLoad, Record, RunHook, Save, Start
-from repeater.engine.attempt import Attempt, ImpossibleMove
+from repeater._lazy_dataclasses import replace
+from repeater.engine.actions import Adopt, ReadLoad, Record, RecordStarted, RunHook, SaveProgress, Start
+from repeater.engine.active_slot import ActiveSlot
+from repeater.engine.adaptive_interval import AdaptiveInterval, Starts
+from repeater.engine.attempt import Attempt, InvalidTransition
 from repeater.engine.attempt import Event as Move
 from repeater.engine.clock_step import is_same_boot, recalled, shifted
 from repeater.engine.context import Context
-from repeater.engine.lifecycle import TABLE, TAKES_SLOTS, Event, State
+from repeater.engine.failure_throttle import FailureThrottle
+from repeater.engine.job_states import TABLE, TAKES_SLOTS, Event, State
 from repeater.engine.limits import Limits, retry_rule
-from repeater.engine.pacing import Pacing, Starts
-from repeater.engine.slot import OpenSlot
-from repeater.engine.slowing import Slowing
-from repeater.engine.timeline import Wake
-from repeater.engine.upcoming import Coming, Upcoming
+from repeater.engine.next_slot import Coming, NextSlot
+from repeater.engine.timers import Timer
 from repeater.model.events import (
+    IntervalChanged,
     JobDone,
     JobPaused,
     JobResumed,
-    Paced,
     RunAdopted,
     RunBegan,
     RunFinished,
+    SlotBlocked,
     SlotDecided,
-    SlotHeld,
     SlotsMissed,
     SpawnRejected,
     Warned,
@@ -53,9 +53,9 @@ from repeater.model.reasons import (
     Reason,
 )
 from repeater.model.reasons import reason as because
-from repeater.model.run import Exit, Progress, Run, RunRecord, Slot, SlotState, Trigger, Verdict
-from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, Rated, Stop
-from repeater.model.time import MICROSECOND, Instant, Mono, micros, number_of
+from repeater.model.run import Exit, Progress, Run, Slot, SlotRecord, SlotState, Trigger, Verdict
+from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, RateLimited, Stop
+from repeater.model.time import MICROSECOND, Instant, Mono, to_epoch_us, to_us
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
 from repeater.schedule.backoff import backoff_delay
@@ -64,10 +64,10 @@ from repeater.schedule.base import Schedule, Track
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from repeater.engine.conditions import Conditions
-    from repeater.engine.facts import Living, RunEnded
+    from repeater.engine.facts import RunEnded, SurvivingRun
+    from repeater.engine.plugin_conditions import PluginConditions
     from repeater.policy.http_aware import PushBack, Unreadable
-    from repeater.schedule.load import LoadReadings
+    from repeater.schedule.load_aware import LoadReadings
 
 _RELOADED = Reason("reloaded")
 _SCHEDULE_CHANGED = Reason("schedule_changed")
@@ -85,18 +85,18 @@ _PACED = (Adaptive, LoadAware)
 _METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 
 
-class Gates(Protocol):
-    """What a job asks about the rest of the world; `engine.gates` answers."""
+class Admission(Protocol):
+    """What a job asks about the rest of the world; `engine.admission` answers."""
 
-    def enter(self, job: Job, slot: OpenSlot) -> tuple[Literal["hold", "skipped"], Reason] | None:
+    def try_admit(self, job: Job, slot: ActiveSlot) -> tuple[Literal["hold", "skipped"], Reason] | None:
         """None: go on, places in pools are taken. Else what becomes of the slot, and why."""
         ...
 
-    def readmit(self, job: Job, slot: OpenSlot) -> None:
+    def force_admit(self, job: Job, slot: ActiveSlot) -> None:
         """Take the places of a run that is live already, whether they are free or not."""
         ...
 
-    def release(self, slot: OpenSlot) -> None:
+    def release(self, slot: ActiveSlot) -> None:
         """The slot takes no place any more and waits for nothing."""
         ...
 
@@ -109,11 +109,11 @@ class Gates(Protocol):
         """When the job's own rate allows its next start; None if it has none."""
         ...
 
-    def enrol(self, run: Run, job: Job, slot: OpenSlot) -> None:
+    def register_run(self, run: Run, job: Job, slot: ActiveSlot) -> None:
         """Facts about this run belong to this slot."""
         ...
 
-    def changed(self, job: Job, row: RunRecord | None) -> None:
+    def changed(self, job: Job, row: SlotRecord | None) -> None:
         """Something about the job changed that others may wait for; `row` if it is a decided slot."""
         ...
 
@@ -149,26 +149,26 @@ class Job:
         "upcoming",
     )  # fmt: skip
 
-    def __init__(self, context: Context, gates: Gates, node: Node) -> None:
+    def __init__(self, context: Context, gates: Admission, node: Node) -> None:
         self._context = context
         self._gates = gates
-        self._deadlines: list[Wake] = []
-        self._pause_end: Wake | None = None
+        self._deadlines: list[Timer] = []
+        self._pause_end: Timer | None = None
         self._stop_reason: Reason | None = None
         self._pattern_found = False
         self._last_exit: int | None = None
         self._refused = False
-        self._conditions: Conditions | None = None
+        self._conditions: PluginConditions | None = None
         self.spec: JobSpec = node.spec
         self.node = node
-        self.upcoming = Upcoming(context, node.spec, node.schedule, self._track, self._come_due, self._arm)
-        self.slowing = Slowing()
-        self.pacing = Pacing()
+        self.upcoming = NextSlot(context, node.spec, node.schedule, self._track, self._on_due, self._arm)
+        self.slowing = FailureThrottle()
+        self.pacing = AdaptiveInterval()
         self.starts = Starts()
         self.state = State.IDLE
-        self.open: list[OpenSlot] = []
+        self.open: list[ActiveSlot] = []
         self.pending: list[Slot] = []
-        self.recent: dict[datetime, RunRecord] = {}
+        self.recent: dict[datetime, SlotRecord] = {}
         self.ready: bool | None = None
         self.last_success: bool | None = None
         self.progress = self._new_progress(self.spec.name)
@@ -181,12 +181,12 @@ class Job:
         out of the file and is back, so nothing is owed for the time between.
         """
         context, now, spec = self._context, self._context.now, self.spec
-        schedule, rule = repr(spec.schedule), _print_of(spec.stop)
+        schedule, rule = repr(spec.schedule), _fingerprint(spec.stop)
         if progress is None:
             self.progress = self._new_progress(spec.name, schedule=schedule, stop=rule)
         else:
             self._former = progress.clock if is_same_boot(progress, now, context.boot) else None
-            progress = recalled(progress, self.schedule.rides, now=now, offset=context.offset, boot=context.boot)
+            progress = recalled(progress, self.schedule.clock, now=now, offset=context.offset, boot=context.boot)
         if progress is None:
             pass
         elif isinstance(spec.schedule, Once | Always):
@@ -195,7 +195,7 @@ class Job:
             self.progress = replace(progress, job=spec.name, anchor=context.steady.wall, cursor=None, done=done)
         else:
             self.progress = replace(progress, job=spec.name)
-            at = now.at_wall if self.schedule.rides == "wall" else context.reading
+            at = now.at_wall if self.schedule.clock == "wall" else context.reading
             self.upcoming.anchor = at(progress.anchor)
             self.upcoming.cursor = None if progress.cursor is None else at(progress.cursor)
             self.upcoming.last_end = None if progress.last_end is None else context.reading(progress.last_end)
@@ -203,7 +203,7 @@ class Job:
                 self.last_success = progress.streak > 0
             if returns or progress.schedule != schedule:
                 self._retime()
-        self.pacing.take_up(self.progress.adaptive)
+        self.pacing.restore(self.progress.adaptive)
         kept = self.progress
         if kept.pushed_until is not None and kept.pushed is not None:
             self._gates.limits.take_up(spec, context.reading(kept.pushed_until).mono, kept.pushed)
@@ -215,8 +215,8 @@ class Job:
         if self.progress.done is not None:
             self.state = State.DONE
         elif not spec.enabled:
-            self.state = State.OFF
-        self._context.actions.append(Save(self.progress))
+            self.state = State.INACTIVE
+        self._context.actions.append(SaveProgress(self.progress))
         self._watch_deadlines()
         self._watch_pause()
         self._arm()
@@ -231,7 +231,7 @@ class Job:
         """The monotonic reading of a time in a row that an earlier supervisor wrote."""
         if self._former is None:
             return self._context.now.at_wall(wall).mono
-        return Mono(number_of(wall) - self._former)
+        return Mono(to_epoch_us(wall) - self._former)
 
     def move_clock(self, step: int) -> None:
         """The wall clock was set by `step` microseconds: distances keep their length and are written with the new time.
@@ -239,7 +239,7 @@ class Job:
         A slot that is not claimed yet has no row and is named anew. Slots of a schedule that rides the wall clock are
         named by a time of day, which does not change.
         """
-        by, rides = step * MICROSECOND, self.schedule.rides
+        by, rides = step * MICROSECOND, self.schedule.clock
         self.progress = shifted(self.progress, step, rides, self._context.now.wall)
         self.upcoming.move_clock(by)
         self.slowing.move_clock(by)
@@ -253,7 +253,7 @@ class Job:
         for held in self.open:
             if held.attempts == 0:
                 held.slot = named(held.slot)
-        self._context.actions.append(Save(self.progress))
+        self._context.actions.append(SaveProgress(self.progress))
         if self.next is not None or not self.open:
             self._arm()
 
@@ -263,11 +263,11 @@ class Job:
         A clock that is less than two seconds behind is being corrected slowly, and nobody has to act.
         """
         cursor = self.progress.cursor
-        if self.schedule.rides != "wall" or cursor is None or self.state in (State.DONE, State.OFF):
+        if self.schedule.clock != "wall" or cursor is None or self.state in (State.DONE, State.INACTIVE):
             return None
         return cursor if cursor - now > _SLEW else None
 
-    def become(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
+    def update(self, node: Node, *, retime: bool, restart: bool, renamed: bool = False) -> None:
         """Take a changed definition: counters, cursor and live runs stay. Nothing is fired by the change itself."""
         before = self.spec
         self.node = node
@@ -279,27 +279,27 @@ class Job:
             self._retime()
         if before.is_service != node.spec.is_service:
             self._change_kind()
-        self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=_print_of(node.spec.stop))
+        self.progress = replace(self.progress, schedule=repr(node.spec.schedule), stop=_fingerprint(node.spec.stop))
         if before.stop != node.spec.stop and self.progress.done is not None:
             self.progress = replace(self.progress, done=self._stop_met())
             if self.progress.done is None and self.state is State.DONE:
-                self._on(Event.REARMED)
-                self.upcoming.forgive()
+                self._transition(Event.REARMED)
+                self.upcoming.skip_missed()
         if before.enabled != node.spec.enabled:
             self._switch(node.spec.enabled)
-        self._context.actions.append(Save(self.progress))
+        self._context.actions.append(SaveProgress(self.progress))
         self._watch_deadlines()
         self._check_stop()
         self._arm()
         is_same_kind = before.is_service == node.spec.is_service
         if restart and is_same_kind and self.state in TAKES_SLOTS and (self.open or self.pending):
-            self.ask("restart", _RELOADED)
+            self.request_run("restart", _RELOADED)
 
     def come_back(self, node: Node, *, renamed: bool = False) -> None:
         """The job was removed while a run was live, and is in the file again: it goes on with that run."""
         self._refused = False
-        self._on(Event.RETURNED)
-        self.become(node, retime=True, restart=False, renamed=renamed)
+        self._transition(Event.RETURNED)
+        self.update(node, retime=True, restart=False, renamed=renamed)
         if not isinstance(self.spec.schedule, Once | Always):
             self._retime()  # nothing is owed for the time between
             self._arm()
@@ -343,25 +343,25 @@ class Job:
         """`enabled` was edited: a timed run finishes as it was, a service stops."""
         self._stop_reason = _DISABLED
         if enabled:
-            self._on(Event.TURNED_ON)
+            self._transition(Event.TURNED_ON)
         else:
             self._drop_begun(_DISABLED)
-            self._on(Event.TURNED_OFF if self.spec.is_service else Event.DISABLED)
+            self._transition(Event.TURNED_OFF if self.spec.is_service else Event.DISABLED)
 
     # --- requests from outside ---------------------------------------------------------------------------------
 
-    def ask(
+    def request_run(
         self, trigger: Trigger, why: Reason | None = None, *, nominal: datetime | None = None, forced: bool = False
     ) -> None:
         """A slot beside the schedule: a person, a changed file, another job, or a restart asks for it."""
         now = self._context.now
         when = nominal or now.wall
-        while nominal is None and self.knows(when):
+        while nominal is None and self.has_decided(when):
             when += MICROSECOND
         slot = Slot(self.spec.name, when, max(when, now.wall), trigger, forced, now.mono)
-        self._consider(slot, why)
+        self._offer(slot, why)
 
-    def knows(self, nominal: datetime) -> bool:
+    def has_decided(self, nominal: datetime) -> bool:
         """Whether a slot of this nominal time was decided lately, is open, pending, or the next to come."""
         return (
             nominal in self.recent
@@ -370,7 +370,7 @@ class Job:
             or any(slot.nominal == nominal for slot in self.pending)
         )
 
-    def take_up(self, row: RunRecord) -> bool:
+    def resume_slot(self, row: SlotRecord) -> bool:
         """Go on with a slot that an earlier supervisor left open; False if it must not be tried again.
 
         An attempt that had failed and waited for the next one goes on in any case; one of which nobody knows the end
@@ -384,11 +384,11 @@ class Job:
         at_start = isinstance(spec.schedule, Once | Always)  # they begin anew anyway
         if not again or too_old or at_start or self.state not in TAKES_SLOTS:
             return False
-        held = OpenSlot(slot, self._context.now)
+        held = ActiveSlot(slot, self._context.now)
         held.attempts = row.attempts
-        held.free = 0 if retries else row.attempts
+        held.uncounted_attempts = 0 if retries else row.attempts
         self.open.append(held)
-        self._on(Event.OPENED)
+        self._transition(Event.OPENED)
         self.try_start(held)
         return True
 
@@ -400,27 +400,27 @@ class Job:
         if self.schedule.waits_for_end:
             self._arm()
 
-    def adopt(self, row: RunRecord, living: Living) -> None:
+    def adopt(self, row: SlotRecord, living: SurvivingRun) -> None:
         """Go on with a run that an earlier supervisor began and somebody looked after since."""
         spec, context = self.spec, self._context
         assert row.run is not None
         began = context.now.at_wall(living.began) if living.mono is None else context.now.at_mono(living.mono)
         started = row.started or living.began
-        due_mono = Mono(began.mono - micros(started - row.due))
-        held = OpenSlot(Slot(spec.name, row.nominal, row.due, row.trigger, due_mono=due_mono), context.now)
+        due_mono = Mono(began.mono - to_us(started - row.due))
+        held = ActiveSlot(Slot(spec.name, row.nominal, row.due, row.trigger, due_mono=due_mono), context.now)
         held.attempts, held.pid, held.started = row.attempts, living.pid, started
         run = Run(row.run, held.slot, row.attempts, row.generation)
         held.attempt = Attempt(context, run, spec.ending)
         held.attempt.resume(began)
-        self._gates.readmit(self, held)
-        self._gates.enrol(run, self, held)
+        self._gates.force_admit(self, held)
+        self._gates.register_run(run, self, held)
         self.open.append(held)
-        self._on(Event.OPENED)
+        self._transition(Event.OPENED)
         if isinstance(spec.schedule, Once):  # this is the one run of this start, too
             self.upcoming.cursor = context.steady
             self.progress = replace(self.progress, cursor=context.steady.wall)
-        context.actions.append(Note(held.row("running", None, None, context.generation), living.pid))
-        context.announce(RunAdopted(run, living.pid))
+        context.actions.append(RecordStarted(held.record("running", None, None, context.generation), living.pid))
+        context.emit_event(RunAdopted(run, living.pid))
         context.actions.append(Adopt(run.id, spec))
         self._arm()
         self._finish_by_count()
@@ -428,15 +428,15 @@ class Job:
             self.stop_runs(_DISABLED)
         self._gates.changed(self, None)
 
-    def turn_off(self, reason: Reason) -> None:
+    def stop(self, reason: Reason) -> None:
         """No new slot; whatever runs is stopped."""
         self._stop_reason = reason
-        self._on(Event.TURNED_OFF)
+        self._transition(Event.TURNED_OFF)
 
-    def turn_on(self) -> None:
-        self._on(Event.TURNED_ON)
+    def start(self) -> None:
+        self._transition(Event.TURNED_ON)
 
-    def twin(self, context: Context, gates: Gates) -> Job:
+    def twin(self, context: Context, gates: Admission) -> Job:
         """The same job a second time. What is done to it changes nothing here and leads to no action of ours."""
         import copy  # foresight only, which few commands need
 
@@ -460,21 +460,21 @@ class Job:
 
     def reset(self) -> None:
         """Forget counters and `done`; begin as if new."""
-        self._on(Event.RESET)
+        self._transition(Event.RESET)
 
-    def leave(self, reason: Reason) -> None:
+    def drain(self, reason: Reason) -> None:
         """The job was removed or the supervisor leaves: nothing new starts, live timed runs finish."""
         self._stop_reason = reason
         self._drop_pending(reason)
         if self._pause_end is not None:
             self._pause_end.cancel()
-        if self.state is not State.GONE:
-            self._on(Event.LEAVE)
+        if self.state is not State.REMOVED:
+            self._transition(Event.LEAVE)
 
     def remove(self) -> None:
         """The job is not in the file any more."""
         self._drop_begun(REMOVED)
-        self.leave(REMOVED)
+        self.drain(REMOVED)
 
     def stop_runs(self, reason: Reason, *, kill: bool = False) -> None:
         """End every open slot, as cancelled."""
@@ -486,7 +486,7 @@ class Job:
         if length is not None:
             until = self._context.steady.wall + length
         self._keep_pause(reason, until, "mono" if length is not None else None)
-        self._context.announce(JobPaused(self.spec.name, reason, until))
+        self._context.emit_event(JobPaused(self.spec.name, reason, until))
         self._watch_pause()
 
     def resume(self, why: Reason) -> None:
@@ -495,7 +495,7 @@ class Job:
             return
         self._keep_pause(None, None)
         self._watch_pause()
-        self._context.announce(JobResumed(self.spec.name, why))
+        self._context.emit_event(JobResumed(self.spec.name, why))
         if self.spec.is_service and not self.open:
             self._refused = False
             self._arm()
@@ -507,7 +507,7 @@ class Job:
 
     def _keep_pause(self, reason: Reason | None, until: datetime | None, rides: Literal["mono"] | None = None) -> None:
         self.progress = replace(self.progress, paused=reason, paused_until=until, pause_rides=rides)
-        self._context.actions.append(Save(self.progress))
+        self._context.actions.append(SaveProgress(self.progress))
 
     def _watch_pause(self) -> None:
         if self._pause_end is not None:
@@ -520,7 +520,7 @@ class Job:
         if at.mono <= self._context.now.mono:
             self.resume(_PAUSE_OVER)
         else:
-            self._pause_end = self._context.wake_at(at, rides, lambda _: self.resume(_PAUSE_OVER))
+            self._pause_end = self._context.call_at(at, rides, lambda _: self.resume(_PAUSE_OVER))
 
     # --- the schedule ------------------------------------------------------------------------------------------
 
@@ -572,20 +572,20 @@ class Job:
             progress.runs,
             max(0, -progress.streak),
             self.pacing.pace(schedule) if isinstance(schedule, _PACED) else None,
-            self._gates.earliest(self) if isinstance(schedule, Rated) else None,
+            self._gates.earliest(self) if isinstance(schedule, RateLimited) else None,
         )
 
-    def _come_due(self, coming: list[Coming]) -> None:
+    def _on_due(self, coming: list[Coming]) -> None:
         missed = [one for one in coming if one.refusal is not None]
         if missed:
             counts = [one.number for one in missed if one.number is not None]
             count, last = sum(counts) + len(missed) - len(counts), missed[-1]
             ends = last.slot.nominal if last.last is None else last.last
             event = SlotsMissed(self.spec.name, count, missed[0].slot.nominal, ends, len(counts) < len(missed))
-            self._context.announce(event)
+            self._context.emit_event(event)
         for slot, refusal, number, _ in coming:
             if refusal is None:
-                self._consider(slot)
+                self._offer(slot)
             else:
                 self._decide(slot, *refusal, number=number or 1)
         if self.upcoming.slot is None:
@@ -593,9 +593,9 @@ class Job:
 
     # --- deciding a slot ---------------------------------------------------------------------------------------
 
-    def _consider(self, slot: Slot, why: Reason | None = None) -> None:
+    def _offer(self, slot: Slot, why: Reason | None = None) -> None:
         self._refused = False
-        refusal = self._refusal(slot)
+        refusal = self._rejection_reason(slot)
         if refusal is not None:
             self._decide(slot, *refusal)
             return
@@ -626,7 +626,7 @@ class Job:
             case _:
                 self._decide(slot, "skipped", OVERLAP)
 
-    def _refusal(self, slot: Slot) -> tuple[SlotState, Reason] | None:
+    def _rejection_reason(self, slot: Slot) -> tuple[SlotState, Reason] | None:
         """Why a slot is not even considered; None if it is."""
         now, deadline = self._context.now, self.spec.catch_up.start_deadline
         if self.state not in TAKES_SLOTS and not (slot.forced and self.state is State.DONE):
@@ -641,34 +641,34 @@ class Job:
         return None
 
     def _admit(self, slot: Slot) -> None:
-        held = OpenSlot(slot, self._context.now)
+        held = ActiveSlot(slot, self._context.now)
         self.open.append(held)
-        self._on(Event.OPENED)
+        self._transition(Event.OPENED)
         deadline = self.spec.catch_up.start_deadline
         if deadline is not None:
             left = max(timedelta(0), deadline - slot.late_by(self._context.now.mono))
-            held.wakes.append(self._context.wake_in(left, lambda _: self._expire(held)))
+            held.wakes.append(self._context.call_in(left, lambda _: self._expire(held)))
         self.try_start(held)
 
-    def _expire(self, held: OpenSlot) -> None:
+    def _expire(self, held: ActiveSlot) -> None:
         if held.attempts == 0 and held in self.open:
             self._close(held, "expired", START_DEADLINE)
 
-    def try_start(self, held: OpenSlot) -> None:
+    def try_start(self, held: ActiveSlot) -> None:
         """Start the next attempt of an open slot, if the gates let it; else it is held, or closed."""
-        answer = self._gates.enter(self, held)
+        answer = self._gates.try_admit(self, held)
         if answer is None:
-            held.held = None
+            held.wait_reason = None
             self._start(held)
         elif answer[0] == "hold":
-            if held.held is None:
+            if held.wait_reason is None:
                 slot = held.slot
-                self._context.announce(SlotHeld(slot.job, slot.nominal, slot.due, answer[1]))
-            held.held = answer[1]
+                self._context.emit_event(SlotBlocked(slot.job, slot.nominal, slot.due, answer[1]))
+            held.wait_reason = answer[1]
         else:
             self._close(held, "skipped", answer[1])
 
-    def _start(self, held: OpenSlot) -> None:
+    def _start(self, held: ActiveSlot) -> None:
         context, slot = self._context, held.slot
         held.attempts += 1
         run = Run(context.new_run_id(), slot, held.attempts, context.generation)
@@ -682,8 +682,8 @@ class Job:
                 last_start=now,
             )
         held.attempt = Attempt(context, run, self.spec.ending)
-        self._gates.enrol(run, self, held)
-        row = held.row("claimed", None, None, context.generation)
+        self._gates.register_run(run, self, held)
+        row = held.record("claimed", None, None, context.generation)
         self._gates.limits.claimed(self.spec, run)
         context.actions.append(Start(run, self.spec, row, self.progress))
         self._finish_by_count()
@@ -704,7 +704,7 @@ class Job:
         if slot.trigger not in ("schedule", "catch_up"):
             return cursor
         nominal = slot.nominal
-        if self.schedule.rides == "mono" and slot.due_mono is not None:
+        if self.schedule.clock == "mono" and slot.due_mono is not None:
             # the clock may have been set since the slot was named
             nominal = self._context.shown(slot.due_mono) - (slot.due - nominal)
         return nominal if cursor is None else max(cursor, nominal)
@@ -713,15 +713,15 @@ class Job:
         """The slot ends without ever having been open. Its row stands for `number` slots."""
         self._refused = True
         self._advance(slot, skipped=number)
-        row = RunRecord(
+        row = SlotRecord(
             slot.job, slot.nominal, slot.due, None, None, state, reason, None, 0, None, slot.trigger,
             self._context.generation,
         )  # fmt: skip
-        self._keep(row, number=number)
+        self._store_record(row, number=number)
 
     # --- what becomes of an attempt ----------------------------------------------------------------------------
 
-    def run_started(self, held: OpenSlot, pid: int, at: Instant) -> None:
+    def run_started(self, held: ActiveSlot, pid: int, at: Instant) -> None:
         attempt = held.attempt
         assert attempt is not None
         held.pid = pid
@@ -730,16 +730,16 @@ class Job:
             self.starts.note(at.mono)
         late = held.slot.late_by(at.mono).total_seconds()
         self._gates.limits.started(self.spec, held)
-        self._context.actions.append(Note(held.row("running", None, None, self._context.generation), pid))
-        self._context.announce(RunBegan(attempt.run, pid, late))
+        self._context.actions.append(RecordStarted(held.record("running", None, None, self._context.generation), pid))
+        self._context.emit_event(RunBegan(attempt.run, pid, late))
         attempt.begin(at)
         self._gates.changed(self, None)
 
-    def run_exited(self, held: OpenSlot, exit: Exit) -> None:  # noqa: A002
+    def run_exited(self, held: ActiveSlot, exit: Exit) -> None:  # noqa: A002
         assert held.attempt is not None
         held.attempt.on(Move.EXITED, exit)
 
-    def pushed_back(self, held: OpenSlot, found: PushBack | None, unreadable: tuple[Unreadable, ...]) -> None:
+    def pushed_back(self, held: ActiveSlot, found: PushBack | None, unreadable: tuple[Unreadable, ...]) -> None:
         """The output of a run, which is about to end, says when a server wants the next request."""
         from repeater.policy.http_aware import holding, reason_of
 
@@ -756,9 +756,9 @@ class Job:
         until = self._context.shown(self._gates.limits.push_back(self.spec, given, reason).mono)
         if self.progress.pushed_until is None or self.progress.pushed_until < until:
             self.progress = replace(self.progress, pushed_until=until, pushed=reason)
-        self._context.actions.append(Save(self.progress))
+        self._context.actions.append(SaveProgress(self.progress))
 
-    def run_ended(self, held: OpenSlot, fact: RunEnded) -> None:
+    def run_ended(self, held: ActiveSlot, fact: RunEnded) -> None:
         attempt, exit = held.attempt, fact.exit  # noqa: A001
         assert attempt is not None
         if self.progress.refusals and not held.refused:
@@ -777,9 +777,9 @@ class Job:
         outcome = verdict.judge(self.spec.success, attempt.exit or exit, found, attempt.ended_by)
         if self.spec.executor is not None:
             outcome = verdict.of_executor(self.spec.executor.name, outcome, attempt.exit or exit)
-        self._after(held, "succeeded" if outcome.success else "failed", outcome, attempt.exit or exit)
+        self._after_attempt(held, "succeeded" if outcome.success else "failed", outcome, attempt.exit or exit)
 
-    def run_lost(self, held: OpenSlot, reason: Reason) -> None:
+    def run_lost(self, held: ActiveSlot, reason: Reason) -> None:
         """As after the death of a supervisor: at most once unless the job asks for at least once."""
         attempt = held.attempt
         assert attempt is not None
@@ -787,14 +787,14 @@ class Job:
             self._gates.limits.started(self.spec, held)
         attempt.on(Move.LOST)
         again = self.spec.delivery == "at-least-once" and self.state in (State.ACTIVE, State.FINISHING)
-        if again and held.fate is None:
-            held.free += 1
-            self._context.announce(Warned(self.spec.name, because("run_lost", cause=reason)))
-            self._retry_in(held, backoff_delay(_SHORTAGE, held.free, 0.0))
+        if again and held.forced_outcome is None:
+            held.uncounted_attempts += 1
+            self._context.emit_event(Warned(self.spec.name, because("run_lost", cause=reason)))
+            self._retry_in(held, backoff_delay(_SHORTAGE, held.uncounted_attempts, 0.0))
             return
         self._close(held, "interrupted", reason)
 
-    def slot_taken(self, held: OpenSlot) -> None:
+    def slot_taken(self, held: ActiveSlot) -> None:
         """The slot was decided in the past, before the clock was set back: it is dropped, and its row stands."""
         assert held.attempt is not None
         held.attempt.on(Move.SPAWN_FAILED)
@@ -802,23 +802,23 @@ class Job:
         self.progress = replace(self.progress, runs=max(0, self.progress.runs - (held.attempts == 1)))
         self._close(held, "skipped", _DECIDED_BEFORE, is_known=True)
 
-    def spawn_failed(self, held: OpenSlot, reason: Reason, exit_code: int, *, temporary: bool) -> None:
+    def spawn_failed(self, held: ActiveSlot, reason: Reason, exit_code: int, *, temporary: bool) -> None:
         attempt = held.attempt
         assert attempt is not None
         attempt.on(Move.SPAWN_FAILED)
         self._gates.limits.failed(held)
-        if temporary and held.fate is None and self.state in (State.ACTIVE, State.FINISHING):
-            held.free += 1
-            delay = backoff_delay(_SHORTAGE, held.free, 0.0)
-            self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=True))
+        if temporary and held.forced_outcome is None and self.state in (State.ACTIVE, State.FINISHING):
+            held.uncounted_attempts += 1
+            delay = backoff_delay(_SHORTAGE, held.uncounted_attempts, 0.0)
+            self._context.emit_event(SpawnRejected(self.spec.name, reason, exit_code, temporary=True))
             self._retry_in(held, delay)
             return
-        self._context.announce(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
-        self._after(held, "spawn_failed", Verdict(False, reason), None, exit_code)
+        self._context.emit_event(SpawnRejected(self.spec.name, reason, exit_code, temporary=False))
+        self._after_attempt(held, "spawn_failed", Verdict(False, reason), None, exit_code)
 
-    def _after(
+    def _after_attempt(
         self,
-        held: OpenSlot,
+        held: ActiveSlot,
         state: SlotState,
         outcome: Verdict,
         exit: Exit | None,  # noqa: A002
@@ -828,40 +828,40 @@ class Job:
         attempt, spec, context = held.attempt, self.spec, self._context
         assert attempt is not None
         code = None if exit is None else (exit.code if exit.signal is None else -exit.signal)
-        tries = held.attempts - held.free
+        tries = held.attempts - held.uncounted_attempts
         again = (
             not outcome.success
-            and held.fate is None
+            and held.forced_outcome is None
             and self.state in (State.ACTIVE, State.FINISHING)
-            and retry.wants_retry(retry_rule(spec), tries, exit, failed_start=failed_start)
+            and retry.should_retry(retry_rule(spec), tries, exit, failed_start=failed_start)
         )
         if not again:
             self._last_exit = failed_start if exit is None else retry.status(exit)
-            if held.fate is None:
-                context.announce(RunFinished(attempt.run, outcome, code))
+            if held.forced_outcome is None:
+                context.emit_event(RunFinished(attempt.run, outcome, code))
             self._close(held, state, outcome.reason, code, outcome)
             return
         delay = backoff_delay(spec.retry.backoff, tries, context.draw.random(), held.delay)
-        if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern and held.started is not None:
+        if isinstance(spec.schedule, RateLimited) and spec.schedule.retry_pattern and held.started is not None:
             planned = held.started + spec.schedule.retry_pattern[tries]
             delay = max(timedelta(0), planned - held.slot.wall_at(context.now.mono))
         held.delay = delay
-        context.announce(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
+        context.emit_event(RunFinished(attempt.run, outcome, code, context.now.wall + delay))
         ended, held.ended = held.slot.wall_at((held.ended or context.now).mono), None
-        row = held.row("retrying", outcome.reason, code, context.generation, ended=ended)
+        row = held.record("retrying", outcome.reason, code, context.generation, ended=ended)
         context.actions.append(Record(row, self.progress))
         self._retry_in(held, delay)
 
-    def _retry_in(self, held: OpenSlot, delay: timedelta) -> None:
+    def _retry_in(self, held: ActiveSlot, delay: timedelta) -> None:
         self._gates.release(held)
         held.attempt = None
-        held.retry = self._context.wake_in(delay, lambda _: self._retry(held))
+        held.retry = self._context.call_in(delay, lambda _: self._retry(held))
 
-    def _retry(self, held: OpenSlot) -> None:
+    def _retry(self, held: ActiveSlot) -> None:
         held.retry = None
         self.try_start(held)
 
-    def _end(self, held: OpenSlot, fate: tuple[SlotState, Reason], *, kill: bool = False) -> None:
+    def _end(self, held: ActiveSlot, fate: tuple[SlotState, Reason], *, kill: bool = False) -> None:
         """Bring an open slot to an end that was decided here, not by its command."""
         if held not in self.open:
             return
@@ -869,7 +869,7 @@ class Job:
         if attempt is None or not attempt.live:
             self._close(held, *fate)
             return
-        held.fate = held.fate or fate
+        held.forced_outcome = held.forced_outcome or fate
         if kill:
             attempt.kill(fate[1])
         else:
@@ -877,7 +877,7 @@ class Job:
 
     def _close(
         self,
-        held: OpenSlot,
+        held: ActiveSlot,
         state: SlotState,
         reason: Reason,
         code: int | None = None,
@@ -886,8 +886,8 @@ class Job:
         is_known: bool = False,
     ) -> None:
         context, now = self._context, self._context.now
-        if held.fate is not None:
-            state, reason = held.fate
+        if held.forced_outcome is not None:
+            state, reason = held.forced_outcome
             outcome = None
         if held.retry is not None:
             held.retry.cancel()
@@ -895,7 +895,7 @@ class Job:
             wake.cancel()
         self.open.remove(held)
         self._gates.release(held)
-        self._gates.limits.dismiss(held)
+        self._gates.limits.release(held)
         self._advance(held.slot, skipped=0 if held.attempts else 1)
         recovered = outcome is not None and outcome.success and self.progress.streak < 0
         over = (held.ended or now).mono
@@ -907,13 +907,13 @@ class Job:
         elif held.attempts:
             self.progress = replace(self.progress, last_end=shown)
         self._refused = held.attempts == 0
-        row = held.row(state, reason, code, context.generation, ended=ended if held.attempts else None)
+        row = held.record(state, reason, code, context.generation, ended=ended if held.attempts else None)
         held.attempt = None
         if is_known:
-            context.actions.append(Save(self.progress))
-            context.announce(Warned(self.spec.name, because("slot_decided_before", nominal=row.nominal)))
+            context.actions.append(SaveProgress(self.progress))
+            context.emit_event(Warned(self.spec.name, because("slot_decided_before", nominal=row.nominal)))
         else:
-            self._keep(row, outcome, recovered=recovered)
+            self._store_record(row, outcome, recovered=recovered)
         self._check_stop()
         if (
             self.spec.is_service
@@ -924,14 +924,14 @@ class Job:
             self._check_restart(outcome)
         if not self.open:
             if (self.state, Event.EMPTIED) in TABLE:  # the stop rule may have ended the other slots, and the job, above
-                self._on(Event.EMPTIED)
+                self._transition(Event.EMPTIED)
         elif self.state is State.ACTIVE:
             self._take_pending()
             if self.schedule.waits_for_end:
                 self._arm()
         self._gates.changed(self, row)
 
-    def _count(self, outcome: Verdict, held: OpenSlot, code: int | None, ended: datetime) -> None:
+    def _count(self, outcome: Verdict, held: ActiveSlot, code: int | None, ended: datetime) -> None:
         progress, good = self.progress, outcome.success
         self.last_success = good
         streak = max(progress.streak, 0) + 1 if good else min(progress.streak, 0) - 1
@@ -944,10 +944,10 @@ class Job:
             last_success=ended if good else progress.last_success,
         )
         lasted = None if held.started is None else held.slot.wall_at(self._context.now.mono) - held.started
-        self.slowing.note(self.spec, outcome, code, lasted, self._context)
+        self.slowing.record_outcome(self.spec, outcome, code, lasted, self._context)
         self._adapt(held, good)
 
-    def _adapt(self, held: OpenSlot, good: bool) -> None:
+    def _adapt(self, held: ActiveSlot, good: bool) -> None:
         """Let the run, the machine, or the rate say how long the next interval is, as the schedule asks."""
         schedule, context = self.spec.schedule, self._context
         if isinstance(schedule, LoadAware):
@@ -955,20 +955,20 @@ class Job:
         elif isinstance(schedule, Adaptive):
             began = held.attempt.started if held.attempt is not None else None
             took = (context.now.mono - (began or context.now).mono) * MICROSECOND
-            why = self.pacing.note(schedule, success=good, latency=took)
+            why = self.pacing.observe(schedule, success=good, latency=took)
             self.progress = replace(self.progress, adaptive=self.pacing.as_json())
-            context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
-        elif isinstance(schedule, Rated):
+            context.emit_event(IntervalChanged(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
+        elif isinstance(schedule, RateLimited):
             earliest = self._gates.earliest(self) or context.now
             why = because("next_start_allowed", at=earliest.wall)
-            context.announce(Paced(self.spec.name, (earliest.mono - context.now.mono) * MICROSECOND, why))
+            context.emit_event(IntervalChanged(self.spec.name, (earliest.mono - context.now.mono) * MICROSECOND, why))
 
     def load_read(self, readings: LoadReadings) -> None:
         """How busy the machine is, just after a run."""
         schedule = self.spec.schedule
         if isinstance(schedule, LoadAware):
             why = self.pacing.read(schedule, readings)
-            self._context.announce(Paced(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
+            self._context.emit_event(IntervalChanged(self.spec.name, self.pacing.pace(schedule) or schedule.base, why))
             if self.next is not None:
                 self._arm()
 
@@ -977,14 +977,14 @@ class Job:
         if rule == "never" or (rule == "on-failure" and good):
             self._finish_with(because("service_ended", restart=rule))
 
-    def _keep(
-        self, row: RunRecord, outcome: Verdict | None = None, *, recovered: bool = False, number: int = 1
+    def _store_record(
+        self, row: SlotRecord, outcome: Verdict | None = None, *, recovered: bool = False, number: int = 1
     ) -> None:
         self.recent[row.nominal] = row
         if len(self.recent) > _OUTCOMES_KEPT:
             del self.recent[next(iter(self.recent))]
         self._context.actions.append(Record(row, self.progress))
-        self._context.announce(SlotDecided(row, number))
+        self._context.emit_event(SlotDecided(row, number))
         for kind in _hooks_for(row, outcome, recovered=recovered):
             if getattr(self.spec.hooks, kind) is not None:
                 self._context.actions.append(RunHook(self.spec.name, kind, self.spec, row))
@@ -1003,7 +1003,7 @@ class Job:
             last_exit=self._last_exit,
             now=self._context.now.wall,
             elapsed=None if rule.for_ is None else self._in_force(),
-            plugged=self._plugged,
+            plugged=self._plugin_stop_met,
         )
 
     def _in_force(self) -> timedelta:
@@ -1016,13 +1016,13 @@ class Job:
         """Where `stop.for` counts from."""
         return self._context.reading(self.progress.began or self.progress.anchor)
 
-    def _plugged(self, plugin: Plugin) -> Reason | None:
+    def _plugin_stop_met(self, plugin: Plugin) -> Reason | None:
         """What a stop condition of a plugin says."""
-        from repeater.engine.conditions import Conditions
-        from repeater.policy.plugged import tally
+        from repeater.engine.plugin_conditions import PluginConditions
+        from repeater.policy.plugin_stop import tally
 
         if self._conditions is None:
-            self._conditions = Conditions(self._context, self._check_stop)
+            self._conditions = PluginConditions(self._context, self._check_stop)
         last = next(reversed(self.recent.values()), None)
         told = tally(self.progress, now=self._context.now.wall, elapsed=self._in_force(), last=last)
         return self._conditions.reason(self.node.plugins, plugin, told)
@@ -1040,14 +1040,14 @@ class Job:
         self._deadlines = []
         if rule.for_ is not None:
             end = self._began.plus(rule.for_)
-            self._deadlines.append(context.wake_at(end, "mono", lambda _: self._check_stop()))
+            self._deadlines.append(context.call_at(end, "mono", lambda _: self._check_stop()))
         if rule.until is not None:
             until = context.now.at_wall(rule.until)
-            self._deadlines.append(context.wake_at(until, "wall", lambda _: self._check_stop()))
+            self._deadlines.append(context.call_at(until, "wall", lambda _: self._check_stop()))
 
     def _finish_with(self, reason: Reason) -> None:
         self._stop_reason = reason
-        self._on(Event.FINISHED)
+        self._transition(Event.FINISHED)
 
     def _drop_pending(self, reason: Reason) -> None:
         pending, self.pending = self.pending, []
@@ -1058,52 +1058,52 @@ class Job:
 
     def _take_pending(self) -> None:
         if self.pending and overlap.decide(self.spec.overlap, len(self.open), 0) == "start":
-            self._consider(self.pending.pop(0))
+            self._offer(self.pending.pop(0))
 
     # --- moves of the table ------------------------------------------------------------------------------------
 
-    def _on(self, event: Event) -> None:
+    def _transition(self, event: Event) -> None:
         try:
             move, state = TABLE[self.state, event]
         except KeyError:
-            raise ImpossibleMove(f"job `{self.spec.name}` cannot take {event.name} in {self.state.name}") from None
+            raise InvalidTransition(f"job `{self.spec.name}` cannot take {event.name} in {self.state.name}") from None
         self.state = state
         getattr(self, _METHODS[move])()
 
-    def _go_on(self) -> None:
+    def _no_op(self) -> None:
         pass
 
-    def _rest(self) -> None:
+    def _disarm(self) -> None:
         self.upcoming.disarm()
         self._drop_pending(self._stop_reason or STOPPED)
 
     def _take_next(self) -> None:
         while self.pending and not self.open:
-            self._consider(self.pending.pop(0))
+            self._offer(self.pending.pop(0))
         if not self.open and (self.upcoming.slot is None or self.schedule.waits_for_end):
             self._arm()
 
     def _finish(self) -> None:
-        self._rest()
+        self._disarm()
         reason = self._stop_reason or STOPPED
         self.progress = replace(self.progress, done=reason)
-        self._context.actions.append(Save(self.progress))
-        self._context.announce(JobDone(self.spec.name, reason))
+        self._context.actions.append(SaveProgress(self.progress))
+        self._context.emit_event(JobDone(self.spec.name, reason))
         self._gates.changed(self, None)
 
     def _stop_all(self) -> None:
-        self._rest()
+        self._disarm()
         self.stop_runs(self._stop_reason or STOPPED)
 
-    def _come_back(self) -> None:
+    def _rearm(self) -> None:
         self._refused = False
-        self.upcoming.forgive()
+        self.upcoming.skip_missed()
         if self.open:
-            self.ask("restart", _STARTED_AGAIN)
+            self.request_run("restart", _STARTED_AGAIN)
         else:
             self._arm()
 
-    def _begin_again(self) -> None:
+    def _reset(self) -> None:
         kept = self.progress
         self.progress = replace(
             self._new_progress(kept.job, schedule=kept.schedule, stop=kept.stop),
@@ -1120,18 +1120,18 @@ class Job:
         self.slowing.reset()
         self.pacing.reset()
         self._refused = False
-        self._context.actions.append(Save(self.progress))
+        self._context.actions.append(SaveProgress(self.progress))
         self._watch_deadlines()
         self._arm()
 
 
 @lru_cache(maxsize=256)
-def _print_of(rule: Stop) -> str:
+def _fingerprint(rule: Stop) -> str:
     """The fingerprint of a stop rule: one text for all jobs that have the same."""
     return repr(rule)
 
 
-def _hooks_for(row: RunRecord, outcome: Verdict | None, *, recovered: bool) -> list[str]:
+def _hooks_for(row: SlotRecord, outcome: Verdict | None, *, recovered: bool) -> list[str]:
     if row.state in ("skipped", "expired"):
         return ["on_skip"]
     if outcome is None:

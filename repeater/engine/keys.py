@@ -1,4 +1,4 @@
-"""What a held slot waits on: typed keys. Whoever changes something behind a key touches it (`engine.gates`)."""
+"""What a held slot waits on: typed keys. Whoever changes something behind a key touches it (`engine.admission`)."""
 
 from __future__ import annotations
 

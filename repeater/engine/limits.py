@@ -10,31 +10,31 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.actions import DropStart, KeepStart
+from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.context import Context
 from repeater.engine.keys import Key
-from repeater.engine.sharing import Sharing
-from repeater.engine.slot import OpenSlot
-from repeater.engine.timeline import Wake
+from repeater.engine.shared_limits import SharedLimits
+from repeater.engine.timers import Timer
 from repeater.model.events import Warned
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import LimitedStart, Run
-from repeater.model.spec import JobSpec, Limit, Rated, Retry
-from repeater.model.time import Instant, Mono, micros, number_of
+from repeater.model.spec import JobSpec, Limit, RateLimited, Retry
+from repeater.model.time import Instant, Mono, to_epoch_us, to_us
 from repeater.model.units import Rate
 
 if TYPE_CHECKING:
     from repeater.policy.http_aware import Unreadable
-    from repeater.policy.limit import Ledger, Pattern
+    from repeater.policy.limit import Pattern, SlidingWindow
 
 _PIECE = 400  # jobs that are taken before the caller may do something else
 
 
 def retry_rule(spec: JobSpec) -> Retry:
     """The retries of a job: a retry pattern says how many there are."""
-    if isinstance(spec.schedule, Rated) and spec.schedule.retry_pattern:
+    if isinstance(spec.schedule, RateLimited) and spec.schedule.retry_pattern:
         return replace(spec.retry, attempts=len(spec.schedule.retry_pattern))
     return spec.retry
 
@@ -46,12 +46,12 @@ class Limits:
         self._context = context
         self._touch = touch
         self._limits: Mapping[str, Limit] = {}
-        self._ledgers: dict[Key, Ledger] = {}
+        self._ledgers: dict[Key, SlidingWindow] = {}
         self._pushed: dict[str, tuple[Mono, Reason]] = {}
         self._unreadable: dict[str, tuple[Unreadable, ...]] = {}
-        self._wakes: dict[Key, Wake] = {}
+        self._wakes: dict[Key, Timer] = {}
         self._keys: dict[str, set[Key]] = {}
-        self.sharing = Sharing(context, touch)
+        self.sharing = SharedLimits(context, touch)
 
     # --- generations -------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class Limits:
             for key, rate, _ in self._asked(spec):
                 keys.add(key)
                 if key not in self._ledgers:
-                    window = micros(rate.window)
+                    window = to_us(rate.window)
                     if key not in before:
                         edges[key] = now
                     else:
@@ -134,7 +134,7 @@ class Limits:
                 if has_joined or at <= edges.get(key, at - 1):
                     self._ledgers[key].record(at)
 
-    def carry_over(self, slot: OpenSlot, spec: JobSpec | None) -> None:
+    def carry_over(self, slot: ActiveSlot, spec: JobSpec | None) -> None:
         """Give an open slot its places in the ledgers that are in force after `accept`.
 
         An attempt that was granted before the reload and has not started yet cannot be held any more. It counts as
@@ -154,7 +154,7 @@ class Limits:
         if is_new:
             self._keep_start(spec, attempt.run.id, is_known=False)
 
-    def rename(self, slot: OpenSlot, old: str, new: str) -> None:
+    def rename(self, slot: ActiveSlot, old: str, new: str) -> None:
         """The job of an open slot has a new name: its places follow to the ledger of that name."""
         if _own(old) in slot.tickets:
             slot.tickets[_own(new)] = slot.tickets.pop(_own(old))
@@ -179,13 +179,13 @@ class Limits:
 
     def earliest(self, spec: JobSpec) -> Instant | None:
         """When a `rate` schedule may start its next run, as far as is known; None for other schedules."""
-        if not isinstance(spec.schedule, Rated):
+        if not isinstance(spec.schedule, RateLimited):
             return None
         now, schedule = self._context.now, spec.schedule
         ledger = self._ledger(_own(spec.name), schedule.rate)
         return now.at_mono(Mono(ledger.earliest(now.mono, _pattern(schedule))))
 
-    def enter(self, spec: JobSpec, slot: OpenSlot) -> tuple[Key, Reason] | None:
+    def enter(self, spec: JobSpec, slot: ActiveSlot) -> tuple[Key, Reason] | None:
         """None: the next attempt of the slot has its places. Else the key that it waits on, and why."""
         now = self._context.now
         if slot.slot.forced:
@@ -203,7 +203,7 @@ class Limits:
         if held is not None:
             until, key, why = held
             self._wake(key, until)
-            wall = number_of(now.at_mono(until).wall.replace(microsecond=0))
+            wall = to_epoch_us(now.at_mono(until).wall.replace(microsecond=0))
             return key, Reason(why.code, {**why.detail, "until": wall})
         for key in elsewhere:  # last of all, for what is granted must be used at once
             refusal = self.sharing.enter(key, slot, self._all_offsets(spec))
@@ -215,7 +215,7 @@ class Limits:
         return None
 
     def _held_here(
-        self, spec: JobSpec, slot: OpenSlot, asked: Iterable[tuple[Key, Rate, Pattern]]
+        self, spec: JobSpec, slot: ActiveSlot, asked: Iterable[tuple[Key, Rate, Pattern]]
     ) -> tuple[Mono, Key, Reason] | None:
         """Until when, by what and why the next attempt is held in this process; None if it is not."""
         now = self._context.now
@@ -228,12 +228,12 @@ class Limits:
                 del self._pushed[spec.name]
         for key, rate, pattern in asked:
             ledger, ticket = self._ledger(key, rate), slot.tickets.get(key)
-            at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.when(ticket, now.mono))
+            at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.earliest_for(ticket, now.mono))
             if at > now.mono and (held is None or at > held[0]):
                 held = at, key, _full(key, rate)
         return held
 
-    def _admit(self, slot: OpenSlot, key: Key, ledger: Ledger, pattern: Pattern) -> None:
+    def _admit(self, slot: ActiveSlot, key: Key, ledger: SlidingWindow, pattern: Pattern) -> None:
         """The next attempt has its place in a ledger that was asked already."""
         now = self._context.now
         if self._is_shared(key):
@@ -251,7 +251,7 @@ class Limits:
         """An attempt is about to be claimed. Called before the claim, so that no claim is kept without its start."""
         self._keep_start(spec, run.id, is_known=False)
 
-    def started(self, spec: JobSpec, slot: OpenSlot) -> None:
+    def started(self, spec: JobSpec, slot: ActiveSlot) -> None:
         """The process of the attempt exists."""
         now = self._context.now.mono
         for key, ticket in slot.tickets.items():
@@ -265,7 +265,7 @@ class Limits:
         if slot.grants:
             self.sharing.started(slot)
 
-    def failed(self, slot: OpenSlot) -> None:
+    def failed(self, slot: ActiveSlot) -> None:
         """The attempt came to nothing."""
         for key, ticket in slot.tickets.items():
             if key in self._ledgers:
@@ -276,7 +276,7 @@ class Limits:
         if slot.grants:
             self.sharing.failed(slot)
 
-    def dismiss(self, slot: OpenSlot) -> None:
+    def release(self, slot: ActiveSlot) -> None:
         """The slot has ended: what it had reserved is free."""
         for key, ticket in slot.tickets.items():
             if key in self._ledgers and (ticket.planned or ticket.flying):
@@ -292,7 +292,7 @@ class Limits:
         self._hold(spec, until.mono, reason)
         if spec.limit is not None and spec.limit in self._limits and self._limits[spec.limit].shared:
             self.sharing.push_back(self._limits[spec.limit], delay, reason)
-        self._context.announce(Warned(spec.name, because("pushed_back", cause=reason)))
+        self._context.emit_event(Warned(spec.name, because("pushed_back", cause=reason)))
         return until
 
     def take_up(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
@@ -305,7 +305,7 @@ class Limits:
         """Hints of an answer could not be read. They are reported once, until others come."""
         if self._unreadable.get(job, ()) != found:
             for one in found:
-                self._context.announce(Warned(job, because("hint_unreadable", source=one.source, text=one.value)))
+                self._context.emit_event(Warned(job, because("hint_unreadable", source=one.source, text=one.value)))
         if found:
             self._unreadable[job] = found
 
@@ -320,7 +320,7 @@ class Limits:
     def _keep_start(self, spec: JobSpec, run: str, *, is_known: bool) -> None:
         asked = self._asked(spec)
         if asked:
-            now, window = self._context.now, max(micros(rate.window) for _, rate, _ in asked)
+            now, window = self._context.now, max(to_us(rate.window) for _, rate, _ in asked)
             limit = spec.limit if spec.limit in self._limits else None
             start = LimitedStart(run, spec.name, limit, now.wall, now.mono, self._context.boot, window, is_known)
             self._context.actions.append(KeepStart(start))
@@ -329,7 +329,7 @@ class Limits:
         asked: list[tuple[Key, Rate, Pattern]] = []
         if spec.limit is not None and spec.limit in self._limits:
             asked.append((Key("limit", spec.limit), self._limits[spec.limit].rate, (0,)))
-        if isinstance(spec.schedule, Rated):
+        if isinstance(spec.schedule, RateLimited):
             asked.append((_own(spec.name), spec.schedule.rate, _pattern(spec.schedule)))
         return asked
 
@@ -341,21 +341,21 @@ class Limits:
         """Of all attempts that are wanted under a shared limit, if it could ever hold them."""
         from repeater.policy.limit import check_pattern
 
-        if spec.limit is None or not isinstance(spec.schedule, Rated):
+        if spec.limit is None or not isinstance(spec.schedule, RateLimited):
             return (0,)
         rate, pattern = self._limits[spec.limit].rate, _pattern(spec.schedule)
         try:
-            check_pattern(pattern, rate.count, micros(rate.window))
+            check_pattern(pattern, rate.count, to_us(rate.window))
         except ValueError:
             return (0,)
         return pattern
 
-    def _ledger(self, key: Key, rate: Rate) -> Ledger:
+    def _ledger(self, key: Key, rate: Rate) -> SlidingWindow:
         ledger = self._ledgers.get(key)
         if ledger is None:
-            from repeater.policy.limit import Ledger
+            from repeater.policy.limit import SlidingWindow
 
-            ledger = self._ledgers[key] = Ledger(rate.count, micros(rate.window))
+            ledger = self._ledgers[key] = SlidingWindow(rate.count, to_us(rate.window))
         return ledger
 
     def _wake(self, key: Key, until: Mono) -> None:
@@ -366,9 +366,9 @@ class Limits:
         if known is not None:
             known.cancel()
         at = self._context.now.at_mono(until)
-        self._wakes[key] = self._context.wake_at(at, "mono", lambda _: self._rung(key))
+        self._wakes[key] = self._context.call_at(at, "mono", lambda _: self._retry_offset(key))
 
-    def _rung(self, key: Key) -> None:
+    def _retry_offset(self, key: Key) -> None:
         del self._wakes[key]
         self._touch(key)
 
@@ -383,5 +383,5 @@ def _full(key: Key, rate: Rate) -> Reason:
     return because("limit", limit=key.name, rate=str(rate))
 
 
-def _pattern(schedule: Rated) -> Pattern:
-    return tuple(map(micros, schedule.retry_pattern)) or (0,)
+def _pattern(schedule: RateLimited) -> Pattern:
+    return tuple(map(to_us, schedule.retry_pattern)) or (0,)

@@ -11,14 +11,23 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 
-from repeater.dataclass import replace
-from repeater.engine.actions import Announce, Ask, Leave, Note, Record, Send, Start, Sweep
+from repeater._lazy_dataclasses import replace
+from repeater.engine.actions import (
+    Announce,
+    ExitSupervisor,
+    KillTree,
+    Record,
+    RecordStarted,
+    SendSignal,
+    Start,
+    StartProbe,
+)
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, RunEnded, RunStarted, TimePassed
-from repeater.model.events import SlotHeld, Warned
+from repeater.model.events import SlotBlocked, Warned
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
-from repeater.model.run import INTERIM, Exit, Progress, RunRecord
+from repeater.model.run import INTERIM, Exit, Progress, SlotRecord
 from repeater.model.spec import JobFile
 from repeater.model.time import Instant, Mono
 from repeater.plan.diff import diff
@@ -38,8 +47,8 @@ def simulate(  # noqa: PLR0913 - all but three are options
     progress: Mapping[str, Progress] | None = None,
     plugins: Plugins = NO_PLUGINS,
     warn: Callable[[str, Reason], None] = lambda _job, _reason: None,
-    hold: Callable[[SlotHeld], object] = lambda _held: None,
-) -> Iterator[RunRecord]:
+    hold: Callable[[SlotBlocked], object] = lambda _held: None,
+) -> Iterator[SlotRecord]:
     """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
 
     `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
@@ -47,13 +56,13 @@ def simulate(  # noqa: PLR0913 - all but three are options
     engine warns of, `hold` which slots are held when they are due. Of a shared limit nobody else takes anything here.
     """
     jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
-    world = _World(jobfile, start, seed, durations or {}, plugins, warn, hold)
+    world = SimulatedWorld(jobfile, start, seed, durations or {}, plugins, warn, hold)
     rows = world.run(start.plus(length), progress or {})
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}
     yield from sorted(rows, key=lambda row: (row.nominal, order.get(row.job, -1), row.due))
 
 
-class _World:
+class SimulatedWorld:
     def __init__(
         self,
         jobfile: JobFile,
@@ -62,7 +71,7 @@ class _World:
         durations: Mapping[str, timedelta],
         plugins: Plugins,
         warn: Callable[[str, Reason], None],
-        hold: Callable[[SlotHeld], object],
+        hold: Callable[[SlotBlocked], object],
     ) -> None:
         self._jobfile = jobfile
         self._plugins = plugins
@@ -74,10 +83,10 @@ class _World:
         self._coming: list[tuple[Mono, int, Fact]] = []
         self._told = 0
         self._live: set[str] = set()
-        self._rows: dict[tuple[str, str], RunRecord] = {}
+        self._rows: dict[tuple[str, str], SlotRecord] = {}
         self._over = False
 
-    def run(self, until: Instant, progress: Mapping[str, Progress]) -> list[RunRecord]:
+    def run(self, until: Instant, progress: Mapping[str, Progress]) -> list[SlotRecord]:
         plan = diff({}, self._jobfile.jobs)
         self._handle(PlanAccepted(1, plan, wire(self._jobfile, self._plugins), progress))
         while not self._over:
@@ -108,19 +117,19 @@ class _World:
                     if spec.name in self._durations or not spec.is_service:
                         length = self._durations.get(spec.name, self._durations.get(spec.group, DEFAULT_DURATION))
                         self._tell(RunEnded(run.id, Exit(code=0)), length)
-                case Send(run, signal):
+                case SendSignal(run, signal):
                     self._tell(RunEnded(run, Exit(signal=_SIGNAL_NUMBERS.get(signal, 15))))
-                case Sweep(run):
+                case KillTree(run):
                     self._tell(RunEnded(run, Exit(signal=9)))
-                case Record(row) | Note(row):
+                case Record(row) | RecordStarted(row):
                     self._keep(row)
-                case Ask(job, kind):
+                case StartProbe(job, kind):
                     self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
-                case Announce(SlotHeld() as held):
+                case Announce(SlotBlocked() as held):
                     self._hold(held)
                 case Announce(Warned(job, reason)):
                     self._warn(job, reason)
-                case Leave():
+                case ExitSupervisor():
                     self._over = True
                 case _:
                     pass
@@ -129,7 +138,7 @@ class _World:
         self._told += 1
         heapq.heappush(self._coming, (self._now.plus(later).mono, self._told, fact))
 
-    def _keep(self, row: RunRecord) -> None:
+    def _keep(self, row: SlotRecord) -> None:
         key = (row.job, row.nominal.isoformat())
         before = self._rows.get(key)
         if row.state in INTERIM and before is not None and before.started is not None:

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from repeater.dataclass import dataclass
-from repeater.jobfile.document import Late, Path, Report, kind
+from repeater._lazy_dataclasses import dataclass
+from repeater.jobfile.document import Path, Report, RunTemplate, describe
 from repeater.jobfile.layers import ExpandedJob
-from repeater.jobfile.reading import Reading
 from repeater.jobfile.schedules import read_backoff, read_schedule
+from repeater.jobfile.table_reader import TableReader
 from repeater.model.spec import (
     Always,
     CatchUp,
-    Ending,
     Hooks,
     HttpAware,
     JobSpec,
@@ -35,13 +34,14 @@ from repeater.model.spec import (
     Slowdown,
     Stop,
     Success,
+    Termination,
     default_overlap,
 )
 from repeater.model.units import format_duration, parse_duration, parse_size
 from repeater.policy.http_times import UNITS
 
 if TYPE_CHECKING:
-    from repeater.jobfile.plugins import Catalog
+    from repeater.jobfile.plugins import PluginCatalog
     from repeater.model.plugins import Kind
 
 _ONCE_TABLE: Mapping[str, Any] = {}
@@ -71,19 +71,19 @@ def no_env_files(_path: str, /, *, required: bool) -> Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class BuildContext:
     """What a job is built in. `catalog` knows the plugins that are installed; None leaves plugins unchecked."""
 
     folder: str
     read_env: ReadEnv
-    catalog: Catalog | None = None
+    catalog: PluginCatalog | None = None
 
 
-def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec:
+def build_job(job: ExpandedJob, around: BuildContext, report: Report) -> JobSpec:
     """The spec. When an error was reported it stands for the job only in what is checked after it."""
     table = job.table
     keys = table.keys()
-    reading = Reading(report, around.catalog)
+    reading = TableReader(report, around.catalog)
     schedule = read_schedule(table.get("schedule", "once"), reading, job.name, job.stagger)
     if not isinstance(schedule, Always):
         _refuse_service_keys(job, reading)
@@ -94,7 +94,7 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         overlap = _overlap(table, overlap, reading)
     catch_up = _catch_up(table, reading) if keys & _CATCH_UP_KEYS else _DEFAULT.catch_up
     if keys & _DOUBTFUL_KEYS:
-        from repeater.jobfile.doubtful import warn_of_doubts
+        from repeater.jobfile.lint import warn_of_doubts
 
         warn_of_doubts(table, schedule, overlap, catch_up, reading)
     return JobSpec(
@@ -106,9 +106,9 @@ def build_job(job: ExpandedJob, around: Surroundings, report: Report) -> JobSpec
         max_parallel=_parallel(job, reading),
         description=str(table.get("description", "")),
         labels=reading.pairs(table, "labels", ()),
-        enabled=reading.truth(table, "enabled", (), True),
+        enabled=reading.boolean(table, "enabled", (), True),
         stop=_stop(table["stop"], reading) if "stop" in keys else _DEFAULT.stop,
-        ending=_ending(table, reading) if keys & _ENDING_KEYS else _DEFAULT.ending,
+        ending=_termination(table, reading) if keys & _ENDING_KEYS else _DEFAULT.ending,
         retry=_retry(table["retry"], reading) if "retry" in keys else _DEFAULT.retry,
         slowdown=_slowdown(table["slowdown"], reading) if "slowdown" in keys else None,
         success=_success(table["success"], reading) if "success" in keys else _DEFAULT.success,
@@ -143,7 +143,7 @@ def _moved_from(job: ExpandedJob) -> str | tuple[str, ...] | None:
     return names[0] if len(names) == 1 else tuple(dict.fromkeys(names))
 
 
-def _refuse_service_keys(job: ExpandedJob, reading: Reading) -> None:
+def _refuse_service_keys(job: ExpandedJob, reading: TableReader) -> None:
     for key in _SERVICE_KEYS:
         if key in job.table:
             if not _is_default(job, key):
@@ -158,12 +158,12 @@ def _is_default(job: ExpandedJob, key: str) -> bool:
     return bool(job.layers) and not any(key in layer.raw for layer in job.layers if layer.kind != "defaults")
 
 
-def _parallel(job: ExpandedJob, reading: Reading) -> int | None:
+def _parallel(job: ExpandedJob, reading: TableReader) -> int | None:
     value = job.max_parallel
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        reading.problem(("matrix", "max_parallel"), f"found {kind(value)}, expected a whole number of at least 1")
+        reading.problem(("matrix", "max_parallel"), f"found {describe(value)}, expected a whole number of at least 1")
         return None
     return int(value)
 
@@ -171,7 +171,7 @@ def _parallel(job: ExpandedJob, reading: Reading) -> int | None:
 # --- the process ------------------------------------------------------------------------------------------------
 
 
-def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -> ProcessSpec:
+def _process(table: Mapping[str, Any], reading: TableReader, around: BuildContext) -> ProcessSpec:
     keys = table.keys()
     command = reading.command(table, "command", ())
     if command is None and table.get("executor", "local") == "local":
@@ -188,7 +188,7 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
     if "rlimits" in keys:
         rest["rlimits"] = tuple(sorted((name, _rlimit(name, one, reading)) for name, one in table["rlimits"].items()))
     if "secrets" in keys:
-        rest["secrets"] = tuple(sorted(set(reading.texts(table, "secrets", ()))))
+        rest["secrets"] = tuple(sorted(set(reading.strings(table, "secrets", ()))))
     for key in ("user", "group"):
         if key in keys:
             rest[key] = str(table[key])
@@ -198,8 +198,8 @@ def _process(table: Mapping[str, Any], reading: Reading, around: Surroundings) -
         env=reading.pairs(table, "env", ()),
         env_mode=table.get("env_mode", "inherit"),
         stdin=str(table.get("stdin", "")),
-        nice=reading.whole(table, "nice", (), 0),
-        late=_late(table, reading),
+        nice=reading.integer(table, "nice", (), 0),
+        late=_run_templates(table, reading),
         **rest,
     )
 
@@ -208,40 +208,40 @@ def _cwd(path: str | None, folder: str) -> str:
     if not path:
         return folder
     joined = posixpath.join(folder, path)
-    return joined if isinstance(path, Late) else posixpath.normpath(joined)
+    return joined if isinstance(path, RunTemplate) else posixpath.normpath(joined)
 
 
-def _late(table: Mapping[str, Any], reading: Reading) -> tuple[str, ...]:
+def _run_templates(table: Mapping[str, Any], reading: TableReader) -> tuple[str, ...]:
     """The fields that hold a template over `run`. Anywhere else such a template is a problem."""
     found: list[str] = []
     for key, value in table.items():
         if type(value) is str:
             continue
-        if isinstance(value, Late):
+        if isinstance(value, RunTemplate):
             if key in ("command", "cwd", "stdin"):
                 found.append(key)
             else:
-                _refuse_late((key,), reading)
+                _reject_run_templates((key,), reading)
         elif key == "command" and isinstance(value, list):
-            found += [f"command[{number}]" for number, word in enumerate(value) if isinstance(word, Late)]
+            found += [f"command[{number}]" for number, word in enumerate(value) if isinstance(word, RunTemplate)]
         elif key == "env" and isinstance(value, dict):
-            found += [f"env.{name}" for name, one in value.items() if isinstance(one, Late)]
+            found += [f"env.{name}" for name, one in value.items() if isinstance(one, RunTemplate)]
         elif isinstance(value, dict | list):
-            _find_late(value, (key,), reading)
+            _find_run_templates(value, (key,), reading)
     return tuple(sorted(found)) if found else ()
 
 
-def _find_late(tree: Any, at: Path, reading: Reading) -> None:
+def _find_run_templates(tree: Any, at: Path, reading: TableReader) -> None:
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         if type(value) is str:
             continue
-        if isinstance(value, Late):
-            _refuse_late((*at, key), reading)
+        if isinstance(value, RunTemplate):
+            _reject_run_templates((*at, key), reading)
         elif isinstance(value, dict | list):
-            _find_late(value, (*at, key), reading)
+            _find_run_templates(value, (*at, key), reading)
 
 
-def _refuse_late(path: Path, reading: Reading) -> None:
+def _reject_run_templates(path: Path, reading: TableReader) -> None:
     reading.problem(path, "found a template over `run`, expected it only in `command`, `env`, `cwd` and `stdin`")
 
 
@@ -252,7 +252,7 @@ def _shell(value: str | list[str]) -> tuple[str, ...]:
     return (*words, "-c") if len(words) == 1 else words
 
 
-def _env_files(value: Any, reading: Reading, around: Surroundings) -> tuple[tuple[str, ...], Pairs]:
+def _env_files(value: Any, reading: TableReader, around: BuildContext) -> tuple[tuple[str, ...], Pairs]:
     """The absolute paths of the files that are used, and their variables; a file that may be missing is left out."""
     paths: list[str] = []
     values: dict[str, str] = {}
@@ -261,7 +261,7 @@ def _env_files(value: Any, reading: Reading, around: Surroundings) -> tuple[tupl
         at: Path = ("env_file", number) if many else ("env_file",)
         keys = entry if isinstance(entry, dict) else {"path": entry}
         path = posixpath.join(around.folder, str(keys.get("path", "")))
-        found = around.read_env(path, required=reading.truth(keys, "required", at, True))
+        found = around.read_env(path, required=reading.boolean(keys, "required", at, True))
         if isinstance(found, str):
             reading.problem(at, found)
         elif found is not None:
@@ -270,7 +270,7 @@ def _env_files(value: Any, reading: Reading, around: Surroundings) -> tuple[tupl
     return tuple(paths), tuple(sorted(values.items()))
 
 
-def _rlimit(name: str, value: Any, reading: Reading) -> tuple[int, int]:
+def _rlimit(name: str, value: Any, reading: TableReader) -> tuple[int, int]:
     def one(part: Any) -> int:
         if part == "unlimited":
             return -1
@@ -291,24 +291,27 @@ def _rlimit(name: str, value: Any, reading: Reading) -> tuple[int, int]:
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 
-def _stop(table: Mapping[str, Any], reading: Reading) -> Stop:
+def _stop(table: Mapping[str, Any], reading: TableReader) -> Stop:
     at: Path = ("stop",)
     return Stop(
-        **{key: reading.some(table, key, at) for key in ("times", "successes", "failures", "consecutive_failures")},
+        **{
+            key: reading.optional_integer(table, key, at)
+            for key in ("times", "successes", "failures", "consecutive_failures")
+        },
         for_=reading.duration(table, "for", at, timedelta(1)) if "for" in table else None,
         until=reading.instant(table, "until", at) if "until" in table else None,
-        on_success=reading.truth(table, "on_success", at, False),
-        on_failure=reading.truth(table, "on_failure", at, False),
+        on_success=reading.boolean(table, "on_success", at, False),
+        on_failure=reading.boolean(table, "on_failure", at, False),
         pattern=reading.pattern(table, "pattern", at),
         plugins=_plugins("stop_condition", table, reading, at) if "plugins" in table else (),
-        all=reading.truth(table, "all", at, False),
+        all=reading.boolean(table, "all", at, False),
         on_exit=_exits(table, "on_exit", reading, at),
         except_exit=_exits(table, "except_exit", reading, at),
     )
 
 
-def _ending(table: Mapping[str, Any], reading: Reading) -> Ending:
-    return Ending(
+def _termination(table: Mapping[str, Any], reading: TableReader) -> Termination:
+    return Termination(
         timeout=reading.duration_or_never(table, "timeout", (), None),
         stop_signal=str(table.get("stop_signal", "TERM")).removeprefix("SIG"),
         stop_timeout=reading.duration(table, "stop_timeout", (), _DEFAULT.ending.stop_timeout, zero=True),
@@ -316,44 +319,44 @@ def _ending(table: Mapping[str, Any], reading: Reading) -> Ending:
     )
 
 
-def _retry(table: Mapping[str, Any], reading: Reading) -> Retry:
+def _retry(table: Mapping[str, Any], reading: TableReader) -> Retry:
     at: Path = ("retry",)
-    attempts = reading.whole(table, "attempts", at, 1)
+    attempts = reading.integer(table, "attempts", at, 1)
     return Retry(attempts, read_backoff(table, reading, at), _exits(table, "on_exit", reading, at))
 
 
-def _slowdown(table: Mapping[str, Any], reading: Reading) -> Slowdown:
+def _slowdown(table: Mapping[str, Any], reading: TableReader) -> Slowdown:
     at: Path = ("slowdown",)
     return Slowdown(read_backoff(table, reading, at), _exits(table, "on_exit", reading, at))
 
 
-def _exits(table: Mapping[str, Any], key: str, reading: Reading, at: Path) -> tuple[int, ...] | None:
+def _exits(table: Mapping[str, Any], key: str, reading: TableReader, at: Path) -> tuple[int, ...] | None:
     return reading.numbers(table, key, at) if key in table else None
 
 
-def _success(table: Mapping[str, Any], reading: Reading) -> Success:
+def _success(table: Mapping[str, Any], reading: TableReader) -> Success:
     at: Path = ("success",)
     return Success(
         exit_codes=reading.numbers(table, "exit_codes", at) if "exit_codes" in table else (0,),
         pattern=reading.pattern(table, "pattern", at),
         failure_pattern=reading.pattern(table, "failure_pattern", at),
-        ignore_case=reading.truth(table, "ignore_case", at, False),
-        stderr=reading.truth(table, "stderr", at, False),
+        ignore_case=reading.boolean(table, "ignore_case", at, False),
+        stderr=reading.boolean(table, "stderr", at, False),
     )
 
 
-def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
+def _http_aware(value: Any, reading: TableReader) -> HttpAware | None:
     at, default = ("http_aware",), HttpAware()
     if not isinstance(value, dict):
-        return default if reading.truth({"http_aware": value}, "http_aware", (), False) else None
+        return default if reading.boolean({"http_aware": value}, "http_aware", (), False) else None
     rule = HttpAware(
         max_delay=reading.duration(value, "max_delay", at, default.max_delay),
         min_delay=reading.duration(value, "min_delay", at, default.min_delay, zero=True),
-        headers=reading.truth(value, "headers", at, True),
-        json=reading.truth(value, "json", at, True),
-        json_on_success=reading.truth(value, "json_on_success", at, False),
-        fields=reading.texts(value, "fields", at),
-        trust_client=reading.truth(value, "trust_client", at, False),
+        headers=reading.boolean(value, "headers", at, True),
+        json=reading.boolean(value, "json", at, True),
+        json_on_success=reading.boolean(value, "json_on_success", at, False),
+        fields=reading.strings(value, "fields", at),
+        trust_client=reading.boolean(value, "trust_client", at, False),
     )
     if rule.min_delay > rule.max_delay:
         most = f"`max_delay`, `{format_duration(rule.max_delay)}`"
@@ -370,27 +373,29 @@ def _http_aware(value: Any, reading: Reading) -> HttpAware | None:
     return rule
 
 
-def _overlap(table: Mapping[str, Any], default: Overlap, reading: Reading) -> Overlap:
+def _overlap(table: Mapping[str, Any], default: Overlap, reading: TableReader) -> Overlap:
     name = table.get("overlap", default.kind)
     for key, needed in (("queue_max", "queue"), ("max_instances", "allow")):
         if key in table and name != needed:
             reading.problem((key,), f'found `{key}`, which is only for `overlap = "{needed}"`')
-    return Overlap(name, reading.some(table, "queue_max", ()), reading.some(table, "max_instances", ()))
+    return Overlap(
+        name, reading.optional_integer(table, "queue_max", ()), reading.optional_integer(table, "max_instances", ())
+    )
 
 
-def _catch_up(table: Mapping[str, Any], reading: Reading) -> CatchUp:
+def _catch_up(table: Mapping[str, Any], reading: TableReader) -> CatchUp:
     name = table.get("catch_up", "skip")
     return CatchUp(
         kind=name,
         window=reading.duration(table, "catch_up_window", (), _DEFAULT.catch_up.window),
-        most=reading.whole(table, "catch_up_max", (), _DEFAULT.catch_up.most),
+        most=reading.integer(table, "catch_up_max", (), _DEFAULT.catch_up.most),
         start_deadline=reading.duration(table, "start_deadline", (), timedelta(1))
         if "start_deadline" in table
         else None,
     )
 
 
-def _needs(value: Any, reading: Reading) -> tuple[Need, ...]:
+def _needs(value: Any, reading: TableReader) -> tuple[Need, ...]:
     table = dict.fromkeys(value, _ONCE_TABLE) if isinstance(value, list) else value
     if len(table) < len(value):
         reading.problem(("needs",), "found a job twice")
@@ -400,28 +405,28 @@ def _needs(value: Any, reading: Reading) -> tuple[Need, ...]:
         needs.append(Need(
             job=name,
             condition=keys.get("condition", OPEN),
-            within=_within(keys, reading, at),
-            trigger=reading.truth(keys, "trigger", at, False),
-            required=reading.truth(keys, "required", at, True),
-            hold=reading.truth(keys, "while", at, False),
+            within=_recency(keys, reading, at),
+            trigger=reading.boolean(keys, "trigger", at, False),
+            required=reading.boolean(keys, "required", at, True),
+            hold=reading.boolean(keys, "while", at, False),
             timeout=reading.duration_or_never(keys, "timeout", at, timedelta(minutes=5)),
         ))  # fmt: skip
     return tuple(sorted(needs, key=lambda need: need.job))  # the order of keys means nothing
 
 
-def _within(table: Mapping[str, Any], reading: Reading, at: Path) -> Any:
+def _recency(table: Mapping[str, Any], reading: TableReader, at: Path) -> Any:
     value = table.get("within", "ever")
     if value in ("ever", "same_slot"):
         return str(value)
     try:
         return parse_duration(str(value))
     except ValueError:
-        cause = f"found {kind(value)}, expected `same_slot`, `ever`, or a duration like `24h`"
+        cause = f"found {describe(value)}, expected `same_slot`, `ever`, or a duration like `24h`"
         reading.problem((*at, "within"), cause)
         return "ever"
 
 
-def _probe(table: Mapping[str, Any], reading: Reading, at: Path) -> Probe:
+def _probe(table: Mapping[str, Any], reading: TableReader, at: Path) -> Probe:
     default = Probe()
     http, tcp = table.get("http"), table.get("tcp")
     if http is not None or tcp is not None:
@@ -440,11 +445,11 @@ def _probe(table: Mapping[str, Any], reading: Reading, at: Path) -> Probe:
         log=reading.pattern(table, "log", at),
         every=reading.duration(table, "every", at, default.every),
         timeout=reading.duration(table, "timeout", at, default.timeout),
-        failures=reading.whole(table, "failures", at, default.failures),
+        failures=reading.integer(table, "failures", at, default.failures),
     )
 
 
-def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
+def _output(table: Mapping[str, Any], reading: TableReader, folder: str) -> Output:
     at: Path = ("output",)
     file = table.get("file")
     if file is None and (table.keys() & {"max_size", "backups"}):
@@ -454,26 +459,26 @@ def _output(table: Mapping[str, Any], reading: Reading, folder: str) -> Output:
         mode=table.get("mode", "stream"),
         file=posixpath.normpath(posixpath.join(folder, file)) if file else None,
         max_size=reading.size(table, "max_size", at, _DEFAULT.output.max_size),
-        backups=reading.whole(table, "backups", at, _DEFAULT.output.backups),
-        timestamps=reading.truth(table, "timestamps", at, False),
+        backups=reading.integer(table, "backups", at, _DEFAULT.output.backups),
+        timestamps=reading.boolean(table, "timestamps", at, False),
         capture=reading.size(table, "capture", at, _DEFAULT.output.capture),
         keep=_keep(table["keep"], reading, (*at, "keep")) if "keep" in table else _DEFAULT.output.keep,
         plugins=_plugins("output", table, reading, at) if "plugins" in table else (),
     )
 
 
-def _keep(value: Any, reading: Reading, at: Path) -> Keep | None:
+def _keep(value: Any, reading: TableReader, at: Path) -> Keep | None:
     default = Keep()
     if isinstance(value, bool):
         return default if value else None
     return Keep(
-        runs=reading.whole(value, "runs", at, default.runs),
+        runs=reading.integer(value, "runs", at, default.runs),
         failures=reading.duration(value, "failures", at, default.failures, zero=True),
         size=max(_LEAST_KEPT, reading.size(value, "size", at, default.size)),
     )
 
 
-def _executor(table: Mapping[str, Any], reading: Reading) -> Plugin | None:
+def _executor(table: Mapping[str, Any], reading: TableReader) -> Plugin | None:
     if table["executor"] == "local":
         return None
     from repeater.jobfile.plugins import read_plugin
@@ -481,13 +486,13 @@ def _executor(table: Mapping[str, Any], reading: Reading) -> Plugin | None:
     return read_plugin("executor", table["executor"], reading, ("executor",))
 
 
-def _plugins(kind_: Kind, table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[Plugin, ...]:
+def _plugins(kind_: Kind, table: Mapping[str, Any], reading: TableReader, at: Path) -> tuple[Plugin, ...]:
     from repeater.jobfile.plugins import read_plugins
 
     return read_plugins(kind_, table, reading, at)
 
 
-def _hooks(table: Mapping[str, Any], reading: Reading) -> Hooks:
+def _hooks(table: Mapping[str, Any], reading: TableReader) -> Hooks:
     at: Path = ("hooks",)
     commands = {key: reading.command(table, key, at) for key in table if key != "timeout"}
     return Hooks(**commands, timeout=reading.duration_or_never(table, "timeout", at, _DEFAULT.hooks.timeout))

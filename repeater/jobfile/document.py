@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.errors import Problem, Severity, one_line
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -20,7 +20,7 @@ Places: TypeAlias = Mapping[Path, Place]
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
+class InputLimits:
     """What a job file may not exceed. Sizes in bytes, depth in levels, jobs after the matrix was unfolded."""
 
     file_size: int = 8 << 20
@@ -33,7 +33,7 @@ class Files(Protocol):
     """The way to the disk that `app` hands in. Paths are absolute, with `/`."""
 
     def read(self, path: str, most: int) -> bytes:
-        """The content of a regular file. Raises `CannotRead` with a cause, also above `most` bytes."""
+        """The content of a regular file. Raises `Unreadable` with a cause, also above `most` bytes."""
         ...
 
     def resolve(self, path: str) -> str:
@@ -51,11 +51,11 @@ class Report(Protocol):
     def __call__(self, path: Path, message: str, hint: str | None, severity: Severity = "error", /) -> None: ...
 
 
-class CannotRead(Exception):
+class Unreadable(Exception):
     """A file that cannot be read; the text is the cause alone."""
 
 
-class Missing(CannotRead):
+class Missing(Unreadable):
     """There is no such file."""
 
 
@@ -93,7 +93,7 @@ class Document:
     included_by: tuple[Document, Path] | None = field(default=None, repr=False)
     _places: Places | None = field(default=None, repr=False)
 
-    def place(self, path: Path) -> Place:
+    def position(self, path: Path) -> Place:
         """Where `path` stands, or the nearest thing around it."""
         if self._places is None:
             self._places = self.find_places()
@@ -106,11 +106,11 @@ class Document:
 
     def problem(self, path: Path, message: str, hint: str | None = None, severity: Severity = "error") -> Problem:
         """A problem with the value at `path`."""
-        line, column = self.place(path)
+        line, column = self.position(path)
         return Problem(self.name, line, column, dotted(path), message, hint, severity)
 
 
-class Late(str):
+class RunTemplate(str):
     """A text that is a template over `run` and over nothing else."""
 
     __slots__ = ()
@@ -131,20 +131,20 @@ def has_template(value: Any) -> bool:
     return isinstance(value, list) and any(map(has_template, value))
 
 
-def step(tree: Any, part: str | int) -> Any:
+def join_key(tree: Any, part: str | int) -> Any:
     """What stands at one part of a path below `tree`; None if there is nothing."""
     if isinstance(tree, dict):
         return tree.get(part)
     return tree[part] if isinstance(tree, list) and isinstance(part, int) and part < len(tree) else None
 
 
-def without(tree: Any, path: Path) -> Any:
+def omit(tree: Any, path: Path) -> Any:
     """A copy of the tree without what stands at `path`, as far as it is tables; the tree itself is not changed."""
     if not isinstance(tree, dict) or not path:
         return tree
     if len(path) == 1 or not isinstance(tree.get(path[0]), dict):
         return {key: one for key, one in tree.items() if key != path[0]}
-    return {key: without(one, path[1:]) if key == path[0] else one for key, one in tree.items()}
+    return {key: omit(one, path[1:]) if key == path[0] else one for key, one in tree.items()}
 
 
 def dotted(path: Path) -> str:
@@ -154,7 +154,7 @@ def dotted(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            word = part if part and part.replace("_", "").replace("-", "").isalnum() else f'"{shown(part)}"'
+            word = part if part and part.replace("_", "").replace("-", "").isalnum() else f'"{quote_value(part)}"'
             text += f".{word}" if text else word
     return text
 
@@ -169,7 +169,7 @@ def path_of(text: str) -> Path:
     )
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A value for a message: one line, short, control characters made visible."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -177,7 +177,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def kind(value: object) -> str:
+def describe(value: object) -> str:
     """What was found, for a message: a scalar itself, in backticks, or the kind of thing it is."""
     if value is None:
         return "nothing"
@@ -185,4 +185,4 @@ def kind(value: object) -> str:
         return "a table"
     if isinstance(value, list):
         return "a list"
-    return "an empty text" if value == "" else f"`{shown(value)}`"
+    return "an empty text" if value == "" else f"`{quote_value(value)}`"

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from repeater.errors import Problem, Severity
 from repeater.jobfile.document import (
-    Caps,
     Document,
     Findings,
+    InputLimits,
     JsonText,
     Path,
+    describe,
     dotted,
     has_template,
-    kind,
-    shown,
-    step,
-    without,
+    join_key,
+    omit,
+    quote_value,
 )
 from repeater.jobfile.layers import ExpandedJob, Layer, merge, taken_back
 from repeater.jobfile.matrix import BadMatrix, parse_cell, unfold
+from repeater.jobfile.parse import check_tree
 from repeater.jobfile.project import NameProject, name_project
-from repeater.jobfile.read import check_tree
 from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 from repeater.jobfile.validate import admits_text, inherited_keys
 
@@ -53,7 +53,7 @@ class Expansion:
         *,
         settings: Mapping[str, str],
         environ: Mapping[str, str],
-        caps: Caps,
+        caps: InputLimits,
         folder: str,
         name: NameProject = name_project,
     ) -> None:
@@ -117,10 +117,10 @@ class Expansion:
         for name, value in table.items():
             if name in into:
                 other = into[name][0]
-                line, _ = other.place((key, name))
+                line, _ = other.position((key, name))
                 what = key[:-1]
                 self.report(
-                    document, (key, name), f"the {what} `{shown(name)}` is already defined in {other.name}:{line}"
+                    document, (key, name), f"the {what} `{quote_value(name)}` is already defined in {other.name}:{line}"
                 )
             else:
                 into[name] = (document, value)
@@ -132,11 +132,11 @@ class Expansion:
         for document in named[1:]:
             first, name = named[0].data["project"], document.data["project"]
             if name != first:
-                line, _ = named[0].place(("project",))
+                line, _ = named[0].position(("project",))
                 self.report(
                     document,
                     ("project",),
-                    f"found `{shown(name)}`, but {named[0].name}:{line} says `{shown(first)}`",
+                    f"found `{quote_value(name)}`, but {named[0].name}:{line} says `{quote_value(first)}`",
                     "files that are applied together are one project",
                 )
         return str(named[0].data["project"]) if named else None
@@ -163,7 +163,9 @@ class Expansion:
                 self.problems.add(Problem(document.name, 0, 0, dotted(path), str(error)))
         for name in data.get("jobs", {}):
             if name not in self.jobs:
-                self.report(document, ("jobs", name), f"there is no job `{shown(name)}`", nearest(name, self.jobs))
+                self.report(
+                    document, ("jobs", name), f"there is no job `{quote_value(name)}`", nearest(name, self.jobs)
+                )
         check_tree(document, self.caps.depth)
         self.documents.append(document)
         return document
@@ -179,7 +181,7 @@ class Expansion:
                 if not any(_mentions(one.data, part) for one in self.documents):
                     hint = nearest(part, known) or f'declare it in `vars`: `{dotted(path[1:depth])} = ""`'
                     name = dotted(path[1:depth])
-                    self.report(document, path[:depth], f"there is no variable `{shown(name)}`", hint)
+                    self.report(document, path[:depth], f"there is no variable `{quote_value(name)}`", hint)
                 return
             below = known[part]
             if not isinstance(below, dict):
@@ -205,7 +207,7 @@ class Expansion:
             try:
                 return json.loads(text)
             except (ValueError, RecursionError):
-                raise ValueError(f"found `{shown(text)}`, expected a value in JSON") from None
+                raise ValueError(f"found `{quote_value(text)}`, expected a value in JSON") from None
         old: Any = None
         for document in self.documents:
             found: Any = document.data
@@ -215,7 +217,7 @@ class Expansion:
         if path[0] == "vars" and isinstance(old, list | dict):
             key = dotted(path[1:])
             raise ValueError(
-                f"found the text `{shown(text)}` for a variable that is {kind(old)} in the file, expected "
+                f"found the text `{quote_value(text)}` for a variable that is {describe(old)} in the file, expected "
                 f"`--set-json '{key}={'[…]' if isinstance(old, list) else '{…}'}'`"
             )
         is_number = isinstance(old, bool | int | float) if path[0] == "vars" else not admits_text(path, text)
@@ -322,11 +324,11 @@ class Expansion:
         """The table of the weaker layers without the keys that this layer takes back."""
         for number, path in taken_back(layer):
             if path[:1] and path[0] in inherited_keys():
-                table = without(table, path)
+                table = omit(table, path)
             else:
                 at = (*layer.base, "unset") + ((number,) if isinstance(layer.raw["unset"], list) else ())
                 expected = "a key that a job may inherit, such as `limit` or `env.NAME`"
-                cause = f"found `{shown(dotted(path))}`, expected {expected}"
+                cause = f"found `{quote_value(dotted(path))}`, expected {expected}"
                 self.report(layer.document, at, cause, nearest(str(path[0]) if path else "", inherited_keys()))
         return table
 
@@ -351,7 +353,7 @@ class Expansion:
             try:
                 return render(value, names)
             except TemplateFailed as error:
-                self.report(document, path, f"cannot render `{shown(value)}`: {error}", error.hint)
+                self.report(document, path, f"cannot render `{quote_value(value)}`: {error}", error.hint)
                 return value
         if isinstance(value, dict):
             if not has_template(value):
@@ -382,7 +384,7 @@ class Expansion:
         self._extend(written.get("extends"), own, given, names, (), found, known)
         for name in given:
             if name not in known:
-                cause = f"`{shown(name)}` is not a parameter of the template"
+                cause = f"`{quote_value(name)}` is not a parameter of the template"
                 self.report(own.document, (*own.base, "with", name), cause, nearest(name, known))
         return found
 
@@ -394,7 +396,9 @@ class Expansion:
         for name in [extends] if isinstance(extends, str) else extends if isinstance(extends, list) else ():
             at = (*user.base, "extends")
             if not isinstance(name, str) or name not in self.templates:
-                self.report(user.document, at, f"there is no template {kind(name)}", nearest(str(name), self.templates))
+                self.report(
+                    user.document, at, f"there is no template {describe(name)}", nearest(str(name), self.templates)
+                )
                 self.torn.add(user.base)
                 continue
             if name in chain:
@@ -416,7 +420,7 @@ class Expansion:
                 elif "default" in rule:
                     values[key] = self._rendered(rule["default"], names, document, (*base, "params", key, "default"))
                 elif rule.get("required"):
-                    self.report(user.document, at, f"the template `{name}` needs the parameter `{shown(key)}`",
+                    self.report(user.document, at, f"the template `{name}` needs the parameter `{quote_value(key)}`",
                                 f"give it with `with = {{ {key} = … }}`")  # fmt: skip
                     values[key] = ""
             inner = {**names, "params": values}
@@ -459,9 +463,9 @@ def nearest(name: str, names: Any) -> str | None:
 def _reach(tree: Any, path: Path) -> int:
     """How many parts of `path` the tree has."""
     for number, part in enumerate(path):
-        if not (part in tree if isinstance(tree, dict) else step(tree, part) is not None):
+        if not (part in tree if isinstance(tree, dict) else join_key(tree, part) is not None):
             return number
-        tree = step(tree, part)
+        tree = join_key(tree, part)
     return len(path)
 
 

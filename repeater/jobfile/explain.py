@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import UsageError
-from repeater.jobfile.document import Document, Path, dotted, has_template, path_of, shown, step
+from repeater.jobfile.document import Document, Path, dotted, has_template, join_key, path_of, quote_value
 from repeater.jobfile.expand import Expansion, nearest
 from repeater.jobfile.layers import ExpandedJob, Layer, taken_back
 from repeater.jobfile.validate import schema
@@ -57,12 +57,12 @@ def explain(expansion: Expansion, key: str) -> Explanation:
             if taken and path[: len(taken)] == taken:
                 place = _place(layer.document, (*layer.base, "unset", number))
                 steps.append(Step(layer.kind, place, "(unset)", False))
-        value, depth = _walk(layer.raw, path)
+        value, depth = _default_step(layer.raw, path)
         if depth == len(path):
             steps += _names(expansion, layer, value)
             steps += _include(layer.document)
             steps.append(Step(layer.kind, _place(layer.document, (*layer.base, *path)), value, False))
-    value, depth = _walk(job.table, path)
+    value, depth = _default_step(job.table, path)
     found = depth == len(path)
     sources = [number for number, one in enumerate(steps) if one.source.split()[0] in _LAYERS]
     if sources:
@@ -88,12 +88,12 @@ def _find(expansion: Expansion, key: str) -> tuple[ExpandedJob, Path]:
         if job is not None:
             return job, path_of(rest.removeprefix(f"{job.name}."))
     hint = nearest(rest.partition(".")[0], expansion.jobs)
-    raise UsageError(f"cannot explain `{shown(key)}`: expected `jobs.NAME.KEY` of a job in the file", hint=hint)
+    raise UsageError(f"cannot explain `{quote_value(key)}`: expected `jobs.NAME.KEY` of a job in the file", hint=hint)
 
 
-def _walk(tree: Any, path: Path) -> tuple[Any, int]:
+def _default_step(tree: Any, path: Path) -> tuple[Any, int]:
     for depth, part in enumerate(path):
-        below = step(tree, part)
+        below = join_key(tree, part)
         if below is None:
             return None, depth
         tree = below
@@ -138,5 +138,5 @@ def _include(document: Document) -> Iterator[Step]:
 
 
 def _place(document: Document, path: Path) -> str:
-    line, column = document.place(path)
+    line, column = document.position(path)
     return f"{document.name}:{line}:{column}" if line else document.name

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from repeater.jobfile.document import shown
+from repeater.jobfile.document import quote_value
 from repeater.model.units import format_duration, parse_duration
 
 _UNITS = {
@@ -121,10 +121,10 @@ def cron_hint(text: str) -> str | None:
         return f"write `schedule = {form}`"
     zone = _ZONE_PREFIX.fullmatch(text.strip())
     if zone is not None:
-        return f'write `schedule = {{ cron = "{shown(zone[2])}", timezone = "{shown(zone[1])}" }}`'
+        return f'write `schedule = {{ cron = "{quote_value(zone[2])}", timezone = "{quote_value(zone[1])}" }}`'
     fields = text.split()
     if len(fields) > 5 and re.fullmatch(r"[a-z_][a-z0-9_-]*\$?", fields[5]) and not _is_day(fields[5]):
-        return f'a user stands in its own key: `user = "{shown(fields[5])}"`, the rest in `command`'
+        return f'a user stands in its own key: `user = "{quote_value(fields[5])}"`, the rest in `command`'
     if len(fields) in (6, 7) and re.search(r"(?:19|20)[0-9]{2}", fields[-1]):
         return "there is no field for the year; `stop.until` ends a job, `schedule.at` starts it once"
     return None
@@ -168,7 +168,7 @@ def schedule_hint(text: str) -> str | None:
         return found
     if len(word.split()) == 4 and all(re.fullmatch(r"[-*/,0-9a-z?#]+", one) for one in word.split()):
         fields = "a cron expression has five fields: minute, hour, day of month, month, day of week"
-        return f'{fields}; write `schedule = "{shown(word)} *"`'
+        return f'{fields}; write `schedule = "{quote_value(word)} *"`'
     every = _every(word)
     return None if every is None else f'write `schedule = "every {every}"`'
 
@@ -225,7 +225,7 @@ def key_hint(key: str, known: Any) -> str | None:
     if "command" in known:
         place = _places().get(key) or _LIMIT_KEYS.get(key)
         return f"write `{place}`" if place else None
-    return f"`{shown(key)}` is a key of the job itself" if key in _job_keys() else None
+    return f"`{quote_value(key)}` is a key of the job itself" if key in _job_keys() else None
 
 
 @cache

@@ -10,16 +10,16 @@ import hashlib
 import posixpath
 from collections.abc import Sequence
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.errors import JobFileError, Problem
-from repeater.jobfile.document import CannotRead, Caps, Document, Files, Findings, Path
-from repeater.jobfile.read import read_document
+from repeater.jobfile.document import Document, Files, Findings, InputLimits, Path, Unreadable
+from repeater.jobfile.parse import read_document
 
 STDIN = "-"
 
 
 @dataclass(slots=True)
-class Gathered:
+class IncludedDocuments:
     """All documents, each once, an included one before the one that includes it, so that a later one wins.
 
     `seen` maps the absolute path of every file that was read to the SHA-256 of its content; `globs` are the absolute
@@ -33,29 +33,31 @@ class Gathered:
     problems: list[Problem] = field(default_factory=list)
 
 
-def gather(names: Sequence[str], files: Files, caps: Caps, *, folder: str, stdin: bytes = b"") -> Gathered:
+def gather(
+    names: Sequence[str], files: Files, caps: InputLimits, *, folder: str, stdin: bytes = b""
+) -> IncludedDocuments:
     """Reads the named files and all that they include. Problems are collected, not raised.
 
     `folder` is the current one: what `names` are relative to, and the root folder of standard input (`-`).
     """
     first = names[0]
     root = folder if first == STDIN else posixpath.dirname(posixpath.join(folder, first))
-    gathering = _Gathering(Gathered(posixpath.normpath(root)), files, caps)
+    gathering = _IncludeCollector(IncludedDocuments(posixpath.normpath(root)), files, caps)
     for name in names:
         path = "" if name == STDIN else posixpath.join(folder, name)
         gathering.take("standard input" if name == STDIN else name, path, (), stdin)
     return gathering.result
 
 
-def read_beside(result: Gathered, path: str, files: Files, caps: Caps) -> bytes:
+def read_beside(result: IncludedDocuments, path: str, files: Files, caps: InputLimits) -> bytes:
     """The content of another file, such as an env file, remembered like a job file. Raises CannotRead."""
     content = files.read(path, caps.file_size)
     result.seen[path] = hashlib.sha256(content).hexdigest()
     return content
 
 
-class _Gathering:
-    def __init__(self, result: Gathered, files: Files, caps: Caps) -> None:
+class _IncludeCollector:
+    def __init__(self, result: IncludedDocuments, files: Files, caps: InputLimits) -> None:
         self.result, self.files, self.caps = result, files, caps
         self.read: set[str] = set()
         self.size = 0
@@ -79,7 +81,7 @@ class _Gathering:
         try:
             content = self.content(path, stdin)
             document = read_document(name, content, self.caps, syntax=None if path else self.guess(content))
-        except CannotRead as error:
+        except Unreadable as error:
             if asked_by is None:
                 problems.append(Problem(name, 0, 0, "", f"cannot read it: {error}"))
             else:
@@ -102,9 +104,9 @@ class _Gathering:
             self.result.seen[path] = hashlib.sha256(content).hexdigest()
         self.size += len(content)
         if len(content) > self.caps.file_size:
-            raise CannotRead(f"it has more than {self.caps.file_size} bytes, the most allowed")
+            raise Unreadable(f"it has more than {self.caps.file_size} bytes, the most allowed")
         if self.size > self.caps.total_size:
-            raise CannotRead(f"all files together have more than {self.caps.total_size} bytes, the most allowed")
+            raise Unreadable(f"all files together have more than {self.caps.total_size} bytes, the most allowed")
         return content
 
     @staticmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.jobfile.document import Document, Path, has_template, path_of
 from repeater.model.spec import BACKOFF_FIELDS, Pairs
 

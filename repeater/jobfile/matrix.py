@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from repeater.dataclass import dataclass
-from repeater.jobfile.document import Path, kind, shown
+from repeater._lazy_dataclasses import dataclass
+from repeater.jobfile.document import Path, describe, quote_value
 from repeater.model.spec import Pairs
 
 RESERVED = ("include", "exclude", "max_parallel", "stagger")
@@ -51,14 +51,16 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
         if axis in RESERVED:
             continue
         if not isinstance(values, list) or not values:
-            found = "an empty list" if values == [] else kind(values)
+            found = "an empty list" if values == [] else describe(values)
             raise BadMatrix((axis,), f"found {found}, expected a list of values, or a template that gives one")
         known: dict[str, int] = {}
         for number, value in enumerate(values):
             text = _text(value, (axis, number))
             if text in known:
                 first = f"`{axis}[{known[text]}]`"
-                raise BadMatrix((axis, number), f"found `{shown(value)}` again, as in {first}: it names the same cell")
+                raise BadMatrix(
+                    (axis, number), f"found `{quote_value(value)}` again, as in {first}: it names the same cell"
+                )
             known[text] = number
         axes[axis] = values
     count = math.prod(map(len, axes.values()))
@@ -69,7 +71,7 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
     for number, entry in enumerate(excluded):
         for key in entry:
             if key not in axes:
-                raise BadMatrix(("exclude", number, key), f"`{shown(key)}` is not an axis of this matrix")
+                raise BadMatrix(("exclude", number, key), f"`{quote_value(key)}` is not an axis of this matrix")
         if not any(_fits(cell, entry) for cell in combined):
             raise BadMatrix(("exclude", number), _fits_nothing(entry, axes))
     cells = [cell for cell in combined if not any(_fits(cell, entry) for entry in excluded)]
@@ -121,19 +123,21 @@ def _fits_nothing(entry: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> st
     """Why an entry of `exclude` matches no cell: a value that its axis does not have, or a cell that is not there."""
     for axis, value in entry.items():
         if not any(_same(value, one) for one in axes[axis]):
-            values = ", ".join(f"`{shown(one)}`" for one in axes[axis][:10])
+            values = ", ".join(f"`{quote_value(one)}`" for one in axes[axis][:10])
             more = ", …" if len(axes[axis]) > 10 else ""
-            return f"found `{shown(value)}`, which is not a value of the axis `{shown(axis)}`: {values}{more}"
+            return (
+                f"found `{quote_value(value)}`, which is not a value of the axis `{quote_value(axis)}`: {values}{more}"
+            )
     return "the entry matches no cell of this matrix"
 
 
 def _tables(matrix: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     value = matrix.get(key, [])
     if not isinstance(value, list):
-        raise BadMatrix((key,), f"found {kind(value)}, expected a list of tables")
+        raise BadMatrix((key,), f"found {describe(value)}, expected a list of tables")
     for number, entry in enumerate(value):
         if not isinstance(entry, dict) or not entry:
-            raise BadMatrix((key, number), f"found {kind(entry)}, expected a table of axes and values")
+            raise BadMatrix((key, number), f"found {describe(entry)}, expected a table of axes and values")
     return value
 
 
@@ -155,11 +159,11 @@ def _text(value: Any, path: Path) -> str:
         if len(text) > LONGEST_VALUE:
             raise BadMatrix(path, f"found {len(text)} characters, expected at most {LONGEST_VALUE}: {_NAMES_A_JOB}")
         odd = _NOT_IN_VALUE.search(text)
-        found = kind(value)
+        found = describe(value)
         if odd is not None:
-            found += f", which holds {'a space' if odd[0].isspace() else f'`{shown(odd[0])}`'}"
+            found += f", which holds {'a space' if odd[0].isspace() else f'`{quote_value(odd[0])}`'}"
     else:
-        found = kind(value)
+        found = describe(value)
     expected = "a number or a text without spaces, commas, `=` and brackets"
     raise BadMatrix(path, f"found {found}, expected {expected}: {_NAMES_A_JOB}")
 

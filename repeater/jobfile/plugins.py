@@ -1,8 +1,8 @@
 """The use of a plugin in a job, read and checked: `"name"`, or a table with `plugin` and the plugin's own keys.
 
-Whether there is such a plugin, what its keys may be and whether it takes them is asked of a `Catalog`, which is handed
-in; `repeater.plugins.catalog` is the real one. Without one nothing is asked: what was checked once, such as the jobs of
-the last generation, need not have its plugins at hand to be compared.
+Whether there is such a plugin, what its keys may be and whether it takes them is asked of a `PluginCatalog`, which is
+handed in; `repeater.plugins.catalog` is the real one. Without one nothing is asked: what was checked once, such as the
+jobs of the last generation, need not have its plugins at hand to be compared.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from repeater.errors import PluginFailed
-from repeater.jobfile.document import Path, kind, shown
-from repeater.jobfile.reading import Reading
+from repeater.jobfile.document import Path, describe, quote_value
+from repeater.jobfile.table_reader import TableReader
 from repeater.jobfile.validate import Fault, check_keys
 from repeater.model.plugins import WORDS, Description, Kind
 from repeater.model.spec import Plugin
 
 
-class Catalog(Protocol):
+class PluginCatalog(Protocol):
     """The plugins that are installed."""
 
     @property
@@ -72,7 +72,7 @@ def named_plugins(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
 _LISTS: tuple[tuple[Kind, str], ...] = (("output", "output"), ("stop_condition", "stop"))
 
 
-def read_plugins(kind: Kind, table: Mapping[str, Any], reading: Reading, at: Path) -> tuple[Plugin, ...]:
+def read_plugins(kind: Kind, table: Mapping[str, Any], reading: TableReader, at: Path) -> tuple[Plugin, ...]:
     """The value of a key `plugins`: one use, or a list of them."""
     value, at = table["plugins"], (*at, "plugins")
     if not isinstance(value, list):
@@ -80,12 +80,12 @@ def read_plugins(kind: Kind, table: Mapping[str, Any], reading: Reading, at: Pat
     return tuple(read_plugin(kind, one, reading, (*at, number)) for number, one in enumerate(value))
 
 
-def read_plugin(kind_: Kind, value: Any, reading: Reading, at: Path) -> Plugin:
+def read_plugin(kind_: Kind, value: Any, reading: TableReader, at: Path) -> Plugin:
     """The use of one plugin. Problems go to `reading`; then the result means nothing."""
     table = value if isinstance(value, dict) else {"plugin": value}
     name = table.get("plugin")
     if not isinstance(name, str) or not name:
-        reading.problem(at, f"found {kind(name)}, expected the name of a plugin")
+        reading.problem(at, f"found {describe(name)}, expected the name of a plugin")
         return Plugin("")
     try:
         plugin = Plugin.of(name, {key: one for key, one in table.items() if key != "plugin"})
@@ -98,7 +98,7 @@ def read_plugin(kind_: Kind, value: Any, reading: Reading, at: Path) -> Plugin:
     return plugin
 
 
-def _faults(kind_: Kind, plugin: Plugin, catalog: Catalog, *, short: bool) -> Iterator[Fault]:
+def _faults(kind_: Kind, plugin: Plugin, catalog: PluginCatalog, *, short: bool) -> Iterator[Fault]:
     place: Path = () if short else ("plugin",)
     from repeater.jobfile.expand import nearest
 
@@ -106,7 +106,7 @@ def _faults(kind_: Kind, plugin: Plugin, catalog: Catalog, *, short: bool) -> It
     if plugin.name not in names:
         known = f"known are {', '.join(f'`{name}`' for name in names)}"
         hint = nearest(plugin.name, names) or (known if names else f"no {WORDS[kind_]} is installed")
-        yield Fault(place, f"there is no {WORDS[kind_]} `{shown(plugin.name)}`", hint)
+        yield Fault(place, f"there is no {WORDS[kind_]} `{quote_value(plugin.name)}`", hint)
         return
     try:
         description = catalog.describe(kind_, plugin.name)

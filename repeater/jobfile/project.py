@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from repeater.errors import JobFileError
-from repeater.jobfile.document import CannotRead, Caps, Files
-from repeater.jobfile.read import read_document
+from repeater.jobfile.document import Files, InputLimits, Unreadable
+from repeater.jobfile.parse import read_document
 
 _SAYS = re.compile(
     rb"^\s*[\"']?project[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,63})[\"']?\s*(?:[#,].*)?$", re.MULTILINE
@@ -36,12 +36,12 @@ def name_project(key: str | None, folder: str) -> str:
     return default_project(folder) if key is None else key
 
 
-def project_of(path: str, files: Files, caps: Caps, name: NameProject = name_project) -> str:
+def project_of(path: str, files: Files, caps: InputLimits, name: NameProject = name_project) -> str:
     """The project of the job file at an absolute path. A file that cannot be read counts as one without the key."""
     folder = posixpath.dirname(path)
     try:
         content = files.read(path, caps.file_size)
-    except CannotRead:
+    except Unreadable:
         return name(None, folder)
     try:
         data = _top_of(path, content, caps)
@@ -51,7 +51,7 @@ def project_of(path: str, files: Files, caps: Caps, name: NameProject = name_pro
     return name(str(data["project"]) if isinstance(data.get("project"), str) else None, folder)
 
 
-def _top_of(path: str, content: bytes, caps: Caps) -> Mapping[str, Any]:
+def _top_of(path: str, content: bytes, caps: InputLimits) -> Mapping[str, Any]:
     """The keys of the whole file. Of TOML what stands before the first table is enough, and 10 000 jobs take long.
 
     A line that only looks like the head of a table stands in a text or a list that is still open, which is an error.

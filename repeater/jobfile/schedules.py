@@ -10,10 +10,10 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from repeater.dataclass import replace
-from repeater.jobfile.document import Path, kind
+from repeater._lazy_dataclasses import replace
+from repeater.jobfile.document import Path, describe
 from repeater.jobfile.layers import schedule_table
-from repeater.jobfile.reading import Reading
+from repeater.jobfile.table_reader import TableReader
 from repeater.model.spec import (
     BACKOFF_FIELDS,
     DECORRELATED_MULTIPLIER,
@@ -30,11 +30,11 @@ from repeater.model.spec import (
     Manual,
     Once,
     OnChange,
-    Rated,
+    RateLimited,
     ScheduleSpec,
     cell_key,
 )
-from repeater.model.time import micros
+from repeater.model.time import to_us
 from repeater.model.units import Rate, format_duration, parse_duration, parse_rate, parse_share
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _AT: Path = ("schedule",)
 _FORMS = "`once`, `manual`, `always`, `every 30s` or a cron expression"
 
 
-def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:
+def read_schedule(value: Any, reading: TableReader, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:
     """The schedule that `value` means. Problems go to `reading`; then the result means nothing.
 
     `stagger` is (number of the cell, number of cells) for an even spread over the distance.
@@ -58,7 +58,7 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
         reading.problem((*_AT, "every"), fault, schedule_hint(value))
         schedule = Once()
     elif isinstance(table, dict):
-        schedule = _of_table(table, reading, job, stagger)
+        schedule = _from_table(table, reading, job, stagger)
     elif isinstance(table, str):
         from repeater.jobfile.hints import schedule_hint
 
@@ -68,7 +68,7 @@ def read_schedule(value: Any, reading: Reading, job: str, stagger: tuple[int, in
 
             near = difflib.get_close_matches(table, [*_WORDS, "every 30s"], 1)
             hint = f"did you mean `{near[0]}`?" if near else None
-        reading.problem(_AT, f"found {kind(table)}, expected {_FORMS}", hint)
+        reading.problem(_AT, f"found {describe(table)}, expected {_FORMS}", hint)
         schedule = Once()
     else:
         schedule = table
@@ -89,7 +89,7 @@ def _fault_of_every(table: Mapping[str, Any]) -> str | None:
 _GROWTH = ("base", "max", "increment", "multiplier", "exponent", "jitter")
 
 
-def read_backoff(table: Mapping[str, Any], reading: Reading, at: Path) -> Backoff:
+def read_backoff(table: Mapping[str, Any], reading: TableReader, at: Path) -> Backoff:
     """The growing delay whose keys stand in `table`."""
     default = Backoff()
     growth = table.get("backoff", default.kind)
@@ -115,7 +115,9 @@ def read_backoff(table: Mapping[str, Any], reading: Reading, at: Path) -> Backof
     return backoff
 
 
-def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:
+def _from_table(
+    table: Mapping[str, Any], reading: TableReader, job: str, stagger: tuple[int, int] | None
+) -> ScheduleSpec:
     if "plugin" in table:
         from repeater.jobfile.plugins import read_plugin
 
@@ -142,7 +144,7 @@ def _of_table(table: Mapping[str, Any], reading: Reading, job: str, stagger: tup
     return Growing(read_backoff(table, reading, _AT))
 
 
-def read_rate(table: Mapping[str, Any], reading: Reading, at: Path) -> Rate:
+def read_rate(table: Mapping[str, Any], reading: TableReader, at: Path) -> Rate:
     """The value of the key `rate`."""
     try:
         return parse_rate(str(table["rate"]))
@@ -153,12 +155,12 @@ def read_rate(table: Mapping[str, Any], reading: Reading, at: Path) -> Rate:
         return Rate(1, timedelta(seconds=1))
 
 
-def _rated(table: Mapping[str, Any], reading: Reading) -> Rated:
+def _rated(table: Mapping[str, Any], reading: TableReader) -> RateLimited:
     from repeater.policy.limit import check_pattern
 
     rate = read_rate(table, reading, _AT)
     pattern = []
-    for text in reading.texts(table, "retry_pattern", _AT):
+    for text in reading.strings(table, "retry_pattern", _AT):
         try:
             pattern.append(parse_duration(text, zero=True))
         except ValueError as error:
@@ -169,13 +171,13 @@ def _rated(table: Mapping[str, Any], reading: Reading) -> Rated:
         reading.problem((*_AT, "retry_pattern"), "expected `0s`, the first attempt itself, as the first offset")
     elif pattern:
         try:
-            check_pattern(tuple(map(micros, pattern)), rate.count, micros(rate.window))
+            check_pattern(tuple(map(to_us, pattern)), rate.count, to_us(rate.window))
         except ValueError as error:
             reading.problem((*_AT, "retry_pattern"), str(error))
-    return Rated(rate, tuple(pattern))
+    return RateLimited(rate, tuple(pattern))
 
 
-def _adaptive(table: Mapping[str, Any], reading: Reading) -> Adaptive:
+def _adaptive(table: Mapping[str, Any], reading: TableReader) -> Adaptive:
     at, default = (*_AT, "adaptive"), Adaptive()
     base, low, high = _bounds(table, reading, at, low=lambda base: min(default.min, base))
     return Adaptive(
@@ -189,7 +191,7 @@ def _adaptive(table: Mapping[str, Any], reading: Reading) -> Adaptive:
     )
 
 
-def _load(table: Mapping[str, Any], reading: Reading) -> LoadAware:
+def _load(table: Mapping[str, Any], reading: TableReader) -> LoadAware:
     at, default = (*_AT, "load"), LoadAware()
     base, low, high = _bounds(table, reading, at, low=lambda base: base)
     cpu = _target(table, "cpu", reading, at, default.cpu)
@@ -198,7 +200,7 @@ def _load(table: Mapping[str, Any], reading: Reading) -> LoadAware:
 
 
 def _bounds(
-    table: Mapping[str, Any], reading: Reading, at: Path, *, low: Callable[[timedelta], timedelta]
+    table: Mapping[str, Any], reading: TableReader, at: Path, *, low: Callable[[timedelta], timedelta]
 ) -> tuple[timedelta, timedelta, timedelta]:
     """`base`, `min` and `max`, in this order; `low` gives the default of `min`."""
     default = Adaptive()
@@ -213,7 +215,7 @@ def _bounds(
     return base, least, most
 
 
-def _target(table: Mapping[str, Any], key: str, reading: Reading, at: Path, default: Fraction) -> Fraction:
+def _target(table: Mapping[str, Any], key: str, reading: TableReader, at: Path, default: Fraction) -> Fraction:
     """A share that is not zero."""
     if key not in table:
         return default
@@ -227,8 +229,8 @@ def _target(table: Mapping[str, Any], key: str, reading: Reading, at: Path, defa
     return default
 
 
-def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] | None) -> Every:
-    after_end = reading.truth(table, "after_end", _AT, False)
+def _every(table: Mapping[str, Any], reading: TableReader, stagger: tuple[int, int] | None) -> Every:
+    after_end = reading.boolean(table, "after_end", _AT, False)
     every = reading.distance(table, "every", _AT, timedelta(seconds=1), zero=after_end)
     offset = timedelta(0)
     if "offset" in table:
@@ -238,7 +240,7 @@ def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] 
             reading.problem((*_AT, "offset"), cause)
     elif stagger is not None:
         offset = every * stagger[0] // stagger[1]
-    immediate = reading.truth(table, "immediate", _AT, True)
+    immediate = reading.boolean(table, "immediate", _AT, True)
     jitter = _jitter(table, reading)
     if jitter is not None and jitter.span is not None and jitter.span >= every:
         cause = f"found `{format_duration(jitter.span)}`, expected less than `every`, `{format_duration(every)}`"
@@ -247,7 +249,7 @@ def _every(table: Mapping[str, Any], reading: Reading, stagger: tuple[int, int] 
 
 
 @cache
-def _reading_of_cron() -> tuple[Callable[..., str], Callable[[str], object]]:
+def _parse_cron() -> tuple[Callable[..., str], Callable[[str], object]]:
     """Imported with the first expression, as many commands read none, and not looked up for each of many jobs."""
     from repeater.schedule.cron import check_cron
     from repeater.schedule.zone import zone_of
@@ -255,8 +257,8 @@ def _reading_of_cron() -> tuple[Callable[..., str], Callable[[str], object]]:
     return check_cron, zone_of
 
 
-def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
-    check_cron, zone_of = _reading_of_cron()
+def _cron(table: Mapping[str, Any], reading: TableReader, job: str) -> Cron:
+    check_cron, zone_of = _parse_cron()
     text, seconds = str(table["cron"]), table.get("seconds")
     zone, day_match = str(table.get("timezone", "UTC")), table.get("day_match", "or")
     try:
@@ -278,14 +280,14 @@ def _cron(table: Mapping[str, Any], reading: Reading, job: str) -> Cron:
     return Cron(text, seconds, zone, day_match, dst.get("gap", "next"), dst.get("fold", "first"), jitter)
 
 
-def _warn_of_cron(text: str, seconds: Literal["first", "last"] | None, reading: Reading) -> None:
-    from repeater.schedule.crondoubts import doubts
+def _warn_of_cron(text: str, seconds: Literal["first", "last"] | None, reading: TableReader) -> None:
+    from repeater.schedule.cron_lint import doubts
 
     for doubt in doubts(text, seconds):
         reading.warning((*_AT, "cron"), doubt.message, doubt.hint)
 
 
-def _jitter(table: Mapping[str, Any], reading: Reading) -> Jitter | None:
+def _jitter(table: Mapping[str, Any], reading: TableReader) -> Jitter | None:
     text = table.get("jitter")
     if text is None:
         if "jitter_mode" in table:

@@ -18,8 +18,8 @@ from datetime import UTC, date, datetime, time
 from functools import cache, lru_cache
 from typing import Any, TypeAlias
 
-from repeater.jobfile.document import Late, shown
-from repeater.jobfile.written import WrittenFloat, WrittenInt
+from repeater.jobfile.document import RunTemplate, quote_value
+from repeater.jobfile.number_text import WrittenFloat, WrittenInt
 
 LONGEST_TEMPLATE = 64 * 1024
 LONGEST_RESULT = 1 << 20
@@ -69,7 +69,7 @@ class Environ:
         value = self._values.get(str(name), default)
         if value is None:
             raise TemplateFailed(
-                f'the environment has no variable `{shown(name)}`; `env("{shown(name)}", "…")` gives a default'
+                f'the environment has no variable `{quote_value(name)}`; `env("{quote_value(name)}", "…")` gives a default'
             )
         return value
 
@@ -87,7 +87,7 @@ def render(text: str, names: Mapping[str, Any]) -> Any:
         if late:
             frozen = _freeze(text, names)
             _plain(_finish(template, {**names, "run": _SAMPLE}))
-            return Late(frozen)
+            return RunTemplate(frozen)
         return _plain(_finish(template, names))
     except TemplateFailed:
         raise
@@ -126,10 +126,10 @@ def _replaced(text: str, names: Mapping[str, Any]) -> Any:
     return "".join(out)
 
 
-def render_late(template: str, run: Mapping[str, Any]) -> str:
+def render_at_start(template: str, run: Mapping[str, Any]) -> str:
     """The text of one late field. `run` has the fields `RUN_FIELDS`.
 
-    Raises TemplateFailed. A template may take any time: in a supervisor, see `jobfile.late`.
+    Raises TemplateFailed. A template may take any time: in a supervisor, see `jobfile.run_templates`.
     """
     names = {"run": Names("run", run), "env": Environ({})}
     try:
@@ -166,10 +166,10 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
                 import difflib
 
                 near = difflib.get_close_matches(name, owner, 1)
-                return f"`{owner.name}.{shown(name)}` is not defined" + (
+                return f"`{owner.name}.{quote_value(name)}` is not defined" + (
                     f"; did you mean `{owner.name}.{near[0]}`?" if near else ""
                 )
-            return f"`{shown(name)}` is not defined"
+            return f"`{quote_value(name)}` is not defined"
 
     class Joined(NodeTransformer):
         """Turns `a ~ b` into the filter `join`, which knows how long its result may be."""
@@ -479,7 +479,7 @@ def filter_date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
     if not isinstance(value, datetime):
         raise TemplateFailed("`date` is for instants such as `run.nominal`")
     if len(form) > 200 or re.search(r"%[^A-Za-z%-]|%-[^A-Za-z]", form):
-        raise TemplateFailed(f"`date` does not know the form `{shown(form)}`")
+        raise TemplateFailed(f"`date` does not know the form `{quote_value(form)}`")
     return str(value.strftime(form))
 
 

@@ -1,7 +1,7 @@
 """The schema's judgement: every fault of a table, in our words. The home of jsonschema.
 
-jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid (`jobfile.sure`). Faults
-name the found value, what is allowed, and the nearest name of an unknown key.
+jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid (`jobfile.fast_schema`).
+Faults name the found value, what is allowed, and the nearest name of an unknown key.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import RepeaterError
-from repeater.jobfile.document import Path, has_template, kind, shown, step
-from repeater.jobfile.sure import Sure, surely
+from repeater.jobfile.document import Path, describe, has_template, join_key, quote_value
+from repeater.jobfile.fast_schema import Sure, compile_fast_check
 
 HOW = ("extends", "with", "params", "matrix", "unset")
 """The keys that say how a job is made."""
@@ -64,19 +64,23 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
         if not _held_by_template(shell, fault.path):
             yield fault
     if not isinstance(jobs, dict):
-        cause = f"found {kind(jobs)}, expected a table of jobs by name"
+        cause = f"found {describe(jobs)}, expected a table of jobs by name"
         yield Fault(("jobs",), cause, _form(("jobs",), jobs, {}))
         return
     names = _sure("#/definitions/job_name")
     for name, job in jobs.items():
         if not names(name):
-            yield Fault(("jobs", name), f"found the name `{shown(name)}`, expected {_words('job_name')}", _name(name))
+            yield Fault(
+                ("jobs", name),
+                f"found the name `{quote_value(name)}`, expected {_describe_definition('job_name')}",
+                _name(name),
+            )
         if not isinstance(job, dict):
-            cause = f"found {kind(job)}, expected a job: a table with a `command`"
+            cause = f"found {describe(job)}, expected a job: a table with a `command`"
             yield Fault(("jobs", name), cause, _form(("jobs", name), job, {}))
 
 
-def check_how(job: Mapping[str, Any]) -> Iterator[Fault]:
+def check_strategy(job: Mapping[str, Any]) -> Iterator[Fault]:
     """The faults of the keys that say how a job is made, which are gone once it is complete."""
     how = {key: job[key] for key in HOW if key in job}
     if how and not _sure("#/definitions/job")({"command": "x", **how}):
@@ -100,7 +104,7 @@ def _sure_at(node: Any, path: tuple[str, ...]) -> Sure:
     while "$ref" in node:
         node = _at(node["$ref"])
     if not path:
-        return surely(node, _sure)
+        return compile_fast_check(node, _sure)
     below = [node.get("properties", {}).get(path[0])]
     more = node.get("additionalProperties")
     if below == [None]:
@@ -121,7 +125,7 @@ def check_keys(rule: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[Fau
     """The faults of a plugin's keys, by the plugin's own schema. Unknown keys are faults unless it says otherwise."""
     found: dict[tuple[Path, str], Fault] = {}
     for error in _draft7({"additionalProperties": False, "properties": {}, **rule}).iter_errors(keys):
-        for fault in _told(error):
+        for fault in _as_problem(error):
             found.setdefault((fault.path, fault.message), fault)
     yield from found.values()
 
@@ -155,7 +159,7 @@ def _draft7(rule: Mapping[str, Any]) -> Any:
 
 @cache
 def _sure(pointer: str) -> Sure:
-    return surely(_at(pointer), _sure)
+    return compile_fast_check(_at(pointer), _sure)
 
 
 def _at(pointer: str) -> Any:
@@ -167,7 +171,7 @@ def _at(pointer: str) -> Any:
 
 def _held_by_template(tree: Any, path: Path) -> bool:
     for part in path:
-        tree = step(tree, part)
+        tree = join_key(tree, part)
         if isinstance(tree, str) and has_template(tree):
             return True
     return False
@@ -189,7 +193,7 @@ def _validator(pointer: str) -> Any:
 def _faults(value: Any, pointer: str) -> Iterator[Fault]:
     found: dict[tuple[Path, str], Fault] = {}
     for error in _validator(pointer).iter_errors(value):
-        for fault in _told(error):
+        for fault in _as_problem(error):
             if fault.hint is None and fault.path == tuple(error.absolute_path):
                 hint = _form(fault.path, error.instance, error.schema)
                 fault = Fault(fault.path, fault.message, hint)  # noqa: PLW2901
@@ -209,7 +213,7 @@ def _name(name: Any) -> str | None:
     return name_hint(name)
 
 
-def _told(error: Any) -> Iterator[Fault]:
+def _as_problem(error: Any) -> Iterator[Fault]:
     path: Path = tuple(error.absolute_path)
     rule, value, found = error.validator, error.validator_value, error.instance
     title = error.schema.get("title", "")
@@ -230,7 +234,9 @@ def _told(error: Any) -> Iterator[Fault]:
             also = (
                 f" beside `{beside}`" if beside and "/then/" in "/".join(map(str, error.absolute_schema_path)) else ""
             )
-            yield Fault((*path, key), f"unknown key `{shown(key)}`{also}", _key_hint(key, found[key], known, path))
+            yield Fault(
+                (*path, key), f"unknown key `{quote_value(key)}`{also}", _key_hint(key, found[key], known, path)
+            )
     elif rule == "anyOf" and all("required" in one for one in value):
         yield Fault(path, f"found no `{value[0]['required'][0]}`, expected one")
     elif rule == "required":
@@ -240,26 +246,26 @@ def _told(error: Any) -> Iterator[Fault]:
         allowed = [one for one in value if not str(one).startswith("SIG")]
         import difflib
 
-        cause, hint = f"found {kind(found)}, expected {_either(allowed)}", _form(path, found, error.schema)
+        cause, hint = f"found {describe(found)}, expected {_one_of_message(allowed)}", _form(path, found, error.schema)
         near = difflib.get_close_matches(str(found), map(str, value), 1)
         yield Fault(path, cause, hint or (f"did you mean `{near[0]}`?" if near else None))
     elif rule in ("minimum", "maximum") and not words:
         low, high = error.schema.get("minimum"), error.schema.get("maximum")
-        yield Fault(path, f"found {kind(found)}, expected a number from {low} to {high}")
+        yield Fault(path, f"found {describe(found)}, expected a number from {low} to {high}")
     elif rule == "maximum":
-        yield Fault(path, f"found {kind(found)}, expected at most `{value}`")
+        yield Fault(path, f"found {describe(found)}, expected at most `{value}`")
     elif rule in ("minItems", "maxItems") and not words:
         yield Fault(
             path,
-            f"found {kind(found)} of {len(found)}, expected {'at least' if rule == 'minItems' else 'at most'} {value}",
+            f"found {describe(found)} of {len(found)}, expected {'at least' if rule == 'minItems' else 'at most'} {value}",
         )
     elif rule == "type" and not words:
-        yield Fault(path, f"found {kind(found)}, expected {_types(value)}")
+        yield Fault(path, f"found {describe(found)}, expected {_types(value)}")
     else:
         empty = rule == "minItems" and not found
         is_choice = rule == "oneOf" and isinstance(found, dict)
         given = [key for one in value for key in one.get("required", ()) if key in found] if is_choice else []
-        named = " and ".join(f"`{key}`" for key in given) if len(given) > 1 else kind(found)
+        named = " and ".join(f"`{key}`" for key in given) if len(given) > 1 else describe(found)
         hint = _duration_hint(str(found)) if _is_duration(error.schema) else None
         expected = words or _pattern_words(error)
         yield Fault(path, f"found {'an empty list' if empty else named}, expected {expected}", hint)
@@ -268,13 +274,17 @@ def _told(error: Any) -> Iterator[Fault]:
 def _bad_name(error: Any, path: Path, words: str) -> Fault:
     name = error.instance
     if error.validator == "not":
-        return Fault((*path, name), f"found `{shown(name)}`, expected {words}")
+        return Fault((*path, name), f"found `{quote_value(name)}`, expected {words}")
     if error.validator == "enum":
         return Fault(
-            (*path, name), f"unknown {words.removeprefix('a ')} `{shown(name)}`", _known(name, error.validator_value)
+            (*path, name),
+            f"unknown {words.removeprefix('a ')} `{quote_value(name)}`",
+            _allowed_keys(name, error.validator_value),
         )
     return Fault(
-        (*path, name), f"found the name `{shown(name)}`, expected {words}", _name(name) if "letters" in words else None
+        (*path, name),
+        f"found the name `{quote_value(name)}`, expected {words}",
+        _name(name) if "letters" in words else None,
     )
 
 
@@ -303,7 +313,7 @@ def _key_hint(key: str, value: Any, known: Any, path: Path) -> str | None:
     near = difflib.get_close_matches(key, known, 1, 0.85)
     if near:
         return f"did you mean `{near[0]}`?"
-    return key_hint(key, known) or _known(key, known)
+    return key_hint(key, known) or _allowed_keys(key, known)
 
 
 def _table_at(known: Any, path: Path) -> str:
@@ -319,7 +329,7 @@ def _table_at(known: Any, path: Path) -> str:
     return str(path[-1]) if path else ""
 
 
-def _known(key: str, known: Any) -> str | None:
+def _allowed_keys(key: str, known: Any) -> str | None:
     import difflib
 
     begin_so = [one for one in known if one.startswith(f"{key}_")]
@@ -329,8 +339,8 @@ def _known(key: str, known: Any) -> str | None:
     return f"known are {', '.join(f'`{one}`' for one in sorted(known))}" if 0 < len(known) <= 12 else None
 
 
-def _either(values: list[Any]) -> str:
-    words = [kind(value) for value in values]
+def _one_of_message(values: list[Any]) -> str:
+    words = [describe(value) for value in values]
     return words[0] if len(words) == 1 else "one of " + ", ".join(words)
 
 
@@ -341,8 +351,10 @@ def _types(value: Any) -> str:
 
 
 def _pattern_words(error: Any) -> str:
-    return f"a value like {_either(error.schema['examples'])}" if error.schema.get("examples") else "another value"
+    return (
+        f"a value like {_one_of_message(error.schema['examples'])}" if error.schema.get("examples") else "another value"
+    )
 
 
-def _words(definition: str) -> str:
+def _describe_definition(definition: str) -> str:
     return str(schema()["definitions"][definition]["title"])

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from repeater.jobfile.document import Path, Place
-from repeater.jobfile.written import written_float, written_int
+from repeater.jobfile.number_text import written_float, written_int
 
 MOST_NODES = 2_000_000  # after aliases were unfolded; 10 000 jobs have a tenth of it
 
@@ -24,7 +24,7 @@ _ODD_FLOAT = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _TAG = "tag:yaml.org,2002:"
 
 
-class NotYaml(Exception):
+class YamlSyntaxError(Exception):
     """The text is not YAML as we read it. The place counts from 1. `index` is the offset in characters of what may be a
     text without quotes; None if quotes would not help.
     """
@@ -48,40 +48,40 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
     except yaml.reader.ReaderError as error:
         at = text.find(chr(error.character)) if isinstance(error.character, int) else -1
         at = max(at, 0)  # the position of the error counts bytes or characters, depending on the parser
-        raise NotYaml(f"character #x{ord(text[at]):02x} is not allowed", *_place(text, at)) from None
-    except NotYaml as error:
+        raise YamlSyntaxError(f"character #x{ord(text[at]):02x} is not allowed", *_place(text, at)) from None
+    except YamlSyntaxError as error:
         raise _quoted(text, error) from None
     return tree.root
 
 
-def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None) -> NotYaml:
+def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None) -> YamlSyntaxError:
     """The error of the parser in plain words. `quoted` is the extent of the last text in quotes."""
-    from repeater.jobfile.broken import yaml_broken
+    from repeater.jobfile.syntax_errors import yaml_broken
 
     mark = error.problem_mark or error.context_mark
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if mark is None:
-        return NotYaml(message, 0, 0)
+        return YamlSyntaxError(message, 0, 0)
     if _brackets(text, mark.index) > depth:
         # newer parsers look ahead for a key, and give up before our own limit
-        return NotYaml(f"more than {depth} levels deep", mark.line + 1, mark.column + 1)
+        return YamlSyntaxError(f"more than {depth} levels deep", mark.line + 1, mark.column + 1)
     context = error.context_mark.index if error.context_mark else None
     broken = yaml_broken(text, mark.index, context, message, quoted)
     if broken is None:
-        return NotYaml(message, mark.line + 1, mark.column + 1)
-    return NotYaml(broken.cause, *_place(text, broken.at), broken.hint)
+        return YamlSyntaxError(message, mark.line + 1, mark.column + 1)
+    return YamlSyntaxError(broken.cause, *_place(text, broken.at), broken.hint)
 
 
-def _quoted(text: str, error: NotYaml) -> NotYaml:
+def _quoted(text: str, error: YamlSyntaxError) -> YamlSyntaxError:
     """The error, with the way to write quotes if the fault may be a text without them."""
-    from repeater.jobfile.broken import yaml_indicator
+    from repeater.jobfile.syntax_errors import yaml_indicator
 
     broken = None if error.index is None else yaml_indicator(text, error.index)
     if broken is None or error.hint is not None:
         return error
     if broken.is_template:
-        return NotYaml(broken.cause, *_place(text, broken.at), broken.hint)
-    return NotYaml(error.message, error.line, error.column, broken.hint)
+        return YamlSyntaxError(broken.cause, *_place(text, broken.at), broken.hint)
+    return YamlSyntaxError(error.message, error.line, error.column, broken.hint)
 
 
 def _place(text: str, at: int) -> Place:
@@ -250,5 +250,5 @@ def _known_tag(event: Any, name: str) -> None:
         raise _not_yaml(f"the tag `{event.tag.removeprefix(_TAG)}` is not known", event.start_mark)
 
 
-def _not_yaml(message: str, mark: Any, hint: str | None = None, *, quotable: bool = False) -> NotYaml:
-    return NotYaml(message, mark.line + 1, mark.column + 1, hint, mark.index if quotable else None)
+def _not_yaml(message: str, mark: Any, hint: str | None = None, *, quotable: bool = False) -> YamlSyntaxError:
+    return YamlSyntaxError(message, mark.line + 1, mark.column + 1, hint, mark.index if quotable else None)

@@ -1,6 +1,6 @@
 """Network addresses of probes: parse and check. Pure text; no name is resolved.
 
-`jobfile.build` checks an address with these functions when a job file is read; `adapters.probe` uses their result.
+`jobfile.build` checks an address with these functions when a job file is read; `system.net_probe` uses their result.
 So an address that passed the check can be asked without an error of its form. Errors are ValueError with what was found
 and what is allowed; the caller adds the place.
 """
@@ -11,7 +11,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import quote, urlsplit
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import one_line
 
 TCP_FORM = "`host:port` like `localhost:5432` or `[::1]:5432`"

@@ -39,7 +39,7 @@ from repeater.model.spec import (
     Pool,
     Probe,
     ProcessSpec,
-    Rated,
+    RateLimited,
     Retry,
     ScheduleSpec,
     default_overlap,
@@ -60,16 +60,16 @@ NEVER = "never"  # the duration that is none
 
 def dump_job(spec: JobSpec) -> dict[str, Any]:
     """The job's table, plain data: every key that is not at its default."""
-    return _literally(_keys(spec), spec.process.late)
+    return _escape_templates(_keys(spec), spec.process.late)
 
 
-def dump_text(spec: JobSpec) -> str:
+def dump_json(spec: JobSpec) -> str:
     """The same as JSON. Most jobs have no text that looks like a template, which shows in the whole sooner than in its
     parts: outside of texts, JSON has no such marks.
     """
     keys = _keys(spec)
     text = _encoded(keys)
-    return _encoded(_literally(keys, spec.process.late)) if _has_mark(text) else text
+    return _encoded(_escape_templates(keys, spec.process.late)) if _has_mark(text) else text
 
 
 def _keys(spec: JobSpec) -> dict[str, Any]:
@@ -118,10 +118,11 @@ def _has_mark(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def _literally(keys: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
+def _escape_templates(keys: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
     """The keys so that the road does not take their texts for templates; those that are, stay."""
     return {
-        key: _kept(value, key, late) if late and key in _MAY_BE_LATE else _literal(value) for key, value in keys.items()
+        key: _non_default(value, key, late) if late and key in _MAY_BE_LATE else _literal(value)
+        for key, value in keys.items()
     }
 
 
@@ -146,12 +147,12 @@ def literal_of(text: str) -> str | None:
     return found if isinstance(found, str) and _literal(found) == text else None
 
 
-def _kept(value: Any, key: str, late: tuple[str, ...]) -> Any:
+def _non_default(value: Any, key: str, late: tuple[str, ...]) -> Any:
     """The value with its late texts as they are: they are templates, and shall stay such."""
     if isinstance(value, dict):
-        return {name: _kept(one, f"{key}.{name}", late) for name, one in value.items()}
+        return {name: _non_default(one, f"{key}.{name}", late) for name, one in value.items()}
     if isinstance(value, list):
-        return [_kept(one, f"{key}[{number}]", late) for number, one in enumerate(value)]
+        return [_non_default(one, f"{key}[{number}]", late) for number, one in enumerate(value)]
     return value if key in late else _literal(value)
 
 
@@ -210,19 +211,19 @@ def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
             return {"watch": list(schedule.globs)} | _fields(schedule, OnChange(schedule.globs), skip="globs")
         case Growing():
             return {"backoff": schedule.backoff.kind} | _backoff(schedule.backoff)
-        case Adaptive() | LoadAware() | Rated():
+        case Adaptive() | LoadAware() | RateLimited():
             return _paced(schedule)
         case Plugin():
             return {"plugin": schedule.name, **schedule.table()}
 
 
-def _paced(schedule: Adaptive | LoadAware | Rated) -> dict[str, Any]:
+def _paced(schedule: Adaptive | LoadAware | RateLimited) -> dict[str, Any]:
     match schedule:
         case Adaptive():
             return {"adaptive": _shares(_fields(schedule, Adaptive()))}
         case LoadAware():  # without `min` it is `base`
             return {"load": _shares(_fields(schedule, LoadAware(min=schedule.base)))}
-        case Rated():
+        case RateLimited():
             pattern = {"retry_pattern": _value(schedule.retry_pattern)} if schedule.retry_pattern else {}
             return {"rate": str(schedule.rate)} | pattern
 

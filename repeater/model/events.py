@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.reasons import Reason
-from repeater.model.run import Run, RunRecord, Verdict
+from repeater.model.run import Run, SlotRecord, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationBegan:
+class GenerationApplied:
     """A job file came into force. The numbers count jobs by what happened to them."""
 
     generation: int
@@ -65,7 +65,7 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotHeld:
+class SlotBlocked:
     """A slot that is due may not start yet; `reason` says what holds it, and until when if that is known."""
 
     job: str
@@ -75,7 +75,7 @@ class SlotHeld:
 
 
 @dataclass(frozen=True, slots=True)
-class Paced:
+class IntervalChanged:
     """An interval that adapts was decided anew; `reason` says why it is so long."""
 
     job: str
@@ -155,7 +155,7 @@ class RunFinished:
 class SlotDecided:
     """A slot has its final row. `count` is the number of slots for which the row stands."""
 
-    row: RunRecord
+    row: SlotRecord
     count: int = 1
 
 
@@ -187,7 +187,7 @@ class SpawnRejected:
 
 
 @dataclass(frozen=True, slots=True)
-class StopBegan:
+class RunStopping:
     """A run was asked to end; `reason` says why, `signal` how."""
 
     job: str
@@ -225,13 +225,13 @@ class FaultContained:
 
 
 Event: TypeAlias = (
-    GenerationBegan
+    GenerationApplied
     | ReloadRejected
     | ReloadRecovered
     | Draining
     | JobAdded
     | JobChanged
-    | Paced
+    | IntervalChanged
     | JobRemoved
     | JobDone
     | JobPaused
@@ -241,10 +241,10 @@ Event: TypeAlias = (
     | RunAdopted
     | RunFinished
     | SlotDecided
-    | SlotHeld
+    | SlotBlocked
     | SlotsMissed
     | SpawnRejected
-    | StopBegan
+    | RunStopping
     | Warned
     | FaultContained
 )

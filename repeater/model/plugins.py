@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.errors import PluginFailed
 from repeater.model.spec import Plugin
 
@@ -53,7 +53,7 @@ class Plugins(Protocol):
     plugin; PluginBusy if the same question may have an answer in a moment.
     """
 
-    def ask(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:
+    def call(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:
         """An answer, as plain data."""
         ...
 
@@ -69,11 +69,11 @@ class Plugins(Protocol):
 class NoPlugins:
     """`Plugins` where there are none."""
 
-    def ask(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:  # noqa: ARG002
+    def call(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:  # noqa: ARG002
         raise PluginFailed(f"cannot use {WORDS[kind]} `{plugin.name}`: plugins are not loaded here")
 
     def program(self, plugin: Plugin) -> Program:
-        self.ask("executor", plugin, "run")
+        self.call("executor", plugin, "run")
         raise AssertionError
 
     def waits_for_end(self, plugin: Plugin) -> bool:  # noqa: ARG002

@@ -25,8 +25,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, field
-from repeater.model.time import from_rfc3339, instant_of, micros, number_of, rfc3339
+from repeater._lazy_dataclasses import dataclass, field
+from repeater.model.time import from_epoch_us, from_rfc3339, rfc3339, to_epoch_us, to_us
 
 if TYPE_CHECKING:
     ReasonCode: TypeAlias = Literal[
@@ -391,9 +391,9 @@ def kind_of(code: ReasonCode, name: str) -> str:
 
 def _stored(value: Any) -> Any:
     if isinstance(value, datetime):
-        return number_of(value)
+        return to_epoch_us(value)
     if isinstance(value, timedelta):
-        return micros(value)
+        return to_us(value)
     if isinstance(value, Reason):
         return value.kept()
     if isinstance(value, list | tuple):
@@ -404,7 +404,7 @@ def _stored(value: Any) -> Any:
 def _shown(value: Any, kind: str) -> Any:
     match kind:
         case "instant":
-            return rfc3339(instant_of(value))
+            return rfc3339(from_epoch_us(value))
         case "duration":
             return value / 1_000_000
         case "reason":
@@ -429,7 +429,7 @@ def _unshown(value: Any, kind: str) -> Any:
     match kind:
         case "instant":
             found = from_rfc3339(value)
-            return None if found is None else number_of(found)
+            return None if found is None else to_epoch_us(found)
         case "duration":
             return round(value * 1_000_000)
         case "reason":

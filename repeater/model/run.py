@@ -1,7 +1,7 @@
 """Slots, runs and the rows they leave.
 
 A *slot* is one nominal time of one job; it is decided at most once. A *run* is one attempt to carry it out. A
-`RunRecord` is the row that is kept: flat and JSON-able. `Progress` is what must survive a restart about a job; it is
+`SlotRecord` is the row that is kept: flat and JSON-able. `Progress` is what must survive a restart about a job; it is
 stored in the same transaction as the row that changed it.
 """
 
@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.model.reasons import Reason, reason_of
-from repeater.model.time import Mono, from_rfc3339, instant_of, number_of, rfc3339
+from repeater.model.time import Mono, from_epoch_us, from_rfc3339, rfc3339, to_epoch_us
 
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
 
@@ -96,7 +96,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
+class SlotRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
 
     `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with
@@ -218,7 +218,7 @@ class Progress:
         that it does not know.
         """
         return {
-            name: number_of(value)
+            name: to_epoch_us(value)
             if isinstance(value, datetime)
             else value.kept()
             if isinstance(value, Reason)
@@ -235,7 +235,7 @@ class Progress:
         known: dict[str, Any] = {
             name: reason_of(value)
             if name in reasons
-            else (instant_of(value) if isinstance(value, int) else from_rfc3339(value))
+            else (from_epoch_us(value) if isinstance(value, int) else from_rfc3339(value))
             if name in instants
             else value
             for name, value in data.items()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.model.units import Rate
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ProcessSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Termination:
     """How a run is brought to its end. `timeout` None means never."""
 
     timeout: timedelta | None = None
@@ -176,7 +176,7 @@ class Growing:
     backoff: Backoff
 
 
-def _tenths(count: int) -> Fraction:
+def _retry_growth(count: int) -> Fraction:
     from fractions import Fraction  # 1.3 ms, which few commands need
 
     return Fraction(count, 10)
@@ -197,7 +197,7 @@ class Adaptive:
     target_latency: timedelta | None = None
     slow_threshold: float = 2.0
     fast_threshold: float = 0.5
-    failure_threshold: Fraction = field(default_factory=lambda: _tenths(3))
+    failure_threshold: Fraction = field(default_factory=lambda: _retry_growth(3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +205,19 @@ class LoadAware:
     """Each slot follows the end of the run before by an interval between `min` and `max` that the machine decides.
 
     `cpu` and `memory` are the shares up to which the machine counts as free, `load` is the load average for each CPU.
-    `schedule.load` has the formulas.
+    `schedule.load_aware` has the formulas.
     """
 
     base: timedelta = timedelta(seconds=1)
     min: timedelta = timedelta(seconds=1)
     max: timedelta = timedelta(seconds=60)
-    cpu: Fraction = field(default_factory=lambda: _tenths(7))
-    memory: Fraction = field(default_factory=lambda: _tenths(8))
+    cpu: Fraction = field(default_factory=lambda: _retry_growth(7))
+    memory: Fraction = field(default_factory=lambda: _retry_growth(8))
     load: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class RateLimited:
     """As often as the rate allows, in any window, and no more; runs follow each other without a gap while it does.
 
     A start reserves its further attempts at the offsets of `retry_pattern`, which begins with 0; empty: none.
@@ -250,7 +250,7 @@ class Plugin:
 
 
 ScheduleSpec: TypeAlias = (
-    Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | Rated | Plugin
+    Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | RateLimited | Plugin
 )
 
 # --- whether ----------------------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ class JobSpec:
     labels: Pairs = ()
     enabled: bool = True
     stop: Stop = Stop()
-    ending: Ending = Ending()
+    ending: Termination = Termination()
     retry: Retry = Retry()
     slowdown: Slowdown | None = None
     success: Success = Success()

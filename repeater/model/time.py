@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 
 Mono = NewType("Mono", int)
 """Microseconds of a monotonic clock; its zero has no meaning."""
@@ -20,14 +20,14 @@ MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def micros(length: timedelta) -> int:
+def to_us(length: timedelta) -> int:
     """The length in whole microseconds; exact."""
     return (length.days * 86_400 + length.seconds) * 1_000_000 + length.microseconds
 
 
 def after(mono: Mono, length: timedelta) -> Mono:
     """The monotonic instant `length` later."""
-    return Mono(mono + micros(length))
+    return Mono(mono + to_us(length))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,23 +39,23 @@ class Instant:
 
     def plus(self, length: timedelta) -> Instant:
         """The instant `length` later, as long as the wall clock is not set meanwhile."""
-        return Instant(self.wall + length, Mono(self.mono + micros(length)))
+        return Instant(self.wall + length, Mono(self.mono + to_us(length)))
 
     def at_wall(self, wall: datetime) -> Instant:
         """The instant at which the wall clock will show `wall`, as long as it is not set meanwhile."""
-        return Instant(wall, Mono(self.mono + micros(wall - self.wall)))
+        return Instant(wall, Mono(self.mono + to_us(wall - self.wall)))
 
     def at_mono(self, mono: Mono) -> Instant:
         """The instant of a monotonic reading, as long as the wall clock is not set meanwhile."""
         return Instant(self.wall + timedelta(microseconds=mono - self.mono), mono)
 
 
-def number_of(wall: datetime) -> int:
+def to_epoch_us(wall: datetime) -> int:
     """Whole microseconds since 1970, as they are stored."""
-    return micros(wall - _EPOCH)
+    return to_us(wall - _EPOCH)
 
 
-def instant_of(number: int) -> datetime:
+def from_epoch_us(number: int) -> datetime:
     """The inverse of `number_of`."""
     return _EPOCH + timedelta(microseconds=number)
 

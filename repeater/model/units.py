@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import one_line
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def format_duration(length: timedelta) -> str:
     return sign + "".join(parts)
 
 
-def about(seconds: float) -> str:
+def format_approx(seconds: float) -> str:
     """A length to three digits, for people: `50.4ms`, `1.25s`, `1h2m`."""
     if seconds < 0.0009995:
         return f"{seconds * 1e6:.3g}us"

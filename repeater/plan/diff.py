@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
-from repeater.dataclass import dataclass, replace
+from repeater._lazy_dataclasses import dataclass, replace
 from repeater.model.dump import dump_job, dump_limit, dump_pool
 from repeater.model.spec import JobSpec, Limit, Pool, cell_key, former_names
 
@@ -191,7 +191,7 @@ def reload_class(spec: JobSpec, changes: Iterable[Change]) -> ReloadClass:
     """The class of a set of changes: that of the strongest."""
     found: ReloadClass = "keep"
     for change in changes:
-        one = "restart" if changes_kind(change) else _class_of(spec, change.key.partition(".")[0])
+        one = "restart" if changes_kind(change) else _reload_class(spec, change.key.partition(".")[0])
         if _STRENGTH[one] > _STRENGTH[found]:
             found = one
     return found
@@ -210,7 +210,7 @@ def changes_kind(change: Change) -> bool:
     return change.key == "schedule" and (change.old == "always") != (change.new == "always")
 
 
-def _class_of(spec: JobSpec, key: str) -> ReloadClass:
+def _reload_class(spec: JobSpec, key: str) -> ReloadClass:
     if key in _IN_PLACE:
         return "in_place"
     if key in _RETIME:

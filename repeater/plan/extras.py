@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from repeater.dataclass import dataclass, replace
+from repeater._lazy_dataclasses import dataclass, replace
 from repeater.model.dump import dump_limit, dump_pool
 from repeater.model.spec import JobFile, JobSpec
 from repeater.plan.diff import SharedChange, diff_tables

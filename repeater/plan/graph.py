@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 from repeater.model.spec import JobFile, JobSpec, Limit, Need, Pool
 from repeater.schedule.base import Schedule
 from repeater.schedule.factory import schedule_for

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-from repeater.errors import NotThere
+from repeater.errors import NotFound
 from repeater.model.spec import JobSpec, cell_key
 
 
@@ -21,12 +21,12 @@ def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, .
     """
     patterns = tuple(patterns)
     for pattern in patterns:
-        if not any(means(pattern, job) for job in jobs):
-            raise NotThere(f"cannot find job `{pattern}`: {_nearest(pattern, jobs)}")
-    return tuple(job for job in jobs if not patterns or any(means(pattern, job) for pattern in patterns))
+        if not any(matches(pattern, job) for job in jobs):
+            raise NotFound(f"cannot find job `{pattern}`: {_nearest(pattern, jobs)}")
+    return tuple(job for job in jobs if not patterns or any(matches(pattern, job) for pattern in patterns))
 
 
-def means(pattern: str, job: JobSpec) -> bool:
+def matches(pattern: str, job: JobSpec) -> bool:
     """Whether one pattern means one job."""
     if pattern in (job.name, job.group) or (pattern[-1:] == "]" and cell_key(pattern) == cell_key(job.name)):
         return True

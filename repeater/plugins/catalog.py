@@ -2,7 +2,8 @@
 
 A look is taken when a job file names a plugin, or somebody asks for the list; importing `importlib.metadata` alone
 costs more than most commands. Each plugin is looked at in a process of its own that is gone afterwards, so that a
-broken one harms nothing, and one that was installed anew is seen as it is now. Implements `jobfile.plugins.Catalog`.
+broken one harms nothing, and one that was installed anew is seen as it is now. Implements
+`jobfile.plugins.PluginCatalog`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import PluginFailed
 from repeater.jobfile.validate import check_rule
 from repeater.model.plugins import WORDS, Description, Kind
 from repeater.model.spec import Plugin
 from repeater.plugins import GROUPS
-from repeater.plugins.process import Conversation, Refusal
+from repeater.plugins.client import PluginChannel, Refusal
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -49,7 +50,7 @@ class InstalledPlugins:
         self._entries: dict[Kind, dict[str, list[Entry]]] | None = None
         self._expected: deque[tuple[Kind, str]] = deque()
         self._unreadable: list[str] = []
-        self._talks: dict[tuple[Kind, str], Conversation] = {}
+        self._talks: dict[tuple[Kind, str], PluginChannel] = {}
         self._described: dict[tuple[Kind, str], Description | PluginFailed] = {}
         self._refusals: dict[tuple[Kind, Plugin], str | None] = {}
 
@@ -78,7 +79,7 @@ class InstalledPlugins:
         found = self._described.get((kind, name))
         if found is None:
             try:
-                found = self._look(kind, name)
+                found = self._scan(kind, name)
             except PluginFailed as failure:
                 found = failure
             self._described[kind, name] = found
@@ -121,14 +122,14 @@ class InstalledPlugins:
                 except PluginFailed as failure:
                     self._described[kind, name] = failure
 
-    def _look(self, kind: Kind, name: str) -> Description:
+    def _scan(self, kind: Kind, name: str) -> Description:
         entry, *others = self._of(kind)[name]
         words = f"cannot use {WORDS[kind]} `{name}`"
         if others:
             names = " and ".join(f"`{one.distribution}`" for one in (entry, *others))
             raise PluginFailed(f"{words}: {names} both bring one of this name", hint="remove one of them")
         told = self._talk(kind, name).ask("describe", "{}", limit=_LOOK_LIMIT)
-        problem = check_rule(told["schema"]) or _crowded(kind, told["schema"])
+        problem = check_rule(told["schema"]) or _too_many_message(kind, told["schema"])
         if problem is not None:
             raise PluginFailed(f"{words}: {problem}")
         return Description(
@@ -143,7 +144,7 @@ class InstalledPlugins:
             told["waits_for_end"],
         )
 
-    def _talk(self, kind: Kind, name: str) -> Conversation:
+    def _talk(self, kind: Kind, name: str) -> PluginChannel:
         talk = self._talks.get((kind, name))
         if talk is None or talk.is_over:
             talk = self._begin(kind, name)
@@ -153,10 +154,10 @@ class InstalledPlugins:
             self._begin_expected()
         return talk
 
-    def _begin(self, kind: Kind, name: str) -> Conversation:
+    def _begin(self, kind: Kind, name: str) -> PluginChannel:
         entry = self._of(kind)[name][0]
         source = f" (of `{entry.distribution}` {entry.version})" if entry.distribution else ""
-        talk = Conversation(kind, entry.target, f"cannot use {WORDS[kind]} `{name}`{source}")
+        talk = PluginChannel(kind, entry.target, f"cannot use {WORDS[kind]} `{name}`{source}")
         self._talks[kind, name] = talk
         return talk
 
@@ -193,7 +194,7 @@ def _target(point: EntryPoint) -> str:
     return re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value).replace(" ", "")
 
 
-def _crowded(kind: Kind, schema: dict[str, Any]) -> str | None:
+def _too_many_message(kind: Kind, schema: dict[str, Any]) -> str | None:
     taken = _TAKEN if kind == "schedule" else _TAKEN[:1]
     bad = next((key for key in schema.get("properties", {}) if key in taken), None)
     return None if bad is None else f"its schema has a key `{bad}`, which means something else there"

@@ -3,7 +3,7 @@
     python -m repeater.plugins.host serve FD      questions and answers as lines of JSON, for as long as there are any
     python -m repeater.plugins.host run           one run of an executor; the request is a line on standard input
 
-Started by `repeater.plugins.process` and, for runs, by the spawner like any command. It must never outlive the process
+Started by `repeater.plugins.client` and, for runs, by the spawner like any command. It must never outlive the process
 that started it: a thread waits for the end of the questions and ends everything, whatever the plugin is doing; and a
 plugin that holds the interpreter so that not even that thread gets a turn is ended by a watchdog that needs none.
 """
@@ -240,19 +240,19 @@ def _take_orphans_in() -> None:
 
 def _kill_offspring() -> None:
     """End everything that the plugin has started."""
-    from repeater.keeper import tree
+    from repeater.shim import process_tree
 
     for _ in range(_ROUNDS):
-        found = list(tree.offspring(os.getpid(), token=False))
+        found = list(process_tree.descendants(os.getpid(), token=False))
         for member in found:
-            tree.send(member, signal.SIGKILL)
+            process_tree.send(member, signal.SIGKILL)
         if not found:
             return
         time.sleep(0.001)
 
 
 def _lift_limits() -> None:
-    """Job files are read under limits of their own (`app.reader`), which are not meant for what they name."""
+    """Job files are read under limits of their own (`apps.reload_worker`), which are not meant for what they name."""
     import resource
 
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):

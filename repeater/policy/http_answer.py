@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 
 KEPT = 64 * 1024
 """Bytes that are kept of the end of a body."""

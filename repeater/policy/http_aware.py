@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.spec import HttpAware

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from datetime import datetime
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.spec import Keep
 
 DEFAULT_TOTAL = 256 << 20

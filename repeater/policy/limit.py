@@ -24,7 +24,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
 
-from repeater.dataclass import dataclass, field
+from repeater._lazy_dataclasses import dataclass, field
 
 Pattern: TypeAlias = tuple[int, ...]
 """Offsets of a request's attempts from its instant, none negative, ascending."""
@@ -33,7 +33,7 @@ ONE: Pattern = (0,)
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class Permit:
     """What one request holds: the attempts that are still `planned`, and how many are granted but not told (`flying`).
 
     Changed by the ledger only.
@@ -43,7 +43,7 @@ class Ticket:
     flying: int = 0
 
 
-class Ledger:
+class SlidingWindow:
     """The attempts of one limit. `not_before` holds every grant back, whatever the window says."""
 
     __slots__ = ("_attempts", "_flying", "count", "not_before", "window")
@@ -75,7 +75,7 @@ class Ledger:
         attempts, flying = self._attempts, self._flying
         place = bisect_right(attempts, now + late) if flying else 0
         attempts[place:place] = [now + late] * flying  # the worst place for them
-        while (leap := self._leap(at, pieces)) is not None:
+        while (leap := self._skip_ahead(at, pieces)) is not None:
             at = leap
         del attempts[place : place + flying]
         return at
@@ -87,29 +87,29 @@ class Ledger:
 
     # --- taking --------------------------------------------------------------------------------------------------
 
-    def admit(self, now: int, pattern: Pattern = ONE) -> Ticket | int:
+    def admit(self, now: int, pattern: Pattern = ONE) -> Permit | int:
         """Check and reserve in one: a ticket whose first attempt is granted, or the instant at which to ask again."""
         at = self.earliest(now, pattern)
         if at > now:
             return at
         ticket = self._plan(at, pattern[1:])
-        self._fly(ticket)
+        self._mark_in_flight(ticket)
         return ticket
 
-    def reserve(self, now: int, pattern: Pattern = ONE, late: int = 0) -> Ticket:
+    def reserve(self, now: int, pattern: Pattern = ONE, late: int = 0) -> Permit:
         """Take the earliest place there is; nothing is granted yet. `planned[0]` says when to ask with `readmit`.
 
         `late` is the time from a grant to the instant at which its start counts; the plan includes it.
         """
         return self._plan(self.earliest(now, pattern, late) + late, pattern)
 
-    def force(self, ticket: Ticket | None = None) -> Ticket:
+    def force(self, ticket: Permit | None = None) -> Permit:
         """Grant the next attempt, of a new ticket if none is given, whatever the limit says. It counts for others."""
-        ticket = ticket or Ticket()
-        self._fly(ticket)
+        ticket = ticket or Permit()
+        self._mark_in_flight(ticket)
         return ticket
 
-    def when(self, ticket: Ticket, now: int, late: int = 0) -> int:
+    def earliest_for(self, ticket: Permit, now: int, late: int = 0) -> int:
         """The first instant, `now` or later, at which the next attempt of the ticket may be granted. Takes nothing.
 
         With `late` the attempt, and those that fly, are taken to come that much later.
@@ -122,7 +122,7 @@ class Ledger:
             insort(self._attempts, planned)
         return at
 
-    def readmit(self, ticket: Ticket, now: int) -> int | None:
+    def readmit(self, ticket: Permit, now: int) -> int | None:
         """None: the next attempt of the ticket is granted. Else the instant at which to ask again, kept for it.
 
         It is asked for whenever the attempt is wanted, before or after its planned instant; an attempt beyond the
@@ -132,7 +132,7 @@ class Ledger:
             self._remove(ticket.planned.pop(0))
         at = self.earliest(now)
         if at <= now:
-            self._fly(ticket)
+            self._mark_in_flight(ticket)
             return None
         insort(ticket.planned, at)
         insort(self._attempts, at)
@@ -140,20 +140,20 @@ class Ledger:
 
     # --- telling -------------------------------------------------------------------------------------------------
 
-    def started(self, ticket: Ticket, at: int) -> None:
+    def started(self, ticket: Permit, at: int) -> None:
         """The granted attempt of the ticket happened."""
         if ticket.flying:
             ticket.flying -= 1
             self._flying -= 1
         self.record(at)
 
-    def failed(self, ticket: Ticket) -> None:
+    def failed(self, ticket: Permit) -> None:
         """The granted attempt of the ticket did not happen: no process came to exist."""
         if ticket.flying:
             ticket.flying -= 1
             self._flying -= 1
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, ticket: Permit) -> None:
         """Nothing more of the ticket will happen. What did stays; a second time changes nothing."""
         for attempt in ticket.planned:
             self._remove(attempt)
@@ -190,16 +190,16 @@ class Ledger:
 
     # --- within --------------------------------------------------------------------------------------------------
 
-    def _leap(self, at: int, pieces: Iterable[tuple[int, int, int, int]]) -> int | None:
+    def _skip_ahead(self, at: int, pieces: Iterable[tuple[int, int, int, int]]) -> int | None:
         """Where to look next because `at` is too early; None if it is not."""
         leap = None
         for low, high, needed, last in pieces:
-            first = self._crowd(at + low, at + high, needed)
+            first = self._window_overflow(at + low, at + high, needed)
             if first is not None and (leap is None or first + self.window - last > leap):
                 leap = first + self.window - last
         return leap
 
-    def _crowd(self, low: int, high: int, needed: int) -> int | None:
+    def _window_overflow(self, low: int, high: int, needed: int) -> int | None:
         """The first of the latest `needed` attempts that share a window which starts in (low, high]; None if none do.
 
         From the newest backwards. Where `needed` attempts do not share a window, the next that may are found by
@@ -213,13 +213,13 @@ class Ledger:
             last = bisect_left(attempts, begin + window, first, last) - 1
         return None
 
-    def _plan(self, at: int, offsets: Pattern) -> Ticket:
-        ticket = Ticket([at + offset for offset in offsets])
+    def _plan(self, at: int, offsets: Pattern) -> Permit:
+        ticket = Permit([at + offset for offset in offsets])
         for attempt in ticket.planned:
             insort(self._attempts, attempt)
         return ticket
 
-    def _fly(self, ticket: Ticket) -> None:
+    def _mark_in_flight(self, ticket: Permit) -> None:
         ticket.flying += 1
         self._flying += 1
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from repeater.dataclass import fields, is_dataclass, replace
+from repeater._lazy_dataclasses import fields, is_dataclass, replace
 from repeater.model.spec import JobSpec, OnChange, Plugin, Probe, ProcessSpec
-from repeater.policy.mask import secret_forms
+from repeater.policy.redact import secret_forms
 
 ALGORITHM = "hmac-sha256"
 _OF_PROCESS = ("command", "shell", "cwd", "env_file", "stdin")

@@ -16,7 +16,7 @@ import re
 from functools import cached_property
 from posixpath import join, normpath
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.errors import one_line
 
 DEFAULT_IGNORE = (

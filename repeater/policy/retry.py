@@ -9,7 +9,7 @@ HOPELESS = (127, 130)
 """Exit codes after which another attempt cannot help: no such program, and an interrupt by the user (SIGINT)."""
 
 
-def wants_retry(retry: Retry, attempt: int, exit: Exit | None, *, failed_start: int | None = None) -> bool:  # noqa: A002
+def should_retry(retry: Retry, attempt: int, exit: Exit | None, *, failed_start: int | None = None) -> bool:  # noqa: A002
     """Whether `attempt`, which failed and counts from 1, is followed by another one.
 
     With `on_exit` only these exit codes are tried again, else all but the `HOPELESS` ones; a signal counts as 128 and

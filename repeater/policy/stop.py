@@ -60,13 +60,13 @@ def deadline(stop: Stop, progress: Progress) -> datetime | None:
     """
     instants = [] if stop.until is None else [stop.until]
     if stop.for_ is not None:
-        instants.append(began(progress) + stop.for_)
+        instants.append(elapsed_since_start(progress) + stop.for_)
     if not instants:
         return None
     return max(instants) if stop.all else min(instants)
 
 
-def began(progress: Progress) -> datetime:
+def elapsed_since_start(progress: Progress) -> datetime:
     """Where `for` counts from."""
     if progress.first_start is None:
         return progress.anchor
@@ -95,7 +95,7 @@ def _conditions(
         row = -progress.streak
         yield because("consecutive_failures", count=row) if row >= stop.consecutive_failures else None
     if stop.for_ is not None:
-        passed = now - began(progress) if elapsed is None else elapsed
+        passed = now - elapsed_since_start(progress) if elapsed is None else elapsed
         yield because("time_passed", length=stop.for_) if passed >= stop.for_ else None
     if stop.until is not None:
         yield because("instant_reached", until=stop.until) if now >= stop.until else None

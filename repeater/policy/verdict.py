@@ -5,7 +5,7 @@ Output is read as UTF-8, what is not UTF-8 as U+FFFD. A line longer than the win
 by half (each with a `^` and a `$` of its own), so a match of up to half a window is found wherever it lies. Memory is
 bounded by the window, time by a limit for each search: a pattern that exceeds it twice is given up and named in
 `problem`. The lines of a chunk are searched with one search, if that cannot give another answer than a search in each
-line. The `Matcher` is fed by `observe.output`, `judge` is asked by `engine.job`.
+line. The `Matcher` is fed by `output.router`, `judge` is asked by `engine.job`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
 
     if len(text) > PATTERN_MOST:
         raise ValueError(f"the pattern has {len(text)} characters, the most allowed are {PATTERN_MOST}")
-    if _written_out(text) > WRITTEN_OUT_MOST:
+    if _expanded_size(text) > WRITTEN_OUT_MOST:
         raise ValueError(f"the pattern repeats too much: written out it has more than {WRITTEN_OUT_MOST} parts")
     flags = regex.VERSION0 | (regex.IGNORECASE if ignore_case else 0)
     try:
@@ -131,7 +131,7 @@ def _compile_for_lines(text: str, ignore_case: bool) -> regex.Pattern[str] | Non
 _PART = r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|[*+?]|\s|(\()|(\))|."
 
 
-def _written_out(text: str) -> int:
+def _expanded_size(text: str) -> int:
     """About how many parts a pattern has when each `{n}` is n times what stands before it."""
     groups, last = [0], 0
     for part in re.finditer(_PART, text, re.DOTALL):
@@ -247,7 +247,7 @@ class Matcher:
         for name, (pattern, streams) in list(self._searches.items()):
             if stream not in streams:
                 continue
-            hit = _search_twice(pattern, text)
+            hit = _search_with_deadline(pattern, text)
             if hit is None:
                 self.problem = because("pattern_too_slow", pattern=pattern.pattern, limit=SEARCH_LIMIT)
             elif hit:
@@ -278,7 +278,7 @@ def _first_line(pattern: Any, text: str) -> int:
     return len(text)
 
 
-def _search_twice(pattern: Any, text: str) -> bool | None:
+def _search_with_deadline(pattern: Any, text: str) -> bool | None:
     """Whether the pattern is in the text; None when it takes too long. Twice, as a busy machine may stop us once."""
     for _ in range(2):
         try:

@@ -28,11 +28,11 @@ from datetime import timedelta
 from math import isfinite
 from typing import Any
 
-from repeater.dataclass import dataclass, replace
+from repeater._lazy_dataclasses import dataclass, replace
 from repeater.model.reasons import Reason, reason_of
 from repeater.model.reasons import reason as because
 from repeater.model.spec import Adaptive
-from repeater.model.time import MICROSECOND, micros
+from repeater.model.time import MICROSECOND, to_us
 
 _SUCCESSES, _FAILURES = 6.0, 0.5  # what is believed before anything is known
 _FORGETTING = 0.9
@@ -68,7 +68,7 @@ class AdaptiveState:
     def as_json(self) -> dict[str, Any]:
         """Plain data; `from_json` reads it back as the same state."""
         data: dict[str, Any] = {name: getattr(self, name) for name in self.__match_args__}
-        return data | {"pace": micros(self.pace), "change": None if self.change is None else self.change.kept()}
+        return data | {"pace": to_us(self.pace), "change": None if self.change is None else self.change.kept()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AdaptiveState | None:
@@ -152,7 +152,7 @@ def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float |
 
 def _quicker(spec: Adaptive, pace: timedelta) -> timedelta:
     """The interval when the rate has grown by one step; a step is smaller than a microsecond for no interval."""
-    whole, now = _STEPS * micros(spec.base), micros(pace)
+    whole, now = _STEPS * to_us(spec.base), to_us(pace)
     return whole * now // (whole + now) * MICROSECOND
 
 

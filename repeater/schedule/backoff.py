@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.spec import Backoff, Growing
-from repeater.model.time import MICROSECOND, Instant, micros
+from repeater.model.time import MICROSECOND, Instant, to_us
 from repeater.schedule.base import Track, least_step
-from repeater.schedule.jitter import stable_number
+from repeater.schedule.jitter import stable_fraction
 
 _REMEMBERED = 32  # tries that decorrelated jitter looks back, after which it has long forgotten where it began
 
@@ -24,9 +24,9 @@ def backoff_delay(backoff: Backoff, k: int, draw: float, previous: timedelta | N
     `draw` in [0, 1) is the random number of this delay, for `jitter` and for decorrelated jitter; `previous` is the
     delay before this one, used by decorrelated jitter only (None: this is the first).
     """
-    base, most = micros(backoff.base), micros(backoff.max)
+    base, most = to_us(backoff.base), to_us(backoff.max)
     if backoff.kind == "decorrelated-jitter":
-        before = base if previous is None else micros(previous)
+        before = base if previous is None else to_us(previous)
         return min(most, base + int(draw * max(0.0, backoff.multiplier * before - base))) * MICROSECOND
     delay = min(most, _grown(backoff, max(1, k), base, most))
     if backoff.jitter == "full":
@@ -42,7 +42,7 @@ def _grown(backoff: Backoff, k: int, base: int, most: int) -> int:
         case "fixed":
             return base
         case "linear":
-            return base + (k - 1) * micros(backoff.increment)
+            return base + (k - 1) * to_us(backoff.increment)
         case "fibonacci":
             delay, following = base, base
             for _ in range(k - 1):
@@ -66,7 +66,7 @@ class GrowingSchedule:
 
     spec: Growing
     job: str
-    rides: Literal["mono"] = "mono"
+    clock: Literal["mono"] = "mono"
     waits_for_end: bool = True
     ends: bool = False
 
@@ -98,4 +98,4 @@ class GrowingSchedule:
         return delay
 
     def _draw(self, anchor: Instant, k: int) -> float:
-        return (stable_number(f"backoff/{self.job}/{anchor.wall.isoformat()}/{k}") >> 11) / 2**53
+        return (stable_fraction(f"backoff/{self.job}/{anchor.wall.isoformat()}/{k}") >> 11) / 2**53

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal, Protocol, runtime_checkable
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.spec import LEAST_DISTANCE
 from repeater.model.time import MICROSECOND, Instant
 
@@ -47,7 +47,7 @@ class Schedule(Protocol):
     """`rides` says which clock its instants are kept by: `wall` for times of day, `mono` for distances."""
 
     @property
-    def rides(self) -> Literal["wall", "mono"]: ...
+    def clock(self) -> Literal["wall", "mono"]: ...
 
     @property
     def waits_for_end(self) -> bool:

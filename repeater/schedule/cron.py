@@ -1,9 +1,10 @@
 """Cron schedules. The only module that imports croniter.
 
 croniter expands one item of a field at a time: a number, a range, a step or a name. Five things it does not do, or does
-differently from crontab(5), are done here or in `schedule.crontext`: time zones (a daily 01:30 job would run twice in
-autumn; `schedule.zone` has the rules), the union of the two day fields, `H`, ranges around the end of a field, and days
-that depend on the month (`L-3`, `LW`, `15W`, `fri#2`). Fields and months are cached: there are fewer of them than jobs.
+differently from crontab(5), are done here or in `schedule.cron_parser`: time zones (a daily 01:30 job would run twice
+in autumn; `schedule.zone` has the rules), the union of the two day fields, `H`, ranges around the end of a field, and
+days that depend on the month (`L-3`, `LW`, `15W`, `fri#2`). Fields and months are cached: there are fewer of them than
+jobs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal, NamedTuple
 from repeater.model.spec import Cron
 from repeater.model.time import MICROSECOND, Instant
 from repeater.schedule.base import Track
-from repeater.schedule.crontext import NAMES, RANGES, Fields, Seconds, clip, split
+from repeater.schedule.cron_parser import NAMES, RANGES, Fields, Seconds, clip, split
 from repeater.schedule.jitter import jitter_delay
 from repeater.schedule.zone import Fold, Gap, count_slots, elapsed_slot_after, slot_after, zone_of
 
@@ -71,14 +72,14 @@ def _share_of_days(days: Days) -> Fraction:
 class CronSchedule:
     """The schedule of a `Cron`. What is costly happens at the first `next`."""
 
-    __slots__ = ("_pattern", "_spec", "_zone", "ends", "job", "rides", "waits_for_end")
+    __slots__ = ("_pattern", "_spec", "_zone", "clock", "ends", "job", "waits_for_end")
 
     def __init__(self, spec: Cron, job: str) -> None:
         self._spec = spec
         self._pattern: WallTimes | None = None
         self._zone = zone_of(spec.timezone)
         self.job = job
-        self.rides: Literal["wall"] = "wall"
+        self.clock: Literal["wall"] = "wall"
         self.waits_for_end = False
         self.ends = False
 

@@ -17,12 +17,12 @@ from repeater.model.spec import (
     Once,
     OnChange,
     Plugin,
-    Rated,
+    RateLimited,
 )
 from repeater.schedule.backoff import GrowingSchedule
 from repeater.schedule.base import Schedule
 from repeater.schedule.interval import EverySchedule
-from repeater.schedule.simple import AlwaysSchedule, AskedSchedule, AtSchedule, OnceSchedule
+from repeater.schedule.simple import AlwaysSchedule, AtSchedule, ManualSchedule, OnceSchedule
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Plugins
@@ -35,7 +35,7 @@ def schedule_for(job: JobSpec, plugins: Plugins | None = None) -> Schedule:
         case Once():
             return OnceSchedule()
         case Manual() | OnChange():
-            return AskedSchedule()
+            return ManualSchedule()
         case Always():
             return AlwaysSchedule()
         case At():
@@ -45,21 +45,21 @@ def schedule_for(job: JobSpec, plugins: Plugins | None = None) -> Schedule:
         case Growing():
             return GrowingSchedule(spec, job.name)
         case Adaptive() | LoadAware():
-            from repeater.schedule.paced import PacedSchedule
+            from repeater.schedule.adaptive_schedule import AdaptiveSchedule
 
-            return PacedSchedule(spec.base)
-        case Rated():
-            from repeater.schedule.rated import RatedSchedule
+            return AdaptiveSchedule(spec.base)
+        case RateLimited():
+            from repeater.schedule.rate import RateSchedule
 
-            return RatedSchedule(spec)
+            return RateSchedule(spec)
         case Cron():
             from repeater.schedule.cron import CronSchedule
 
             return CronSchedule(spec, job.name)
         case Plugin():
             from repeater.model.plugins import NO_PLUGINS
-            from repeater.schedule.plugged import PluggedSchedule
+            from repeater.schedule.plugin import PluginSchedule
 
-            return PluggedSchedule(spec, job.name, plugins or NO_PLUGINS)
+            return PluginSchedule(spec, job.name, plugins or NO_PLUGINS)
         case _:
             assert_never(spec)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from repeater.dataclass import dataclass
-from repeater.model.spec import Adaptive, Always, Growing, Jitter, JobSpec, LoadAware, Rated
+from repeater._lazy_dataclasses import dataclass
+from repeater.model.spec import Adaptive, Always, Growing, Jitter, JobSpec, LoadAware, RateLimited
 from repeater.model.time import Instant
 from repeater.schedule.base import Schedule, Track
 
 
 @dataclass(frozen=True, slots=True)
-class ComingStart:
+class ForecastStart:
     """A slot to come. `due` is nominal plus jitter; of random jitter, which nobody knows, nothing."""
 
     job: str
@@ -36,12 +36,12 @@ def first_start(job: JobSpec, schedule: Schedule, now: Instant) -> datetime | No
     return nominal.wall + (schedule.delay(job.name, nominal, 0.0) if known else timedelta(0))
 
 
-def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iterator[ComingStart]:
+def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iterator[ForecastStart]:
     """At most `count` starts strictly after an instant, in order; none for a job that is not enabled.
 
     Of a schedule that waits for the end of its runs only the first is known, of gaps that grow or adapt none.
     """
-    if not job.enabled or isinstance(job.schedule, Always | Growing | Adaptive | LoadAware | Rated):
+    if not job.enabled or isinstance(job.schedule, Always | Growing | Adaptive | LoadAware | RateLimited):
         return
     jitter: Jitter | None = getattr(job.schedule, "jitter", None)
     known = jitter is None or jitter.mode == "stable"
@@ -51,5 +51,5 @@ def starts(job: JobSpec, schedule: Schedule, after: Instant, count: int) -> Iter
         if following is None:
             return
         delay = schedule.delay(job.name, following, 0.0) if known else timedelta(0)
-        yield ComingStart(job.name, following.wall, following.wall + delay)
+        yield ForecastStart(job.name, following.wall, following.wall + delay)
         cursor = following

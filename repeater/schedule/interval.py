@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.spec import Every
-from repeater.model.time import Instant, micros
+from repeater.model.time import Instant, to_us
 from repeater.schedule.base import Track, least_step
 from repeater.schedule.jitter import jitter_delay
 
@@ -20,7 +20,7 @@ class EverySchedule:
     """The schedule of an `Every`. It never ends."""
 
     spec: Every
-    rides: Literal["mono"] = "mono"
+    clock: Literal["mono"] = "mono"
     ends: bool = False
 
     @property
@@ -39,7 +39,7 @@ class EverySchedule:
             return first
         if self.spec.after_end:
             return self._after_end(track, track.cursor)
-        step = micros(self.spec.every)
+        step = to_us(self.spec.every)
         passed = (track.cursor.mono - first.mono) // step
         return first.plus(self.spec.every * (passed + 1))
 
@@ -49,7 +49,7 @@ class EverySchedule:
     def count(self, track: Track, until: Instant) -> int:
         """The number of points of the grid after the cursor, up to and including `until`."""
         first = self.next(track)
-        return max(0, (until.mono - first.mono) // micros(self.spec.every) + 1)
+        return max(0, (until.mono - first.mono) // to_us(self.spec.every) + 1)
 
     def delay(self, job: str, nominal: Instant, draw: float) -> timedelta:  # noqa: ARG002
         return jitter_delay(self.spec.jitter, job, self.spec.every, draw)

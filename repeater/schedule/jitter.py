@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 from repeater.model.spec import Jitter, cell_key
-from repeater.model.time import MICROSECOND, micros
+from repeater.model.time import MICROSECOND, to_us
 
 
 def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, draw: float) -> timedelta:
@@ -24,22 +24,22 @@ def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, dr
         return timedelta(0)
     widths = []
     if distance is not None:
-        widths.append(micros(distance))
+        widths.append(to_us(distance))
         if jitter.share is not None:
-            widths.append(micros(distance) * jitter.share.numerator // jitter.share.denominator)
+            widths.append(to_us(distance) * jitter.share.numerator // jitter.share.denominator)
     if jitter.span is not None:
-        widths.append(micros(jitter.span))
+        widths.append(to_us(jitter.span))
     elif distance is None:
         return timedelta(0)
     width = min(widths)
     if width <= 0:
         return timedelta(0)
-    part = width * stable_number(f"jitter/{cell_key(job)}") >> 64 if jitter.mode == "stable" else int(width * draw)
+    part = width * stable_fraction(f"jitter/{cell_key(job)}") >> 64 if jitter.mode == "stable" else int(width * draw)
     return min(part, width - 1) * MICROSECOND
 
 
 @lru_cache(maxsize=65_536)
-def stable_number(text: str) -> int:
+def stable_fraction(text: str) -> int:
     """A number from 0 to 2**64 - 1 that depends on the text alone; `hash()` would differ in every process."""
     from hashlib import sha256
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.model.time import MICROSECOND, Instant
 from repeater.schedule.base import Track
 
@@ -14,7 +14,7 @@ from repeater.schedule.base import Track
 class OnceSchedule:
     """One slot, at the anchor; none if something was decided at or after it."""
 
-    rides: Literal["mono"] = "mono"
+    clock: Literal["mono"] = "mono"
     waits_for_end: bool = False
     ends: bool = True
 
@@ -31,7 +31,7 @@ class AtSchedule:
     """One slot at an instant. One that was over before the job came into force is not made up for."""
 
     at: datetime
-    rides: Literal["wall"] = "wall"
+    clock: Literal["wall"] = "wall"
     waits_for_end: bool = False
     ends: bool = True
 
@@ -46,10 +46,10 @@ class AtSchedule:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedSchedule:
+class ManualSchedule:
     """No slot of its own: `manual` waits for a person or another job, `watch` for a change."""
 
-    rides: Literal["mono"] = "mono"
+    clock: Literal["mono"] = "mono"
     waits_for_end: bool = False
     ends: bool = False
 
@@ -67,7 +67,7 @@ class AlwaysSchedule:
     How long a restart waits is the engine's business (`slowdown`), not a matter of time alone.
     """
 
-    rides: Literal["mono"] = "mono"
+    clock: Literal["mono"] = "mono"
     waits_for_end: bool = True
     ends: bool = False
 

@@ -82,7 +82,7 @@ def slot_after(pattern: Pattern, zone: ZoneInfo, gap: Gap, fold: Fold, utc: date
         if found is None:
             return None
         following = next(_changes(zone, begin, found + _NEAR), None)
-        if following is None or not _reaches(following, found, offset, fold):
+        if following is None or not _utc_offset_spans(following, found, offset, fold):
             return found
         if gap == "next" and following.then > following.before:
             lost = pattern.after(following.at + following.before - MICROSECOND)
@@ -175,7 +175,7 @@ def _first_in_span(
     return found - offset if shifted is None else min(found - offset, shifted)
 
 
-def _reaches(change: Change, found: datetime, offset: timedelta, fold: Fold) -> bool:
+def _utc_offset_spans(change: Change, found: datetime, offset: timedelta, fold: Fold) -> bool:
     """Whether a candidate found with the offset before `change` is not to be had before it."""
     if found >= change.at:
         return True

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from repeater.model.reasons import Reason, kind_of, reason_of
-from repeater.model.time import instant_of
+from repeater.model.time import from_epoch_us
 from repeater.model.units import format_duration
 
 Sentence: TypeAlias = Callable[[Reason, Callable[[datetime], "str | None"]], str]
@@ -47,7 +47,7 @@ class Fields(Mapping[str, str]):
     def _shown(self, value: Any, kind: str) -> str:
         match kind:
             case "instant":
-                return str(self._clock(instant_of(value)))
+                return str(self._clock(from_epoch_us(value)))
             case "duration":
                 return format_duration(timedelta(microseconds=value))
             case "errno":

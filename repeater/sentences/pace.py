@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from repeater.model.reasons import ReasonCode
-from repeater.model.units import about
+from repeater.model.units import format_approx
 from repeater.sentences.fields import Fields, Maker
 
 
 def _every(fields: Fields) -> str:
-    return f"every {about(timedelta(microseconds=fields.raw('every')).total_seconds())}"
+    return f"every {format_approx(timedelta(microseconds=fields.raw('every')).total_seconds())}"
 
 
 def _adaptive(fields: Fields) -> str:
@@ -20,14 +20,14 @@ def _adaptive(fields: Fields) -> str:
     known = [f"success {fields.raw('success'):.0%}"]
     for name, text in (("latency", "latency"), ("target", "target"), ("usual", "usually")):
         if name in fields:
-            known.append(f"{text} {about(fields.raw(name))}")
+            known.append(f"{text} {format_approx(fields.raw(name))}")
     known.append("circuit open" if fields.raw("open") else "circuit closed")
     change = fields.part("change", ": {change}")
     return f"{_every(fields)}{change} ({', '.join(known)})"
 
 
 def _compared(fields: Fields, is_what: str) -> str:
-    return f"{about(fields.raw('latency'))} is {is_what} for {about(fields.raw('target'))}"
+    return f"{format_approx(fields.raw('latency'))} is {is_what} for {format_approx(fields.raw('target'))}"
 
 
 def _circuit_opened(fields: Fields) -> str:

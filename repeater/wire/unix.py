@@ -22,7 +22,7 @@ def connect(path: Path, timeout: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
         sock.settimeout(timeout)
-        with short_name(path) as name:
+        with proc_fd_path(path) as name:
             while True:
                 try:
                     sock.connect(name)
@@ -59,7 +59,7 @@ def pid_of(sock: socket.socket) -> int | None:
 
 
 @contextlib.contextmanager
-def short_name(path: Path) -> Iterator[str]:
+def proc_fd_path(path: Path) -> Iterator[str]:
     """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""
     name = os.fspath(path)
     if len(os.fsencode(name)) <= LONGEST_PATH:

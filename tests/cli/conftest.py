@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 
 RPR = str(Path(sys.executable).with_name("rpr"))
 

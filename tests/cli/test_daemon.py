@@ -10,9 +10,9 @@ import stat
 
 import pytest
 
-from repeater.daemon.place import PATIENCE_SOCKETS
+from repeater.ratelimitd.socket_path import PATIENCE_SOCKETS
 from tests.cli.conftest import Rpr
-from tests.cli.daemons import PATIENCE, running, until
+from tests.cli.ratelimitd import PATIENCE, running, until
 
 
 def test_it_says_where_it_listens_and_ends_in_good_order(rpr: Rpr) -> None:

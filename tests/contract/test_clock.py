@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
-from repeater.adapters.clock import LoopClock
-from repeater.adapters.loop import SmallLoop
-from repeater.adapters.turns import Turns
 from repeater.ports import Clock
+from repeater.system.clock import LoopClock
+from repeater.system.loops.batching import BatchingLoop
+from repeater.system.loops.minimal import MinimalLoop
 from tests.fakes.clock import FakeClock
 
 
@@ -39,14 +39,14 @@ class TurnTime(RealTime):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = LoopClock(Turns(self.loop))
+        self.clock = LoopClock(BatchingLoop(self.loop))
 
 
 class SmallTime:
     """The loop of one-off commands."""
 
     def __init__(self) -> None:
-        self.loop = SmallLoop()
+        self.loop = MinimalLoop()
         self.clock: Clock = LoopClock(self.loop)
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -162,9 +162,9 @@ def test_both_clocks_are_read_together_while_others_use_the_processor() -> None:
             real.sleep(next(sleeps, 0.0))
             return found
 
-    loop = SmallLoop()
+    loop = MinimalLoop()
     with closing(loop), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("repeater.adapters.clock.datetime", SlowDatetime)
+        patch.setattr("repeater.system.clock.datetime", SlowDatetime)
         reading = LoopClock(loop).now()
     wall, mono = datetime.now(UTC), real.monotonic_ns() // 1000
     drift = (wall - reading.wall) // timedelta(microseconds=1) - (mono - reading.mono)

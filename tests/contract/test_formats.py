@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from repeater.adapters.sqlite import SqliteStore, open_reader
-from repeater.adapters.sqlite.format1 import upgraded
-from repeater.app import load_job_files
-from repeater.app.spawning import changed_services
+from repeater.apps import load_job_files
+from repeater.apps.recovery import changed_services
+from repeater.store.format1 import upgraded
+from repeater.store.reader import open_reader
+from repeater.store.store import SqliteStore
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "state"
 ARCHIVES = sorted(path.name for path in CORPUS.glob("*.tar.gz"))
@@ -67,7 +68,7 @@ def test_the_store_migrates_once_and_keeps_each_row(archive: str, tmp_path: Path
     for _ in range(2):
         store = SqliteStore(folder, at_once)
         remembered = store.load()
-        assert list(store.rows(most=10_000)) == before
+        assert list(store.find_records(most=10_000)) == before
         store.close()
         assert sentences(folder) == wanted
     assert remembered.generation == (4 if "killed" in archive else 3)

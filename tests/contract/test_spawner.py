@@ -11,14 +11,14 @@ from datetime import timedelta
 
 import pytest
 
-from repeater.adapters.keeper import KeeperSpawner
-from repeater.adapters.loop import SmallLoop
-from repeater.adapters.spawn import ProcessSpawner
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
-from repeater.ports import Launch, Sink, Spawner, Tell
+from repeater.ports import EmitFact, LaunchRequest, RunSink, Spawner
+from repeater.processes.local_spawner import LocalSpawner
+from repeater.processes.shim_spawner import ShimSpawner
+from repeater.system.loops.minimal import MinimalLoop
 from tests.fakes.clock import FakeClock
 from tests.fakes.own_runs import OwnRuns
 from tests.fakes.sink import FakeSink
@@ -59,7 +59,7 @@ class World:
         self.sink = FakeSink()
         self.spawner: Spawner
 
-    def _own(self, make: Callable[[Tell, Sink], Spawner]) -> Spawner:
+    def _own(self, make: Callable[[EmitFact, RunSink], Spawner]) -> Spawner:
         return OwnRuns(make, self.facts.append, self.sink)
 
     def begin(self, run: str, sample: Sample) -> None:
@@ -88,11 +88,11 @@ class RealWorld(World):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.spawner = self._own(lambda tell, sink: ProcessSpawner(tell, sink, self.loop))
+        self.spawner = self._own(lambda tell, sink: LocalSpawner(tell, sink, self.loop))
 
     def begin(self, run: str, sample: Sample) -> None:
         env = {"PATH": os.environ["PATH"], "RPR_RUN_ID": run, "RPR_JOB": run}
-        self.spawner.start(Launch(run, ("/bin/sh", "-c", sample.shell), "/", env))
+        self.spawner.start(LaunchRequest(run, ("/bin/sh", "-c", sample.shell), "/", env))
 
     def until(self, condition: Callable[[], bool]) -> None:
         async def wait() -> None:
@@ -115,7 +115,7 @@ class KeeperWorld(RealWorld):
     def __init__(self) -> None:
         World.__init__(self)
         self.loop = asyncio.new_event_loop()
-        self.spawner = self._own(lambda tell, sink: KeeperSpawner(tell, sink, self.loop))
+        self.spawner = self._own(lambda tell, sink: ShimSpawner(tell, sink, self.loop))
 
 
 class SmallWorld(World):
@@ -125,9 +125,9 @@ class SmallWorld(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = SmallLoop()
+        self.loop = MinimalLoop()
         self.spawner = self._own(
-            lambda tell, sink: ProcessSpawner(tell, sink, self.loop, threads=self.threads, remembers=True)
+            lambda tell, sink: LocalSpawner(tell, sink, self.loop, threads=self.threads, remembers=True)
         )
 
     begin = RealWorld.begin
@@ -162,7 +162,7 @@ class FakeWorld(World):
 
     def begin(self, run: str, sample: Sample) -> None:
         self.acts[run] = sample.act
-        self.spawner.start(Launch(run, ("/bin/sh", "-c", sample.shell), "/", {"RPR_JOB": run}))
+        self.spawner.start(LaunchRequest(run, ("/bin/sh", "-c", sample.shell), "/", {"RPR_JOB": run}))
 
     def until(self, condition: Callable[[], bool]) -> None:
         self.clock.run_until(condition, within=timedelta(seconds=10))
@@ -210,7 +210,7 @@ def test_many_runs_begun_at_once_all_begin_and_end_each_as_itself(world: World) 
     for number in range(count):
         world.begin(f"r{number}", (TRUE, SLEEPS, SPEAKS)[number % 3])
         if number % 3 == 1:
-            world.spawner.signal(f"r{number}", "KILL") if number % 2 else world.spawner.sweep(f"r{number}")
+            world.spawner.signal(f"r{number}", "KILL") if number % 2 else world.spawner.kill_tree(f"r{number}")
     world.until(lambda: sum(isinstance(fact, RunEnded) for fact in world.facts) == count)
     for number in range(count):
         exit_ = Exit(signal=signal.SIGKILL) if number % 3 == 1 else Exit(code=0)
@@ -252,7 +252,7 @@ def test_a_signal_before_the_process_exists_reaches_it(world: World) -> None:
 
 def test_a_sweep_before_the_process_exists_ends_it(world: World) -> None:
     world.begin("a", SLEEPS)
-    world.spawner.sweep("a")
+    world.spawner.kill_tree("a")
     world.until_told("a", RunEnded)
     assert world.of("a")[-1] == RunEnded("a", Exit(signal=signal.SIGKILL))
 
@@ -273,8 +273,8 @@ def test_a_signal_to_an_ended_or_unknown_run_is_ignored(world: World) -> None:
     world.until_told("a", RunEnded)
     for run in ("a", "nobody"):
         world.spawner.signal(run, "TERM")
-        world.spawner.sweep(run)
-        world.spawner.resume(run)
+        world.spawner.kill_tree(run)
+        world.spawner.resume_reading(run)
     world.go_on(0.05)
     assert world.kinds("a") == ["RunStarted", "RunEnded"]
 
@@ -285,7 +285,7 @@ def test_a_child_that_holds_the_output_keeps_the_run_open_until_it_is_swept(worl
     assert world.of("a")[-1] == RunExited("a", Exit(code=3))
     world.go_on(0.1)
     assert world.kinds("a") == ["RunStarted", "RunExited"]
-    world.spawner.sweep("a")
+    world.spawner.kill_tree("a")
     world.until_told("a", RunEnded)
     assert world.of("a")[-1] == RunEnded("a", Exit(code=3))
 
@@ -312,15 +312,15 @@ def test_a_child_that_left_the_session_is_found_by_a_sweep_only(world: World) ->
     world.spawner.signal("a", "TERM")
     world.go_on(0.2)
     assert world.kinds("a") == ["RunStarted", "RunExited"]
-    world.spawner.sweep("a")
+    world.spawner.kill_tree("a")
     world.until_told("a", RunEnded)
 
 
 def test_two_sweeps_are_one(world: World) -> None:
     world.begin("a", LEAVES_A_CHILD)
     world.until_told("a", RunExited)
-    world.spawner.sweep("a")
-    world.spawner.sweep("a")
+    world.spawner.kill_tree("a")
+    world.spawner.kill_tree("a")
     world.until_told("a", RunEnded)
     world.go_on(0.05)
     assert world.kinds("a").count("RunEnded") == 1
@@ -332,7 +332,7 @@ def test_a_paused_run_is_not_read_and_its_exit_waits_for_the_rest_of_its_output(
     world.until_told("a", RunExited)
     assert world.sink.written["a"]["stdout"] == b"one\n"
     world.sink.full.clear()
-    world.spawner.resume("a")
+    world.spawner.resume_reading("a")
     world.until_told("a", RunEnded)
     assert world.sink.written["a"]["stdout"] == b"one\ntwo\n"
 
@@ -341,7 +341,7 @@ def test_a_swept_run_hands_over_what_it_had_said_while_paused(world: World) -> N
     world.sink.full.add("a")
     world.begin("a", SPEAKS_TWICE)
     world.until_told("a", RunExited)
-    world.spawner.sweep("a")
+    world.spawner.kill_tree("a")
     world.until_told("a", RunEnded)
     assert world.sink.written["a"]["stdout"] == b"one\ntwo\n"
 
@@ -352,7 +352,7 @@ def test_a_run_that_cannot_be_started_is_told_as_such_and_leaves_the_sink(world:
         reason = because("text", text="it is not there")
         refused = SpawnFailed("a", reason, temporary=False)
     else:
-        world.spawner.start(Launch("a", ("/no/such/command",), "/", {}))
+        world.spawner.start(LaunchRequest("a", ("/no/such/command",), "/", {}))
         reason = because("program_missing", program="/no/such/command")
         refused = SpawnFailed("a", reason, temporary=False, exit_code=127)
     world.until_told("a", SpawnFailed)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from repeater.adapters.sqlite import SqliteStore
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.reasons import OVERLAP, SUCCESS
 from repeater.model.reasons import reason as because
-from repeater.model.run import LimitedStart, Progress, RunRecord, SlotState
+from repeater.model.run import LimitedStart, Progress, SlotRecord, SlotState
 from repeater.model.time import Instant, Mono
 from repeater.ports import Store
+from repeater.store.store import SqliteStore
 from tests.fakes.store import FakeStore
 
 START = datetime.now(UTC).replace(microsecond=250_000)
@@ -27,9 +27,9 @@ def at(second: float) -> datetime:
     return START + timedelta(seconds=second)
 
 
-def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = "claimed") -> RunRecord:
+def row(job: str = "a", second: float = 0, attempt: int = 1, state: SlotState = "claimed") -> SlotRecord:
     ran = state == "succeeded"
-    return RunRecord(
+    return SlotRecord(
         job,
         at(second),
         at(second + 0.5),
@@ -61,7 +61,7 @@ class Kept:
     def _soon(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
 
-    def claim(self, record: RunRecord, kept: Progress | None = None) -> Exception | None:
+    def claim(self, record: SlotRecord, kept: Progress | None = None) -> Exception | None:
         """Claim and wait for the answer, as the loop would."""
         answers: list[Exception | None] = []
         self.store.claim(record, kept or progress(record.job), answers.append)
@@ -99,12 +99,12 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
 def test_a_new_store_remembers_nothing(kept: Kept) -> None:
     remembered = kept.store.load()
     assert (remembered.generation, dict(remembered.progress), remembered.open_rows) == (0, {}, ())
-    assert list(kept.store.rows()) == []
+    assert list(kept.store.find_records()) == []
 
 
 def test_a_claim_is_answered_once_it_is_kept(kept: Kept) -> None:
     assert kept.claim(row()) is None
-    assert list(kept.store.rows()) == [row()]
+    assert list(kept.store.find_records()) == [row()]
     assert kept.store.load().open_rows == (row(),)
 
 
@@ -113,7 +113,7 @@ def test_an_attempt_can_be_claimed_once_only(kept: Kept) -> None:
     refusal = kept.claim(replace(row(), run="other"), progress(runs=9))
     assert refusal is not None
     assert not getattr(refusal, "temporary", False)
-    assert list(kept.store.rows()) == [row()]
+    assert list(kept.store.find_records()) == [row()]
     assert kept.store.load().progress["a"].runs == 0
 
 
@@ -121,21 +121,21 @@ def test_an_attempt_stays_taken_after_it_was_decided(kept: Kept) -> None:
     kept.claim(row())
     kept.store.record(row(state="succeeded"), progress(runs=1))
     assert kept.claim(row()) is not None
-    assert list(kept.store.rows()) == [row(state="succeeded")]
+    assert list(kept.store.find_records()) == [row(state="succeeded")]
 
 
 def test_a_later_attempt_takes_the_place_of_the_earlier_ones(kept: Kept) -> None:
     kept.claim(row(attempt=1))
     kept.store.record(row(attempt=1, state="retrying"), progress())
     assert kept.claim(row(attempt=2)) is None
-    assert list(kept.store.rows()) == [row(attempt=2)]
+    assert list(kept.store.find_records()) == [row(attempt=2)]
     assert kept.store.load().open_rows == (row(attempt=2),)
 
 
 def test_a_recorded_row_closes_the_claimed_one(kept: Kept) -> None:
     kept.claim(row())
     kept.store.record(row(state="succeeded"), progress(runs=1))
-    assert list(kept.store.rows()) == [row(state="succeeded")]
+    assert list(kept.store.find_records()) == [row(state="succeeded")]
     assert kept.store.load().open_rows == ()
     assert kept.store.load().progress == {"a": progress(runs=1)}
 
@@ -144,14 +144,14 @@ def test_what_ran_stays_on_record_when_its_slot_comes_up_again_and_is_skipped(ke
     kept.claim(row())
     kept.store.record(row(state="succeeded"), progress(runs=1))
     kept.store.record(row(state="skipped", attempt=0), progress(runs=2))
-    assert list(kept.store.rows()) == [row(state="succeeded")]
+    assert list(kept.store.find_records()) == [row(state="succeeded")]
     assert kept.store.load().progress == {"a": progress(runs=2)}
 
 
 def test_a_slot_that_was_never_claimed_can_be_recorded(kept: Kept) -> None:
     skipped = replace(row(attempt=0, state="skipped"), reason=OVERLAP)
     kept.store.record(skipped, progress())
-    assert list(kept.store.rows()) == [skipped]
+    assert list(kept.store.find_records()) == [skipped]
 
 
 def test_a_started_run_is_open_with_its_start(kept: Kept) -> None:
@@ -165,10 +165,10 @@ def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
     for second in (3, 1, 2):
         kept.store.record(row(second=second, state="succeeded"), progress())
     kept.store.record(row("b", second=9, state="succeeded"), progress("b"))
-    assert [found.nominal for found in kept.store.rows(["a"])] == [at(3), at(2), at(1)]
-    assert [found.job for found in kept.store.rows(most=2)] == ["b", "a"]
-    assert [found.job for found in kept.store.rows(["b", "nobody"])] == ["b"]
-    assert list(kept.store.rows([])) == []
+    assert [found.nominal for found in kept.store.find_records(["a"])] == [at(3), at(2), at(1)]
+    assert [found.job for found in kept.store.find_records(most=2)] == ["b", "a"]
+    assert [found.job for found in kept.store.find_records(["b", "nobody"])] == ["b"]
+    assert list(kept.store.find_records([])) == []
 
 
 def test_rows_are_chosen_by_time_and_outcome(kept: Kept) -> None:
@@ -179,23 +179,23 @@ def test_rows_are_chosen_by_time_and_outcome(kept: Kept) -> None:
     assert kept.claim(row("b", 4)) is None
 
     def chosen(**filters: Any) -> list[float]:
-        return [(one.nominal - START).total_seconds() for one in kept.store.rows(**filters)]
+        return [(one.nominal - START).total_seconds() for one in kept.store.find_records(**filters)]
 
     assert chosen(since=at(1), until=at(3)) == [2, 1]
     assert chosen(outcomes=["failed"]) == [3, 1]
     assert chosen(outcomes=["success", "skipped"]) == [2, 0]
     assert chosen(outcomes=["running"]) == [4]
     assert chosen(jobs=["a"], outcomes=["failed"], most=1) == [1]
-    assert [one.outcome for one in kept.store.rows()] == ["running", "failed", "skipped", "failed", "success"]
+    assert [one.outcome for one in kept.store.find_records()] == ["running", "failed", "skipped", "failed", "success"]
 
 
 def test_everything_of_a_row_is_kept_to_the_microsecond(kept: Kept) -> None:
-    written = RunRecord(
+    written = SlotRecord(
         "job[region=eu]", at(0.000_001), at(0.000_002), at(0.000_003), at(4.999_999), "succeeded",
         because("launch_failed", error="`ünïcode`\n\0"), "r", 3, -9, "catch_up", 41,
     )  # fmt: skip
     kept.store.record(written, progress("job[region=eu]"))
-    assert list(kept.store.rows()) == [written]
+    assert list(kept.store.find_records()) == [written]
 
 
 def test_progress_can_be_saved_alone(kept: Kept) -> None:
@@ -216,7 +216,7 @@ def test_a_moved_job_takes_rows_and_progress_along(kept: Kept) -> None:
     kept.store.record(row("old", state="succeeded"), progress("old", runs=2))
     kept.store.move("old", "new")
     kept.store.flush()
-    assert [found.job for found in kept.store.rows()] == ["new"]
+    assert [found.job for found in kept.store.find_records()] == ["new"]
     assert kept.store.load().progress == {"new": progress("new", runs=2)}
     assert kept.claim(row("new")) is not None
 
@@ -229,7 +229,7 @@ def test_a_moved_job_replaces_the_slots_of_a_removed_one_of_that_name(kept: Kept
     kept.store.move("old", "new")
     kept.store.flush()
     moved = replace(row("new", state="failed"), run="r")
-    assert list(kept.store.rows()) == [row("new", second=9, state="succeeded"), moved]
+    assert list(kept.store.find_records()) == [row("new", second=9, state="succeeded"), moved]
     assert kept.store.load().progress == {"new": progress("new", runs=1)}
     assert kept.store.load().open_rows == ()
 
@@ -239,7 +239,7 @@ def test_a_forgotten_job_leaves_its_rows(kept: Kept) -> None:
     kept.store.forget(["a", "nobody"])
     kept.store.flush()
     assert kept.store.load().progress == {}
-    assert list(kept.store.rows()) == [row(state="succeeded")]
+    assert list(kept.store.find_records()) == [row(state="succeeded")]
 
 
 def test_durations_are_the_medians_of_runs(kept: Kept) -> None:
@@ -247,7 +247,7 @@ def test_durations_are_the_medians_of_runs(kept: Kept) -> None:
         kept.store.record(row(second=second, state="succeeded"), progress())
     kept.store.record(replace(row(second=9, state="succeeded"), ended=at(1000)), progress())
     kept.store.record(row("b", attempt=0, state="skipped"), progress("b"))
-    assert dict(kept.store.durations()) == {"a": 2.0}
+    assert dict(kept.store.recent_durations()) == {"a": 2.0}
 
 
 def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
@@ -261,7 +261,7 @@ def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
     assert remembered.generation == 2
     assert remembered.progress == {"a": progress(runs=2)}
     assert remembered.open_rows == (row(second=1),)
-    assert list(store.rows()) == [row(second=1), row(second=0, state="succeeded")]
+    assert list(store.find_records()) == [row(second=1), row(second=0, state="succeeded")]
 
 
 def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:
@@ -294,8 +294,8 @@ def test_a_row_keeps_the_command_it_was_claimed_with(kept: Kept) -> None:
     kept.store.claim(row(), progress(), answers.append, lambda: "echo a")
     kept.store.started(row(state="running"), 7)
     kept.store.record(row(state="succeeded"), progress())
-    assert [found.command for found in kept.store.rows()] == ["echo a"]
-    again = list(kept.reopen().rows())  # a store in memory forgets
+    assert [found.command for found in kept.store.find_records()] == ["echo a"]
+    again = list(kept.reopen().find_records())  # a store in memory forgets
     assert [found.command for found in again] == ["echo a"] * len(again)
 
 
@@ -303,12 +303,12 @@ def test_the_command_of_an_attempt_can_be_set_once_it_is_rendered(kept: Kept) ->
     kept.store.claim(row(), progress(), lambda _: None, lambda: "echo {{ run.id }}")
     kept.store.set_command(row(), "echo 1")
     kept.store.record(row(state="failed"), progress())
-    assert [found.command for found in kept.store.rows()] == ["echo 1"]
+    assert [found.command for found in kept.store.find_records()] == ["echo 1"]
 
 
 def test_a_slot_without_a_run_has_no_command(kept: Kept) -> None:
     kept.store.record(row(state="skipped", attempt=0), progress())
-    assert [found.command for found in kept.store.rows()] == [None]
+    assert [found.command for found in kept.store.find_records()] == [None]
 
 
 NOW = Instant(at(100), Mono(5_000_000_000))
@@ -382,8 +382,8 @@ def test_starts_stay_although_many_skipped_slots_follow(kept: Kept) -> None:
 def test_old_starts_are_deleted_only_when_no_window_counts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("repeater.adapters.sqlite.store._STARTS", 10)
-    monkeypatch.setattr("repeater.adapters.sqlite.store._OLD_STARTS_AFTER", 50)
+    monkeypatch.setattr("repeater.store.store._STARTS", 10)
+    monkeypatch.setattr("repeater.store.store._OLD_STARTS_AFTER", 50)
     store = SqliteStore(tmp_path / "state", lambda call: call())
     try:
         for number in range(50):

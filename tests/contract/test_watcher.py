@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from repeater.adapters import files
-from repeater.adapters.files import FileWatcher
 from repeater.policy.paths import PathSet
 from repeater.ports import Watcher
+from repeater.system import file_watcher
+from repeater.system.file_watcher import FileWatcher
 from tests.fakes.text import text_of
 from tests.fakes.watcher import FakeWatcher
 
@@ -95,7 +95,7 @@ def real(tmp_path: Path) -> Iterator[Disk]:
 @pytest.fixture
 def messages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """A watcher whose slow look comes too late to help."""
-    monkeypatch.setattr(files, "SLOW_LOOK", 600)
+    monkeypatch.setattr(file_watcher, "SLOW_LOOK", 600)
     made = Disk(tmp_path)
     yield made
     made.close()
@@ -316,7 +316,7 @@ class Troubles:
 def polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     """A watcher that polls trees, ten times a second."""
     monkeypatch.setenv("WATCHFILES_FORCE_POLLING", "1")
-    monkeypatch.setattr(files, "SLOW_LOOK", 0.1)
+    monkeypatch.setattr(file_watcher, "SLOW_LOOK", 0.1)
     made = Disk(tmp_path)
     yield made
     made.close()
@@ -398,17 +398,17 @@ def test_a_watch_that_fails_ends_alone_and_is_reported(real: Disk, monkeypatch: 
 
 
 def test_a_slow_look_that_fails_is_reported_and_tried_again(real: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SLOW_LOOK", 0.05)
+    monkeypatch.setattr(file_watcher, "SLOW_LOOK", 0.05)
     troubles = Troubles(real)
     fails = [True]
-    original = files._way
+    original = file_watcher._ancestors
 
     def way(path: str) -> list[str]:
         if fails[0]:
             raise ZeroDivisionError("a fault")
         return original(path)
 
-    monkeypatch.setattr(files, "_way", way)
+    monkeypatch.setattr(file_watcher, "_ancestors", way)
     real.watcher.watch_files("key", [real.path("a")])
     real.settle(0.3)
     assert [str(error) for error in troubles.faults[:1]] == ["a fault"]
@@ -423,14 +423,14 @@ def test_a_slow_look_that_fails_is_reported_and_tried_again(real: Disk, monkeypa
 
 def test_a_thread_that_has_ended_is_started_again(real: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    original, ends = files.FileWatcher._watch_folders, [True]
+    original, ends = file_watcher.FileWatcher._watch_folders, [True]
 
     def look(watcher: FileWatcher) -> None:
         if ends[0]:
             raise SystemExit
         original(watcher)
 
-    monkeypatch.setattr(files.FileWatcher, "_watch_folders", look)
+    monkeypatch.setattr(file_watcher.FileWatcher, "_watch_folders", look)
     real.watcher.watch_files("key", [real.path("a")])
     real.settle()
     assert isinstance(real.watcher, FileWatcher)

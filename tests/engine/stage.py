@@ -13,28 +13,28 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.engine import Engine
-from repeater.engine.facts import Fact, PlanAccepted, ProbeReported, Requested, StopRequested
+from repeater.engine.facts import Fact, JobCommand, PlanAccepted, ProbeReported, StopRequested
 from repeater.model.events import Event
 from repeater.model.plugins import NO_PLUGINS, Plugins
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import INTERIM, LimitedStart, RunKind, RunRecord
+from repeater.model.run import INTERIM, LimitedStart, RunKind, SlotRecord
 from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpec, ScheduleSpec
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
-from repeater.ports import LateRenderer
-from repeater.runtime.answers import AnswerTap
-from repeater.runtime.renames import follow_renames
-from repeater.runtime.starts import limited_starts, needs_starts
-from repeater.runtime.supervisor import Outside, Supervisor
+from repeater.ports import RunTemplateRenderer
+from repeater.supervisor.recent_starts import needs_starts, recent_limited_starts
+from repeater.supervisor.renames import follow_renames
+from repeater.supervisor.sinks.push_back import PushBackDetector
+from repeater.supervisor.supervisor import Ports, Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
-from tests.fakes.load import FakeLoad
-from tests.fakes.quota import FakeDaemon, FakeQuota
+from tests.fakes.rate_limiter import FakeDaemon, FakeQuota
 from tests.fakes.sink import FakeSink
 from tests.fakes.spawn import FakeSpawner, Script
 from tests.fakes.store import FakeStore
+from tests.fakes.system_load import FakeLoad
 from tests.fakes.text import text_of
 from tests.fakes.watcher import FakeWatcher
 
@@ -57,10 +57,10 @@ class FakeProber:
         self.health: dict[str, bool] = {}
         self._tell = tell
 
-    def ask(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
+    def run_probe(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None:
         self._tell(ProbeReported(job, "live" if kind == "live" else "ready", *_answer(self.health.get(job, True))))
 
-    def take(self, fact: Fact) -> None:
+    def on_run_fact(self, fact: Fact) -> None:
         pass
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Stage:
         seed: int = 0,
         daemon: FakeDaemon | None = None,
         plugins: Plugins = NO_PLUGINS,
-        renderer: LateRenderer | None = None,
+        renderer: RunTemplateRenderer | None = None,
         keeper: FakeSpawner | None = None,
     ) -> None:
         self.plugins = plugins
@@ -92,7 +92,7 @@ class Stage:
         self.store = store or FakeStore(self.clock.call_soon)
         self.script = script if script is not None else {}
         self.sink = FakeOutputs()
-        outputs = AnswerTap(self.sink, self.clock, self.tell)
+        outputs = PushBackDetector(self.sink, self.clock, self.tell)
         if keeper is None:
             self.spawner = FakeSpawner(self.clock, self.tell, outputs, self.script)
         else:
@@ -106,7 +106,7 @@ class Stage:
         self.left: list[int] = []
         self.engine = Engine(self.clock.now(), seed=seed, keep_alive=keep_alive, boot=self.clock.boot())
         self.quota = FakeQuota(daemon or FakeDaemon(self.clock), self.tell)
-        outside = Outside(
+        outside = Ports(
             self.clock,
             self.spawner,
             self.store,
@@ -134,7 +134,7 @@ class Stage:
             listener(event)
 
     def tell(self, fact: Fact) -> None:
-        self.supervisor.tell(fact)
+        self.supervisor.submit(fact)
 
     def apply(
         self,
@@ -160,7 +160,7 @@ class Stage:
                 self._remembered.progress if first else {},
                 self._remembered.open_rows if first else (),
                 self._starts(jobfile, plan),
-                self.spawner.survivors() if first else {},
+                self.spawner.surviving_runs() if first else {},
                 stale,
             )
         )
@@ -175,13 +175,13 @@ class Stage:
                 return ()
         former = {entry.job: entry.moved_from for entry in plan.jobs if graph and entry.moved_from}
         now, boot = self.clock.now(), self.clock.boot()
-        return limited_starts(jobfile.jobs, jobfile.limits, self.store, now, boot, former)
+        return recent_limited_starts(jobfile.jobs, jobfile.limits, self.store, now, boot, former)
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(timedelta(seconds=seconds))
 
     def request(self, verb: Any, name: str, *, force: bool = False) -> None:
-        self.tell(Requested(verb, name, force))
+        self.tell(JobCommand(verb, name, force))
         self.clock.settle()
 
     def stop(self, level: Any = "drain") -> None:
@@ -204,9 +204,11 @@ class Stage:
         store = self.store.reopened(self.clock.call_soon)
         return Stage(self.script, clock=self.clock, store=store, keeper=self.spawner, **keys)
 
-    def rows(self, name: str | None = None) -> list[RunRecord]:
+    def rows(self, name: str | None = None) -> list[SlotRecord]:
         """Decided slots, oldest first."""
-        rows = [row for row in self.store.rows(most=100_000) if name in (None, row.job) and row.state not in INTERIM]
+        rows = [
+            row for row in self.store.find_records(most=100_000) if name in (None, row.job) and row.state not in INTERIM
+        ]
         return sorted(rows, key=lambda row: (row.nominal, row.job))
 
     def history(self, name: str) -> list[str]:
@@ -223,7 +225,7 @@ def _offset(wall: datetime) -> float:
     return int(seconds) if seconds == int(seconds) else seconds
 
 
-def _say(row: RunRecord) -> str:
+def _say(row: SlotRecord) -> str:
     if row.state == "succeeded" or row.reason is None:
         return "ran" if row.state == "succeeded" else row.state
     return f"{row.state}({text_of(row.reason)})"

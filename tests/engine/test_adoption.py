@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.events import RunAdopted, RunBegan
 from repeater.model.run import Exit
 from repeater.model.spec import (
     Always,
-    Ending,
     Every,
     JobSpec,
     Need,
@@ -20,6 +19,7 @@ from repeater.model.spec import (
     ProcessSpec,
     Retry,
     Stop,
+    Termination,
 )
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, Said, seconds
@@ -108,7 +108,7 @@ def test_overlap_by_replacement_ends_an_adopted_run() -> None:
 
 
 def test_a_timeout_counts_from_the_start_of_the_run_not_of_the_supervisor() -> None:
-    spec = job("a", HOURLY, ending=Ending(timeout=timedelta(seconds=30)))
+    spec = job("a", HOURLY, ending=Termination(timeout=timedelta(seconds=30)))
     first = Stage({"a": Act(lasts=FOR_EVER)})
     first.apply(spec)
     first.advance(10)
@@ -122,7 +122,7 @@ def test_a_timeout_counts_from_the_start_of_the_run_not_of_the_supervisor() -> N
 
 
 def test_a_timeout_that_passed_meanwhile_ends_the_run_at_once() -> None:
-    spec = job("a", HOURLY, ending=Ending(timeout=timedelta(seconds=30)))
+    spec = job("a", HOURLY, ending=Termination(timeout=timedelta(seconds=30)))
     first = Stage({"a": Act(lasts=FOR_EVER)})
     first.apply(spec)
     first.advance(10)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.engine.facts import Requested
+from repeater.engine.facts import JobCommand
 from repeater.model.events import Warned
-from repeater.model.run import RunRecord
+from repeater.model.run import SlotRecord
 from repeater.model.spec import Always, Backoff, CatchUp, Cron, Every, Growing, Need, Retry, Stop
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.spawn import Act
@@ -36,7 +36,7 @@ class World:
         self.stage = Stage(self.act, clock=FakeClock(wall))
         self.stage.apply(*jobs)
 
-    def act(self, launch: Launch) -> Act:
+    def act(self, launch: LaunchRequest) -> Act:
         name = launch.env["RPR_JOB"]
         self.nominals.append((name, launch.env["RPR_NOMINAL_TIME"]))
         self.starts.setdefault(name, []).append(self.mono)
@@ -175,7 +175,7 @@ def test_stop_for_counts_a_distance(step: float, again: bool) -> None:
 def test_a_pause_for_a_length_is_a_distance(step: float, again: bool) -> None:
     world = World(job("a", Every(seconds(60))))
     world.stage.advance(30)
-    world.stage.tell(Requested("pause", "a", length=timedelta(hours=1)))
+    world.stage.tell(JobCommand("pause", "a", length=timedelta(hours=1)))
     world.stage.advance(10)
     world.step(step)
     world.stage.advance(600)
@@ -313,7 +313,7 @@ def test_intervals_keep_their_laws_whatever_the_wall_clock_does(storm: Any, kind
         _check_row(row)
 
 
-def _check_row(row: RunRecord) -> None:
+def _check_row(row: SlotRecord) -> None:
     assert row.nominal <= row.due
     if row.state == "succeeded":
         assert row.started is not None

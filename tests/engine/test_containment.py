@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.facts import Fact, ProbeReported, RunEnded
 from repeater.model.events import FaultContained
 from repeater.model.spec import Always, Every, Hooks, LoadAware, OnChange, Probe, ProcessSpec
-from repeater.ports import Launch
-from repeater.runtime.faults import SupervisorFault
-from repeater.runtime.probes import Probes
-from repeater.schedule.load import LoadReadings
+from repeater.ports import LaunchRequest
+from repeater.schedule.load_aware import LoadReadings
+from repeater.supervisor.faults import SupervisorFault
+from repeater.supervisor.probes import Probes
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import FakeClock
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -40,7 +40,7 @@ def begin(port: str, method: str) -> tuple[Stage, list[FaultContained]]:
 
 @pytest.mark.parametrize(
     ("port", "method", "owner", "jobs"),
-    [("prober", "ask", "probe", {"web"}), ("watcher", "watch", "watch", {"files"})],
+    [("prober", "run_probe", "probe", {"web"}), ("watcher", "watch", "watch", {"files"})],
 )
 def test_a_port_that_raises_costs_its_owner(port: str, method: str, owner: str, jobs: set[str]) -> None:
     stage, faults = begin(port, method)
@@ -74,7 +74,7 @@ def test_a_fault_of_engine_or_store_is_not_contained(port: str, method: str) -> 
 
 
 def test_the_same_fault_is_announced_once_a_minute_and_counted() -> None:
-    stage, _ = begin("prober", "ask")
+    stage, _ = begin("prober", "run_probe")
     stage.advance(300)
     announced = [event for event in stage.events if isinstance(event, FaultContained) and event.owner == "probe"]
     record = next(one for one in stage.supervisor.faults.recent("web") if one.owner == "probe")
@@ -132,7 +132,7 @@ def test_an_exception_between_claim_and_launch_fails_the_slot_only() -> None:
     assert owners(stage) == {("run", "bad")}
 
 
-@pytest.mark.parametrize("method", ["signal", "sweep"])
+@pytest.mark.parametrize("method", ["signal", "kill_tree"])
 def test_what_the_spawner_fails_to_do_for_a_run_is_repeated(method: str) -> None:
     lasts = FOR_EVER if method == "signal" else seconds(5)
     stage = Stage({"web": Act(lasts=lasts, leaves=FOR_EVER, escaped=True)})
@@ -148,12 +148,12 @@ def test_what_the_spawner_fails_to_do_for_a_run_is_repeated(method: str) -> None
     assert owners(stage) == {("run", "web")}
 
 
-@pytest.mark.parametrize("port", ["spawner.settled", "spawner.sweep", "supervisor._hook_ended"])
+@pytest.mark.parametrize("port", ["spawner.acknowledge", "spawner.kill_tree", "supervisor._hook_ended"])
 def test_an_exception_at_the_end_of_a_hook_lets_the_next_one_start(port: str) -> None:
     owner, method = port.split(".")
     started: list[float] = []
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         if launch.kind == "hook":
             started.append(stage.now)
             hooks.add(launch.run)
@@ -182,7 +182,7 @@ def probed(owner: str, method: str, lasts: timedelta) -> tuple[Stage, Once]:
     clock = FakeClock()
     begun: list[str] = []
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         is_probe = launch.kind == "probe"
         if is_probe and not begun:
             begun.append(launch.run)
@@ -195,7 +195,7 @@ def probed(owner: str, method: str, lasts: timedelta) -> tuple[Stage, Once]:
     place = stage.spawner if owner == "spawner" else probes
     fault = Once(
         getattr(place, method),
-        lambda what: isinstance(what, RunEnded) if method == "take" else "probe" in str(what),
+        lambda what: isinstance(what, RunEnded) if method == "on_run_fact" else "probe" in str(what),
     )
     setattr(place, method, fault)
     return stage, fault
@@ -205,23 +205,23 @@ def probed(owner: str, method: str, lasts: timedelta) -> tuple[Stage, Once]:
     ("owner", "method", "lasts"),
     [
         ("spawner", "start", 1),
-        ("spawner", "settled", 1),
-        ("spawner", "sweep", 1),
-        ("spawner", "sweep", 100),
-        ("prober", "take", 1),
+        ("spawner", "acknowledge", 1),
+        ("spawner", "kill_tree", 1),
+        ("spawner", "kill_tree", 100),
+        ("prober", "on_run_fact", 1),
     ],
 )
 def test_an_exec_probe_gets_an_answer_after_an_exception(owner: str, method: str, lasts: float) -> None:
     stage, fault = probed(owner, method, seconds(lasts))
     answers: list[bool] = []
-    tell = stage.supervisor.tell
+    tell = stage.supervisor.submit
 
     def hear(fact: Fact) -> None:
         if isinstance(fact, ProbeReported):
             answers.append(fact.ok)
         tell(fact)
 
-    stage.supervisor.tell = hear  # type: ignore[method-assign]
+    stage.supervisor.submit = hear  # type: ignore[method-assign]
     stage.apply(job("web", Always(), live=PROBE))
     # The exception of an alarm reaches the event loop, which reports it. The clock of these tests raises it instead.
     with pytest.raises(ZeroDivisionError) if lasts > PROBE.timeout.total_seconds() else nullcontext():

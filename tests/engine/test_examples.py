@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from repeater.app import load_job_files
+from repeater.apps import load_job_files
 from repeater.engine.simulate import simulate
-from repeater.model.run import INTERIM, RunRecord
-from repeater.ports import Launch
+from repeater.model.run import INTERIM, SlotRecord
+from repeater.ports import LaunchRequest
 from repeater.sentences import sentence
 from tests.engine.stage import Stage
 from tests.fakes.clock import FakeClock
@@ -21,7 +21,7 @@ EXAMPLES = sorted(path for path in (ROOT / "docs" / "examples").iterdir() if pat
 LENGTH = timedelta(hours=3)
 
 
-def key(row: RunRecord) -> dict[str, object]:
+def key(row: SlotRecord) -> dict[str, object]:
     plain = row.as_json(sentence)
     if row.state in INTERIM:
         plain["state"] = "open"
@@ -39,7 +39,7 @@ def test_an_example_is_simulated_as_it_would_run(path: Path) -> None:
     clock = FakeClock(datetime(2026, 11, 23, 1, tzinfo=UTC))
     simulated = list(simulate(jobfile, clock.now(), length, durations=durations))
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         return Act() if ":" in launch.run else Act(lasts=durations.get(launch.env["RPR_JOB"], FOR_EVER))
 
     stage = Stage(act, clock=clock, keep_alive=False)
@@ -47,6 +47,6 @@ def test_an_example_is_simulated_as_it_would_run(path: Path) -> None:
     stage.clock.advance(length - timedelta(microseconds=1))
 
     order = {job.name: index for index, job in enumerate(jobfile.jobs)}
-    live = sorted(stage.store.rows(most=1_000_000), key=lambda row: (row.nominal, order[row.job], row.due))
+    live = sorted(stage.store.find_records(most=1_000_000), key=lambda row: (row.nominal, order[row.job], row.due))
     assert [key(row) for row in simulated] == [key(row) for row in live]
     assert simulated

@@ -9,10 +9,10 @@ import pytest
 from repeater.model.dump import dump_job
 from repeater.model.events import Warned
 from repeater.model.spec import Every, Hooks
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
-from tests.unit.jobfile.road import job as read_job
+from tests.unit.jobfile.loading import job as read_job
 
 
 class Hooked(Stage):
@@ -21,7 +21,7 @@ class Hooked(Stage):
     def __init__(self, lasts: timedelta, hooks: Hooks) -> None:
         self.begun: list[tuple[float, str]] = []
 
-        def act(launch: Launch) -> Act:
+        def act(launch: LaunchRequest) -> Act:
             if launch.kind != "hook":
                 return Act()
             self.begun.append((self.now, launch.env["RPR_NOMINAL_TIME"][17:19]))

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.job import Job
-from repeater.engine.lifecycle import State
-from repeater.engine.prospect import foresee
-from repeater.model.run import INTERIM, Exit, RunRecord
+from repeater.engine.job_states import State
+from repeater.engine.preview import foresee
+from repeater.model.run import INTERIM, Exit, SlotRecord
 from repeater.model.spec import (
     Always,
     Backoff,
@@ -209,8 +209,8 @@ class Model:
                 other.is_new = True
                 return
 
-    def rows(self, name: str) -> list[RunRecord]:
-        return list(self.stage.store.rows([name], most=100_000))
+    def rows(self, name: str) -> list[SlotRecord]:
+        return list(self.stage.store.find_records([name], most=100_000))
 
     def apply(self) -> None:
         self.stage.apply(*self.specs())
@@ -230,8 +230,8 @@ class Model:
                 known.nominal = found.next.nominal
 
     def check(self) -> None:
-        rows: dict[str, list[RunRecord]] = {}
-        for row in self.stage.store.rows(most=100_000):
+        rows: dict[str, list[SlotRecord]] = {}
+        for row in self.stage.store.find_records(most=100_000):
             rows.setdefault(row.job, []).append(row)
         assert set(rows) <= {self.full_name(number) for number in range(len(self.jobs))}
         runs = [row.run for found in rows.values() for row in found if row.run is not None]
@@ -241,7 +241,7 @@ class Model:
         for number, known in enumerate(self.jobs):
             self.check_job(number, known, rows.get(self.full_name(number), []))
 
-    def check_job(self, number: int, known: Known, rows: list[RunRecord]) -> None:
+    def check_job(self, number: int, known: Known, rows: list[SlotRecord]) -> None:
         engine, name = self.stage.engine, self.full_name(number)
         rows = [row for row in rows if (row.nominal, row.run) not in known.foreign]
         known.is_new = known.is_new and not known.is_there
@@ -269,7 +269,7 @@ class Model:
         if known.nominal is not None and found is not None:
             self.check_slots(known, found, rows)
 
-    def check_slots(self, known: Known, found: Job, rows: list[RunRecord]) -> None:
+    def check_slots(self, known: Known, found: Job, rows: list[SlotRecord]) -> None:
         """Each time of the schedule that has come has a row, or is open, or waits."""
         step = known.schedule.every if isinstance(known.schedule, Every) else timedelta(minutes=1)
         covered = {row.nominal for row in rows} | {held.slot.nominal for held in found.open}

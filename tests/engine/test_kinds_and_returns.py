@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from repeater.dataclass import replace
-from repeater.engine.lifecycle import State
+from repeater._lazy_dataclasses import replace
+from repeater.engine.job_states import State
 from repeater.model.spec import Always, Every, Jitter, JobSpec, Manual
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds

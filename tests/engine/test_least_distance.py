@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from repeater.engine.upcoming import MOST_IN_TURN
+from repeater.engine.next_slot import MOST_IN_TURN
 from repeater.model.events import SlotDecided, Warned
 from repeater.model.spec import (
     LEAST_DISTANCE,
@@ -17,10 +17,10 @@ from repeater.model.spec import (
     Growing,
     LoadAware,
     Plugin,
-    Rated,
+    RateLimited,
     ScheduleSpec,
 )
-from repeater.model.time import micros
+from repeater.model.time import to_us
 from repeater.model.units import Rate
 from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
@@ -36,7 +36,7 @@ CLOSE: dict[str, ScheduleSpec] = {
     "backoff": Growing(Backoff("fixed", LEAST_DISTANCE)),
     "adaptive": Adaptive(LEAST_DISTANCE, LEAST_DISTANCE, LEAST_DISTANCE),
     "load": LoadAware(LEAST_DISTANCE, LEAST_DISTANCE, LEAST_DISTANCE),
-    "rate": Rated(Rate(10**9, timedelta(seconds=1))),
+    "rate": RateLimited(Rate(10**9, timedelta(seconds=1))),
     "plugin": Plugin.of("steps", {}),
     "plugin that waits": Plugin.of("steps", {"waits": True}),
 }
@@ -60,7 +60,7 @@ def test_slots_without_a_run_are_the_least_distance_apart(name: str) -> None:
         following = schedule.next(track)
         assert following is not None
         assert track.cursor is not None
-        assert following.mono - track.cursor.mono >= micros(LEAST_DISTANCE)
+        assert following.mono - track.cursor.mono >= to_us(LEAST_DISTANCE)
         track = Track(track.anchor, following)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import pairwise
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.simulate import simulate
-from repeater.model.events import Paced, RunBegan, Warned
+from repeater.model.events import IntervalChanged, RunBegan, Warned
 from repeater.model.run import Exit
 from repeater.model.spec import (
     Adaptive,
@@ -21,13 +21,13 @@ from repeater.model.spec import (
     Once,
     Overlap,
     Pool,
-    Rated,
+    RateLimited,
     Retry,
     Stop,
 )
 from repeater.model.units import Rate, parse_rate
 from repeater.schedule.backoff import Backoff
-from repeater.schedule.load import LoadReadings
+from repeater.schedule.load_aware import LoadReadings
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import Act, Said, seconds
 from tests.fakes.text import text_of
@@ -63,7 +63,7 @@ def test_a_slot_held_by_a_limit_says_which_and_until_when() -> None:
     stage = Stage()
     stage.apply(job("a", Once(), limit="api"), job("b", Once(), limit="api"), limits=(limit("api", "1/10s"),))
     stage.advance(1)
-    assert text_of(stage.engine.jobs["b"].open[0].held) == "limit `api` (1/10s) until 2026-01-01T00:00:10Z"
+    assert text_of(stage.engine.jobs["b"].open[0].wait_reason) == "limit `api` (1/10s) until 2026-01-01T00:00:10Z"
 
 
 def test_the_next_start_counts_from_when_the_late_one_really_came() -> None:
@@ -157,7 +157,7 @@ def test_a_reload_keeps_what_a_limit_knows_and_an_edited_rate_counts_at_once() -
 
 def test_a_renamed_job_keeps_its_rate() -> None:
     stage = Stage()
-    rated = job("a", Rated(Rate(2, seconds(10))))
+    rated = job("a", RateLimited(Rate(2, seconds(10))))
     stage.apply(rated)
     stage.advance(5)
     stage.apply(replace(rated, name="b", group="b", moved_from="a"))
@@ -198,21 +198,21 @@ def test_simulation_shows_the_starts_that_a_limit_holds() -> None:
 
 def test_a_rate_starts_as_often_as_it_allows_and_no_more_in_any_window() -> None:
     stage = Stage({"a": Act(lasts=seconds(1))})
-    stage.apply(job("a", Rated(Rate(3, seconds(10)))))
+    stage.apply(job("a", RateLimited(Rate(3, seconds(10)))))
     stage.advance(25)
     assert [round(start, 3) for start in stage.starts("a")] == [0, 1, 2, 10, 11, 12, 20, 21, 22]
 
 
 def test_runs_longer_than_a_rate_asks_for_follow_each_other() -> None:
     stage = Stage({"a": Act(lasts=seconds(7))})
-    stage.apply(job("a", Rated(Rate(2, seconds(10)))))
+    stage.apply(job("a", RateLimited(Rate(2, seconds(10)))))
     stage.advance(30)
     assert [round(start, 3) for start in stage.starts("a")] == [0, 7, 14, 21]
 
 
 def test_a_failed_run_is_tried_again_at_the_offsets_of_the_retry_pattern_in_its_reserved_places() -> None:
     stage = Stage({"a": [Act(exit=FAIL), Act(exit=FAIL), Act(), Act()]})
-    stage.apply(job("a", Rated(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30))), stop=Stop(times=2)))
+    stage.apply(job("a", RateLimited(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30))), stop=Stop(times=2)))
     stage.advance(200)
     first, second = stage.rows("a")
     assert first.attempts == 3
@@ -221,7 +221,7 @@ def test_a_failed_run_is_tried_again_at_the_offsets_of_the_retry_pattern_in_its_
 
 
 def test_each_of_two_slots_that_one_rate_holds_starts_at_its_own_instant() -> None:
-    rated = Rated(Rate(1, seconds(10)), (seconds(0), seconds(10)))
+    rated = RateLimited(Rate(1, seconds(10)), (seconds(0), seconds(10)))
     stage = Stage({"a": [Act(exit=FAIL), Act()]})
     begun: list[float] = []
     stage.listeners.append(lambda event: begun.append(stage.now) if isinstance(event, RunBegan) else None)
@@ -238,7 +238,7 @@ def test_each_of_two_slots_that_one_rate_holds_starts_at_its_own_instant() -> No
 
 def test_a_success_gives_the_reserved_retries_back() -> None:
     stage = Stage()
-    stage.apply(job("a", Rated(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30)))))
+    stage.apply(job("a", RateLimited(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30)))))
     stage.advance(59)
     assert len(stage.starts("a")) >= 2
 
@@ -246,8 +246,8 @@ def test_a_success_gives_the_reserved_retries_back() -> None:
 def test_a_rate_under_a_limit_holds_both() -> None:
     stage = Stage()
     stage.apply(
-        job("a", Rated(Rate(3, seconds(10))), limit="api"),
-        job("b", Rated(Rate(3, seconds(10))), limit="api"),
+        job("a", RateLimited(Rate(3, seconds(10))), limit="api"),
+        job("b", RateLimited(Rate(3, seconds(10))), limit="api"),
         limits=(limit("api", "4/10s"),),
     )
     stage.advance(99.9)
@@ -268,7 +268,7 @@ def test_a_push_back_holds_the_next_start_of_the_job_and_says_why() -> None:
     stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
     stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
     stage.advance(12)
-    assert text_of(stage.engine.jobs["a"].open[0].held) == (
+    assert text_of(stage.engine.jobs["a"].open[0].wait_reason) == (
         "`Retry-After` of an HTTP 429 answer asks for 25s, until 2026-01-01T00:00:25Z"
     )
     stage.advance(30)
@@ -355,7 +355,7 @@ def test_a_push_back_survives_a_restart() -> None:
     later = stage.again(after=3)
     later.apply(*specs, limits=(limit("api", "100/1s"),))
     later.advance(4)
-    assert text_of(later.engine.jobs["a"].open[0].held) == (
+    assert text_of(later.engine.jobs["a"].open[0].wait_reason) == (
         "`Retry-After` of an HTTP 429 answer asks for 25s, until 2026-01-01T00:00:25Z"
     )
     later.advance(20)
@@ -404,7 +404,7 @@ def test_an_adaptive_job_slows_down_when_it_is_slow_and_hurries_when_it_is_fast(
     stage.advance(150)
     gaps = [round(late - early, 1) for early, late in pairwise(stage.starts("a"))]
     assert gaps[:4] == [23, 43, 28.7, 22.3]  # 3 s and doubled, again; then 0.1 s and a tenth of the base rate faster
-    words = [str(text_of(event.reason)) for event in stage.events if isinstance(event, Paced)]
+    words = [str(text_of(event.reason)) for event in stage.events if isinstance(event, IntervalChanged)]
     assert words[0].startswith("every 20s: 3s is slow for 1s: slower")
 
 
@@ -437,7 +437,11 @@ def test_a_job_that_follows_the_load_is_slower_on_a_busy_machine() -> None:
     stage.load.readings = LoadReadings(cpu=0.9, memory=0.5, load=0.1)
     stage.advance(60)
     assert [round(start) for start in stage.starts("a")] == [0, 10, 20, 50]
-    assert any("busier than wanted" in str(text_of(event.reason)) for event in stage.events if isinstance(event, Paced))
+    assert any(
+        "busier than wanted" in str(text_of(event.reason))
+        for event in stage.events
+        if isinstance(event, IntervalChanged)
+    )
 
 
 def test_the_load_is_read_only_for_jobs_that_follow_it() -> None:

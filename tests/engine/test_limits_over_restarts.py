@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.events import Event, RunBegan
 from repeater.model.run import Exit
-from repeater.model.spec import Every, JobSpec, Limit, Manual, Overlap, Rated, Retry
-from repeater.model.time import Mono, micros
+from repeater.model.spec import Every, JobSpec, Limit, Manual, Overlap, RateLimited, Retry
+from repeater.model.time import Mono, to_us
 from repeater.model.units import parse_rate
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from repeater.schedule.backoff import Backoff
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import Act, seconds
@@ -51,7 +51,7 @@ class Lives:
         limit = self.specs[name].limit if name in self.specs else None
         return limit, None if limit is None else self.rates[limit]
 
-    def act(self, launch: Launch) -> Act:
+    def act(self, launch: LaunchRequest) -> Act:
         self.granted[launch.run] = self.in_force(launch.env["RPR_JOB"])
         pick = self.draw(st.integers(0, 5))
         return Act(
@@ -68,7 +68,7 @@ class Lives:
         schedule: Any = Every(timedelta(milliseconds=self.draw(st.sampled_from((200, 700, 1900)))))
         if self.draw(st.integers(0, 3)) == 0:
             pattern = (seconds(0), seconds(1)) if self.draw(st.booleans()) else ()
-            schedule = Rated(parse_rate(self.draw(st.sampled_from(("2/4s", "3/20s")))), pattern)
+            schedule = RateLimited(parse_rate(self.draw(st.sampled_from(("2/4s", "3/20s")))), pattern)
         retry = Retry(attempts=self.draw(st.integers(1, 3)), backoff=QUICK)
         delivery = self.draw(st.sampled_from(("at-most-once", "at-least-once")))
         self.specs[name] = job(name, schedule, limit=limit, overlap=overlap, retry=retry, delivery=delivery)
@@ -96,13 +96,13 @@ class Lives:
         if spec.limit is not None and self.granted[event.run.id] == self.in_force(name):
             limited = {self.names[one.name] for one in self.specs.values() if one.limit == spec.limit}
             self.check(spec.limit, self.rates[spec.limit], lambda who, limit: who in limited or limit == spec.limit)
-        if isinstance(spec.schedule, Rated):
+        if isinstance(spec.schedule, RateLimited):
             own = self.names[name]
             self.check(name, str(spec.schedule.rate), lambda who, _: who == own)
 
     def check(self, what: str, text: str, counts: Any) -> None:
         rate, now = parse_rate(text), self.starts[-1][0]
-        since = now - micros(rate.window)
+        since = now - to_us(rate.window)
         counted = [(at, who, limit) for at, who, limit in self.starts if at > since and counts(who, limit)]
         if len(counted) > rate.count:
             self.broken.append((what, text, counted))  # the supervisor contains exceptions of its observers
@@ -123,7 +123,7 @@ class Lives:
             store, last = self.stage.store, self.stage.clock.now().mono - SECOND
             for run, start in store.kept_starts.items():
                 if start.mono >= last:
-                    earlier = {"at": start.at - LAG, "mono": Mono(start.mono - micros(LAG))}
+                    earlier = {"at": start.at - LAG, "mono": Mono(start.mono - to_us(LAG))}
                     store.kept_starts[run] = replace(start, is_known=False, **earlier)
         after = self.draw(st.sampled_from((0.0, 0.4, 2.0)))
         stage = self.stage.again(after=after)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from repeater.dataclass import replace
-from repeater.engine.lifecycle import State
+from repeater._lazy_dataclasses import replace
+from repeater.engine.job_states import State
 from repeater.model.events import JobAdded
 from repeater.model.run import Exit
 from repeater.model.spec import Always, CatchUp, Cron, Every, Manual, Once, Overlap, ScheduleSpec, Stop

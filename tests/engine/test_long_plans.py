@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from repeater.control import change
+from repeater.control.commands import supervisor
 from tests.engine.test_plan_is_apply import House
-from tests.fakes.disk import MemoryDisk
+from tests.fakes.filesystem import MemoryDisk
 
 MANY = 1000
 
@@ -20,7 +20,7 @@ def files(command: str) -> dict[str, str]:
 def house_of_many() -> House:
     house = House(0)
     house.disk = MemoryDisk(files("true"))
-    house.verb(change.apply)
+    house.verb(supervisor.apply)
     house.disk = MemoryDisk(files("other"))
     return house
 

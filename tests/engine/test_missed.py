@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.events import RunBegan, SlotsMissed
 from repeater.model.spec import CatchUp, Cron, Every, Overlap, Plugin, ScheduleSpec
 from repeater.model.time import Instant, Mono, rfc3339

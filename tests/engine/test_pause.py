@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from repeater.engine.facts import Requested
+from repeater.engine.facts import JobCommand
 from repeater.model.events import JobPaused, JobResumed
 from repeater.model.spec import Adaptive, Always, Every, LoadAware
 from repeater.schedule.base import Track
@@ -23,7 +23,7 @@ def every(seconds: float) -> Every:
 
 def pause(stage: Stage, name: str, reason: str = "", lasts: float | None = None) -> None:
     until = None if lasts is None else stage.clock.now().wall + timedelta(seconds=lasts)
-    stage.tell(Requested("pause", name, text=reason, until=until))
+    stage.tell(JobCommand("pause", name, text=reason, until=until))
     stage.clock.settle()
 
 

@@ -12,20 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.app.reader import reading_of
-from repeater.control import change
-from repeater.control.desk import Wanted
-from repeater.engine.lifecycle import State
+from repeater.apps.reload_worker import reading_of
+from repeater.control.commands import supervisor
+from repeater.control.context import ApplyRequest
+from repeater.engine.job_states import State
 from repeater.errors import ApplyRefused, RepeaterError
-from repeater.jobfile import Loaded, load
+from repeater.jobfile.load import Loaded, load
 from repeater.model.run import Exit
-from repeater.model.spec import Rated
+from repeater.model.spec import RateLimited
 from repeater.model.time import from_rfc3339
 from repeater.policy.marks import Marks
-from repeater.runtime.reload import Applied, Foreseen, Reload
 from repeater.sentences import sentence
+from repeater.supervisor.reload import Applied, Foreseen, Reload
 from tests.engine.stage import Stage
-from tests.fakes.disk import MemoryDisk
+from tests.fakes.filesystem import MemoryDisk
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
 SALT = "salt"
@@ -230,10 +230,10 @@ class House:
 
     # --- as the desk ---
 
-    async def apply(self, wanted: Wanted | None, **options: Any) -> Applied:
+    async def apply(self, wanted: ApplyRequest | None, **options: Any) -> Applied:
         return self._now(self.reload.ask, options)
 
-    async def foresee(self, wanted: Wanted | None, **options: Any) -> Foreseen:
+    async def foresee(self, wanted: ApplyRequest | None, **options: Any) -> Foreseen:
         return self._now(self.reload.foresee, options)
 
     def _now(self, ask: Any, options: dict[str, Any]) -> Any:
@@ -281,7 +281,7 @@ def check(house: House, files: dict[str, str], *, allow_removals: bool) -> None:
     before = {name: (job.spec, job.progress, job.next) for name, job in engine.jobs.items()}
     generation = engine.generation
     try:
-        planned, result = house.verb(change.plan, allow_removals=allow_removals)
+        planned, result = house.verb(supervisor.plan, allow_removals=allow_removals)
     except RepeaterError as error:
         planned, result, problem = [], {}, str(error)
     else:
@@ -290,7 +290,7 @@ def check(house: House, files: dict[str, str], *, allow_removals: bool) -> None:
     assert engine.generation == generation
     launches = len(house.stage.spawner.launches)
     try:
-        applied, told = house.verb(change.apply, allow_removals=allow_removals)
+        applied, told = house.verb(supervisor.apply, allow_removals=allow_removals)
     except RepeaterError as error:
         said = problem if problem is not None else result["refused"]
         found = {"message": error.message, "hint": error.hint} if isinstance(error, ApplyRefused) else str(error)
@@ -349,7 +349,7 @@ def _check_entry(item: dict[str, Any], job: Any, now: Any, *, is_quiet: bool) ->
     if said is not None and said <= now:
         assert said in decided or found == said or job.state not in (State.IDLE, State.ACTIVE), item
     elif is_quiet:
-        if isinstance(job.spec.schedule, Rated):
+        if isinstance(job.spec.schedule, RateLimited):
             assert (said is None) == (found is None), item
         else:
             assert said == found, item
@@ -398,7 +398,7 @@ def test_a_file_that_was_just_applied_changes_nothing(drawn: Any) -> None:
 def _check_nothing_changes(house: House) -> None:
     """The plan of the files in force is empty."""
     try:
-        planned, result = house.verb(change.plan)
+        planned, result = house.verb(supervisor.plan)
     except RepeaterError:
         return
     assert {item["class"] for item in planned} <= {"keep"}

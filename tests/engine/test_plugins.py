@@ -194,12 +194,12 @@ class Late(FakePlugins):
         self._times = times
         self._seen: Counter[str] = Counter()
 
-    def ask(self, kind: Any, plugin: Plugin, question: str, *arguments: Any) -> Any:
+    def call(self, kind: Any, plugin: Plugin, question: str, *arguments: Any) -> Any:
         key = json.dumps(arguments)
         self._seen[key] += 1
         if self._seen[key] < self._times:
             raise PluginBusy("it has not answered yet")
-        return super().ask(kind, plugin, question, *arguments)
+        return super().call(kind, plugin, question, *arguments)
 
 
 def test_an_answer_that_takes_a_while_delays_nothing_and_is_no_failure() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.facts import ProbeReported
 from repeater.model.events import JobReady, RunBegan
 from repeater.model.reasons import Reason
@@ -24,7 +24,7 @@ def ready_events(stage: Stage) -> list[bool]:
 
 def silence(stage: Stage) -> None:
     """The prober takes every question and answers none: the test does."""
-    stage.prober.ask = lambda *_: None  # type: ignore[method-assign]
+    stage.prober.run_probe = lambda *_: None  # type: ignore[method-assign]
 
 
 def answer(stage: Stage, kind: str, ok: bool) -> None:
@@ -88,8 +88,8 @@ def test_a_service_whose_ready_probe_was_removed_is_not_unready() -> None:
 def test_a_probe_is_not_asked_again_after_the_run_has_ended() -> None:
     asked: list[float] = []
     stage = Stage({"web": Act(lasts=seconds(3.5), exit=Exit(code=0))})
-    ask = stage.prober.ask
-    stage.prober.ask = lambda *given: (asked.append(stage.now), ask(*given))[1]  # type: ignore[func-returns-value,method-assign]
+    ask = stage.prober.run_probe
+    stage.prober.run_probe = lambda *given: (asked.append(stage.now), ask(*given))[1]  # type: ignore[func-returns-value,method-assign]
     stage.apply(job("web", Always(), restart="never", live=PROBE))
     stage.advance(20)
     assert asked == [1, 2, 3]
@@ -98,8 +98,8 @@ def test_a_probe_is_not_asked_again_after_the_run_has_ended() -> None:
 def test_a_service_that_is_restarted_is_asked_at_one_pace() -> None:
     asked: list[float] = []
     stage = Stage({"web": [Act(lasts=seconds(7)), Act(lasts=FOR_EVER)]})
-    ask = stage.prober.ask
-    stage.prober.ask = lambda *given: (asked.append(stage.now), ask(*given))[1]  # type: ignore[func-returns-value,method-assign]
+    ask = stage.prober.run_probe
+    stage.prober.run_probe = lambda *given: (asked.append(stage.now), ask(*given))[1]  # type: ignore[func-returns-value,method-assign]
     stage.apply(job("web", Always(), live=replace(PROBE, every=seconds(5))))
     stage.advance(24)
     (again,) = [event.run.slot.due for event in stage.events if isinstance(event, RunBegan)][1:]
@@ -173,7 +173,7 @@ def test_an_answer_for_a_removed_job_with_a_former_name_does_nothing() -> None:
 def test_an_answer_of_an_earlier_run_does_not_double_the_questions() -> None:
     asked: list[float] = []
     stage = Stage({"web": [Act(lasts=seconds(2.5)), Act(lasts=FOR_EVER)]})
-    stage.prober.ask = lambda *_: asked.append(stage.now)  # type: ignore[method-assign]
+    stage.prober.run_probe = lambda *_: asked.append(stage.now)  # type: ignore[method-assign]
     stage.apply(job("web", Always(), live=PROBE))
     stage.advance(3)  # the first run was asked at 1 s; the second one began at 2.5 s
     assert (len(stage.spawner.live), asked) == (1, [1])

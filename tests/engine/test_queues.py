@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.spec import Always, CatchUp, Cron, Every, JobSpec, Manual, Overlap, Pool
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -105,7 +105,7 @@ def test_a_renamed_job_runs_its_queue_under_the_new_name() -> None:
     stage.advance(24)
     assert stage.history("a") == []
     assert stage.starts("c") == [0, 45, 45, 45, 45]
-    assert {event.job for event in stage.store.rows(most=100)} == {"c"}
+    assert {event.job for event in stage.store.find_records(most=100)} == {"c"}
     assert [launch.env["RPR_JOB"] for launch in stage.spawner.launches] == ["a", "c", "c", "c", "c"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.events import SlotDecided, Warned
 from repeater.model.run import Exit
 from repeater.model.spec import (

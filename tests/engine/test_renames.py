@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.reasons import reason
 from repeater.model.run import INTERIM, Exit
 from repeater.model.spec import Always, Every, JobSpec, Manual, Once, Stop
@@ -44,7 +44,7 @@ def test_a_rename_without_a_supervisor_keeps_a_run_that_lives_on() -> None:
     assert [held.slot.job for held in again.engine.jobs["b"].open] == ["b"]
     again.advance(60)
     assert again.history("b") == ["ran @0"]
-    assert all(row.job == "b" for row in again.store.rows(most=100))
+    assert all(row.job == "b" for row in again.store.find_records(most=100))
 
 
 def test_a_rename_during_a_live_run_leaves_one_record_under_the_new_name() -> None:
@@ -54,7 +54,7 @@ def test_a_rename_during_a_live_run_leaves_one_record_under_the_new_name() -> No
     stage.advance(5)
     stage.apply(job("b", Manual(), moved_from="a"))
     stage.advance(60)
-    rows = list(stage.store.rows(most=100))
+    rows = list(stage.store.find_records(most=100))
     assert [(row.job, row.state) for row in rows] == [("b", "succeeded")]
     assert len({row.run for row in rows}) == len(rows) == 1
     assert stage.engine.jobs["b"].progress.successes == 1
@@ -70,7 +70,7 @@ def test_a_rename_during_a_live_run_and_a_crash_starts_no_second_attempt() -> No
     again = stage.again(after=1)
     again.apply(job("b", Manual(), moved_from="a"))
     again.advance(60)
-    assert [(row.job, row.state) for row in again.store.rows(most=100)] == [("b", "interrupted")]
+    assert [(row.job, row.state) for row in again.store.find_records(most=100)] == [("b", "interrupted")]
     assert again.spawner.launches == []
 
 
@@ -134,7 +134,7 @@ def test_over_any_sequence_no_run_is_recorded_twice_and_counters_follow(
         spec = job(name, schedule, moved_from=moved, description=str(edits))
         stage.apply(spec)
         stage.advance(wait)
-    rows = list(stage.store.rows(most=100_000))
+    rows = list(stage.store.find_records(most=100_000))
     assert {row.job for row in rows} <= {name}
     runs = [row.run for row in rows if row.run is not None]
     assert len(runs) == len(set(runs))
@@ -158,7 +158,7 @@ def test_a_removed_job_that_returns_under_a_new_name_keeps_its_state(between: bo
     stage.apply(other, job("b", Manual(), moved_from="a"))
     stage.advance(30)
     assert stage.engine.jobs["b"].progress.successes == 1
-    assert [(row.job, row.state) for row in stage.store.rows(most=100)] == [("b", "succeeded")]
+    assert [(row.job, row.state) for row in stage.store.find_records(most=100)] == [("b", "succeeded")]
     assert (stage.store.progress["b"].runs, "a" in stage.store.progress) == (1, False)
     stage.apply(other)
     stage.apply(other, job("a", Manual(), moved_from="b"))

@@ -9,21 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.app.state import stored_from
+from repeater.apps.state import stored_from
 from repeater.cli.plan import Planned, plan_from
-from repeater.control import change
+from repeater.control.commands import supervisor
 from repeater.errors import RepeaterError
-from repeater.jobfile import load
+from repeater.jobfile.load import load
 from repeater.model.plugins import NO_PLUGINS
 from tests.engine.test_plan_is_apply import EDITS, SALT, House, content, edited
-from tests.fakes.disk import MemoryDisk
+from tests.fakes.filesystem import MemoryDisk
 
 
 def apply(house: House, files: dict[str, str]) -> bool:
     """Whether the files are valid."""
     house.disk = MemoryDisk(files)
     try:
-        house.verb(change.apply, allow_removals=True)
+        house.verb(supervisor.apply, allow_removals=True)
     except RepeaterError:
         return False
     return True
@@ -40,7 +40,7 @@ def check_same_plan(house: House, files: dict[str, str]) -> None:
     """The supervisor and the store alone give the same plan for these files."""
     house.disk = MemoryDisk(files)
     try:
-        planned, result = house.verb(change.plan, allow_removals=True)
+        planned, result = house.verb(supervisor.plan, allow_removals=True)
     except RepeaterError:
         return
     offline = plan_without_supervisor(house)
@@ -59,7 +59,7 @@ def _shared(items: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
 
 
 def check_nothing_changes(house: House) -> None:
-    planned, result = house.verb(change.plan)
+    planned, result = house.verb(supervisor.plan)
     assert {item["class"] for item in planned} <= {"keep"}
     assert all(item["next"]["old"] == item["next"]["new"] for item in planned)
     assert (result["pools"], result["limits"], result["changed"]) == ([], [], 0)

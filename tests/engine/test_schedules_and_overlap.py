@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from repeater.model.run import Exit
-from repeater.model.spec import Always, Backoff, Ending, Every, Manual, Once, Overlap, Retry, Slowdown, Stop
+from repeater.model.spec import Always, Backoff, Every, Manual, Once, Overlap, Retry, Slowdown, Stop, Termination
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 from tests.fakes.text import text_of
@@ -80,7 +80,7 @@ def test_a_slot_that_is_due_while_a_run_is_live_follows_overlap(overlap: Overlap
 
 def test_replace_waits_until_the_old_tree_is_empty() -> None:
     stage = Stage({"a": Act(lasts=FOR_EVER, ignores=frozenset({"TERM"}))})
-    stage.apply(job("a", every(60), overlap=Overlap("replace"), ending=Ending(stop_timeout=seconds(5))))
+    stage.apply(job("a", every(60), overlap=Overlap("replace"), ending=Termination(stop_timeout=seconds(5))))
     stage.advance(60)
     assert len(stage.spawner.launches) == 1
     stage.advance(4.9)
@@ -92,7 +92,7 @@ def test_replace_waits_until_the_old_tree_is_empty() -> None:
 
 def test_a_timeout_terminates_then_kills_the_tree() -> None:
     stage = Stage({"a": Act(lasts=FOR_EVER, ignores=frozenset({"TERM"}))})
-    stage.apply(job("a", Once(), ending=Ending(timeout=seconds(3), stop_timeout=seconds(2))))
+    stage.apply(job("a", Once(), ending=Termination(timeout=seconds(3), stop_timeout=seconds(2))))
     stage.advance(4.9)
     assert [name for _, name in stage.spawner.signals] == ["TERM"]
     stage.advance(0.2)
@@ -106,7 +106,7 @@ def test_a_timeout_terminates_then_kills_the_tree() -> None:
 
 def test_a_background_child_that_holds_the_output_is_swept_after_the_drain_time() -> None:
     stage = Stage({"a": Act(leaves=seconds(300))})
-    stage.apply(job("a", Once(), ending=Ending(drain_timeout=seconds(2))))
+    stage.apply(job("a", Once(), ending=Termination(drain_timeout=seconds(2))))
     stage.advance(1.9)
     assert stage.rows("a") == []
     stage.advance(0.2)

@@ -8,12 +8,12 @@ from typing import Any
 from repeater.engine.simulate import simulate
 from repeater.model.events import Warned
 from repeater.model.run import Exit
-from repeater.model.spec import Every, HttpAware, JobFile, Limit, Manual, Once, Overlap, Pool, Rated, Retry, Stop
+from repeater.model.spec import Every, HttpAware, JobFile, Limit, Manual, Once, Overlap, Pool, RateLimited, Retry, Stop
 from repeater.model.units import parse_rate
 from repeater.schedule.backoff import Backoff
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import FakeClock
-from tests.fakes.quota import FakeDaemon
+from tests.fakes.rate_limiter import FakeDaemon
 from tests.fakes.spawn import Act, Said, seconds
 from tests.fakes.text import text_of
 
@@ -40,7 +40,7 @@ def warnings(stage: Stage) -> list[str]:
 
 
 def held(stage: Stage, name: str) -> str | None:
-    return text_of(stage.engine.jobs[name].open[0].held)
+    return text_of(stage.engine.jobs[name].open[0].wait_reason)
 
 
 def test_supervisors_that_share_a_limit_never_start_too_many_together_and_use_what_it_allows() -> None:
@@ -124,7 +124,7 @@ def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
     clock, _, (one, two) = several(2, {"a": Act(exit=FAIL)})
     pattern = (seconds(0), seconds(3), seconds(6))
     limits = (shared("3/20s"),)
-    schedule = Rated(parse_rate("100/1s"), pattern)
+    schedule = RateLimited(parse_rate("100/1s"), pattern)
     one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=limits)
     two.apply(job("b", Once(), limit="api"), limits=limits)
     clock.advance(timedelta(seconds=15))
@@ -137,7 +137,7 @@ def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
 def test_the_slot_after_a_pattern_of_three_reserves_three_places_anew() -> None:
     clock, daemon, (one, two) = several(2, {"a": Act(exit=FAIL)})
     limits = (shared("3/20s"),)
-    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
+    schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
     one.apply(job("a", schedule, limit="api", stop=Stop(times=2)), limits=limits)
     clock.advance(timedelta(seconds=10))
     two.apply(job("b", Once(), limit="api"), limits=limits)
@@ -152,7 +152,7 @@ def test_the_slot_after_a_pattern_of_three_reserves_three_places_anew() -> None:
 
 def test_attempts_that_a_shared_limit_cannot_reserve_together_ask_one_by_one() -> None:
     clock, daemon, (one,) = several(1, {"a": Act(exit=FAIL)})
-    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
+    schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
     one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=(shared("2/20s"),))
     clock.advance(timedelta(seconds=4))
     assert daemon.book.stats(clock.now())["resources"][0]["reserved"] == 0
@@ -166,7 +166,7 @@ def test_attempts_that_a_shared_limit_cannot_reserve_together_ask_one_by_one() -
 
 def test_places_that_a_success_makes_needless_are_given_back() -> None:
     clock, _, (one, two) = several(2)
-    schedule = Rated(parse_rate("100/1s"), (seconds(0), seconds(3)))
+    schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3)))
     one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=(shared("2/20s"),))
     two.apply(job("b", Once(), limit="api"), limits=(shared("2/20s"),))
     clock.advance(timedelta(seconds=1))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repeater.engine.simulate import simulate
-from repeater.model.run import INTERIM, RunRecord
+from repeater.model.run import INTERIM, SlotRecord
 from repeater.model.spec import (
     Always,
     At,
@@ -28,7 +28,7 @@ from repeater.model.spec import (
     Pool,
     Stop,
 )
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from repeater.sentences import sentence
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import EPOCH, FakeClock
@@ -88,19 +88,19 @@ def test_simulated_rows_equal_live_rows_under_the_fake_clock(given_file: tuple[J
     clock = FakeClock()
     simulated = list(simulate(jobfile, clock.now(), seconds(300), durations=durations))
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         return Act(lasts=durations.get(launch.env["RPR_JOB"], FOR_EVER))
 
     stage = Stage(act, clock=clock, keep_alive=False)
     stage.apply(*jobfile.jobs, pools=jobfile.pools)
     stage.advance(299.999999)
 
-    live = sorted(stage.store.rows(most=100_000), key=lambda row: (row.nominal, row.job))
+    live = sorted(stage.store.find_records(most=100_000), key=lambda row: (row.nominal, row.job))
     assert [_plain(row) for row in simulated] == [_plain(row) for row in live]
     assert len({(row.job, row.nominal) for row in live}) == len(live)
 
 
-def _plain(row: RunRecord) -> dict[str, Any]:
+def _plain(row: SlotRecord) -> dict[str, Any]:
     plain = row.as_json(sentence)
     if row.state in INTERIM:
         plain["state"] = "open"
@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     jobs = (job("a", Every(seconds(60), jitter=Jitter(span=seconds(50), mode="random"))),)
     start = FakeClock().now()
 
-    def run(seed: int) -> list[RunRecord]:
+    def run(seed: int) -> list[SlotRecord]:
         return list(simulate(JobFile("t", jobs), start, timedelta(hours=1), seed=seed))
 
     assert run(1) == run(1)

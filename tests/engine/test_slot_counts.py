@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.engine.facts import Requested
+from repeater.engine.facts import JobCommand
 from repeater.model.spec import (
     Adaptive,
     Backoff,
@@ -19,7 +19,7 @@ from repeater.model.spec import (
     Manual,
     Once,
     Overlap,
-    Rated,
+    RateLimited,
     ScheduleSpec,
 )
 from repeater.model.units import Rate
@@ -67,7 +67,7 @@ def test_counts_go_on_after_a_restart_and_reset_clears_them() -> None:
     following = stage.again()
     following.apply(spec)
     assert counts(following)[1:] == (1, 2)
-    following.tell(Requested("reset", "a"))
+    following.tell(JobCommand("reset", "a"))
     following.advance(0)
     assert counts(following)[2] == 0
 
@@ -94,7 +94,7 @@ def test_every_slot_is_planned_once(every: int, lasts: int, kind: str, stalls: l
     [
         (Every(seconds(7)), [7, 7]),
         (Growing(Backoff("exponential", base=seconds(1), max=seconds(60))), [2, 4]),
-        (Rated(Rate(4, seconds(60))), [15, 15]),
+        (RateLimited(Rate(4, seconds(60))), [15, 15]),
         (Cron("* * * * *"), [None, None]),
         (Manual(), [None, None]),
         (Once(), [None, None]),

@@ -11,9 +11,9 @@ import pytest
 from repeater.engine import engine as module
 from repeater.engine.actions import Action
 from repeater.engine.engine import STEP, Engine
-from repeater.engine.facts import ClockJumped, Fact, PlanAccepted, Requested, TimePassed
+from repeater.engine.facts import ClockJumped, Fact, JobCommand, PlanAccepted, TimePassed
 from repeater.engine.job import Job
-from repeater.model.events import Event, GenerationBegan, JobChanged
+from repeater.model.events import Event, GenerationApplied, JobChanged
 from repeater.model.spec import Every, JobFile, JobSpec, Manual
 from repeater.model.time import Instant
 from repeater.plan.diff import diff
@@ -142,7 +142,7 @@ def test_a_fact_that_comes_while_a_generation_is_taken_is_handled_after_it() -> 
     order: list[str] = []
 
     def heard(event: Event) -> None:
-        if isinstance(event, GenerationBegan | JobChanged) or type(event).__name__ == "RunBegan":
+        if isinstance(event, GenerationApplied | JobChanged) or type(event).__name__ == "RunBegan":
             order.append(type(event).__name__)
 
     stage.listeners.append(heard)
@@ -151,7 +151,7 @@ def test_a_fact_that_comes_while_a_generation_is_taken_is_handled_after_it() -> 
     def look() -> None:
         others.append(stage.engine.is_changing)
         if len(others) == 5:
-            stage.tell(Requested("trigger", "j7", force=True))
+            stage.tell(JobCommand("trigger", "j7", force=True))
         if stage.supervisor.is_working:
             stage.clock.call_after(0, look)
 

@@ -13,7 +13,6 @@ from repeater.model.run import INTERIM, Exit
 from repeater.model.spec import (
     Backoff,
     CatchUp,
-    Ending,
     JobSpec,
     Need,
     OnChange,
@@ -22,8 +21,9 @@ from repeater.model.spec import (
     Retry,
     Slowdown,
     Stop,
+    Termination,
 )
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from tests.engine.stage import Stage, job
 from tests.engine.test_simulation import overlaps, schedules, stops
 from tests.fakes.spawn import FOR_EVER, Act, seconds
@@ -58,7 +58,7 @@ def specs(draw: st.DrawFn, name: str) -> JobSpec:
         stop=draw(st.one_of(stops, st.just(Stop(consecutive_failures=2)), st.just(Stop(for_=seconds(20))))),
         retry=draw(st.sampled_from([Retry(), Retry(3, Backoff("fixed", base=seconds(2)))])),
         slowdown=draw(st.sampled_from([None, Slowdown(Backoff("linear", base=seconds(3)))])),
-        ending=draw(st.sampled_from([Ending(), Ending(timeout=seconds(4), stop_timeout=seconds(2))])),
+        ending=draw(st.sampled_from([Termination(), Termination(timeout=seconds(4), stop_timeout=seconds(2))])),
         catch_up=CatchUp(draw(st.sampled_from(["skip", "latest", "all"]))),
         delivery=draw(st.sampled_from(["at-most-once", "at-least-once"])),
         enabled=draw(st.integers(0, 9)) > 0,
@@ -115,7 +115,7 @@ acts = st.lists(
 def test_whatever_comes_the_laws_hold(first: tuple[JobSpec, ...], storm: list[Any], script: list[Act]) -> None:
     turn = Counter[str]()
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         turn["acts"] += 1
         return script[turn["acts"] % len(script)]
 
@@ -151,7 +151,9 @@ def test_whatever_comes_the_laws_hold(first: tuple[JobSpec, ...], storm: list[An
     assert stage.left == [0]
     assert stage.spawner.live == frozenset()
     assert max(launched.values(), default=1) == 1, "an attempt of a slot was started twice"
-    assert not [row for row in stage.store.rows(most=10**6) if row.state in INTERIM], "a slot was left undecided"
+    assert not [row for row in stage.store.find_records(most=10**6) if row.state in INTERIM], (
+        "a slot was left undecided"
+    )
 
 
 def _launches(stage: Stage) -> Counter[tuple[str, str, str]]:

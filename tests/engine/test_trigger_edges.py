@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from repeater.engine.facts import Requested
+from repeater.engine.facts import JobCommand
 from repeater.model.events import JobReady, RunBegan
 from repeater.model.run import Exit
 from repeater.model.spec import Always, Every, Hooks, Manual, Need, Overlap, Probe
@@ -64,7 +64,7 @@ def test_a_request_for_several_jobs_gives_them_one_nominal_time() -> None:
     for _ in range(2):
         nominal = stage.clock.now().wall
         for name in ("m1", "m2"):
-            stage.tell(Requested("trigger", name, nominal=nominal))
+            stage.tell(JobCommand("trigger", name, nominal=nominal))
             stage.advance(0.1)
         stage.advance(10)
     assert [row.state for row in stage.rows("down")] == ["succeeded", "succeeded"]
@@ -76,7 +76,7 @@ def test_a_request_for_a_job_that_an_edge_started_already_is_a_slot_of_its_own()
     stage.apply(job("up", Manual()), dependent("succeeded"))
     nominal = stage.clock.now().wall
     for name in ("up", "down"):
-        stage.tell(Requested("trigger", name, nominal=nominal))
+        stage.tell(JobCommand("trigger", name, nominal=nominal))
         stage.advance(1)
     assert [row.state for row in stage.rows("down")] == ["succeeded", "succeeded"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from repeater.dataclass import replace
-from repeater.jobfile.alone import build_alone
+from repeater._lazy_dataclasses import replace
+from repeater.jobfile.single_job import build_single_job
 from repeater.model.dump import dump_job
 from repeater.model.spec import Always, Every, JobSpec, Manual, OnChange, ProcessSpec, ScheduleSpec, Stop
 from tests.engine.stage import Stage, job
@@ -23,7 +23,7 @@ def runs_after(stage: Stage, path: str) -> int:
 
 
 def build(name: str, table: dict[str, object]) -> JobSpec:
-    spec, faults = build_alone(name, table, "/w")
+    spec, faults = build_single_job(name, table, "/w")
     assert faults == []
     return spec
 

@@ -1,6 +1,6 @@
 """Virtual time: nothing passes until a test says so, and then everything that is due happens in order.
 
-Passes the contract of `adapters.clock` in `tests/contract`. Calls made by `call_soon` run before time moves
+Passes the contract of `system.clock` in `tests/contract`. Calls made by `call_soon` run before time moves
 on; alarms of the same instant ring in the order in which they were set.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-from repeater.model.time import Instant, Mono, micros
+from repeater.model.time import Instant, Mono, to_us
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,13 +47,13 @@ class FakeClock:
     def boot(self) -> str:
         return self.boot_id
 
-    def asleep(self) -> int:
+    def suspended_us(self) -> int:
         return self._asleep
 
     def suspend(self, length: timedelta) -> None:
         """The machine sleeps: the wall clock goes on, the monotonic one does not."""
         self._wall += length
-        self._asleep += micros(length)
+        self._asleep += to_us(length)
 
     def call_after(self, microseconds: int, call: Callable[[], None]) -> FakeAlarm:
         alarm = FakeAlarm(Mono(self._mono + max(0, microseconds)), call)
@@ -69,7 +69,7 @@ class FakeClock:
 
     def advance(self, length: timedelta) -> None:
         """Lets `length` pass. Each call sees the clock at its own due time."""
-        end = self._mono + micros(length)
+        end = self._mono + to_us(length)
         while True:
             self._run_soon()
             due = self.next_alarm()
@@ -85,7 +85,7 @@ class FakeClock:
 
         Raises AssertionError when `within` is over, or when nothing is left that could happen.
         """
-        end = self._mono + micros(within)
+        end = self._mono + to_us(within)
         self.settle()
         while not condition():
             due = self.next_alarm()
@@ -99,7 +99,7 @@ class FakeClock:
 
     def stall(self, length: timedelta) -> None:
         """Time passes, but nobody is called: a loop that is stuck. What was due rings late."""
-        self._pass(micros(length))
+        self._pass(to_us(length))
 
     def set_wall(self, wall: datetime) -> None:
         """Somebody sets the wall clock, or the machine slept: the monotonic clock does not notice."""

@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from repeater.dataclass import replace
-from repeater.engine.facts import Fact, Living
+from repeater._lazy_dataclasses import replace
+from repeater.engine.facts import Fact, SurvivingRun
 from repeater.model.reasons import Reason
-from repeater.ports import Launch, Sink, Spawner, Stream, Tell
+from repeater.ports import EmitFact, LaunchRequest, RunSink, Spawner, Stream
 
 _SUFFIX = f".{os.getpid()}"
 
@@ -24,9 +24,9 @@ def own(run: str) -> str:
 
 
 class OwnRuns:
-    """`ports.Spawner` to those who use it, `ports.Sink` to the spawner that `make` makes."""
+    """`ports.Spawner` to those who use it, `ports.RunSink` to the spawner that `make` makes."""
 
-    def __init__(self, make: Callable[[Tell, Sink], Spawner], tell: Tell, sink: Sink) -> None:
+    def __init__(self, make: Callable[[EmitFact, RunSink], Spawner], tell: EmitFact, sink: RunSink) -> None:
         self._tell = tell
         self._sink = sink
         self._spawner = make(self._told, self)
@@ -35,24 +35,24 @@ class OwnRuns:
         told: Any = fact
         self._tell(replace(told, run=told.run.removesuffix(_SUFFIX)))
 
-    def start(self, launch: Launch) -> None:
+    def start(self, launch: LaunchRequest) -> None:
         env = {name: own(value) if name == "RPR_RUN_ID" else value for name, value in launch.env.items()}
         self._spawner.start(replace(launch, run=own(launch.run), env=env))
 
     def signal(self, run: str, signal: str) -> None:
         self._spawner.signal(own(run), signal)
 
-    def sweep(self, run: str) -> None:
-        self._spawner.sweep(own(run))
+    def kill_tree(self, run: str) -> None:
+        self._spawner.kill_tree(own(run))
 
-    def survivors(self) -> Mapping[str, Living]:
-        return {run.removesuffix(_SUFFIX): living for run, living in self._spawner.survivors().items()}
+    def surviving_runs(self) -> Mapping[str, SurvivingRun]:
+        return {run.removesuffix(_SUFFIX): living for run, living in self._spawner.surviving_runs().items()}
 
     def adopt(self, run: str) -> None:
         self._spawner.adopt(own(run))
 
-    def disown(self, runs: Iterable[str]) -> None:
-        self._spawner.disown(map(own, runs))
+    def kill_unclaimed(self, runs: Iterable[str]) -> None:
+        self._spawner.kill_unclaimed(map(own, runs))
 
     @property
     def trouble(self) -> Reason | None:
@@ -61,11 +61,11 @@ class OwnRuns:
     def force(self) -> None:
         pass
 
-    def settled(self, runs: Iterable[str]) -> None:
-        self._spawner.settled(map(own, runs))
+    def acknowledge(self, runs: Iterable[str]) -> None:
+        self._spawner.acknowledge(map(own, runs))
 
-    def resume(self, run: str) -> None:
-        self._spawner.resume(own(run))
+    def resume_reading(self, run: str) -> None:
+        self._spawner.resume_reading(own(run))
 
     def close(self) -> None:
         self._spawner.close()
@@ -73,5 +73,5 @@ class OwnRuns:
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         return self._sink.write(run.removesuffix(_SUFFIX), stream, data)
 
-    def matched(self, run: str) -> frozenset[str]:
-        return self._sink.matched(run.removesuffix(_SUFFIX))
+    def finish(self, run: str) -> frozenset[str]:
+        return self._sink.finish(run.removesuffix(_SUFFIX))

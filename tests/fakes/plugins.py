@@ -18,7 +18,7 @@ class FakePlugins:
         self.broken: dict[str, str] = {}
         self.asked = 0
 
-    def ask(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:
+    def call(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:
         self.asked += 1
         if plugin.name in self.broken:
             raise PluginFailed(self.broken[plugin.name])

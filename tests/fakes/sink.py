@@ -8,7 +8,7 @@ from repeater.ports import Stream
 
 
 class FakeSink:
-    """`ports.Sink` that keeps everything, by run and stream."""
+    """`ports.RunSink` that keeps everything, by run and stream."""
 
     def __init__(self) -> None:
         self.written: dict[str, dict[Stream, bytes]] = defaultdict(lambda: {"stdout": b"", "stderr": b""})
@@ -23,7 +23,7 @@ class FakeSink:
         self.written[run][stream] += data
         return run not in self.full
 
-    def matched(self, run: str) -> frozenset[str]:
+    def finish(self, run: str) -> frozenset[str]:
         assert run not in self.ended, f"`{run}` ended twice"
         self.ended.append(run)
         return self.found.get(run, frozenset())

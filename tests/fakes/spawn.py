@@ -1,8 +1,8 @@
 """Processes that follow a script, in virtual time, telling the same facts in the same order as the real ones.
 
 `Act` says what a process does. A spawner is given acts by job (`RPR_JOB` of the environment), one for every
-run or a list of which each run takes the next and the last stays, or a function from a `Launch`. Passes the
-contract of `adapters.spawn` in `tests/contract`.
+run or a list of which each run takes the next and the last stays, or a function from a `LaunchRequest`. Passes the
+contract of `processes.local_spawner` in `tests/contract`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from functools import partial
 from itertools import count
 from typing import TypeAlias
 
-from repeater.dataclass import dataclass, field
-from repeater.engine.facts import Living, RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
+from repeater._lazy_dataclasses import dataclass, field
+from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed, SurvivingRun
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
-from repeater.model.time import micros
-from repeater.ports import Launch, Sink, Stream, Tell
+from repeater.model.time import to_us
+from repeater.ports import EmitFact, LaunchRequest, RunSink, Stream
 from tests.fakes.clock import EPOCH, FakeAlarm, FakeClock
 
 NOTHING = timedelta(0)
@@ -66,14 +66,14 @@ class Act:
     dying: timedelta = NOTHING
 
 
-Script: TypeAlias = Mapping[str, Act | Sequence[Act]] | Callable[[Launch], Act]
+Script: TypeAlias = Mapping[str, Act | Sequence[Act]] | Callable[[LaunchRequest], Act]
 
 _HARMLESS = frozenset({"CONT", "STOP", "TSTP", "CHLD", "WINCH", "URG"})
 
 
 @dataclass(slots=True)
 class _Process:
-    launch: Launch
+    launch: LaunchRequest
     act: Act
     alarms: list[FakeAlarm] = field(default_factory=list)
     started: bool = False
@@ -92,9 +92,9 @@ class _Process:
 class FakeSpawner:
     """`ports.Spawner` without processes. `launches` and `signals` are what it was asked for."""
 
-    def __init__(self, clock: FakeClock, tell: Tell, sink: Sink, script: Script | None = None) -> None:
+    def __init__(self, clock: FakeClock, tell: EmitFact, sink: RunSink, script: Script | None = None) -> None:
         self.script: Script = {} if script is None else script
-        self.launches: list[Launch] = []
+        self.launches: list[LaunchRequest] = []
         self.signals: list[tuple[str, str]] = []
         self.sweeps: list[str] = []
         self.closed = False
@@ -103,21 +103,21 @@ class FakeSpawner:
         self._sink = sink
         self._live: dict[str, _Process] = {}
         self._withheld: dict[str, list[Callable[[], None]]] = {}
-        self._survivors: dict[str, Living] = {}
+        self._survivors: dict[str, SurvivingRun] = {}
         self.on_record: set[str] = set()
         self._turn: dict[str, int] = {}
         self._pids = count(10_001)
 
-    def outlive(self, tell: Tell, sink: Sink) -> None:
+    def outlive(self, tell: EmitFact, sink: RunSink) -> None:
         """The client is gone without a word and another one is there: runs go on, what they tell waits for `adopt`."""
         self._tell, self._sink = tell, sink
         for run in [run for run, process in self._live.items() if not process.started]:
             self._drop(self._live.pop(run))
         for run, process in self._live.items():
             self._withheld.setdefault(run, [])
-            self._survivors[run] = Living(process.pid, process.began)
+            self._survivors[run] = SurvivingRun(process.pid, process.began)
 
-    def survivors(self) -> Mapping[str, Living]:
+    def surviving_runs(self) -> Mapping[str, SurvivingRun]:
         return dict(self._survivors)
 
     def adopt(self, run: str) -> None:
@@ -125,7 +125,7 @@ class FakeSpawner:
         for call in self._withheld.pop(run):
             self._clock.call_soon(call)
 
-    def disown(self, runs: Iterable[str]) -> None:
+    def kill_unclaimed(self, runs: Iterable[str]) -> None:
         for run in runs:
             del self._survivors[run], self._withheld[run]
             if run in self._live:
@@ -138,7 +138,7 @@ class FakeSpawner:
     def force(self) -> None:
         pass
 
-    def settled(self, runs: Iterable[str]) -> None:
+    def acknowledge(self, runs: Iterable[str]) -> None:
         self.on_record |= set(runs)
 
     @property
@@ -146,7 +146,7 @@ class FakeSpawner:
         """Runs that were started and have not ended."""
         return frozenset(run for run, process in self._live.items() if process.started)
 
-    def start(self, launch: Launch) -> None:
+    def start(self, launch: LaunchRequest) -> None:
         assert not self.closed
         assert launch.run not in self._live, f"`{launch.run}` was started twice"
         self.launches.append(launch)
@@ -164,7 +164,7 @@ class FakeSpawner:
         else:
             process.early.append(signal)
 
-    def sweep(self, run: str) -> None:
+    def kill_tree(self, run: str) -> None:
         process = self._live.get(run)
         if process is None:
             return
@@ -179,10 +179,10 @@ class FakeSpawner:
         lost, self._live = self._live, {}
         for run, process in lost.items():
             self._drop(process)
-            self._sink.matched(run)
+            self._sink.finish(run)
             self._tell(RunLost(run, reason, process.launch.kind))
 
-    def resume(self, run: str) -> None:
+    def resume_reading(self, run: str) -> None:
         process = self._live.get(run)
         if process is not None and process.paused:
             process.paused = False
@@ -194,7 +194,7 @@ class FakeSpawner:
             self._drop(process)
         self._live.clear()
 
-    def _act(self, launch: Launch) -> Act:
+    def _act(self, launch: LaunchRequest) -> Act:
         if callable(self.script):
             return self.script(launch)
         job = launch.env.get("RPR_JOB", "")
@@ -210,14 +210,14 @@ class FakeSpawner:
             if not process.over and not self.closed:
                 call(process)
 
-        process.alarms.append(self._clock.call_after(micros(length), ring))
+        process.alarms.append(self._clock.call_after(to_us(length), ring))
 
     def _begin(self, process: _Process) -> None:
         act = process.act
         if act.refusal is not None:
             self._drop(process)
             del self._live[process.launch.run]
-            self._sink.matched(process.launch.run)
+            self._sink.finish(process.launch.run)
             self._tell(
                 SpawnFailed(
                     process.launch.run, because("text", text=act.refusal), act.temporary, kind=process.launch.kind
@@ -234,7 +234,7 @@ class FakeSpawner:
         for name in process.early:
             self.signal(process.launch.run, name)
         if process.swept_early:
-            self.sweep(process.launch.run)
+            self.kill_tree(process.launch.run)
 
     def _say(self, process: _Process, said: Said, *, late: bool = False) -> None:
         if process.exit is not None and not late:
@@ -302,7 +302,7 @@ class FakeSpawner:
         self._drop(process)
         del self._live[run]
         at = self._clock.now().wall if run in self._withheld else None
-        self._now(run, lambda: self._tell(RunEnded(run, exit_, self._sink.matched(run), at, kind=process.launch.kind)))
+        self._now(run, lambda: self._tell(RunEnded(run, exit_, self._sink.finish(run), at, kind=process.launch.kind)))
 
     def _now(self, run: str, call: Callable[[], None]) -> None:
         """Or when somebody adopts the run."""

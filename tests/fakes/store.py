@@ -1,4 +1,4 @@
-"""A store in memory, with the same rules as `adapters.sqlite`: what is unique there is unique here.
+"""A store in memory, with the same rules as `store`: what is unique there is unique here.
 
 `failing` is the error that every claim meets while it is set, `NotWrittenError()` for a full disk. `reopened()` is the same history
 in a new store, as after a restart.
@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import TypeAlias
 
-from repeater.dataclass import replace
-from repeater.model.run import INTERIM, LimitedStart, Progress, RunRecord
-from repeater.model.time import Instant, Mono, micros
-from repeater.ports import Remembered
+from repeater._lazy_dataclasses import replace
+from repeater.model.run import INTERIM, LimitedStart, Progress, SlotRecord
+from repeater.model.time import Instant, Mono, to_us
+from repeater.ports import StoredState
 
 Key: TypeAlias = tuple[str, datetime, int]
 
@@ -42,7 +42,7 @@ class FakeStore:
         self.document = ""
         self.extras = ""
         self.progress: dict[str, Progress] = {}
-        self.table: dict[Key, RunRecord] = {}
+        self.table: dict[Key, SlotRecord] = {}
         self.kept_starts: dict[str, LimitedStart] = {}
         self.closed = False
         self._call_soon = call_soon
@@ -56,11 +56,11 @@ class FakeStore:
         other.kept_starts = dict(self.kept_starts)
         return other
 
-    def load(self) -> Remembered:
+    def load(self) -> StoredState:
         unfinished = sorted(
             (row for row in self._last_rows() if row.state in INTERIM), key=lambda row: (row.nominal, row.job)
         )
-        return Remembered(self.generation, dict(self.progress), tuple(unfinished))
+        return StoredState(self.generation, dict(self.progress), tuple(unfinished))
 
     def begin(self, generation: int, document: str = "", extras: str = "") -> None:
         self.generation = generation
@@ -69,7 +69,7 @@ class FakeStore:
 
     def claim(
         self,
-        row: RunRecord,
+        row: SlotRecord,
         progress: Progress,
         then: Callable[[Exception | None], None],
         command: Callable[[], str | None] = lambda: None,
@@ -90,21 +90,21 @@ class FakeStore:
         else:
             self._call_soon(lambda: then(error))
 
-    def set_command(self, row: RunRecord, command: str | None) -> None:
+    def set_command(self, row: SlotRecord, command: str | None) -> None:
         key = (row.job, row.nominal, row.attempts)
         self.table[key] = replace(self.table[key], command=command)
 
-    def _keep(self, row: RunRecord) -> None:
+    def _keep(self, row: SlotRecord) -> None:
         key = (row.job, row.nominal, row.attempts)
         before = self.table.get(key)
         self.table[key] = replace(row, command=None if before is None else before.command)
 
-    def started(self, row: RunRecord, pid: int) -> None:
+    def started(self, row: SlotRecord, pid: int) -> None:
         self._keep(row)
         if row.run:
             self.pids[row.run] = pid
 
-    def record(self, row: RunRecord, progress: Progress) -> None:
+    def record(self, row: SlotRecord, progress: Progress) -> None:
         if row.attempts or (row.job, row.nominal, 1) not in self.table:
             self._keep(row)
         self.progress[progress.job] = progress
@@ -123,7 +123,7 @@ class FakeStore:
             start
             for start in self.kept_starts.values()
             if (start.job in jobs or start.limit in limits)
-            and (not start.is_known or _age(start, now, boot) < micros(window))
+            and (not start.is_known or _age(start, now, boot) < to_us(window))
         ]
         for row in self.table.values():
             if row.job in jobs and row.attempts and row.state != "spawn_failed" and row.run not in self.kept_starts:
@@ -153,7 +153,7 @@ class FakeStore:
         for job in jobs:
             self.progress.pop(job, None)
 
-    def rows(
+    def find_records(
         self,
         jobs: Sequence[str] | None = None,
         most: int = 100,
@@ -161,7 +161,7 @@ class FakeStore:
         since: datetime | None = None,
         until: datetime | None = None,
         outcomes: Sequence[str] = (),
-    ) -> Iterator[RunRecord]:
+    ) -> Iterator[SlotRecord]:
         found = [
             row
             for row in self._last_rows()
@@ -173,9 +173,9 @@ class FakeStore:
         found.sort(key=lambda row: (row.nominal, row.job), reverse=True)
         return iter(found[:most])
 
-    def durations(self) -> Mapping[str, float]:
+    def recent_durations(self) -> Mapping[str, float]:
         lengths: dict[str, list[float]] = {}
-        for row in self.rows(most=1_000_000):
+        for row in self.find_records(most=1_000_000):
             if row.state in ("succeeded", "failed") and row.started and row.ended:
                 lengths.setdefault(row.job, []).append((row.ended - row.started).total_seconds())
         return {job: median(found[:20]) for job, found in lengths.items()}
@@ -186,8 +186,8 @@ class FakeStore:
     def close(self) -> None:
         self.closed = True
 
-    def _last_rows(self) -> list[RunRecord]:
-        last: dict[tuple[str, datetime], RunRecord] = {}
+    def _last_rows(self) -> list[SlotRecord]:
+        last: dict[tuple[str, datetime], SlotRecord] = {}
         for (job, nominal, _), row in sorted(self.table.items()):
             last[job, nominal] = row
         return list(last.values())
@@ -197,4 +197,4 @@ def _age(start: LimitedStart, now: Instant, boot: str) -> int:
     """Microseconds, by the monotonic clock in the same boot."""
     if boot and start.boot == boot:
         return now.mono - start.mono
-    return micros(now.wall - start.at)
+    return to_us(now.wall - start.at)

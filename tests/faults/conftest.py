@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Rpr
 from tests.faults.ground import Ground
-from tests.faults.shim import Shim
+from tests.faults.preload import Shim
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def shim_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.platform != "linux" or sys.maxsize < 2**32 or compiler is None:
         pytest.skip("there is no C compiler here, or no 64-bit Linux")
     library = tmp_path_factory.mktemp("shim") / "shim.so"
-    source = Path(__file__).with_name("shim.c")
+    source = Path(__file__).with_name("preload.c")
     done = subprocess.run(
         [compiler, "-shared", "-fPIC", "-O1", "-o", library, source], capture_output=True, text=True, env=os.environ
     )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 
 FILE = ".effects"
 _LINE = 'echo "$RPR_JOB $RPR_NOMINAL_TIME $RPR_RUN_ID $RPR_ATTEMPT {what}" >> "{path}"'

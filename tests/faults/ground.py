@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
 from tests.cli.conftest import RPR, Result, Rpr
 from tests.faults.effects import FILE, Effects
 

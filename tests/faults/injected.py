@@ -27,35 +27,37 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from repeater.adapters import turns, wakes
-from repeater.adapters.slow_callbacks import name_of
-from repeater.app import Supervision, Whereabouts, assembly, load_selected, reach, supervise
-from repeater.app.assembly import HttpOptions
+from repeater.apps import SupervisorOptions, SupervisorSelector, connect, load_selected, supervise
+from repeater.apps import supervisor as assembly
+from repeater.apps.supervisor import HttpOptions
 from repeater.model.events import RunFinished
+from repeater.processes import fd_poller
+from repeater.system.loops import batching
+from repeater.system.loops.slow_callbacks import name_of
 
 COLLECTING, PATIENCE = 2.0, 1.5
 FEW = 1
 """Names of each part without `all`."""
 PORTS = {
-    "repeater.adapters.probe.NetProber": ("ask", "_answer"),
-    "repeater.runtime.probes.Probes": ("ask", "take"),
-    "repeater.adapters.files.FileWatcher": ("_tell", "revive"),
-    "repeater.observe.output.Output": ("begin", "write", "matched"),
-    "repeater.runtime.masking.Masking": ("begin", "write", "matched"),
-    "repeater.runtime.probes.LogTap": ("begin", "write", "matched"),
-    "repeater.adapters.load.MachineLoad": ("read",),
-    "repeater.adapters.quota.DaemonQuota": ("ask", "spend", "release", "withdraw", "_connect"),
-    "repeater.adapters.keeper.KeeperSpawner": ("start", "sweep", "signal", "settled", "_become_stuck"),
-    "repeater.app.rendering.LateTexts": ("render",),
-    "repeater.runtime.reload.Reload": ("hint", "read_now"),
-    "repeater.adapters.notify.Notify": ("status",),
-    "repeater.observe.narrator.Narrator": ("__call__",),
-    "repeater.observe.journal.Journal": ("__call__",),
-    "repeater.plugins.feeds.Feeds": ("__call__", "begin", "write", "matched"),
-    "repeater.runtime.supervisor.Supervisor": ("_aside", "_run_hook", "_watch", "_launch"),
+    "repeater.system.net_probe.NetProber": ("run_probe", "_answer"),
+    "repeater.supervisor.probes.Probes": ("run_probe", "on_run_fact"),
+    "repeater.system.file_watcher.FileWatcher": ("_tell", "revive"),
+    "repeater.output.router.OutputRouter": ("begin", "write", "finish"),
+    "repeater.supervisor.sinks.masking.MaskingSink": ("begin", "write", "finish"),
+    "repeater.supervisor.probes.LogProbeSink": ("begin", "write", "finish"),
+    "repeater.system.system_load.SystemLoad": ("read",),
+    "repeater.system.ratelimit_client.RateLimitClient": ("request", "report_start", "release", "withdraw", "_connect"),
+    "repeater.processes.shim_spawner.ShimSpawner": ("start", "kill_tree", "signal", "acknowledge", "_become_stuck"),
+    "repeater.apps.template_worker.RunTemplateWorker": ("render",),
+    "repeater.supervisor.reload.Reload": ("file_changed", "read_now"),
+    "repeater.system.sd_notify.SystemdNotifier": ("status",),
+    "repeater.output.event_printer.EventPrinter": ("__call__",),
+    "repeater.output.event_log.EventLog": ("__call__",),
+    "repeater.plugins.output_feeds.OutputFeeds": ("__call__", "begin", "write", "finish"),
+    "repeater.supervisor.supervisor.Supervisor": ("_handle_auxiliary_run", "_run_hook", "_watch", "_launch"),
 }
 """Methods that the supervisor calls, by class: each may raise before it does anything."""
-FATAL = ("repeater.adapters.sqlite.",)
+FATAL = ("repeater.store.",)
 """Callbacks of the store, whose faults end the supervisor."""
 
 
@@ -89,7 +91,7 @@ def install() -> None:
 
     def run_handle(handle: Any) -> None:
         name = name_of(handle._callback)
-        if name.startswith("repeater.") and not name.startswith("repeater.adapters.turns."):
+        if name.startswith("repeater.") and not name.startswith("repeater.system.loops.batching."):
             call = handle._callback
 
             def failing(*args: object) -> None:
@@ -113,17 +115,17 @@ def install() -> None:
         if name.startswith("repeater.") and not name.startswith(FATAL):
             injection.point("end", name)
 
-    turns._call = call
-    add = wakes.Wakes.add
+    batching._call = call
+    add = fd_poller.NestedPoller.add
 
-    def add_wake(self: wakes.Wakes, fd: int, call: Callable[[], object]) -> None:
+    def add_wake(self: fd_poller.NestedPoller, fd: int, call: Callable[[], object]) -> None:
         def wake() -> None:
             injection.point("begin", name_of(call))
             call()
 
         add(self, fd, wake)
 
-    wakes.Wakes.add = add_wake  # type: ignore[method-assign]
+    fd_poller.NestedPoller.add = add_wake  # type: ignore[method-assign]
     for path, names in PORTS.items():
         module, _, owner = path.rpartition(".")
         holder = __import__(module, fromlist=["x"])
@@ -220,7 +222,7 @@ def ask(control: Control, project: str) -> None:
         if number % 5 == 0:
             Path("jobs.toml").write_text(f"{jobs}# {number}\n")
         try:
-            with reach(Whereabouts(project=project)) as client:
+            with connect(SupervisorSelector(project=project)) as client:
                 shown = client.ask("status", patience=2.0, jobs=[]).result()["faults"]
                 shown += client.ask("health", patience=2.0).result()["faults"]
             control.result["shown"] = sorted({(fault["owner"], fault["job"] or "") for fault in shown})
@@ -239,7 +241,7 @@ def main() -> None:
     os.chdir(sys.argv[1])
     install()
     control = Control()
-    original = assembly._Assembly.begin
+    original = assembly.SupervisorApp.begin
 
     def begin(self: Any, loaded: Any, ready: Any) -> None:
         original(self, loaded, ready)
@@ -249,10 +251,10 @@ def main() -> None:
         task = asyncio.get_running_loop().create_task(control.run())
         self._task_of_control = task
 
-    assembly._Assembly.begin = begin  # type: ignore[method-assign]
+    assembly.SupervisorApp.begin = begin  # type: ignore[method-assign]
     asking = threading.Thread(target=ask, args=(control, "ground"), daemon=True)
     asking.start()
-    options = Supervision(("jobs.toml",), quiet=True, http=HttpOptions("0"))
+    options = SupervisorOptions(("jobs.toml",), quiet=True, http=HttpOptions("0"))
     code = supervise(options, load_selected(("jobs.toml",)))
     control.over.set()
     asking.join()

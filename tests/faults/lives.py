@@ -20,17 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import repeater.adapters.sqlite as sqlite
-from repeater.adapters.sqlite.rows import as_number
-from repeater.app import Supervision, load_selected, supervise
-from repeater.model.run import INTERIM, Progress, RunRecord
+import repeater.store as sqlite
+from repeater.apps import SupervisorOptions, load_selected, supervise
+from repeater.model.run import INTERIM, Progress, SlotRecord
+from repeater.store.mapping import to_epoch_us_or_none
 
 STEPS = ("before the claim", "after the claim", "after the spawn", "running", "after the exit", "after the record")
 JOBS = "jobs.toml"
 
 
-def options_for(folder: Path, on_death: Literal["kill", "keep"]) -> Supervision:
-    return Supervision(
+def options_for(folder: Path, on_death: Literal["kill", "keep"]) -> SupervisorOptions:
+    return SupervisorOptions(
         (str(folder / JOBS),), watch=False, keep_alive=True, state_dir=str(folder / "state"), on_death=on_death
     )
 
@@ -45,7 +45,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
     class Dying(sqlite.SqliteStore):
         def claim(
             self,
-            row: RunRecord,
+            row: SlotRecord,
             progress: Progress,
             then: Callable[[Exception | None], None],
             command: Callable[[], str | None] = lambda: None,
@@ -60,7 +60,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
                 die()
             super().claim(row, progress, told, command)
 
-        def started(self, row: RunRecord, pid: int) -> None:
+        def started(self, row: SlotRecord, pid: int) -> None:
             if step == "after the spawn":
                 die()
             super().started(row, pid)
@@ -68,7 +68,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
                 self.flush()
                 threading.Timer(0.1, die).start()
 
-        def record(self, row: RunRecord, progress: Progress) -> None:
+        def record(self, row: SlotRecord, progress: Progress) -> None:
             if step == "after the exit" and row.run is not None:
                 die()
             super().record(row, progress)
@@ -146,7 +146,7 @@ class Lives:
         if reader is None:
             return
         try:
-            found = {(row.job, as_number(row.nominal) or 0): row.state for row in reader.rows(most=100_000)}
+            found = {(row.job, to_epoch_us_or_none(row.nominal) or 0): row.state for row in reader.rows(most=100_000)}
         finally:
             reader.close()
         for slot, state in self.decided.items():

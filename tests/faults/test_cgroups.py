@@ -15,22 +15,22 @@ from typing import Any
 import psutil
 import pytest
 
-from repeater.adapters.keeper import Cgroups
 from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed
-from repeater.keeper import cgroup
-from repeater.keeper.cgroup import MARK, NotOurs
 from repeater.model.run import Exit
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
+from repeater.processes.shim_spawner import Cgroups
+from repeater.shim import cgroup
+from repeater.shim.cgroup import MARK, NotDelegated
 from tests.fakes.text import text_of
 from tests.faults.ground import Ground
 from tests.faults.test_children import DAEMON, job
-from tests.faults.test_keeper import PATH, Home, gone, wait_for
+from tests.faults.test_shim import PATH, Home, gone, wait_for
 
 
 def _home() -> str:
     try:
-        return cgroup.home()
-    except NotOurs as why:
+        return cgroup.delegated_root()
+    except NotDelegated as why:
         pytest.skip(f"process level C is not to be had here: {why}")
 
 
@@ -71,9 +71,9 @@ class Fenced(Home):
         self.remake(cgroups)
 
     def remake(self, cgroups: Cgroups) -> None:
-        from repeater.adapters.keeper import KeeperSpawner
+        from repeater.processes.shim_spawner import ShimSpawner
 
-        self.spawner = KeeperSpawner(
+        self.spawner = ShimSpawner(
             self.facts.append,
             self.sink,
             self.loop,
@@ -83,7 +83,7 @@ class Fenced(Home):
 
     def serve(self, run: str, *argv: str, is_service: bool = True, **more: Any) -> int:
         """Its pid."""
-        self.spawner.start(Launch(run, argv, "/", {"PATH": PATH}, **more, is_service=is_service))
+        self.spawner.start(LaunchRequest(run, argv, "/", {"PATH": PATH}, **more, is_service=is_service))
         self.until(lambda: any(fact.run == run for fact in self.started()) or self.told(SpawnFailed))
         return next((fact.pid for fact in self.started() if fact.run == run), 0)
 
@@ -154,7 +154,7 @@ def test_the_next_supervisor_ends_an_escaped_daemon_of_the_last_one(ground: Grou
     if killed == "both":
         os.kill(keeper, signal.SIGKILL)
         wait_for(lambda: gone(keeper), "the keeper is dead")
-    cgroup.clear(home, "somebody")
+    cgroup.remove_stale(home, "somebody")
     assert not gone(pid)
     ground.apply(None, "-q", "--keep-alive").until_ready()
     if killed == "supervisor":
@@ -211,7 +211,7 @@ def test_a_service_of_another_user_has_a_fence_too(
     assert pid, fenced.facts
     assert MARK in cgroup_of(pid)
     assert psutil.Process(pid).username() == "nobody"
-    fenced.spawner.sweep("nobody")
+    fenced.spawner.kill_tree("nobody")
     fenced.until(lambda: fenced.told(RunEnded))
     assert gone(pid)
 
@@ -230,7 +230,7 @@ def test_a_run_is_not_over_before_its_fence_is_empty(fenced: Fenced, tmp_path: P
     pid = fenced.serve("leaves", sys.executable, str(script))
     fenced.until(lambda: fenced.told(RunExited))
     assert fenced.told(RunEnded) == []
-    fenced.spawner.sweep("leaves")
+    fenced.spawner.kill_tree("leaves")
     fenced.until(lambda: fenced.told(RunEnded))
     assert fenced.told(RunEnded) == [RunEnded("leaves", Exit(code=0))]
     assert gone(pid)
@@ -243,9 +243,9 @@ def test_what_a_run_divided_its_fence_into_goes_with_it(fenced: Fenced, home: st
     mounted = home.removesuffix(cgroup_of(os.getpid())) or home
     pid = fenced.serve("divides", "/bin/sh", "-c", divides, "sh", mounted)
     wait_for(lambda: cgroup_of(pid).endswith("/a/b"), "it is in a part of its fence")
-    fenced.spawner.sweep("divides")
+    fenced.spawner.kill_tree("divides")
     fenced.until(lambda: fenced.told(RunEnded))
-    fenced.spawner.settled(["divides"])
+    fenced.spawner.acknowledge(["divides"])
     fenced.until(lambda: not any("divides" in path for path in groups(home)))
 
 
@@ -266,7 +266,7 @@ def test_fences_of_keepers_that_live_are_left_alone(fenced: Fenced, home: str) -
     other = Fenced()
     try:
         other.serve("too", "sleep", "60")
-        cgroup.clear(home, cgroup.owner_of(None, os.getpid()))
+        cgroup.remove_stale(home, cgroup.owner_of(None, os.getpid()))
         assert not gone(pid)
         assert len(groups(home)) >= 4
     finally:

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 
 from repeater.model.events import Warned
 from repeater.model.spec import CatchUp, Cron, Every, Overlap
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 from tests.engine.stage import Stage, job
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.spawn import Act
 from tests.fakes.text import text_of
 from tests.faults.effects import grid, instant, mark, reconcile
 from tests.faults.ground import Ground, wait_for
-from tests.faults.shim import Shim
+from tests.faults.preload import Shim
 
 MINUTE = timedelta(minutes=1)
 STEPS = [
@@ -68,7 +68,7 @@ def test_a_step_of_the_clock_moves_no_interval_and_runs_no_slot_twice(step: time
     jobs = [job("c", Cron("* * * * *"), catch_up=CatchUp(kind)), job("i", Every(timedelta(seconds=30)))]
     readings: list[int] = []
 
-    def act(launch: Launch) -> Act:
+    def act(launch: LaunchRequest) -> Act:
         if launch.env["RPR_JOB"] == "i":
             readings.append(stage.clock.now().mono)
         return Act()
@@ -189,7 +189,7 @@ def test_whatever_the_clocks_do_no_slot_runs_twice_and_every_slot_has_one_row(st
         decided = rows_of(stages[-1], one)
         assert len(decided) == len(set(decided))
         assert {nominal for name, nominal in begun if name == one} <= set(decided) | {
-            row.nominal for row in stages[-1].store.rows(most=10**6)
+            row.nominal for row in stages[-1].store.find_records(most=10**6)
         }
 
 

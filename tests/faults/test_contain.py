@@ -132,22 +132,22 @@ def twenty() -> str:
 
 
 OWNERS = {
-    "repeater.adapters.files": {"watch", "service"},  # in the thread of the watcher it is the fault of the watcher
-    "repeater.adapters.keeper": {"run", "hook", "probe"},
-    "repeater.adapters.load": {"job"},
-    "repeater.adapters.notify": {"listener"},
-    "repeater.adapters.probe": {"probe"},
-    "repeater.adapters.quota": {"limit"},
-    "repeater.adapters.worker": {"run", "reload"},
-    "repeater.app.rendering": {"run"},
+    "repeater.system.file_watcher": {"watch", "service"},  # in the thread of the watcher it is the fault of the watcher
+    "repeater.processes.shim_spawner": {"run", "hook", "probe"},
+    "repeater.system.system_load": {"job"},
+    "repeater.system.sd_notify": {"listener"},
+    "repeater.system.net_probe": {"probe"},
+    "repeater.system.ratelimit_client": {"limit"},
+    "repeater.worker": {"run", "reload"},
+    "repeater.apps.template_worker": {"run"},
     "repeater.control": {"connection"},
-    "repeater.observe.journal": {"listener"},
-    "repeater.observe.narrator": {"listener"},
-    "repeater.observe.output": {"output"},
-    "repeater.plugins.feeds": {"listener", "output"},
-    "repeater.runtime.masking": {"output"},
-    "repeater.runtime.probes": {"output", "probe"},
-    "repeater.runtime.reload": {"reload"},
+    "repeater.output.event_log": {"listener"},
+    "repeater.output.event_printer": {"listener"},
+    "repeater.output.router": {"output"},
+    "repeater.plugins.output_feeds": {"listener", "output"},
+    "repeater.supervisor.sinks.masking": {"output"},
+    "repeater.supervisor.probes": {"output", "probe"},
+    "repeater.supervisor.reload": {"reload"},
     "repeater.wire": {"connection"},
 }
 """Who a fault of a module belongs to. A fault of other modules belongs to the service as a whole, or to one run."""

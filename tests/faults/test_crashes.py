@@ -17,8 +17,8 @@ from typing import Any, Literal
 import psutil
 import pytest
 
-from repeater.adapters.sqlite import open_reader
-from repeater.model.run import INTERIM, RunRecord
+from repeater.model.run import INTERIM, SlotRecord
+from repeater.store.reader import open_reader
 from tests.cli.conftest import RPR
 from tests.fakes.text import text_of
 from tests.faults.effects import FILE, Effects, effectful, mark
@@ -41,7 +41,7 @@ def lives(folder: Path, *args: object) -> subprocess.Popen[str]:
     )
 
 
-def rows(folder: Path) -> list[RunRecord]:
+def rows(folder: Path) -> list[SlotRecord]:
     reader = open_reader(folder / "state")
     assert reader is not None
     try:
@@ -76,7 +76,7 @@ def next_life(folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_until_decided(folder: Path) -> RunRecord:
+def wait_until_decided(folder: Path) -> SlotRecord:
     """The row of the one slot, once it has its final state."""
     end = time.monotonic() + PATIENCE
     while True:

@@ -19,17 +19,24 @@ from typing import Any
 
 import pytest
 
-from repeater.adapters import quota as adapter
-from repeater.adapters.clock import LoopClock
-from repeater.adapters.loop import SmallLoop
-from repeater.adapters.quota import DaemonQuota
-from repeater.daemon.client import ask_stats
-from repeater.engine.actions import AskQuota
-from repeater.engine.facts import Fact, QuotaFound, QuotaGranted, QuotaLost, QuotaWaits, QuotaWarned
+from repeater.engine.actions import RequestSharedStart
+from repeater.engine.facts import (
+    Fact,
+    QuotaWarned,
+    RateLimiterDown,
+    RateLimiterUp,
+    SharedLimitGranted,
+    SharedLimitQueued,
+)
 from repeater.errors import Unreachable
 from repeater.model.units import parse_rate
+from repeater.ratelimitd.client import ask_stats
+from repeater.system import ratelimit_client as adapter
+from repeater.system.clock import LoopClock
+from repeater.system.loops.minimal import MinimalLoop
+from repeater.system.ratelimit_client import RateLimitClient
 from tests.cli.conftest import Rpr
-from tests.cli.daemons import PATIENCE, running, until
+from tests.cli.ratelimitd import PATIENCE, running, until
 from tests.fakes.text import text_of
 
 
@@ -182,18 +189,18 @@ class Silent:
             client.close()
 
 
-def heard_from(path: Path, monkeypatch: pytest.MonkeyPatch, wanted: type[Any] = QuotaLost) -> list[Fact]:
+def heard_from(path: Path, monkeypatch: pytest.MonkeyPatch, wanted: type[Any] = RateLimiterDown) -> list[Fact]:
     """What a client on the small loop of one-off commands is told until it hears of this."""
     monkeypatch.setattr(adapter, "ANSWER_WITHIN", 0.3)
-    loop, facts = SmallLoop(), list[Fact]()
+    loop, facts = MinimalLoop(), list[Fact]()
 
     def tell(fact: Fact) -> None:
         facts.append(fact)
         if isinstance(fact, wanted):
             loop.stop()
 
-    quota = DaemonQuota(tell, loop, LoopClock(loop), lambda: path)
-    quota.ask(AskQuota("1", "api", parse_rate("1/1h")))
+    quota = RateLimitClient(tell, loop, LoopClock(loop), lambda: path)
+    quota.request(RequestSharedStart("1", "api", parse_rate("1/1h")))
     loop.call_later(PATIENCE, loop.stop)
     loop.run()
     quota.close()
@@ -221,7 +228,7 @@ def test_a_daemon_that_hangs_or_is_none_is_given_up_soon_with_one_clear_reason(
         silent.close()
     facts = [fact for fact in facts if not isinstance(fact, QuotaWarned)]  # one of them speaks version 1.0 only
     assert len(facts) == 1
-    assert isinstance(facts[0], QuotaLost)
+    assert isinstance(facts[0], RateLimiterDown)
     assert text_of(facts[0].reason).startswith(f"cannot reach the rate-limit daemon at `{silent.path}`: {words}")
 
 
@@ -233,10 +240,10 @@ def test_what_a_daemon_says_that_nobody_asked_for_is_ignored(tmp_path: Path, mon
     )
     silent = Silent(tmp_path, says)
     try:
-        facts = heard_from(silent.path, monkeypatch, QuotaGranted)
+        facts = heard_from(silent.path, monkeypatch, SharedLimitGranted)
     finally:
         silent.close()
-    assert facts == [QuotaGranted("1", "r-1")]
+    assert facts == [SharedLimitGranted("1", "r-1")]
 
 
 class Faulty:
@@ -285,16 +292,16 @@ class Faulty:
 )
 def test_a_daemon_that_breaks_the_protocol_is_asked_ever_more_rarely(tmp_path: Path, answer: bytes, words: str) -> None:
     faulty = Faulty(tmp_path, answer)
-    loop, facts = SmallLoop(), list[Fact]()
+    loop, facts = MinimalLoop(), list[Fact]()
 
     def tell(fact: Fact) -> None:
         facts.append(fact)
-        if isinstance(fact, QuotaFound):  # as the engine does
-            quota.ask(AskQuota(str(len(facts)), "api", parse_rate("1/1h")))
+        if isinstance(fact, RateLimiterUp):  # as the engine does
+            quota.request(RequestSharedStart(str(len(facts)), "api", parse_rate("1/1h")))
 
-    quota = DaemonQuota(tell, loop, LoopClock(loop), lambda: faulty.path)
+    quota = RateLimitClient(tell, loop, LoopClock(loop), lambda: faulty.path)
     try:
-        quota.ask(AskQuota("0", "api", parse_rate("1/1h")))
+        quota.request(RequestSharedStart("0", "api", parse_rate("1/1h")))
         loop.call_later(4, loop.stop)
         loop.run()
     finally:
@@ -302,7 +309,7 @@ def test_a_daemon_that_breaks_the_protocol_is_asked_ever_more_rarely(tmp_path: P
         loop.close()
         faulty.close()
     assert 1 <= faulty.lines < 40
-    lost = [fact for fact in facts if isinstance(fact, QuotaLost)]
+    lost = [fact for fact in facts if isinstance(fact, RateLimiterDown)]
     assert lost
     assert words in str(lost[0].reason)
 
@@ -375,7 +382,7 @@ def test_fifty_clients_that_wait_when_the_daemon_is_killed_come_back_one_by_one(
             return Path(short)
 
         quotas = [
-            DaemonQuota(facts[number].append, loop, LoopClock(loop), lambda number=number: place(number))
+            RateLimitClient(facts[number].append, loop, LoopClock(loop), lambda number=number: place(number))
             for number in range(50)
         ]
 
@@ -387,21 +394,21 @@ def test_fifty_clients_that_wait_when_the_daemon_is_killed_come_back_one_by_one(
 
         try:
             for quota in quotas:
-                quota.ask(AskQuota("1", "api", rate))
-            await all_hear(QuotaWaits)
+                quota.request(RequestSharedStart("1", "api", rate))
+            await all_hear(SharedLimitQueued)
             await asyncio.to_thread(daemon.stop, signal.SIGKILL)
-            await all_hear(QuotaLost)
+            await all_hear(RateLimiterDown)
             await asyncio.sleep(1.0)
             await asyncio.to_thread(daemon.start)
-            await all_hear(QuotaFound)
+            await all_hear(RateLimiterUp)
             for quota in quotas:
-                quota.ask(AskQuota("2", "api", rate))
-            await all_hear(QuotaWaits, 2)
+                quota.request(RequestSharedStart("2", "api", rate))
+            await all_hear(SharedLimitQueued, 2)
         finally:
             for quota in quotas:
                 quota.close()
-        assert all(sum(isinstance(one, QuotaLost) for one in heard) == 1 for heard in facts)
-        assert not any(isinstance(one, QuotaGranted) for heard in facts for one in heard)
+        assert all(sum(isinstance(one, RateLimiterDown) for one in heard) == 1 for heard in facts)
+        assert not any(isinstance(one, SharedLimitGranted) for heard in facts for one in heard)
 
     with running(rpr) as daemon:
         short = str(daemon.path)
@@ -415,7 +422,7 @@ def test_fifty_clients_that_wait_when_the_daemon_is_killed_come_back_one_by_one(
 def test_new_tries_are_spread_at_random_and_grow_rarer() -> None:
     delays: list[float] = []
 
-    class Noting(SmallLoop):
+    class Noting(MinimalLoop):
         def call_later(self, delay: float, callback: Any, *args: Any) -> Any:
             delays.append(delay)
             return super().call_later(delay, callback, *args)
@@ -423,13 +430,13 @@ def test_new_tries_are_spread_at_random_and_grow_rarer() -> None:
     first: list[float] = []
     for _ in range(200):
         loop = Noting()
-        quota = DaemonQuota(lambda _: None, loop, LoopClock(loop), lambda: Path("/nonexistent/d.sock"))
+        quota = RateLimitClient(lambda _: None, loop, LoopClock(loop), lambda: Path("/nonexistent/d.sock"))
         delays.clear()
-        quota.ask(AskQuota("1", "api", parse_rate("1/1h")))
+        quota.request(RequestSharedStart("1", "api", parse_rate("1/1h")))
         first.append(delays[-1])
         for _ in range(8):
             quota._retry = None
-            quota._try_again()
+            quota._reconnect()
         assert delays[-1] <= adapter.LONGEST_RETRY
         quota.close()
         loop.close()

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from repeater.adapters.sqlite import SqliteStore
 from repeater.control.client import Client
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import Progress, SlotRecord
+from repeater.store.store import SqliteStore
 from repeater.wire.unix import connect
 from tests.cli.conftest import Rpr
 from tests.faults.effects import grid, instant, mark, reconcile
 from tests.faults.ground import Ground, wait_for
-from tests.faults.shim import Shim
+from tests.faults.preload import Shim
 
 SECOND = timedelta(seconds=1)
 EVERY_SECOND = '{ cron = "* * * * * *", seconds = "first" }'
@@ -136,7 +136,7 @@ def claimed(store: SqliteStore, number: int) -> Exception | None:
     """The answer to a claim of slot `number`."""
     nominal = datetime.now(UTC) + timedelta(seconds=number)
     answers: list[Exception | None] = []
-    record = RunRecord("a", nominal, nominal, None, None, "claimed", None, f"r{number}-{nominal}", 1)
+    record = SlotRecord("a", nominal, nominal, None, None, "claimed", None, f"r{number}-{nominal}", 1)
     store.claim(record, Progress("a", nominal), answers.append)
     store.flush()
     return answers[0]

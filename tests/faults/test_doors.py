@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.control.verbs import VERBS
+from repeater.control.commands import VERBS
 from tests.cli.conftest import RPR
 from tests.faults.effects import mark
 from tests.faults.ground import Ground, wait_for
@@ -156,9 +156,13 @@ VICTIM = "what was here before\n"
 
 @pytest.mark.parametrize("name", ["lock", "history.db", "history.db-wal", "marker", "supervisor.log"])
 def test_a_link_in_the_state_folder_leads_nowhere(ground: Ground, name: str) -> None:
-    from repeater.adapters import sqlite
+    from repeater.store import state_dir
 
-    names = {"history.db": sqlite.DATABASE, "history.db-wal": f"{sqlite.DATABASE}-wal", "marker": sqlite.MARKER}
+    names = {
+        "history.db": state_dir.DATABASE,
+        "history.db-wal": f"{state_dir.DATABASE}-wal",
+        "marker": state_dir.MARKER,
+    }
     victim = ground.folder / "victim"
     victim.write_text(VICTIM)
     ground.state.mkdir(parents=True, mode=0o700)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.keeper import spool
+from repeater.shim import spool
 from tests.faults.effects import mark
 from tests.faults.ground import Ground, wait_for
 
@@ -142,10 +142,10 @@ def test_a_spoofed_rate_limit_daemon_hears_nothing(ground: Ground, reachable: No
 
 @as_root
 def test_a_keeper_in_a_folder_of_another_user_is_not_met(tmp_path: Path, reachable: None) -> None:
-    from repeater.adapters.line import met
+    from repeater.processes.shim_client import connect_existing
 
     with spoofed(tmp_path / "keeper" / spool.SOCKET) as spoof:
-        assert met(tmp_path / "keeper", "kill", False) is None
+        assert connect_existing(tmp_path / "keeper", "kill", False) is None
         assert spoof.heard.read_text() == ""
 
 
@@ -415,7 +415,7 @@ def test_log_files_belong_to_the_user_of_their_job_and_rotate(ground: Ground, re
 
 @as_root
 def test_opening_a_file_as_a_user_leaves_the_rights_of_other_threads(tmp_path: Path) -> None:
-    from repeater.observe.ownfile import Folder, rights
+    from repeater.output.user_logfile import Folder, rights
 
     def filesystem_user(thread: int) -> str:
         status = Path(f"/proc/self/task/{thread}/status").read_text()

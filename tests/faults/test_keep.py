@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import RPR, Rpr, rpr  # noqa: F401 - a fixture
-from tests.faults.test_keeper import gone, wait_for
+from tests.faults.test_shim import gone, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
 

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from repeater.adapters.keeper import KeeperSpawner
-from repeater.adapters.spawn import ProcessSpawner
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit
-from repeater.ports import Launch, Stream
+from repeater.ports import LaunchRequest, Stream
+from repeater.processes.local_spawner import LocalSpawner
+from repeater.processes.shim_spawner import ShimSpawner
 from tests.fakes.own_runs import OwnRuns, own
 from tests.fakes.text import text_of
 
@@ -44,12 +44,12 @@ class Nothing:
             self.data[run] = self.data.get(run, b"") + data
         return True
 
-    def matched(self, run: str) -> frozenset[str]:
+    def finish(self, run: str) -> frozenset[str]:
         return frozenset()
 
 
 class House:
-    def __init__(self, kind: type[ProcessSpawner | KeeperSpawner]) -> None:
+    def __init__(self, kind: type[LocalSpawner | ShimSpawner]) -> None:
         self.facts: list[Fact] = []
         self.sink = Nothing()
         self.loop = asyncio.new_event_loop()
@@ -62,7 +62,7 @@ class House:
 
     def begin(self, run: str, *argv: str, cwd: str = "/", env: dict[str, str] | None = None, **more: Any) -> None:
         full = {"PATH": PATH, "RPR_RUN_ID": run} if env is None else env
-        self.spawner.start(Launch(run, argv, cwd, full, **more))
+        self.spawner.start(LaunchRequest(run, argv, cwd, full, **more))
 
     def shell(self, run: str, script: str, **more: Any) -> None:
         self.begin(run, "/bin/sh", "-c", script, **more)
@@ -102,7 +102,7 @@ class House:
         self.loop.close()
 
 
-@pytest.fixture(params=[ProcessSpawner, KeeperSpawner], ids=["children", "keeper"])
+@pytest.fixture(params=[LocalSpawner, ShimSpawner], ids=["children", "keeper"])
 def house(request: pytest.FixtureRequest) -> Iterator[House]:
     made = House(request.param)
     yield made
@@ -173,7 +173,7 @@ def test_a_sweep_leaves_nothing_alive(house: House, script: str) -> None:
     house.shell("a", script)
     house.until_said("a", b"up")
     house.go_on(0.05)
-    house.spawner.sweep("a")
+    house.spawner.kill_tree("a")
     house.ended("a")
     assert alive("a") == []
 
@@ -199,11 +199,11 @@ def test_processes_of_other_runs_are_left_alone_by_a_sweep(house: House) -> None
     house.shell("a", "sleep 61")
     house.last("a", RunStarted)
     house.last("ab", RunStarted)
-    house.spawner.sweep("a")
+    house.spawner.kill_tree("a")
     house.ended("a")
     house.go_on(0.05)
     assert len(alive("ab")) >= 1
-    house.spawner.sweep("ab")
+    house.spawner.kill_tree("ab")
     house.ended("ab")
 
 
@@ -511,8 +511,8 @@ def test_the_status_of_foreign_children_is_not_taken(house: House) -> None:
 FEW_DESCRIPTORS = """
 import asyncio, os, resource, sys
 from repeater.sentences import sentence
-from repeater.adapters.keeper import KeeperSpawner
-from repeater.adapters.spawn import ProcessSpawner
+from repeater.processes.shim_spawner import KeeperSpawner
+from repeater.processes.local_spawner import ProcessSpawner
 from repeater.engine.facts import *
 from repeater.ports import Launch
 
@@ -575,8 +575,8 @@ def test_without_pidfds_runs_end_just_the_same(house: House, monkeypatch: pytest
 
 AS_PROCESS_ONE = """
 import asyncio, os, pathlib, sys, time
-from repeater.adapters.keeper import KeeperSpawner
-from repeater.adapters.spawn import ProcessSpawner
+from repeater.processes.shim_spawner import KeeperSpawner
+from repeater.processes.local_spawner import ProcessSpawner
 from repeater.engine.facts import *
 from repeater.ports import Launch
 

@@ -20,13 +20,15 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from repeater.adapters import sqlite
-from repeater.adapters.sqlite import SqliteStore, open_reader, state_folder
-from repeater.dataclass import replace
-from repeater.errors import LockHeld, StateUnusable
+from repeater._lazy_dataclasses import replace
+from repeater.errors import LockHeld, StateUnavailable
 from repeater.model.reasons import reason as because
-from repeater.model.run import Progress, RunRecord
+from repeater.model.run import Progress, SlotRecord
 from repeater.sentences import sentence
+from repeater.store import state_dir
+from repeater.store.reader import open_reader
+from repeater.store.state_dir import state_folder
+from repeater.store.store import SqliteStore
 
 START = datetime.now(UTC)
 
@@ -35,12 +37,12 @@ def at_once(call: Callable[[], None]) -> None:
     call()
 
 
-def row(second: int = 0, job: str = "a") -> RunRecord:
+def row(second: int = 0, job: str = "a") -> SlotRecord:
     nominal = START + timedelta(seconds=second)
-    return RunRecord(job, nominal, nominal, None, None, "claimed", None, f"r{second}", 1)
+    return SlotRecord(job, nominal, nominal, None, None, "claimed", None, f"r{second}", 1)
 
 
-def claim(store: SqliteStore, record: RunRecord) -> Exception | None:
+def claim(store: SqliteStore, record: SlotRecord) -> Exception | None:
     answers: list[Exception | None] = []
     store.claim(record, Progress(record.job, START), answers.append)
     store.flush()
@@ -58,13 +60,13 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def refused(folder: Path) -> StateUnusable:
+def refused(folder: Path) -> StateUnavailable:
     """The error that opening gives; nothing in the folder is changed by it, and the lock is free again."""
     before = contents(folder)
-    with pytest.raises(StateUnusable) as caught:
+    with pytest.raises(StateUnavailable) as caught:
         SqliteStore(folder, at_once)
     assert contents(folder) == before
-    sqlite.Lock(folder).release()
+    state_dir.Lock(folder).release()
     return caught.value
 
 
@@ -187,7 +189,7 @@ def test_no_flipped_byte_of_the_header_makes_jobs_new(folder: Path, mask: int) -
         data = bytearray(whole)
         data[place] ^= mask
         path.write_bytes(data)
-        with contextlib.suppress(StateUnusable):
+        with contextlib.suppress(StateUnavailable):
             assert progress_of(folder) == wanted, f"byte {place}"
         with contextlib.suppress(FileNotFoundError):
             (folder / "history.db-wal").unlink()
@@ -215,7 +217,7 @@ def test_a_damaged_progress_row_is_an_error_that_names_the_job(folder: Path, dat
     db.close()
     store = SqliteStore(folder, at_once)
     try:
-        with pytest.raises(StateUnusable, match="the progress of job `a` is damaged") as caught:
+        with pytest.raises(StateUnavailable, match="the progress of job `a` is damaged") as caught:
             store.load()
     finally:
         store.close()
@@ -275,13 +277,13 @@ def test_a_folder_open_to_others_is_closed_to_them(folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(StateUnusable, match="Permission denied"):
+    with pytest.raises(StateUnavailable, match="Permission denied"):
         SqliteStore(tmp_path / "closed" / "state", at_once)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(StateUnusable, match=r"File exists|Not a directory"):
+    with pytest.raises(StateUnavailable, match=r"File exists|Not a directory"):
         SqliteStore(tmp_path / "state", at_once)
 
 
@@ -334,7 +336,7 @@ def test_lives_and_generations_are_remembered_and_a_killed_life_has_no_end(tmp_p
         store.close()
     reader = open_reader(tmp_path / "state")
     assert reader is not None
-    lives, generations = reader.lives(), reader.generations()
+    lives, generations = reader.supervisor_runs(), reader.generations()
     reader.close()
     ends = [ended for _, ended, _ in lives]
     assert ends[0] is None
@@ -344,7 +346,7 @@ def test_lives_and_generations_are_remembered_and_a_killed_life_has_no_end(tmp_p
 
 def test_a_damaged_history_is_refused_to_readers_too(folder: Path) -> None:
     (folder / "history.db").write_bytes(b"garbage" * 1000)
-    with pytest.raises(StateUnusable, match=r"history\.db"):
+    with pytest.raises(StateUnavailable, match=r"history\.db"):
         open_reader(folder)
 
 
@@ -407,8 +409,8 @@ def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
     end = time.monotonic() + 5
     while True:
         store.flush()
-        kept = [found.nominal for found in store.rows(["a"], most=1000)]
-        old = list(store.rows(["b"], most=1000))
+        kept = [found.nominal for found in store.find_records(["a"], most=1000)]
+        old = list(store.find_records(["b"], most=1000))
         if (len(kept) < 160 and len(old) < 110) or time.monotonic() > end:
             break
         store.save(Progress("c", START))
@@ -431,9 +433,9 @@ def test_rows_that_are_too_old_go_also_if_their_job_never_runs_again(tmp_path: P
     store.close()
     store = SqliteStore(tmp_path / "state", at_once, keep_days=1)
     end = time.monotonic() + 5
-    while list(store.rows(["gone"])) and time.monotonic() < end:
+    while list(store.find_records(["gone"])) and time.monotonic() < end:
         time.sleep(0.01)
-    assert {found.job for found in store.rows(most=1000)} == {"open", "new"}
+    assert {found.job for found in store.find_records(most=1000)} == {"open", "new"}
     store.close()
 
 
@@ -462,7 +464,7 @@ def test_rows_of_a_wrong_clock_stay_for_the_whole_time(
         for second in range(150):  # so many that old rows are looked at
             store.record(replace(row(second), state="succeeded", nominal=START + second * hour), Progress("a", START))
         for count in range(500):
-            rows = {found.nominal for found in store.rows(["a"], most=1000)}
+            rows = {found.nominal for found in store.find_records(["a"], most=1000)}
             if count > 20 and (wrong in rows) == kept:
                 break
             store.save(Progress("c", START))
@@ -480,7 +482,9 @@ def test_the_newest_rows_stay_after_the_clock_was_set_back(tmp_path: Path) -> No
     for nominal in newest:
         store.record(replace(row(), state="succeeded", nominal=nominal), Progress("a", START))
     end = time.monotonic() + 5
-    while len(rows := {found.nominal for found in store.rows(["a"], most=1000)}) > 100 and time.monotonic() < end:
+    while (
+        len(rows := {found.nominal for found in store.find_records(["a"], most=1000)}) > 100 and time.monotonic() < end
+    ):
         store.save(Progress("c", START))
         time.sleep(0.01)
     store.close()
@@ -539,7 +543,7 @@ def test_a_read_only_file_system_is_refused_and_can_be_read(small_disk: Path) ->
     claim(store, row())
     store.close()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(StateUnusable, match="Read-only file system"):
+    with pytest.raises(StateUnavailable, match="Read-only file system"):
         SqliteStore(small_disk / "state", at_once)
     reader = open_reader(small_disk / "state")
     assert reader is not None
@@ -564,7 +568,7 @@ def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(smal
     del warnings[:-1]
     (small_disk / "ballast").unlink()
     assert claim(store, row(20_002)) is None
-    assert next(found for found in store.rows(most=100_000) if found.run == "r0").state == "succeeded"
+    assert next(found for found in store.find_records(most=100_000) if found.run == "r0").state == "succeeded"
     assert warnings[0].startswith("cannot write the history")
     assert warnings[1:] == ["the history can be written again"]
     store.close()
@@ -580,11 +584,11 @@ def test_nothing_is_claimed_in_a_history_that_was_removed_while_in_use(folder: P
     path.rename(aside)
     assert getattr(claim(store, row(301)), "temporary", False)
     store.record(replace(row(300), state="succeeded"), Progress("a", START, runs=1))
-    assert store.is_failing
+    assert store.is_degraded
     aside.rename(path)
     assert claim(store, row(302)) is None
-    assert not store.is_failing
-    rows = {found.run: found.state for found in store.rows(most=3)}
+    assert not store.is_degraded
+    rows = {found.run: found.state for found in store.find_records(most=3)}
     assert rows == {"r302": "claimed", "r300": "succeeded", "r299": "claimed"}
     trouble, recovery = warnings
     assert trouble.startswith(f"cannot write the history: `{folder}` was removed or replaced while in use; ")
@@ -609,7 +613,7 @@ def test_a_supervisor_whose_folder_was_replaced_leaves_the_new_one_alone(folder:
 
 def test_a_full_disk_at_the_first_start_is_refused_and_leaves_no_half_history(small_disk: Path) -> None:
     fill(small_disk / "ballast")
-    with pytest.raises(StateUnusable):
+    with pytest.raises(StateUnavailable):
         SqliteStore(small_disk / "state", at_once)
     (small_disk / "ballast").unlink()
     store = SqliteStore(small_disk / "state", at_once)

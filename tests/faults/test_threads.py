@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from repeater.adapters.sqlite import SqliteStore
-from repeater.control.desk import Busy
-from repeater.control.verbs import VERBS
-from repeater.errors import StateUnusable
+from repeater.control.commands import VERBS
+from repeater.control.context import Busy
+from repeater.errors import StateUnavailable
 from repeater.model.spec import JobSpec, ProcessSpec
+from repeater.store.store import SqliteStore
 
 
 def refuse(_: threading.Thread) -> None:
@@ -63,6 +63,6 @@ def test_a_store_without_a_thread_is_refused_and_frees_the_lock(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(StateUnusable, match="no thread can be started for it"):
+        with pytest.raises(StateUnavailable, match="no thread can be started for it"):
             SqliteStore(tmp_path / "state", lambda call: call())
     SqliteStore(tmp_path / "state", lambda call: call()).close()

@@ -13,16 +13,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from repeater.errors import JobFileError, PluginFailed, RepeaterError, UsageError
-from repeater.jobfile import Caps, load, rebuild
+from repeater.jobfile.document import InputLimits
+from repeater.jobfile.load import load, rebuild
 from repeater.model.dump import dump_job
 from repeater.model.spec import HttpAware, Success
 from repeater.model.time import Instant, Mono
 from repeater.policy.marks import Marks
-from tests.fakes.disk import MemoryDisk
+from tests.fakes.filesystem import MemoryDisk
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 NOW = Instant(datetime(2026, 3, 1, 12, tzinfo=UTC), Mono(0))
-CAPS = Caps(file_size=1 << 16, total_size=1 << 17, depth=20, jobs=200)
+CAPS = InputLimits(file_size=1 << 16, total_size=1 << 17, depth=20, jobs=200)
 SYNTAXES = ("toml", "yaml", "json")
 
 
@@ -71,7 +72,7 @@ def cron(data: bytes) -> None:
 
 def job_file(data: bytes) -> None:
     """The first byte chooses the language."""
-    from repeater.jobfile.capacity import overfull
+    from repeater.jobfile.limit_capacity import overcommitted_limits
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import starts
 
@@ -82,7 +83,7 @@ def job_file(data: bytes) -> None:
     except JobFileError as error:
         _are_one_line(list(map(str, error.problems)))
         return
-    list(overfull(loaded.jobfile))
+    list(overcommitted_limits(loaded.jobfile))
     tables = {job.name: dump_job(Marks("salt", {}).hide(job)) for job in loaded.jobfile.jobs}
     assert json.loads(json.dumps(tables)) == tables
     again = rebuild({job.name: dump_job(job) for job in loaded.jobfile.jobs})
@@ -150,11 +151,11 @@ def server_answer(data: bytes) -> None:
 
 
 def control(data: bytes) -> None:
+    from repeater.control.commands import VERBS, unknown
     from repeater.control.protocol import BadMessage, check_args, decode_request, encode_error, error_from
-    from repeater.control.verbs import VERBS, unknown
-    from repeater.wire.lines import Lines
+    from repeater.wire.json_lines import LineBuffer
 
-    lines = Lines(4096)
+    lines = LineBuffer(4096)
     cut = data[0] % 64 + 1 if data else 1
     for start in range(0, len(data), cut):
         lines.feed(data[start : start + cut])
@@ -173,14 +174,14 @@ def control(data: bytes) -> None:
 
 
 def daemon(data: bytes) -> None:
-    from repeater.daemon.protocol import BadMessage, id_of, read_message, say_error
+    from repeater.ratelimitd.protocol import BadMessage, encode_error, id_of, read_message
 
     for line in data.split(b"\n"):
         id_of(line)
         try:
             read_message(line)
         except BadMessage as error:
-            json.loads(say_error(error.message, id_of(line)))
+            json.loads(encode_error(error.message, id_of(line)))
 
 
 def http(data: bytes) -> None:
@@ -196,15 +197,15 @@ async def _http(head: bytes, data: bytes) -> None:
     import asyncio
     import socket
 
-    from repeater.control.guard import Guard, Receive, Scope, Sender, refuse
-    from repeater.control.listening import HttpServer
+    from repeater.control.http.auth import AuthMiddleware, Receive, Scope, Sender, error_response
+    from repeater.control.http.server import HttpServer
     from tests.faults.door_load import HEAD, reset
 
     async def app(scope: Scope, receive: Receive, send: Sender) -> None:
         while (message := await receive()).get("more_body"):
             if message["type"] == "http.disconnect":
                 return
-        await refuse(send, 200, "ok", "taken")
+        await error_response(send, 200, "ok", "taken")
 
     faults: list[str] = []
     loop = asyncio.get_running_loop()
@@ -212,7 +213,7 @@ async def _http(head: bytes, data: bytes) -> None:
     door = socket.create_server(("127.0.0.1", 0))
     door.setblocking(False)
     server = HttpServer(
-        Guard(app, token=FUZZ_TOKEN, hosts=["localhost"]), door, lambda reason: faults.append(str(reason))
+        AuthMiddleware(app, token=FUZZ_TOKEN, hosts=["localhost"]), door, lambda reason: faults.append(str(reason))
     )
     try:
         size = head[0] + 1 if head else 1 << 12
@@ -245,9 +246,9 @@ FUZZ_TOKEN = "0123456789abcdef"
 def one_off(data: bytes) -> None:
     """Words of a one-off command, with zero bytes between them."""
     from repeater.cli.oneoff.document import table_of
+    from repeater.cli.oneoff.options import COMMANDS
     from repeater.cli.oneoff.parse import check, parse
-    from repeater.cli.oneoff.run import judged, limits_of
-    from repeater.cli.oneoff.table import COMMANDS
+    from repeater.cli.oneoff.run import build_spec, limits_of
     from repeater.settings import resolve
 
     words = data.decode("utf-8", "replace").split("\0")
@@ -256,7 +257,7 @@ def one_off(data: bytes) -> None:
         given = parse(command, words[1:])
         check(given, has_interval=True)
         table = table_of(given, resolve({}))
-        judged(table, "/p")
+        build_spec(table, "/p")
         limits_of(table)
 
 

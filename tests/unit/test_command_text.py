@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from repeater.errors import RepeaterError
 from repeater.model.spec import ProcessSpec
-from repeater.runtime.launch import Inherited
-from repeater.runtime.masking import MOST_OF_A_COMMAND, command_text
+from repeater.supervisor.launch import BaseEnvironment
+from repeater.supervisor.sinks.masking import MOST_OF_A_COMMAND, command_text
 
-INHERITED = Inherited({"TOKEN": "s3cret", "PATH": "/bin"})
+INHERITED = BaseEnvironment({"TOKEN": "s3cret", "PATH": "/bin"})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_user_that_cannot_be_looked_up_leaves_no_command() -> None:
         raise RepeaterError("there is no such user")
 
     process = ProcessSpec(command="x", user="ghost", secrets=("TOKEN",))
-    assert command_text(process, Inherited({}, unknown)) is None
+    assert command_text(process, BaseEnvironment({}, unknown)) is None
 
 
 @given(st.text(max_size=40), st.integers(0, 400))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from repeater.cli.oneoff.parse import Given
-from repeater.cli.oneoff.table import Key, Option
-from repeater.dataclass import dataclass, replace
+from repeater._lazy_dataclasses import dataclass, replace
+from repeater.cli.oneoff.options import Key, Option
+from repeater.cli.oneoff.parse import ParsedArgs
 from repeater.errors import UsageError
 from repeater.settings import Settings, Value
 
@@ -23,7 +23,7 @@ _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class JobTable:
     """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them; `limits` are
     the tables of the limits that it names.
     """
@@ -34,7 +34,7 @@ class Table:
     limits: dict[str, dict[str, Any]]
 
 
-def table_of(given: Given, settings: Settings) -> Table:
+def table_of(given: ParsedArgs, settings: Settings) -> JobTable:
     """The job that the options describe. `settings` fill what they leave open, under the names of `repeater.settings`.
 
     Raises UsageError for options that exclude each other.
@@ -50,12 +50,12 @@ def table_of(given: Given, settings: Settings) -> Table:
         if option.key:
             _fill(job, place, option, text)
     _complete(job, place, given, settings)
-    return Table(_name(given), job, place, _limits(given))
+    return JobTable(_name(given), job, place, _limits(given))
 
 
-def _limits(given: Given) -> dict[str, dict[str, Any]]:
+def _limits(given: ParsedArgs) -> dict[str, dict[str, Any]]:
     if given.has("--daemon"):
-        from repeater.cli.oneoff.sharing import limit_of
+        from repeater.cli.oneoff.limits import limit_of
 
         return dict([limit_of(given)])
     only = ["--resource-id", "--daemon-socket", "--fail-closed"]
@@ -66,16 +66,16 @@ def _limits(given: Given) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings: Settings) -> None:
+def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, settings: Settings) -> None:
     """What follows from several options together, and what the settings say."""
     schedule = job.setdefault("schedule", {})
     if given.command.name in ("count", "duration") and "every" not in schedule:
         schedule |= BACK_TO_BACK
     if given.command.name == "interval":
-        _settle(job, place, ("schedule", "every"), settings["default_interval"])
+        _resolve_conflicts(job, place, ("schedule", "every"), settings["default_interval"])
         percent = settings["jitter_percent"]
         if float(percent.text or 0) > 0:
-            _settle(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
+            _resolve_conflicts(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
     if "jitter" in schedule and not given.command.strategy:
         schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
     if "file" in job.get("output", {}):
@@ -99,22 +99,24 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: Given, settings
             raise UsageError(f"cannot use exit code {both[0]} with `--retry-on` and with `--give-up-on`")
         hopeless = [code for code in HOPELESS if code not in retried and code not in given_up]
         stop["on_exit"] = [*given_up, *hopeless]
-        _settle(job, place, ("stop", "times"), settings["max_retries"], whole=True)
-    _settle(job, place, ("timeout",), settings["timeout"])
+        _resolve_conflicts(job, place, ("stop", "times"), settings["max_retries"], whole=True)
+    _resolve_conflicts(job, place, ("timeout",), settings["timeout"])
     if job.get("timeout") in ("0s", "0"):
         del job["timeout"]  # none, also if the settings name one
     if settings["kill_timeout"].origin != "default":
-        _settle(job, place, ("stop_timeout",), settings["kill_timeout"])
+        _resolve_conflicts(job, place, ("stop_timeout",), settings["kill_timeout"])
 
 
-def _settle(job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value, *, whole: bool = False) -> None:
+def _resolve_conflicts(
+    job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value, *, whole: bool = False
+) -> None:
     """A setting stands behind an option that was not given."""
     if setting.text is not None and key not in place:
         _set(job, key, int(setting.text) if whole else setting.text)
         place[key] = setting.origin
 
 
-def _rate(schedule: dict[str, Any], place: dict[Key, str], given: Given) -> None:
+def _rate(schedule: dict[str, Any], place: dict[Key, str], given: ParsedArgs) -> None:
     limit, window = given.text("--limit"), given.text("--window")
     if "rate" not in schedule and limit is not None and window is None and "/" in limit:
         schedule["rate"] = limit
@@ -179,7 +181,7 @@ def _moment(option: Option, text: str) -> str | None:
     """A time of day is the next one, here; anything else is an instant."""
     from datetime import datetime, timedelta
 
-    from repeater.cli.moments import parse_moment
+    from repeater.cli.time_args import parse_moment
     from repeater.model.time import rfc3339
 
     if re.fullmatch(_TIME_OF_DAY, text):
@@ -216,7 +218,7 @@ def _set(job: dict[str, Any], key: Key, value: Any) -> None:
     tree[key[-1]] = dict(value) if isinstance(value, dict) else value
 
 
-def _name(given: Given) -> str:
+def _name(given: ParsedArgs) -> str:
     """A name that a job may have: the one that was given, or one from the program that it runs."""
     asked = given.text("--name")
     if asked is not None:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator
 
 from repeater.cli.main import ONE_OFF
-from repeater.cli.oneoff.table import COMMON, Command, Option
+from repeater.cli.oneoff.options import COMMON, Command, Option
 
 _COLUMN = 30
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from repeater.cli.oneoff.table import COMMON, Command, Option
-from repeater.dataclass import dataclass
+from repeater._lazy_dataclasses import dataclass
+from repeater.cli.oneoff.options import COMMON, Command, Option
 from repeater.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ParsedArgs:
     """What was typed. `words` are the options in order with their texts (None for flags), `globs` those of `watch`."""
 
     command: Command
@@ -30,7 +30,7 @@ class Given:
         return next((text for option, text in reversed(self.words) if flag in option.flags), None)
 
 
-def parse(command: Command, arguments: list[str]) -> Given:
+def parse(command: Command, arguments: list[str]) -> ParsedArgs:
     """Takes a command line apart. Raises UsageError that names the word which is wrong."""
     flags = {flag: option for option in command.options for flag in option.flags}
     left = iter(arguments)
@@ -48,7 +48,7 @@ def parse(command: Command, arguments: list[str]) -> Given:
             globs.append(word)
         else:
             argv = (word, *left)
-    return Given(command, tuple(words), tuple(globs), argv)
+    return ParsedArgs(command, tuple(words), tuple(globs), argv)
 
 
 def options_ahead(arguments: list[str]) -> int:
@@ -63,7 +63,7 @@ def options_ahead(arguments: list[str]) -> int:
     return place
 
 
-def check(given: Given, *, has_interval: bool) -> None:
+def check(given: ParsedArgs, *, has_interval: bool) -> None:
     """Is everything there that the command needs? `has_interval`: the settings name an interval. Raises UsageError."""
     command = given.command
     for option in command.own:

@@ -7,16 +7,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from repeater.cli.main import ONE_OFF
-from repeater.cli.oneoff.document import Table, table_of
-from repeater.cli.oneoff.parse import Given, check, parse
-from repeater.cli.oneoff.table import COMMANDS
+from repeater.cli.oneoff.document import JobTable, table_of
+from repeater.cli.oneoff.options import COMMANDS
+from repeater.cli.oneoff.parse import ParsedArgs, check, parse
 from repeater.cli.settings import load_settings
 from repeater.errors import UsageError
 from repeater.model.spec import JobSpec, Limit
 from repeater.settings import Settings
 
 if TYPE_CHECKING:
-    from repeater.once import Shows
+    from repeater.apps.oneoff import HttpPorts
 
 NAMES: dict[str, str] = {word: name for name, (_, shorts) in ONE_OFF.items() for word in (name, *shorts)}
 
@@ -34,7 +34,7 @@ def run(word: str, arguments: list[str]) -> int:
     check(given, has_interval=settings["default_interval"].text is not None)
     _warn_of_shares(given)
     table = table_of(given, settings)
-    spec = judged(table, _here(given.text("--working-dir")))
+    spec = build_spec(table, _cwd(given.text("--working-dir")))
     limits = limits_of(table)
     if given.has("--as-job"):
         from repeater.cli.oneoff.show import as_job
@@ -49,7 +49,7 @@ def run(word: str, arguments: list[str]) -> int:
     return _run(spec, limits, given, settings)
 
 
-def _here(working_dir: str | None) -> str:
+def _cwd(working_dir: str | None) -> str:
     """The folder that paths count from. It may have been removed under our feet. Raises UsageError."""
     try:
         return os.getcwd()  # noqa: PTH109 - pathlib takes a tenth of the start-up
@@ -60,18 +60,18 @@ def _here(working_dir: str | None) -> str:
         raise UsageError(f"cannot run in the current folder: {cause}", hint="name another one with `-C DIR`") from None
 
 
-def judged(table: Table, folder: str) -> JobSpec:
+def build_spec(table: JobTable, folder: str) -> JobSpec:
     """The spec. Raises UsageError with everything that is wrong, each with the option that said it."""
-    from repeater.jobfile.alone import build_alone
+    from repeater.jobfile.single_job import build_single_job
 
-    spec, faults = build_alone(table.name, table.job, folder)
+    spec, faults = build_single_job(table.name, table.job, folder)
     if faults:
-        lines = dict.fromkeys(_complaint(table, fault.path, fault.message) for fault in faults)
+        lines = dict.fromkeys(_as_usage_error(table, fault.path, fault.message) for fault in faults)
         raise UsageError("\nrpr: ".join(lines), hint=next((fault.hint for fault in faults if fault.hint), None))
     return spec
 
 
-def _complaint(table: Table, path: tuple[str | int, ...], message: str) -> str:
+def _as_usage_error(table: JobTable, path: tuple[str | int, ...], message: str) -> str:
     """`path` led to a value, which one of the options filled; the nearest one is to blame."""
     for end in range(len(path), 0, -1):
         words = table.place.get(tuple(map(str, path[:end])))
@@ -88,22 +88,22 @@ def _at(job: Any, path: tuple[str | int, ...]) -> Any:
     return None if isinstance(job, bool) else job
 
 
-def limits_of(table: Table) -> tuple[Limit, ...]:
+def limits_of(table: JobTable) -> tuple[Limit, ...]:
     """The limits that the job names. Raises UsageError."""
     if not table.limits:
         return ()
-    from repeater.cli.oneoff.sharing import built
+    from repeater.cli.oneoff.limits import build_limit
 
-    return tuple(built(name, one) for name, one in table.limits.items())
+    return tuple(build_limit(name, one) for name, one in table.limits.items())
 
 
-def _run(spec: JobSpec, limits: tuple[Limit, ...], given: Given, settings: Settings) -> int:
+def _run(spec: JobSpec, limits: tuple[Limit, ...], given: ParsedArgs, settings: Settings) -> int:
     if given.has("--stdin") and os.isatty(0):
         raise UsageError(
             "cannot use `--stdin`: standard input is a terminal, and runs are in sessions of their own",
             hint="give it a file or a pipe",
         )
-    from repeater.once import OneOff, run_once
+    from repeater.apps.oneoff import OneOff, run_once
 
     strategy = given.command.strategy
     wants_success = strategy or given.has("--until-success")
@@ -119,7 +119,7 @@ def _run(spec: JobSpec, limits: tuple[Limit, ...], given: Given, settings: Setti
             stats_only=given.has("--stats-only"),
             log_file=given.text("--log-file"),
             history=given.has("--history"),
-            shows=_shows(given, settings),
+            shows=_http_ports(given, settings),
             limits=limits,
             daemon=given.text("--daemon-socket") or settings["daemon_socket"].text,
             log_json=_logs_json(given),
@@ -127,7 +127,7 @@ def _run(spec: JobSpec, limits: tuple[Limit, ...], given: Given, settings: Setti
     )
 
 
-def _logs_json(given: Given) -> bool:
+def _logs_json(given: ParsedArgs) -> bool:
     """Whether messages are JSON: `--log-format`, or else `RPR_LOG_FORMAT`, which `rpr apply` reads too."""
     option, text = "--log-format", given.text("--log-format")
     if text is None:
@@ -137,7 +137,7 @@ def _logs_json(given: Given) -> bool:
     return text == "json"
 
 
-def _warn_of_shares(given: Given) -> None:
+def _warn_of_shares(given: ParsedArgs) -> None:
     """`1` is 1% for some and all of it for others."""
     for option, text in given.words:
         if option.kind == "share" and text == "1":
@@ -145,9 +145,9 @@ def _warn_of_shares(given: Given) -> None:
             print(say, file=sys.stderr)
 
 
-def _shows(given: Given, settings: Settings) -> Shows:
+def _http_ports(given: ParsedArgs, settings: Settings) -> HttpPorts:
     """What is to be served, and where: a port that is named stands for the wish as well."""
-    from repeater.once import Shows
+    from repeater.apps.oneoff import HttpPorts
 
     ports: dict[str, int | None] = {}
     must = set()
@@ -162,7 +162,7 @@ def _shows(given: Given, settings: Settings) -> Shows:
         ports[what] = (
             _port(f"--{what}-port", named if named is not None else settings[port].text or "") if wanted else None
         )
-    return Shows(ports["metrics"], ports["health"], frozenset(must))
+    return HttpPorts(ports["metrics"], ports["health"], frozenset(must))
 
 
 def _port(option: str, text: str) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from repeater.cli.oneoff.document import Table
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
+from repeater.cli.oneoff.document import JobTable
 from repeater.errors import UsageError
 from repeater.model.spec import Cron, Every, Growing, JobSpec, Stop
 
@@ -19,7 +19,7 @@ _SHOWN = 5
 """So many starts to come are listed."""
 
 
-def document(table: Table) -> dict[str, Any]:
+def document(table: JobTable) -> dict[str, Any]:
     """A job file with this one job in it, so that reading it gives the same spec."""
     limits = {"limits": table.limits} if table.limits else {}
     return {"version": 1, **limits, "jobs": {table.name: literal(table.job)}}
@@ -36,7 +36,7 @@ def literal(value: Any) -> Any:
     return [literal(one) for one in value] if isinstance(value, list) else value
 
 
-def as_job(table: Table) -> str:
+def as_job(table: JobTable) -> str:
     """The job file, as TOML."""
     from repeater.jobfile.write import to_toml
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from repeater.cli.foreign import _COMMANDS, command_hint
 from repeater.cli.group import _ALL, explain, rpr
 from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.oneoff.options import COMMANDS as TABLE
 from repeater.cli.oneoff.parse import parse
-from repeater.cli.oneoff.table import COMMANDS as TABLE
-from repeater.control.verbs import unknown
+from repeater.control.commands import unknown
 from repeater.errors import UsageError
 from repeater.model.likeness import DESTRUCTIVE
 

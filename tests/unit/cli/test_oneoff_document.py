@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repeater.cli.oneoff.document import table_of
+from repeater.cli.oneoff.options import COMMANDS, COMMON, Command, Option
 from repeater.cli.oneoff.parse import parse
-from repeater.cli.oneoff.run import NAMES, judged, limits_of
+from repeater.cli.oneoff.run import NAMES, build_spec, limits_of
 from repeater.cli.oneoff.show import as_job
-from repeater.cli.oneoff.table import COMMANDS, COMMON, Command, Option
 from repeater.errors import UsageError
-from repeater.jobfile import load
+from repeater.jobfile.load import load
 from repeater.settings import resolve
-from tests.fakes.disk import MemoryDisk
+from tests.fakes.filesystem import MemoryDisk
 
 DEFAULTS = resolve({})
 DURATIONS = st.sampled_from(["1us", "20ms", "1s", "90s", "1h30m", "2d"])
@@ -77,7 +77,7 @@ def lines(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMED) -> list[str]:
 
 def spec_of(words: list[str]) -> tuple[Any, Any, str]:
     table = table_of(parse(COMMANDS[NAMES[words[0]]], words[1:]), DEFAULTS)
-    return judged(table, "/there"), limits_of(table), as_job(table)
+    return build_spec(table, "/there"), limits_of(table), as_job(table)
 
 
 @settings(max_examples=400, deadline=None)

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.control.events import as_item
-from repeater.dataclass import fields, is_dataclass
+from repeater._lazy_dataclasses import fields, is_dataclass
+from repeater.control.commands.events import as_item
 from repeater.model import events
-from repeater.model.events import Event, Paced
+from repeater.model.events import Event, IntervalChanged
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import Run, RunRecord, Verdict
-from repeater.observe.journal import Entry
-from repeater.observe.terminal import json_line
+from repeater.model.run import Run, SlotRecord, Verdict
+from repeater.output.event_log import Entry
+from repeater.output.terminal import json_line
 from repeater.sentences import sentence
-from repeater.wire.lines import decode, encode
+from repeater.wire.json_lines import decode, encode
 
 KINDS = get_args(Event)
 AT = datetime(2026, 3, 1, 4, 5, 6, tzinfo=UTC)
@@ -53,7 +53,7 @@ def test_every_event_with_every_field_is_json(kind: type, data: st.DataObject) -
         match value:
             case Run():
                 assert {"job", "run", "attempt", "nominal"} <= shown
-            case RunRecord():
+            case SlotRecord():
                 assert set(value.as_json(sentence)) <= shown
             case Verdict():
                 assert {"success", "reason", "reason_code", "detail"} <= shown
@@ -73,11 +73,11 @@ def test_the_union_holds_every_event_of_the_module() -> None:
 
 
 def test_a_length_of_time_is_written_as_a_duration() -> None:
-    item = as_item(Entry(AT, Paced("a", timedelta(seconds=90), UNCHANGED)))
+    item = as_item(Entry(AT, IntervalChanged("a", timedelta(seconds=90), UNCHANGED)))
     assert item["pace"] == "1m30s"
 
 
 @pytest.mark.parametrize("value", [Fraction(1, 3), object(), {1}])
 def test_a_value_that_json_lacks_is_text(value: object) -> None:
-    item = as_item(Entry(AT, Paced("a", value, UNCHANGED)))  # type: ignore[arg-type]
+    item = as_item(Entry(AT, IntervalChanged("a", value, UNCHANGED)))  # type: ignore[arg-type]
     assert item["pace"] == str(value)

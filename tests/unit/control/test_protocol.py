@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repeater.control.commands import VERBS, unknown
 from repeater.control.protocol import (
     LONGEST_TEXT,
     Request,
@@ -18,9 +19,8 @@ from repeater.control.protocol import (
     encode_request,
     error_from,
 )
-from repeater.control.verbs import VERBS, unknown
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
-from repeater.wire.lines import BadMessage, Lines, decode, encode
+from repeater.wire.json_lines import BadMessage, LineBuffer, decode, encode
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -41,7 +41,7 @@ def test_what_is_encoded_is_decoded_and_is_one_line_of_ascii(message: dict[str, 
 @given(st.lists(OBJECTS, max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=200))
 def test_lines_come_out_as_they_went_in_however_they_are_cut(messages: list[dict[str, Any]], cuts: list[int]) -> None:
     stream = b"".join(map(encode, messages))
-    lines, found, at = Lines(), [], 0
+    lines, found, at = LineBuffer(), [], 0
     for number in range(len(stream)):
         size = cuts[number % len(cuts)]
         lines.feed(stream[at : at + size])
@@ -91,7 +91,7 @@ def test_what_is_no_request_is_refused_with_its_cause(line: bytes, cause: str) -
 
 
 def test_a_line_that_is_too_long_is_refused_before_its_end_comes() -> None:
-    lines = Lines(10)
+    lines = LineBuffer(10)
     lines.feed(b"x" * 10)
     assert lines.take() is None
     lines.feed(b"x")
@@ -100,7 +100,7 @@ def test_a_line_that_is_too_long_is_refused_before_its_end_comes() -> None:
 
 
 def test_a_line_of_just_the_most_is_taken() -> None:
-    lines = Lines(10)
+    lines = LineBuffer(10)
     lines.feed(b"x" * 10 + b"\nrest")
     assert lines.take() == b"x" * 10
     assert lines.waiting == 4

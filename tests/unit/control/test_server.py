@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from repeater.control import server as module
-from repeater.control.desk import Desk, Life
-from repeater.control.door import CannotListen, Door, Place
-from repeater.control.load import MOST
+from repeater.control.commands import VERBS
+from repeater.control.context import ControlContext, SupervisorInfo
+from repeater.control.request_limits import MOST
 from repeater.control.server import MOST_IDLE, Server
-from repeater.control.verbs import VERBS
+from repeater.control.unix_socket import CannotListen, ControlSocket, SocketPath
 from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
 from repeater.model.reasons import reason as because
 from repeater.model.spec import Every
 from repeater.model.time import Instant, Mono
-from repeater.observe.journal import Journal
-from repeater.observe.kept import Kept
+from repeater.output.buffer import OutputBuffer
+from repeater.output.event_log import EventLog
 from repeater.wire.unix import connect
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import seconds
@@ -39,11 +39,11 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.stage = Stage()
         self.stage.apply(job("tick", Every(seconds(10))), job("tock", Every(seconds(10))))
-        self.kept = Kept(self.stage.clock)
-        self.journal = Journal(self.stage.clock)
+        self.kept = OutputBuffer(self.stage.clock)
+        self.journal = EventLog(self.stage.clock)
         self.warned: list[str] = []
         self.left: list[str] = []
-        self.door = Door(Place(folder / "x.sock"))
+        self.door = ControlSocket(SocketPath(folder / "x.sock"))
 
         async def refuse(*_: Any, **__: Any) -> Any:
             raise ApplyRefused("cannot apply: this is a test")
@@ -52,14 +52,14 @@ class House:
             self.stage.tell(fact)
             self.stage.clock.settle()
 
-        self.desk = Desk(
-            Life("shop", 7, Instant(datetime(2026, 11, 23, tzinfo=UTC), Mono(0))),
+        self.desk = ControlContext(
+            SupervisorInfo("shop", 7, Instant(datetime(2026, 11, 23, tzinfo=UTC), Mono(0))),
             self.stage.engine,
             self.stage.clock,
             tell=tell,
             leave=self.left.append,
             apply=refuse,
-            rows=lambda jobs=None, most=100, **filters: list(self.stage.store.rows(jobs, most, **filters)),
+            rows=lambda jobs=None, most=100, **filters: list(self.stage.store.find_records(jobs, most, **filters)),
             past=lambda: {"lives": [], "generations": [], "jobs": ["tick"]},
             kept=self.kept,
             journal=self.journal,
@@ -350,7 +350,7 @@ async def test_a_long_answer_is_taken_to_its_end_before_the_server_goes_and_a_fo
     await asyncio.sleep(0.05)
     assert house.desk.at_hand, "the answer has to be too long to wait in the socket"
     asyncio.get_running_loop().call_later(0.1, writer.transport.resume_reading)  # type: ignore[attr-defined]
-    await asyncio.wait_for(house.desk.answered(), 10)
+    await asyncio.wait_for(house.desk.in_flight_done(), 10)
     await asyncio.wait_for(house.server.sent(), 10)
     house.server.hang_up()
     messages = [json.loads(line) for line in (await reader.read()).splitlines()]
@@ -468,7 +468,7 @@ def test_another_user_is_sent_away(tmp_path: Path) -> None:
 def test_the_socket_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        door = Door(Place(tmp_path / "new" / "x.sock"))
+        door = ControlSocket(SocketPath(tmp_path / "new" / "x.sock"))
     finally:
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
@@ -481,9 +481,9 @@ def test_a_name_that_a_dead_supervisor_left_is_taken_over_and_a_live_one_is_not(
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(tmp_path / "x.sock"))
     dead.close()
-    door = Door(Place(tmp_path / "x.sock"))
+    door = ControlSocket(SocketPath(tmp_path / "x.sock"))
     with pytest.raises(CannotListen, match="another supervisor does"):
-        Door(Place(tmp_path / "x.sock"))
+        ControlSocket(SocketPath(tmp_path / "x.sock"))
     connect(tmp_path / "x.sock", 1).close()
     door.close()
 
@@ -493,7 +493,7 @@ def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(tmp_path: Path)
     for _ in range(4):
         folder = folder / ("d" * 60)
         folder.mkdir()
-    door = Door(Place(folder / "x.sock", tmp_path / "link.sock"))
+    door = ControlSocket(SocketPath(folder / "x.sock", tmp_path / "link.sock"))
     connect(folder / "x.sock", 1).close()
     connect(tmp_path / "link.sock", 1).close()
     door.close()
@@ -505,17 +505,17 @@ def test_a_folder_that_is_a_link_or_of_another_user_is_refused(tmp_path: Path) -
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(CannotListen, match="it is a link"):
-        Door(Place(tmp_path / "link" / "x.sock"))
+        ControlSocket(SocketPath(tmp_path / "link" / "x.sock"))
     assert list((tmp_path / "real").iterdir()) == []
     if os.geteuid() == 0:
         os.chown(tmp_path / "real", 12345, -1)
         with pytest.raises(CannotListen, match="belongs to user 12345"):
-            Door(Place(tmp_path / "real" / "x.sock"))
+            ControlSocket(SocketPath(tmp_path / "real" / "x.sock"))
 
 
 def test_a_place_that_cannot_be_is_one_clear_refusal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotListen, match="cannot use folder"):
-        Door(Place(tmp_path / "file" / "x.sock"))
+        ControlSocket(SocketPath(tmp_path / "file" / "x.sock"))
     with pytest.raises(CannotListen, match="cannot listen on"):
-        Door(Place(tmp_path / ("n" * 200 + ".sock")))
+        ControlSocket(SocketPath(tmp_path / ("n" * 200 + ".sock")))

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from repeater._lazy_dataclasses import replace
 from repeater.cli.status import _headline
-from repeater.control.status import status
-from repeater.control.why import now as explain
-from repeater.dataclass import replace
+from repeater.control.commands.status import status
+from repeater.control.commands.why import now as explain
 from repeater.model.spec import Always
-from repeater.model.time import number_of, span
+from repeater.model.time import span, to_epoch_us
 from tests.engine.stage import job
 from tests.fakes.spawn import Act, seconds
 from tests.unit.control.test_server import House
@@ -61,7 +61,7 @@ def test_uptime_does_not_change_when_the_clock_is_set(house: House, step: timede
     assert item["running"][0]["seconds"] == 75.0
     facts = explain(house.desk, house.desk.engine.jobs["web"]).facts
     (fact,) = [fact for fact in facts if fact.code == "run_goes_on"]
-    assert abs(fact.detail["since"] - number_of(began)) <= 1_000_000
+    assert abs(fact.detail["since"] - to_epoch_us(began)) <= 1_000_000
     assert fact.detail["lasts"] == 75_000_000
 
 

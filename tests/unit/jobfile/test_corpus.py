@@ -10,13 +10,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from repeater.adapters.disk import Disk
 from repeater.errors import JobFileError
-from repeater.jobfile import Caps, load
-from repeater.jobfile.read import read_document
+from repeater.jobfile.document import InputLimits
+from repeater.jobfile.load import load
+from repeater.jobfile.parse import read_document
 from repeater.jobfile.validate import schema
 from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file
+from repeater.system.filesystem import Filesystem
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 SUFFIXES = (".toml", ".yaml", ".json")
@@ -25,7 +26,7 @@ INVALID = sorted(path for path in (CORPUS / "invalid").iterdir() if path.suffix 
 
 
 def walk(path, **options):
-    return load([path.name], files=Disk(), folder=str(path.parent), environ={}, **options)
+    return load([path.name], files=Filesystem(), folder=str(path.parent), environ={}, **options)
 
 
 def test_the_corpus_is_there():
@@ -48,7 +49,7 @@ def test_a_valid_file_loads(path):
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
 def test_the_schema_alone_admits_every_valid_file_as_it_was_written(path):
-    document = read_document(path.name, path.read_bytes(), Caps())
+    document = read_document(path.name, path.read_bytes(), InputLimits())
     errors = [error.message for error in jsonschema.Draft7Validator(schema()).iter_errors(document.data)]
     assert errors == []
 
@@ -58,7 +59,7 @@ def test_the_schema_alone_admits_every_valid_file_as_it_was_written(path):
 def test_what_is_rendered_means_the_same(path, form, tmp_path):
     before = walk(path).jobfile
     (tmp_path / f"again.{form}").write_text(WRITERS[form](dump_file(before)))
-    after = load([f"again.{form}"], files=Disk(), folder=str(tmp_path), environ={}).jobfile
+    after = load([f"again.{form}"], files=Filesystem(), folder=str(tmp_path), environ={}).jobfile
     assert after == before
 
 
@@ -92,7 +93,7 @@ def test_ajv_agrees_with_jsonschema_about_the_corpus():
     documents = {}
     for path in [*VALID, *INVALID]:
         try:
-            documents[path.name] = read_document(path.name, path.read_bytes(), Caps()).data
+            documents[path.name] = read_document(path.name, path.read_bytes(), InputLimits()).data
         except JobFileError:
             continue  # no document, nothing to judge
     refused = json.loads(run_node(AJV, json.dumps([schema(), documents])))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repeater.jobfile.env_file import parse_env
-from tests.unit.jobfile.road import job, problems
+from tests.unit.jobfile.loading import job, problems
 
 
 @pytest.mark.parametrize(

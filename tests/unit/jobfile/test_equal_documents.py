@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.errors import RepeaterError
-from repeater.jobfile import load
+from repeater.jobfile.load import load
 from repeater.jobfile.write import WRITERS
 from repeater.model.spec import JobSpec, cell_key
 from tests.engine.test_plan_is_apply import FILES, content
-from tests.fakes.disk import MemoryDisk
-from tests.unit.jobfile.road import road
+from tests.fakes.filesystem import MemoryDisk
+from tests.unit.jobfile.loading import road
 
 
 def shuffled(value: Any, draw: random.Random) -> Any:

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from repeater.jobfile import JsonText
+from repeater.jobfile.document import JsonText
 from repeater.model.spec import Cron, Every, Once, Plugin
-from tests.unit.jobfile.road import SMALL, job, jobs, problems, road
+from tests.unit.jobfile.loading import SMALL, job, jobs, problems, road
 
 TEMPLATE = """
 [templates.check]

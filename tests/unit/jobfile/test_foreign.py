@@ -5,7 +5,7 @@ import re
 import pytest
 
 from repeater.jobfile.foreign import foreign_key, known_keys
-from tests.unit.jobfile.road import problems
+from tests.unit.jobfile.loading import problems
 
 JOB = '[jobs.a]\ncommand = "x"\n'
 KEYS = [

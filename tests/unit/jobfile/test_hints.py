@@ -3,7 +3,7 @@
 import pytest
 
 from repeater.jobfile.hints import duration_hint
-from tests.unit.jobfile.road import problems
+from tests.unit.jobfile.loading import problems
 
 
 def told(keys: str, head: str = '[jobs.a]\ncommand = "x"\n') -> str:

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from repeater.errors import JobFileError
-from repeater.jobfile import Caps
-from repeater.jobfile.read import read_document
+from repeater.jobfile.document import InputLimits
+from repeater.jobfile.parse import read_document
 
 TOML = [
     ("k = 'a\\b'", "a\\b"),
@@ -156,7 +156,7 @@ REFUSED = [
 
 
 def read(name: str, text: str):
-    return read_document(name, text.encode(), Caps())
+    return read_document(name, text.encode(), InputLimits())
 
 
 @pytest.mark.parametrize(("text", "value"), TOML)

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repeater.jobfile import template
-from repeater.jobfile.document import Late
-from repeater.jobfile.late import is_plain, render_all, render_plain
+from repeater.jobfile.document import RunTemplate
+from repeater.jobfile.run_templates import is_plain, render_all, render_plain
 from repeater.jobfile.template import Environ, Names, TemplateFailed, render
 from repeater.model.dump import dump_job
 from repeater.model.spec import ProcessSpec
-from tests.unit.jobfile.road import job
+from tests.unit.jobfile.loading import job
 
 NAMES = {
     "vars": Names("vars", {"api": "http://x", "list": ["b", "a"], "n": 3, "odd": "it's {{ x }} é😀\n"}),
@@ -102,7 +102,7 @@ def test_a_text_over_the_run_keeps_nothing_else():
         "{{ run.nominal | date('%F') }} {{ vars.odd }}{{env('HOME')}}{{ matrix . region }} {{ vars.n + run.attempt }}",
         NAMES,
     )
-    assert isinstance(late, Late)
+    assert isinstance(late, RunTemplate)
     process = render_all(ProcessSpec(str(late), late=("command",)), RUN)
     assert process.command == "2026-03-01 it's {{ x }} é😀\n/heu 5"
     assert process.late == ()
@@ -206,7 +206,7 @@ def test_a_late_text_gives_what_it_gives_with_all_names(text, attempt):
         lenient = "default" in text or "defined" in text
         assert isinstance(whole(template._SAMPLE), type) or not lenient
         return
-    if not isinstance(late, Late):
+    if not isinstance(late, RunTemplate):
         assert str(template.as_text(late)) == whole(run)
         return
     try:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repeater import dataclass as dataclasses
+from repeater import _lazy_dataclasses as dataclasses
 from repeater.jobfile import validate
-from repeater.jobfile.reference import reference
-from repeater.jobfile.sure import surely
+from repeater.jobfile.fast_schema import compile_fast_check
+from repeater.jobfile.reference_docs import reference
 from repeater.jobfile.validate import check_job, schema
 from repeater.model.dump import dump_job, dump_schedule
 from repeater.model.spec import (
@@ -20,7 +20,6 @@ from repeater.model.spec import (
     Backoff,
     CatchUp,
     Cron,
-    Ending,
     Every,
     HttpAware,
     JobSpec,
@@ -32,11 +31,12 @@ from repeater.model.spec import (
     ProcessSpec,
     Retry,
     Success,
+    Termination,
 )  # fmt: skip
 from repeater.model.units import format_duration, format_size
-from tests.unit.jobfile.road import job, jobs
+from tests.unit.jobfile.loading import job, jobs
 from tests.unit.jobfile.test_corpus import VALID, walk
-from tests.unit.jobfile.test_read import VALUES
+from tests.unit.jobfile.test_parse import VALUES
 
 DEFINITIONS = schema()["definitions"]
 JOB = jsonschema.Draft7Validator({"$ref": "#/definitions/job", "definitions": DEFINITIONS})
@@ -104,7 +104,7 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_each_keyword_admits_surely_only_what_jsonschema_admits(rule):
     one = {"type": "integer"}
-    sure = surely(rule, lambda _: surely(one, lambda _: pytest.fail("asked for another rule")))
+    sure = compile_fast_check(rule, lambda _: compile_fast_check(one, lambda _: pytest.fail("asked for another rule")))
     checker = jsonschema.Draft7Validator({**rule, "definitions": {"one": one}})
     assert [value for value in SAMPLES if sure(value) and not checker.is_valid(value)] == []
 
@@ -127,7 +127,7 @@ def test_each_keyword_admits_surely_only_what_jsonschema_admits(rule):
     ids=str,
 )  # fmt: skip
 def test_each_keyword_says_yes_up_to_its_bound_and_no_beyond(rule, yes, no):
-    sure = surely(rule, lambda _: pytest.fail("there is no reference"))
+    sure = compile_fast_check(rule, lambda _: pytest.fail("there is no reference"))
     assert (sure(yes), sure(no)) == (True, False)
     assert [jsonschema.Draft7Validator(rule).is_valid(value) for value in (yes, no)] == [True, False]
 
@@ -191,7 +191,7 @@ def test_the_defaults_of_the_schema_are_those_of_the_specs():
     expected = {
         **{name: getattr(plain, name) for name in ("description", "enabled", "schedule", "delivery", "restart")},
         **{name: getattr(ProcessSpec("x"), name) for name in ("shell", "env_mode", "stdin", "nice")},
-        **{name: getattr(Ending(), name) for name in ("stop_signal", "stop_timeout", "drain_timeout")},
+        **{name: getattr(Termination(), name) for name in ("stop_signal", "stop_timeout", "drain_timeout")},
         "timeout": "never", "overlap": plain.overlap.kind, "catch_up": CatchUp().kind, "catch_up_window": CatchUp().window,
         "catch_up_max": CatchUp().most, "executor": "local",
     }  # fmt: skip

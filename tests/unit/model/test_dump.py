@@ -7,9 +7,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repeater import dataclass as dataclasses
+from repeater import _lazy_dataclasses as dataclasses
 from repeater.jobfile.write import WRITERS
-from repeater.model.dump import dump_file, dump_job, dump_text
+from repeater.model.dump import dump_file, dump_job, dump_json
 from repeater.model.spec import (
     BACKOFF_FIELDS,
     LEAST_DISTANCE,
@@ -19,7 +19,6 @@ from repeater.model.spec import (
     Backoff,
     CatchUp,
     Cron,
-    Ending,
     Every,
     Growing,
     Hooks,
@@ -39,14 +38,15 @@ from repeater.model.spec import (
     Pool,
     Probe,
     ProcessSpec,
-    Rated,
+    RateLimited,
     Retry,
     Slowdown,
     Stop,
     Success,
+    Termination,
 )  # fmt: skip
 from repeater.model.units import Rate
-from tests.unit.jobfile.road import road
+from tests.unit.jobfile.loading import road
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 BRACES = st.sampled_from(["{{", "{{ run.id }}", "{% x %}", "{#", "}}", "{{ '{{' }}", "{{.Names}} 'q' \"d\" \\"])
@@ -121,9 +121,9 @@ LOAD = st.builds(
 )
 RATES = st.builds(Rate, COUNTS, LENGTHS)
 RATED = st.one_of(
-    RATES.map(Rated),
+    RATES.map(RateLimited),
     st.builds(
-        lambda rate, offsets: Rated(Rate(9, rate.window), (timedelta(0), *sorted(offsets))),
+        lambda rate, offsets: RateLimited(Rate(9, rate.window), (timedelta(0), *sorted(offsets))),
         RATES,
         st.lists(LENGTHS, max_size=4),
     ),
@@ -173,7 +173,7 @@ OUTPUTS = st.one_of(
 )  # fmt: skip
 REST = {
     "description": ANY, "labels": PAIRS, "enabled": st.booleans(), "stop": STOPS,
-    "ending": st.builds(Ending, perhaps(LENGTHS), st.sampled_from(["TERM", "INT", "KILL"]), LENGTHS, LENGTHS),
+    "ending": st.builds(Termination, perhaps(LENGTHS), st.sampled_from(["TERM", "INT", "KILL"]), LENGTHS, LENGTHS),
     "retry": st.builds(Retry, COUNTS, backoffs(), perhaps(CODES)), "slowdown": perhaps(st.builds(Slowdown, backoffs(), perhaps(CODES))),
     "success": st.builds(Success, CODES, perhaps(PATTERNS), perhaps(PATTERNS), st.booleans(), st.booleans()),
     "overlap": OVERLAPS,
@@ -205,7 +205,7 @@ def test_a_dumped_job_built_again_is_the_same(spec, form):
 @settings(max_examples=80, deadline=None)
 @given(st.one_of(TIMED_JOBS, SERVICES))
 def test_the_text_of_a_job_is_its_dump_as_json(spec):
-    assert dump_text(spec) == json.dumps(dump_job(spec), ensure_ascii=False)
+    assert dump_json(spec) == json.dumps(dump_job(spec), ensure_ascii=False)
 
 
 def test_nothing_at_its_default_is_dumped():

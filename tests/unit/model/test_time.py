@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.model.time import Instant, Mono, after, from_rfc3339, micros, rfc3339
+from repeater.model.time import Instant, Mono, after, from_rfc3339, rfc3339, to_us
 
 NOW = Instant(datetime(2026, 11, 23, 3, tzinfo=UTC), Mono(1_000_000))
 lengths = st.integers(-(10**15), 10**15).map(lambda n: timedelta(microseconds=n))
@@ -18,15 +18,15 @@ lengths = st.integers(-(10**15), 10**15).map(lambda n: timedelta(microseconds=n)
 def test_both_clocks_move_by_the_same_length_exactly(length):
     later = NOW.plus(length)
     assert later.wall - NOW.wall == length
-    assert later.mono - NOW.mono == micros(length) == length // timedelta(microseconds=1)
+    assert later.mono - NOW.mono == to_us(length) == length // timedelta(microseconds=1)
     assert after(NOW.mono, length) == later.mono
     assert NOW.at_wall(later.wall) == later == NOW.at_mono(later.mono)
 
 
 def test_micros_are_exact_where_a_float_is_not():
     length = timedelta(days=36_525, microseconds=1)
-    assert micros(length) == 36_525 * 86_400 * 1_000_000 + 1
-    assert micros(timedelta(microseconds=-1)) == -1
+    assert to_us(length) == 36_525 * 86_400 * 1_000_000 + 1
+    assert to_us(timedelta(microseconds=-1)) == -1
 
 
 @pytest.mark.parametrize(

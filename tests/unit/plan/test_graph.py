@@ -1,6 +1,6 @@
 """Wiring: which nodes a reload takes over from the graph in force."""
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.spec import Always, JobFile, JobSpec, Need, ProcessSpec
 from repeater.plan.graph import wire
 

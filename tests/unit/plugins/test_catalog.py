@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repeater.errors import PluginFailed
-from repeater.plugins import process
+from repeater.plugins import client
 from repeater.plugins.catalog import InstalledPlugins
 
 MODULE = """
@@ -81,7 +81,7 @@ def test_of_two_distributions_of_one_name_the_first_counts(
 def test_plugins_are_loaded_side_by_side(
     install: Callable[..., None], plugins: InstalledPlugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "START_LIMIT", 6.0)
+    monkeypatch.setattr(client, "START_LIMIT", 6.0)
     points = "".join(f"slow{number} = hanging{number}:Good\n" for number in range(6))
     install(
         "mine",

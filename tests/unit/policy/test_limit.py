@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from repeater.policy.limit import Ledger, Ticket, check_pattern, share_used
+from repeater.policy.limit import Permit, SlidingWindow, check_pattern, share_used
 
 CASES = int(os.environ.get("LIMIT_CASES", "100000"))
 """Requests compared with the brute force."""
@@ -60,7 +60,7 @@ def test_the_earliest_instant_is_that_of_a_brute_force_over_small_integers() -> 
     compared = 0
     while compared < CASES:
         count, window, now = rng.randrange(1, 5), rng.randrange(1, 16), 0
-        ledger, attempts, overfilled = Ledger(count, window), [], False
+        ledger, attempts, overfilled = SlidingWindow(count, window), [], False
         for _ in range(rng.randrange(1, 14)):
             now += rng.choice((0, 0, 1, 2, rng.randrange(0, 2 * window)))
             pattern = some_pattern(rng, count, window)
@@ -87,9 +87,9 @@ def test_no_window_holds_too_many_starts_however_late_they_are() -> None:
     rng = random.Random(5)
     for _ in range(400):
         count, window = rng.randrange(1, 5), rng.randrange(2, 20)
-        ledger, starts, now = Ledger(count, window), [], 0
-        granted: list[tuple[int, Ticket]] = []
-        waiting: list[Ticket] = []
+        ledger, starts, now = SlidingWindow(count, window), [], 0
+        granted: list[tuple[int, Permit]] = []
+        waiting: list[Permit] = []
         for _ in range(80):
             now += rng.randrange(0, 4)
             for at, ticket in sorted(granted, key=lambda one: one[0]):
@@ -117,7 +117,7 @@ def test_no_window_holds_too_many_starts_however_late_they_are() -> None:
 
 
 def test_a_full_limit_is_used_to_the_last_start() -> None:
-    ledger, now, starts = Ledger(3, 10), 0, []
+    ledger, now, starts = SlidingWindow(3, 10), 0, []
     while now < 100:
         answer = ledger.admit(now)
         if isinstance(answer, int):
@@ -129,38 +129,38 @@ def test_a_full_limit_is_used_to_the_last_start() -> None:
 
 
 def test_later_attempts_of_the_request_itself_share_windows_too() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ledger.reserve(0, (0, 10, 34))
     assert ledger.earliest(20, (0, 10, 34)) == 44  # at 20 its second attempt, 30, would share a window with 34
 
 
 def test_a_window_is_half_open() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ledger.record(0)
     assert ledger.earliest(9) == 10
 
 
 def test_a_grant_that_is_not_told_of_holds_others_back_until_it_is() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0)
-    assert isinstance(ticket, Ticket)
+    assert isinstance(ticket, Permit)
     assert ledger.earliest(50) == 60
     ledger.started(ticket, 3)
     assert ledger.earliest(50) == 50
 
 
 def test_the_next_start_is_counted_from_the_late_one() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0)
-    assert isinstance(ticket, Ticket)
+    assert isinstance(ticket, Permit)
     ledger.started(ticket, 4)
     assert ledger.admit(10) == 14
 
 
 def test_what_did_not_start_and_what_is_released_gives_its_place_back() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0, (0, 20))
-    assert isinstance(ticket, Ticket)
+    assert isinstance(ticket, Permit)
     ledger.failed(ticket)
     assert ledger.earliest(0) == 0
     assert ledger.earliest(15) == 30
@@ -171,9 +171,9 @@ def test_what_did_not_start_and_what_is_released_gives_its_place_back() -> None:
 
 
 def test_a_reserved_retry_has_its_place_and_an_unreserved_one_has_not() -> None:
-    ledger = Ledger(2, 10)
+    ledger = SlidingWindow(2, 10)
     ticket = ledger.admit(0, (0, 5))
-    assert isinstance(ticket, Ticket)
+    assert isinstance(ticket, Permit)
     ledger.started(ticket, 0)
     assert ledger.admit(4) == 10
     assert ledger.readmit(ticket, 6) is None
@@ -182,9 +182,9 @@ def test_a_reserved_retry_has_its_place_and_an_unreserved_one_has_not() -> None:
 
 
 def test_a_retry_that_is_put_off_keeps_its_new_place() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0, (0, 10))
-    assert isinstance(ticket, Ticket)
+    assert isinstance(ticket, Permit)
     ledger.started(ticket, 3)
     assert ledger.readmit(ticket, 10) == 13
     assert ledger.admit(12) == 23
@@ -192,15 +192,15 @@ def test_a_retry_that_is_put_off_keeps_its_new_place() -> None:
 
 
 def test_a_push_back_holds_every_grant() -> None:
-    ledger = Ledger(5, 10)
+    ledger = SlidingWindow(5, 10)
     ledger.push_back(40)
     ledger.push_back(30)
     assert ledger.admit(35) == 40
-    assert isinstance(ledger.admit(40), Ticket)
+    assert isinstance(ledger.admit(40), Permit)
 
 
 def test_an_edited_limit_counts_what_is_known() -> None:
-    ledger = Ledger(4, 10)
+    ledger = SlidingWindow(4, 10)
     for at in range(4):
         ledger.record(at)
     ledger.change(2, 10)
@@ -217,23 +217,23 @@ def test_a_pattern_that_never_fits_is_refused(pattern: tuple[int, ...], cause: s
     with pytest.raises(ValueError, match=cause):
         check_pattern(pattern, 2, 10)
     with pytest.raises(ValueError, match=cause):
-        Ledger(2, 10).admit(0, pattern)
+        SlidingWindow(2, 10).admit(0, pattern)
 
 
 @pytest.mark.parametrize(("count", "window"), [(0, 10), (1, 0), (-1, 10)])
 def test_a_limit_of_nothing_is_refused(count: int, window: int) -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
-        Ledger(count, window)
+        SlidingWindow(count, window)
 
 
 def test_a_ledger_that_is_filled_from_what_was_kept_goes_on_the_same() -> None:
     rng = random.Random(6)
-    first = Ledger(3, 50)
+    first = SlidingWindow(3, 50)
     now = 0
     for _ in range(200):
         now += rng.randrange(0, 30)
         first.reserve(now, (0, 40))
-    second = Ledger(3, 50)
+    second = SlidingWindow(3, 50)
     for at in first.recent(now):
         second.record(at)
     assert second.earliest(now, (0, 40)) == first.earliest(now, (0, 40))
@@ -241,18 +241,18 @@ def test_a_ledger_that_is_filled_from_what_was_kept_goes_on_the_same() -> None:
 
 
 def test_memory_is_bounded_by_what_can_still_matter() -> None:
-    ledger, now, most = Ledger(100, 1000), 0, 0
+    ledger, now, most = SlidingWindow(100, 1000), 0, 0
     for _ in range(20_000):
         now = ledger.earliest(now)
         ticket = ledger.admit(now)
-        assert isinstance(ticket, Ticket)
+        assert isinstance(ticket, Permit)
         ledger.started(ticket, now)
         most = max(most, len(ledger))
     assert most <= 201
 
 
 def test_what_is_used_counts_the_window_that_ends_now() -> None:
-    ledger = Ledger(5, 10)
+    ledger = SlidingWindow(5, 10)
     for at in (0, 5, 10):
         ledger.record(at)
     ledger.admit(10)
@@ -269,7 +269,7 @@ def test_rates_that_fill_a_limit_to_the_brim_can_be_held_and_no_more() -> None:
 
 def test_grants_never_go_back() -> None:
     rng = random.Random(7)
-    ledger, now, grants = Ledger(2, 10), 0, []
+    ledger, now, grants = SlidingWindow(2, 10), 0, []
     for _ in range(500):
         now += rng.randrange(0, 4)
         grants.append(ledger.reserve(now).planned[0])
@@ -277,10 +277,10 @@ def test_grants_never_go_back() -> None:
 
 
 def test_when_takes_nothing_and_gives_no_place_away() -> None:
-    ledger = Ledger(1, 10)
+    ledger = SlidingWindow(1, 10)
     ledger.reserve(0)
     waiting = ledger.reserve(0)
     assert waiting.planned == [10]
-    assert ledger.when(waiting, 3) == 10
+    assert ledger.earliest_for(waiting, 3) == 10
     assert ledger.earliest(3) == 20  # for anybody else
-    assert ledger.when(waiting, 3) == 10
+    assert ledger.earliest_for(waiting, 3) == 10

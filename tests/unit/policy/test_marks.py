@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 import pytest
 
-from repeater.dataclass import replace
-from repeater.jobfile import rebuild
-from repeater.model.dump import dump_job, dump_text
+from repeater._lazy_dataclasses import replace
+from repeater.jobfile.load import rebuild
+from repeater.model.dump import dump_job, dump_json
 from repeater.model.spec import Hooks, JobSpec, Output, Plugin, Probe, ProcessSpec
 from repeater.policy.marks import UNSALTED, Marks
-from tests.unit.jobfile.road import job as built
+from tests.unit.jobfile.loading import job as built
 
 VALUE = "correct horse/battery"
 MARKS = Marks("salt", {"INHERITED": "from the shell"})
@@ -41,12 +41,12 @@ def test_another_salt_gives_other_marks() -> None:
 def test_a_value_in_a_command_is_hidden(value: str, form: str) -> None:
     text = form.format(value, value)
     for command in (text, ("curl", "-H", text)):
-        assert value not in dump_text(MARKS.hide(job(command=command)))
+        assert value not in dump_json(MARKS.hide(job(command=command)))
 
 
 def test_encoded_values_in_a_command_are_hidden() -> None:
     encoded = base64.b64encode(VALUE.encode()).decode()
-    shown = dump_text(MARKS.hide(job(command=f"curl -u {encoded} 'http://x/?t=correct%20horse%2Fbattery'")))
+    shown = dump_json(MARKS.hide(job(command=f"curl -u {encoded} 'http://x/?t=correct%20horse%2Fbattery'")))
     assert encoded not in shown
     assert "correct" not in shown
 
@@ -65,7 +65,7 @@ def test_encoded_values_in_a_command_are_hidden() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_a_value_in_any_other_text_of_a_job_is_hidden(change: dict[str, object]) -> None:
-    shown = dump_text(MARKS.hide(replace(job(), **change)))  # type: ignore[type-var]
+    shown = dump_json(MARKS.hide(replace(job(), **change)))  # type: ignore[type-var]
     assert "horse" not in shown
     assert "hmac-sha256:7823ffcb36ae1da9" in shown
 
@@ -123,7 +123,7 @@ def test_a_secret_is_hidden_in_every_key_that_holds_its_text(keys: str, own: boo
         if own and "env = {" not in text:
             text += env.format(value)
         spec = built(text, more={"e": "" if own else f"TOKEN={value}\n"})
-        shown = dump_text(MARKS.hide(spec))
+        shown = dump_json(MARKS.hide(spec))
         assert "hunter" not in shown
         assert spec.process.command == () or "***" in shown
         found.append(shown)

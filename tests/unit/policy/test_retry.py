@@ -6,7 +6,7 @@ import pytest
 
 from repeater.model.run import Exit
 from repeater.model.spec import Retry
-from repeater.policy.retry import wants_retry
+from repeater.policy.retry import should_retry
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,10 @@ from repeater.policy.retry import wants_retry
     ],
 )
 def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, again):  # noqa: A002
-    assert wants_retry(retry, attempt, exit) is again
+    assert should_retry(retry, attempt, exit) is again
 
 
 def test_a_start_that_failed_is_tried_again_unless_there_is_no_such_program():
-    assert wants_retry(Retry(3), 1, None, failed_start=126)
-    assert not wants_retry(Retry(3), 1, None, failed_start=127)
-    assert not wants_retry(Retry(3, on_exit=(127,)), 1, None, failed_start=127)
+    assert should_retry(Retry(3), 1, None, failed_start=126)
+    assert not should_retry(Retry(3), 1, None, failed_start=127)
+    assert not should_retry(Retry(3, on_exit=(127,)), 1, None, failed_start=127)

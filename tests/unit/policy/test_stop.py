@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.reasons import Reason
 from repeater.model.run import Progress
 from repeater.model.spec import Stop

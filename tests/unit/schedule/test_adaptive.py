@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.dataclass import replace
+from repeater._lazy_dataclasses import replace
 from repeater.model.spec import Adaptive
 from repeater.model.time import Instant, Mono
 from repeater.schedule.adaptive import AdaptiveState, explain, interval, observe
+from repeater.schedule.adaptive_schedule import AdaptiveSchedule
 from repeater.schedule.base import Track
-from repeater.schedule.paced import PacedSchedule
 from repeater.sentences import sentence
 
 MS = timedelta(milliseconds=1)
@@ -167,7 +167,7 @@ def test_a_state_that_makes_no_sense_is_none(damage: dict[str, object]) -> None:
 
 
 def test_the_next_slot_is_the_pace_after_the_last_end() -> None:
-    schedule, anchor = PacedSchedule(SECOND), Instant(datetime(2027, 1, 1, tzinfo=UTC), Mono(0))
+    schedule, anchor = AdaptiveSchedule(SECOND), Instant(datetime(2027, 1, 1, tzinfo=UTC), Mono(0))
     end = anchor.plus(3 * SECOND)
     assert schedule.next(Track(anchor)) == anchor
     assert schedule.next(Track(anchor, anchor, end)) == end.plus(SECOND)

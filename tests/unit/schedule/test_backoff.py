@@ -133,7 +133,7 @@ def test_a_lost_end_counts_from_the_slot_itself():
 
 def decorrelated_gaps(monkeypatch, draw, most, numbers):
     """The gaps in seconds after these numbers of runs, each delay drawn with the same number."""
-    monkeypatch.setattr("repeater.schedule.backoff.stable_number", lambda _: int(draw * 2**64))
+    monkeypatch.setattr("repeater.schedule.backoff.stable_fraction", lambda _: int(draw * 2**64))
     spec = Growing(Backoff("decorrelated-jitter", SECOND, max=most * SECOND, multiplier=3.0))
     schedule, cursor = GrowingSchedule(spec, "job"), ANCHOR.plus(SECOND)
     return [(schedule.next(Track(ANCHOR, cursor, cursor, runs)).mono - cursor.mono) / 1e6 for runs in numbers]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repeater.model.spec import Every, Jitter
-from repeater.model.time import Instant, Mono, micros
+from repeater.model.time import Instant, Mono, to_us
 from repeater.schedule.base import Track
 from repeater.schedule.interval import EverySchedule
 
@@ -52,8 +52,8 @@ def test_the_grid_counts_on_the_monotonic_clock_when_the_wall_was_set():
 def test_every_slot_is_a_whole_number_of_steps_from_the_anchor(every, passed):
     cursor = ANCHOR.plus(timedelta(microseconds=passed))
     following = EverySchedule(Every(every)).next(Track(ANCHOR, cursor))
-    assert (following.mono - ANCHOR.mono) % micros(every) == 0
-    assert 0 < following.mono - cursor.mono <= micros(every)
+    assert (following.mono - ANCHOR.mono) % to_us(every) == 0
+    assert 0 < following.mono - cursor.mono <= to_us(every)
     assert following.wall - ANCHOR.wall == timedelta(microseconds=following.mono - ANCHOR.mono)
 
 
@@ -90,9 +90,9 @@ def test_jitter_only_delays_and_never_reaches_the_next_slot(every, draw, job, sh
         jitter = Jitter(span, None, mode) if span else Jitter(None, share, mode)
         schedule = EverySchedule(Every(every, jitter=jitter))
         delay = schedule.delay(job, ANCHOR, draw)
-        width = micros(min(every, span)) if span else micros(every) * share
+        width = to_us(min(every, span)) if span else to_us(every) * share
         assert timedelta(0) <= delay < every
-        assert micros(delay) <= width
+        assert to_us(delay) <= width
         if mode == "stable":
             assert delay == schedule.delay(job, at(99), 0.5)
 

@@ -22,7 +22,7 @@ from repeater.model.spec import (
     OnChange,
     Plugin,
     ProcessSpec,
-    Rated,
+    RateLimited,
     ScheduleSpec,
 )
 from repeater.model.time import MICROSECOND, Instant, Mono
@@ -44,7 +44,7 @@ SPECS = [
     (Growing(Backoff()), "mono", True, False),
     (Adaptive(), "mono", True, False),
     (LoadAware(), "mono", True, False),
-    (Rated(Rate(5, HOUR)), "mono", True, False),
+    (RateLimited(Rate(5, HOUR)), "mono", True, False),
     (Plugin("sun"), "wall", False, True),
 ]
 
@@ -56,7 +56,7 @@ def schedule(spec: ScheduleSpec):
 @pytest.mark.parametrize(("spec", "rides", "waits", "ends"), SPECS)
 def test_each_kind_says_its_clock_and_what_it_waits_for(spec, rides, waits, ends):
     made = schedule(spec)
-    assert (made.rides, made.waits_for_end, made.ends) == (rides, waits, ends)
+    assert (made.clock, made.waits_for_end, made.ends) == (rides, waits, ends)
     assert made.delay("job", ANCHOR, 0.9) == timedelta(0)
 
 

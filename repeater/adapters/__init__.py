@@ -1,1 +1,0 @@
-"""The outside, one port per file. Only `app` imports these; they do not know each other."""

@@ -1,0 +1,74 @@
+"""One job without a file: what a one-off command is, and running it.
+
+Beside `app` the only package that sees the adapters. It decides nothing, and imports nothing that the one job does not
+need, because a one-off command must be there at once: `assembly` puts the parts together, `history` and `serving` are
+imported by those who ask for them.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+
+from repeater._lazy_dataclasses import dataclass
+from repeater.model.spec import JobSpec, Limit
+from repeater.policy.exit_status import Goal
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPorts:
+    """Ports of this machine at which metrics and health are served; None: not at all.
+
+    `must`: what cannot be served is an error, because somebody asked for it here; else it is a warning.
+    """
+
+    metrics: int | None = None
+    health: int | None = None
+    must: frozenset[str] = frozenset()
+
+
+_NOTHING = HttpPorts()
+
+
+@dataclass(frozen=True, slots=True)
+class OneOff:
+    """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
+
+    `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
+    `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
+    those of a project of their own. `shows` is what is served over HTTP to this machine. `limits` are those that the
+    job names; `daemon` is the socket to ask for shared ones, None for the usual place. `log_json`: messages
+    of `rpr` itself are JSON objects, one a line.
+    """
+
+    spec: JobSpec
+    goal: Goal = "no failure"
+    passes_code: bool = False
+    kill_at_end: bool = False
+    stdin: bool = False
+    verbose: bool = False
+    stats_only: bool = False
+    shows_pace: bool = False
+    log_file: str | None = None
+    history: bool = False
+    shows: HttpPorts = _NOTHING
+    limits: tuple[Limit, ...] = ()
+    daemon: str | None = None
+    log_json: bool = False
+
+
+def run_once(oneoff: OneOff) -> int:
+    """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
+    from repeater.apps.oneoff.app import OneOffApp
+    from repeater.system.loops.minimal import MinimalLoop
+
+    gc.freeze()  # what was imported stays
+    gc.enable()
+    with ExitStack() as closing:
+        loop = MinimalLoop()
+        closing.callback(loop.close)
+        assembly = OneOffApp(oneoff, loop, closing)
+        assembly.begin()
+        loop.run()
+    assembly.report()
+    return assembly.status

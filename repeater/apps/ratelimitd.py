@@ -1,0 +1,154 @@
+"""The rate-limit daemon, put together from its parts, and the asking of one that runs. It decides nothing itself."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repeater._lazy_dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from repeater.ratelimitd.persistence import LimitStore
+    from repeater.ratelimitd.socket_path import ListeningSocket
+    from repeater.system.signals import Level
+
+
+SETTLING = 20_000
+"""Microseconds from a start to its first effect that are counted with it; a fiftieth of the window at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitDaemonOptions:
+    """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
+    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart. `patience`:
+    listen also where the Go tool of that name looks by default.
+    """
+
+    socket: str | None = None
+    mode: int = 0o600
+    state_dir: str | None = None
+    ephemeral: bool = False
+    patience: bool = False
+
+
+def run_daemon(options: RateLimitDaemonOptions, say: Callable[[str], None]) -> int:
+    """Serve until a signal asks to leave; the exit status of `rpr daemon`. `say` gets words for a person."""
+    import asyncio
+
+    from repeater.ratelimitd.socket_path import PATIENCE_SOCKETS, ListeningSocket, listen_path
+
+    _prepare_dir()
+    path = Path(options.socket).absolute() if options.socket else listen_path(os.environ)
+    with ExitStack() as closing:
+        gates: list[ListeningSocket] = []
+        for one in (path, *(PATIENCE_SOCKETS if options.patience else ())):
+            if one not in [gate.path for gate in gates]:
+                gates.append(ListeningSocket(one, options.mode))
+                closing.callback(gates[-1].close)
+        keeping = _keeping(options, path, closing)
+        return asyncio.run(_serve(options, gates, keeping, say))
+
+
+def query_stats(socket: str | None) -> dict[str, Any]:
+    """The statistics of the daemon that runs. Raises Unreachable."""
+    from repeater.ratelimitd.client import ask_stats
+    from repeater.ratelimitd.socket_path import connect_path
+
+    return ask_stats(Path(socket) if socket else connect_path(os.environ))
+
+
+def _keeping(options: RateLimitDaemonOptions, path: Path, closing: ExitStack) -> LimitStore:
+    """The ledgers of a daemon belong to its socket, so each socket has a folder of its own."""
+    if options.ephemeral:
+        from repeater.ratelimitd.persistence import NullLimitStore
+
+        return NullLimitStore()
+    from repeater.store.rate_limits import RateLimitStore
+    from repeater.store.state_dir import Lock
+
+    folder = Path(options.state_dir).absolute() if options.state_dir else _state_folder(path)
+    lock = Lock(folder)
+    closing.callback(lock.release)
+    file = RateLimitStore(folder)
+    closing.callback(file.close)
+    return file
+
+
+def _prepare_dir() -> None:
+    """Each client takes a descriptor, and the usual limit is as low as the number of clients."""
+    import contextlib
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _state_folder(path: Path) -> Path:
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    root = base if base.is_absolute() else Path.home() / ".local" / "state"
+    return root / "repeater-daemon" / hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+async def _serve(
+    options: RateLimitDaemonOptions, gates: Sequence[ListeningSocket], keeping: LimitStore, say: Callable[[str], None]
+) -> int:
+    import asyncio
+
+    from repeater.model.time import rfc3339
+    from repeater.ratelimitd.broker import Broker
+    from repeater.ratelimitd.server import Server
+    from repeater.sentences import sentence
+    from repeater.system.clock import LoopClock
+    from repeater.system.sd_notify import SystemdNotifier
+    from repeater.system.signals import Signals
+
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[int] = loop.create_future()
+
+    def leave(_: Level, name: str) -> None:
+        if not over.done():
+            over.set_result(130 if name == "INT" else 0)
+
+    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not over.done():
+            over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
+
+    loop.set_exception_handler(fail)  # a fault in repeater ends it, rather than letting it go on half alive
+    clock = LoopClock(loop)
+    with ExitStack() as closing:
+        notify = SystemdNotifier(os.environ)
+        closing.callback(notify.close)
+        signals = Signals(loop, leave, lambda: None, at_end=True)
+        closing.callback(signals.close)
+        book, now = Broker(os.urandom(6).hex(), SETTLING), clock.now()
+        known, kept = keeping.load()
+        book.restore(known, kept, now)
+        users = frozenset({os.geteuid(), 0}) if options.mode & 0o077 == 0 else None
+        about = {"pid": os.getpid(), "since": rfc3339(now.wall), "socket": str(gates[0].path)}
+        server = Server(
+            book, keeping, clock.now, lambda reason: say(f"warning: {sentence(reason)}"), users=users, about=about
+        )
+        closing.callback(server.close)
+        server.listen(*(gate.socket for gate in gates))
+        places = ", ".join(f"`{gate.path}`" for gate in gates)
+        words = f"listening at {places}, {len(known)} resource{'' if len(known) == 1 else 's'} known"
+        say(words)
+        notify.ready(words)
+        if notify.watchdog is not None:
+            _show_life(notify, clock, notify.watchdog)
+        code = await over
+        notify.stopping("leaving")
+        return code
+
+
+def _show_life(notify: Any, clock: Any, period: int) -> None:
+    notify.kick_watchdog()
+    clock.call_after(period, lambda: _show_life(notify, clock, period))

@@ -1,0 +1,148 @@
+"""`rpr reload` and `rpr down`; and how `rpr apply` hands job files over to the supervisor that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from repeater.cli.options import json_option
+from repeater.cli.remote import print_json, printable, supervisor_options
+from repeater.errors import UsageError
+
+if TYPE_CHECKING:
+    from repeater.apps import SupervisorOptions, SupervisorSelector
+    from repeater.control.client import Answer, Client
+
+_SHOWN = 40
+
+
+@click.command(epilog="Example: rpr reload")
+@click.option("--allow-removals", is_flag=True, help="Also if more than half of the jobs would go.")
+@json_option
+@supervisor_options
+def reload(allow_removals: bool, as_json: bool, where: SupervisorSelector) -> None:
+    """Read the job files again, now.
+
+    Useful with `--no-watch`, or to see why a change is not in force: exit code 2 for a broken file, 5 for a refusal.
+    """
+    from repeater.apps import connect
+
+    with connect(where) as client:
+        print_apply_result(client.ask("reload", patience=120.0, allow_removals=allow_removals), as_json=as_json)
+
+
+@click.command(epilog="Example: rpr down")
+@click.option("--now", is_flag=True, help="Stop live runs too, with their stop signal, instead of waiting for them.")
+@click.option("--kill", is_flag=True, help="Kill everything.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@supervisor_options
+def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
+    """Ask the supervisor to leave, and wait until it has.
+
+    Live runs may finish, services are stopped. When this returns no process of any job is left. Ctrl-C ends only the
+    waiting.
+    """
+    from repeater.apps import connect
+
+    with connect(where) as client:
+        result = client.call("down", level="kill" if kill else "stop" if now else "")
+        waiting = result["waiting"]
+        if waiting and not quiet:
+            names = ", ".join(f"`{printable(name)}`" for name in waiting[:5]) + (" …" if len(waiting) > 5 else "")
+            print(f"waiting for {names}", file=sys.stderr, flush=True)
+        client.wait_for_end()
+
+
+def hand_over(client: Client, options: SupervisorOptions, file: str, *, dry_run: bool) -> None:
+    """Let a running supervisor read the files of an apply, and print what changed.
+
+    `file` is the absolute path of the first one. An apply that names no file means the files of the supervisor.
+    """
+    for name, value in (
+        ("--no-watch", not options.watch),
+        ("--keep-alive", options.keep_alive),
+        ("--cgroups", options.cgroups != (os.environ.get("RPR_CGROUPS") or "services")),
+        ("--http", options.http is not None and options.http.address != os.environ.get("RPR_HTTP")),
+    ):
+        if value:
+            raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
+    if "-" in options.files:
+        raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
+    answer = client.ask(
+        "apply",
+        patience=120.0,
+        only=list(options.only),
+        allow_removals=options.allow_removals,
+        dry_run=dry_run,
+        **files_and_settings(client, options.files, options.set_vars, file),
+    )
+    print_apply_result(answer, as_json=False, dry_run=dry_run, quiet=options.quiet)
+
+
+def files_and_settings(
+    client: Client, files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], file: str
+) -> dict[str, Any]:
+    """The arguments of a request that say what is read. No file means the files of the supervisor; `file` is the
+    absolute path of the one that was found here.
+    """
+    from repeater.jobfile.document import JsonText
+
+    names = [os.fspath(Path(name).absolute()) for name in files]
+    if not names:
+        from repeater.apps import check_running
+
+        found = client.call("status", jobs=[])
+        check_running(found, file)
+        names = found["files"]
+    return {
+        "files": names,
+        "set": [list(pair) for pair in set_vars if not isinstance(pair[1], JsonText)],
+        "set_json": [list(pair) for pair in set_vars if isinstance(pair[1], JsonText)],
+    }
+
+
+def print_apply_result(answer: Answer, *, as_json: bool, dry_run: bool = False, quiet: bool = False) -> None:
+    """Print an answer of `apply` or `reload`."""
+    items = list(answer)
+    result = answer.result()
+    if as_json:
+        print_json({**result, "jobs": items})
+        return
+    if quiet:
+        return
+    width = max((len(item["job"]) for item in items[:_SHOWN]), default=0)
+    for item in items[:_SHOWN]:
+        print(f"{_signs()[item['class']]} {printable(item['job']):<{width}}  {_describe_change(item)}")
+    if len(items) > _SHOWN:
+        print(f"  and {len(items) - _SHOWN} more")
+    for kind, key in (("pool", "pools"), ("limit", "limits")):
+        for one in result[key]:
+            sign = "+" if one["old"] is None else "-" if one["new"] is None else "~"
+            print(f"{sign} {kind} {printable(one['name'])}")
+    changed = result["changed"] + len(result["pools"]) + len(result["limits"])
+    counts = [f"{changed} changed" if changed else "no change"]
+    if result["unchanged"]:
+        counts.append(f"{result['unchanged']} unchanged")
+    state = "would be in force" if dry_run else "is in force"
+    print(f"generation {result['generation']} {state}: {', '.join(counts)}")
+
+
+def _signs() -> Mapping[str, str]:
+    from repeater.cli.plan import _SIGNS
+
+    return _SIGNS
+
+
+def _describe_change(item: Mapping[str, Any]) -> str:
+    from repeater.cli.plan import _WORDS
+
+    words = _WORDS[item["class"]]
+    if item["from"]:
+        words += f" from {printable(item['from'])}"
+    keys = ", ".join(change["key"] for change in item["changes"])
+    return f"{words} ({printable(keys)})" if keys else words

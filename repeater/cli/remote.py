@@ -1,0 +1,191 @@
+"""What all commands share that talk to a running supervisor: how it is named, and how answers are shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from repeater.errors import UsageError
+from repeater.model.time import from_rfc3339
+from repeater.model.units import parse_duration
+from repeater.output.terminal import json_line
+
+if TYPE_CHECKING:
+    from repeater.apps import SupervisorSelector
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+jobs_argument = click.argument("jobs", nargs=-1, metavar="[JOB]...")
+some_jobs_argument = click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+
+
+def supervisor_options(function: F) -> F:
+    """Adds `--project`, `--socket` and `--state-dir`; the command gets them as `where`."""
+
+    @click.option("--project", metavar="NAME", envvar="RPR_PROJECT", help="The project, if no job file here names it.")
+    @click.option("--socket", metavar="PATH", envvar="RPR_SOCKET", help="The socket of the supervisor.")
+    @click.option(
+        "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="The state folder, if not the project's own."
+    )
+    @wraps(function)
+    def command(*args: Any, project: str | None, socket: str | None, state_dir: str | None, **options: Any) -> Any:
+        from repeater.apps import SupervisorSelector
+
+        return function(*args, where=SupervisorSelector(project, socket, state_dir), **options)
+
+    return command  # type: ignore[return-value]
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One line, at once: somebody may read it as it comes."""
+    print(json_line(value), flush=True)
+
+
+def call_for_jobs(
+    where: SupervisorSelector,
+    verb: str,
+    jobs: Sequence[str],
+    *,
+    as_json: bool,
+    words: Callable[[Any], str],
+    **args: Any,
+) -> list[dict[str, Any]]:
+    """Carry out a verb about single jobs and print a line for each."""
+    from repeater.apps import connect
+
+    items = []
+    with connect(where) as client:
+        for item in client.ask(verb, patience=None, jobs=list(jobs), **args):
+            items.append(item)
+            if as_json:
+                print_json(item)
+            else:
+                print(f"{printable(item['job'])}: {words(item)}", flush=True)
+    return items
+
+
+def length_option(text: str | None, option: str) -> float | None:
+    """Seconds of a duration on the command line. Raises UsageError that names the option."""
+    if text is None:
+        return None
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise UsageError(f"cannot use `{option}`: {error}") from None
+
+
+def instant_option(text: str | None, option: str) -> str | None:
+    """An instant for the wire: a time as `cli.time_args` reads it, or a duration, which means so long ago."""
+    from repeater.cli.time_args import parse_moment
+    from repeater.model.time import rfc3339
+
+    if text is None:
+        return None
+    try:
+        ago = parse_duration(text)
+    except ValueError:
+        return rfc3339(parse_moment(option, text))
+    return rfc3339(datetime.now(UTC) - ago)
+
+
+def instant(text: str | None) -> datetime | None:
+    return from_rfc3339(text)
+
+
+def clock(text: str | None, now: datetime | None = None) -> str:
+    """A time for people in this machine's zone: only the time of day if it is today; `-` for none."""
+    moment = from_rfc3339(text)
+    return "-" if moment is None else clock_of(moment, now)
+
+
+def clock_of(moment: datetime, now: datetime | None = None) -> str:
+    """The same of an instant."""
+    local = moment.astimezone()
+    if local.date() == _local_date(now or datetime.now(UTC)):
+        return local.isoformat(timespec="seconds")[11:19]
+    return local.isoformat(" ", "minutes")[:16]
+
+
+@lru_cache(maxsize=2)
+def _local_date(now: datetime) -> date:
+    return now.astimezone().date()
+
+
+def told(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
+    """The reason of an item as a sentence, with instants as `clock` shows them; empty for none.
+
+    Made here from `reason_code` and `detail`; the sentence under `name` has instants in UTC.
+    """
+    code = item.get("reason_code")
+    if code is None:
+        return item.get(name) or ""
+    from repeater.model.reasons import reason_from_json
+    from repeater.sentences import sentence
+
+    return sentence(reason_from_json(code, item["detail"]), lambda instant: clock_of(instant, now))
+
+
+def printable(text: str) -> str:
+    """A text of somebody else, with everything that could steer a terminal made visible."""
+    if text.isascii() and text.isprintable():
+        return text
+    from repeater.output.terminal import visible_text
+
+    return visible_text(text)
+
+
+def colors(stream: Any = None) -> bool:
+    """Whether to colour what goes to standard output."""
+    from repeater.output.terminal import wants_color
+
+    try:
+        fd = (stream or sys.stdout).fileno()
+    except (OSError, ValueError):
+        return False
+    return wants_color(fd, os.environ)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, paint: Callable[[int, str], str | None]) -> None:
+    """Columns as wide as their widest cell; `paint(column, cell)` gives an ANSI colour or None. The last is not padded.
+
+    A terminal that is too narrow gets the last column cut.
+    """
+    table = [tuple(head), *(tuple(map(printable, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padding = [*widths[:-1], 0]
+    room = _terminal_width()
+    colored = colors()
+    lines = []
+    for number, row in enumerate(table):
+        cells = []
+        used = 0
+        if not (colored or room):
+            lines.append("  ".join(map(str.ljust, row, padding)).rstrip())
+            continue
+        for column, cell in enumerate(row):
+            is_last = column == len(row) - 1
+            text = _clip(cell, room - used) if is_last and room else cell
+            used += widths[column] + 2
+            code = paint(column, cell) if colored and number else "1" if colored else None
+            padded = text if is_last else f"{text:<{widths[column]}}"
+            cells.append(f"\x1b[{code}m{padded}\x1b[0m" if code and text else padded)
+        lines.append("  ".join(cells).rstrip())
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _terminal_width() -> int:
+    """Columns of the terminal on standard output; 0 if it is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _clip(text: str, room: int) -> str:
+    return text if len(text) <= max(room, 12) else text[: max(room, 12) - 1] + "…"

@@ -1,0 +1,331 @@
+"""Why a slot was what it was, from the records alone: rows, the lives of supervisors, generations, the schedule.
+
+Pure but for the `rows` it is given, which read the history. Used by the verb `why`, and by the command itself where no
+supervisor runs. The schedule it asks is the one of now: what a job was in an earlier generation is not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
+from typing import Any
+
+from repeater._lazy_dataclasses import dataclass, field
+from repeater.control.commands.history import as_item
+from repeater.control.context import FindRecords
+from repeater.errors import UsageError
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
+from repeater.model.run import SlotRecord
+from repeater.model.spec import At, Cron, Every, JobSpec
+from repeater.model.time import MICROSECOND, Instant, Mono, rfc3339
+from repeater.plan.select import select
+from repeater.schedule.base import Track
+from repeater.schedule.factory import schedule_for
+from repeater.sentences import as_item as coded
+
+DAY = timedelta(days=1)
+_NEAR = timedelta(days=2)
+_STEP = timedelta(seconds=2)  # a clock that is set back by less was corrected slowly
+
+
+@dataclass(slots=True)
+class HistoryExplanation:
+    """What `why` says: one answer, the facts that support it, and the rows that it is about. Sentences use `zone`."""
+
+    answer: Reason
+    zone: tzinfo | None
+    facts: list[Reason] = field(default_factory=list)
+    rows: list[SlotRecord] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """`answer` and `facts` are sentences; `reason_code`, `detail` and `fact_reasons` are for programs."""
+        facts = [coded(fact, clock=self._clock) for fact in self.facts]
+        return {
+            **coded(self.answer, "answer", self._clock),
+            "facts": [fact["reason"] for fact in facts],
+            "fact_reasons": facts,
+            "slots": [as_item(row) for row in self.rows],
+        }
+
+    def _clock(self, wall: datetime) -> str:
+        local = wall.astimezone(self.zone)
+        return f"{local:%Y-%m-%d %H:%M:%S}{local:%z}"
+
+
+def explain_offline(
+    job: str, at: str, specs: Iterable[JobSpec], rows: FindRecords, past: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
+    """The answer where no supervisor runs, in the form of the verb `why`. Raises UsageError."""
+    known = {spec.name: spec for spec in specs}
+    if job not in known and job not in past["jobs"]:
+        chosen = select(list(known.values()), [job])
+        if len(chosen) != 1:
+            raise UsageError(f"cannot explain: `{job}` means {len(chosen)} jobs", hint="name one of them")
+        job = chosen[0].name
+    spec = known.get(job)
+    if at:
+        moment = parse_moment(at, zone_of(spec), now)
+        answer = explain(spec, job, moment, rows, past, now)
+        return {"job": job, "at": rfc3339(moment.begin), **answer.as_json()}
+    answer = HistoryExplanation(
+        because("no_supervisor", job=job), zone_of(spec), list(_downtime(now, past, rows, None))
+    )
+    answer.rows = rows([job], 5)
+    return {"job": job, "at": None, **answer.as_json()}
+
+
+# --- which time is meant --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """A stretch of time that a person named: `[begin, begin + span)`. `zone` is what its words were read in.
+
+    `gap` is the local time that was named, if no clock showed it. `again` is the second of two instants that a local
+    time names.
+    """
+
+    text: str
+    begin: datetime
+    span: timedelta
+    zone: tzinfo | None
+    gap: datetime | None = None
+    again: datetime | None = None
+
+
+def zone_of(spec: JobSpec | None) -> tzinfo | None:
+    """The zone in which a person thinks of a job: its own, or None for the machine's."""
+    if spec is not None and isinstance(spec.schedule, Cron):
+        from repeater.schedule.zone import zone_of as named
+
+        return named(spec.schedule.timezone)
+    return None
+
+
+def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> TimeRange:
+    """RFC 3339, a local date and time, a date, or a time of day (the last one that has passed).
+
+    It lasts for what it names: a second, a minute or a day. Raises UsageError.
+    """
+    said = text.strip()
+    try:
+        if len(said) <= 8 and ":" in said:
+            clock = time.fromisoformat(said)
+            today = now.astimezone(zone).date()
+            local = datetime.combine(today, clock)
+            if local.replace(tzinfo=zone).astimezone(UTC) > now if zone else local.astimezone(UTC) > now:
+                local -= DAY
+            return _local(said, local, timedelta(minutes=1) if said.count(":") == 1 else timedelta(seconds=1), zone)
+        if len(said) == 10:
+            return _local(said, datetime.combine(date.fromisoformat(said), time()), DAY, zone)
+        moment = datetime.fromisoformat(said)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"cannot use time `{said[:60]}`: expected one like `03:00`, `2026-11-24`, or `2026-11-24T03:00:00Z`"
+        ) from None
+    names_second = said[11:19].count(":") == 2 or moment.second != 0 or moment.microsecond != 0
+    span = timedelta(seconds=1) if names_second else timedelta(minutes=1)
+    if moment.tzinfo is None:
+        return _local(said, moment, span, zone)
+    return TimeRange(said, moment.astimezone(UTC), span, zone)
+
+
+def _local(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> TimeRange:
+    def aware(fold: int) -> datetime:
+        naive = local.replace(fold=fold)
+        return (naive.replace(tzinfo=zone) if zone is not None else naive.astimezone()).astimezone(UTC)
+
+    try:
+        first, second = aware(0), aware(1)
+    except OverflowError:
+        raise UsageError(f"cannot use time `{text}`: no clock shows it") from None
+    shown = first.astimezone(zone).replace(tzinfo=None)
+    if shown != local:
+        # PEP 495: in a gap fold 0 reads with the offset from before it, so the instant lies after it
+        return TimeRange(text, first, span, zone, gap=local)
+    return TimeRange(text, first, span, zone, again=second if second != first else None)
+
+
+# --- what happened then ---------------------------------------------------------------------------------------------
+
+
+def explain(
+    spec: JobSpec | None,
+    job: str,
+    moment: TimeRange,
+    rows: FindRecords,
+    past: Mapping[str, Any],
+    now: datetime,
+    pids: Mapping[str, int] | None = None,
+    *,
+    is_alive: bool = False,
+) -> HistoryExplanation:
+    """What became of the slot of a job at a moment.
+
+    `past` has `lives` and `generations`, as the store keeps them; `pids` the processes of live runs, which rows lack.
+    `is_alive`: the last of the `lives` is that of the supervisor that answers.
+    """
+    until = (moment.again or moment.begin) + moment.span
+    found = rows([job], 50, since=moment.begin, until=until)
+    if not found:
+        found = _find_by_start_time(spec, job, moment, rows)
+    named = list(_scheduled_times(spec, moment.begin, until))
+    answer = HistoryExplanation(because("no_slot_then", job=job, at=moment.begin), moment.zone, rows=found[:5])
+    if found:
+        row = found[0]
+        answer.answer = because("slot_decided", job=job, nominal=row.nominal, verdict=_verdict(row), slots=len(found))
+        answer.facts += _facts_about(row, spec, rows, pids or {})
+    elif named and named[0] > now:
+        answer.answer = because("slot_to_come", job=job, nominal=named[0])
+    elif named:
+        answer.answer = because("slot_not_recorded", job=job, nominal=named[0])
+    else:
+        answer.facts += _nearest_slots(spec, moment, until)
+    if moment.gap:
+        answer.facts.append(because("local_time_skipped", date=f"{moment.gap:%Y-%m-%d}", time=f"{moment.gap:%H:%M}"))
+    if moment.again:
+        answer.facts.append(because("local_time_twice", first=moment.begin, second=moment.again))
+    if spec is not None and isinstance(spec.schedule, Cron) and (moment.gap or moment.again):
+        answer.facts.append(because("clock_change_rule", gap=spec.schedule.gap, fold=spec.schedule.fold))
+    ref = found[0].due if found else moment.begin
+    if ref <= now:
+        answer.facts += _downtime(ref, past, rows, now if is_alive else None)
+        answer.facts += _generation(ref, past)
+    return answer
+
+
+def _find_by_start_time(spec: JobSpec | None, job: str, moment: TimeRange, rows: FindRecords) -> list[SlotRecord]:
+    """Slots that a gap of the clocks put elsewhere, and runs that were under way then."""
+    if moment.gap:
+        near = rows([job], 5, since=moment.begin - timedelta(hours=3), until=moment.begin + timedelta(hours=3))
+        return [row for row in near if abs(row.nominal - moment.begin) <= timedelta(hours=1)][-1:]
+    if spec is None:
+        return []
+    before = rows([job], 5, until=moment.begin)
+    return [row for row in before if row.started and row.started <= moment.begin < (row.ended or moment.begin + DAY)][
+        :1
+    ]
+
+
+def _verdict(row: SlotRecord) -> Reason:
+    return because("row_verdict", outcome=row.outcome, state=row.state, cause=row.reason)
+
+
+def _facts_about(row: SlotRecord, spec: JobSpec | None, rows: FindRecords, pids: Mapping[str, int]) -> Iterator[Reason]:
+    if row.started is not None:
+        late = row.started - row.due
+        yield because(
+            "run_started",
+            run=row.run,
+            pid=pids.get(row.run or ""),
+            started=row.started,
+            late=_rounded(late) if late > timedelta(seconds=1) else None,
+            took=_rounded(row.ended - row.started) if row.ended else None,
+        )
+    if row.due != row.nominal:
+        yield because("slot_jittered", due=row.due, by=_rounded(row.due - row.nominal))
+    if row.trigger != "schedule":
+        yield because("trigger_was", trigger=row.trigger)
+    code = None if row.reason is None else row.reason.code
+    if code in ("overlap", "superseded", "queue_full"):
+        yield from _blocking_run(row, rows, pids)
+    if code == "slowdown":
+        last = next((one for one in rows([row.job], 20, until=row.nominal) if one.attempts), None)
+        if last is not None:
+            yield because("run_before", ended=last.ended or last.due, verdict=_verdict(last))
+    if code == "upstream_failed":
+        yield from _upstream(row, spec, rows)
+
+
+def _blocking_run(row: SlotRecord, rows: FindRecords, pids: Mapping[str, int]) -> Iterator[Reason]:
+    for one in rows([row.job], 200, until=row.nominal):
+        if one.started and one.started <= row.due and (one.ended is None or one.ended >= row.due):
+            pid = pids.get(one.run or "")
+            yield because("run_went_on", run=one.run, pid=pid, started=one.started, ended=one.ended)
+            return
+
+
+def _upstream(row: SlotRecord, spec: JobSpec | None, rows: FindRecords) -> Iterator[Reason]:
+    for need in spec.needs if spec else ():
+        last = next(iter(rows([need.job], 1, until=row.due + MICROSECOND)), None)
+        if last is not None:
+            yield because("upstream_slot", job=need.job, nominal=last.nominal, verdict=_verdict(last))
+
+
+def _scheduled_times(spec: JobSpec | None, begin: datetime, until: datetime) -> Iterator[datetime]:
+    """The nominal times that the schedule of now names in a stretch, as far as time alone decides them."""
+    if spec is None or not isinstance(spec.schedule, Cron | At):
+        return
+    schedule = schedule_for(spec)
+    cursor = Instant(begin - MICROSECOND, Mono(0))
+    for _ in range(10):
+        following = schedule.next(Track(anchor=cursor, cursor=cursor))
+        if following is None or following.wall >= until:
+            return
+        yield following.wall
+        cursor = following
+
+
+def _nearest_slots(spec: JobSpec | None, moment: TimeRange, until: datetime) -> Iterator[Reason]:
+    if spec is None:
+        yield Reason("not_active")
+        return
+    if isinstance(spec.schedule, Every):
+        yield because("interval_is", job=spec.name, every=spec.schedule.every, after_end=spec.schedule.after_end)
+    if isinstance(spec.schedule, Cron):
+        yield because("cron_is", expression=spec.schedule.expression, timezone=spec.schedule.timezone)
+        before = list(_scheduled_times(spec, moment.begin - _NEAR, moment.begin))[-1:]
+        after = list(_scheduled_times(spec, until, until + 30 * DAY))[:1]
+        if before and len(list(_scheduled_times(spec, moment.begin - _NEAR, moment.begin))) < 10:
+            yield because("slot_before", nominal=before[0])
+        if after:
+            yield because("slot_after", nominal=after[0])
+
+
+def _downtime(at: datetime, past: Mapping[str, Any], rows: FindRecords, now: datetime | None) -> Iterator[Reason]:
+    """Whether a supervisor ran at a wall time. `now` if the last one still runs.
+
+    Lives are in the order in which they were recorded, each with the wall times of its ends. A clock that was set back
+    makes a later life begin earlier, or a life end before it began.
+    """
+    lives = [(began, ended) for began, ended, _ in past.get("lives", ())]
+    if not lives:
+        return
+    if now is not None:
+        lives[-1] = (lives[-1][0], now)
+    readings = [reading for life in lives for reading in life if reading is not None]
+    for earlier, later in pairwise(readings):
+        if earlier - later > _STEP and later <= at <= earlier:
+            yield because("clock_was_set_back", since=earlier, until=later)
+            break
+    if any(ended is not None and min(began, ended) <= at <= max(began, ended) for began, ended in lives):
+        return
+    before = [life for life in lives if life[0] < at]
+    until = min((min(began, ended or began) for began, ended in lives if began > at), default=None)
+    if not before:
+        yield because("lives_unknown_before", at=until)
+        return
+    began, ended = max(before, key=lambda life: max(life[0], life[1] or life[0]))
+    if ended is not None:
+        yield because("supervisor_down", since=max(began, ended), until=until)
+    elif until is not None:
+        last = next(iter(rows(None, 1, until=until)), None)
+        seen = max((one for one in (last.ended, last.started, last.due) if one), default=began) if last else began
+        if seen < at:
+            yield because("supervisor_end_unknown", seen=seen, until=until)
+
+
+def _generation(at: datetime, past: Mapping[str, Any]) -> Iterator[Reason]:
+    generations = past.get("generations", ())
+    then = [entry for entry in generations if entry[1] <= at]
+    if not then:
+        return
+    number, since = then[-1]
+    newest = generations[-1][0]
+    yield because("generation_was", generation=number, since=since, newest=newest if newest != number else None)
+
+
+def _rounded(length: timedelta) -> timedelta:
+    return max(timedelta(0), length - length % timedelta(milliseconds=1))

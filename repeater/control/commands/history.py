@@ -1,0 +1,63 @@
+"""`history`: the rows of slots, newest first. Also used by the command itself where no supervisor runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, get_args
+
+from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
+from repeater.errors import UsageError
+from repeater.model.run import Outcome, SlotRecord
+from repeater.model.spec import JobSpec, ProcessSpec
+from repeater.plan.select import select
+from repeater.sentences import sentence
+
+MOST = 100_000
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+
+
+async def history(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+    """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`, `command`."""
+    specs = [job.spec for job in desk.engine.jobs.values()]
+    known = await aside(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
+    query = partial(read, desk.rows, specs, known, args)
+    rows = await aside(query)
+    for first in range(0, len(rows), 500):
+        await send(*map(as_item, rows[first : first + 500]))
+    return {"rows": len(rows)}
+
+
+def read(
+    rows: FindRecords, specs: Sequence[JobSpec], known: Iterable[str], args: Mapping[str, Any]
+) -> list[SlotRecord]:
+    """The rows that are asked for. `known` are jobs that have a history but may not be in force. Raises UsageError."""
+    for outcome in args["outcomes"]:
+        if outcome not in OUTCOMES:
+            raise UsageError(f"cannot filter by `{outcome[:60]}`: expected one of {', '.join(OUTCOMES)}")
+    jobs = names_of(specs, known, args["jobs"])
+    most = 100 if args["most"] is None else min(args["most"], MOST)
+    return rows(jobs, most, since=args["since"], until=args["until"], outcomes=args["outcomes"])
+
+
+def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[str]) -> list[str] | None:
+    """The names that patterns mean among jobs in force and those that only have a past; None for all."""
+    if not patterns:
+        return None
+    here = {spec.name for spec in specs}
+    gone = [
+        JobSpec(name=name, group=name.partition("[")[0], process=ProcessSpec(command=()))
+        for name in known
+        if name not in here
+    ]
+    return [spec.name for spec in select([*specs, *gone], patterns)]
+
+
+def as_item(row: SlotRecord) -> dict[str, Any]:
+    return {
+        **row.as_json(sentence),
+        "outcome": row.outcome,
+        "trigger": row.trigger,
+        "generation": row.generation,
+        "command": row.command,
+    }

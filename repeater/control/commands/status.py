@@ -1,0 +1,258 @@
+"""`status` and `health`: how each job is, and whether the supervisor is well. Reads the engine, changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from repeater.control.context import Args, ControlContext, Send
+from repeater.engine.active_slot import ActiveSlot
+from repeater.engine.job import Job
+from repeater.engine.job_states import State
+from repeater.model.reasons import Reason
+from repeater.model.reasons import reason as because
+from repeater.model.run import SlotRecord
+from repeater.model.time import Instant, rfc3339
+from repeater.sentences import as_item
+from repeater.supervisor.faults import FaultRecord
+
+_SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
+_BATCH = 8  # jobs described before others in the loop come first: about 1 ms with their lines
+
+
+async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+    """An item for each job; the result is about the supervisor."""
+    await desk.settled()
+    jobs = desk.jobs(args["jobs"])
+    now = desk.clock.now()
+    faulty = {fault.job for fault in desk.faults(None)}
+    for first in range(0, len(jobs), _BATCH):
+        items = [describe(job, now) for job in jobs[first : first + _BATCH]]
+        for item in items:
+            item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
+        await send(*items)
+        await desk.settled()
+    life = desk.life
+    troubles = [as_item(trouble) for trouble in desk.troubles()]
+    rejected = as_item(desk.rejected())
+    return {
+        "project": life.project,
+        "pid": life.pid,
+        "since": rfc3339(began_at(life.began, now)),
+        "uptime": elapsed(life.began, now),
+        "now": rfc3339(now.wall),
+        "generation": desk.engine.generation,
+        "jobs": len(desk.engine.jobs),
+        "state_dir": life.state,
+        "files": list(desk.files()),
+        "troubles": [trouble["reason"] for trouble in troubles],
+        "trouble_reasons": troubles,
+        "faults": [as_fault(one) for one in desk.faults(None)],
+        "rejected": rejected["reason"],
+        "rejected_reason": rejected if rejected["reason_code"] else None,
+    }
+
+
+async def health(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+    """Whether all is well. `ready`: the supervisor does its work, and the services that have a `ready` probe are ready.
+
+    `ok`: it is ready, the job files as they are now are in force, and the clock is not behind decided slots. A bad edit
+    and a wrong clock change `ok`, not `ready`.
+    """
+    await desk.settled()
+    problems = [
+        because("service_not_ready", job=job.spec.name)
+        for job in desk.engine.jobs.values()
+        if job.spec.is_service and job.ready is False and job.state in (State.IDLE, State.ACTIVE)
+    ]
+    problems += desk.troubles()
+    ready = not problems
+    behind = desk.engine.clock_behind(desk.now())
+    if behind is not None:
+        problems.append(behind)
+    rejected = desk.rejected()
+    if rejected is not None:
+        first, *_ = str(rejected.detail.get("error", "")).splitlines() or [""]  # all problems are in `status`
+        problems.append(because("last_files_active", generation=desk.engine.generation, error=first))
+    shown = [as_item(problem) for problem in problems[:100]]
+    return {
+        "ok": not problems,
+        "ready": ready,
+        "problems": [problem["reason"] for problem in shown],
+        "problem_reasons": shown,
+        "faults": [as_fault(one) for one in desk.faults(None)],
+        "pid": os.getpid(),
+        "generation": desk.engine.generation,
+    }
+
+
+def elapsed(since: Instant, now: Instant) -> float:
+    """Seconds by the monotonic clock, so a step of the wall clock does not change them."""
+    return round((now.mono - since.mono) / 1e6, 3)
+
+
+def seconds_of(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
+
+
+def began_at(began: Instant, now: Instant) -> datetime:
+    """The wall time of a past reading. If the clock was set since then, it is counted back from the present time."""
+    counted = now.at_mono(began.mono).wall
+    return began.wall if abs(counted - began.wall) <= _SLEW else counted.replace(microsecond=0)
+
+
+def as_fault(fault: FaultRecord) -> dict[str, Any]:
+    """An unexpected exception for JSON."""
+    return {
+        "owner": fault.owner,
+        "job": fault.job or None,
+        "name": fault.name,
+        "error": fault.error,
+        "count": fault.count,
+        "first": rfc3339(fault.first),
+        "last": rfc3339(fault.last),
+        **as_item(fault_reason(fault)),
+    }
+
+
+def fault_reason(fault: FaultRecord) -> Reason:
+    """An unexpected exception, as a fact of `why` and of `health`."""
+    return because(
+        "internal_error",
+        owner=fault.owner,
+        name=fault.name,
+        job=fault.job,
+        error=fault.error,
+        count=fault.count,
+        last=fault.last,
+    )
+
+
+def describe(job: Job, now: Instant) -> dict[str, Any]:
+    """One job for `status --json`. Instants are RFC 3339 in UTC, lengths seconds."""
+    spec, progress = job.spec, job.progress
+    state, why = job_state(job, now)
+    return {
+        "job": spec.name,
+        "state": state,
+        **as_item(why, "why"),
+        "waited": _waited(job, now),
+        "next": rfc3339(job.next.due) if job.next is not None else None,
+        "last": _last(job),
+        "running": [_running(held, now) for held in job.open if held.attempt is not None and held.attempt.started],
+        "runs": progress.runs,
+        "successes": progress.successes,
+        "failures": progress.failures,
+        "planned": job.planned,
+        "skipped": progress.skipped,
+        "interval": seconds_of(job.interval),
+        "average_interval": seconds_of(job.starts.average),
+        "streak": progress.streak,
+        "last_success": rfc3339(progress.last_success),
+        "pending": len(job.pending),
+        "ready": job.ready,
+        "paused": None
+        if job.paused is None
+        else {"text": job.paused.detail.get("text"), "until": rfc3339(progress.paused_until)},
+        "service": spec.is_service,
+        "labels": dict(spec.labels),
+        "description": spec.description,
+    }
+
+
+def job_state(job: Job, now: Instant) -> tuple[str, Reason | None]:
+    """The state of a job in one word, and why it is so if that is not plain.
+
+    `running`, `starting`, `held` (at a gate), `retrying`, `stopping`, `paused`, `slowed`, `waiting` (for its next
+    slot), `idle` (nothing will start it by itself), `done`, `stopped`, `disabled`.
+    """
+    held = job.open[0] if job.open else None
+    if job.state in (State.STOPPING, State.DRAINING, State.FINISHING) and held is not None:
+        if job.state is State.FINISHING:
+            return _state_of_active_slot(held)
+        return "stopping", because("waits_for_process", pid=held.pid) if held.pid else None
+    if held is not None:
+        return _state_of_active_slot(held)
+    if job.state is State.INACTIVE:
+        return ("stopped", None) if job.spec.enabled else ("disabled", Reason("not_enabled"))
+    if job.state is State.DONE:
+        return "done", job.progress.done
+    if job.state in (State.REMOVED, State.DRAINING):
+        return "stopped", Reason("supervisor_stopping")
+    if job.paused is not None:
+        until = job.progress.paused_until
+        text = job.paused.detail.get("text")
+        return "paused", because("paused_until", text=text, until=None if until is None else _seconds(until))
+    not_before = job.slowing.not_before
+    if job.slowing.holds(now) and not_before is not None:
+        return "slowed", because("slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall))
+    until = job.waits_for_clock(now.wall)
+    why = None if until is None else because("waits_for_clock", job=job.spec.name, until=until)
+    if job.next is not None:
+        return "waiting", why
+    fault = job.upcoming.fault
+    return "idle", why if fault is None else because("schedule_unknown", error=fault)
+
+
+def _waited(job: Job, now: Instant) -> int | None:
+    """Seconds for which the slot that is held has waited; None if no slot is."""
+    held = job.open[0] if job.open else None
+    return None if held is None or held.wait_reason is None else (now.mono - held.since.mono) // 1_000_000
+
+
+def _state_of_active_slot(held: ActiveSlot) -> tuple[str, Reason | None]:
+    attempt = held.attempt
+    if attempt is not None and attempt.live:
+        if held.forced_outcome is not None:
+            return "stopping", held.forced_outcome[1]
+        if attempt.started is None:
+            return "starting", None
+        return "running", because("attempt", attempt=held.attempts) if held.attempts > 1 else None
+    if held.wait_reason is not None:
+        return "held", held.wait_reason
+    if held.retry is not None:
+        return "retrying", because("retry_at", attempt=held.attempts, at=_seconds(held.retry.at.wall))
+    return "starting", None
+
+
+def _running(held: ActiveSlot, now: Instant) -> dict[str, Any]:
+    attempt = held.attempt
+    assert attempt is not None
+    began = attempt.started
+    return {
+        "run": attempt.run.id,
+        "pid": held.pid,
+        "attempt": held.attempts,
+        "nominal": rfc3339(held.slot.nominal),
+        "started": rfc3339(began.wall) if began else None,
+        "seconds": elapsed(began, now) if began else None,
+        "trigger": held.slot.trigger,
+    }
+
+
+def _last(job: Job) -> dict[str, Any] | None:
+    """The last slot that came to a run; after a restart of the supervisor only what is remembered of it."""
+    row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
+    if row is not None:
+        return last_of(row)
+    progress = job.progress
+    if progress.last_end is None or not progress.streak:
+        return None
+    outcome = "success" if progress.streak > 0 else "failed"
+    return {"outcome": outcome, **as_item(None), "ended": rfc3339(progress.last_end), "run": None, "exit": None}
+
+
+def last_of(row: SlotRecord) -> dict[str, Any]:
+    return {
+        "outcome": row.outcome,
+        **as_item(row.reason),
+        "ended": rfc3339(row.ended),
+        "run": row.run,
+        "exit": row.exit,
+    }
+
+
+def _seconds(wall: datetime) -> datetime:
+    return wall.replace(microsecond=0)

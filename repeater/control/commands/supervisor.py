@@ -1,0 +1,114 @@
+"""`apply`, `plan`, `reload`, `down`: what a person asks of the supervisor as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from repeater.control.context import ApplyRequest, Args, ControlContext, Level, Send
+from repeater.engine.preview import Prospect
+from repeater.errors import UsageError
+from repeater.jobfile.document import JsonText
+from repeater.model.dump import dump_job
+from repeater.model.spec import JobSpec
+from repeater.model.time import rfc3339
+from repeater.plan.diff import JobPlan, Plan
+from repeater.sentences import as_item
+from repeater.supervisor.reload import Applied
+
+_TURN = 50
+"""Items of a plan that are sent in one turn of the loop."""
+LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
+
+
+async def apply(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+    """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
+    if not args["files"]:
+        raise UsageError("cannot apply: no file is named")
+    applied = await desk.apply(_wanted(args), allow_removals=args["allow_removals"], dry_run=args["dry_run"])
+    return await _report(applied, send)
+
+
+async def reload(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+    """Reads the job files of now again, also if they look unchanged."""
+    return await _report(await desk.apply(None, allow_removals=args["allow_removals"]), send)
+
+
+async def plan(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+    """What an apply would do now; nothing changes. An item for each job."""
+    wanted = _wanted(args) if args["files"] else None
+    foreseen = await desk.foresee(wanted, allow_removals=args["allow_removals"])
+    specs = {job.name: job for job in foreseen.jobfile.jobs}
+    rest = iter(foreseen.plan.jobs)
+    while piece := list(islice(rest, _TURN)):
+        await send(
+            *(
+                _item(entry, specs.get(entry.job))
+                | _outlook(entry, specs.get(entry.job), foreseen.prospects[entry.job])
+                for entry in piece
+            )
+        )
+        await asyncio.sleep(0)  # `send` does not wait while the client reads fast
+    refusal = foreseen.refusal
+    refused = None if refusal is None else {"message": refusal.message, "hint": refusal.hint}
+    return {**_result(foreseen.generation, foreseen.plan), "refused": refused}
+
+
+def _wanted(args: Args) -> ApplyRequest:
+    values = tuple((key, JsonText(text)) for key, text in args["set_json"])
+    return ApplyRequest(args["files"], (*args["set"], *values), args["only"])
+
+
+async def _report(applied: Applied, send: Send) -> Mapping[str, Any]:
+    specs = {job.name: job for job in applied.jobfile.jobs}
+    for entry in applied.plan.jobs:
+        if entry.reload != "keep":
+            await send(_item(entry, specs.get(entry.job)))
+    return _result(applied.generation, applied.plan)
+
+
+def _item(entry: JobPlan, spec: JobSpec | None) -> dict[str, Any]:
+    return {
+        "job": entry.job,
+        "class": entry.reload,
+        "from": entry.moved_from,
+        "changes": [{"key": change.key, "old": change.old, "new": change.new} for change in entry.changes],
+        "schedule": dump_job(spec).get("schedule", "once") if spec is not None else None,
+    }
+
+
+def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> dict[str, Any]:
+    """What only the supervisor knows about an entry of a plan."""
+    old, new = prospect.old, prospect.new
+    return {
+        "next": {"old": rfc3339(old.next), "new": rfc3339(new.next)},
+        "runs": new.runs,
+        "successes": new.successes,
+        "failures": new.failures,
+        **as_item(new.done, "done"),
+        "returns": prospect.returns,
+        "enabled": spec is not None and spec.enabled,
+        "like": entry.like,
+    }
+
+
+def _result(generation: int, plan: Plan) -> dict[str, Any]:
+    kept = sum(entry.reload == "keep" for entry in plan.jobs)
+    shared = {
+        kind: [{"name": one.name, "old": one.old, "new": one.new} for one in plan.shared if one.kind == kind]
+        for kind in ("pool", "limit")
+    }
+    counts = {"generation": generation, "changed": len(plan.jobs) - kept, "unchanged": kept}
+    return {**counts, "pools": shared["pool"], "limits": shared["limit"]}
+
+
+async def down(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+    """Asks the supervisor to leave. The connection ends when it has."""
+    if args["level"] not in LEVELS:
+        raise UsageError(f"cannot go down by `{args['level'][:60]}`: expected `drain`, `stop` or `kill`")
+    desk.leave(LEVELS[args["level"]])
+    await desk.submit()
+    waiting = [job.spec.name for job in desk.engine.jobs.values() if job.open]
+    return {"pid": desk.life.pid, "waiting": waiting}

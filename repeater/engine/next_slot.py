@@ -1,0 +1,299 @@
+"""The slot that a job waits for: which it is, when it comes due, and what was missed when it comes late.
+
+Keeps the place in the schedule (`anchor`, `cursor`) and one wake on the timeline. It admits nothing: slots that come
+due go to the job, each with the row it ends in at once if it was missed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from repeater._lazy_dataclasses import replace
+from repeater.engine.context import Context
+from repeater.engine.timers import Timer
+from repeater.errors import PluginBusy, PluginFailed
+from repeater.model.events import Warned
+from repeater.model.reasons import MISSED, Reason
+from repeater.model.reasons import reason as because
+from repeater.model.run import Slot, SlotState
+from repeater.model.spec import Backoff, JobSpec
+from repeater.model.time import MICROSECOND, Instant
+from repeater.policy import catchup
+from repeater.schedule.backoff import backoff_delay
+from repeater.schedule.base import CountsSlots, Schedule, Track
+
+GRACE = timedelta(seconds=10)
+"""A slot that comes up this late was delayed, not missed."""
+MOST_ROWS = {"wall": 1000, "mono": 10}
+"""How many missed slots get a row of their own, by what the schedule rides; the rest share one."""
+MOST_IN_TURN = 1000
+"""How many slots of a schedule come up at one instant, each after the one before; the rest of the time is left out."""
+_PATIENCE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=60))
+"""How long a schedule that cannot answer is left alone."""
+BUSY = timedelta(milliseconds=100)
+"""When a plugin that has not answered yet is asked again."""
+
+
+class Coming(NamedTuple):
+    """A slot that came due; `refusal` is its state and reason if it was missed and that is its end.
+
+    One row can stand for several slots: `number` of them, up to the nominal time `last`. `number` None: not known.
+    """
+
+    slot: Slot
+    refusal: tuple[SlotState, Reason] | None = None
+    number: int | None = 1
+    last: datetime | None = None
+
+
+class NextSlot:
+    """`come_due` is called with the slots of one instant, oldest first; nothing is armed then. `again` is called when a
+    schedule that could not answer is to be asked once more; `fault` says why it could not, None when it did.
+    """
+
+    __slots__ = (
+        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_last", "_nominal", "_rung", "_told",
+        "_track", "_turn", "_wake", "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        context: Context,
+        spec: JobSpec,
+        schedule: Schedule,
+        track: Callable[[], Track],
+        come_due: Callable[[list[Coming]], None],
+        again: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._track = track
+        self._come_due = come_due
+        self._again = again
+        self._faults = 0
+        self._told = ""
+        self._is_busy = False
+        self._wake: Timer | None = None
+        self._nominal = self._due = self._turn = context.now
+        self._rung = 0
+        self._last: tuple[JobSpec, Instant, tuple[Slot, Instant]] | None = None
+        self.spec = spec
+        self.schedule = schedule
+        self.anchor = self.now
+        self.cursor: Instant | None = None
+        self.last_end: Instant | None = None
+        self.slot: Slot | None = None
+        self.fault: str | None = None
+
+    @property
+    def now(self) -> Instant:
+        """Now, with the wall time that the slots of this schedule are named by."""
+        return self._context.now if self.schedule.clock == "wall" else self._context.steady
+
+    def move_clock(self, by: timedelta) -> None:
+        """The wall clock was set: name the instants of a schedule that rides the monotonic clock by its new time."""
+        self._last = None
+        if self.last_end is not None:
+            self.last_end = _moved(self.last_end, by)
+        if self.schedule.clock == "wall":
+            if self.cursor is None and self.anchor.wall > self._context.now.wall:
+                self.anchor = self._context.now  # else the first slot would wait for the former time of day
+            return
+        self.anchor = _moved(self.anchor, by)
+        if self.cursor is not None:
+            self.cursor = _moved(self.cursor, by)
+        if self.slot is not None:
+            self._nominal, self._due = _moved(self._nominal, by), _moved(self._due, by)
+            self.slot = replace(self.slot, nominal=self.slot.nominal + by, due=self.slot.due + by)
+
+    def arm(self, track: Track, not_before: Instant | None) -> bool:
+        """Wait for the next slot, if there is one, or for a schedule that cannot say. `not_before` puts off slots that
+        count from an end.
+        """
+        self.disarm()
+        nominal = self._following(track)
+        if self.fault is not None:
+            self._ask_later(self.fault)
+            return True
+        self._faults, self._told = 0, ""
+        if nominal is None:
+            return False
+        slot, due = self._slot_at(nominal)
+        if not_before is not None and not_before.mono > due.mono and self.schedule.waits_for_end:
+            due = due.at_mono(not_before.mono)
+            slot = replace(slot, due=due.wall, due_mono=due.mono)
+        self.slot, self._nominal, self._due = slot, nominal, due
+        self._wake = self._context.call_at(due, self.schedule.clock, self._on_due)
+        return True
+
+    def disarm(self) -> None:
+        """Wait for nothing."""
+        self.slot = self.fault = None
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+
+    def restart(self, decided: datetime | None = None) -> None:
+        """The grid begins now, and the next slot lies strictly ahead, also of what was decided before the clock of
+        the day was set back.
+        """
+        self.anchor = self.now
+        self.cursor = self._ahead_of(decided)
+
+    def begin_again(self) -> None:
+        """The grid begins now, and the next slot may be now."""
+        self.anchor, self.cursor = self.now, None
+
+    def skip_missed(self) -> None:
+        """Nothing is owed for the time until now."""
+        if self.cursor is None:
+            self.anchor = self.now
+        elif not self.schedule.waits_for_end:
+            self.cursor = self._ahead_of(self.cursor.wall)
+
+    def _ahead_of(self, decided: datetime | None) -> Instant:
+        now = self.now
+        if decided is not None and decided > now.wall and self.schedule.clock == "wall":
+            return now.at_wall(decided)
+        return now
+
+    def _following(self, track: Track) -> Instant | None:
+        """The next nominal time; None also if the schedule cannot say, which `fault` tells then."""
+        try:
+            self.fault = None
+            return self.schedule.next(track)
+        except PluginFailed as failure:
+            self.fault = failure.message
+            self._is_busy = isinstance(failure, PluginBusy)
+            return None
+
+    def _ask_later(self, fault: str) -> None:
+        if self._is_busy:
+            self._wake = self._context.call_in(BUSY, lambda _: self._again())
+            return
+        delay = backoff_delay(_PATIENCE, self._faults + 1, 0.0)
+        self._faults += 1
+        if fault != self._told:
+            self._told = fault
+            self._context.emit_event(Warned(self.spec.name, because("schedule_failed", error=fault)))
+        self._wake = self._context.call_in(delay, lambda _: self._again())
+
+    def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
+        """The slot of a nominal time, and when it is due. The last one is kept, as it is asked for twice in a row."""
+        spec, last = self.spec, self._last
+        if last is not None and last[0] is spec and last[1].mono == nominal.mono and last[1].wall == nominal.wall:
+            return last[2]
+        jitter, due = getattr(spec.schedule, "jitter", None), nominal
+        if jitter is not None:
+            draw = 0.0
+            if jitter.mode == "random":
+                draw = random.Random(f"{self._context.seed}/{spec.name}/{nominal.wall}").random()  # noqa: S311
+            due = nominal.plus(self.schedule.delay(spec.name, nominal, draw))
+        found = Slot(spec.name, nominal.wall, due.wall, due_mono=due.mono), due
+        self._last = spec, nominal, found
+        return found
+
+    def _on_due(self, _: Instant) -> None:
+        slot, now, nominal, due = self.slot, self._context.now, self._nominal, self._due
+        assert slot is not None
+        self.disarm()
+        self.cursor = nominal
+        if self._turn is not now:
+            self._turn, self._rung = now, 0
+        self._rung += 1
+        if self._rung > MOST_IN_TURN:
+            self.cursor = now  # nothing is owed for the time between, or this turn would have no end
+        if self.schedule.waits_for_end:
+            self._pass_on([Coming(slot)])
+            return
+        following = self._following(self._track())
+        late = now.wall - due.wall if self.schedule.clock == "wall" else (now.mono - due.mono) * MICROSECOND
+        if late <= GRACE and (following is None or self._is_ahead(following)):
+            self._pass_on([Coming(slot)])
+        else:
+            self._pass_on(self._late(slot, following))
+
+    def _pass_on(self, coming: list[Coming]) -> None:
+        """A time of day has come: from now on, how late its slot is counts as a distance."""
+        if self.schedule.clock == "wall":
+            now = self._context.now
+            coming = [one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming]
+        self._come_due(coming)
+
+    def _is_ahead(self, nominal: Instant) -> bool:
+        _, due = self._slot_at(nominal)
+        now = self._context.now
+        return due.wall > now.wall if self.schedule.clock == "wall" else due.mono > now.mono
+
+    def _between(self, low: Instant, high: Instant) -> timedelta:
+        """By the clock that the schedule rides: where the wall clock was set, the other one tells nothing."""
+        return high.wall - low.wall if self.schedule.clock == "wall" else (high.mono - low.mono) * MICROSECOND
+
+    def _late(self, first: Slot, following: Instant | None) -> list[Coming]:
+        """Several slots have passed, or one was missed. An interval owes one run at most."""
+        coming: list[Coming] = []
+        missed = [first]
+        while following is not None and not self._is_ahead(following):
+            if len(missed) == MOST_ROWS[self.schedule.clock]:
+                coming += self._collapse_missed(missed, following)
+                break
+            missed.append(self._slot_at(following)[0])
+            self.cursor = following
+            following = self._following(self._track())
+        now, rule, owes_one = self.now.wall, self.spec.catch_up, self.schedule.clock == "mono"
+        on_time = missed.pop() if now - missed[-1].due <= GRACE else None
+        if on_time is not None and (owes_one or rule.kind == "latest"):
+            rule = replace(rule, kind="skip")  # the newest runs anyway
+        elif owes_one and rule.kind == "all":
+            rule = replace(rule, kind="latest")
+        for slot, fate, reason in catchup.decide(rule, missed, now):
+            if fate == "run":
+                coming.append(Coming(replace(slot, trigger="catch_up")))
+            else:
+                coming.append(Coming(slot, ("expired" if fate == "expire" else "skipped", reason)))
+        if on_time is not None:
+            coming.append(Coming(on_time))
+        return sorted(coming, key=lambda one: one.slot.nominal)
+
+    def _collapse_missed(self, missed: list[Slot], first: Instant) -> list[Coming]:
+        """Too many were missed for a row each: those from `first` to the one before the newest share one.
+
+        Appends the newest to `missed`. It is found by bisection, which costs the same for a minute and for a year.
+        """
+        newest = self._latest(first, self.now, lambda slot: not self._is_ahead(slot))
+        slots = []
+        if newest != first:
+            last = self._latest(first, newest, lambda slot: self._between(slot, newest) > timedelta(0))
+            refusal: tuple[SlotState, Reason] = ("skipped", MISSED)
+            if last != first:
+                refusal = ("skipped", because("missed_many", until=last.wall))
+            slots.append(Coming(self._slot_at(first)[0], refusal, self._number_of_slots(first, last), last.wall))
+        missed.append(self._slot_at(newest)[0])
+        self.cursor = newest
+        return slots
+
+    def _latest(self, low: Instant, high: Instant, fits: Callable[[Instant], bool]) -> Instant:
+        """The latest slot between two instants that fits; `low` is a slot that fits, and no later one fits again."""
+        found = low
+        while (between := self._between(low, high)) > MICROSECOND:
+            self.cursor = low.plus(between // 2)
+            slot = self._following(self._track())
+            if slot is not None and fits(slot):
+                low = found = slot
+            else:
+                high = self.cursor
+        return found
+
+    def _number_of_slots(self, first: Instant, last: Instant) -> int | None:
+        """The number of slots from one to another, both included; None if the schedule cannot tell."""
+        if not isinstance(self.schedule, CountsSlots):
+            return 1 if first == last else None
+        self.cursor = first
+        return 1 + self.schedule.count(self._track(), last)
+
+
+def _moved(instant: Instant, by: timedelta) -> Instant:
+    """The same reading of the monotonic clock under another wall time."""
+    return Instant(instant.wall + by, instant.mono)

@@ -1,0 +1,89 @@
+"""Asking a service whether it is ready, or alive: when to ask, and what an answer means.
+
+A probe is asked `every`, counted from its last answer, while a run of the service is live. `ready` turns true with the
+first good answer and false after `failures` bad ones in a row; `live` asks for a restart after as many. While a service
+is ready it is asked every `SETTLED` at most: `every` is how soon its start is noticed, not a load to live with.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from repeater.engine.actions import StartProbe
+from repeater.engine.context import Context
+from repeater.engine.job import Job
+from repeater.engine.timers import Timer
+from repeater.model.events import JobReady
+from repeater.model.reasons import Reason
+from repeater.model.spec import Probe
+
+Kind = Literal["ready", "live"]
+SETTLED = timedelta(seconds=5)
+
+
+class ProbeMonitor:
+    """The state of one probe of one job."""
+
+    __slots__ = ("_context", "_job", "_wake", "bad", "kind", "run")
+
+    def __init__(self, context: Context, job: Job, kind: Kind) -> None:
+        self._context = context
+        self._job = job
+        self._wake: Timer | None = None
+        self.kind: Kind = kind
+        self.bad = 0
+        self.run = ""
+
+    @property
+    def probe(self) -> Probe | None:
+        return self._job.spec.ready if self.kind == "ready" else self._job.spec.live
+
+    def run_began(self, run: str) -> None:
+        """A run of the service is live: begin to ask."""
+        self.stop()
+        self.run, self.bad = run, 0
+        if self.probe is not None:
+            self._ask_later()
+
+    def stop(self) -> None:
+        """No run is live."""
+        self.run = ""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+
+    def on_result(self, ok: bool, reason: Reason | None) -> bool:
+        """Take an answer. True if the service has to be restarted for it."""
+        probe = self.probe
+        if probe is None or not self.run:
+            return False
+        self.bad = 0 if ok else self.bad + 1
+        job = self._job
+        if self.kind == "ready":
+            turned = (ok and job.ready is not True) or (self.bad >= probe.failures and job.ready is True)
+            if turned:
+                job.ready = ok
+                self._context.emit_event(JobReady(job.spec.name, ok, reason))
+        elif self.bad >= probe.failures:
+            return True
+        if not (probe.log and ok):
+            self._ask_later()
+        return False
+
+    def _ask_later(self) -> None:
+        probe = self.probe
+        assert probe is not None
+
+        def ask(_: object) -> None:
+            now = self.probe  # a reload may have brought an equal one since
+            if now is not None:
+                self._context.actions.append(StartProbe(self._job.spec.name, self.kind, now, self._job.spec))
+
+        if self._wake is not None:
+            self._wake.cancel()  # an answer that an earlier run was asked for can come in between
+        if probe.log:  # the output tells by itself when the line comes
+            self._context.actions.append(StartProbe(self._job.spec.name, self.kind, probe, self._job.spec))
+            return
+        settled = self.kind == "ready" and self._job.ready is True and self.bad == 0
+        self._wake = self._context.call_in(max(probe.every, SETTLED) if settled else probe.every, ask)

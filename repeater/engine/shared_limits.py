@@ -1,0 +1,200 @@
+"""Limits that a daemon holds for all processes: which start is asked for, what was granted, what became of it.
+
+For each limit one start is asked for at a time, that of the slot which came first; it waits at the daemon, in the row
+of all processes. A grant belongs to the slot that asked. If that cannot start after all, the grant is given back at
+once, because it keeps others waiting. While the daemon does not answer, `engine.limits` holds `open` limits with its
+own ledger, and `closed` ones let nothing through. Called by `engine.limits` only; the facts come from `engine.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from datetime import timedelta
+
+from repeater._lazy_dataclasses import dataclass
+from repeater.engine.actions import PushBackQuota, ReleaseQuota, RequestSharedStart, SpendQuota, WithdrawQuota
+from repeater.engine.active_slot import ActiveSlot, SharedGrant
+from repeater.engine.context import Context
+from repeater.engine.facts import QuotaWarned, RateLimiterDown, RateLimiterUp, SharedLimitGranted, SharedLimitQueued
+from repeater.engine.keys import Key
+from repeater.model.events import Warned
+from repeater.model.reasons import Reason, ReasonCode
+from repeater.model.reasons import reason as because
+from repeater.model.spec import Limit
+from repeater.model.time import Mono
+
+_FOUND = Reason("quota_found")
+
+
+@dataclass(slots=True, eq=False)
+class _PendingRequest:
+    id: str
+    slot: ActiveSlot
+    limit: Limit
+    offsets: tuple[int, ...]
+    left: int
+    until: Mono | None = None
+    reason: Reason | None = None
+    granted: str | None = None
+
+
+class SharedLimits:
+    """`touch` is called with a key when slots that wait on it should be asked again. `asked` is what the daemon was
+    asked for and no slot took yet. `lost` says why the daemon does not answer, None as long as it does.
+    """
+
+    def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
+        self._context = context
+        self._touch = touch
+        self.asked: dict[Key, _PendingRequest] = {}
+        self._limits: Mapping[Key, Limit] = {}
+        self._count = 0
+        self._life = 0
+        self.lost: Reason | None = None
+
+    def accept(self, limits: Mapping[Key, Limit]) -> None:
+        """These shared limits are in force, by key. What was asked for one that changed is not wanted any more."""
+        for key, asked in list(self.asked.items()):
+            if limits.get(key) != asked.limit:
+                self._drop(key)
+        self._limits = limits
+
+    def holds(self, key: Key) -> bool:
+        """Whether the limit behind a key is held by the daemon, or by nobody, rather than by the ledger here."""
+        limit = self._limits.get(key)
+        return limit is not None and (self.lost is None or limit.fail == "closed")
+
+    def enter(self, key: Key, slot: ActiveSlot, offsets: tuple[int, ...]) -> Reason | None:
+        """None: the next attempt of the slot was granted, and is on its way now. Else what holds it."""
+        limit = self._limits[key]
+        if self.lost is not None:
+            return because("shared_limit", limit=limit.name, rate=str(limit.rate), cause=self.lost)
+        asked = self.asked.get(key)
+        if asked is not None and asked.slot is slot and asked.granted is not None:
+            del self.asked[key]
+            slot.grants[key] = SharedGrant(limit, asked.granted, asked.left, self._life, unconfirmed=True)
+            return None
+        if asked is None:
+            asked = self._ask(key, limit, slot, offsets)
+        now = self._context.now
+        is_over = asked.until is None or asked.until <= now.mono
+        until = None if is_over or asked.until is None else now.at_mono(asked.until).wall.replace(microsecond=0)
+        rate = str(limit.rate)
+        return because("shared_limit", limit=limit.name, rate=rate, until=until, cause=asked.reason)
+
+    def alone(self, key: Key, slot: ActiveSlot) -> None:
+        """The next attempt of a slot starts without the daemon: by force, or because it does not answer."""
+        slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._life, unconfirmed=True)
+
+    def _ask(self, key: Key, limit: Limit, slot: ActiveSlot, offsets: tuple[int, ...]) -> _PendingRequest:
+        grant = slot.grants.get(key)
+        known = grant.reservation if grant is not None and grant.left and grant.connection_epoch == self._life else None
+        left = grant.left - 1 if grant is not None and known else len(offsets) - 1
+        self._count += 1
+        asked = self.asked[key] = _PendingRequest(str(self._count), slot, limit, offsets, left)
+        self._context.actions.append(RequestSharedStart(asked.id, limit.name, limit.rate, offsets, known))
+        return asked
+
+    # --- what the daemon tells -----------------------------------------------------------------------------------
+
+    def take(
+        self, fact: SharedLimitGranted | SharedLimitQueued | RateLimiterDown | RateLimiterUp | QuotaWarned
+    ) -> None:
+        match fact:
+            case SharedLimitGranted(id_, reservation):
+                self._granted(id_, reservation)
+            case SharedLimitQueued(id_, wait, reason):
+                self._waits(id_, wait, reason)
+            case RateLimiterDown(reason):
+                self._lost(reason)
+            case RateLimiterUp():
+                self._found()
+            case QuotaWarned(reason):
+                self._context.emit_event(Warned("", reason))
+
+    def _granted(self, id_: str, reservation: str) -> None:
+        key = self._key_of(id_)
+        if key is None:
+            self._context.actions.append(ReleaseQuota(reservation))
+        else:
+            self.asked[key].granted = reservation
+            self._touch(key)
+
+    def _waits(self, id_: str, wait: timedelta, reason: Reason | None) -> None:
+        key = self._key_of(id_)
+        if key is not None:
+            asked = self.asked[key]
+            asked.until, asked.reason = self._context.now.plus(wait).mono, reason
+            self._touch(key)
+
+    def _lost(self, reason: Reason) -> None:
+        self.asked.clear()
+        self._life += 1
+        self.lost = reason
+        for fail in ("open", "closed"):
+            names = [limit.name for limit in self._limits.values() if limit.fail == fail]
+            if names:
+                code: ReasonCode = "quota_lost_open" if fail == "open" else "quota_lost_closed"
+                self._context.emit_event(Warned("", because(code, cause=reason, limits=names)))
+        self._touch_all()
+
+    def _found(self) -> None:
+        if self.lost is not None:
+            self.lost = None
+            self._context.emit_event(Warned("", _FOUND))
+            self._touch_all()
+
+    # --- what becomes of a grant ---------------------------------------------------------------------------------
+
+    def started(self, slot: ActiveSlot) -> None:
+        """The process of the attempt exists."""
+        self._spend(slot, started=True)
+
+    def failed(self, slot: ActiveSlot) -> None:
+        """The attempt came to nothing."""
+        self._spend(slot, started=False)
+
+    def dismiss(self, slot: ActiveSlot) -> None:
+        """The slot has ended: what it holds is free."""
+        for grant in slot.grants.values():
+            if grant.reservation is not None and grant.left and grant.connection_epoch == self._life:
+                self._context.actions.append(ReleaseQuota(grant.reservation))
+                grant.unconfirmed = False
+        self._spend(slot, started=False)
+        slot.grants.clear()
+
+    def push_back(self, limit: Limit, delay: timedelta, reason: Reason) -> None:
+        """A server asks all who share the limit to wait."""
+        self._context.actions.append(PushBackQuota(limit.name, limit.rate, delay, reason))
+
+    def tidy(self, waiting: Mapping[Key, Container[ActiveSlot]]) -> bool:
+        """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
+        freed = [
+            key
+            for key, asked in self.asked.items()
+            if asked.granted is not None or asked.slot not in waiting.get(key, ())
+        ]
+        for key in freed:
+            self._drop(key)
+        return bool(freed)
+
+    def _spend(self, slot: ActiveSlot, *, started: bool) -> None:
+        for grant in slot.grants.values():
+            if grant.unconfirmed and (started or grant.reservation is not None):
+                self._context.actions.append(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
+            grant.unconfirmed = False
+
+    def _drop(self, key: Key) -> None:
+        asked = self.asked.pop(key)
+        if asked.granted is not None:
+            self._context.actions.append(ReleaseQuota(asked.granted))
+        else:
+            self._context.actions.append(WithdrawQuota(asked.id))
+        self._touch(key)
+
+    def _key_of(self, id_: str) -> Key | None:
+        return next((key for key, asked in self.asked.items() if asked.id == id_), None)
+
+    def _touch_all(self) -> None:
+        for key in self._limits:
+            self._touch(key)

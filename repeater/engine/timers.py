@@ -1,0 +1,87 @@
+"""What is due when, on both clocks.
+
+Two heaps, one for each clock, because a wall clock that is set must move cron and leave distances alone. A `Timer` is
+cancelled by marking it; the heap forgets it when it comes up, or when more than half of it is marked.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from repeater.model.time import Instant, Mono, to_us
+
+
+class Timer:
+    """One thing to do at an instant. `call` gets the reading of the clocks at which it really happens."""
+
+    __slots__ = ("at", "call", "cancelled", "order", "rides")
+
+    def __init__(self, at: Instant, rides: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]):
+        self.at = at
+        self.rides = rides
+        self.order = order
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Nothing will happen. Cancelling twice, or after it happened, does nothing."""
+        self.cancelled = True
+
+
+class TimerQueue:
+    """Wakes in the order of their instants; those of one instant in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self._wall: list[tuple[datetime, int, Timer]] = []
+        self._mono: list[tuple[Mono, int, Timer]] = []
+        self._asked = 0
+        self._tidy_at = 1024
+
+    def add(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
+        """Wake at `at`, by the clock that it rides."""
+        self._asked += 1
+        wake = Timer(at, rides, self._asked, call)
+        if rides == "wall":
+            heapq.heappush(self._wall, (at.wall, wake.order, wake))
+        else:
+            heapq.heappush(self._mono, (at.mono, wake.order, wake))
+        if len(self._wall) + len(self._mono) > self._tidy_at:
+            self._tidy()
+        return wake
+
+    def pop_due(self, now: Instant) -> Timer | None:
+        """The earliest wake that is due, removed; None when nothing is."""
+        self._drop_cancelled()
+        wall = self._wall[0][2] if self._wall and self._wall[0][0] <= now.wall else None
+        mono = self._mono[0][2] if self._mono and self._mono[0][0] <= now.mono else None
+        if wall is None and mono is None:
+            return None
+        if mono is None or (wall is not None and (wall.at.wall, wall.order) < (mono.at.wall, mono.order)):
+            return heapq.heappop(self._wall)[2]
+        return heapq.heappop(self._mono)[2]
+
+    def wait(self, now: Instant) -> int | None:
+        """Microseconds until the first wake is due, by whichever clock; 0 if it is, None when there is none."""
+        self._drop_cancelled()
+        left = self._mono[0][0] - now.mono if self._mono else None
+        if self._wall:
+            until = to_us(self._wall[0][0] - now.wall)
+            left = until if left is None else min(left, until)
+        return None if left is None else max(0, left)
+
+    def _drop_cancelled(self) -> None:
+        """Neither heap begins with a wake that nobody wants any more."""
+        while self._wall and self._wall[0][2].cancelled:
+            heapq.heappop(self._wall)
+        while self._mono and self._mono[0][2].cancelled:
+            heapq.heappop(self._mono)
+
+    def _tidy(self) -> None:
+        self._wall = [entry for entry in self._wall if not entry[2].cancelled]
+        self._mono = [entry for entry in self._mono if not entry[2].cancelled]
+        heapq.heapify(self._wall)
+        heapq.heapify(self._mono)
+        self._tidy_at = max(1024, 2 * (len(self._wall) + len(self._mono)))

@@ -1,0 +1,184 @@
+"""What `rpr apply` says about the jobs, one line a fact: the words only, no decision about where they go.
+
+Quiet by default: what the commands print is what people want to see, so successes and ordinary starts are not told
+unless asked for. Called as a listener of events; gives each line to `say`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from repeater.model.events import (
+    Draining,
+    Event,
+    FaultContained,
+    GenerationApplied,
+    IntervalChanged,
+    JobChanged,
+    JobDone,
+    JobPaused,
+    JobReady,
+    JobRemoved,
+    JobResumed,
+    ReloadRecovered,
+    ReloadRejected,
+    RunAdopted,
+    RunBegan,
+    RunFinished,
+    RunStopping,
+    SlotBlocked,
+    SlotDecided,
+    SlotsMissed,
+    SpawnRejected,
+    Warned,
+)
+from repeater.model.reasons import MISSED, OVERLAP, REMOVED, REQUESTED, STOPPED
+from repeater.model.run import SlotRecord
+from repeater.model.units import format_duration
+from repeater.sentences import sentence
+
+Say = Callable[[str, str], None]
+"""Takes the name of a job, empty for the supervisor itself, and a line without newline."""
+
+
+_CHANGED = {
+    "in_place": "changed, at once",
+    "next_run": "changed, from its next run on",
+    "retime": "changed, with a new next start",
+    "restart": "changed, restarting",
+    "move": "renamed",
+}
+
+
+class EventPrinter:
+    """`verbose` tells every start and end; `quiet` only what went wrong."""
+
+    def __init__(self, say: Say, *, verbose: bool = False, quiet: bool = False) -> None:
+        self._say = say
+        self._verbose = verbose
+        self._quiet = quiet
+        self._overlapping: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunFinished(run, verdict, _, retry_at):
+                self._overlapping.discard(run.slot.job)
+                if retry_at is not None:
+                    self._say(
+                        run.slot.job,
+                        f"attempt {run.attempt} failed: {sentence(verdict.reason, _time)}; again at {_time(retry_at)}",
+                    )
+                elif not verdict.success:
+                    self._say(run.slot.job, f"failed: {sentence(verdict.reason, _time)}")
+                elif self._verbose:
+                    self._say(run.slot.job, "succeeded")
+            case SlotDecided(row):
+                self._decided(row)
+            case SlotsMissed(job, count, first, last, at_least):
+                show = _day_and_time if last - first >= timedelta(days=1) else _time
+                between = show(first) if first == last else f"{show(first)} to {show(last)}"
+                number = f"at least {count}" if at_least else str(count)
+                self._say(job, f"missed {number} start{'s' * (count > 1)} ({between})")
+            case Warned(job, reason):
+                self._say(job, f"warning: {sentence(reason, _day_unless_today)}")
+            case SpawnRejected(job, reason, _, temporary):
+                if temporary:  # else the run is finished, which is reported too
+                    self._say(job, f"warning: {sentence(reason, _time)}; trying again")
+            case FaultContained(owner, job, name, error, count):
+                again = f" ({count} times)" if count > 1 else ""
+                self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
+            case ReloadRejected(generation, reason):
+                self._say("", f"change rejected, generation {generation} stays in force:\n{sentence(reason, _time)}")
+            case ReloadRecovered(generation):
+                self._say("", f"the job files are valid again, generation {generation} is active")
+            case _ if not self._quiet:
+                self._tell(event)
+            case _:
+                pass
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case GenerationApplied(generation, added, changed, removed, kept) if generation and (
+                changed or removed or kept
+            ):
+                parts = ((added, "added"), (changed, "changed"), (removed, "removed"), (kept, "unchanged"))
+                what = ", ".join(f"{count} {word}" for count, word in parts if count)
+                self._say("", f"generation {generation} in force: {what}")
+            case Draining(level, jobs) if jobs:
+                how = {"drain": "waiting for", "stop": "stopping", "kill": "killing"}[level]
+                more = "; Ctrl-C again stops now" if level == "drain" else ""
+                self._say("", f"{how} {_list(jobs)}{more}")
+            case JobChanged(job, reload):
+                self._say(job, _CHANGED.get(reload, "changed"))
+            case JobRemoved(job):
+                self._say(job, "removed")
+            case JobDone(job, reason):
+                self._say(job, f"done: {sentence(reason, _time)}")
+            case JobPaused(job, reason, until):
+                end = f" until {_time(until)}" if until else ""
+                text = reason.detail.get("text")
+                self._say(job, f"paused{end}" + (f": {text}" if text else ""))
+            case JobResumed(job, reason):
+                self._say(job, "resumed" if reason == REQUESTED else f"resumed: {sentence(reason, _time)}")
+            case JobReady(job, ready, reason):
+                why = "" if reason is None else f": {sentence(reason, _time)}"
+                self._say(job, "ready" if ready else f"not ready{why}")
+            case RunStopping(job, _, signal, reason) if self._verbose or reason not in (STOPPED, REMOVED):
+                self._say(job, f"sending {signal}: {sentence(reason, _time)}")
+            case SlotBlocked(job, _, _, reason) if self._verbose:
+                self._say(job, f"waits: {sentence(reason, _time)}")
+            case IntervalChanged(job, _, reason) if self._verbose:
+                self._say(job, sentence(reason, _time))
+            case RunAdopted(run, pid):
+                self._say(run.slot.job, f"goes on, pid {pid}")
+            case RunBegan(run, pid, late) if self._verbose:
+                self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
+            case _:
+                pass
+
+    def _decided(self, row: SlotRecord) -> None:
+        if row.state == "skipped" and row.reason == MISSED and not self._verbose:
+            return  # told once for all of them
+        why = "" if row.reason is None else sentence(row.reason, _time)
+        if row.state == "skipped" and row.reason == OVERLAP:
+            if row.job not in self._overlapping:  # told once for each run that goes on too long
+                self._overlapping.add(row.job)
+                self._say(row.job, "skipped: the run before is still going on")
+        elif row.state in ("skipped", "expired", "interrupted"):
+            self._say(row.job, f"{row.state}: {why}")
+        elif row.state == "replaced" and self._verbose:
+            took = row.ended - row.started if row.ended and row.started else None
+            self._say(row.job, why + (f" after {format_duration(took)}" if took else ""))
+
+
+def priority(event: Event) -> int:
+    """How urgent an event is, as syslog(3) counts: 3 an error, 4 a warning, 6 information."""
+    match event:
+        case ReloadRejected() | FaultContained():
+            return 3
+        case RunFinished(verdict=verdict) if not verdict.success:
+            return 4
+        case Warned() | SlotDecided() | SpawnRejected():
+            return 4
+        case _:
+            return 6
+
+
+def _time(instant: datetime) -> str:
+    return f"{instant.astimezone():%H:%M:%S}"
+
+
+def _day_and_time(instant: datetime) -> str:
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _day_unless_today(instant: datetime) -> str:
+    """The date too if it is not today's: a wrong clock can be years off."""
+    local = instant.astimezone()
+    return _time(instant) if local.date() == datetime.now().astimezone().date() else _day_and_time(instant)
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

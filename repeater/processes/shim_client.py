@@ -1,0 +1,246 @@
+"""The way from a supervisor to its keeper: begun or met, greeted, read, and left. Used by `processes.shim_spawner`
+only.
+
+What is said on it, and why, is decided there; the words are those of `shim.protocol`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from repeater.ports import LaunchRequest
+from repeater.shim import __main__ as keeper_main
+from repeater.shim import spool
+from repeater.shim.crash_log import CrashLog
+from repeater.shim.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
+from repeater.wire.trust import Untrusted, check_path
+from repeater.wire.unix import connect, pid_of, user_of
+
+if TYPE_CHECKING:
+    from repeater.shim.protocol import Message
+
+_READ = 1 << 16
+_FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
+_DYING = 1.0  # seconds from the end of its line to its own at most
+_FIRST_WORDS = 10.0  # seconds within which a keeper must be there
+LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
+
+OnDeath: TypeAlias = Literal["kill", "keep"]
+
+
+class ShimUnavailable(Exception):
+    """No keeper can be had here."""
+
+
+class ConnectionLost(Exception):
+    """The keeper is gone."""
+
+
+def connect_existing(folder: Path, on_death: OnDeath, fences: bool) -> ShimConnection | None:
+    """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
+
+    One that is ending everything answers nobody, and hangs up when that is done.
+    """
+    try:
+        check_path(folder / spool.SOCKET, links=False)
+        sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
+    except (OSError, Untrusted):
+        return None
+    if user_of(sock) != os.geteuid():
+        sock.close()
+        return None
+    try:
+        pid = pid_of(sock)
+        return ShimConnection(sock, None, folder, on_death, fences, _open_crash_log(folder))
+    except ShimUnavailable as why:
+        if isinstance(why.__cause__, TimeoutError) and pid is not None:
+            with contextlib.suppress(OSError):  # it is stopped, and would go on some day
+                os.kill(pid, signal.SIGKILL)
+        return None
+
+
+def start_new(folder: Path | None, on_death: OnDeath, fences: bool) -> ShimConnection:
+    """A new keeper. Raises CannotKeep."""
+    if sys.platform != "linux":
+        raise ShimUnavailable("this system has no subreapers")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    paper = None
+    with theirs:
+        try:
+            if folder is not None:
+                folder.mkdir(mode=0o700, exist_ok=True)
+            paper = _open_crash_log(folder)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if paper is None else paper.fd,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            ours.close()
+            if paper is not None:
+                paper.close()
+            raise ShimUnavailable(f"it cannot be started: {error}") from error
+    return ShimConnection(ours, process, folder, on_death, fences, paper)
+
+
+def _open_crash_log(folder: Path | None) -> CrashLog | None:
+    """For its last words; None if there cannot be one, which is no reason to do without a keeper."""
+    with contextlib.suppress(OSError):
+        return CrashLog(None if folder is None else str(folder))
+    return None
+
+
+class ShimConnection:
+    """The way to a keeper. `process` is None if somebody else is its parent. Raises CannotKeep.
+
+    `hello` is what it said first, `has` the runs that it had then.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        process: subprocess.Popen[bytes] | None,
+        folder: Path | None,
+        on_death: OnDeath,
+        fences: bool,
+        paper: CrashLog | None,
+    ) -> None:
+        self.frames = Frames()
+        self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one each time is slow
+        self._paper = paper
+        self.process = process
+        self.socket = sock
+        self.fd = sock.fileno()
+        self.pid = 0 if process is None else process.pid
+        try:
+            self.hello = self._handshake(on_death if folder else "kill", fences)
+        except ShimUnavailable:
+            self.abandon()
+            raise
+        self.pid = self.hello["pid"]
+        self.has = frozenset(one["run"] for one in self.hello["runs"])
+        sock.setblocking(False)
+
+    def receive(self) -> Iterator[tuple[list[Message], list[int]]]:
+        """The messages that came, with the descriptors that belong to them; nothing if there is none.
+
+        Raises LineLost when the keeper is gone, and ProtocolError when it cannot be understood.
+        """
+        try:
+            size, words, flags, _ = self.socket.recvmsg_into((self._room,), _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise ConnectionLost from error
+        if not size:
+            raise ConnectionLost
+        fds = array.array("i")
+        for _, _, rights in words:  # nothing else was asked for
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+        yield from self.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC))
+
+    def _handshake(self, on_death: OnDeath, fences: bool) -> Message:
+        self.socket.settimeout(_FIRST_WORDS)
+        try:
+            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "fences": fences}
+            self.socket.sendall(frame([words]))
+            while data := self.socket.recv(_READ):
+                for (hello, *_), _ in self.frames.feed(data):
+                    if hello["op"] != "hello" or hello["version"] != VERSION:
+                        raise ShimUnavailable("it is of another version")
+                    return hello
+        except (OSError, ProtocolError) as error:
+            raise ShimUnavailable(f"it does not answer: {error}") from error
+        cause = self.exit_reason()
+        raise ShimUnavailable(f"it ended at once: {cause}" if cause else "it ended at once")
+
+    def exit_reason(self) -> str:
+        """What it died of; empty if that is not known."""
+        if self._paper is not None and (last := self._paper.last_entry()):
+            return last + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process is not None and (status := self.process.wait(_DYING)) < 0:
+                return f"it was killed by {signal.Signals(-status).name}"
+        return ""
+
+    def shut_down(self, unsent: bytes) -> bool:
+        """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
+        self.socket.settimeout(LAST_WORDS)
+        try:
+            self.socket.sendall(unsent + frame([{"op": "leave"}]))
+            while True:
+                data, fds, *_ = socket.recv_fds(self.socket, _READ, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+                for fd in fds:
+                    os.close(fd)
+                if not data:
+                    break
+        except OSError:
+            self.abandon()
+            return False
+        self._close()
+        return self.process is None or self.process.wait() == 0
+
+    def abandon(self) -> None:
+        """Nothing can be expected of it any more."""
+        self._close()
+        for fd in self.frames.drop():
+            os.close(fd)
+        self._kill()
+
+    def _close(self) -> None:
+        self.socket.close()
+        if self._paper is not None:
+            self._paper.close()
+            self._paper = None
+
+    def _kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        elif self.pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def base_message(number: int, env: Mapping[str, str]) -> Message:
+    return {"op": "base", "base": number, "env": dict(env)}
+
+
+def spawn_message(launch: LaunchRequest, base: int) -> Message:
+    message: Message = {
+        "op": "spawn",
+        "run": launch.run,
+        "argv": launch.argv,
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+    }
+    if base:
+        message["base"] = base
+    if launch.attempt != 1:
+        message["attempt"] = launch.attempt
+    if launch.timeout is not None:
+        message["timeout"] = launch.timeout.total_seconds()
+        message["stop_signal"] = launch.stop_signal
+        message["stop_timeout"] = launch.stop_timeout.total_seconds()
+    if launch.stdin:
+        message["stdin"] = launch.stdin.decode("utf-8", "surrogateescape")
+    for name in ("user", "group", "umask"):
+        if (value := getattr(launch, name)) is not None:
+            message[name] = value
+    if launch.nice:
+        message["nice"] = launch.nice
+    if launch.rlimits:
+        message["rlimits"] = launch.rlimits
+    return message

@@ -1,0 +1,60 @@
+"""The asking end, as far as it needs no loop: one question, one answer, for the commands of `rpr`. Blocking.
+
+Jobs ask through `system.ratelimit_client`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from repeater.errors import Unreachable
+from repeater.ratelimitd.protocol import LONGEST_ANSWER, encode
+from repeater.ratelimitd.socket_path import open_daemon
+from repeater.wire.json_lines import BadMessage, LineBuffer, decode
+from repeater.wire.trust import Untrusted
+from repeater.wire.unix import cause_of
+
+PATIENCE = 5.0
+"""Seconds that a daemon has for its answer."""
+
+
+def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
+    """How the daemon behind a socket stands. Raises Unreachable."""
+    import time
+
+    until = time.monotonic() + patience
+    try:
+        sock = open_daemon(path, patience)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        raise Unreachable(
+            f"cannot reach a rate-limit daemon at `{path}`: none is running", hint="`rpr daemon` starts one"
+        ) from None
+    except Untrusted as error:
+        raise Unreachable(f"cannot use the socket `{path}` of a rate-limit daemon: {error}") from None
+    except OSError as error:
+        raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: {cause_of(error)}") from None
+    lines = LineBuffer(LONGEST_ANSWER)
+    with sock:
+        try:
+            sock.sendall(encode("stats_request"))
+            while (line := lines.take()) is None:
+                sock.settimeout(max(0.001, until - time.monotonic()))
+                data = sock.recv(1 << 16)
+                if not data:
+                    raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: it hung up")
+                lines.feed(data)
+            answer = decode(line)
+        except TimeoutError:
+            raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: it does not answer") from None
+        except OSError as error:
+            raise Unreachable(
+                f"cannot reach the rate-limit daemon at `{path}`: {os.strerror(error.errno or 0)}"
+            ) from None
+        except BadMessage as error:
+            raise Unreachable(f"cannot understand the rate-limit daemon at `{path}`: {error.message}") from None
+    if answer.get("type") != "stats_response":
+        cause = answer.get("error", "it speaks another protocol")
+        raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: {cause}")
+    return answer

@@ -1,0 +1,108 @@
+"""One run as its keeper knows it, from the order to start it until what became of it is on record."""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from repeater.shim.cgroup import RunCgroup
+    from repeater.shim.protocol import Message
+    from repeater.shim.spool import Spool
+
+STREAMS = ("stdout", "stderr")
+
+
+class ManagedRun:
+    """`fds` are the ends of its output to read from, `files` what was spooled of it, by stream: name, descriptor, and
+    how much of it is there. `status` is that of waitpid(2), None while its first process lives; `empty` whether nothing
+    is left in its group, nor in its `fence`, if it has one.
+    """
+
+    __slots__ = (
+        "attempt", "began", "began_mono", "empty", "ended", "ended_mono", "fds", "fence", "files",
+        "pid", "run", "settled", "status", "stop_signal",
+        "stop_timeout", "timed_out", "timeout", "took_until",
+    )  # fmt: skip
+
+    def __init__(self, message: Message, pid: int, fds: tuple[int, int], fence: RunCgroup | None = None) -> None:
+        self.run: str = message["run"]
+        self.attempt: int = message.get("attempt", 1)
+        self.timeout: float | None = message.get("timeout")
+        self.stop_signal: str = message.get("stop_signal", "TERM")
+        self.stop_timeout: float = message.get("stop_timeout", 10.0)
+        self.pid = pid
+        self.fds = fds
+        self.fence = fence
+        self.files: dict[str, tuple[str, int, int]] = {}
+        self.took_until: dict[str, int] = {}
+        self.began, self.began_mono = time.time(), time.monotonic_ns() // 1000
+        self.ended_mono: int | None = None
+        self.status: int | None = None
+        self.ended: float | None = None
+        self.empty = False
+        self.timed_out = False
+        self.settled = False
+
+    def as_message(self) -> Message:
+        """What a new client has to know of it at first."""
+        return {
+            "run": self.run,
+            "attempt": self.attempt,
+            "pid": self.pid,
+            "began": self.began,
+            "began_mono": self.began_mono,
+            "ended": self.ended,
+        }
+
+    @property
+    def cgroup_is_populated(self) -> bool:
+        """Whether anything in its fence lives."""
+        return self.fence is not None and self.fence.is_populated()
+
+    def as_exit_message(self) -> Message:
+        """How its first process ended."""
+        end = {
+            "run": self.run,
+            "status": self.status,
+            "at": self.ended,
+            "mono": self.ended_mono,
+            "empty": self.empty,
+        }
+        return {**end, "timed_out": True} if self.timed_out else end
+
+    def as_exit_record(self) -> Message:
+        """What has to be known of it when there is no keeper any more."""
+        return {
+            **self.as_message(),
+            **self.as_exit_message(),
+            **{stream: name for stream, (name, _, _) in self.files.items()},
+        }
+
+    def spooled(self) -> tuple[dict[str, int], list[int]]:
+        """Where to begin in what was spooled, and the files."""
+        offsets = {stream: self.took_until.get(stream, 0) for stream in STREAMS if stream in self.files}
+        return offsets, [self.files[stream][1] for stream in offsets]
+
+    def acknowledge_spool(self, offsets: Mapping[str, int], spool: Spool) -> None:
+        """A client has what was spooled up to there."""
+        for stream, offset in offsets.items():
+            if stream in self.files:
+                name, fd, size = self.files[stream]
+                self.took_until[stream] = offset
+                if offset >= size:
+                    del self.files[stream], self.took_until[stream]
+                    os.close(fd)
+                    spool.remove(name)
+
+    def close(self, spool: Spool | None) -> None:
+        """Nothing of it is needed any more."""
+        for fd in self.fds:
+            os.close(fd)
+        for name, fd, _ in self.files.values():
+            os.close(fd)
+            if spool is not None:
+                spool.remove(name)

@@ -1,0 +1,1 @@
+"""Sinks through which the output of a run goes before it reaches `output`."""

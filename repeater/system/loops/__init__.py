@@ -1,0 +1,1 @@
+"""The event loop of one-off commands, and what both loops wait with."""

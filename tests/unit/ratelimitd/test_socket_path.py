@@ -1,0 +1,90 @@
+"""Where the daemon is looked for, and where it listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from repeater.ratelimitd import socket_path
+from repeater.ratelimitd.socket_path import CannotListen, ListeningSocket, connect_path, listen_path, path_resolver
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "var" / "patience" / "daemon.sock"
+    monkeypatch.setattr(socket_path, "USUAL", path)
+    return path
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "run").mkdir()
+    return {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+
+def test_the_usual_place_is_taken_where_it_can_be_made(usual: Path, environ: dict[str, str]) -> None:
+    usual.parent.parent.mkdir()
+    assert listen_path(environ) == usual
+
+
+def test_the_folder_of_the_user_stands_in(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    assert listen_path(environ) == tmp_path / "run" / "patience" / "daemon.sock"
+    assert listen_path({"XDG_RUNTIME_DIR": "relative"}).parent.name.startswith("patience-")
+
+
+def test_whoever_asks_finds_the_one_that_listens(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    spare = tmp_path / "run" / "patience" / "daemon.sock"
+    find = path_resolver(None, environ)
+    assert find() == spare
+    gate = ListeningSocket(spare)
+    usual.parent.parent.mkdir()
+    assert find() == spare  # the usual place could be made, but nobody is there
+    other = ListeningSocket(usual)
+    assert find() == usual
+    other.close()
+    assert find() == spare
+    gate.close()
+    assert path_resolver("d.sock", environ)() == Path.cwd() / "d.sock"
+    assert connect_path(environ) == usual
+
+
+def test_a_name_that_a_dead_daemon_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    gate = ListeningSocket(path)
+    with pytest.raises(CannotListen, match="another daemon does"):
+        ListeningSocket(path)
+    gate.close()
+    assert not path.exists()
+
+
+def test_a_name_at_which_somebody_else_answers_is_left_to_him(tmp_path: Path) -> None:
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(CannotListen, match="another process does"):
+            ListeningSocket(path)
+    assert path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("which", ["socket", "lock"])
+def test_a_path_that_another_user_made_is_refused_and_left_alone(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "d.sock"
+    if which == "socket":
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(str(path))
+        left.close()
+        os.chown(path, 12345, -1)
+    else:
+        lock = tmp_path / "d.sock.lock"
+        lock.touch()
+        os.chown(lock, 12345, -1)
+    with pytest.raises(CannotListen, match="belongs to user 12345"):
+        ListeningSocket(path)
+    assert path.exists() == (which == "socket")

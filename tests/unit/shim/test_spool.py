@@ -1,0 +1,34 @@
+"""The folder in which a keeper without a client writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from repeater.shim.spool import ENDS, SOCKET, Spool, clear, read_exits
+
+
+def test_clear_leaves_nothing_of_the_spool_and_everything_else(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    for _ in range(3):
+        os.close(spool.open()[1])
+    spool.append_exit({"run": "a", "status": 0})
+    others = (SOCKET, "out", "ends.old", "1.out.kept")
+    for name in others:
+        (tmp_path / name).touch()
+    clear(str(tmp_path))
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(others)
+    assert read_exits(str(tmp_path)) == {}
+
+
+def test_clear_of_a_folder_that_is_gone_does_nothing(tmp_path: Path) -> None:
+    clear(str(tmp_path / "gone"))
+
+
+def test_the_last_note_of_a_run_counts_and_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path))
+    for end in ({"run": "a", "status": 1}, {"run": "b", "status": 2}, {"run": "a", "status": 3}):
+        spool.append_exit(end)
+    with (tmp_path / ENDS).open("a") as file:
+        file.write('{"run": "b", "sta')
+    assert {run: end["status"] for run, end in read_exits(str(tmp_path)).items()} == {"a": 3, "b": 2}

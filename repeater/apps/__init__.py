@@ -17,11 +17,12 @@ from repeater.apps.locate import (
     records,
     run_doctor,
 )
+from repeater.apps.options import HttpOptions, SupervisorOptions
 from repeater.apps.plugins import installed_plugins, plugin_catalog
 from repeater.apps.projects import Project, known_projects
 from repeater.apps.reload_worker import load_selected
 from repeater.apps.state import Stored, in_force, known_durations, nothing_applied, state_folder
-from repeater.apps.supervisor import HttpOptions, SupervisorOptions, supervise, supervise_detached
+from repeater.apps.supervisor import supervise, supervise_detached
 
 __all__ = [
     "JOB_FILES",

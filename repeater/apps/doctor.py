@@ -55,7 +55,7 @@ def _processes(environ: Mapping[str, str]) -> Iterator[CheckResult]:
         yield CheckResult("processes", "ok", "level A: sessions, and what leaves its session is found in /proc")
     else:
         yield CheckResult("processes", "bad", "no /proc: what leaves its session cannot be found")
-    if os.getpid() == 1 or os.path.exists("/.dockerenv"):
+    if os.getpid() == 1 or Path("/.dockerenv").exists():
         yield CheckResult("container", "note", "this looks like a container; as process 1 repeater buries orphans")
 
 
@@ -132,12 +132,12 @@ def _state(state: Path) -> Iterator[CheckResult]:
 
 def _socket(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     base = environ.get("XDG_RUNTIME_DIR", "")
-    if base and os.path.isdir(base):
+    if base and Path(base).is_dir():
         yield CheckResult("socket", "ok", f"in `{base}/repeater`")
     else:
         why = "`XDG_RUNTIME_DIR` is not set" if not base else f"`{base}` (`XDG_RUNTIME_DIR`) does not exist"
         yield CheckResult("socket", "note", f"in the state folder: {why}")
-    if sys.platform == "linux" and not os.path.isdir("/proc/self/fd"):
+    if sys.platform == "linux" and not Path("/proc/self/fd").is_dir():
         yield CheckResult("socket", "note", "no /proc: its path may have at most 107 bytes")
 
 

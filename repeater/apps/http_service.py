@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeater.apps.supervisor import HttpOptions
+from repeater.apps.options import HttpOptions
 from repeater.control.http.auth import LOOPBACK
 from repeater.errors import RepeaterError, UsageError
 from repeater.model.reasons import Reason

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repeater._lazy_dataclasses import dataclass
+from repeater.apps.options import RateLimitDaemonOptions
 
 if TYPE_CHECKING:
     from repeater.ratelimitd.persistence import LimitStore
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
 SETTLING = 20_000
 """Microseconds from a start to its first effect that are counted with it; a fiftieth of the window at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimitDaemonOptions:
-    """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
-    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart. `patience`:
-    listen also where the Go tool of that name looks by default.
-    """
-
-    socket: str | None = None
-    mode: int = 0o600
-    state_dir: str | None = None
-    ephemeral: bool = False
-    patience: bool = False
 
 
 def run_daemon(options: RateLimitDaemonOptions, say: Callable[[str], None]) -> int:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from repeater._lazy_dataclasses import dataclass, replace
+from repeater._lazy_dataclasses import replace
 from repeater.apps.identity import check_origin, claim, first_file
+from repeater.apps.options import SupervisorOptions
 from repeater.apps.reload_worker import reading_of
 from repeater.apps.state import hiding, read_past, state_folder
 from repeater.errors import ApplyRefused, Problem, RepeaterError, UsageError
@@ -32,7 +33,6 @@ from repeater.model.events import (
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
-from repeater.policy.keep import DEFAULT_TOTAL
 from repeater.supervisor.faults import SupervisorFault, owner_of
 from repeater.system.users import user_environment
 
@@ -54,49 +54,6 @@ if TYPE_CHECKING:
     from repeater.ports import Clock, RunTemplateRenderer, SharedRateLimiter, Stream
     from repeater.supervisor.reload import Answer, Applied, Foreseen, LoadedFiles, Read
     from repeater.system.signals import Level
-
-
-@dataclass(frozen=True, slots=True)
-class HttpOptions:
-    """How to serve. `address` is `PORT`, `HOST:PORT` or `[V6]:PORT`; `hosts` are more names to go by."""
-
-    address: str
-    allow_remote: bool = False
-    hosts: tuple[str, ...] = ()
-    token_file: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorOptions:
-    """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
-
-    `on_death` is what becomes of the jobs when the supervisor dies without a word: killed, or kept for the next one.
-    `cgroups` says which jobs get a cgroup of their own, where that can be.
-    `only` are globs over job names; nothing else is brought into force. `project` wins over the key `project` of the
-    files. `log` is a file that takes the place of the console; `log_format` is that of the words of rpr itself. `http`
-    None: nothing is served. `output_size` is how many bytes of output are kept on disk. `daemon` is the socket of the
-    rate-limit daemon, None for the usual place.
-    """
-
-    files: tuple[str, ...]
-    set_vars: tuple[tuple[str, str], ...] = ()
-    only: tuple[str, ...] = ()
-    watch: bool = True
-    keep_alive: bool = False
-    allow_removals: bool = False
-    state_dir: str | None = None
-    ephemeral: bool = False
-    verbose: bool = False
-    quiet: bool = False
-    color: str = "auto"
-    log: str | None = None
-    log_format: Literal["text", "json"] = "text"
-    on_death: Literal["kill", "keep"] = "kill"
-    cgroups: Literal["off", "services", "all"] = "services"
-    project: str | None = None
-    http: HttpOptions | None = None
-    daemon: str | None = None
-    output_size: int = DEFAULT_TOTAL
 
 
 def supervise(options: SupervisorOptions, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 

@@ -42,7 +42,8 @@ def daemon(
         answer = query_stats(socket)
         print(json.dumps(_public(answer)) if as_json else _words(answer))
         return 0
-    from repeater.apps.ratelimitd import RateLimitDaemonOptions, run_daemon
+    from repeater.apps.options import RateLimitDaemonOptions
+    from repeater.apps.ratelimitd import run_daemon
 
     options = RateLimitDaemonOptions(socket, _mode(mode), state_dir, ephemeral, patience)
     return run_daemon(options, lambda words: print(f"rpr: daemon: {words}", file=sys.stderr, flush=True))

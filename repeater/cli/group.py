@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
 from repeater.model.likeness import DESTRUCTIVE, likely
 
 _IN_MODULES = COMMANDS | CONTROL

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from repeater.cli.change_classes import SIGNS, WORDS
 from repeater.cli.options import json_option
 from repeater.cli.remote import print_json, printable, supervisor_options
 from repeater.errors import UsageError
@@ -117,7 +118,7 @@ def print_apply_result(answer: Answer, *, as_json: bool, dry_run: bool = False, 
         return
     width = max((len(item["job"]) for item in items[:_SHOWN]), default=0)
     for item in items[:_SHOWN]:
-        print(f"{_signs()[item['class']]} {printable(item['job']):<{width}}  {_describe_change(item)}")
+        print(f"{SIGNS[item['class']]} {printable(item['job']):<{width}}  {_describe_change(item)}")
     if len(items) > _SHOWN:
         print(f"  and {len(items) - _SHOWN} more")
     for kind, key in (("pool", "pools"), ("limit", "limits")):
@@ -132,16 +133,8 @@ def print_apply_result(answer: Answer, *, as_json: bool, dry_run: bool = False, 
     print(f"generation {result['generation']} {state}: {', '.join(counts)}")
 
 
-def _signs() -> Mapping[str, str]:
-    from repeater.cli.plan import _SIGNS
-
-    return _SIGNS
-
-
 def _describe_change(item: Mapping[str, Any]) -> str:
-    from repeater.cli.plan import _WORDS
-
-    words = _WORDS[item["class"]]
+    words = WORDS[item["class"]]
     if item["from"]:
         words += f" from {printable(item['from'])}"
     keys = ", ".join(change["key"] for change in item["changes"])

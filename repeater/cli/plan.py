@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater._lazy_dataclasses import dataclass, replace
+from repeater.cli.change_classes import SIGNS, WORDS
 from repeater.cli.options import files_argument, json_option, project_option, set_option, state_dir_option
 from repeater.errors import ApplyRefused, PluginFailed
 from repeater.model.plugins import Plugins
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
     from repeater.control.client import Client
     from repeater.jobfile.load import Loaded
 
-_SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
-_WORDS = {
-    "add": "is new",
-    "remove": "is removed",
-    "restart": "restarts",
-    "retime": "gets a new next start",
-    "next_run": "changes with its next run",
-    "in_place": "changes at once",
-    "move": "is renamed",
-    "keep": "stays as it is",
-}
 _SHOWN = 40
 
 
@@ -257,7 +247,7 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
     kept = len(planned.entries) - len(entries)
     width = max((len(entry.job) for entry in entries[:_SHOWN]), default=0)
     for entry in entries[:_SHOWN]:
-        print(f"{_SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(entry, planned.now)}", file=stream)
+        print(f"{SIGNS[entry.reload]} {entry.job:<{width}}  {_describe(entry, planned.now)}", file=stream)
         for key, old, new in () if brief else entry.changes:
             print(f"    {key}: {_show(old)} -> {_show(new)}", file=stream)
     for entry in [one for one in planned.entries if one.reload == "keep" and one.done][:_SHOWN]:
@@ -284,7 +274,7 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
 
 
 def _describe(entry: Entry, now: datetime) -> str:
-    words = _WORDS[entry.reload]
+    words = WORDS[entry.reload]
     if entry.reload == "move":
         words += f" from {entry.moved_from}"
     if entry.reload == "add":

@@ -19,7 +19,7 @@ def schema(form: str, openapi: bool) -> None:
 
         click.echo(json.dumps(document(), indent=2))
         return
-    from repeater.jobfile.validate import schema_text
+    from repeater.jobfile.schema import schema_text
 
     if form == "json":
         click.echo(schema_text(), nl=False)

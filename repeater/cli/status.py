@@ -56,9 +56,8 @@ def _headline(about: Mapping[str, Any]) -> str:
     count = about["jobs"]
     jobs = f"{count} {'job' if count == 1 else 'jobs'}"
     generation = f"generation {about['generation']}"
-    lines = [
-        f"project {printable(about['project'])}: {jobs}, {generation}, pid {about['pid']}, up for {span(about['uptime'])}"
-    ]
+    process = f"pid {about['pid']}, up for {span(about['uptime'])}"
+    lines = [f"project {printable(about['project'])}: {jobs}, {generation}, {process}"]
     if about.get("rejected"):
         lines.append(f"the job files as they are now are not in force: {about['rejected']}")
     troubles = [told(trouble) for trouble in about.get("trouble_reasons", ())] or about["troubles"]

@@ -41,8 +41,7 @@ from repeater.model.units import format_duration, parse_duration, parse_size
 from repeater.policy.http_times import UNITS
 
 if TYPE_CHECKING:
-    from repeater.jobfile.plugins import PluginCatalog
-    from repeater.model.plugins import Kind
+    from repeater.model.plugins import Kind, PluginCatalog
 
 _ONCE_TABLE: Mapping[str, Any] = {}
 _DEFAULT = JobSpec("x", ProcessSpec(""))

@@ -14,7 +14,7 @@ from repeater.errors import UsageError
 from repeater.jobfile.document import Document, Path, dotted, has_template, join_key, path_of, quote_value
 from repeater.jobfile.expand import Expansion, nearest
 from repeater.jobfile.layers import ExpandedJob, Layer, taken_back
-from repeater.jobfile.validate import schema
+from repeater.jobfile.schema import schema
 
 _NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*[\"']([^\"']+)[\"']")
 

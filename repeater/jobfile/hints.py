@@ -230,7 +230,7 @@ def key_hint(key: str, known: Any) -> str | None:
 
 @cache
 def _job_keys() -> frozenset[str]:
-    from repeater.jobfile.validate import schema
+    from repeater.jobfile.schema import schema
 
     return frozenset(schema()["definitions"]["keys"]["properties"])
 
@@ -246,7 +246,7 @@ def _places() -> dict[str, str]:
 
 
 def _keys_of_tables() -> Iterator[tuple[str, str]]:
-    from repeater.jobfile.validate import schema
+    from repeater.jobfile.schema import schema
 
     definitions = schema()["definitions"]
     for name in ("schedule_every", "schedule_cron", "schedule_at", "schedule_rate", "schedule_watch"):

@@ -34,11 +34,11 @@ from repeater.jobfile.expand import Expansion
 from repeater.jobfile.include import IncludedDocuments, gather, read_beside
 from repeater.jobfile.layers import ExpandedJob
 from repeater.jobfile.matrix import parse_cell
-from repeater.jobfile.plugins import PluginCatalog, named_plugins
+from repeater.jobfile.plugins import named_plugins
 from repeater.jobfile.project import NameProject, name_project
 from repeater.jobfile.validate import check_job, check_shell, check_strategy
 from repeater.model.dump import literal_of
-from repeater.model.plugins import Description
+from repeater.model.plugins import Description, PluginCatalog
 from repeater.model.spec import JobFile, JobSpec, Limit, Pairs, Pool
 from repeater.model.units import parse_rate
 

@@ -7,43 +7,15 @@ jobs of the last generation, need not have its plugins at hand to be compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from repeater.errors import PluginFailed
 from repeater.jobfile.document import Path, describe, quote_value
 from repeater.jobfile.table_reader import TableReader
 from repeater.jobfile.validate import Fault, check_keys
-from repeater.model.plugins import WORDS, Description, Kind
+from repeater.model.plugins import WORDS, Kind, PluginCatalog
 from repeater.model.spec import Plugin
-
-
-class PluginCatalog(Protocol):
-    """The plugins that are installed."""
-
-    @property
-    def used(self) -> tuple[Description, ...]:
-        """Those that were described so far."""
-        ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is wrong with installed distributions that were looked at, one sentence each."""
-        ...
-
-    def names(self, kind: Kind) -> tuple[str, ...]: ...
-
-    def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
-        """These are about to be described; so that several can be loaded at the same time."""
-        ...
-
-    def describe(self, kind: Kind, name: str) -> Description:
-        """Raises PluginFailed for one that cannot be loaded or is not what it has to be."""
-        ...
-
-    def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
-        """What the plugin has against keys that its schema admits; None if nothing. Raises PluginFailed."""
-        ...
 
 
 def named_plugins(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from repeater.jobfile.validate import schema
+from repeater.jobfile.schema import schema
 from repeater.jobfile.write import toml_value
 
 _HEAD = """\

@@ -18,7 +18,7 @@ from repeater.model.time import from_rfc3339
 from repeater.model.units import format_duration, parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from repeater.jobfile.plugins import PluginCatalog
+    from repeater.model.plugins import PluginCatalog
 
 _duration = lru_cache(maxsize=1024)(parse_duration)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

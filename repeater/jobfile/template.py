@@ -69,7 +69,8 @@ class Environ:
         value = self._values.get(str(name), default)
         if value is None:
             raise TemplateFailed(
-                f'the environment has no variable `{quote_value(name)}`; `env("{quote_value(name)}", "…")` gives a default'
+                f"the environment has no variable `{quote_value(name)}`; "
+                f'`env("{quote_value(name)}", "…")` gives a default'
             )
         return value
 

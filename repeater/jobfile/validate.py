@@ -7,15 +7,14 @@ Faults name the found value, what is allowed, and the nearest name of an unknown
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from repeater._lazy_dataclasses import dataclass
-from repeater.errors import RepeaterError
 from repeater.jobfile.document import Path, describe, has_template, join_key, quote_value
 from repeater.jobfile.fast_schema import Sure, compile_fast_check
+from repeater.jobfile.schema import schema
 
 HOW = ("extends", "with", "params", "matrix", "unset")
 """The keys that say how a job is made."""
@@ -28,26 +27,6 @@ class Fault:
     path: Path
     message: str
     hint: str | None = None
-
-
-@cache
-def schema_text() -> str:
-    """The schema of job files, as it is shipped: beside the package in a checkout, inside it when installed."""
-    package = posixpath.dirname(posixpath.dirname(posixpath.abspath(__file__)))
-    for folder in (package, posixpath.dirname(package)):
-        try:
-            with open(f"{folder}/schemas/jobs.schema.json", encoding="utf-8") as file:
-                return file.read()
-        except FileNotFoundError:
-            continue
-    raise RepeaterError("cannot find `jobs.schema.json`, which is a part of repeater", hint="install repeater again")
-
-
-@cache
-def schema() -> dict[str, Any]:
-    """The schema as data; not to be changed."""
-    loaded: dict[str, Any] = json.loads(schema_text())
-    return loaded
 
 
 def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[Fault]:
@@ -257,7 +236,8 @@ def _as_problem(error: Any) -> Iterator[Fault]:
     elif rule in ("minItems", "maxItems") and not words:
         yield Fault(
             path,
-            f"found {describe(found)} of {len(found)}, expected {'at least' if rule == 'minItems' else 'at most'} {value}",
+            f"found {describe(found)} of {len(found)}, "
+            f"expected {'at least' if rule == 'minItems' else 'at most'} {value}",
         )
     elif rule == "type" and not words:
         yield Fault(path, f"found {describe(found)}, expected {_types(value)}")

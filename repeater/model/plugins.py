@@ -6,7 +6,7 @@ own. How it does is `repeater.plugins`; a job's use of one is `model.spec.Plugin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from repeater._lazy_dataclasses import dataclass, field
@@ -81,3 +81,31 @@ class NoPlugins:
 
 
 NO_PLUGINS = NoPlugins()
+
+
+class PluginCatalog(Protocol):
+    """The plugins that are installed."""
+
+    @property
+    def used(self) -> tuple[Description, ...]:
+        """Those that were described so far."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with installed distributions that were looked at, one sentence each."""
+        ...
+
+    def names(self, kind: Kind) -> tuple[str, ...]: ...
+
+    def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
+        """These are about to be described; so that several can be loaded at the same time."""
+        ...
+
+    def describe(self, kind: Kind, name: str) -> Description:
+        """Raises PluginFailed for one that cannot be loaded or is not what it has to be."""
+        ...
+
+    def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
+        """What the plugin has against keys that its schema admits; None if nothing. Raises PluginFailed."""
+        ...

@@ -104,7 +104,7 @@ _OWNERS: tuple[tuple[str, FaultOwner], ...] = (
     ("repeater.system.ratelimit_client", "limit"),
     ("repeater.system.signals", "signal"),
     ("repeater.worker", "reload"), ("repeater.apps.reload_client", "reload"), ("repeater.supervisor.reload", "reload"),
-    ("repeater.processes.local_spawner", "run"), ("repeater.processes.shim_spawner", "run"), ("repeater.processes.shim_client", "run"),
+    ("repeater.processes", "run"),
     ("repeater.control", "connection"), ("repeater.wire", "connection"), ("repeater.apps.http_service", "connection"),
     ("repeater.plugins", "plugin"),
     ("repeater.output", "output"),

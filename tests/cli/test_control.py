@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from repeater.cli.main import CONTROL
+from repeater.cli.commands import CONTROL
 from tests.cli.conftest import RPR, Lines, Result, Rpr
 from tests.cli.test_apply import PATIENCE, Live, wait_for
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from repeater import __version__
-from repeater.cli.main import COMMANDS
+from repeater.cli.commands import COMMANDS
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V", "version"])

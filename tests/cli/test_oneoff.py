@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.cli.main import ONE_OFF
+from repeater.cli.commands import ONE_OFF
 from tests.cli.conftest import RPR, Rpr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
 from tests.cli.conftest import Rpr
 
 # All that a one-off command may import. Whoever adds to this list adds to the time before the first run: `asyncio`,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from repeater.cli.main import COMMANDS, CONTROL
+from repeater.cli.commands import COMMANDS, CONTROL
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "reference" / "commands.md"

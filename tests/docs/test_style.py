@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from repeater.cli.main import COMMANDS, CONTROL
+from repeater.cli.commands import COMMANDS, CONTROL
 from tests.docs.pages import PAGES, ROOT, prose
 
 # Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.

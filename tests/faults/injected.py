@@ -29,7 +29,7 @@ from typing import Any
 
 from repeater.apps import SupervisorOptions, SupervisorSelector, connect, load_selected, supervise
 from repeater.apps import supervisor as assembly
-from repeater.apps.supervisor import HttpOptions
+from repeater.apps.options import HttpOptions
 from repeater.model.events import RunFinished
 from repeater.processes import fd_poller
 from repeater.system.loops import batching

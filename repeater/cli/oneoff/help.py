@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 
-from repeater.cli.main import ONE_OFF
+from repeater.cli.commands import ONE_OFF
 from repeater.cli.oneoff.options import COMMON, Command, Option
 
 _COLUMN = 30

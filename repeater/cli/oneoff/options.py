@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from repeater._lazy_dataclasses import dataclass, replace
-from repeater.cli.main import ONE_OFF
+from repeater.cli.commands import ONE_OFF
 
 Key = tuple[str, ...]
 Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "codes", "pair"]

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from repeater.cli.main import ONE_OFF
+from repeater.cli.commands import ONE_OFF
 from repeater.cli.oneoff.document import JobTable, table_of
 from repeater.cli.oneoff.options import COMMANDS
 from repeater.cli.oneoff.parse import ParsedArgs, check, parse

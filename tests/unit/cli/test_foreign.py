@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
 from repeater.cli.foreign import _COMMANDS, command_hint
 from repeater.cli.group import _ALL, explain, rpr
-from repeater.cli.main import COMMANDS, CONTROL, ONE_OFF
 from repeater.cli.oneoff.options import COMMANDS as TABLE
 from repeater.cli.oneoff.parse import parse
 from repeater.control.commands import unknown

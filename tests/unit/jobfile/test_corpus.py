@@ -14,7 +14,7 @@ from repeater.errors import JobFileError
 from repeater.jobfile.document import InputLimits
 from repeater.jobfile.load import load
 from repeater.jobfile.parse import read_document
-from repeater.jobfile.validate import schema
+from repeater.jobfile.schema import schema
 from repeater.jobfile.write import WRITERS
 from repeater.model.dump import dump_file
 from repeater.system.filesystem import Filesystem

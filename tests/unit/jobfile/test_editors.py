@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.jobfile.validate import schema
+from repeater.jobfile.schema import schema
 
 MODULES = Path(sys.prefix) / "node" / "node_modules"
 SCHEMA = Path(__file__).parents[3] / "schemas" / "jobs.schema.json"

@@ -13,7 +13,8 @@ from repeater import _lazy_dataclasses as dataclasses
 from repeater.jobfile import validate
 from repeater.jobfile.fast_schema import compile_fast_check
 from repeater.jobfile.reference_docs import reference
-from repeater.jobfile.validate import check_job, schema
+from repeater.jobfile.schema import schema
+from repeater.jobfile.validate import check_job
 from repeater.model.dump import dump_job, dump_schedule
 from repeater.model.spec import (
     Adaptive,

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import repeater.store as sqlite
 from repeater.apps import SupervisorOptions, load_selected, supervise
 from repeater.model.run import INTERIM, Progress, SlotRecord
+from repeater.store import reader as store_reader
+from repeater.store import store
 from repeater.store.mapping import to_epoch_us_or_none
 
 STEPS = ("before the claim", "after the claim", "after the spawn", "running", "after the exit", "after the record")
@@ -39,10 +40,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying_store(step: str) -> type[sqlite.SqliteStore]:
+def dying_store(step: str) -> type[store.SqliteStore]:
     """A store of a supervisor that is killed when it comes to this step of a run of job `a`."""
 
-    class Dying(sqlite.SqliteStore):
+    class Dying(store.SqliteStore):
         def claim(
             self,
             row: SlotRecord,
@@ -80,7 +81,7 @@ def dying_store(step: str) -> type[sqlite.SqliteStore]:
 
 
 def die_at(folder: Path, step: str, on_death: Literal["kill", "keep"]) -> None:
-    sqlite.SqliteStore = dying_store(step)  # type: ignore[misc]
+    store.SqliteStore = dying_store(step)  # type: ignore[misc]
     options = options_for(folder, on_death)
     supervise(options, load_selected(options.files))
 
@@ -142,7 +143,7 @@ class Lives:
 
     def compare(self) -> None:
         """What was decided stays, as it was."""
-        reader = sqlite.open_reader(self.folder / "state")
+        reader = store_reader.open_reader(self.folder / "state")
         if reader is None:
             return
         try:

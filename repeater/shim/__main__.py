@@ -1,4 +1,4 @@
-"""Where a keeper begins: `python -I -S .../keeper/main.py SOCKET [FOLDER]`.
+"""Where a keeper begins: `python -I -S .../shim/__main__.py SOCKET [FOLDER]`.
 
 SOCKET is the number of a connected socket, FOLDER where a later client finds the keeper, and what it wrote down.
 

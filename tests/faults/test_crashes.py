@@ -54,7 +54,7 @@ def keepers(folder: Path) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if any(part.endswith("keeper/main.py") for part in process.info["cmdline"] or ())
+        if any(part.endswith("shim/__main__.py") for part in process.info["cmdline"] or ())
         and str(folder) in process.info["cmdline"][-1]
     ]
 

@@ -50,7 +50,7 @@ class Shop:
     def keeper(self) -> psutil.Process | None:
         for process in psutil.process_iter(["cmdline"]):
             line = process.info["cmdline"] or []
-            if any(part.endswith("keeper/main.py") for part in line) and str(self.folder) in line[-1]:
+            if any(part.endswith("shim/__main__.py") for part in line) and str(self.folder) in line[-1]:
                 return process
         return None
 

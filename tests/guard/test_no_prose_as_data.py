@@ -28,7 +28,7 @@ METHODS = frozenset({
     "rfind", "index", "rindex", "count", "replace", "casefold", "lower", "upper", "strip", "lstrip", "rstrip",
 })  # fmt: skip
 SEARCHES = frozenset({"search", "match", "fullmatch", "findall", "finditer", "sub", "subn", "split"})
-ALLOWED = frozenset({"adapters/sqlite/format1.py", "jobfile/broken.py"})
+ALLOWED = frozenset({"store/format1.py", "jobfile/syntax_errors.py"})
 """The migration of state that version 0.1 wrote: a frozen table of its sentences. And the messages of the parsers of
 TOML, JSON and YAML, which have no codes."""
 

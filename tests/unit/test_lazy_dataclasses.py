@@ -226,7 +226,7 @@ def test_a_method_that_was_compiled_stands_in_its_class() -> None:
     class Late:
         a: int
 
-    assert type(vars(Late)["__init__"]).__name__ == "_Late"
+    assert type(vars(Late)["__init__"]).__name__ == "_LazyMethod"
     assert Late(1).a == 1
     assert Late.__init__ is vars(Late)["__init__"]
     assert Late.__init__.__qualname__.endswith("Late.__init__")

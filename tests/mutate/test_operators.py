@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.measure import ROOT
 from tests.mutate import operators
 from tests.mutate.operators import mutants
 
@@ -38,6 +40,12 @@ def test_each_operator_number_and_condition_changes_once(line: str, changed: lis
     found = mutants("a.py", source)
     assert sorted(one.difference(source)[1] for one in found) == sorted(changed)
     assert all(one.applied(source) != source for one in found)
+
+
+def test_each_pattern_of_sources_and_tests_finds_files() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutate"]
+    assert [pattern for pattern in table["sources"] if not any(ROOT.glob(pattern))] == []
+    assert [path for path in table["tests"] if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("path", [Path(__file__), Path(operators.__file__)], ids=["tests", "operators"])

@@ -32,6 +32,7 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
     "--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES), help="Only these; may be given again."
 )
 @click.option("--failed", is_flag=True, help="The same as `--outcome failed --outcome interrupted`.")
+@click.option("--usage", is_flag=True, help="Show the CPU time and the peak memory of each run.")
 @json_option
 @supervisor_options
 def history(
@@ -41,13 +42,14 @@ def history(
     until: str | None,
     outcomes: tuple[str, ...],
     failed: bool,
+    usage: bool,
     as_json: bool,
     where: SupervisorSelector,
 ) -> None:
     """Show what became of each slot, the newest first.
 
     Reads the state folder if no supervisor is running. Times are those of this machine; `--json` has the same keys as
-    `rpr simulate --json`, and `outcome`, `trigger`, `generation`, `command`.
+    `rpr simulate --json`, and `outcome`, `trigger`, `generation`, `command`, `memory` in bytes, and `cpu` in seconds.
     """
     args = {
         "jobs": list(jobs),
@@ -63,7 +65,12 @@ def history(
         return
     rows = list(items)
     if rows:
-        print_table(("TIME", "JOB", "OUTCOME", "TOOK", "RUN", "REASON"), map(_row, rows), paint=_paint)
+        head: tuple[str, ...] = ("TIME", "JOB", "OUTCOME", "TOOK", "RUN", "REASON")
+        cells = [_row(row) for row in rows]
+        if usage:
+            head = (*head[:4], "CPU", "MEMORY", *head[4:])
+            cells = [(*one[:4], *_usage(row), *one[4:]) for one, row in zip(cells, rows, strict=True)]
+        print_table(head, cells, paint=_paint)
     else:
         print("no slot fits", file=sys.stderr)
 
@@ -99,6 +106,15 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
         part for part in (reason, tries, "" if item["trigger"] == "schedule" else item["trigger"]) if part
     )
     return clock(item["nominal"]), item["job"], item["outcome"], took, item["run"] or "", notes
+
+
+def _usage(item: Mapping[str, Any]) -> tuple[str, str]:
+    """CPU time and peak memory; empty where they are not known, as in rows of older versions."""
+    cpu, memory = item.get("cpu"), item.get("memory")
+    return (
+        "" if cpu is None else format_duration(_rounded(timedelta(seconds=cpu))),
+        "" if memory is None else f"{memory / (1 << 20):.1f}MiB",
+    )
 
 
 def _rounded(length: timedelta) -> timedelta:

@@ -10,7 +10,7 @@ from repeater.engine.attempt import Attempt
 from repeater.engine.keys import Key
 from repeater.engine.timers import Timer
 from repeater.model.reasons import Reason
-from repeater.model.run import Slot, SlotRecord, SlotState
+from repeater.model.run import Slot, SlotRecord, SlotState, Usage
 from repeater.model.spec import Limit
 from repeater.model.time import Instant
 
@@ -57,6 +57,7 @@ class ActiveSlot:
         "started",
         "tickets",
         "uncounted_attempts",
+        "usage",
         "wait_reason",
         "waits_on",
         "wakes",
@@ -75,6 +76,7 @@ class ActiveSlot:
         self.delay: timedelta | None = None
         self.retry: Timer | None = None
         self.wait_reason: Reason | None = None
+        self.usage = Usage()
         self.forced_outcome: tuple[SlotState, Reason] | None = None
         self.waits_on: tuple[Key, ...] = ()
         self.pool: tuple[Key, ...] = ()
@@ -101,5 +103,5 @@ class ActiveSlot:
         run = attempt.run.id if attempt else None
         return SlotRecord(
             slot.job, slot.nominal, slot.due, self.started, ended, state, reason, run, self.attempts, code,
-            slot.trigger, generation,
+            slot.trigger, generation, usage=self.usage,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater._lazy_dataclasses import dataclass, field
 from repeater.model.reasons import Reason
-from repeater.model.run import Exit, LimitedStart, Progress, RunKind, SlotRecord
+from repeater.model.run import Exit, LimitedStart, Progress, RunKind, SlotRecord, Usage
 from repeater.model.time import Mono
 from repeater.plan.diff import Plan
 from repeater.plan.graph import Graph
@@ -101,7 +101,7 @@ class RunEnded:
     """Nothing of a run is alive and its output is complete. `matched` names the patterns that its output held:
     `success`, `failure`, `stop`. `at` is when its first process ended, if that was while nobody listened, `mono` the
     same by the monotonic clock, None if it is not known, and `timed_out` whether it was ended then because its time
-    was over.
+    was over. `usage` is what it needed.
     """
 
     run: str
@@ -111,6 +111,7 @@ class RunEnded:
     timed_out: bool = False
     kind: RunKind = "run"
     mono: Mono | None = None
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ from repeater.model.reasons import (
     Reason,
 )
 from repeater.model.reasons import reason as because
-from repeater.model.run import Exit, Progress, Run, Slot, SlotRecord, SlotState, Trigger, Verdict
+from repeater.model.run import Exit, Progress, Run, Slot, SlotRecord, SlotState, Trigger, Usage, Verdict
 from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, RateLimited, Stop
 from repeater.model.time import MICROSECOND, Instant, Mono, to_epoch_us, to_us
 from repeater.plan.graph import Node
@@ -764,6 +764,7 @@ class Job:
         if self.progress.refusals and not held.refused:
             self.progress = replace(self.progress, refusals=0)
         held.refused = False
+        held.usage = fact.usage
         attempt.on(Move.ENDED, exit)
         if fact.timed_out:
             attempt.note_timeout()
@@ -855,6 +856,7 @@ class Job:
     def _retry_in(self, held: ActiveSlot, delay: timedelta) -> None:
         self._gates.release(held)
         held.attempt = None
+        held.usage = Usage()
         held.retry = self._context.call_in(delay, lambda _: self._retry(held))
 
     def _retry(self, held: ActiveSlot) -> None:

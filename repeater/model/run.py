@@ -88,6 +88,14 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run needed: the largest memory in bytes, and CPU time in microseconds. None: not known."""
+
+    memory: int | None = None
+    cpu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether an attempt succeeded, and why: `exit`, `timeout`, `failure_pattern`."""
 
@@ -100,7 +108,7 @@ class SlotRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
 
     `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with
-    secrets masked; only the rows of the store have it.
+    secrets masked; only the rows of the store have it. `usage` is what the last attempt needed.
     """
 
     job: str
@@ -116,6 +124,7 @@ class SlotRecord:
     trigger: Trigger = field(default="schedule")
     generation: int = 0
     command: str | None = None
+    usage: Usage = Usage()
 
     @property
     def outcome(self) -> Outcome:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from repeater._lazy_dataclasses import dataclass, field
 from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed, SurvivingRun
 from repeater.model.reasons import Reason, ReasonCode
-from repeater.model.run import Exit, RunKind
+from repeater.model.run import Exit, RunKind, Usage
 from repeater.ports import EmitFact, LaunchRequest, Loop, RunSink, Stream, TimerHandle
 from repeater.processes.fd_poller import NestedPoller
 from repeater.shim import posix_spawn, process_tree
@@ -418,7 +418,9 @@ class LocalSpawner:
         if process.look_again is not None:
             process.look_again.cancel()
         del self._processes[process.run]
-        self._tell(RunEnded(process.run, process.exit, self._sink.finish(process.run), kind=process.kind))
+        usage = Usage() if process.child is None or process.child.usage is None else Usage(*process.child.usage)
+        matched = self._sink.finish(process.run)
+        self._tell(RunEnded(process.run, process.exit, matched, kind=process.kind, usage=usage))
 
     def _close_pipe(self, process: _Process, stream: Stream) -> None:
         fd = process.open.pop(stream)

@@ -30,7 +30,7 @@ from repeater._lazy_dataclasses import dataclass, field
 from repeater.engine.facts import RunEnded, RunExited, RunLost, RunStarted, SpawnFailed, SurvivingRun
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import Exit, RunKind
+from repeater.model.run import Exit, RunKind, Usage
 from repeater.model.time import Mono
 from repeater.ports import EmitFact, LaunchRequest, Loop, RunSink, Stream
 from repeater.processes.fd_poller import NestedPoller
@@ -86,6 +86,7 @@ class _Run:
     spools: dict[Stream, tuple[int, int]] = field(default_factory=dict)  # descriptor, and where to go on
     signalled: bool = False
     sweep: Literal["", "begun", "done"] = ""
+    usage: Usage = Usage()
 
 
 class ShimSpawner:
@@ -515,6 +516,7 @@ class ShimSpawner:
     def _take_exit(self, known: _Run, message: Message) -> None:
         code = os.waitstatus_to_exitcode(message["status"])
         known.exit = Exit(code=code) if code >= 0 else Exit(signal=-code)
+        known.usage = Usage(message.get("memory"), message.get("cpu"))
         if known.run in self._unsettled:
             known.at, known.timed_out = _instant(message["at"]), message.get("timed_out", False)
             known.mono = message.get("mono") if known.run in self._told else None
@@ -572,7 +574,8 @@ class ShimSpawner:
             self._close_pipe(known, stream)
         del self._runs[known.run]
         matched = self._sink.finish(known.run)
-        self._tell(RunEnded(known.run, known.exit, matched, known.at, known.timed_out, known.kind, known.mono))
+        end = RunEnded(known.run, known.exit, matched, known.at, known.timed_out, known.kind, known.mono, known.usage)
+        self._tell(end)
 
     def _close_pipe(self, known: _Run, stream: Stream) -> None:
         fd = known.open.pop(stream)

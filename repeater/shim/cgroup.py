@@ -86,6 +86,18 @@ class RunCgroup:
         except OSError:  # it is gone
             return False
 
+    def usage(self) -> tuple[int | None, int | None]:
+        """The largest memory of everything in it, in bytes, and its CPU time, in microseconds; None where the kernel or
+        its controllers do not say.
+        """
+        memory = cpu = None
+        with contextlib.suppress(OSError, ValueError):
+            memory = int(_read(f"{self.path}/memory.peak"))
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            lines = _read(f"{self.path}/cpu.stat").splitlines()
+            cpu = int(next(line for line in lines if line.startswith("usage_usec ")).split()[1])
+        return memory, cpu
+
     def kill(self) -> None:
         """All that is in it, at once."""
         with contextlib.suppress(OSError):

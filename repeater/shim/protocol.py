@@ -39,11 +39,13 @@ times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` m
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
     refused   run, code, detail, exit_code, temporary        it could not be started
-    exited    run, status, at, mono, empty, timed_out?
+    exited    run, status, at, mono, empty, timed_out?, memory?, cpu?
                                                      its first process is gone; `status` is that of waitpid(2), `mono`
                                                      is `at` in microseconds of the monotonic clock, `empty`
                                                      says that nothing is left in its group, `timed_out` that the keeper
                                                      ended it while it had no client
+                                                     `memory` is its peak in bytes, `cpu` in microseconds; 0.1.0 sends
+                                                     neither
     empty     run                                    nothing is left in its group and fence
     swept     run                                    nothing of it is alive
 """

@@ -18,12 +18,12 @@ STREAMS = ("stdout", "stderr")
 
 class ManagedRun:
     """`fds` are the ends of its output to read from, `files` what was spooled of it, by stream: name, descriptor, and
-    how much of it is there. `status` is that of waitpid(2), None while its first process lives; `empty` whether nothing
-    is left in its group, nor in its `fence`, if it has one.
+    how much of it is there. `status` is that of waitpid(2), `memory` is in bytes and `cpu` in microseconds, all None
+    while its first process lives; `empty` whether nothing is left in its group, nor in its `fence`, if it has one.
     """
 
     __slots__ = (
-        "attempt", "began", "began_mono", "empty", "ended", "ended_mono", "fds", "fence", "files",
+        "attempt", "began", "began_mono", "cpu", "empty", "ended", "ended_mono", "fds", "fence", "files", "memory",
         "pid", "run", "settled", "status", "stop_signal",
         "stop_timeout", "timed_out", "timeout", "took_until",
     )  # fmt: skip
@@ -43,6 +43,8 @@ class ManagedRun:
         self.ended_mono: int | None = None
         self.status: int | None = None
         self.ended: float | None = None
+        self.memory: int | None = None
+        self.cpu: int | None = None
         self.empty = False
         self.timed_out = False
         self.settled = False
@@ -71,6 +73,8 @@ class ManagedRun:
             "at": self.ended,
             "mono": self.ended_mono,
             "empty": self.empty,
+            "memory": self.memory,
+            "cpu": self.cpu,
         }
         return {**end, "timed_out": True} if self.timed_out else end
 

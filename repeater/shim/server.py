@@ -32,7 +32,7 @@ from repeater.shim.connection import ClientConnection
 from repeater.shim.detached import DetachedMode
 from repeater.shim.protocol import VERSION
 from repeater.shim.run import ManagedRun
-from repeater.shim.spawn import SpawnError, spawn
+from repeater.shim.spawn import SpawnError, spawn, usage_of
 from repeater.shim.spawn_pool import SpawnPool
 from repeater.shim.spool import SOCKET, Spool
 
@@ -85,7 +85,9 @@ class Shim:
         self._is_handy = posix_spawn.can_spawn_in_dir()
         self._fences: cgroup.RunCgroups | None = None
         self._owner = cgroup.owner_of(folder, os.getppid())
-        self._early: dict[int, int] = {}  # the status of children of which a hand has not told yet
+        self._early: dict[
+            int, tuple[int, tuple[int, int]]
+        ] = {}  # status and usage of children of which a hand has not told yet
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _nothing)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -300,7 +302,7 @@ class Shim:
             self._absence.begin([kept])  # its client died while it was being started
         if pid in self._early:
             del self._by_pid[pid]
-            self._exited(kept, self._early.pop(pid))
+            self._exited(kept, *self._early.pop(pid))
 
     def _signal(self, message: Message) -> None:
         kept = self._runs.get(message["run"])
@@ -386,20 +388,22 @@ class Shim:
             if found is None:
                 break
             try:
-                _, status = os.waitpid(found.si_pid, 0)
+                _, status, used = os.wait4(found.si_pid, 0)
             except ChildProcessError:  # it could not become its program, and the C library of a hand buried it
                 continue
             kept = self._by_pid.pop(found.si_pid, None)
             if kept is None:
                 orphans = True
                 if self._hands.flying:
-                    self._early[found.si_pid] = status
+                    self._early[found.si_pid] = status, usage_of(used)
             else:
-                self._exited(kept, status)
+                self._exited(kept, status, usage_of(used))
         if orphans and self._lingering:
             self._poll_group(closely=False)
 
-    def _exited(self, kept: ManagedRun, status: int) -> None:
+    def _exited(self, kept: ManagedRun, status: int, usage: tuple[int, int]) -> None:
+        memory, cpu = (None, None) if kept.fence is None else kept.fence.usage()
+        kept.memory, kept.cpu = usage[0] if memory is None else memory, usage[1] if cpu is None else cpu
         kept.status, kept.ended, kept.ended_mono = status, time.time(), time.monotonic_ns() // 1000
         kept.empty = not process_tree.group_is_alive(kept.pid, reaped=True) and not kept.cgroup_is_populated
         self._send({"op": "exited", **kept.as_exit_message()})

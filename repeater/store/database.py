@@ -19,13 +19,13 @@ import sqlite3
 from pathlib import Path
 
 from repeater.errors import StateUnavailable
-from repeater.store import format1
+from repeater.store import format1, format2
 from repeater.store.mapping import PUT_META, meta_value
 from repeater.store.marker import Marker
 from repeater.store.state_dir import DATABASE, MARKER, RECOVERY_HINT, state_unavailable
 
 VERSION = sqlite3.sqlite_version
-FORMAT = 2
+FORMAT = 3
 OLDEST_READ = 1
 APPLICATION_ID = int.from_bytes(b"rptr")
 
@@ -50,6 +50,8 @@ CREATE TABLE runs (
     reason_code TEXT,
     detail TEXT,
     command TEXT,
+    memory INTEGER,
+    cpu INTEGER,
     UNIQUE (job, nominal, attempt)
 );
 CREATE INDEX runs_by_time ON runs (nominal DESC) WHERE last;
@@ -69,7 +71,7 @@ CREATE TABLE IF NOT EXISTS starts (
 );
 """
 _SCHEMA += _STARTS
-"""Format 2. `reason` is the sentence of a row that format 1 wrote, NULL in all others."""
+"""Format 3. `reason` is the sentence of a row that format 1 wrote, NULL in all others."""
 
 
 def connect(target: str) -> sqlite3.Connection:
@@ -207,9 +209,11 @@ def _migrate(db: sqlite3.Connection) -> None:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        format1.migrate(db)
+        if version == 1:
+            format1.migrate(db)
+            db.execute(PUT_META, ("salt", secrets.token_hex(16)))
+        format2.migrate(db)
         db.execute(_STARTS)
-        db.execute(PUT_META, ("salt", secrets.token_hex(16)))
         for statement in _STAMP.split(";"):
             db.execute(statement)
         db.execute("COMMIT")

@@ -24,9 +24,9 @@ _STATE = f"CASE WHEN state <> 'ran' THEN state WHEN {_SUCCESS} IS NULL THEN 'fai
 VIEW = (
     "CREATE TEMP VIEW runs AS SELECT job, nominal, due, started, ended, "  # noqa: S608
     f"{_STATE} AS state, {_SUCCESS} AS reason_code, NULL AS detail, reason, "
-    "run, attempt, exit, trigger, generation, pid, last, NULL AS command FROM main.runs"
+    "run, attempt, exit, trigger, generation, pid, last, NULL AS command, NULL AS memory, NULL AS cpu FROM main.runs"
 )
-"""Shows the rows of a format-1 database with the columns of format 2, on a connection that only reads."""
+"""Shows the rows of a format-1 database with the columns of format 3, on a connection that only reads."""
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -9,19 +9,23 @@ from datetime import datetime
 from typing import Any
 
 from repeater.model.reasons import Reason, ReasonCode
-from repeater.model.run import LimitedStart, Progress, SlotRecord
+from repeater.model.run import LimitedStart, Progress, SlotRecord, Usage
 from repeater.model.time import Mono, from_epoch_us, to_epoch_us
 
-_KEPT = "job, nominal, due, started, ended, state, reason_code, detail, run, attempt, exit, trigger, generation"
+_KEPT = (
+    "job, nominal, due, started, ended, state, reason_code, detail, run, attempt, exit, trigger, generation, "
+    "memory, cpu"
+)
 COLUMNS = f"{_KEPT}, command, reason"
-_INSERT = f"INSERT INTO runs ({_KEPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
-CLAIM = f"INSERT INTO runs ({_KEPT}, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_INSERT = f"INSERT INTO runs ({_KEPT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
+CLAIM = f"INSERT INTO runs ({_KEPT}, command) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 SET_COMMAND = "UPDATE runs SET command = ? WHERE job = ? AND nominal = ? AND attempt = ?"
 UPSERT = (
     _INSERT + " ON CONFLICT (job, nominal, attempt) DO UPDATE SET due = excluded.due, started = excluded.started, "
     "ended = excluded.ended, state = excluded.state, reason_code = excluded.reason_code, "
     "detail = excluded.detail, reason = NULL, run = excluded.run, "
-    "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation"
+    "exit = excluded.exit, trigger = excluded.trigger, generation = excluded.generation, "
+    "memory = excluded.memory, cpu = excluded.cpu"
 )
 BEGAN = "SELECT 1 FROM runs WHERE job = ? AND nominal = ? AND attempt > 0"
 STARTED = "UPDATE runs SET state = ?, started = ?, pid = ? WHERE job = ? AND nominal = ? AND attempt = ?"
@@ -67,6 +71,8 @@ def as_values(row: SlotRecord) -> tuple[Any, ...]:
         row.exit,
         row.trigger,
         row.generation,
+        row.usage.memory,
+        row.usage.cpu,
     )
 
 
@@ -83,9 +89,8 @@ def _reason(code: ReasonCode | None, detail: str | None, text: str | None) -> Re
 
 
 def as_record(values: Sequence[Any]) -> SlotRecord:
-    job, nominal, due, started, ended, state, code, detail, run, attempt, exit_, trigger, generation, command, text = (
-        values
-    )
+    job, nominal, due, started, ended, state, code, detail, run, attempt, exit_, trigger, generation, *rest = values
+    memory, cpu, command, text = rest
     return SlotRecord(
         job=job,
         nominal=from_epoch_us(nominal),
@@ -100,6 +105,7 @@ def as_record(values: Sequence[Any]) -> SlotRecord:
         trigger=trigger,
         generation=generation,
         command=command,
+        usage=Usage(memory, cpu),
     )
 
 

@@ -12,7 +12,7 @@ from repeater.errors import StateUnavailable
 from repeater.model.run import LimitedStart, Progress, SlotRecord
 from repeater.model.time import Instant, from_epoch_us, to_epoch_us, to_us
 from repeater.policy.marks import ALGORITHM
-from repeater.store import format1
+from repeater.store import format1, format2
 from repeater.store.database import FORMAT, check_format, check_present, connect_to_read
 from repeater.store.mapping import (
     COLUMNS,
@@ -33,8 +33,8 @@ class Reader:
     def __init__(self, db: sqlite3.Connection, *, format: int = FORMAT) -> None:  # noqa: A002
         self._db = db
         self._format = format
-        if format == 1:
-            db.execute(format1.VIEW)
+        if format < FORMAT:
+            db.execute({1: format1.VIEW, 2: format2.VIEW}[format])
 
     def rows(
         self,

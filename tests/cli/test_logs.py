@@ -56,6 +56,14 @@ def test_output_is_there_without_a_supervisor(ended: Rpr) -> None:
     assert sorted(path.name.split(".", 1)[1] for path in outputs(ended)) == ["failed.gz", "gz", "gz"]
 
 
+def test_history_has_what_each_run_needed(ended: Rpr) -> None:
+    rows = [json.loads(line) for line in ended("history", "--json").out.splitlines()]
+    assert all(row["memory"] > 100_000 and row["cpu"] > 0 for row in rows)
+    head, first, *_ = ended("history", "--usage").out.splitlines()
+    assert head.split()[3:6] == ["TOOK", "CPU", "MEMORY"]
+    assert "MiB" in first
+
+
 def test_where_nothing_is_kept_logs_say_why(ended: Rpr) -> None:
     off = "rpr: nothing of `off` is kept on disk, because its `output.keep` is `false`\n"
     ended("logs", "off").is_(err=off)

@@ -40,7 +40,12 @@ def sentences(folder: Path) -> list[tuple[str, str | None]]:
 
 
 def test_there_is_an_archive_of_each_kind() -> None:
-    assert ARCHIVES == ["v0.1.0-killed.tar.gz", "v0.1.0.tar.gz"]
+    assert ARCHIVES == [
+        "format-2-killed.tar.gz",
+        "format-2.tar.gz",
+        "v0.1.0-killed.tar.gz",
+        "v0.1.0.tar.gz",
+    ]
 
 
 @pytest.mark.parametrize("archive", ARCHIVES)

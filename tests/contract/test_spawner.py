@@ -11,10 +11,10 @@ from datetime import timedelta
 
 import pytest
 
-from repeater._lazy_dataclasses import dataclass
+from repeater._lazy_dataclasses import dataclass, replace
 from repeater.engine.facts import Fact, RunEnded, RunExited, RunStarted, SpawnFailed
 from repeater.model.reasons import reason as because
-from repeater.model.run import Exit
+from repeater.model.run import Exit, Usage
 from repeater.ports import EmitFact, LaunchRequest, RunSink, Spawner
 from repeater.processes.local_spawner import LocalSpawner
 from repeater.processes.shim_spawner import ShimSpawner
@@ -46,6 +46,7 @@ LEAVES_A_CHILD = Sample(f"{LONG} & exit 3", Act(exit=Exit(code=3), leaves=FOR_EV
 LEAVES_A_QUIET_CHILD = Sample(f"{LONG} >/dev/null 2>&1 & exit 3", Act(exit=Exit(code=3), leaves=FOR_EVER, quiet=True))
 LEAVES_A_CHILD_FOR_A_MOMENT = Sample("sleep 0.3 & exit 0", Act(leaves=seconds(0.3)))
 CHILD_ESCAPES = Sample(f"setsid {LONG} & sleep 0.1; exit 0", Act(lasts=seconds(0.1), leaves=FOR_EVER, escaped=True))
+COUNTS = Sample("x=0; while [ $x -lt 20000 ]; do x=$((x+1)); done", Act(lasts=seconds(0.1)))
 SPEAKS_TWICE = Sample(
     "echo one; sleep 0.1; echo two", Act(lasts=seconds(0.1), says=(Said(b"one\n"), Said(b"two\n", at=seconds(0.1))))
 )
@@ -72,7 +73,9 @@ class World:
         raise NotImplementedError
 
     def of(self, run: str) -> list[Fact]:
-        return [fact for fact in self.facts if getattr(fact, "run", None) == run]
+        """Without what a run needed, which a clock measures."""
+        found = [fact for fact in self.facts if getattr(fact, "run", None) == run]
+        return [replace(fact, usage=Usage()) if isinstance(fact, RunEnded) else fact for fact in found]
 
     def kinds(self, run: str) -> list[str]:
         return [type(fact).__name__ for fact in self.of(run)]
@@ -189,6 +192,15 @@ def test_a_run_that_ends_by_itself_is_started_and_ended(world: World) -> None:
     world.until_told("a", RunEnded)
     assert world.kinds("a") == ["RunStarted", "RunEnded"]
     assert world.of("a")[-1] == RunEnded("a", Exit(code=0))
+
+
+def test_a_run_ends_with_what_it_needed(world: World) -> None:
+    world.begin("a", COUNTS)
+    world.until_told("a", RunEnded)
+    (ended,) = [fact for fact in world.facts if isinstance(fact, RunEnded)]
+    if not isinstance(world, FakeWorld):
+        assert (ended.usage.memory or 0) > 100_000
+        assert (ended.usage.cpu or 0) > 1000
 
 
 def test_starting_tells_nothing_before_the_caller_returned(world: World) -> None:

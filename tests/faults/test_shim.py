@@ -274,7 +274,9 @@ def test_a_stopped_keeper_holds_up_nobody_and_goes_on_where_it_was(home: Home) -
         assert time.monotonic() - began < PATIENCE / 2
     finally:
         os.kill(keeper, signal.SIGCONT)
-    home.until(lambda: any(fact == RunEnded("r0", Exit(code=6)) for fact in home.facts))
+    home.until(
+        lambda: any(isinstance(fact, RunEnded) and (fact.run, fact.exit) == ("r0", Exit(code=6)) for fact in home.facts)
+    )
 
 
 CLIENT = """

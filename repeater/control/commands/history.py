@@ -18,7 +18,9 @@ OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 
 async def history(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
-    """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`, `command`."""
+    """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`, `command`,
+    `memory` in bytes and `cpu` in seconds.
+    """
     specs = [job.spec for job in desk.engine.jobs.values()]
     known = await aside(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
     query = partial(read, desk.rows, specs, known, args)
@@ -60,4 +62,6 @@ def as_item(row: SlotRecord) -> dict[str, Any]:
         "trigger": row.trigger,
         "generation": row.generation,
         "command": row.command,
+        "memory": row.usage.memory,
+        "cpu": None if row.usage.cpu is None else row.usage.cpu / 1e6,
     }

@@ -320,6 +320,8 @@ _SCHEMAS: dict[str, Any] = {
             "trigger": {"type": "string", "enum": list(get_args(Trigger))},
             "generation": _COUNT,
             "command": _or_none(_TEXT),
+            "memory": _or_none(_COUNT),
+            "cpu": _or_none(_SECONDS),
         }
     ),
     "Fault": _object(

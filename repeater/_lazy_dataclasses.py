@@ -1,48 +1,45 @@
-"""Dataclasses as the standard library has them, quick to make and quick to fill; what repeater uses of them, no more.
+"""The part of `dataclasses` that repeater uses, with methods that are compiled on first use.
 
-The library's module takes 7 ms to import and compiles seven methods for each class, and a one-off command knows 125
-classes. Here a method is compiled when it is needed. Type checkers see the library's own, so they refuse a
-change of a frozen object; at run time it is refused in Python's development mode and in the tests, for what refuses
-takes three times as long to fill (ADR 19). A test holds every class of repeater against what the library makes of it.
-There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`.
+The module of the standard library takes 7 ms to import and compiles seven methods for each class. A one-off command
+defines 125 such classes and uses few of their methods. Type checkers see the standard library's functions, so mypy
+refuses to change a frozen object. Nothing refuses it at run time, because that makes filling an object three times as
+slow (ADR 19). A test compares every class of repeater with what the standard library makes of it.
 
-Nothing here may import another module of repeater. What authors of plugins see is the library's; the keeper needs none.
+There is no inheritance of fields, no `ClassVar`, `InitVar` or `KW_ONLY`. This module imports nothing of repeater.
+Plugins and the shim use the standard library's dataclasses.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 __all__ = ["dataclass", "field", "fields", "is_dataclass", "replace"]
 
-guards = bool(sys.flags.dev_mode)
-"""Whether frozen objects of classes made from now on refuse to change."""
-Write = Callable[[type[Any], dict[str, Any]], str]  # the text of a method behind its name; adds the names that it uses
+Write = Callable[[type[Any], dict[str, Any]], str]  # gives the source after the method's name; adds the names it uses
 _MISSING: Any = object()
 _BY_HAND = 3
 
 
 class _Field:
-    """What is known of one field."""
+    """The definition of one field."""
 
     __slots__ = ("compare", "default", "init", "make", "name", "repr")
 
-    def __init__(self, name: str, default: Any, make: Any = None, **said: bool) -> None:
+    def __init__(self, name: str, default: Any, make: Any = None, **flags: bool) -> None:
         self.name = name
         self.default = default
         self.make = make
-        self.init = said.get("init", True)
-        self.repr = said.get("repr", True)
-        self.compare = said.get("compare", True)
+        self.init = flags.get("init", True)
+        self.repr = flags.get("repr", True)
+        self.compare = flags.get("compare", True)
 
 
-def _field(*, default: Any = _MISSING, default_factory: Any = None, **said: bool) -> Any:
-    return _Field("", default, default_factory, **said)
+def _field(*, default: Any = _MISSING, default_factory: Any = None, **flags: bool) -> Any:
+    return _Field("", default, default_factory, **flags)
 
 
 def _fields(of: Any) -> tuple[_Field, ...]:
@@ -65,7 +62,7 @@ def _dataclass(
         space = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
         found = tuple(_named(name, space.pop(name, _MISSING)) for name in cls.__annotations__)
         late: dict[str, Write] = {
-            "__init__": _init_guarded if frozen and guards else _init,
+            "__init__": _write_init,
             "__repr__": _write_repr,
             "__replace__": _write_replace,
         }
@@ -76,8 +73,6 @@ def _dataclass(
             late["__hash__"] = _write_hash
         if order:
             late |= {name: _write_eq(sign) for name, sign in _SIGNS.items()}
-        if frozen and guards:
-            space |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete}
         if frozen and slots:
             space |= {"__getstate__": _getstate, "__setstate__": _setstate}
         if slots:
@@ -104,9 +99,10 @@ def _named(name: str, default: Any) -> _Field:
 
 
 class _LazyMethod:
-    """A method that is compiled when it is looked up, and from then on stands in its class itself.
+    """A descriptor that compiles a method when it is first looked up, and puts the method in its own place.
 
-    The first objects of a class are filled without: most have one or two, and to compile takes as long as to fill ten.
+    The first `_BY_HAND` objects of a class are filled without compiling `__init__`. Most classes have one or two
+    objects, and compiling takes as long as filling ten.
     """
 
     __slots__ = ("cls", "filled", "name", "write")
@@ -124,7 +120,7 @@ class _LazyMethod:
         return self._compiled().__get__(instance, owner)
 
     def _fill(self, instance: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """What the compiled method would do; to refuse wrong arguments is left to it."""
+        """Fill an object as the compiled `__init__` would, or call that method if the arguments are wrong."""
         given = dict(zip(self.cls.__match_args__, args, strict=False)) | named
         is_wrong = len(given) < len(args) + len(named)
         for one in self.cls.__fields__:
@@ -141,23 +137,14 @@ class _LazyMethod:
 
     def _compiled(self) -> Any:
         names: dict[str, Any] = {"__name__": self.cls.__module__}
-        exec(f"def {self.name}{self.write(self.cls, names)}", names)  # noqa: S102 - our own text
+        exec(f"def {self.name}{self.write(self.cls, names)}", names)  # noqa: S102 - the source comes from this module
         method = names[self.name]
         method.__qualname__ = f"{self.cls.__qualname__}.{self.name}"
         setattr(self.cls, self.name, method)
         return method
 
 
-def _init(cls: type[Any], names: dict[str, Any]) -> str:
-    return _write_init(cls, names, lambda name, value: f" self.{name} = {value}")
-
-
-def _init_guarded(cls: type[Any], names: dict[str, Any]) -> str:
-    names["__set"] = object.__setattr__
-    return _write_init(cls, names, lambda name, value: f" __set(self, {name!r}, {value})")
-
-
-def _write_init(cls: type[Any], names: dict[str, Any], set_to: Callable[[str, str], str]) -> str:
+def _write_init(cls: type[Any], names: dict[str, Any]) -> str:
     takes, lines = ["self"], [" pass"]
     for one in cls.__fields__:
         name, value, default = one.name, one.name, ""
@@ -171,7 +158,7 @@ def _write_init(cls: type[Any], names: dict[str, Any], set_to: Callable[[str, st
             value = name if one.init else default
         if one.init:
             takes.append(f"{name}={default}" if default else name)
-        lines.append(set_to(name, value))
+        lines.append(f" self.{name} = {value}")
     if hasattr(cls, "__post_init__"):
         lines.append(" self.__post_init__()")
     return f"({', '.join(takes)}):\n" + "\n".join(lines)
@@ -182,7 +169,7 @@ def _write_replace(cls: type[Any], names: dict[str, Any]) -> str:
     takes = [one.name for one in cls.__fields__ if one.init]
     head = f"(self, *{''.join(f', {name}=__missing' for name in takes)}):\n"
     given = [f"self.{name} if {name} is __missing else {name}" for name in takes]
-    if "__setattr__" in vars(cls) or hasattr(cls, "__post_init__") or len(takes) < len(cls.__fields__):
+    if hasattr(cls, "__post_init__") or len(takes) < len(cls.__fields__):
         return f"{head} return self.__class__({', '.join(given)})"
     names["__new"] = cls.__new__
     filled = "".join(f" new.{name} = {value}\n" for name, value in zip(takes, given, strict=True))
@@ -216,16 +203,8 @@ def _write_repr(cls: type[Any], names: dict[str, Any]) -> str:
     return f"(self):\n return f'{{__shown}}({shown})'"
 
 
-def _refuse_to_set(self: Any, name: str, _: Any) -> NoReturn:
-    raise AttributeError(f"cannot set `{name}` of a frozen {type(self).__qualname__}")
-
-
-def _refuse_to_delete(self: Any, name: str) -> NoReturn:
-    raise AttributeError(f"cannot delete `{name}` of a frozen {type(self).__qualname__}")
-
-
 def _getstate(self: Any) -> list[Any]:
-    """For pickle, which fills a new object by `_restore`."""
+    """The values for pickle, which gives them to `_setstate`."""
     return [getattr(self, one.name) for one in self.__fields__]
 
 

@@ -25,12 +25,6 @@ from typing import NamedTuple, TypeAlias
 import pytest
 from hypothesis import core, settings
 
-from repeater import _lazy_dataclasses
-
-_lazy_dataclasses.guards = (
-    True  # before the classes are made: what is frozen refuses to change in every test of this process
-)
-
 SEED = os.environ.get("TEST_SEED", "")
 """Chooses the examples of the property tests; without it they are the same in every run. CI prints a new one each time."""
 

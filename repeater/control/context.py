@@ -91,6 +91,7 @@ class ControlContext:
     `faults` the recent unexpected exceptions, of one job only if it is named;
     `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
     answered, but for those without end. `outputs` keeps the output of runs on disk; None: nothing is kept there.
+    `earlier` has the last runs of jobs before this supervisor was started, as far as they were read.
     `is_working`: what follows from a fact is being done, over many turns of the loop.
     """
 
@@ -112,6 +113,7 @@ class ControlContext:
     foresee: Foresee = _foresees_nothing
     outputs: RunStore | None = None
     is_working: Callable[[], bool] = lambda: False
+    earlier: dict[str, SlotRecord] = field(default_factory=dict)
 
     def now(self) -> datetime:
         return self.clock.now().wall

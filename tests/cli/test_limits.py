@@ -109,7 +109,7 @@ def test_a_limit_holds_the_starts_of_all_its_jobs(rpr: Rpr) -> None:
 
 def test_validate_names_the_jobs_that_a_limit_cannot_hold(rpr: Rpr) -> None:
     rpr.write(
-        "jobs.toml", '[limits.api]\nrate = "1/1m"\n[jobs.a]\ncommand = "x"\nschedule = "every 30s"\nlimit = "api"\n'
+        "jobs.toml", '[limits.api]\nrate = "1/1m"\n[jobs.a]\ncommand = "true"\nschedule = "every 30s"\nlimit = "api"\n'
     )
     words = "limit `api` allows 1 starts in 1m, its jobs ask for 2: `a` 2"
     told = f"warning: limits.api.rate: {words}"

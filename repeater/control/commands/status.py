@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from repeater.control.context import Args, ControlContext, Send
+from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
 from repeater.engine.job_states import State
@@ -19,6 +20,7 @@ from repeater.sentences import as_item
 from repeater.supervisor.faults import FaultRecord
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
+_RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
 _BATCH = 8  # jobs described before others in the loop come first: about 1 ms with their lines
 
 
@@ -26,10 +28,11 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
     """An item for each job; the result is about the supervisor."""
     await desk.settled()
     jobs = desk.jobs(args["jobs"])
+    before = await last_rows(desk, jobs)
     now = desk.clock.now()
     faulty = {fault.job for fault in desk.faults(None)}
     for first in range(0, len(jobs), _BATCH):
-        items = [describe(job, now) for job in jobs[first : first + _BATCH]]
+        items = [describe(job, now, before.get(job.spec.name)) for job in jobs[first : first + _BATCH]]
         for item in items:
             item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
         await send(*items)
@@ -130,8 +133,37 @@ def fault_reason(fault: FaultRecord) -> Reason:
     )
 
 
-def describe(job: Job, now: Instant) -> dict[str, Any]:
-    """One job for `status --json`. Instants are RFC 3339 in UTC, lengths seconds."""
+async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, SlotRecord]:
+    """The last run of each job that did not run since the supervisor was started, from the history."""
+    names = [
+        job.spec.name
+        for job in jobs
+        if job.progress.runs and job.spec.name not in desk.earlier and not any(map(_ran, job.recent.values()))
+    ]
+    if names:
+        found = await aside(partial(_read_last, desk.rows, names))
+        desk.earlier.update(found)
+    return desk.earlier
+
+
+def _read_last(rows: FindRecords, names: Iterable[str]) -> dict[str, SlotRecord]:
+    """Blocks: it reads the history."""
+    found = {}
+    for name in names:
+        row = next((row for row in rows([name], 5, outcomes=_RUNS) if row.attempts), None)
+        if row is not None:
+            found[name] = row
+    return found
+
+
+def _ran(row: SlotRecord) -> bool:
+    return row.attempts > 0
+
+
+def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[str, Any]:
+    """One job for `status --json`. Instants are RFC 3339 in UTC, lengths seconds. `before` is its last run before this
+    supervisor was started.
+    """
     spec, progress = job.spec, job.progress
     state, why = job_state(job, now)
     return {
@@ -140,7 +172,7 @@ def describe(job: Job, now: Instant) -> dict[str, Any]:
         **as_item(why, "why"),
         "waited": _waited(job, now),
         "next": rfc3339(job.next.due) if job.next is not None else None,
-        "last": _last(job),
+        "last": _last(job, before),
         "running": [_running(held, now) for held in job.open if held.attempt is not None and held.attempt.started],
         "runs": progress.runs,
         "successes": progress.successes,
@@ -232,9 +264,9 @@ def _running(held: ActiveSlot, now: Instant) -> dict[str, Any]:
     }
 
 
-def _last(job: Job) -> dict[str, Any] | None:
-    """The last slot that came to a run; after a restart of the supervisor only what is remembered of it."""
-    row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
+def _last(job: Job, before: SlotRecord | None) -> dict[str, Any] | None:
+    """The last slot that came to a run; without a history only what is remembered of it."""
+    row = next((row for row in reversed(job.recent.values()) if row.attempts), before)
     if row is not None:
         return last_of(row)
     progress = job.progress

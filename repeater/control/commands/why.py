@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from repeater.control.commands.explain_history import HistoryExplanation, explain, parse_moment, zone_of
-from repeater.control.commands.status import began_at, elapsed, fault_reason, job_state
+from repeater.control.commands.status import began_at, elapsed, fault_reason, job_state, last_rows
 from repeater.control.context import Args, ControlContext, Send, aside
 from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
@@ -16,8 +16,12 @@ from repeater.errors import UsageError
 from repeater.model.dump import dump_job
 from repeater.model.reasons import OVERLAP, Reason
 from repeater.model.reasons import reason as because
+from repeater.model.run import SlotRecord
 from repeater.model.spec import Always, Manual, OnChange
 from repeater.model.time import Instant, rfc3339
+
+_SLOTS = 5
+"""How many of the last slots an answer shows."""
 
 
 async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
@@ -37,12 +41,23 @@ async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]
         answer = await aside(partial(explain, spec, name, moment, desk.rows, past, desk.now(), pids, is_alive=True))
         told = rfc3339(moment.begin)
     else:
-        answer, told = now(desk, job), None
+        before = await _before(desk, job)
+        answer, told = now(desk, job, before), None
     return {"job": name, "at": told, **answer.as_json()}
 
 
-def now(desk: ControlContext, job: Job) -> HistoryExplanation:
-    """The state of a job at this moment, and what it hangs on."""
+async def _before(desk: ControlContext, job: Job) -> list[SlotRecord]:
+    """The last slots in the history, newest first, if this supervisor has not decided enough of them itself."""
+    if len(job.recent) >= _SLOTS or not (job.progress.runs or job.progress.skipped):
+        return []
+    last = await last_rows(desk, [job])
+    rows = await aside(partial(desk.rows, [job.spec.name], _SLOTS))
+    ran = last.get(job.spec.name)
+    return rows if ran is None or any(row.attempts for row in rows) else [*rows, ran]
+
+
+def now(desk: ControlContext, job: Job, before: Iterable[SlotRecord] = ()) -> HistoryExplanation:
+    """The state of a job at this moment, and what it hangs on. `before` are slots from the history, newest first."""
     instant = desk.clock.now()
     answer = HistoryExplanation(_state(job, instant), zone_of(job.spec))
     if (until := job.waits_for_clock(instant.wall)) is not None:
@@ -51,14 +66,16 @@ def now(desk: ControlContext, job: Job) -> HistoryExplanation:
     answer.facts += _needs(desk, job)
     answer.facts += _pool_holders(desk, job)
     answer.facts += _schedule(job, instant)
-    answer.facts += _last_run_facts(job, instant)
+    slots = {**{row.nominal: row for row in before}, **job.recent}
+    rows = sorted(slots.values(), key=lambda row: row.nominal, reverse=True)
+    answer.facts += _last_run_facts(job, instant, rows)
     answer.facts.append(because("generation_active", generation=desk.engine.generation))
     rejected = desk.rejected()
     if rejected is not None:
         answer.facts.append(because("files_not_active", cause=rejected))
     answer.facts += desk.troubles()
     answer.facts += map(fault_reason, desk.faults(job.spec.name))
-    answer.rows = sorted(job.recent.values(), key=lambda row: row.nominal, reverse=True)[:5]
+    answer.rows = rows[:_SLOTS]
     return answer
 
 
@@ -154,12 +171,12 @@ def _schedule(job: Job, instant: Instant) -> Iterator[Reason]:
         yield because("slowed_down", failures=-job.progress.streak, until=not_before.wall)
 
 
-def _last_run_facts(job: Job, instant: Instant) -> Iterator[Reason]:
+def _last_run_facts(job: Job, instant: Instant, rows: Iterable[SlotRecord]) -> Iterator[Reason]:
     progress = job.progress
     if not progress.runs:
         yield Reason("never_ran")
         return
-    row = next((row for row in reversed(job.recent.values()) if row.attempts), None)
+    row = next((row for row in rows if row.attempts), None)
     ended = progress.last_end
     if row is not None and row.ended is not None:
         yield because("last_run_ended", ago=instant.wall - (ended or row.ended), outcome=row.outcome, cause=row.reason)

@@ -13,7 +13,9 @@ from repeater._lazy_dataclasses import replace
 from repeater.cli.status import _headline
 from repeater.control.commands.status import status
 from repeater.control.commands.why import now as explain
-from repeater.model.spec import Always
+from repeater.control.commands.why import why
+from repeater.model.run import Exit
+from repeater.model.spec import Always, Every, Manual
 from repeater.model.time import span, to_epoch_us
 from tests.engine.stage import job
 from tests.fakes.spawn import Act, seconds
@@ -89,3 +91,46 @@ def test_status_of_many_jobs_comes_in_small_pieces(house: House) -> None:
     asyncio.run(status(house.desk, {"jobs": []}, send))
     assert sum(pieces) == len(house.desk.engine.jobs) >= 100
     assert max(pieces) <= 10
+
+
+def again(house: House) -> None:
+    """The next supervisor on the same state, at the desk of the house."""
+    house.stage.stop("kill")
+    house.stage.clock.settle()
+    house.stage = house.stage.again()
+    house.desk.engine, house.desk.clock = house.stage.engine, house.stage.clock
+    house.desk.rows = lambda jobs=None, most=100, **filters: list(house.stage.store.find_records(jobs, most, **filters))
+    house.desk.earlier.clear()
+
+
+def test_after_a_restart_the_last_run_has_outcome_reason_and_exit_code(tmp_path: Path) -> None:
+    async def build() -> House:
+        return House(tmp_path)
+
+    house = asyncio.run(build())
+    try:
+        house.stage.script = {"a": [Act(exit=Exit(code=3)), Act(exit=Exit(code=4))]}
+        house.stage.spawner.script = house.stage.script
+        house.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
+        house.stage.clock.settle()
+        house.stage.advance(3601)
+        house.stage.advance(1)
+        (before, _), _ = asked(house)
+        again(house)
+        house.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
+        house.stage.clock.settle()
+        (item, never), _ = asked(house)
+        assert (item["last"], item["last"]["exit"], item["last"]["outcome"]) == (before["last"], 4, "failed")
+        assert item["last"]["reason_code"] == "exit"
+        assert never["last"] is None
+
+        async def send(*_: Any) -> None: ...
+
+        told = asyncio.run(why(house.desk, {"job": "a", "at": ""}, send))
+        assert [slot["exit"] for slot in told["slots"]] == [4, 3]
+        (fact,) = [fact for fact in told["fact_reasons"] if fact["reason_code"] == "last_run_ended"]
+        assert fact["detail"]["outcome"] == "failed"
+        assert fact["detail"]["cause"] is not None
+    finally:
+        house.server.hang_up()
+        house.door.close()

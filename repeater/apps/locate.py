@@ -24,15 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorSelector:
-    """Which supervisor is meant: by its socket, its project, its state folder, or by the job file that is found."""
+    """Which supervisor is meant: by its socket, its project, its state folder, or by the job file that is named or
+    found.
+    """
 
     project: str | None = None
     socket: str | None = None
     state_dir: str | None = None
+    file: str | None = None
 
     def found_project(self) -> str | None:
-        """The project; None if no job file is there to tell."""
-        return self.project or current_project()
+        """The project; None if no job file names it. Raises UsageError for a file that does not exist."""
+        if self.project or self.file is None:
+            return self.project or current_project()
+        if not Path(self.file).is_file():
+            raise UsageError(f"cannot use `--file {self.file}`: there is no such file")
+        return current_project({**os.environ, "RPR_FILE": self.file})
 
 
 def current_project(environ: Mapping[str, str] | None = None) -> str | None:

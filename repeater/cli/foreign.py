@@ -75,6 +75,8 @@ def option_hint(command: str, option: str, has: Mapping[str, object] | frozenset
 def _option_hints(command: str, option: str, has: Mapping[str, object] | frozenset[str]) -> Iterator[str]:
     if command in _FILES and option in _FILE_OPTIONS:
         yield f"name the file without an option: `rpr {command} jobs.toml`"
+    if option in _FILE_OPTIONS and "--file" in has:
+        yield "write `--file FILE`"
     if option in _FILE_OPTIONS and command == "rpr":
         yield "name the file after the command: `rpr apply jobs.toml`"
     if option in _JOB_OPTIONS and "--only" in has:

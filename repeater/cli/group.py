@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 
 from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
-from repeater.model.likeness import DESTRUCTIVE, likely
+from repeater.model.likeness import likely
 
 _IN_MODULES = COMMANDS | CONTROL
 SHORT = {short: name for name, row in _IN_MODULES.items() for short in row[3]}
@@ -89,8 +89,8 @@ def _option_hint(error: click.NoSuchOption, path: str) -> str | None:
     hint = option_hint(path.rpartition(" ")[2], error.option_name, has)
     if hint is not None:
         return hint
-    near = [f"`{name}`" for name in sorted(error.possibilities or ()) if name not in DESTRUCTIVE]
-    return "did you mean " + " or ".join(near) + "?" if near else None
+    near = likely(error.option_name, has) if len(error.option_name) > 2 else None
+    return f"did you mean `{near}`?" if near else None
 
 
 @click.group(

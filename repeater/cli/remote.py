@@ -26,18 +26,21 @@ some_jobs_argument = click.argument("jobs", nargs=-1, required=True, metavar="JO
 
 
 def supervisor_options(function: F) -> F:
-    """Adds `--project`, `--socket` and `--state-dir`; the command gets them as `where`."""
+    """Adds `--file`, `--project`, `--socket` and `--state-dir`; the command gets them as `where`."""
 
+    @click.option("--file", metavar="FILE", help="The job file that names the project, if not the one found here.")
     @click.option("--project", metavar="NAME", envvar="RPR_PROJECT", help="The project, if no job file here names it.")
     @click.option("--socket", metavar="PATH", envvar="RPR_SOCKET", help="The socket of the supervisor.")
     @click.option(
         "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="The state folder, if not the project's own."
     )
     @wraps(function)
-    def command(*args: Any, project: str | None, socket: str | None, state_dir: str | None, **options: Any) -> Any:
+    def command(
+        *args: Any, file: str | None, project: str | None, socket: str | None, state_dir: str | None, **options: Any
+    ) -> Any:
         from repeater.apps import SupervisorSelector
 
-        return function(*args, where=SupervisorSelector(project, socket, state_dir), **options)
+        return function(*args, where=SupervisorSelector(project, socket, state_dir, file), **options)
 
     return command  # type: ignore[return-value]
 

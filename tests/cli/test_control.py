@@ -145,7 +145,7 @@ def test_health_without_a_supervisor_is_1(rpr: Rpr) -> None:
 # --- finding it -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_found_from_below_by_project_by_socket_and_by_state_folder(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_it_is_found_from_below_by_file_project_socket_and_state_folder(rpr: Rpr, house: Callable[..., House]) -> None:
     built = house()
     sock = rpr.folder / ".run" / "repeater" / "shop.sock"
     assert sock.is_socket()
@@ -159,6 +159,10 @@ def test_it_is_found_from_below_by_project_by_socket_and_by_state_folder(rpr: Rp
     assert "project shop" in nowhere("status", "--project", "shop").out
     assert "project shop" in nowhere("status", env={"RPR_PROJECT": "shop"}).out
     assert "project shop" in nowhere("status", "--socket", str(sock)).out
+    assert "project shop" in nowhere("status", "--file", str(rpr.folder / "jobs.toml")).out
+    nowhere("status", "--file", "/none.toml").is_(
+        err="rpr: cannot use `--file /none.toml`: there is no such file\n", code=2
+    )
     assert "project shop" in nowhere("status").out, "the only one that runs"
     assert nowhere("status", "--project", "other").code == 6
     without = {name: value for name, value in rpr.env.items() if name != "XDG_RUNTIME_DIR"}

@@ -27,6 +27,7 @@ OPTIONS = [
     ("apply -f jobs.toml", "name the file without an option: `rpr apply jobs.toml`"),
     ("validate --config jobs.toml", "name the file without an option: `rpr validate jobs.toml`"),
     ("-f jobs.toml apply", "name the file after the command: `rpr apply jobs.toml`"),
+    ("status -f jobs.toml", "write `--file FILE`"),
     ("logs --job web", "name the job without an option: `rpr logs JOB`"),
     ("trigger --job web", "name the job without an option: `rpr trigger JOB`"),
     ("apply --job web", "`rpr apply --only JOB` limits it to some jobs"),

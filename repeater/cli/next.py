@@ -22,6 +22,7 @@ from repeater.model.spec import (
     LoadAware,
     Manual,
     Once,
+    OnceEver,
     OnChange,
     Plugin,
     RateLimited,
@@ -136,8 +137,8 @@ def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
     match spec:
         case _ if not job.enabled:
             return "disabled"
-        case Once():
-            return "once, when it comes into force"
+        case Once() | OnceEver():
+            return f"once{' ever' if isinstance(spec, OnceEver) else ''}, when it comes into force"
         case Manual():
             return "only when asked for"
         case Always():

@@ -54,7 +54,19 @@ from repeater.model.reasons import (
 )
 from repeater.model.reasons import reason as because
 from repeater.model.run import Exit, Progress, Run, Slot, SlotRecord, SlotState, Trigger, Usage, Verdict
-from repeater.model.spec import Adaptive, Always, Backoff, JobSpec, LoadAware, Once, Overlap, Plugin, RateLimited, Stop
+from repeater.model.spec import (
+    Adaptive,
+    Always,
+    Backoff,
+    JobSpec,
+    LoadAware,
+    Once,
+    OnceEver,
+    Overlap,
+    Plugin,
+    RateLimited,
+    Stop,
+)
 from repeater.model.time import MICROSECOND, Instant, Mono, to_epoch_us, to_us
 from repeater.plan.graph import Node
 from repeater.policy import overlap, retry, stop, verdict
@@ -189,8 +201,8 @@ class Job:
             progress = recalled(progress, self.schedule.clock, now=now, offset=context.offset, boot=context.boot)
         if progress is None:
             pass
-        elif isinstance(spec.schedule, Once | Always):
-            # both mean at every start, so what an earlier life did is no reason not to run
+        elif isinstance(spec.schedule, Once | Always) or _has_its_run_to_come(spec, progress):
+            # all mean at this start, so what an earlier life did is no reason not to run
             done = progress.done if progress.stop == rule and _is_rule(progress.done) else None
             self.progress = replace(progress, job=spec.name, anchor=context.steady.wall, cursor=None, done=done)
         else:
@@ -382,8 +394,11 @@ class Job:
         slot = Slot(spec.name, row.nominal, row.due, row.trigger, due_mono=self._mono_of(row.due))
         too_old = slot.wall_at(self._context.now.mono) - row.nominal > spec.catch_up.window
         at_start = isinstance(spec.schedule, Once | Always)  # they begin anew anyway
-        if not again or too_old or at_start or self.state not in TAKES_SLOTS:
+        is_last = self.state is State.DONE and self.progress.done == _SCHEDULE_ENDED  # of a schedule with one slot
+        if not again or too_old or at_start or not (is_last or self.state in TAKES_SLOTS):
             return False
+        if is_last:
+            self.state, self.progress = State.IDLE, replace(self.progress, done=None)
         held = ActiveSlot(slot, self._context.now)
         held.attempts = row.attempts
         held.uncounted_attempts = 0 if retries else row.attempts
@@ -1141,6 +1156,15 @@ def _hooks_for(row: SlotRecord, outcome: Verdict | None, *, recovered: bool) -> 
     if not outcome.success:
         return ["on_failure"]
     return ["on_success", "on_recovery"] if recovered else ["on_success"]
+
+
+def _has_its_run_to_come(spec: JobSpec, progress: Progress) -> bool:
+    """Whether a job that runs once ever did not run in an earlier life, because its slot did not come or was skipped.
+
+    A slot that was claimed without a record of its start is over: the run may have begun.
+    """
+    is_over = progress.first_start is not None or not progress.skipped
+    return isinstance(spec.schedule, OnceEver) and (progress.cursor is None or not is_over)
 
 
 def _is_rule(reason: Reason | None) -> bool:

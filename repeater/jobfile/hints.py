@@ -48,6 +48,7 @@ _SCHEDULES = {
     ),
     **dict.fromkeys(("change", "on-change", "onchange", "on change", "watch"), '{ watch = ["src/**"] }'),
     **dict.fromkeys(("minutely", "every minute"), '"every 1m"'),
+    **dict.fromkeys(("once ever", "once_ever", "only once", "exactly once", "first start"), '"once-ever"'),
     "always": '"always"',
     "manual": '"manual"',
 }

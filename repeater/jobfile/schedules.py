@@ -29,6 +29,7 @@ from repeater.model.spec import (
     LoadAware,
     Manual,
     Once,
+    OnceEver,
     OnChange,
     RateLimited,
     ScheduleSpec,
@@ -40,9 +41,9 @@ from repeater.model.units import Rate, format_duration, parse_duration, parse_ra
 if TYPE_CHECKING:
     from fractions import Fraction
 
-_WORDS: dict[str, ScheduleSpec] = {"once": Once(), "manual": Manual(), "always": Always()}
+_WORDS: dict[str, ScheduleSpec] = {"once": Once(), "once-ever": OnceEver(), "manual": Manual(), "always": Always()}
 _AT: Path = ("schedule",)
-_FORMS = "`once`, `manual`, `always`, `every 30s` or a cron expression"
+_FORMS = "`once`, `once-ever`, `manual`, `always`, `every 30s` or a cron expression"
 
 
 def read_schedule(value: Any, reading: TableReader, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:

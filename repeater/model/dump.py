@@ -32,6 +32,7 @@ from repeater.model.spec import (
     Manual,
     Need,
     Once,
+    OnceEver,
     OnChange,
     Output,
     Overlap,
@@ -185,8 +186,8 @@ def dump_limit(limit: Limit) -> dict[str, Any]:
 def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
     """The value of the key `schedule`."""
     match schedule:
-        case Once():
-            return "once"
+        case Once() | OnceEver():
+            return "once" if isinstance(schedule, Once) else "once-ever"
         case Manual():
             return "manual"
         case Always():

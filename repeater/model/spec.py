@@ -77,7 +77,12 @@ class Jitter:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """One slot, when the job is first seen."""
+    """One slot at every start of a supervisor."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnceEver:
+    """One run, whatever its outcome, and none at later starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +255,19 @@ class Plugin:
 
 
 ScheduleSpec: TypeAlias = (
-    Once | Manual | Always | Every | Cron | At | OnChange | Growing | Adaptive | LoadAware | RateLimited | Plugin
+    Once
+    | OnceEver
+    | Manual
+    | Always
+    | Every
+    | Cron
+    | At
+    | OnChange
+    | Growing
+    | Adaptive
+    | LoadAware
+    | RateLimited
+    | Plugin
 )
 
 # --- whether ----------------------------------------------------------------------------------------------------

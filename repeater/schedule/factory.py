@@ -15,6 +15,7 @@ from repeater.model.spec import (
     LoadAware,
     Manual,
     Once,
+    OnceEver,
     OnChange,
     Plugin,
     RateLimited,
@@ -32,7 +33,7 @@ def schedule_for(job: JobSpec, plugins: Plugins | None = None) -> Schedule:
     """The schedule of a job. Cheap: what is costly about cron and plugins happens at the first `next`."""
     spec = job.schedule
     match spec:
-        case Once():
+        case Once() | OnceEver():
             return OnceSchedule()
         case Manual() | OnChange():
             return ManualSchedule()

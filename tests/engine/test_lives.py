@@ -8,8 +8,21 @@ from repeater._lazy_dataclasses import replace
 from repeater.engine.job_states import State
 from repeater.model.events import JobAdded
 from repeater.model.run import Exit
-from repeater.model.spec import Always, CatchUp, Cron, Every, Manual, Once, Overlap, ScheduleSpec, Stop
-from tests.engine.stage import Stage, job
+from repeater.model.spec import (
+    Always,
+    At,
+    CatchUp,
+    Cron,
+    Every,
+    Manual,
+    Need,
+    Once,
+    OnceEver,
+    Overlap,
+    ScheduleSpec,
+    Stop,
+)
+from tests.engine.stage import EPOCH, Stage, job
 from tests.fakes.spawn import Act, seconds
 from tests.fakes.text import text_of
 
@@ -147,3 +160,84 @@ def test_the_event_of_a_new_job_tells_its_first_start(schedule: ScheduleSpec, fi
     stage.apply(job("a", schedule))
     found = [(event.job, event.next) for event in stage.events if isinstance(event, JobAdded)]
     assert found == [("a", None if first is None else begin.plus(seconds(first)).wall)]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_once_ever_does_not_run_in_later_lives(code: int) -> None:
+    stage = Stage({"a": Act(exit=Exit(code=code))})
+    ever, every = job("a", OnceEver()), job("b", Once())
+    stage.apply(ever, every)
+    stage.advance(60)
+    assert stage.engine.jobs["a"].state is State.DONE
+    for life in range(2, 4):
+        stage = stage.again(after=HOUR)
+        stage.apply(ever, every)
+        stage.advance(HOUR)
+        assert stage.starts("a") == [0]
+        assert len(stage.starts("b")) == life
+        assert stage.engine.jobs["a"].state is State.DONE
+
+
+def test_an_interrupted_run_of_once_ever_is_not_repeated() -> None:
+    stage = Stage({"a": Act(lasts=seconds(HOUR))})
+    stage.apply(job("a", OnceEver()))
+    stage.advance(60)
+    again = stage.again(after=60)
+    again.apply(job("a", OnceEver()))
+    again.advance(HOUR)
+    assert [row.state for row in again.rows("a")] == ["interrupted"]
+
+
+@pytest.mark.parametrize("schedule", [OnceEver(), At(EPOCH + seconds(1))])
+def test_the_only_run_of_a_job_is_tried_again_if_it_may_start_twice(schedule: ScheduleSpec) -> None:
+    spec = job("a", schedule, delivery="at-least-once")
+    stage = Stage({"a": Act(lasts=seconds(HOUR))})
+    stage.apply(spec)
+    stage.advance(60)
+    again = stage.again({"a": Act()}, after=60)
+    again.apply(spec)
+    again.advance(HOUR)
+    assert [row.state for row in again.rows("a")] == ["succeeded"]
+    last = again.again(after=60)
+    last.apply(spec)
+    last.advance(HOUR)
+    assert len(last.rows("a")) == 1
+
+
+def test_once_ever_runs_in_the_next_life_if_its_slot_was_skipped() -> None:
+    needed = job("b", Once())
+    spec = job("a", OnceEver(), needs=(Need("b", "succeeded"),))
+    stage = Stage({"b": [Act(exit=Exit(code=1)), Act()]})
+    stage.apply(needed, spec)
+    stage.advance(60)
+    assert stage.starts("a") == []
+    again = stage.again({}, after=60)
+    again.apply(needed, spec)
+    again.advance(60)
+    assert len(again.starts("a")) == 1
+    last = again.again(after=60)
+    last.apply(needed, spec)
+    last.advance(60)
+    assert len(last.starts("a")) == 1
+
+
+def test_a_reset_lets_once_ever_run_again() -> None:
+    stage = Stage()
+    stage.apply(job("a", OnceEver()))
+    stage.advance(60)
+    stage.request("reset", "a")
+    stage.advance(60)
+    assert len(stage.starts("a")) == 2
+
+
+def test_a_change_from_once_to_once_ever_does_not_run_the_job_again() -> None:
+    stage = Stage()
+    stage.apply(job("a", Once()))
+    stage.advance(60)
+    stage.apply(job("a", OnceEver()))
+    stage.advance(60)
+    again = stage.again(after=60)
+    again.apply(job("a", OnceEver()))
+    again.advance(60)
+    assert stage.starts("a") == [0]
+    assert again.starts("a") == [0]

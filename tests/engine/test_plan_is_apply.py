@@ -32,7 +32,7 @@ SALT = "salt"
 NAMES = ["a", "b", "c", "d"]
 OLD_NAMES = [*NAMES, "m", "m[x=1,y=u]", "n"]
 SCHEDULES: list[Any] = [
-    "once", "manual", "always", "every 1s", "every 10s", {"every": "10s", "jitter": "50%"}, {"every": "7s", "immediate": False},
+    "once", "once-ever", "manual", "always", "every 1s", "every 10s", {"every": "10s", "jitter": "50%"}, {"every": "7s", "immediate": False},
     {"every": "5s", "after_end": True}, {"cron": "*/5 * * * *"}, {"cron": "H * * * *", "jitter": "30s"}, {"at": "2026-01-01T00:01:00Z"},
     {"at": "2020-01-01T00:00:00Z"}, {"backoff": "fibonacci", "base": "1s"}, {"adaptive": {"base": "2s"}}, {"rate": "3/1m"},
     {"watch": ["*.x"]},

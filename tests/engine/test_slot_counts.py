@@ -18,6 +18,7 @@ from repeater.model.spec import (
     Growing,
     Manual,
     Once,
+    OnceEver,
     Overlap,
     RateLimited,
     ScheduleSpec,
@@ -98,6 +99,7 @@ def test_every_slot_is_planned_once(every: int, lasts: int, kind: str, stalls: l
         (Cron("* * * * *"), [None, None]),
         (Manual(), [None, None]),
         (Once(), [None, None]),
+        (OnceEver(), [None, None]),
     ],
     ids=lambda value: type(value).__name__,
 )

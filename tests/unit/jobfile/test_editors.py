@@ -158,7 +158,7 @@ def test_yaml_language_server_completes_schedules_and_finds_faults():
     found = json.loads(done.stdout)
     assert [line for line, message in found["diagnostics"] if "timout" in message] == [3]
     assert {"every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load", "plugin"} <= set(found["keys"])
-    assert {"once", "manual", "always"} <= set(found["words"])
+    assert {"once", "once-ever", "manual", "always"} <= set(found["words"])
 
 
 def key_of(line):

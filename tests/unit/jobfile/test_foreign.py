@@ -114,6 +114,7 @@ SCHEDULES = [
     ("service", '"always"'),
     ("on-demand", '"manual"'),
     ("startup", '"once"'),
+    ("once ever", '"once-ever"'),
     ("on-change", '{ watch = ["src/**"] }'),
     ("2027-01-01 03:00", '{ at = "2027-01-01T00:00:00Z" }'),
 ]

@@ -19,6 +19,7 @@ from repeater.model.spec import (
     LoadAware,
     Manual,
     Once,
+    OnceEver,
     OnChange,
     Plugin,
     ProcessSpec,
@@ -34,6 +35,7 @@ ANCHOR = Instant(datetime(2026, 1, 1, tzinfo=UTC), Mono(1_000))
 HOUR = timedelta(hours=1)
 SPECS = [
     (Once(), "mono", False, True),
+    (OnceEver(), "mono", False, True),
     (Manual(), "mono", False, False),
     (Always(), "mono", True, False),
     (Every(HOUR), "mono", False, False),

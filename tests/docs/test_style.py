@@ -24,7 +24,6 @@ NOT_YET: dict[str, set[str]] = {
     "README.md": {"length", "patterns"},
     "docs/README.md": {"length"},
     "docs/examples/README.md": {"length", "patterns"},
-    "docs/explanation/architecture.md": {"length", "patterns"},
     "docs/how-to/change-running-jobs.md": {"length", "patterns"},
     "docs/how-to/come-from-the-go-rpr.md": {"patterns"},
     "docs/how-to/monitor.md": {"length", "patterns"},

@@ -141,7 +141,7 @@ class LockHeld(ApplyRefused):
     def __init__(self, folder: str, pid: int | None) -> None:
         who = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"cannot use state folder `{folder}`: {who} is using it",
+            f"cannot use state directory `{folder}`: {who} is using it",
             hint="stop the other supervisor, or give this one its own `--state-dir`",
         )
         self.folder = folder

@@ -86,7 +86,7 @@ def _level(text: str) -> object:
 
 
 SETTINGS = (
-    Setting("defaults", "timeout", ("RPR_TIMEOUT",), None, "how long a run may take, without `--timeout`", _duration),
+    Setting("defaults", "timeout", ("RPR_TIMEOUT",), None, "default of `--timeout`", _duration),
     Setting("defaults", "kill_timeout", ("RPR_KILL_TIMEOUT",), "10s", "time between TERM and KILL", _duration),
     Setting("defaults", "max_retries", ("RPR_MAX_RETRIES",), "3", "`--attempts` of the retry commands", _integer),
     Setting(
@@ -94,7 +94,7 @@ SETTINGS = (
         "log_level",
         ("RPR_LOG_LEVEL",),
         "info",
-        "`debug` is the same as `--verbose`, for apply `warn` and `error` as `--quiet`",
+        "`debug` means `--verbose`; for apply, `warn` and `error` mean `--quiet`",
         _level,
     ),
     Setting("scheduling", "default_interval", ("RPR_DEFAULT_INTERVAL",), None, "`--every` of `interval`", _duration),
@@ -105,7 +105,12 @@ SETTINGS = (
     Setting("observability", "health_check_port", ("RPR_HEALTH_CHECK_PORT",), "8080", "`--health-port`", _port),
     Setting("state", "output_size", ("RPR_OUTPUT_SIZE",), "256MiB", "how much output `apply` keeps on disk", _size),
     Setting(
-        "daemon", "socket", ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"), None, "where the rate-limit daemon is", str
+        "daemon",
+        "socket",
+        ("RPR_DAEMON_SOCKET", "PATIENCE_DAEMON_SOCKET"),
+        None,
+        "path of the rate-limit daemon's socket",
+        str,
     ),
 )
 _FOREIGN = ("plugins",)  # sections of others
@@ -183,4 +188,4 @@ def _closest(word: str, known: Any) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f", did you mean `{near[0]}`?" if near else f", known are {', '.join(f'`{one}`' for one in sorted(known))}"
+    return f", did you mean `{near[0]}`?" if near else f", known: {', '.join(f'`{one}`' for one in sorted(known))}"

@@ -46,17 +46,21 @@ def run_checks(state: Path, environ: Mapping[str, str]) -> list[CheckResult]:
 
 def _processes(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     if not hasattr(os, "pidfd_open"):
-        yield CheckResult("processes", "note", "no pidfd on this system: ends of processes are waited for in a thread")
+        yield CheckResult("processes", "note", "no pidfd on this system: process exits are detected by a thread")
     elif not _can_pidfd():
-        yield CheckResult("processes", "note", "pidfd_open is not permitted here: ends are waited for in a thread")
+        yield CheckResult(
+            "processes", "note", "pidfd_open is not permitted here: process exits are detected by a thread"
+        )
     if sys.platform == "linux" and Path("/proc/self/stat").exists():
         yield from _shim_checks(environ.get("RPR_CGROUPS") or "services")
     elif Path("/proc/self/stat").exists():
-        yield CheckResult("processes", "ok", "level A: sessions, and what leaves its session is found in /proc")
+        yield CheckResult(
+            "processes", "ok", "runs are tracked by session; processes that leave their session are found in /proc"
+        )
     else:
-        yield CheckResult("processes", "bad", "no /proc: what leaves its session cannot be found")
+        yield CheckResult("processes", "bad", "no /proc: processes that leave their session cannot be found")
     if os.getpid() == 1 or Path("/.dockerenv").exists():
-        yield CheckResult("container", "note", "this looks like a container; as process 1 repeater buries orphans")
+        yield CheckResult("container", "note", "this looks like a container; as process 1 rpr reaps orphans")
 
 
 def _can_pidfd() -> bool:
@@ -69,22 +73,22 @@ def _can_pidfd() -> bool:
 
 def _shim_checks(cgroups: str) -> Iterator[CheckResult]:
     """What can be promised with a keeper; `cgroups` says which jobs shall have one of their own."""
-    plain = "a keeper is the parent of all runs, and of what loses its own"
+    plain = "runs are tracked by a subreaper"
     try:
         folder = cgroup.delegated_root()
     except cgroup.NotDelegated as why:
-        yield CheckResult("processes", "ok", f"level B: {plain}")
-        yield CheckResult("cgroup", "note", f"jobs get none of their own: {why}")
+        yield CheckResult("processes", "ok", plain)
+        yield CheckResult("cgroup", "note", f"not used: {why}")
         return
     if cgroups == "off":
-        yield CheckResult("processes", "ok", f"level B: {plain}")
-        yield CheckResult("cgroup", "note", f"`{folder}` is ours to divide, and `RPR_CGROUPS` is `off`")
-    else:
-        whose = (
-            "all jobs" if cgroups == "all" else "services, level B for other jobs (`--cgroups all` is for these too)"
+        yield CheckResult("processes", "ok", plain)
+        yield CheckResult(
+            "cgroup", "note", f"not used: `{folder}` is delegated to this user, but `RPR_CGROUPS` is `off`"
         )
-        yield CheckResult("processes", "ok", f"level C for {whose}: {plain}")
-        yield CheckResult("cgroup", "ok", f"`{folder}` is ours to divide; a supervisor that is started here does")
+    else:
+        whose = "all jobs" if cgroups == "all" else "services only (`--cgroups all`: all jobs)"
+        yield CheckResult("processes", "ok", f"{plain} and by cgroups")
+        yield CheckResult("cgroup", "ok", f"`{folder}` is delegated to this user; own cgroups for {whose}")
 
 
 def _limits() -> Iterator[CheckResult]:
@@ -107,7 +111,7 @@ def _clock() -> Iterator[CheckResult]:
     if time.time() < 1_700_000_000:
         yield CheckResult("clock", "bad", "the clock is not set")
     if not hasattr(time, "CLOCK_BOOTTIME"):
-        yield CheckResult("clock", "note", "this system does not tell how long it slept")
+        yield CheckResult("clock", "note", "suspend time is not available")
     try:
         from zoneinfo import ZoneInfo
 
@@ -123,11 +127,11 @@ def _state(state: Path) -> Iterator[CheckResult]:
     while not there.exists() and there != there.parent:
         there = there.parent
     if not os.access(there, os.W_OK | os.X_OK):
-        yield CheckResult("state folder", "bad", f"`{state}` cannot be written")
+        yield CheckResult("state directory", "bad", f"`{state}` cannot be written")
         return
     free = shutil.disk_usage(there).free
-    words = f"`{state}`" + ("" if state.exists() else ", made with the first apply") + f"; {free >> 20} MiB free"
-    yield CheckResult("state folder", "bad" if free < 16 << 20 else "ok", words)
+    words = f"`{state}`" + ("" if state.exists() else ", created by the first apply") + f"; {free >> 20} MiB free"
+    yield CheckResult("state directory", "bad" if free < 16 << 20 else "ok", words)
 
 
 def _socket(environ: Mapping[str, str]) -> Iterator[CheckResult]:
@@ -136,7 +140,7 @@ def _socket(environ: Mapping[str, str]) -> Iterator[CheckResult]:
         yield CheckResult("socket", "ok", f"in `{base}/repeater`")
     else:
         why = "`XDG_RUNTIME_DIR` is not set" if not base else f"`{base}` (`XDG_RUNTIME_DIR`) does not exist"
-        yield CheckResult("socket", "note", f"in the state folder: {why}")
+        yield CheckResult("socket", "note", f"in the state directory: {why}")
     if sys.platform == "linux" and not Path("/proc/self/fd").is_dir():
         yield CheckResult("socket", "note", "no /proc: its path may have at most 107 bytes")
 
@@ -148,6 +152,4 @@ def _watching() -> Iterator[CheckResult]:
     except (OSError, ValueError):
         return
     level: Level = "ok" if watches >= 8192 and instances >= 16 else "note"
-    yield CheckResult(
-        "file watching", level, f"{watches} watches, {instances} instances; beyond them files are looked at"
-    )
+    yield CheckResult("file watching", level, f"{watches} watches, {instances} instances; above that, files are polled")

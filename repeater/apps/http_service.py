@@ -166,8 +166,8 @@ def _bind(host: str, port: int, options: HttpOptions) -> socket.socket:
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     if not options.allow_remote and not all(_is_loopback(str(address[0])) for _, address in addresses):
         raise UsageError(
-            f"cannot serve HTTP at `{options.address}`: others could reach it",
-            hint="`--allow-remote` if that is meant; whoever has the token can do what `rpr` can, so put TLS in front",
+            f"cannot serve HTTP at `{options.address}`: other machines could reach it",
+            hint="use `--allow-remote` to allow this; the token gives full control, so put TLS in front",
         )
     causes = []
     for family, address in addresses:  # `localhost` may be `::1` first where there is no version 6
@@ -210,8 +210,8 @@ def _token(options: HttpOptions, folder: Path | None, environ: Mapping[str, str]
         return _checked(environ[TOKEN], f"`{TOKEN}`"), f"`{TOKEN}`"
     if folder is None:
         raise UsageError(
-            "cannot serve HTTP: without a state folder there is no place for a token",
-            hint=f"set `{TOKEN}`, or name a file with `--http-token-file`",
+            "cannot serve HTTP: without a state directory there is no file for the token",
+            hint=f"set `{TOKEN}`, or name a token file with `--http-token-file`",
         )
     path = folder / TOKEN_FILE
     with contextlib.suppress(FileExistsError):
@@ -242,16 +242,16 @@ def _written_by_others(found: os.stat_result) -> str:
         return "it is not a regular file"
     if found.st_uid not in trusted_users():
         return f"it belongs to {shown_user(found.st_uid)}"
-    return "other users may write it" if found.st_mode & 0o022 else ""
+    return "other users can write it" if found.st_mode & 0o022 else ""
 
 
-_TOKEN_HINT = "whoever wrote it knows the token: remove the file, or name another one with `--http-token-file`"  # noqa: S105
+_TOKEN_HINT = "other users may know the token: remove the file, or name another one with `--http-token-file`"  # noqa: S105
 
 
 def _checked(token: str, where: str) -> str:
     if not _SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN or not all("!" <= char <= "~" for char in token):
         raise UsageError(
             f"cannot use the token in {where}: expected {_SHORTEST_TOKEN} to {_LONGEST_TOKEN} visible ASCII characters",
-            hint="`openssl rand -hex 32` makes a good one",
+            hint="create one with `openssl rand -hex 32`",
         )
     return token

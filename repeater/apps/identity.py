@@ -56,7 +56,9 @@ def claim(folder: Path, wanted: Origin) -> str | None:
     write_origin(folder, wanted)
     if origin is None or _is_same(origin.file, wanted.file):
         return None
-    return f"the state in `{folder}` came from `{origin.file}`, which is gone; it belongs to `{wanted.file}` now"
+    return (
+        f"the state in `{folder}` was created by `{origin.file}`, which no longer exists; `{wanted.file}` now uses it"
+    )
 
 
 def check_loaded(loaded: Loaded, state_dir: str | None) -> None:
@@ -84,7 +86,7 @@ def check_origin(origin: Origin | None, file: str, folder: Path | None, *, is_ru
     hint = "give this file its own `project`, or use `--project` or `--state-dir`"
     raise ApplyRefused(
         f"cannot apply `{file}`: {state} belongs to project `{origin.project}` of `{origin.file}`",
-        hint=f"{hint}; `rpr down` ends the supervisor of the other file" if is_running else hint,
+        hint=f"{hint}; `rpr down` stops the supervisor of the other file" if is_running else hint,
     )
 
 

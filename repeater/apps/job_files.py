@@ -100,7 +100,7 @@ def time_limit(environ: Mapping[str, str]) -> Iterator[None]:
     import threading
 
     limit = reading_time(environ)
-    words = f"reading the job files takes more than {limit}s of CPU time"
+    words = f"reading the job files needs more than {limit}s of CPU time"
     is_limited = threading.current_thread() is not threading.main_thread() or any(signal.getitimer(signal.ITIMER_PROF))
     if is_limited:
         yield
@@ -118,7 +118,7 @@ def time_limit(environ: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except (_OutOfTime, _OutOfPatience):
-        hint = "a template may be the cause; `RPR_MAX_RELOAD_TIME` is the limit"
+        hint = "a template may be the cause; `RPR_MAX_RELOAD_TIME` changes the limit"
         raise RepeaterError(f"cannot read the job files: {words}", hint=hint) from None
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -136,7 +136,7 @@ def found_job_file(environ: Mapping[str, str]) -> tuple[str]:
                 return (os.path.relpath(level / name),)
     raise UsageError(
         f"cannot find a job file: no `{JOB_FILES[0]}` or `jobs.toml` here or above",
-        hint="name one, or let `rpr init` write a starter",
+        hint="name a file, or create one with `rpr init`",
     )
 
 
@@ -153,8 +153,8 @@ def _check_owner(path: Path) -> None:
         check_path(path, users=users)
     except Untrusted as error:
         raise ForeignFile(
-            f"cannot use the job file `{path}`, which was found by looking upward: {error}",
-            hint=f"name it if you trust it: `rpr apply {shlex.quote(str(path))}`, or `RPR_FILE` for all commands",
+            f"cannot use the job file `{path}`, found in a parent directory: {error}",
+            hint=f"if you trust the file, name it: `rpr apply {shlex.quote(str(path))}`, or set `RPR_FILE`",
         ) from None
 
 

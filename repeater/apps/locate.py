@@ -70,7 +70,7 @@ def connect(where: SupervisorSelector) -> Client:
     found = connect_project(name, where.state_dir, guests=True)
     if found is None:
         raise Unreachable(
-            f"cannot reach a supervisor of project `{name}`: none is running", hint="`rpr apply` starts one"
+            f"cannot reach a supervisor of project `{name}`: none is running", hint="start one with `rpr apply`"
         )
     return found
 
@@ -92,11 +92,11 @@ def _single_running() -> Client:
     if sockets:
         names = ", ".join(f"`{Path(path).stem}`" for path in sockets[:8])
         raise UsageError(
-            f"cannot choose a supervisor: no job file is here, and {len(sockets)} supervisors run",
+            f"cannot choose a supervisor: there is no job file here, and {len(sockets)} supervisors are running",
             hint=f"name one with `--project`: {names}",
         )
     raise Unreachable(
-        "cannot reach a supervisor: no job file is here, and none is running",
+        "cannot reach a supervisor: there is no job file here, and none is running",
         hint="name its project with `--project`, or its socket with `--socket`",
     )
 
@@ -154,6 +154,6 @@ def run_doctor(where: SupervisorSelector) -> list[CheckResult]:
         if owner is None:
             found.append(CheckResult("supervisor", "note", error.message))
         else:
-            words = f"pid {owner} uses `{folder}`, but no command can reach it: {error.message}"
+            words = f"pid {owner} uses `{folder}`, but commands cannot reach it: {error.message}"
             found.append(CheckResult("supervisor", "bad", words))
     return found

@@ -125,7 +125,7 @@ async def _serve(
         closing.callback(server.close)
         server.listen(*(gate.socket for gate in gates))
         places = ", ".join(f"`{gate.path}`" for gate in gates)
-        words = f"listening at {places}, {len(known)} resource{'' if len(known) == 1 else 's'} known"
+        words = f"listening at {places}, {len(known)} resource{'' if len(known) == 1 else 's'} loaded"
         say(words)
         notify.ready(words)
         if notify.watchdog is not None:

@@ -102,7 +102,7 @@ def _read_child_report(text: str, log: Path | None) -> str:
         error.exit_code = int(told["exit"])
         raise error
     raise RepeaterError(
-        "cannot start the supervisor: it ended before it was ready", hint=f"`{log}` may say why" if log else None
+        "cannot start the supervisor: it exited before it was ready", hint=f"see `{log}`" if log else None
     )
 
 
@@ -520,7 +520,7 @@ class SupervisorApp:
         from repeater.supervisor.reload import Applied
 
         if self._is_leaving:
-            raise ApplyRefused("cannot apply: the supervisor is leaving")
+            raise ApplyRefused("cannot apply: the supervisor is shutting down")
         options, read = self._options, None
         if wanted is not None:
             check_origin(self._origin, first_file(wanted.files[0]), self._folder, is_running=True)
@@ -544,7 +544,7 @@ class SupervisorApp:
     async def _foresee(self, wanted: Handed | None, *, allow_removals: bool = False) -> Foreseen:
         """Read files, of now or others, and say what an apply would do."""
         if self._is_leaving:
-            raise ApplyRefused("cannot apply: the supervisor is leaving")
+            raise ApplyRefused("cannot apply: the supervisor is shutting down")
         from repeater.supervisor.reload import Foreseen
 
         read = None

@@ -17,28 +17,52 @@ from repeater.model.units import parse_size
 @files_argument
 @set_option
 @project_option
-@click.option("--only", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`.")
-@click.option("--dry-run", is_flag=True, help="Show what would happen, and do nothing at all.")
-@click.option("-d", "--detach", is_flag=True, help="Run in the background; return when it is ready, or has failed.")
-@click.option("--no-watch", is_flag=True, help="Do not follow changes of the files.")
-@click.option("--keep-alive", is_flag=True, help="Stay when every job is done.")
-@click.option("--allow-removals", is_flag=True, help="Let a changed file remove more than half of the jobs.")
 @click.option(
-    "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Keep state there, not in the project's own folder."
+    "--only",
+    multiple=True,
+    metavar="JOB",
+    help="Apply only these jobs: a name, a glob, or a label as `key=value`. Repeatable.",
 )
-@click.option("--ephemeral", is_flag=True, help="Keep no state at all.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without applying them.")
 @click.option(
-    "--http", metavar="ADDR", envvar="RPR_HTTP", help="Serve the HTTP API, health and metrics at PORT or HOST:PORT."
+    "-d", "--detach", is_flag=True, help="Run in the background; return when the supervisor is ready or has failed."
 )
-@click.option("--allow-remote", is_flag=True, help="Let `--http` listen where others can reach it.")
-@click.option("--http-host", "http_hosts", multiple=True, metavar="NAME", help="Another name that `--http` goes by.")
+@click.option("--no-watch", is_flag=True, help="Do not reload when job files change.")
+@click.option("--keep-alive", is_flag=True, help="Keep running when all jobs are done.")
+@click.option("--allow-removals", is_flag=True, help="Allow a changed file to remove more than half of the jobs.")
 @click.option(
-    "--http-token-file", metavar="FILE", envvar="RPR_HTTP_TOKEN_FILE", help="The token, if not one in the state folder."
+    "--state-dir",
+    metavar="DIR",
+    envvar="RPR_STATE_DIR",
+    help="Directory of the state. Default: a directory named after the project.",
+)
+@click.option("--ephemeral", is_flag=True, help="Store no state on disk.")
+@click.option(
+    "--http",
+    metavar="ADDR",
+    envvar="RPR_HTTP",
+    help="Serve the HTTP API, health checks and metrics on PORT or HOST:PORT.",
+)
+@click.option(
+    "--allow-remote", is_flag=True, help="Allow `--http` to listen on addresses that other machines can reach."
+)
+@click.option(
+    "--http-host",
+    "http_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Additional `Host` name to accept on `--http`. Repeatable.",
+)
+@click.option(
+    "--http-token-file",
+    metavar="FILE",
+    envvar="RPR_HTTP_TOKEN_FILE",
+    help="File with the bearer token. Default: a token in the state directory.",
 )
 @click.option(
     "--on-death",
     type=click.Choice(["kill", "keep"]),
-    help="What becomes of the jobs if this supervisor is killed: `kill` them, or `keep` them running for the next one. "
+    help="If this supervisor is killed: `kill` its jobs, or `keep` them running until the next supervisor takes over. "
     "[default: kill; with --detach: keep]",
 )
 @click.option(
@@ -47,18 +71,23 @@ from repeater.model.units import parse_size
     default="services",
     show_default=True,
     envvar="RPR_CGROUPS",
-    help="Which jobs get a cgroup of their own, where one is delegated.",
+    help="Run these jobs in their own cgroup, if a cgroup is delegated.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell every start and every end.")
-@click.option("-q", "--quiet", is_flag=True, help="Tell only what went wrong.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every start and exit.")
+@click.option("-q", "--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     envvar="RPR_LOG_FORMAT",
-    help="How rpr words its own messages.",
+    help="Format of rpr's own log messages.",
 )
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the output.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    help="Colour the output: `auto`, `always` or `never`.",
+)
 def apply(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
@@ -82,12 +111,13 @@ def apply(
     log_format: Literal["text", "json"],
     color: str,
 ) -> int:
-    """Run job files, and follow their changes.
+    """Run the jobs of job files and apply changes of the files.
 
-    If a supervisor of this project is running already, it takes the files over, and this returns.
+    If this project already has a supervisor, the files are handed to it and the command returns.
 
-    Else runs in the foreground until every job is done. Ctrl-C lets live runs finish and stops services; a second
-    Ctrl-C stops everything, a third kills it. Output of the jobs goes to standard output and error, behind their names.
+    Otherwise the command runs in the foreground until all jobs are done. Ctrl-C stops services and lets other runs
+    finish. A second Ctrl-C stops all runs; a third kills them. Job output goes to stdout and stderr, prefixed with the
+    job name.
     """
     from repeater.apps import (
         HttpOptions,
@@ -103,14 +133,14 @@ def apply(
 
     for option, given in (("--allow-remote", allow_remote), ("--http-host", http_hosts)):
         if given and not http:
-            raise UsageError(f"cannot use `{option}`: nothing is served", hint="`--http ADDR` serves")
+            raise UsageError(f"cannot use `{option}`: it requires `--http`", hint="add `--http ADDR`")
     if not (verbose or quiet):
         level = _log_level()
         verbose, quiet = level == "debug", level in ("warn", "error")
     if ephemeral and on_death == "keep":
         raise UsageError(
-            "cannot keep jobs without state: the next supervisor would know nothing of them",
-            hint="leave out `--ephemeral` or `--on-death keep`",
+            "cannot combine `--on-death keep` with `--ephemeral`: the next supervisor needs the state",
+            hint="leave out one of the two options",
         )
     settings = load_settings()
     options = SupervisorOptions(

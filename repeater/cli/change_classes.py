@@ -5,9 +5,9 @@ WORDS = {
     "add": "is new",
     "remove": "is removed",
     "restart": "restarts",
-    "retime": "gets a new next start",
-    "next_run": "changes with its next run",
-    "in_place": "changes at once",
+    "retime": "reschedules",
+    "next_run": "takes effect at next run",
+    "in_place": "takes effect now",
     "move": "is renamed",
-    "keep": "stays as it is",
+    "keep": "unchanged",
 }

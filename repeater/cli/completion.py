@@ -16,10 +16,10 @@ SHELLS = ("bash", "zsh", "fish", "powershell")
 @click.command(epilog="Example: source <(rpr completion bash)")
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print a completion script.
+    """Print a completion script for a shell.
 
-    bash: `source <(rpr completion bash)`; zsh: the same; fish: `rpr completion fish | source`; PowerShell:
-    `rpr completion powershell | Out-String | Invoke-Expression`. Put it into the start-up file of the shell.
+    bash and zsh: `source <(rpr completion bash)`. fish: `rpr completion fish | source`. PowerShell:
+    `rpr completion powershell | Out-String | Invoke-Expression`. Add the line to the start-up file of the shell.
     """
     print(_WRITERS[shell](completions()), end="")
 

@@ -11,13 +11,13 @@ from repeater.settings import SETTINGS
 
 
 @click.command(epilog="Example: rpr config")
-@click.option("--config", "path", metavar="FILE", help="Read this file instead of the usual one.")
+@click.option("--config", "path", metavar="FILE", help="Configuration file to read instead of the default file.")
 @json_option
 def config(path: str | None, as_json: bool) -> None:
-    """Show every setting, its value, and where that comes from.
+    """Show all settings, their values and their origin.
 
-    A flag of a command wins over `RPR_*`, that over the configuration file, that over the default. The file is
-    `~/.config/repeater/config.toml`, or what `--config` or `RPR_CONFIG` names.
+    Precedence, from the strongest: the option of a command, the `RPR_*` variable, the configuration file, the default.
+    The file is `~/.config/repeater/config.toml`, or the file named by `--config` or `RPR_CONFIG`.
     """
     settings = load_settings(path)
     for setting, (name, value) in zip(SETTINGS, settings.items(), strict=True):

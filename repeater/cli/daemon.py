@@ -13,25 +13,30 @@ from repeater.errors import UsageError
 
 
 @click.command(epilog="Example: rpr daemon --socket /tmp/limits.sock")
-@click.option("--socket", metavar="PATH", help="Listen there; without it at the usual place.")
+@click.option("--socket", metavar="PATH", help="Path of the socket. Default: a system-wide or a per-user path.")
 @click.option(
-    "--mode", default="600", metavar="MODE", help="Who may open the socket: 600 this user, 660 its group, 666 all."
+    "--mode",
+    default="600",
+    metavar="MODE",
+    help="Permissions of the socket: 600 this user, 660 its group, 666 all users.",
 )
-@click.option("--state-dir", metavar="DIR", help="Keep the ledgers there.")
-@click.option("--ephemeral", is_flag=True, help="Forget the ledgers at the end.")
+@click.option("--state-dir", metavar="DIR", help="Directory for its database.")
+@click.option("--ephemeral", is_flag=True, help="Keep no state across restarts.")
 @click.option(
-    "--patience", is_flag=True, help="Listen also at /tmp/patience-daemon.sock and /tmp/retryd.sock, for the Go tool."
+    "--patience",
+    is_flag=True,
+    help="Listen also on the sockets of the Go tool: /tmp/patience-daemon.sock and /tmp/retryd.sock.",
 )
-@click.option("--stats", is_flag=True, help="Show how the daemon that runs stands, and do nothing else.")
+@click.option("--stats", is_flag=True, help="Print statistics of the running daemon and exit.")
 @json_option
 def daemon(
     socket: str | None, mode: str, state_dir: str | None, ephemeral: bool, patience: bool, stats: bool, as_json: bool
 ) -> int:
-    """Hold limits of starts for all processes of this machine.
+    """Serve rate limits to all processes of this machine.
 
-    `rpr` asks it for limits with `shared = true` and for commands with `--daemon`. The Go tool `patience` asks it with
-    `--daemon --daemon-socket PATH`, or where it looks by default if `--patience` is given here. Stays in the
-    foreground; TERM and Ctrl-C end it, and what it knows is there again at its next start.
+    `rpr` uses the daemon for limits with `shared = true` and for commands with `--daemon`. The Go tool `patience` uses
+    it with `--daemon --daemon-socket PATH`, or at its default path if `--patience` is given here. The daemon runs in
+    the foreground. SIGTERM or Ctrl-C stops it. Its state is kept across restarts.
     """
     from repeater.cli.settings import load_settings
 
@@ -66,9 +71,9 @@ def _words(answer: dict[str, Any]) -> str:
     from repeater.model.units import format_duration
 
     who = f"pid {answer['pid']} at `{answer['socket']}` since {clock(answer['since'])}"
-    lines = [f"{who}: {answer['clients']} clients, {answer['waiting']} waiting"]
+    lines = [f"{who}: {answer['clients']} clients, {answer['waiting']} queued"]
     for one in answer["resources"]:
-        rate = "of unknown rate"
+        rate = "rate unknown"
         if one["rate_limit"] is not None:
             rate = f"{one['rate_limit']}/{format_duration(timedelta(milliseconds=one['window_ms']))}"
         wait = one["next_in_ms"]
@@ -80,7 +85,7 @@ def _words(answer: dict[str, Any]) -> str:
     runs = answer["runs"]
     if runs["succeeded"] or runs["failed"]:
         lines.append(
-            f"runs of patience: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['attempts']} attempts"
+            f"runs by `patience`: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['attempts']} attempts"
         )
     lines += [f"warning: {trouble}" for trouble in answer["troubles"]]
     return "\n".join(lines)

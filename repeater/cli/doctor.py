@@ -19,9 +19,9 @@ _COLORS = {"ok": "32", "bad": "31"}
 @json_option
 @supervisor_options
 def doctor(as_json: bool, where: SupervisorSelector) -> int:
-    """Show what this machine gives: processes, limits, clock, state, sockets.
+    """Check this machine: processes, limits, clock, state directory, sockets.
 
-    Only looks. Exit code 1 if something keeps repeater from working as it should.
+    Changes nothing. Exit code 1: there is a problem that prevents rpr from working correctly.
     """
     from repeater.apps import run_doctor
 

@@ -19,14 +19,14 @@ _LEFT_OUT = {"time", "event", "job"}
 
 @click.command(epilog="Example: rpr events -f --json")
 @jobs_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N.")
+@click.option("-f", "--follow", is_flag=True, help="Follow new output until Ctrl-C.")
+@click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Show only the last N events.")
 @json_option
 @supervisor_options
 def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: SupervisorSelector) -> None:
-    """Show what happened: starts, ends, decided slots, generations, warnings.
+    """Show recent events: starts, exits, decided slots, generations, warnings.
 
-    The supervisor keeps the last 2000 in memory; what has to last is in `rpr history`.
+    The supervisor keeps the last 2000 events in memory. `rpr history` shows the permanent record.
     """
     from repeater.apps import connect
 
@@ -43,12 +43,12 @@ def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool,
         except Unreachable:
             if not follow:
                 raise
-            print("rpr: the supervisor has ended", file=sys.stderr)
+            print("rpr: the supervisor has exited", file=sys.stderr)
 
 
 def _line(item: dict[str, Any]) -> str:
     if "lost" in item:
-        return f"… {item['lost']} events are missing here"
+        return f"… {item['lost']} events were dropped here"
     rest = " ".join(
         f"{name}={_value(value)}"
         for name, value in item.items()

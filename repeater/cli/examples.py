@@ -8,8 +8,8 @@ from repeater.cli.oneoff.options import COMMANDS
 
 _FILES = """\
 # A job file
-rpr init                                   # a commented starter
-rpr apply jobs.toml                        # run it, and follow its changes
+rpr init                                   # a commented example file
+rpr apply jobs.toml                        # run it and apply changes
 rpr plan jobs.toml                         # what would change
 rpr next jobs.toml -n 3                    # the next starts
 rpr simulate jobs.toml --for 24h           # a day in a second
@@ -33,13 +33,13 @@ rpr i -e 30s -T 10s --as-job -- ./poll.sh > jobs.toml
 @click.command(epilog="Example: rpr examples cron")
 @click.argument("name", required=False, metavar="[COMMAND]")
 def examples(name: str | None) -> None:
-    """Show common uses, or those of one command."""
+    """Show examples of common uses, or of one command."""
     from repeater.cli.oneoff.run import NAMES
     from repeater.errors import UsageError
 
     if name is None:
         ones = "".join(f"{command.example}\n" for command in COMMANDS.values())
-        print(f"{_FILES}\n# One command, without a file\n{ones}\n{_PIPES}\n{_TO_FILE}", end="")
+        print(f"{_FILES}\n# One-off commands, without a job file\n{ones}\n{_PIPES}\n{_TO_FILE}", end="")
     elif name in NAMES:
         full = NAMES[name]
         words = (f"rpr {one} " for one in (name, full, *(short for short, long in NAMES.items() if long == full)))
@@ -47,4 +47,4 @@ def examples(name: str | None) -> None:
         more = [line for line in _PIPES.splitlines() if line.startswith(starts)]
         print("\n".join([COMMANDS[full].example, *more]))
     else:
-        raise UsageError(f"cannot show examples: `{name}` is not a command without a file", hint="`rpr examples`")
+        raise UsageError(f"cannot show examples: `{name}` is not a one-off command", hint="`rpr examples`")

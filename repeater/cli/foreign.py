@@ -18,7 +18,7 @@ _COMMANDS: Mapping[str, str] = {
     "up serve server supervise supervisord daemonize launch watch-file follow": _APPLY,
     "list ls jobs top": _STATUS,
     "show info inspect describe cat get": _SHOW,
-    "help man usage": "`rpr --help` lists the commands, `rpr COMMAND --help` explains one",
+    "help man usage": "`rpr --help` lists all commands, `rpr COMMAND --help` explains one",
     "check test lint verify dry-run dryrun syntax config-test configtest": _CHECK,
     "unpause unsuspend continue": "`rpr resume JOB` ends a pause",
     "suspend hold disable mute": "`rpr pause JOB` skips its starts until `rpr resume JOB`, or write `enabled = false`",

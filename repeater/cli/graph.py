@@ -17,12 +17,16 @@ from repeater.output.terminal import json_line
 @set_option
 @project_option
 @click.option(
-    "--format", "form", type=click.Choice(["tree", "mermaid", "dot", "json"]), default="tree", help="How to draw it."
+    "--format",
+    "form",
+    type=click.Choice(["tree", "mermaid", "dot", "json"]),
+    default="tree",
+    help="Output format: a tree, Mermaid or Graphviz DOT.",
 )
 def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, form: str) -> None:
-    """Show the jobs with their schedules, and an edge for everything that a job needs.
+    """Show the jobs, their schedules and their dependencies.
 
-    In the tree a job stands below each job that it needs; a job seen before is only named.
+    In the tree, a job is listed below each job that it needs. A job that appears again is shown by its name only.
     """
     from repeater.apps import load_job_files
 

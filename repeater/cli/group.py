@@ -41,10 +41,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        for title, table in (("Commands", COMMANDS), ("A running supervisor", CONTROL)):
+        for title, table in (("Commands", COMMANDS), ("Commands for a running supervisor", CONTROL)):
             with formatter.section(title):
                 formatter.write_dl([(", ".join((name, *row[3])), row[2]) for name, row in table.items()])
-        with formatter.section("One command, without a file"):
+        with formatter.section("One-off commands, without a job file"):
             formatter.write_dl([(", ".join((name, *shorts)), words) for name, (words, shorts) in ONE_OFF.items()])
 
 
@@ -52,7 +52,7 @@ class UnknownCommand(click.UsageError):
     """There is no such command."""
 
     def __init__(self, name: str, ctx: click.Context) -> None:
-        super().__init__(f"there is no command `{name}`", ctx)
+        super().__init__(f"unknown command `{name}`", ctx)
         self.name = name
 
 
@@ -63,7 +63,7 @@ def explain(error: click.ClickException) -> tuple[str, str | None]:
     if isinstance(error, UnknownCommand):
         cause, hint = error.message, _command_hint(error.name)
     elif isinstance(error, click.NoSuchOption):
-        cause = f"there is no option `{error.option_name}`"
+        cause = f"unknown option `{error.option_name}`"
         hint = _option_hint(error, path) or hint
     else:
         cause = error.format_message().rstrip(".")
@@ -78,7 +78,7 @@ def _command_hint(name: str) -> str:
     if known is not None:
         return known
     near = likely(name, _ALL, 0.5)
-    return f"did you mean `rpr {near}`?" if near else "`rpr --help` lists the commands"
+    return f"did you mean `rpr {near}`?" if near else "`rpr --help` lists all commands"
 
 
 def _option_hint(error: click.NoSuchOption, path: str) -> str | None:

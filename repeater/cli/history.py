@@ -25,13 +25,19 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 
 @click.command(epilog="Example: rpr history backup --failed --since 7d")
 @jobs_argument
-@click.option("-n", "--most", type=click.IntRange(1, 100_000), default=25, show_default=True, help="At most so many.")
-@click.option("--since", metavar="TIME", help="Only slots from this time on: `2h` (ago), or a time.")
-@click.option("--until", metavar="TIME", help="Only slots before this time.")
 @click.option(
-    "--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES), help="Only these; may be given again."
+    "-n", "--most", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Show at most N slots."
 )
-@click.option("--failed", is_flag=True, help="The same as `--outcome failed --outcome interrupted`.")
+@click.option("--since", metavar="TIME", help="Show only slots from this time on: an age such as `2h`, or a time.")
+@click.option("--until", metavar="TIME", help="Show only slots before this time.")
+@click.option(
+    "--outcome",
+    "outcomes",
+    multiple=True,
+    type=click.Choice(_OUTCOMES),
+    help="Show only slots with this outcome. Repeatable.",
+)
+@click.option("--failed", is_flag=True, help="Show only failed and interrupted slots.")
 @click.option("--usage", is_flag=True, help="Show the CPU time and the peak memory of each run.")
 @json_option
 @supervisor_options
@@ -46,10 +52,11 @@ def history(
     as_json: bool,
     where: SupervisorSelector,
 ) -> None:
-    """Show what became of each slot, the newest first.
+    """Show the history of scheduled runs, newest first.
 
-    Reads the state folder if no supervisor is running. Times are those of this machine; `--json` has the same keys as
-    `rpr simulate --json`, and `outcome`, `trigger`, `generation`, `command`, `memory` in bytes, and `cpu` in seconds.
+    Includes slots that did not run, with the reason. Reads the state directory if no supervisor is running. Times are
+    in the local time zone. `--json` has the keys of `rpr simulate --json` and `outcome`, `trigger`, `generation`,
+    `command`, `memory` in bytes and `cpu` in seconds.
     """
     args = {
         "jobs": list(jobs),
@@ -72,7 +79,7 @@ def history(
             cells = [(*one[:4], *_usage(row), *one[4:]) for one, row in zip(cells, rows, strict=True)]
         print_table(head, cells, paint=_paint)
     else:
-        print("no slot fits", file=sys.stderr)
+        print("no matching slots", file=sys.stderr)
 
 
 def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

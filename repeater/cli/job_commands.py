@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: rpr trigger backup")
 @some_jobs_argument
-@click.option("--force", is_flag=True, help="Also if it is paused, done, or running, and without what it needs.")
+@click.option(
+    "--force", is_flag=True, help="Run the job even if it is paused, done or already running, and ignore its `needs`."
+)
 @json_option
 @supervisor_options
 def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: SupervisorSelector) -> int:
-    """Run jobs once, now.
+    """Run jobs once, immediately.
 
-    The run follows `overlap`, `needs` and `pool` like any other. Exit code 1 if one of them was skipped.
+    `overlap`, `needs` and `pool` apply as for a scheduled run. Exit code 1: at least one job was skipped.
     """
     items = call_for_jobs(where, "trigger", jobs, as_json=as_json, words=_became, force=force)
     return 1 if any(item["became"] == "skipped" for item in items) else 0
@@ -37,14 +39,16 @@ def _became(item: Mapping[str, Any]) -> str:
 
 @click.command(epilog="Example: rpr pause 'db-*' --for 1h --reason 'moving the disk'")
 @some_jobs_argument
-@click.option("--for", "length", metavar="LENGTH", help="Until so long from now, `1h`; without it until `rpr resume`.")
-@click.option("--reason", metavar="TEXT", default="", help="Why; shown wherever somebody wonders.")
+@click.option(
+    "--for", "length", metavar="LENGTH", help="Pause for this long, for example `1h`. Default: until `rpr resume`."
+)
+@click.option("--reason", metavar="TEXT", default="", help="Reason, shown by `status`, `why` and `history`.")
 @json_option
 @supervisor_options
 def pause(jobs: tuple[str, ...], length: str | None, reason: str, as_json: bool, where: SupervisorSelector) -> None:
-    """Skip the slots of jobs from now on.
+    """Pause jobs: skip their slots.
 
-    Live runs go on. A pause outlives the supervisor; each skipped slot has its row in the history.
+    Current runs continue. A pause is kept when the supervisor restarts. Skipped slots are recorded in the history.
     """
     seconds = length_option(length, "--for")
     call_for_jobs(where, "pause", jobs, as_json=as_json, words=_paused, **{"for": seconds, "reason": reason})
@@ -59,9 +63,9 @@ def _paused(item: Mapping[str, Any]) -> str:
 @json_option
 @supervisor_options
 def resume(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
-    """End a pause.
+    """Resume paused jobs.
 
-    Nothing is run for the slots that were skipped.
+    Slots that were skipped during the pause do not run.
     """
     call_for_jobs(where, "resume", jobs, as_json=as_json, words=_resumed)
 
@@ -83,24 +87,24 @@ def _state(item: Mapping[str, Any]) -> str:
 @json_option
 @supervisor_options
 def start(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
-    """Let jobs start again that were stopped or are disabled.
+    """Start jobs that were stopped or are disabled.
 
-    A service starts at once, other jobs at their next time.
+    A service starts immediately, other jobs at their next scheduled time.
     """
     call_for_jobs(where, "start", jobs, as_json=as_json, words=_state)
 
 
 @click.command(epilog="Example: rpr stop web worker")
 @some_jobs_argument
-@click.option("--reason", metavar="TEXT", default="", help="Why; it becomes the reason of the cancelled runs.")
-@click.option("--no-wait", is_flag=True, help="Return at once.")
+@click.option("--reason", metavar="TEXT", default="", help="Reason, recorded with the cancelled runs.")
+@click.option("--no-wait", is_flag=True, help="Return immediately, before the jobs have stopped.")
 @json_option
 @supervisor_options
 def stop(jobs: tuple[str, ...], reason: str, no_wait: bool, as_json: bool, where: SupervisorSelector) -> None:
-    """Stop the live runs of jobs, and start nothing more of them.
+    """Stop jobs: end their current runs and start no new ones.
 
-    Returns when no process of them is left. They stay stopped until `rpr start`, or until the supervisor is started
-    anew; use `enabled = false` in the file for longer.
+    Returns when no process of the jobs is left. The jobs stay stopped until `rpr start` or until the supervisor
+    restarts. To stop a job permanently, set `enabled = false` in the job file.
     """
     call_for_jobs(where, "stop", jobs, as_json=as_json, words=_state, reason=reason, wait=not no_wait)
 
@@ -110,9 +114,9 @@ def stop(jobs: tuple[str, ...], reason: str, no_wait: bool, as_json: bool, where
 @json_option
 @supervisor_options
 def restart(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
-    """End the live run of jobs and start a new one.
+    """Restart jobs: stop the current run and start a new one.
 
-    The new run starts when no process of the old one is left. Does not wait for it.
+    The new run starts when no process of the old run is left. The command does not wait for it.
     """
     call_for_jobs(where, "restart", jobs, as_json=as_json, words=_state)
 
@@ -122,8 +126,8 @@ def restart(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> 
 @json_option
 @supervisor_options
 def reset(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
-    """Begin jobs anew: forget counters, failures in a row, and that they are done.
+    """Reset jobs: clear run counters, consecutive failures and the done state.
 
-    The history stays, and so does a pause.
+    The history and a pause are kept.
     """
     call_for_jobs(where, "reset", jobs, as_json=as_json, words=_state)

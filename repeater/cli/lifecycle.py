@@ -23,13 +23,14 @@ _SHOWN = 40
 
 
 @click.command(epilog="Example: rpr reload")
-@click.option("--allow-removals", is_flag=True, help="Also if more than half of the jobs would go.")
+@click.option("--allow-removals", is_flag=True, help="Apply even if more than half of the jobs would be removed.")
 @json_option
 @supervisor_options
 def reload(allow_removals: bool, as_json: bool, where: SupervisorSelector) -> None:
-    """Read the job files again, now.
+    """Reload the job files.
 
-    Useful with `--no-watch`, or to see why a change is not in force: exit code 2 for a broken file, 5 for a refusal.
+    Use it with `--no-watch`, or to see why the current files were rejected. Exit code 2: a file is not valid. Exit
+    code 5: the change was refused.
     """
     from repeater.apps import connect
 
@@ -38,15 +39,15 @@ def reload(allow_removals: bool, as_json: bool, where: SupervisorSelector) -> No
 
 
 @click.command(epilog="Example: rpr down")
-@click.option("--now", is_flag=True, help="Stop live runs too, with their stop signal, instead of waiting for them.")
-@click.option("--kill", is_flag=True, help="Kill everything.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing.")
+@click.option("--now", is_flag=True, help="Stop running jobs now instead of waiting for them to finish.")
+@click.option("--kill", is_flag=True, help="Kill all runs with SIGKILL.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @supervisor_options
 def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
-    """Ask the supervisor to leave, and wait until it has.
+    """Shut down the supervisor and wait until it has exited.
 
-    Live runs may finish, services are stopped. When this returns no process of any job is left. Ctrl-C ends only the
-    waiting.
+    Services are stopped; other runs may finish. When the command returns, no process of any job is left. Ctrl-C ends
+    the command but not the shutdown.
     """
     from repeater.apps import connect
 
@@ -71,9 +72,12 @@ def hand_over(client: Client, options: SupervisorOptions, file: str, *, dry_run:
         ("--http", options.http is not None and options.http.address != os.environ.get("RPR_HTTP")),
     ):
         if value:
-            raise UsageError(f"cannot use `{name}`: the supervisor runs already", hint="`rpr down` ends it")
+            raise UsageError(f"cannot use `{name}`: the supervisor is already running", hint="run `rpr down` first")
     if "-" in options.files:
-        raise UsageError("cannot hand over standard input to a running supervisor", hint="save it as a file")
+        raise UsageError(
+            "cannot hand standard input to a running supervisor: it can only read files",
+            hint="save the input to a file",
+        )
     answer = client.ask(
         "apply",
         patience=120.0,
@@ -126,10 +130,10 @@ def print_apply_result(answer: Answer, *, as_json: bool, dry_run: bool = False, 
             sign = "+" if one["old"] is None else "-" if one["new"] is None else "~"
             print(f"{sign} {kind} {printable(one['name'])}")
     changed = result["changed"] + len(result["pools"]) + len(result["limits"])
-    counts = [f"{changed} changed" if changed else "no change"]
+    counts = [f"{changed} changed" if changed else "no changes"]
     if result["unchanged"]:
         counts.append(f"{result['unchanged']} unchanged")
-    state = "would be in force" if dry_run else "is in force"
+    state = "would be active" if dry_run else "is active"
     print(f"generation {result['generation']} {state}: {', '.join(counts)}")
 
 

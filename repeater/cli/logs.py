@@ -26,13 +26,15 @@ _LOOK = 0.5  # seconds between looks whether a supervisor is running
 
 @click.command(epilog="Example: rpr logs web -f --tail 20")
 @jobs_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
-@click.option("--run", metavar="ID", default="", help="Only this run; `rpr history` shows the ids.")
+@click.option("-f", "--follow", is_flag=True, help="Follow new output until Ctrl-C.")
+@click.option("--run", metavar="ID", default="", help="Show only the run with this id. `rpr history` shows ids.")
 @click.option("--failed", is_flag=True, help="Show only runs that failed.")
-@click.option("--since", metavar="TIME", help="Only from this time on: `10m` (ago), or a time.")
-@click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Only the last N lines of each job.")
-@click.option("-t", "--timestamps", is_flag=True, help="Put the time before each line.")
-@click.option("--raw", is_flag=True, help="The bytes as they were written, also to a terminal; no names.")
+@click.option("--since", metavar="TIME", help="Show only output from this time on: an age such as `10m`, or a time.")
+@click.option(
+    "-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Show only the last N lines of each job."
+)
+@click.option("-t", "--timestamps", is_flag=True, help="Prefix each line with its time.")
+@click.option("--raw", is_flag=True, help="Print raw bytes without job names, even to a terminal.")
 @json_option
 @supervisor_options
 def logs(
@@ -112,7 +114,7 @@ def _follow(where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[
             with client, suppress(Unreachable):
                 for item in client.ask("logs", patience=None, follow=True, **args):
                     seen(item)
-            print("rpr: the supervisor has ended; waiting for the next one", file=sys.stderr)
+            print("rpr: the supervisor has exited; waiting for the next one", file=sys.stderr)
         else:
             print("rpr: no supervisor is running; waiting for one", file=sys.stderr)
         client = _next_supervisor(where)
@@ -174,7 +176,9 @@ class _Screen:
 
         if "lost" in item:
             sys.stdout.flush()
-            print(f"rpr: {item['lost']} bytes are missing here: they came faster than they were read", file=sys.stderr)
+            print(
+                f"rpr: {item['lost']} bytes were dropped here: output arrived faster than it was read", file=sys.stderr
+            )
             return
         data = decode_bytes(item)
         if self._raw:

@@ -106,12 +106,12 @@ def _print_error(error: Exception) -> int:
         traceback.print_exception(error)
     if _is_resource_exhaustion(error):
         cause = "out of memory" if isinstance(error, MemoryError) else os.strerror(getattr(error, "errno", 0))
-        hint = "this machine, or a limit that it was started with (`ulimit -a`), has no more to give"
-        _report_crash(f"rpr: cannot go on: {cause}", hint)
+        hint = "a system limit was reached; see `ulimit -a`"
+        _report_crash(f"rpr: out of resources: {cause}", hint)
         return 1
     _report_crash(
         f"rpr: internal error: {type(error).__name__}: {error}",
-        "this is a defect of rpr; `RPR_DEBUG=1` shows where, please report it",
+        "this is a bug in rpr; please report it with the traceback shown by `RPR_DEBUG=1`",
     )
     return 1
 

@@ -42,11 +42,20 @@ MILLISECOND = timedelta(milliseconds=1)
 @set_option
 @project_option
 @click.option(
-    "-n", "--count", type=click.IntRange(1, 100_000), default=5, show_default=True, help="How many starts of each job."
+    "-n",
+    "--count",
+    type=click.IntRange(1, 100_000),
+    default=5,
+    show_default=True,
+    help="Number of starts to show for each job.",
 )
-@click.option("--from", "begin", metavar="TIME", help="Starts after this time instead of now; RFC 3339, or a date.")
+@click.option("--from", "begin", metavar="TIME", help="Time to begin at, in RFC 3339 or as a date. Default: now.")
 @click.option(
-    "--job", "globs", multiple=True, metavar="JOB", help="Only these: a name, a glob, or a label as `key=value`."
+    "--job",
+    "globs",
+    multiple=True,
+    metavar="JOB",
+    help="Show only these jobs: a name, a glob, or a label as `key=value`. Repeatable.",
 )
 @json_option
 def next_(
@@ -60,9 +69,9 @@ def next_(
 ) -> int:
     """Show the next starts of each job.
 
-    All starts strictly after now, or after `--from`, in UTC and in the job's own time zone (the machine's, if it has
-    none). Supposes that the jobs come into force at that moment; nothing is started and nothing is kept. Exit code 1:
-    the plugin of a job could not tell.
+    Shows the starts after now, or after `--from`, in UTC and in the time zone of the job (default: the local zone). The
+    result is what would happen if the jobs were applied at that time. Nothing is started or stored. Exit code 1: a
+    schedule plugin failed.
     """
     from repeater.apps import load_job_files, plugin_catalog
     from repeater.cli.time_args import parse_moment
@@ -126,7 +135,7 @@ def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
             name = ""
         words = describe_trigger(job, seen=not name, after=forecast.after.wall)
         if job.name in forecast.unknown:
-            words = "not known"
+            words = "unknown"
         if words:
             yield f"{name:<{width}}  {words}"
 
@@ -138,31 +147,31 @@ def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
         case _ if not job.enabled:
             return "disabled"
         case Once() | OnceEver():
-            return f"once{' ever' if isinstance(spec, OnceEver) else ''}, when it comes into force"
+            return f"once{' ever' if isinstance(spec, OnceEver) else ''}, when it is applied"
         case Manual():
-            return "only when asked for"
+            return "only on request"
         case Always():
             return "a service, kept running"
         case OnChange():
             return "when files change: " + ", ".join(spec.globs)
         case Growing():
-            return f"when it comes into force, then after growing gaps ({spec.backoff.kind})"
+            return f"when it is applied, then after growing delays ({spec.backoff.kind})"
         case RateLimited() | Adaptive() | LoadAware():
-            return f"when it comes into force, then {_adaptive_note(spec)}"
+            return f"when it is applied, then {_adaptive_note(spec)}"
         case Every():
             rest = f"{format_duration(spec.every)} after the end of each run" if spec.every else "back to back"
             return f"then {rest}" if spec.after_end else ""
         case At():
             return "" if seen else f"never: {rfc3339(spec.at)} is not after {rfc3339(after.replace(microsecond=0))}"
         case Cron() | Plugin():
-            return "" if seen else "never again"
+            return "" if seen else "no further starts"
 
 
 def _adaptive_note(spec: RateLimited | Adaptive | LoadAware) -> str:
     if isinstance(spec, RateLimited):
         return f"as often as {spec.rate} allows"
     between = f"{format_duration(spec.min)} to {format_duration(spec.max)} after the end of each run"
-    return f"{between}, as {'its runs show' if isinstance(spec, Adaptive) else 'busy as the machine is'}"
+    return f"{between}, adapting to {'the latency of its runs' if isinstance(spec, Adaptive) else 'the machine load'}"
 
 
 def _zone(job: JobSpec) -> tzinfo | None:

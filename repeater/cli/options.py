@@ -13,14 +13,17 @@ from repeater.errors import UsageError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 files_argument = click.argument("files", nargs=-1, metavar="[FILE]...")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 state_dir_option = click.option(
-    "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="Where the state is, if not in the project's own folder."
+    "--state-dir",
+    metavar="DIR",
+    envvar="RPR_STATE_DIR",
+    help="Directory of the state. Default: a directory named after the project.",
 )
 
 
 project_option = click.option(
-    "--project", metavar="NAME", envvar="RPR_PROJECT", help="The project; wins over the key `project` of the files."
+    "--project", metavar="NAME", envvar="RPR_PROJECT", help="Project name. Overrides the key `project` of the files."
 )
 
 
@@ -43,7 +46,7 @@ def set_option(command: Command) -> Command:
         "set_json",
         multiple=True,
         metavar="KEY=JSON",
-        help="Override with a value in JSON: a number, a list, a table. Repeatable.",
+        help="Override a variable or a key with a JSON value. Repeatable.",
     )
     return text(json(with_settings))  # type: ignore[return-value]
 
@@ -68,6 +71,6 @@ def _json_assignments(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             json.loads(text)
         except (ValueError, RecursionError):
             raise UsageError(
-                f"cannot use `--set-json {key}={text}`: the value is not JSON", hint="a text needs quotes in JSON"
+                f"cannot use `--set-json {key}={text}`: the value is not JSON", hint="a text in JSON needs quotes"
             ) from None
         yield key, JsonText(text)

@@ -72,7 +72,7 @@ class Planned:
 @state_dir_option
 @click.option("--only", multiple=True, metavar="JOB", help="Plan only these jobs, as with `apply --only`. Repeatable.")
 @click.option("--allow-removals", is_flag=True, help="Plan for `apply --allow-removals`.")
-@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if anything would change.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with code 10 if anything would change.")
 @json_option
 def plan(
     files: tuple[str, ...],
@@ -86,9 +86,9 @@ def plan(
 ) -> int:
     """Show what apply would change.
 
-    Asks the running supervisor of the project, which compares the files with its own state. Without a supervisor,
-    compares the files with the generation that was applied last. Nothing is started, written or changed. `+` new, `-`
-    removed, `~` changed without a restart, `!` restarted, `>` renamed.
+    Compares the files with the active jobs of the running supervisor. Without a supervisor, compares them with the
+    generation that was applied last. Nothing is started, written or changed. `+` new, `-` removed, `~` changed without
+    a restart, `!` restarted, `>` renamed.
     """
     from repeater.apps import connect_project, first_file, load_selected
     from repeater.cli.lifecycle import files_and_settings
@@ -267,7 +267,7 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
         message, hint = planned.refused
         print(f"! {message}" + (f" ({hint})" if hint else ""), file=stream)
     changed = len(entries) + len(planned.shared)
-    counts = [f"{changed} to change" if changed else "no change"]
+    counts = [f"{changed} to change" if changed else "no changes"]
     if kept:
         counts.append(f"{kept} unchanged")
     print(f"generation {planned.generation}: {', '.join(counts)}", file=stream)
@@ -285,7 +285,7 @@ def _describe(entry: Entry, now: datetime) -> str:
         return f"{words}; {_first_words(entry, now)}"
     if any(key == "schedule" and (old == "always") != (new == "always") for key, old, new in entry.changes):
         kind = "service" if entry.schedule == "always" else "timed job"
-        words += f"; becomes a {kind}, and its live run is stopped"
+        words += f"; becomes a {kind}; its current run is stopped"
     if entry.old_next != entry.new_next:
         words += f"; next start {_clock(entry.old_next)} -> {_clock(entry.new_next)}"
     return words

@@ -27,10 +27,10 @@ _KINDS = {
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 def plugins(names: tuple[str, ...], as_json: bool) -> int:
-    """Show which plugins are installed.
+    """Show the installed plugins.
 
-    Each is loaded, in a process of its own, and asked what it is. With NAME: what it says of itself, and its keys. Exit
-    code 1: one of them cannot be used.
+    Each plugin is loaded in a separate process. With NAME: shows the description and the keys of one plugin. Exit
+    code 1: a plugin cannot be used.
     """
     from repeater.apps import installed_plugins
 
@@ -40,7 +40,7 @@ def plugins(names: tuple[str, ...], as_json: bool) -> int:
     missing = sorted(set(names) - {one.name for one in found})
     if missing:
         raise UsageError(
-            f"cannot show plugin `{missing[0]}`: it is not installed", hint="`rpr plugins` shows those that are"
+            f"cannot show plugin `{missing[0]}`: it is not installed", hint="`rpr plugins` lists the installed plugins"
         )
     if as_json:
         for one in found:
@@ -49,7 +49,7 @@ def plugins(names: tuple[str, ...], as_json: bool) -> int:
         for one in found:
             _explain(one)
     elif not found:
-        print("no plugin is installed")
+        print("no plugins are installed")
     else:
         head = ("KIND", "NAME", "VERSION", "PACKAGE", "STATE", "DESCRIPTION")
         print_table(head, map(_row, found), paint=lambda column, cell: _COLORS.get(cell) if column == 4 else None)

@@ -21,8 +21,8 @@ _COLORS = {"running": "32", "damaged": "31"}
 def projects(as_json: bool) -> None:
     """Show the projects of this user.
 
-    Lists each project with a state folder at the usual place, and each running supervisor without one. A project that
-    keeps its state elsewhere (`--state-dir`) is not listed.
+    Lists each project with a state directory at the default location, and each running supervisor without one. A
+    project with its state elsewhere (`--state-dir`) is not listed.
     """
     from repeater.apps import known_projects
 

@@ -28,11 +28,21 @@ some_jobs_argument = click.argument("jobs", nargs=-1, required=True, metavar="JO
 def supervisor_options(function: F) -> F:
     """Adds `--file`, `--project`, `--socket` and `--state-dir`; the command gets them as `where`."""
 
-    @click.option("--file", metavar="FILE", help="The job file that names the project, if not the one found here.")
-    @click.option("--project", metavar="NAME", envvar="RPR_PROJECT", help="The project, if no job file here names it.")
-    @click.option("--socket", metavar="PATH", envvar="RPR_SOCKET", help="The socket of the supervisor.")
     @click.option(
-        "--state-dir", metavar="DIR", envvar="RPR_STATE_DIR", help="The state folder, if not the project's own."
+        "--file", metavar="FILE", help="Job file that names the project. Default: the job file in this directory."
+    )
+    @click.option(
+        "--project",
+        metavar="NAME",
+        envvar="RPR_PROJECT",
+        help="Project name. Default: the project of the job file in this directory.",
+    )
+    @click.option("--socket", metavar="PATH", envvar="RPR_SOCKET", help="Path of the supervisor's socket.")
+    @click.option(
+        "--state-dir",
+        metavar="DIR",
+        envvar="RPR_STATE_DIR",
+        help="Directory of the state. Default: a directory named after the project.",
     )
     @wraps(function)
     def command(

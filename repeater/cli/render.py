@@ -13,9 +13,11 @@ from repeater.output.terminal import json_line
 @files_argument
 @set_option
 @project_option
-@click.option("--format", "form", type=click.Choice(["toml", "yaml", "json"]), default="toml", help="The language.")
-@click.option("--explain", "key", metavar="KEY", help="Say where one value came from.")
-@click.option("--job", "jobs", multiple=True, metavar="GLOB", help="Only the jobs with a fitting name.")
+@click.option(
+    "--format", "form", type=click.Choice(["toml", "yaml", "json"]), default="toml", help="Format of the job file."
+)
+@click.option("--explain", "key", metavar="KEY", help="Show the origin of one value.")
+@click.option("--job", "jobs", multiple=True, metavar="GLOB", help="Print only jobs whose name matches this glob.")
 def render(
     files: tuple[str, ...],
     set_vars: tuple[tuple[str, str], ...],
@@ -24,10 +26,10 @@ def render(
     key: str | None,
     jobs: tuple[str, ...],
 ) -> None:
-    """Print the expanded jobs: no variable, template, include or matrix is left.
+    """Print the expanded jobs, without variables, templates, includes and matrices.
 
-    The result is a job file that means the same. With `--explain jobs.NAME.KEY`: the value, and every place that had a
-    say in it, the one in force marked; `--format json` prints that as one object.
+    The result is an equivalent job file. With `--explain jobs.NAME.KEY`: prints the value of the key and all places
+    that set it, and marks the place that counts. `--format json` prints this as one object.
     """
     from fnmatch import fnmatchcase
 
@@ -46,7 +48,7 @@ def render(
             name: table for name, table in document["jobs"].items() if any(fnmatchcase(name, glob) for glob in jobs)
         }
         if not document["jobs"]:
-            raise UsageError(f"cannot render: no job is named like `{jobs[0]}`")
+            raise UsageError(f"cannot render: no job matches `{jobs[0]}`")
     click.echo(WRITERS[form](document), nl=False)
 
 
@@ -58,7 +60,7 @@ def _explain(expansion: object, key: str, *, as_json: bool) -> None:
     assert isinstance(expansion, Expansion)
     told = explain(expansion, key)
     if not told.found:
-        raise UsageError(f"cannot explain `{key}`: nothing gives it a value, and it has no default")
+        raise UsageError(f"cannot explain `{key}`: it has no value and no default")
     if as_json:
         steps = [
             {"source": one.source, "place": one.place, "value": one.value, "in_force": one.in_force}

@@ -7,11 +7,15 @@ import click
 
 @click.command(epilog="Example: rpr schema > jobs.schema.json")
 @click.option(
-    "--format", "form", type=click.Choice(["json", "markdown"]), default="json", help="The schema, or its words."
+    "--format",
+    "form",
+    type=click.Choice(["json", "markdown"]),
+    default="json",
+    help="Output format: the JSON schema, or a Markdown reference.",
 )
-@click.option("--openapi", is_flag=True, help="The OpenAPI document of the HTTP API instead.")
+@click.option("--openapi", is_flag=True, help="Print the OpenAPI document of the HTTP API instead.")
 def schema(form: str, openapi: bool) -> None:
-    """Print the JSON schema (draft-07) of job files, or as `markdown` the reference of every key."""
+    """Print the JSON schema (draft-07) of job files, or the reference of all keys as Markdown."""
     if openapi:
         import json
 

@@ -22,14 +22,14 @@ def load_settings(path: str | None = None) -> Settings:
             data = file.read(_MOST + 1)
     except FileNotFoundError:
         if asked:
-            raise UsageError(f"cannot read `{name}`: there is no such file") from None
+            raise UsageError(f"cannot read `{name}`: the file does not exist") from None
         data = b""
     except OSError as error:
         raise UsageError(f"cannot read `{name}`: {error.strerror}") from None
     if len(data) > _MOST:
-        raise UsageError(f"cannot read `{name}`: it has more than {_MOST} bytes, the most allowed")
+        raise UsageError(f"cannot read `{name}`: it has more than {_MOST} bytes, the limit")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UsageError(f"cannot read `{name}`: it is no UTF-8 text") from None
+        raise UsageError(f"cannot read `{name}`: it is not valid UTF-8") from None
     return resolve(os.environ, text, name)

@@ -25,13 +25,13 @@ from repeater.sentences import sentence
 @set_option
 @project_option
 @state_dir_option
-@click.option("--for", "length", required=True, metavar="DURATION", help="How much time to simulate, like `24h`.")
-@click.option("--from", "start", metavar="TIME", help="Where to begin, as RFC 3339; by default now.")
+@click.option("--for", "length", required=True, metavar="DURATION", help="Length of the simulated time, such as `24h`.")
+@click.option("--from", "start", metavar="TIME", help="Time to begin at, in RFC 3339. Default: now.")
 @click.option(
     "--duration", "durations", multiple=True, metavar="JOB=DURATION",
-    help="How long the runs of a job last; by default as in its history, or no time at all.",
+    help="Assumed run duration of a job. Default: its median in the history, else 0s.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=0, help="Makes random choices repeatable.")
+@click.option("--seed", type=int, default=0, help="Seed of random choices, for repeatable results.")
 @json_option
 def simulate(
     files: tuple[str, ...],
@@ -46,8 +46,8 @@ def simulate(
 ) -> int:
     """Run the jobs on a virtual clock.
 
-    Shows every slot with its state and reason: what would run, what would be skipped and why. All runs succeed and
-    services go on for ever. Nothing is started and nothing is kept.
+    Shows every slot with its state and reason: runs, skipped slots, and why they would be skipped. All runs succeed and
+    services run until the end. Nothing is started or stored.
     """
     from repeater.apps import known_durations, load_job_files, plugin_catalog
     from repeater.cli.time_args import parse_moment

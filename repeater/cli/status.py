@@ -30,10 +30,10 @@ _COLORS = {
 @json_option
 @supervisor_options
 def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
-    """Show how each job is.
+    """Show the state of each job.
 
-    What it does, how its last run ended and how long ago, when it starts next, and why it does not run, if it should.
-    JOB is a name, a cell, a glob, or a label as `key=value`.
+    Shows each job's state, the result and age of its last run, its next start, and, if it is not running, the reason.
+    JOB is a name, a cell of a matrix, a glob, or a label as `key=value`.
     """
     from repeater.apps import connect
 
@@ -59,9 +59,9 @@ def _headline(about: Mapping[str, Any]) -> str:
     process = f"pid {about['pid']}, up for {span(about['uptime'])}"
     lines = [f"project {printable(about['project'])}: {jobs}, {generation}, {process}"]
     if about.get("rejected"):
-        lines.append(f"the job files as they are now are not in force: {about['rejected']}")
+        lines.append(f"the current job files were rejected: {about['rejected']}")
     troubles = [told(trouble) for trouble in about.get("trouble_reasons", ())] or about["troubles"]
-    lines += [f"trouble: {trouble}" for trouble in troubles]
+    lines += [f"problem: {trouble}" for trouble in troubles]
     if faults := about.get("faults"):
         count = sum(fault["count"] for fault in faults)
         lines.append(f"{count} internal {'error' if count == 1 else 'errors'} contained; `rpr health` shows them")
@@ -95,7 +95,7 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     for run in item["running"]:
         yield f"pid {run['pid']} for {span(run['seconds'])}"
     if item["pending"]:
-        yield f"{item['pending']} waiting behind it"
+        yield f"{item['pending']} queued"
     if item["ready"] is False and item["service"]:
         yield "not ready"
     if faults := item.get("faults"):
@@ -106,7 +106,7 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         if item["streak"] == -1 or item["state"] == "slowed":
             yield reason
         else:
-            yield f"failed {-item['streak']} in a row" + (f" ({reason})" if reason else "")
+            yield f"failed {-item['streak']} times in a row" + (f" ({reason})" if reason else "")
 
 
 def _paint(column: int, cell: str) -> str | None:
@@ -114,15 +114,15 @@ def _paint(column: int, cell: str) -> str | None:
 
 
 @click.command(epilog="Example: HEALTHCHECK CMD rpr health --quiet --ready")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing, only exit.")
-@click.option("--ready", is_flag=True, help="Exit with 0 also while job files are rejected; for container probes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing; report through the exit code only.")
+@click.option("--ready", is_flag=True, help="Exit with code 0 even while job files are rejected. For container probes.")
 @json_option
 @supervisor_options
 def health(quiet: bool, ready: bool, as_json: bool, where: SupervisorSelector) -> int:
-    """Tell whether the supervisor is well: exit code 0 or 1.
+    """Check the health of the supervisor. Exit code 0: healthy. Exit code 1: not healthy.
 
-    It is well if it answers, can write its history, is not leaving, every service with a `ready` probe is ready, and
-    the job files as they are now are in force.
+    Healthy means: it answers, can write its history, is not shutting down, every service with a `ready` probe is ready,
+    and the current job files are active.
     """
     from repeater.apps import connect
 

@@ -15,11 +15,11 @@ from repeater.errors import UsageError
 
 _UNIT = """\
 # {name}
-# as a user:  systemctl --user enable --now {name}     (and `loginctl enable-linger` to go on after logging out)
+# as a user:  systemctl --user enable --now {name}     (and `loginctl enable-linger` to keep it running after logout)
 # as root:    /etc/systemd/system/{name}, `WantedBy=multi-user.target`, and `User=`
 
 [Unit]
-Description=repeat jobs of {project}
+Description=Recurring jobs of {project}
 Documentation=man:crontab(5)
 
 [Service]
@@ -30,10 +30,10 @@ WorkingDirectory={folder}
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
-# Live runs may finish; what is left after this is killed.
+# On stop, current runs may finish. Processes that are left after this time are killed.
 TimeoutStopSec={grace}
 KillMode=mixed
-# Services get a cgroup each below ours, so that nothing of them outlives their stop.
+# Each service gets its own cgroup, so that all its processes end when it is stopped.
 Delegate=yes
 NotifyAccess=main
 
@@ -47,14 +47,18 @@ WantedBy=default.target
 @set_option
 @project_option
 @click.option(
-    "--grace", default="5min", show_default=True, metavar="LENGTH", help="How long live runs may take to end."
+    "--grace",
+    default="5min",
+    show_default=True,
+    metavar="LENGTH",
+    help="Time for current runs to finish when the unit is stopped.",
 )
 def systemd_unit(
     files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, grace: str
 ) -> None:
-    """Print a unit of systemd that keeps a supervisor of the job files running.
+    """Print a systemd unit that runs a supervisor for the given job files.
 
-    It is told when the supervisor is ready, reloads and leaves, and starts it again if it hangs or dies.
+    The supervisor reports to systemd when it is ready, reloads and stops. systemd restarts it if it hangs or crashes.
     """
     from repeater.apps import load_job_files
     from repeater.jobfile.document import JsonText
@@ -90,8 +94,8 @@ def _folder(path: str) -> str:
     """A path that is the whole value of a setting: nothing can be quoted there. Raises UsageError."""
     if path != path.strip() or path.endswith("\\") or any(ord(char) < 32 or ord(char) == 127 for char in path):
         raise UsageError(
-            f"cannot write a unit for the folder `{path}`: systemd cannot read its name",
-            hint="the name of a folder in a unit has no control characters, no space at its ends, no `\\` at its end",
+            f"cannot write a unit for the directory `{path}`: systemd cannot read its name",
+            hint="use a directory name without control characters, spaces at its ends or a `\\` at its end",
         )
     return _escaped(path)
 
@@ -99,7 +103,7 @@ def _folder(path: str) -> str:
 def _time_span(text: str) -> str:
     """A length of time as systemd.time(7) reads it. Raises UsageError."""
     if re.fullmatch(r"infinity|[0-9]+|([0-9]+(\.[0-9]+)? ?[a-zA-Z]{1,9} ?)+", text) is None or text != text.strip():
-        raise UsageError(f"cannot use `--grace {text}`: expected a length of systemd such as `90s` or `5min 20s`")
+        raise UsageError(f"cannot use `--grace {text}`: expected a time span of systemd such as `90s` or `5min 20s`")
     return text
 
 

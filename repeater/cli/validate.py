@@ -16,12 +16,14 @@ from repeater.output.terminal import json_line
 @files_argument
 @set_option
 @project_option
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="How to report.")
-@click.option("--each", is_flag=True, help="Check each FILE on its own, not all as one.")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github"]), default="text", help="Format of the report."
+)
+@click.option("--each", is_flag=True, help="Check each FILE separately, not all files together.")
 def validate(
     files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project: str | None, form: str, each: bool
 ) -> int:
-    """Check job files, and report every problem with its place.
+    """Check job files and report all problems with their position.
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
     """

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @json_option
 @supervisor_options
 def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
-    """Explain a job now, or what became of its slot at a time.
+    """Explain the current state of a job, or the result of its slot at TIME.
 
-    TIME is a time of day (the last one that has passed), a date, or both, `2026-03-29T02:30`, in the zone of the job's
-    own schedule, or in this machine's; or with an offset, `2026-03-29T01:30:00Z`. Works from the history alone if no
-    supervisor is running.
+    TIME is a time of day (its last occurrence), a date, or both: `2026-03-29T02:30`. It is in the time zone of the
+    job's schedule (default: the local zone). A time with a UTC offset, `2026-03-29T01:30:00Z`, is also accepted. Uses
+    the history if no supervisor is running.
     """
     from repeater.apps import connect
 

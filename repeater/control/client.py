@@ -70,7 +70,7 @@ class Client:
             while (line := self._lines.take()) is None:
                 data = self._sock.recv(1 << 16)
                 if not data:
-                    raise Unreachable("cannot go on: the supervisor has ended")
+                    raise Unreachable("cannot continue: the supervisor has exited")
                 self._lines.feed(data)
             return decode(line)
         except OSError as error:
@@ -123,7 +123,7 @@ def open_socket(path: str) -> Client:
     """The supervisor behind a socket that was named. Raises Unreachable."""
     client = _is_reachable(Path(path))
     if client is None:
-        raise Unreachable(f"cannot reach a supervisor at `{path}`: nobody listens there")
+        raise Unreachable(f"cannot reach a supervisor at `{path}`: no process listens there")
     return client
 
 
@@ -183,7 +183,7 @@ def _is_reachable(path: Path) -> Client | None:
             sock.close()
         raise Unreachable(
             f"cannot use the socket `{path}`: {error}",
-            hint="run the command as that user, or remove what does not belong there",
+            hint="run the command as that user, or remove the wrong file",
         ) from None
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         return None

@@ -72,7 +72,7 @@ class Foresee(Protocol):
 
 
 async def _foresees_nothing(wanted: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen:  # noqa: ARG001
-    raise ApplyRefused("cannot plan: this supervisor reads no job files")
+    raise ApplyRefused("cannot plan: this supervisor has no job files")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ControlContext:
         """The jobs that are meant, by at least one pattern: what changes jobs never means all by saying nothing."""
         patterns = tuple(patterns)
         if not patterns:
-            raise UsageError("cannot choose a job: none is named", hint="name jobs, or `'*'` for all")
+            raise UsageError("cannot choose a job: no job given", hint="name jobs, or `'*'` for all")
         return self.jobs(patterns)
 
     async def submit(self, *facts: Fact) -> None:
@@ -172,8 +172,8 @@ async def aside(call: Callable[[], Result]) -> Result:
         calling = asyncio.get_running_loop().run_in_executor(None, call)
     except RuntimeError:
         raise Busy(
-            "cannot answer: the supervisor may not start another thread",
-            hint="raise its limit of processes: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
+            "cannot answer: the supervisor has reached its limit of processes",
+            hint="raise its process limit: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
         ) from None
     return await calling
 

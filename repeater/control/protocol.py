@@ -55,17 +55,15 @@ def decode_request(line: bytes) -> Request:
     message = decode(line)
     version = message.get("v")
     if version != VERSION or isinstance(version, bool):
-        raise BadMessage(
-            "version", f"cannot speak version `{clip(version)}` of the protocol: this is version {VERSION}"
-        )
+        raise BadMessage("version", f"cannot use version `{clip(version)}` of the protocol: this is version {VERSION}")
     unknown = sorted(set(message) - {"v", "verb", "args"})
     if unknown:
         raise BadMessage("malformed", f"cannot use the message: unknown key `{clip(unknown[0])}`")
     verb, args = message.get("verb"), message.get("args", {})
     if not isinstance(verb, str):
-        raise BadMessage("malformed", "cannot use the message: it names no `verb`")
+        raise BadMessage("malformed", "cannot use the message: the key `verb` is missing")
     if not isinstance(args, dict):
-        raise BadMessage("malformed", "cannot use the message: `args` is no object")
+        raise BadMessage("malformed", "cannot use the message: `args` is not an object")
     return Request(verb, args)
 
 

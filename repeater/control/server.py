@@ -91,7 +91,7 @@ class Server:
     def _check(self, sock: socket.socket) -> bytes | None:
         user = user_of(sock)
         if user is not None and user not in self._users:
-            refusal = BadMessage("forbidden", "cannot talk to this supervisor: it belongs to another user")
+            refusal = BadMessage("forbidden", "cannot use this supervisor: it belongs to another user")
             refusal.exit_code = Unreachable.exit_code
             return encode_error(refusal)
         return None
@@ -165,7 +165,7 @@ class _Client(asyncio.Protocol):
         if self._task is None:
             self._next()
         elif self._lines.waiting > _ROOM:
-            self._refuse(BadMessage("too_long", "cannot take more while the request before is being carried out"))
+            self._refuse(BadMessage("too_long", "one request at a time: the previous one has not finished"))
 
     def eof_received(self) -> bool:
         self._asks_no_more = True

@@ -85,7 +85,7 @@ class ControlSocket:
         self._link: Path | None = None
         _check_folder(place.path.parent)
         if _is_listening(place.path):
-            raise CannotListen(f"cannot listen on `{place.path}`: another supervisor does")
+            raise CannotListen(f"cannot listen on `{place.path}`: address in use by another supervisor")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -150,11 +150,11 @@ def _check_folder(folder: Path) -> None:
             folder.chmod(0o700)
             found = folder.lstat()
     except OSError as error:
-        raise CannotListen(f"cannot use folder `{folder}` for the socket: {cause_of(error)}") from error
+        raise CannotListen(f"cannot use directory `{folder}` for the socket: {cause_of(error)}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise CannotListen(f"cannot use folder `{folder}` for the socket: it is a link")
+        raise CannotListen(f"cannot use directory `{folder}` for the socket: it is a symbolic link")
     if found.st_uid != os.geteuid():
-        raise CannotListen(f"cannot use folder `{folder}` for the socket: it belongs to user {found.st_uid}")
+        raise CannotListen(f"cannot use directory `{folder}` for the socket: it belongs to user {found.st_uid}")
 
 
 def _is_listening(path: Path) -> bool:

@@ -146,7 +146,11 @@ def _refuse_service_keys(job: ExpandedJob, reading: TableReader) -> None:
     for key in _SERVICE_KEYS:
         if key in job.table:
             if not _is_default(job, key):
-                hint = "a schedule `{ watch = […] }` runs a job on change" if key.startswith("watch") else None
+                hint = (
+                    "use a schedule `{ watch = […] }` to run a job when files change"
+                    if key.startswith("watch")
+                    else None
+                )
                 reading.problem((key,), f'found `{key}`, which is for services only: `schedule = "always"`', hint)
             else:
                 del job.table[key]  # a default for the services among the jobs
@@ -174,7 +178,7 @@ def _process(table: Mapping[str, Any], reading: TableReader, around: BuildContex
     keys = table.keys()
     command = reading.command(table, "command", ())
     if command is None and table.get("executor", "local") == "local":
-        reading.problem((), "found no `command`, expected one")
+        reading.problem((), "missing `command`")
     if isinstance(command, str) and not command.strip():
         reading.problem(("command",), "found an empty text, expected a command")
     rest: dict[str, Any] = {}
@@ -283,7 +287,7 @@ def _rlimit(name: str, value: Any, reading: TableReader) -> tuple[int, int]:
 
     soft, hard = map(one, value) if isinstance(value, list) and len(value) == 2 else (one(value),) * 2
     if hard != -1 and (soft == -1 or soft > hard):
-        reading.problem(("rlimits", name), "found a soft limit above the hard one")
+        reading.problem(("rlimits", name), "found a soft limit above the hard limit")
     return soft, hard
 
 
@@ -363,7 +367,7 @@ def _http_aware(value: Any, reading: TableReader) -> HttpAware | None:
     if not rule.headers and not rule.json:
         reading.problem((*at, "json"), "found neither `headers` nor `json`, expected at least one of them")
     if rule.json_on_success and not rule.json:
-        reading.problem((*at, "json_on_success"), "found `json_on_success` without `json`, which it is about")
+        reading.problem((*at, "json_on_success"), "found `json_on_success` without `json`")
     for number, field in enumerate(rule.fields):
         path, colon, unit = field.rpartition(":")
         if colon and (not path or unit not in UNITS):

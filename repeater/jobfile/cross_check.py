@@ -41,15 +41,15 @@ def check_jobs(
     done = []
     for job in jobs:
         if job.pool is not None and job.pool not in pools:
-            report(job, ("pool",), f"there is no pool `{quote_value(job.pool)}`", nearest(job.pool, pools))
+            report(job, ("pool",), f"unknown pool `{quote_value(job.pool)}`", nearest(job.pool, pools))
         if job.limit is not None and job.limit not in limits:
-            report(job, ("limit",), f"there is no limit `{quote_value(job.limit)}`", nearest(job.limit, limits))
+            report(job, ("limit",), f"unknown limit `{quote_value(job.limit)}`", nearest(job.limit, limits))
         done.append(replace(job, needs=tuple(_needs(job, targets, report, known))) if job.needs else job)
     _check_moves(jobs, targets, report)
     _warn_of_slots(done, report)
     for circle in _cycles(done):
         names = " -> ".join([*circle, circle[0]])
-        report(targets[circle[0]], ("needs",), f"the jobs need each other in a circle: {names}", None)
+        report(targets[circle[0]], ("needs",), f"dependency cycle: {names}", None)
     return done
 
 
@@ -62,9 +62,9 @@ def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: 
             need = need if target is None else replace(need, job=target.name)  # noqa: PLW2901
         if target is None:
             if need.job not in known:
-                report(job, at, f"there is no job `{quote_value(need.job)}`", nearest(need.job, targets))
+                report(job, at, f"unknown job `{quote_value(need.job)}`", nearest(need.job, targets))
         elif need.job in (job.name, job.group):
-            report(job, at, "a job cannot need itself", None)
+            report(job, at, "a job cannot depend on itself", None)
         elif need.condition == OPEN:
             need = replace(need, condition=_default_condition(target))  # noqa: PLW2901
         elif need.condition == "healthy" and target.ready is None:
@@ -75,8 +75,8 @@ def _needs(job: JobSpec, targets: Mapping[str, JobSpec], report: Report, known: 
             )
             report(job, at, cause, "use `started`, or `healthy` with a `ready` probe", "warning")
         if target is not None and need.required and job.enabled and not target.enabled:
-            cause = f"`{quote_value(need.job)}` is disabled, so this job waits until somebody triggers or enables it"
-            report(job, at, cause, "`required = false` lets the job start without it", "warning")
+            cause = f"`{quote_value(need.job)}` is disabled, so this job waits until it is triggered or enabled"
+            report(job, at, cause, "with `required = false` the job starts without it", "warning")
         yield need
 
 

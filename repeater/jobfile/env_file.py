@@ -42,7 +42,7 @@ def parse_env(content: bytes) -> Pairs:
             continue
         name, value, end = _variable(text, at)
         if "\0" in value:
-            raise ValueError(f"line {_line(text, at)} holds a zero character, which no variable can hold")
+            raise ValueError(f"line {_line(text, at)} contains a zero character, not allowed in variables")
         values[name] = value
         at = end
     return tuple(values.items())
@@ -61,7 +61,7 @@ def _variable(text: str, at: int) -> tuple[str, str, int]:
     quoted = _QUOTED[quote].match(text, start)
     if quoted is None:
         if re.compile(rf"{quote}(?:[^{quote}\\]|\\.)*\Z", re.DOTALL).match(text, start):
-            raise ValueError(f"line {_line(text, at)} begins a quoted value that does not end")
+            raise ValueError(f"line {_line(text, at)} has a quoted value without a closing quote")
         raise ValueError(f"line {_line(text, at)} is not `NAME=value`: found text after the closing quote")
     if quote == "'":
         return name[1], quoted[1].replace("\\'", "'"), quoted.end()

@@ -136,8 +136,8 @@ class Expansion:
                 self.report(
                     document,
                     ("project",),
-                    f"found `{quote_value(name)}`, but {named[0].name}:{line} says `{quote_value(first)}`",
-                    "files that are applied together are one project",
+                    f"found `{quote_value(name)}`, but {named[0].name}:{line} has `{quote_value(first)}`",
+                    "all files of one command belong to one project",
                 )
         return str(named[0].data["project"]) if named else None
 
@@ -163,9 +163,7 @@ class Expansion:
                 self.problems.add(Problem(document.name, 0, 0, dotted(path), str(error)))
         for name in data.get("jobs", {}):
             if name not in self.jobs:
-                self.report(
-                    document, ("jobs", name), f"there is no job `{quote_value(name)}`", nearest(name, self.jobs)
-                )
+                self.report(document, ("jobs", name), f"unknown job `{quote_value(name)}`", nearest(name, self.jobs))
         check_tree(document, self.caps.depth)
         self.documents.append(document)
         return document
@@ -260,7 +258,7 @@ class Expansion:
             for job in self.cells(name):
                 left -= 1
                 if left < 0:
-                    self.report(document, ("jobs", name), f"more than {self.caps.jobs} jobs, the most allowed")
+                    self.report(document, ("jobs", name), f"more than {self.caps.jobs} jobs, the limit")
                     return
                 yield job
 
@@ -396,14 +394,12 @@ class Expansion:
         for name in [extends] if isinstance(extends, str) else extends if isinstance(extends, list) else ():
             at = (*user.base, "extends")
             if not isinstance(name, str) or name not in self.templates:
-                self.report(
-                    user.document, at, f"there is no template {describe(name)}", nearest(str(name), self.templates)
-                )
+                self.report(user.document, at, f"unknown template {describe(name)}", nearest(str(name), self.templates))
                 self.torn.add(user.base)
                 continue
             if name in chain:
                 circle = " -> ".join([*chain[chain.index(name) :], name])
-                self.report(user.document, at, f"the templates form a circle: {circle}")
+                self.report(user.document, at, f"template cycle: {circle}")
                 continue
             document, raw = self.templates[name]
             if not isinstance(raw, dict):
@@ -420,8 +416,8 @@ class Expansion:
                 elif "default" in rule:
                     values[key] = self._rendered(rule["default"], names, document, (*base, "params", key, "default"))
                 elif rule.get("required"):
-                    self.report(user.document, at, f"the template `{name}` needs the parameter `{quote_value(key)}`",
-                                f"give it with `with = {{ {key} = … }}`")  # fmt: skip
+                    self.report(user.document, at, f"the template `{name}` requires the parameter `{quote_value(key)}`",
+                                f"set it with `with = {{ {key} = … }}`")  # fmt: skip
                     values[key] = ""
             inner = {**names, "params": values}
             layer = Layer(f"template {name}", document, base, raw, inner)

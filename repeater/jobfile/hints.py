@@ -125,9 +125,9 @@ def cron_hint(text: str) -> str | None:
         return f'write `schedule = {{ cron = "{quote_value(zone[2])}", timezone = "{quote_value(zone[1])}" }}`'
     fields = text.split()
     if len(fields) > 5 and re.fullmatch(r"[a-z_][a-z0-9_-]*\$?", fields[5]) and not _is_day(fields[5]):
-        return f'a user stands in its own key: `user = "{quote_value(fields[5])}"`, the rest in `command`'
+        return f'the user has its own key: `user = "{quote_value(fields[5])}"`, the rest in `command`'
     if len(fields) in (6, 7) and re.search(r"(?:19|20)[0-9]{2}", fields[-1]):
-        return "there is no field for the year; `stop.until` ends a job, `schedule.at` starts it once"
+        return "cron has no field for the year; `stop.until` ends a job, `schedule.at` starts it once"
     return None
 
 
@@ -222,7 +222,7 @@ def key_hint(key: str, known: Any) -> str | None:
     """
     if "jobs" in known:  # the top of the file
         place = key if key in _job_keys() else _places().get(key)
-        return f"keys of jobs stand in `jobs.NAME` or `defaults`: `defaults.{place}`" if place else None
+        return f"keys of jobs belong in `jobs.NAME` or `defaults`: `defaults.{place}`" if place else None
     if "command" in known:
         place = _places().get(key) or _LIMIT_KEYS.get(key)
         return f"write `{place}`" if place else None

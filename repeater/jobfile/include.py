@@ -104,9 +104,9 @@ class _IncludeCollector:
             self.result.seen[path] = hashlib.sha256(content).hexdigest()
         self.size += len(content)
         if len(content) > self.caps.file_size:
-            raise Unreadable(f"it has more than {self.caps.file_size} bytes, the most allowed")
+            raise Unreadable(f"it has more than {self.caps.file_size} bytes, the limit")
         if self.size > self.caps.total_size:
-            raise Unreadable(f"all files together have more than {self.caps.total_size} bytes, the most allowed")
+            raise Unreadable(f"all files together have more than {self.caps.total_size} bytes, the limit")
         return content
 
     @staticmethod
@@ -118,7 +118,7 @@ class _IncludeCollector:
         own = posixpath.dirname(document.name)
         if posixpath.isabs(pattern) or ".." in pattern.split("/"):
             self.result.problems.append(
-                document.problem(at, f"found `{pattern}`, expected a path inside the folder of the first file")
+                document.problem(at, f"found `{pattern}`, expected a path inside the directory of the first file")
             )
             return
         from repeater.policy.paths import check_glob
@@ -141,15 +141,15 @@ class _IncludeCollector:
             if real in self.read and (is_glob or all(one != real for one, _ in chain)):
                 continue  # every file is read once; a glob may match the files that led to it
             if not f"{real}/".startswith(self.files.resolve(folder).rstrip("/") + "/"):
-                cause = f"`{shown}` leads to `{real}`, outside the folder of the first file"
+                cause = f"`{shown}` leads to `{real}`, outside the directory of the first file"
                 self.result.problems.append(document.problem(at, cause))
             elif any(real == one for one, _ in chain):
                 names_in_chain = [one for _, one in chain]
                 start = next(number for number, (one, _) in enumerate(chain) if one == real)
                 circle = " -> ".join([*names_in_chain[start:], shown])
-                self.result.problems.append(document.problem(at, f"the includes form a circle: {circle}"))
+                self.result.problems.append(document.problem(at, f"include cycle: {circle}"))
             elif len(chain) > self.caps.depth:
-                self.result.problems.append(document.problem(at, f"more than {self.caps.depth} includes deep"))
+                self.result.problems.append(document.problem(at, f"more than {self.caps.depth} nested includes"))
             else:
                 self.one(document, at, shown, path, chain)
 

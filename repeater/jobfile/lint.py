@@ -34,7 +34,7 @@ def _warn_of_references(env: Any, reading: TableReader) -> None:
         for match in _REFERENCE.finditer(value):
             referred = match[1] or match[2]
             if referred == name or referred in _NOT_EXPANDED:
-                message = f"found `{match[0]}`, which is not expanded: the job gets this text"
+                message = f"found `{match[0]}`, which is not expanded: the job gets the literal text"
                 reading.warning(("env", name), message, f"write `{{{{ env('{referred}') }}}}`")
                 break
 

@@ -102,7 +102,7 @@ def load(  # noqa: PLR0913 - what is read, and what the outside gives
         jobs = check_jobs(road.load(), expansion.pools, road.report, expansion.jobs, expansion.limits)
         pools, limits = _pools(expansion), _limits(expansion)
     except TooManyProblems:
-        hint = f"more than {Findings.MOST} problems; these are the first that were found"
+        hint = f"more than {Findings.MOST} problems; only the first ones are shown"
         raise JobFileError(list(findings), files=tuple(gathered.seen), hint=hint) from None
     for warning in catalog.warnings if catalog is not None else ():
         findings.add(gathered.documents[0].problem((), warning, severity="warning"))
@@ -202,7 +202,7 @@ def _hint_for_nothing(job: ExpandedJob, path: Path) -> str | None:
         if not (part in value if isinstance(value, dict) else join_key(value, part) is not None):
             return None
         value = join_key(value, part)
-    return f'`unset = ["{dotted(path)}"]` takes back an inherited value' if value is None and path else None
+    return f'`unset = ["{dotted(path)}"]` removes an inherited value' if value is None and path else None
 
 
 def _pools(expansion: Expansion) -> tuple[Pool, ...]:

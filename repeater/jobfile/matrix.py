@@ -52,20 +52,20 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
             continue
         if not isinstance(values, list) or not values:
             found = "an empty list" if values == [] else describe(values)
-            raise BadMatrix((axis,), f"found {found}, expected a list of values, or a template that gives one")
+            raise BadMatrix((axis,), f"found {found}, expected a list of values, or a template whose value is a list")
         known: dict[str, int] = {}
         for number, value in enumerate(values):
             text = _text(value, (axis, number))
             if text in known:
                 first = f"`{axis}[{known[text]}]`"
                 raise BadMatrix(
-                    (axis, number), f"found `{quote_value(value)}` again, as in {first}: it names the same cell"
+                    (axis, number), f"found `{quote_value(value)}` twice, also in {first}: both name the same cell"
                 )
             known[text] = number
         axes[axis] = values
     count = math.prod(map(len, axes.values()))
     if count > most:
-        raise BadMatrix((), f"{count} cells, more than the {most} jobs allowed")
+        raise BadMatrix((), f"{count} cells, more than the limit of {most} jobs")
     combined = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
     excluded = _tables(matrix, "exclude")
     for number, entry in enumerate(excluded):
@@ -88,7 +88,7 @@ def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
                 raise BadMatrix(("include", number), f"the cell has no value for the axis `{missing[0]}`")
             cells.append(dict(entry))
     if not cells:
-        raise BadMatrix((), "no cell is left")
+        raise BadMatrix((), "the matrix has no cells")
     return _named(names, cells)
 
 
@@ -161,11 +161,11 @@ def _text(value: Any, path: Path) -> str:
         odd = _NOT_IN_VALUE.search(text)
         found = describe(value)
         if odd is not None:
-            found += f", which holds {'a space' if odd[0].isspace() else f'`{quote_value(odd[0])}`'}"
+            found += f", which contains {'a space' if odd[0].isspace() else f'`{quote_value(odd[0])}`'}"
     else:
         found = describe(value)
     expected = "a number or a text without spaces, commas, `=` and brackets"
     raise BadMatrix(path, f"found {found}, expected {expected}: {_NAMES_A_JOB}")
 
 
-_NAMES_A_JOB = "the value is a part of the cell's name"
+_NAMES_A_JOB = "the value is part of the name of the cell"

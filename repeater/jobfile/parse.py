@@ -30,7 +30,7 @@ def read_document(name: str, content: bytes, caps: InputLimits, *, syntax: str |
         suffix = re.search(r"\.[a-z]+$", name.lower())
         syntax = SYNTAXES.get(suffix[0] if suffix else "") or _guess(text)
     if not text.strip(" \t\r\n"):
-        raise _syntax_error(name, "the file is empty", hint="`rpr init` writes a starter")
+        raise _syntax_error(name, "the file is empty", hint="`rpr init` writes a starter file")
     data, find_places = _READERS[syntax](name, text, caps)
     if not isinstance(data, dict):
         found = "only comments" if data is None else "a list" if isinstance(data, list) else "one value"
@@ -95,7 +95,7 @@ def _read_toml(name: str, text: str, caps: InputLimits) -> tuple[Any, Any]:
         from repeater.jobfile.toml_positions import toml_depth_place
 
         line, column = toml_depth_place(text, caps.depth)
-        raise _syntax_error(name, f"not TOML: more than {caps.depth} levels deep", line, column) from None
+        raise _syntax_error(name, f"not TOML: more than {caps.depth} levels of nesting", line, column) from None
     except ValueError:  # a number with more digits than Python reads
         found = re.search(r"[0-9_]{4000,}", text)
         line, column = _place_at(text, found.start() if found else 0)
@@ -150,7 +150,7 @@ def _read_json(name: str, text: str, caps: InputLimits) -> tuple[Any, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(items)
         if len(table) < len(items):
-            raise ValueError("a key stands twice")  # `check_json` says which
+            raise ValueError("duplicate key")  # `check_json` says which
         return table
 
     def constant(word: str) -> Any:
@@ -221,7 +221,7 @@ def check_tree(document: Document, depth: int) -> None:
         level = below
     path, _ = level[0]
     line, column = document.position(path)
-    cause = f"more than {depth} levels deep"
+    cause = f"more than {depth} levels of nesting"
     raise JobFileError([Problem(document.name, line, column, dotted(path[:4]), cause)])
 
 

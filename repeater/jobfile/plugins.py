@@ -62,7 +62,7 @@ def read_plugin(kind_: Kind, value: Any, reading: TableReader, at: Path) -> Plug
     try:
         plugin = Plugin.of(name, {key: one for key, one in table.items() if key != "plugin"})
     except (TypeError, ValueError) as error:
-        reading.problem(at, f"cannot hand this to a plugin: {error}")
+        reading.problem(at, f"cannot pass this value to a plugin: {error}")
         return Plugin(name)
     if reading.catalog is not None:
         for fault in _faults(kind_, plugin, reading.catalog, short=not isinstance(value, dict)):
@@ -76,9 +76,9 @@ def _faults(kind_: Kind, plugin: Plugin, catalog: PluginCatalog, *, short: bool)
 
     names = catalog.names(kind_)
     if plugin.name not in names:
-        known = f"known are {', '.join(f'`{name}`' for name in names)}"
+        known = f"known: {', '.join(f'`{name}`' for name in names)}"
         hint = nearest(plugin.name, names) or (known if names else f"no {WORDS[kind_]} is installed")
-        yield Fault(place, f"there is no {WORDS[kind_]} `{quote_value(plugin.name)}`", hint)
+        yield Fault(place, f"unknown {WORDS[kind_]} `{quote_value(plugin.name)}`", hint)
         return
     try:
         description = catalog.describe(kind_, plugin.name)

@@ -167,7 +167,7 @@ def _rated(table: Mapping[str, Any], reading: TableReader) -> RateLimited:
         except ValueError as error:
             reading.bad_duration((*_AT, "retry_pattern"), str(error), text)
     if pattern != sorted(pattern):
-        reading.problem((*_AT, "retry_pattern"), "expected offsets that ascend, all counted from the first attempt")
+        reading.problem((*_AT, "retry_pattern"), "expected ascending offsets, measured from the first attempt")
     elif pattern and pattern[0]:
         reading.problem((*_AT, "retry_pattern"), "expected `0s`, the first attempt itself, as the first offset")
     elif pattern:

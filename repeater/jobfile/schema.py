@@ -20,7 +20,7 @@ def schema_text() -> str:
                 return file.read()
         except FileNotFoundError:
             continue
-    raise RepeaterError("cannot find `jobs.schema.json`, which is a part of repeater", hint="install repeater again")
+    raise RepeaterError("cannot find `jobs.schema.json`, a part of repeater", hint="reinstall repeater")
 
 
 @cache

@@ -64,7 +64,7 @@ class TableReader:
         """The distance between two slots, at least `LEAST_DISTANCE`, or none at all if `zero`."""
         length = self.duration(table, key, at, default, zero=zero)
         if length < LEAST_DISTANCE and not (zero and not length):
-            least = f"at least `{format_duration(LEAST_DISTANCE)}`, the least distance between two starts"
+            least = f"at least `{format_duration(LEAST_DISTANCE)}`, the shortest interval between two starts"
             self.problem((*at, key), f"found `{format_duration(length)}`, expected {least}")
             return default
         return length
@@ -177,7 +177,7 @@ class TableReader:
         if isinstance(value, list):
             value = tuple([one if isinstance(one, str) else str(one) for one in value])
         if value and "\0" in (value if isinstance(value, str) else "".join(value)):
-            self.problem((*at, key), "found a zero character, which no command can hold")
+            self.problem((*at, key), "found a zero character, not allowed in commands")
         return value
 
     def pairs(self, table: Mapping[str, Any], key: str, at: Path) -> Pairs:
@@ -191,7 +191,7 @@ class TableReader:
         pairs = [(name, one if type(one) is str else _scalar(one)) for name, one in value.items()]
         for name, text in pairs:
             if "\0" in text:
-                self.problem((*at, key, name), "found a zero character, which no variable can hold")
+                self.problem((*at, key, name), "found a zero character, not allowed in variables")
         return tuple(sorted(pairs))
 
     def pattern(self, table: Mapping[str, Any], key: str, at: Path) -> str | None:

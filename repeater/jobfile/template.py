@@ -203,7 +203,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
             if operator == "+" and isinstance(left, str | list) and isinstance(right, str | list):
                 cap_result(len(left) + len(right))
             elif not (isinstance(left, int | float) and isinstance(right, int | float)):
-                raise SecurityError(f"`{operator}` is only for numbers")
+                raise SecurityError(f"`{operator}` is allowed only for numbers")
             elif operator == "**" and (abs(right) > 64 or abs(left) > 1 << 32):
                 raise SecurityError("the power is too large")
             elif operator == "*" and len(f"{left}{right}") > 1000:
@@ -277,7 +277,7 @@ def _compiled(text: str) -> tuple[Any, bool]:
         marks = re.search(r"\{[{%#]", _LITERAL_TEXT.sub("", text))
         opening = marks[0] if marks else "{{"
         if opening == "{#" and "#}" not in text:
-            cause = "`{#` begins a comment, and no `#}` ends it"
+            cause = "`{#` begins a comment that has no closing `#}`"
             raise TemplateFailed(cause, _how_to_write("{#")) from None
         raise TemplateFailed(_cause(error), _how_to_write(opening)) from None
 
@@ -312,7 +312,7 @@ def _plain(value: Any, budget: list[int] | None = None) -> Any:
         value._fail_with_undefined_error()
     if isinstance(value, str):
         if not value.isascii() and _HALF.search(value):
-            raise TemplateFailed("the result holds half of a character (a lone surrogate), which is not text")
+            raise TemplateFailed("the result contains half of a character (a lone surrogate), which is not text")
         return str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -324,7 +324,7 @@ def _plain(value: Any, budget: list[int] | None = None) -> Any:
         return [_plain(one, budget) for one in value]
     if isinstance(value, range):
         return list(value)
-    raise TemplateFailed("the expression gives no text, number, list or table")
+    raise TemplateFailed("the value of the expression is not a text, number, list or table")
 
 
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -418,7 +418,7 @@ def _frozen_call(tokens: _Tokens, at: int, names: Mapping[str, Any], *, strict: 
     template, _ = _compiled("{{ " + call + " }}")
     if not _names_of("{{ " + call + " }}") <= set(names):
         raise TemplateFailed(
-            "`env` takes no argument that depends on `run` or on a loop: the environment is read at load"
+            "the arguments of `env` cannot depend on `run` or on a loop: the environment is read at load time"
         )
     try:
         return _literal(_plain(_finish(template, names))), end + 1
@@ -480,7 +480,7 @@ def filter_date(value: Any, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
     if not isinstance(value, datetime):
         raise TemplateFailed("`date` is for instants such as `run.nominal`")
     if len(form) > 200 or re.search(r"%[^A-Za-z%-]|%-[^A-Za-z]", form):
-        raise TemplateFailed(f"`date` does not know the form `{quote_value(form)}`")
+        raise TemplateFailed(f"unknown format `{quote_value(form)}` for `date`")
     return str(value.strftime(form))
 
 

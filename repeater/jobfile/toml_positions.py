@@ -236,7 +236,7 @@ def _walk_json(text: str, places: dict[Path, Place], bounds: tuple[int, int] | N
             assert isinstance(keys, set)
             key = json.loads(word)
             if bounds is not None and key in keys:
-                raise JsonFault(f"the key `{quote_value(key)}` stands twice", lines.place(at))
+                raise JsonFault(f"duplicate key `{quote_value(key)}`", lines.place(at))
             keys.add(key)
             path[len(open_) - 1 :] = [key]
             places.setdefault(tuple(path), lines.place(at))
@@ -249,7 +249,7 @@ def _walk_json(text: str, places: dict[Path, Place], bounds: tuple[int, int] | N
             open_.append(set() if word == "{" else 0)
             awaits_key = word == "{"
             if bounds is not None and len(open_) > bounds[0]:
-                raise JsonFault(f"more than {bounds[0]} levels deep", lines.place(at))
+                raise JsonFault(f"more than {bounds[0]} levels of nesting", lines.place(at))
 
 
 def _judge_json(kind: str, word: str, lines: _Lines, at: int, bounds: tuple[int, int]) -> None:

@@ -124,7 +124,7 @@ def check_rule(rule: Any) -> str | None:
         try:
             list(_draft7(rule).iter_errors({}))
         except Exception as error:  # noqa: BLE001 - of several libraries
-            return f"its schema refers to what is not in it: {error}"
+            return f"its schema has an unknown `$ref`: {error}"
     return None
 
 
@@ -217,10 +217,10 @@ def _as_problem(error: Any) -> Iterator[Fault]:
                 (*path, key), f"unknown key `{quote_value(key)}`{also}", _key_hint(key, found[key], known, path)
             )
     elif rule == "anyOf" and all("required" in one for one in value):
-        yield Fault(path, f"found no `{value[0]['required'][0]}`, expected one")
+        yield Fault(path, f"missing `{value[0]['required'][0]}`")
     elif rule == "required":
         missing = next(key for key in value if key not in found)
-        yield Fault(path, f"found no `{missing}`, expected one")
+        yield Fault(path, f"missing `{missing}`")
     elif rule == "enum":
         allowed = [one for one in value if not str(one).startswith("SIG")]
         import difflib
@@ -316,7 +316,7 @@ def _allowed_keys(key: str, known: Any) -> str | None:
     near = begin_so if len(begin_so) == 1 else difflib.get_close_matches(key, known, 1, 0.7)
     if near:
         return f"did you mean `{near[0]}`?"
-    return f"known are {', '.join(f'`{one}`' for one in sorted(known))}" if 0 < len(known) <= 12 else None
+    return f"known: {', '.join(f'`{one}`' for one in sorted(known))}" if 0 < len(known) <= 12 else None
 
 
 def _one_of_message(values: list[Any]) -> str:

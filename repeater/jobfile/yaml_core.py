@@ -64,7 +64,7 @@ def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None
         return YamlSyntaxError(message, 0, 0)
     if _brackets(text, mark.index) > depth:
         # newer parsers look ahead for a key, and give up before our own limit
-        return YamlSyntaxError(f"more than {depth} levels deep", mark.line + 1, mark.column + 1)
+        return YamlSyntaxError(f"more than {depth} levels of nesting", mark.line + 1, mark.column + 1)
     context = error.context_mark.index if error.context_mark else None
     broken = yaml_broken(text, mark.index, context, message, quoted)
     if broken is None:
@@ -120,7 +120,7 @@ class _Tree:
             self.put(_resolve(event, plain), event)
         elif name in ("MappingStartEvent", "SequenceStartEvent"):
             if len(self.open) >= self.depth:
-                raise _not_yaml(f"more than {self.depth} levels deep", event.start_mark)
+                raise _not_yaml(f"more than {self.depth} levels of nesting", event.start_mark)
             if self.awaits_key():
                 raise _not_yaml("a key must be text", event.start_mark, quotable=True)
             _known_tag(event, "map" if name[0] == "M" else "seq")
@@ -137,7 +137,7 @@ class _Tree:
         elif name == "DocumentStartEvent":
             self.documents += 1
             if self.documents > 1:
-                raise _not_yaml("a second document begins; a job file is one document", event.start_mark)
+                raise _not_yaml("found a second document, expected one", event.start_mark)
 
     def awaits_key(self) -> bool:
         return bool(self.open) and isinstance(self.open[-1].value, dict) and self.open[-1].key is None
@@ -148,7 +148,7 @@ class _Tree:
             hint = "use `extends`, `defaults`, or an alias as a value"
             raise _not_yaml("merge keys (`<<`) are not part of YAML 1.2", mark, hint)
         if text in top.value:
-            raise _not_yaml(f"the key `{text}` stands here twice", mark)
+            raise _not_yaml(f"duplicate key `{text}`", mark)
         top.key = text
         if self.places is not None:
             self.places[(*top.path, text)] = (mark.line + 1, mark.column + 1)
@@ -156,7 +156,7 @@ class _Tree:
     def put(self, value: Any, event: Any, size: int = 1) -> Path:
         self.nodes += size
         if self.nodes > MOST_NODES:
-            raise _not_yaml(f"aliases unfold to more than {MOST_NODES} values", event.start_mark)
+            raise _not_yaml(f"aliases expand to more than {MOST_NODES} values", event.start_mark)
         if event.anchor and size == 1:
             self.anchors[event.anchor] = _Anchored(value, 1, getattr(event, "value", None))
         if not self.open:
@@ -177,7 +177,7 @@ class _Tree:
     def alias(self, event: Any) -> None:
         is_open = any(one.anchor == event.anchor for one in self.open)
         if is_open or event.anchor not in self.anchors:
-            cause = f"the alias `*{event.anchor}` refers to nothing above it"
+            cause = f"the alias `*{event.anchor}` has no anchor above it"
             raise _not_yaml(cause, event.start_mark, quotable=not is_open)
         anchored = self.anchors[event.anchor]
         if not self.awaits_key():
@@ -229,7 +229,7 @@ def _resolve(event: Any, plain: bool) -> Any:
         return _BOOL[text]
     if tag == _TAG + "null" and text in _NULL:
         return None
-    cause = f"the tag `{tag.removeprefix(_TAG)}` does not fit `{text[:40]}`, or is not known"
+    cause = f"the tag `{tag.removeprefix(_TAG)}` does not match `{text[:40]}`, or is unknown"
     raise _not_yaml(cause, event.start_mark, quotable=not tag.startswith(_TAG))
 
 
@@ -247,7 +247,7 @@ def _number(text: str, mark: Any) -> Any:
 
 def _known_tag(event: Any, name: str) -> None:
     if event.tag not in (None, "!", _TAG + name):
-        raise _not_yaml(f"the tag `{event.tag.removeprefix(_TAG)}` is not known", event.start_mark)
+        raise _not_yaml(f"unknown tag `{event.tag.removeprefix(_TAG)}`", event.start_mark)
 
 
 def _not_yaml(message: str, mark: Any, hint: str | None = None, *, quotable: bool = False) -> YamlSyntaxError:

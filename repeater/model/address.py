@@ -54,9 +54,9 @@ def parse_address(text: str) -> Address:
 def parse_http_url(text: str) -> HttpTarget:
     """The target of an `http` or `https` URL. Fragment, user and password are left out. Raises ValueError."""
     if len(text) > _LONGEST_URL:
-        raise ValueError(f"found a URL of {len(text)} characters, the most allowed are {_LONGEST_URL}")
+        raise ValueError(f"found a URL of {len(text)} characters; the limit is {_LONGEST_URL}")
     if _BLANK.search(text):
-        raise ValueError(f"found `{_clip(text)}`, which holds a space or a control character, expected {URL_FORM}")
+        raise ValueError(f"found `{_clip(text)}`, which contains a space or a control character, expected {URL_FORM}")
     try:
         parts = urlsplit(text)
     except ValueError:  # brackets that do not match, or that hold something else than an IPv6 address
@@ -69,7 +69,7 @@ def parse_http_url(text: str) -> HttpTarget:
     has_port = "]:" in authority if is_bracketed else ":" in authority
     host, _, port = authority.rpartition(":") if has_port else (authority, "", "")
     if not host:
-        raise ValueError(f"found `{_clip(text)}`, which names no host, expected {URL_FORM}")
+        raise ValueError(f"found `{_clip(text)}`, which has no host, expected {URL_FORM}")
     number = _port(port, URL_FORM, text) if port else (443 if is_secure else 80)
     address = Address(_host(host, URL_FORM, text), number)
     shown = f"[{address.host.partition('%')[0]}]" if is_bracketed else address.host
@@ -78,7 +78,7 @@ def parse_http_url(text: str) -> HttpTarget:
             f"?{quote(parts.query, safe=_IN_PATH)}" if parts.query else ""
         )
     except UnicodeEncodeError:
-        raise ValueError(f"found `{_clip(text)}`, which holds half of a character, expected {URL_FORM}") from None
+        raise ValueError(f"found `{_clip(text)}`, which contains half of a character, expected {URL_FORM}") from None
     return HttpTarget(address, is_secure, f"{shown}:{number}" if port else shown, target)
 
 
@@ -91,16 +91,18 @@ def _host(text: str, form: str, whole: str) -> str:
         try:
             IPv6Address(inner)
         except AddressValueError:
-            raise ValueError(f"found `{_clip(whole)}`, which holds no IPv6 address, expected {form}") from None
+            raise ValueError(
+                f"found `{_clip(whole)}`, which does not contain an IPv6 address, expected {form}"
+            ) from None
         if "%" in inner and not _LABEL.fullmatch(inner.partition("%")[2]):
-            raise ValueError(f"found `{_clip(whole)}`, whose zone is not a word, expected {form}")
+            raise ValueError(f"found `{_clip(whole)}`, whose zone is not valid, expected {form}")
         return inner
     try:
         host = text if text.isascii() else text.encode("idna").decode("ascii")
     except UnicodeError:
-        raise ValueError(f"found `{_clip(whole)}`, which holds no host name, expected {form}") from None
+        raise ValueError(f"found `{_clip(whole)}`, which does not contain a host name, expected {form}") from None
     if len(host) > _LONGEST_HOST or not all(map(_LABEL.fullmatch, host.removesuffix(".").split("."))):
-        raise ValueError(f"found `{_clip(whole)}`, which holds no host name, expected {form}")
+        raise ValueError(f"found `{_clip(whole)}`, which does not contain a host name, expected {form}")
     return host
 
 

@@ -80,7 +80,7 @@ def from_rfc3339(text: str | None) -> datetime | None:
         return None
     wall = datetime.fromisoformat(text)
     if wall.tzinfo is None:
-        raise ValueError(f"`{text}` has no offset from UTC")
+        raise ValueError(f"`{text}` has no UTC offset")
     return wall.astimezone(UTC)
 
 

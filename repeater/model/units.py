@@ -52,7 +52,7 @@ def parse_duration(text: str, *, zero: bool = False) -> timedelta:
     if finer:
         raise ValueError(f"found `{_clip(text)}`, which is finer than `1us`, the smallest step")
     if total > LONGEST // timedelta(microseconds=1):
-        raise ValueError(f"found `{_clip(text)}`, longer than the most allowed, `{format_duration(LONGEST)}`")
+        raise ValueError(f"found `{_clip(text)}`, longer than the limit, `{format_duration(LONGEST)}`")
     if total == 0 and not zero:
         raise ValueError(f"found `{_clip(text)}`, expected more than zero, at least `1us`")
     return timedelta(microseconds=total)
@@ -128,7 +128,7 @@ def parse_size(text: str) -> int:
         raise ValueError(f"found `{_clip(text)}`, expected a size like `10MB` or `64KiB`")
     size = int(match[1]) * _SIZE_UNITS[match[2]]
     if size > 1 << 50:
-        raise ValueError(f"found `{_clip(text)}`, larger than the most allowed, `1048576GiB`")
+        raise ValueError(f"found `{_clip(text)}`, larger than the limit, `1048576GiB`")
     return size
 
 

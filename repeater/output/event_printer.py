@@ -43,9 +43,9 @@ Say = Callable[[str, str], None]
 
 
 _CHANGED = {
-    "in_place": "changed, at once",
-    "next_run": "changed, from its next run on",
-    "retime": "changed, with a new next start",
+    "in_place": "changed, effective now",
+    "next_run": "changed, effective from its next run",
+    "retime": "changed, rescheduled",
     "restart": "changed, restarting",
     "move": "renamed",
 }
@@ -65,10 +65,8 @@ class EventPrinter:
             case RunFinished(run, verdict, _, retry_at):
                 self._overlapping.discard(run.slot.job)
                 if retry_at is not None:
-                    self._say(
-                        run.slot.job,
-                        f"attempt {run.attempt} failed: {sentence(verdict.reason, _time)}; again at {_time(retry_at)}",
-                    )
+                    text = f"attempt {run.attempt} failed: {sentence(verdict.reason, _time)}"
+                    self._say(run.slot.job, f"{text}; retrying at {_time(retry_at)}")
                 elif not verdict.success:
                     self._say(run.slot.job, f"failed: {sentence(verdict.reason, _time)}")
                 elif self._verbose:
@@ -84,12 +82,12 @@ class EventPrinter:
                 self._say(job, f"warning: {sentence(reason, _day_unless_today)}")
             case SpawnRejected(job, reason, _, temporary):
                 if temporary:  # else the run is finished, which is reported too
-                    self._say(job, f"warning: {sentence(reason, _time)}; trying again")
+                    self._say(job, f"warning: {sentence(reason, _time)}; retrying")
             case FaultContained(owner, job, name, error, count):
                 again = f" ({count} times)" if count > 1 else ""
                 self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
             case ReloadRejected(generation, reason):
-                self._say("", f"change rejected, generation {generation} stays in force:\n{sentence(reason, _time)}")
+                self._say("", f"job files rejected; generation {generation} remains active:\n{sentence(reason, _time)}")
             case ReloadRecovered(generation):
                 self._say("", f"the job files are valid again, generation {generation} is active")
             case _ if not self._quiet:
@@ -104,7 +102,7 @@ class EventPrinter:
             ):
                 parts = ((added, "added"), (changed, "changed"), (removed, "removed"), (kept, "unchanged"))
                 what = ", ".join(f"{count} {word}" for count, word in parts if count)
-                self._say("", f"generation {generation} in force: {what}")
+                self._say("", f"generation {generation} active: {what}")
             case Draining(level, jobs) if jobs:
                 how = {"drain": "waiting for", "stop": "stopping", "kill": "killing"}[level]
                 more = "; Ctrl-C again stops now" if level == "drain" else ""
@@ -127,11 +125,11 @@ class EventPrinter:
             case RunStopping(job, _, signal, reason) if self._verbose or reason not in (STOPPED, REMOVED):
                 self._say(job, f"sending {signal}: {sentence(reason, _time)}")
             case SlotBlocked(job, _, _, reason) if self._verbose:
-                self._say(job, f"waits: {sentence(reason, _time)}")
+                self._say(job, f"blocked: {sentence(reason, _time)}")
             case IntervalChanged(job, _, reason) if self._verbose:
                 self._say(job, sentence(reason, _time))
             case RunAdopted(run, pid):
-                self._say(run.slot.job, f"goes on, pid {pid}")
+                self._say(run.slot.job, f"adopted, pid {pid}")
             case RunBegan(run, pid, late) if self._verbose:
                 self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
             case _:
@@ -144,7 +142,7 @@ class EventPrinter:
         if row.state == "skipped" and row.reason == OVERLAP:
             if row.job not in self._overlapping:  # told once for each run that goes on too long
                 self._overlapping.add(row.job)
-                self._say(row.job, "skipped: the run before is still going on")
+                self._say(row.job, "skipped: previous run is still running")
         elif row.state in ("skipped", "expired", "interrupted"):
             self._say(row.job, f"{row.state}: {why}")
         elif row.state == "replaced" and self._verbose:

@@ -78,18 +78,18 @@ class Metrics:
         self._codes: dict[str, set[str]] = {}  # of slots that came to no run, by label of a job
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self._runs = Counter(
-            "repeater_runs", "Runs that ended, by job and outcome; every attempt is one.", ["job", "outcome"],
+            "repeater_runs", "Runs that ended, by job and outcome; each attempt counts as one run.", ["job", "outcome"],
             registry=registry,
         )  # fmt: skip
         self._length = Histogram(
-            "repeater_run_duration_seconds", "How long runs took.", ["job"], buckets=_LENGTHS, registry=registry
+            "repeater_run_duration_seconds", "Duration of runs.", ["job"], buckets=_LENGTHS, registry=registry
         )
         self._late = Histogram(
-            "repeater_run_lateness_seconds", "How long after they were due runs started.", buckets=_DELAYS,
+            "repeater_run_lateness_seconds", "Delay between the due time and the start of runs.", buckets=_DELAYS,
             registry=registry,
         )  # fmt: skip
         self._skipped = Counter(
-            "repeater_slots_skipped", "Slots that came to no run, by job and reason.", ["job", "reason"],
+            "repeater_slots_skipped", "Slots that did not run, by job and reason.", ["job", "reason"],
             registry=registry,
         )  # fmt: skip
         self._unstarted = Counter(
@@ -98,25 +98,25 @@ class Metrics:
         for code in SENTENCES:  # a series that begins with its first failure would hide it from `increase`
             self._unstarted.labels(code)
         self._reloads = Counter(
-            "repeater_config_reloads", "Job files that came into force, or were rejected.", ["result"],
+            "repeater_config_reloads", "Job files that were applied or rejected.", ["result"],
             registry=registry,
         )  # fmt: skip
         for result in ("accepted", "rejected"):
             self._reloads.labels(result)
         self._faults = Counter(
-            "repeater_faults", "Unexpected exceptions that cost their owner only; see the log.", ["owner"],
+            "repeater_faults", "Internal errors that were contained; the log has the details.", ["owner"],
             registry=registry,
         )  # fmt: skip
         self._reload_ok = Gauge(
-            "repeater_config_last_reload_successful", "1 if the job files as they were last seen are in force.",
+            "repeater_config_last_reload_successful", "1 if the current job files are active, 0 if they were rejected.",
             registry=registry,
         )  # fmt: skip
         self._reload_at = Gauge(
-            "repeater_config_last_reload_success_timestamp_seconds", "When job files last came into force.",
+            "repeater_config_last_reload_success_timestamp_seconds", "Time when job files were last applied.",
             registry=registry,
         )  # fmt: skip
         self._generation = Gauge(
-            "repeater_config_generation", "The generation of job files in force.", registry=registry
+            "repeater_config_generation", "The active generation of the job files.", registry=registry
         )
         Gauge("repeater_build_info", "1, with the version of repeater.", ["version"], registry=registry).labels(
             __version__
@@ -220,11 +220,11 @@ _Seen: TypeAlias = tuple[str, tuple[float | None, ...]]
 """The name of a job, and its values in the order of `_OF_JOBS`; None: no sample."""
 _OF_JOBS: tuple[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str], ...] = (
     (GaugeMetricFamily, "repeater_job_runs_live", "Live runs of a job."),
-    (GaugeMetricFamily, "repeater_job_consecutive_failures", "How often in a row a job has failed."),
-    (CounterMetricFamily, "repeater_slots_planned", "Slots that have come up: run, skipped or waiting."),
-    (GaugeMetricFamily, "repeater_job_next_start_timestamp_seconds", "When a job starts next."),
-    (GaugeMetricFamily, "repeater_job_last_success_timestamp_seconds", "When a job last succeeded."),
-    (GaugeMetricFamily, "repeater_job_interval_seconds", "The interval of a job that is in force."),
+    (GaugeMetricFamily, "repeater_job_consecutive_failures", "Consecutive failures of a job."),
+    (CounterMetricFamily, "repeater_slots_planned", "Slots that became due: run, skipped or queued."),
+    (GaugeMetricFamily, "repeater_job_next_start_timestamp_seconds", "Time of the next start of a job."),
+    (GaugeMetricFamily, "repeater_job_last_success_timestamp_seconds", "Time of the last success of a job."),
+    (GaugeMetricFamily, "repeater_job_interval_seconds", "The current interval of a job."),
     (GaugeMetricFamily, "repeater_job_average_interval_seconds", "The average time from start to start of a job."),
 )
 
@@ -267,7 +267,7 @@ class _Collector(Collector):
         self._jobs.append((job.spec.name, values))
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("repeater_jobs", "Jobs in force.", self._count)
+        yield GaugeMetricFamily("repeater_jobs", "Active jobs.", self._count)
         families = [family(name, words, labels=["job"]) for family, name, words in _OF_JOBS]
         for name, found in self._jobs:
             for family, value in zip(families, found, strict=True):
@@ -277,8 +277,8 @@ class _Collector(Collector):
             families[0].add_metric([OTHER], self._rest)
         yield from families
         for kind, used_words, most_words in (
-            ("limit", "Starts in the window that ends now.", "Starts that a window may hold."),
-            ("pool", "Places of a pool that are taken.", "Places of a pool."),
+            ("limit", "Starts in the current window of a limit.", "Maximum number of starts in a window of a limit."),
+            ("pool", "Current runs in a pool.", "Maximum number of concurrent runs in a pool."),
         ):
             used = GaugeMetricFamily(f"repeater_{kind}_used", used_words, labels=[kind])
             size = GaugeMetricFamily(f"repeater_{kind}_size", most_words, labels=[kind])

@@ -408,7 +408,7 @@ class OutputRouter:
         self.has_room()
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
-            self.say(f"rpr: {left_out} bytes of output were not shown, because nothing was read for too long")
+            self.say(f"rpr: {left_out} bytes of output were dropped, because the reader of the output was too slow")
         paused, self._paused = self._paused, set()
         for run in paused:
             self.resume(run)

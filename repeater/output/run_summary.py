@@ -49,7 +49,7 @@ class RunSummary:
             case SpawnRejected(_, reason, exit_code, temporary):
                 self._refusal = exit_code
                 if temporary:
-                    self._warn(f"{sentence_of(reason)}; trying again")
+                    self._warn(f"{sentence_of(reason)}; retrying")
             case Warned(_, reason):
                 self._warn(sentence_of(reason))
             case _:

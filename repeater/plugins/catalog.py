@@ -127,7 +127,7 @@ class InstalledPlugins:
         words = f"cannot use {WORDS[kind]} `{name}`"
         if others:
             names = " and ".join(f"`{one.distribution}`" for one in (entry, *others))
-            raise PluginFailed(f"{words}: {names} both bring one of this name", hint="remove one of them")
+            raise PluginFailed(f"{words}: {names} both provide one with this name", hint="remove one of them")
         told = self._talk(kind, name).ask("describe", "{}", limit=_LOOK_LIMIT)
         problem = check_rule(told["schema"]) or _too_many_message(kind, told["schema"])
         if problem is not None:
@@ -197,4 +197,4 @@ def _target(point: EntryPoint) -> str:
 def _too_many_message(kind: Kind, schema: dict[str, Any]) -> str | None:
     taken = _TAKEN if kind == "schedule" else _TAKEN[:1]
     bad = next((key for key in schema.get("properties", {}) if key in taken), None)
-    return None if bad is None else f"its schema has a key `{bad}`, which means something else there"
+    return None if bad is None else f"its schema defines the key `{bad}`, which is reserved"

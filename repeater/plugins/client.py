@@ -424,7 +424,7 @@ class PluginProcess:
             except RuntimeError:  # the system has no more threads to give
                 raise PluginFailed(f"{self._words}: there is no thread to start its process") from None
             self._starter = starter
-        raise PluginFailed(self._trouble or f"{self._words}: its process is not there yet")
+        raise PluginFailed(self._trouble or f"{self._words}: its process has not started yet")
 
     def _disable(self, trouble: str) -> None:
         now = self._clock()
@@ -442,4 +442,4 @@ class PluginProcess:
             self._talk.kill()
             self._talk = self._open = None
             self._slow = 0.0
-            self._disable(f"{self._words}: it is too slow, it kept the others waiting for more than {SLOWNESS:g} s")
+            self._disable(f"{self._words}: it is too slow: other calls waited for more than {SLOWNESS:g} s")

@@ -48,7 +48,7 @@ def load(kind: str, target: str) -> type[Plugin]:
         found = getattr(found, part)
     wanted = KINDS[kind]
     if not isinstance(found, type) or not issubclass(found, wanted):
-        raise TypeError(f"`{target}` is not a class that derives from `repeater.plugins.{wanted.__name__}`")
+        raise TypeError(f"`{target}` is not a subclass of `repeater.plugins.{wanted.__name__}`")
     return found
 
 
@@ -86,7 +86,7 @@ def make(plugin: type[Plugin], keys: Mapping[str, Any]) -> Plugin:
     try:
         return plugin({**defaults, **keys})
     except ValueError as error:
-        raise Refused(str(error) or "the plugin does not take these keys") from None
+        raise Refused(str(error) or "the plugin does not accept these keys") from None
 
 
 class Host:

@@ -50,7 +50,9 @@ class SlidingWindow:
 
     def __init__(self, count: int, window: int) -> None:
         if count < 1 or window < 1:
-            raise ValueError(f"cannot limit to {count} starts in {window}: expected at least 1 of each")
+            raise ValueError(
+                f"cannot limit to {count} starts in {window}: expected at least 1 start and a window above zero"
+            )
         self.count = count
         self.window = window
         self.not_before: int | None = None

@@ -138,9 +138,9 @@ def check_ignore(line: str) -> None:
 
 def _check_text(glob: str) -> None:
     if len(glob) > LONGEST_GLOB:
-        raise ValueError(f"found a glob of {len(glob)} characters, the most allowed are {LONGEST_GLOB}")
+        raise ValueError(f"found a glob of {len(glob)} characters; the limit is {LONGEST_GLOB}")
     if "\0" in glob:
-        raise ValueError(f"found `{_clip(glob)}`, which holds a zero character; no path can hold one")
+        raise ValueError(f"found `{_clip(glob)}`, which contains a zero character, not allowed in paths")
 
 
 def _check_dialect(glob: str) -> None:

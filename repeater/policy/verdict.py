@@ -84,9 +84,9 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
     import regex
 
     if len(text) > PATTERN_MOST:
-        raise ValueError(f"the pattern has {len(text)} characters, the most allowed are {PATTERN_MOST}")
+        raise ValueError(f"the pattern has {len(text)} characters; the limit is {PATTERN_MOST} characters")
     if _expanded_size(text) > WRITTEN_OUT_MOST:
-        raise ValueError(f"the pattern repeats too much: written out it has more than {WRITTEN_OUT_MOST} parts")
+        raise ValueError(f"the pattern repeats too much: its expanded form exceeds {WRITTEN_OUT_MOST} elements")
     flags = regex.VERSION0 | (regex.IGNORECASE if ignore_case else 0)
     try:
         compiled: regex.Pattern[str] = regex.compile(text, flags)
@@ -95,7 +95,7 @@ def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
         place = getattr(error, "pos", None)
         where = "" if place is None else f" at position {place}"
         shown = text if len(text) <= 100 else text[:97] + "..."
-        raise ValueError(f"`{shown}` is no regular expression: {cause}{where}") from None
+        raise ValueError(f"`{shown}` is not a regular expression: {cause}{where}") from None
     return compiled
 
 

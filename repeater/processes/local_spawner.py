@@ -153,7 +153,7 @@ class LocalSpawner:
         return {}
 
     def adopt(self, run: str) -> None:
-        raise AssertionError(f"there is no survivor `{run}`")
+        raise AssertionError(f"no surviving run `{run}`")
 
     def kill_unclaimed(self, runs: Iterable[str]) -> None:
         pass

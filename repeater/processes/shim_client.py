@@ -71,7 +71,7 @@ def connect_existing(folder: Path, on_death: OnDeath, fences: bool) -> ShimConne
 def start_new(folder: Path | None, on_death: OnDeath, fences: bool) -> ShimConnection:
     """A new keeper. Raises CannotKeep."""
     if sys.platform != "linux":
-        raise ShimUnavailable("this system has no subreapers")
+        raise ShimUnavailable("this system does not support subreapers")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     paper = None
     with theirs:
@@ -159,12 +159,12 @@ class ShimConnection:
             while data := self.socket.recv(_READ):
                 for (hello, *_), _ in self.frames.feed(data):
                     if hello["op"] != "hello" or hello["version"] != VERSION:
-                        raise ShimUnavailable("it is of another version")
+                        raise ShimUnavailable("it has a different version")
                     return hello
         except (OSError, ProtocolError) as error:
             raise ShimUnavailable(f"it does not answer: {error}") from error
         cause = self.exit_reason()
-        raise ShimUnavailable(f"it ended at once: {cause}" if cause else "it ended at once")
+        raise ShimUnavailable(f"it exited immediately: {cause}" if cause else "it exited immediately")
 
     def exit_reason(self) -> str:
         """What it died of; empty if that is not known."""

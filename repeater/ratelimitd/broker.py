@@ -202,7 +202,7 @@ class Broker:
                 check(pattern, rate)
             if not ask.forced and len(who.waiting) + len(who.reservations) >= MOST_WAITING:
                 raise BadMessage(
-                    "busy", f"cannot hold more than {MOST_WAITING} requests and reservations of one client"
+                    "busy", f"cannot queue more than {MOST_WAITING} requests and reservations of one client"
                 )
         resource = self._ledgers.get_or_create(ask.resource, ask.rate, client, now)
         if ask.rate is not None:
@@ -243,9 +243,9 @@ class Broker:
         """The reservation whose next attempt is asked for."""
         held = self._require_owned(who, name)
         if held.resource.name != resource:
-            raise BadMessage("unknown", f"reservation `{held.id}` is not one of `{resource}`")
+            raise BadMessage("unknown", f"reservation `{held.id}` does not belong to `{resource}`")
         if held.id in self._flying:
-            raise BadMessage("unknown", f"the last attempt of reservation `{held.id}` was not told of")
+            raise BadMessage("unknown", f"reservation `{held.id}` has an unreported start")
         return held
 
     def _try_admit_head(self, name: str, now: Instant) -> None:
@@ -309,7 +309,7 @@ class Broker:
                 ledgers.record(resource, at)
             reservation.assumed = None
         elif reservation.id not in self._flying:
-            raise BadMessage("unknown", f"no attempt of reservation `{reservation.id}` was granted and not told of")
+            raise BadMessage("unknown", f"reservation `{reservation.id}` has no unreported start")
         elif notice.started:
             self._mark_started(reservation, at)
         else:
@@ -326,7 +326,7 @@ class Broker:
         if resource is None and notice.resource is not None:
             resource = self._ledgers.get_or_create(notice.resource, notice.rate, client, now)
         if resource is None:
-            raise BadMessage("unknown", f"there is no reservation `{notice.reservation}`")
+            raise BadMessage("unknown", f"unknown reservation `{notice.reservation}`")
         if notice.started:
             self._ledgers.record(resource, at)
         self._admit(resource, now)
@@ -336,7 +336,7 @@ class Broker:
         if asked.id is not None:
             names = [name for name, ask in who.waiting if ask == asked.id]
             if not names:
-                raise BadMessage("unknown", f"no request `{asked.id}` waits")
+                raise BadMessage("unknown", f"no queued request `{asked.id}`")
             for name in names:
                 who.waiting.discard((name, asked.id))
                 resource = self._ledgers.get_or_create(name, None, client, now)
@@ -365,7 +365,7 @@ class Broker:
         try:
             return who.reservations[name]
         except KeyError:
-            raise BadMessage("unknown", f"there is no reservation `{name}`") from None
+            raise BadMessage("unknown", f"unknown reservation `{name}`") from None
 
     def _mark_started(self, reservation: Reservation, at: Mono) -> Mono:
         """A granted attempt happened at this instant; the one at which it counts."""

@@ -29,7 +29,7 @@ def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
         sock = open_daemon(path, patience)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         raise Unreachable(
-            f"cannot reach a rate-limit daemon at `{path}`: none is running", hint="`rpr daemon` starts one"
+            f"cannot reach a rate-limit daemon at `{path}`: none is running", hint="start one with `rpr daemon`"
         ) from None
     except Untrusted as error:
         raise Unreachable(f"cannot use the socket `{path}` of a rate-limit daemon: {error}") from None
@@ -43,7 +43,7 @@ def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
                 sock.settimeout(max(0.001, until - time.monotonic()))
                 data = sock.recv(1 << 16)
                 if not data:
-                    raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: it hung up")
+                    raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: it closed the connection")
                 lines.feed(data)
             answer = decode(line)
         except TimeoutError:
@@ -55,6 +55,6 @@ def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
         except BadMessage as error:
             raise Unreachable(f"cannot understand the rate-limit daemon at `{path}`: {error.message}") from None
     if answer.get("type") != "stats_response":
-        cause = answer.get("error", "it speaks another protocol")
+        cause = answer.get("error", "it uses a different protocol")
         raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: {cause}")
     return answer

@@ -157,7 +157,7 @@ def read_message(line: bytes) -> Message:
         return _run_metrics(fields)
     read = _KINDS.get(kind) if isinstance(kind, str) else None
     if read is None:
-        raise BadMessage("unknown", f"cannot carry out `{clip(kind)}`: unknown type of message")
+        raise BadMessage("unknown", f"cannot carry out `{clip(kind)}`: unknown message type")
     return read(fields)
 
 
@@ -174,7 +174,8 @@ def _handshake(fields: Mapping[str, Any]) -> Handshake:
     version = fields.get("version")
     if version not in VERSIONS:
         raise BadMessage(
-            "version", f"cannot speak version `{clip(version)}`: this daemon speaks {' and '.join(VERSIONS)}"
+            "version",
+            f"cannot use version `{clip(version)}` of the protocol: this daemon supports {' and '.join(VERSIONS)}",
         )
     name = fields.get("client", "")
     client = fields.get("client_id", "")
@@ -233,7 +234,7 @@ def _reserve(fields: Mapping[str, Any]) -> Reserve:
 def _start_notice(fields: Mapping[str, Any]) -> StartReport:
     reservation, resource = _name_if_given(fields, "reservation"), _name_if_given(fields, "resource_id")
     if reservation is None and resource is None:
-        _wrong("reservation", None, "that, or `resource_id`")
+        _wrong("reservation", None, "the key, or `resource_id`")
     ago = fields.get("ago_ms", 0)
     if type(ago) not in (int, float) or not 0 <= ago <= LONGEST_TIME or not math.isfinite(ago):
         _wrong("ago_ms", ago, "milliseconds, 0 or more")
@@ -244,7 +245,7 @@ def _start_notice(fields: Mapping[str, Any]) -> StartReport:
 def _release(fields: Mapping[str, Any]) -> Release:
     given, reservation = _name_if_given(fields, "id"), _name_if_given(fields, "reservation")
     if given is None and reservation is None:
-        _wrong("reservation", None, "that, or `id`")
+        _wrong("reservation", None, "the key, or `id`")
     return Release(given, reservation)
 
 

@@ -68,7 +68,7 @@ class V1Sessions:
         asks_again = [one for one in mine if one.resource.name == ask.resource and not one.registered]
         try:
             if len(mine) - len(asks_again) >= MOST_HELD:
-                raise BadMessage("busy", f"cannot hold more than {MOST_HELD} reservations of one client")
+                raise BadMessage("busy", f"cannot store more than {MOST_HELD} reservations of one client")
             resource = self._ledgers.get_or_create(ask.resource, ask.rate, client, now)
         except BadMessage as refusal:
             self.warnings.append(because("request_not_counted", resource=clip(ask.resource), error=refusal.message))
@@ -99,7 +99,7 @@ class V1Sessions:
         resource.grants += 1
         words = "the limit allows it" if at <= now.mono else f"the limit of {resource.rate.count} is used up until then"
         if resource.rate != ask.rate:
-            words += f"; others ask for {resource.rate}, the strictest counts"
+            words += f"; other clients use {resource.rate}; the strictest applies"
         return _answer(now.at_mono(at), now, words)
 
     def register(self, client: int, attempts: tuple[tuple[str, int, int], ...], now: Instant) -> bytes:

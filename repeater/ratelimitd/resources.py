@@ -219,13 +219,13 @@ class ResourceTable:
     def room_for(self, names: Iterable[str]) -> None:
         """Raises BadMessage if the resources that are new among these would be too many."""
         if len(self._resources) + len({name for name in names if name not in self._resources}) > MOST_RESOURCES:
-            raise BadMessage("busy", f"cannot keep more than {MOST_RESOURCES} resources")
+            raise BadMessage("busy", f"cannot store more than {MOST_RESOURCES} resources")
 
     def get_or_create(self, name: str, rate: Rate | None, client: int, now: Instant, *, known: bool = True) -> Resource:
         """The resource, new if it has to be. The strictest of the rates that clients say counts. Raises BadMessage."""
         resource = self._resources.get(name)
         if rate is None and (resource is None or not resource.known):
-            raise BadMessage("unknown", f"cannot limit `{name}`: nobody has said its rate")
+            raise BadMessage("unknown", f"resource `{name}` has no rate yet")
         if resource is None:
             assert rate is not None
             self.room_for((name,))

@@ -82,7 +82,7 @@ class Server:
                     most=MOST_CLIENTS,
                     within=LINE_WITHIN,
                     may_end=lambda client: not self.holds(client.number),
-                    full=encode_error(f"cannot take more than {MOST_CLIENTS} clients at once"),
+                    full=encode_error(f"cannot serve more than {MOST_CLIENTS} clients at once"),
                 )
             )
         self.flush()

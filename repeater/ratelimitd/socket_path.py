@@ -138,11 +138,11 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
     found = folder.stat()
     if not stat.S_ISDIR(found.st_mode):
-        raise CannotListen(f"cannot listen in `{folder}`: it is no folder")
+        raise CannotListen(f"cannot listen in `{folder}`: it is not a directory")
     if found.st_uid not in (0, os.geteuid()):
         raise CannotListen(f"cannot listen in `{folder}`: it belongs to user {found.st_uid}")
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        raise CannotListen(f"cannot listen in `{folder}`: everybody can write there")
+        raise CannotListen(f"cannot listen in `{folder}`: it is world-writable")
 
 
 def _take_lock(path: Path) -> int:
@@ -157,7 +157,7 @@ def _take_lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise CannotListen(f"cannot listen on `{path}`: another daemon does") from None
+        raise CannotListen(f"cannot listen on `{path}`: address in use by another daemon") from None
     except OSError:
         os.close(fd)
         raise
@@ -173,12 +173,12 @@ def _check_free(path: Path) -> None:
     if found.st_uid not in (0, os.geteuid()):
         raise CannotListen(f"cannot listen on `{path}`: it belongs to user {found.st_uid}")
     if not stat.S_ISSOCK(found.st_mode):
-        raise CannotListen(f"cannot listen on `{path}`: a file is there that is no socket")
+        raise CannotListen(f"cannot listen on `{path}`: the path exists and is not a socket")
     try:
         connect(path, 1.0).close()
     except (ConnectionRefusedError, FileNotFoundError):
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise CannotListen(f"cannot listen on `{path}`: somebody holds it ({cause_of(error)})") from None
+        raise CannotListen(f"cannot listen on `{path}`: address in use ({cause_of(error)})") from None
     else:
-        raise CannotListen(f"cannot listen on `{path}`: another process does")
+        raise CannotListen(f"cannot listen on `{path}`: address in use by another process")

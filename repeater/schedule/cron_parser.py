@@ -57,7 +57,7 @@ class Fields(NamedTuple):
 def split(expression: str, seconds: Seconds | None, job: str) -> Fields:
     """The fields of an expression in lower case. Raises ValueError when it has not as many as it must."""
     if len(expression) > LONGEST:
-        raise ValueError(f"found `{clip(expression)}`, {len(expression)} characters, the most allowed are {LONGEST}")
+        raise ValueError(f"found `{clip(expression)}`, {len(expression)} characters; the limit is {LONGEST}")
     text = expression.strip(" \t").lower()
     if not text.isascii():
         raise ValueError(f"found `{clip(expression)}`, cron expressions have ASCII characters only")

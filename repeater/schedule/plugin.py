@@ -66,10 +66,10 @@ class PluginSchedule:
         is_slot = track.cursor is not None and self._last.get("answer") == track.cursor.wall
         if is_slot and track.cursor is not None and wall - track.cursor.wall < LEAST_DISTANCE:
             least = format_duration(LEAST_DISTANCE)
-            raise self._failed(f"it answered {answer}, which is less than `{least}` after the start before it")
+            raise self._failed(f"it answered {answer}, which is less than `{least}` after the previous start")
         if wall < track.anchor.wall:
             raise self._failed(
-                f"it answered {answer}, which is before the job's beginning, {rfc3339(track.anchor.wall)}"
+                f"it answered {answer}, which is before the first start of the job, {rfc3339(track.anchor.wall)}"
             )
         return wall
 

@@ -68,7 +68,7 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
-        raise ValueError(f"found the time zone `{name[:60]}`, which is not known{_nearest(name)}") from None
+        raise ValueError(f"found the time zone `{name[:60]}`, which is unknown{_nearest(name)}") from None
 
 
 def slot_after(pattern: Pattern, zone: ZoneInfo, gap: Gap, fold: Fold, utc: datetime) -> datetime | None:

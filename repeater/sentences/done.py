@@ -11,7 +11,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "runs_reached": lambda fields: counted(fields.raw("count"), "run"),
     "successes_reached": lambda fields: counted(fields.raw("count"), "success", "successes"),
     "failures_reached": lambda fields: counted(fields.raw("count"), "failure"),
-    "consecutive_failures": lambda fields: counted(fields.raw("count"), "failure") + " in a row",
+    "consecutive_failures": lambda fields: counted(fields.raw("count"), "consecutive failure"),
     "time_passed": "{length} passed",
     "instant_reached": "{until} reached",
     "run_succeeded": "a run succeeded",
@@ -21,5 +21,5 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "stop_plugin": "`{plugin}`: {text}",
     "all_conditions": "{reasons}",
     "schedule_ended": "its schedule has ended",
-    "service_ended": "it ended and `restart` is `{restart}`",
+    "service_ended": "it exited and `restart` is `{restart}`",
 }

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from repeater.model.reasons import ReasonCode
 from repeater.model.time import age
-from repeater.sentences.fields import Fields, Maker
+from repeater.sentences.fields import Fields, Maker, to_be
 
 _ZERO = datetime(1970, 1, 1, tzinfo=UTC)
-_STATES = {"held": "due and held back", "slowed": "put off"}
+_STATES = {"held": "due but blocked", "slowed": "delayed by failures"}
 
 
 def _age(fields: Fields, name: str) -> str:
@@ -27,22 +27,22 @@ def _job_is(fields: Fields) -> str:
     text = "`{job}` is ".format_map(fields) + _STATES.get(state, state) + fields.part("cause", ": {cause}")
     match state:
         case "done":
-            return text + "; `rpr reset {job}` begins anew".format_map(fields)
+            return text + "; run `rpr reset {job}` to start over".format_map(fields)
         case "stopped":
-            return text + "; `rpr start {job}` starts it".format_map(fields)
+            return text + "; run `rpr start {job}` to start it".format_map(fields)
         case _:
             return text
 
 
 def _run_goes_on(fields: Fields) -> str:
-    return f"run `{fields['run']}` goes on since {fields['since']} ({_age(fields, 'lasts')})" + fields.part(
+    return f"run `{fields['run']}`: running since {fields['since']} ({_age(fields, 'lasts')})" + fields.part(
         "pid", ", pid {pid}"
     )
 
 
 def _place_held(fields: Fields) -> str:
     what = "max_parallel of" if fields.raw("kind") == "group" else fields["kind"]
-    return f"{what} `{fields['name']}` is held by {fields['holders']}" + fields.part("more", ", and {more} more")
+    return f"{what} `{fields['name']}` is used by {fields['holders']}" + fields.part("more", ", and {more} more")
 
 
 def _holder(fields: Fields) -> str:
@@ -64,7 +64,7 @@ def _internal_error(fields: Fields) -> str:
 
 def _slot_decided(fields: Fields) -> str:
     text = "`{job}` at {nominal}: {verdict}".format_map(fields)
-    return text + (" (the last of {slots} slots then)".format_map(fields) if fields.raw("slots") > 1 else "")
+    return text + (" (the last of {slots} slots at that time)".format_map(fields) if fields.raw("slots") > 1 else "")
 
 
 def _row_verdict(fields: Fields) -> str:
@@ -75,7 +75,7 @@ def _row_verdict(fields: Fields) -> str:
         case "failed":
             return f"it ran and failed{cause}"
         case "running":
-            return "it is {state}".format_map(fields)
+            return "its state is {state}".format_map(fields)
         case "interrupted":
             return f"it was interrupted{cause}"
         case "expired":
@@ -93,22 +93,22 @@ def _run_started(fields: Fields) -> str:
 
 
 def _run_went_on(fields: Fields) -> str:
-    end = fields.part("ended", "until {ended}") or "and is still"
-    return f"run `{fields['run']}`{_pid(fields)} was going on from {fields['started']} {end}"
+    end = fields.part("ended", "ran from {started} until {ended}") or f"has been running since {fields['started']}"
+    return f"run `{fields['run']}`{_pid(fields)} {end}"
 
 
 def _interval_is(fields: Fields) -> str:
     when = "{every} after the end of each run" if fields.raw("after_end") else "every {every}"
-    return f"it comes {when}; slots that came are in `rpr history {{job}}`".format_map(fields)
+    return f"it is scheduled {when}; `rpr history {{job}}` shows past slots".format_map(fields)
 
 
 def _back(fields: Fields) -> str:
-    return fields.part("until", "to {until}") or "on"
+    return fields.part("until", " until {until}")
 
 
 def _generation_was(fields: Fields) -> str:
-    return "generation {generation} was in force, since {since}".format_map(fields) + fields.part(
-        "newest", "; now it is {newest}, whose schedule is the one explained here"
+    return "generation {generation} was active, since {since}".format_map(fields) + fields.part(
+        "newest", "; the current generation is {newest}; this explanation uses its schedule"
     )
 
 
@@ -121,58 +121,60 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
         f"`{fields['job']}` waits for its next start at {fields['due']}, in {_age(fields, 'left')}"
     ),
     "job_is": _job_is,
-    "job_idle": "`{job}` waits: {cause}",
-    "schedule_asked_again": "its schedule could not say when it is next, and is asked again: {error}",
-    "schedule_manual": "it runs only when it is asked for",
-    "schedule_watches": "it runs when files change: {globs}",
-    "service_not_started": "a service that is not started",
-    "schedule_exhausted": "nothing of its schedule is to come",
-    "no_supervisor": "`{job}` does nothing: no supervisor is running",
+    "job_idle": "`{job}` has no next start: {cause}",
+    "schedule_asked_again": "its schedule plugin failed and will be retried: {error}",
+    "schedule_manual": "it runs only on request",
+    "schedule_watches": "it runs when matching files change: {globs}",
+    "service_not_started": "it is a service and has not been started",
+    "schedule_exhausted": "its schedule has no further starts",
+    "no_supervisor": "`{job}` cannot run: no supervisor is running",
     "run_goes_on": _run_goes_on,
-    "slots_queued": '{count} more wait for it to end (`overlap = "{overlap}"`)',
-    "slot_skipped_for_run": 'its slot at {nominal} was skipped for that (`overlap = "{overlap}"`)',
+    "slots_queued": '{count} more queued until it ends (`overlap = "{overlap}"`)',
+    "slot_skipped_for_run": 'its slot at {nominal} was skipped for this reason (`overlap = "{overlap}"`)',
     "need_state": lambda fields: (
-        "it needs `{job}` {condition}; that is {state}".format_map(fields) + fields.part("cause", ": {cause}")
+        f"needs `{fields['job']}` {to_be(fields['condition'])}; "
+        + "`{job}` is {state}".format_map(fields)
+        + fields.part("cause", ": {cause}")
     ),
     "place_held": _place_held,
     "holder": _holder,
     "schedule_is": "its schedule is: {schedule}",
-    "start_put_off": "its next slot is {nominal}, and jitter puts it off to {due}",
+    "start_put_off": "its next slot is {nominal}, delayed by jitter to {due}",
     "never_ran": "it has not run yet",
     "last_run_ended": _last_run_ended,
     "failed_in_row": "the last {count} runs failed",
-    "generation_active": "generation {generation} is in force",
-    "files_not_active": "the job files as they are now are not in force: {cause}",
+    "generation_active": "generation {generation} is active",
+    "files_not_active": "the current job files were rejected: {cause}",
     "internal_error": _internal_error,
     "slot_decided": _slot_decided,
     "row_verdict": _row_verdict,
-    "slot_to_come": "`{job}` at {nominal}: that is still to come",
-    "slot_not_recorded": "`{job}` at {nominal}: its schedule names this time, but no slot is recorded",
-    "no_slot_then": "`{job}` at {at}: its schedule names no slot then",
+    "slot_to_come": "`{job}` at {nominal}: this time is in the future",
+    "slot_not_recorded": "`{job}` at {nominal}: it was scheduled at this time, but no slot is recorded",
+    "no_slot_then": "`{job}` at {at}: it was not scheduled at that time",
     "run_started": _run_started,
     "slot_jittered": "it was due {due}, {by} later (jitter)",
-    "trigger_was": "it came from `{trigger}`, not from the schedule",
+    "trigger_was": "it was started by `{trigger}`, not by the schedule",
     "run_went_on": _run_went_on,
-    "run_before": "the run before it ended {ended}: {verdict}",
+    "run_before": "the previous run ended {ended}: {verdict}",
     "upstream_slot": "`{job}` at {nominal}: {verdict}",
-    "local_time_skipped": "no clock showed {time} there on {date}: it went forward, past it",
-    "local_time_twice": "clocks showed that time twice: {first} and {second}",
-    "clock_change_rule": "its rule for such nights is gap = `{gap}`, fold = `{fold}`",
+    "local_time_skipped": "{time} did not exist on {date} in this zone (clocks went forward)",
+    "local_time_twice": "that time occurred twice (clocks went back): {first} and {second}",
+    "clock_change_rule": "its clock-change rule is gap = `{gap}`, fold = `{fold}`",
     "interval_is": _interval_is,
     "cron_is": "its schedule is `{expression}` in `{timezone}`",
-    "slot_before": "the slot before is {nominal}",
-    "slot_after": "the next one is {nominal}",
-    "lives_unknown_before": "no supervisor is known from before {at}",
-    "clock_was_set_back": "the clock was set back from {since} to {until}, so it showed this time twice",
-    "supervisor_down": lambda fields: f"the supervisor was down from {fields['since']} {_back(fields)}",
+    "slot_before": "the previous slot is {nominal}",
+    "slot_after": "the next slot is {nominal}",
+    "lives_unknown_before": "no supervisor is recorded before {at}",
+    "clock_was_set_back": "the clock was set back from {since} to {until}, so this time occurred twice",
+    "supervisor_down": lambda fields: f"the supervisor was down from {fields['since']}{_back(fields)}",
     "supervisor_end_unknown": lambda fields: (
-        f"the supervisor ended without a word some time after {fields['seen']}, and was down {_back(fields)}"
+        f"the supervisor crashed after {fields['seen']} and was down{_back(fields)}"
     ),
     "generation_was": _generation_was,
     "output_ephemeral": "nothing is kept on disk, because the supervisor runs with `--ephemeral`",
     "output_off": "nothing of `{job}` is kept on disk, because its `output.keep` is `false`",
     "output_empty": _output_empty,
     "output_gone": (
-        "nothing is kept of it; of the output of a job the last {runs} runs are kept, and failed runs for {failures}"
+        "its output is not stored; of the output of a job the last {runs} runs are kept, and failed runs for {failures}"
     ),
 }

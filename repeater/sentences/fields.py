@@ -56,7 +56,7 @@ class Fields(Mapping[str, str]):
             case "names":
                 return ", ".join(f"`{one}`" for one in value)
             case "needs":
-                return "; ".join(f"needs `{job}` {condition}" for job, condition in value)
+                return "; ".join(f"needs `{job}` {to_be(condition)}" for job, condition in value)
             case "reason":
                 return self._nested(value)
             case "reasons":
@@ -70,6 +70,19 @@ class Fields(Mapping[str, str]):
 
 
 Maker: TypeAlias = str | Callable[[Fields], str]
+
+
+_PAST = ("started", "completed", "succeeded", "failed")
+
+
+def to_be(condition: str) -> str:
+    """`to be healthy`, `to have started`."""
+    return f"to {'have' if condition in _PAST else 'be'} {condition}"
+
+
+def is_not(condition: str) -> str:
+    """`is not healthy`, `has not started`."""
+    return f"{'has' if condition in _PAST else 'is'} not {condition}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:

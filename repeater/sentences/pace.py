@@ -32,7 +32,7 @@ def _compared(fields: Fields, is_what: str) -> str:
 
 def _circuit_opened(fields: Fields) -> str:
     rate, threshold = fields.raw("failure_rate"), fields.raw("threshold")
-    return f"{rate:.0%} of runs fail, {threshold:.0%} are too many: the circuit is open"
+    return f"{rate:.0%} of runs failed (limit {threshold:.0%}): the circuit is open"
 
 
 def _load(fields: Fields) -> str:
@@ -40,12 +40,10 @@ def _load(fields: Fields) -> str:
         return f"{_every(fields)}: no reading yet"
     value, target = fields.raw("value"), fields.raw("target")
     share = (
-        f"{value:.2f} of at most {target:g}"
-        if fields.raw("reading") == "load"
-        else f"{value:.0%} of at most {target:.0%}"
+        f"{value:.2f} (target {target:g})" if fields.raw("reading") == "load" else f"{value:.0%} (target {target:.0%})"
     )
-    compared = "busier" if fields.raw("busier") else "not busier"
-    return f"{_every(fields)}: {fields['reading']} {share}, {compared} than wanted"
+    compared = "above" if fields.raw("busier") else "not above"
+    return f"{_every(fields)}: {fields['reading']} {share}, {compared} the target"
 
 
 SENTENCES: Mapping[ReasonCode, Maker] = {
@@ -56,8 +54,8 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "slower_after_failure": "the run failed: slower",
     "slower": lambda fields: f"{_compared(fields, 'slow')}: slower",
     "faster": lambda fields: f"{_compared(fields, 'fast')}: faster",
-    "back_to_base": "as usual: back towards base",
-    "unchanged": "as usual: no change",
+    "back_to_base": "normal latency: back towards base",
+    "unchanged": "normal latency: no change",
     "load": _load,
     "next_start_allowed": "the next start is allowed at {at}",
 }

@@ -24,7 +24,7 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "signal": "signal {signal}",
     "timeout": "timed out after {after}",
     "failure_pattern": "output matched failure_pattern",
-    "executor_failed": "executor plugin `{plugin}` failed, its output says why",
-    "supervisor_gone": "the supervisor was gone before it ended",
-    "shim_gone": "its keeper died",
+    "executor_failed": "executor plugin `{plugin}` failed; its output has the reason",
+    "supervisor_gone": "the supervisor exited during the run",
+    "shim_gone": "the shim exited during the run",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from repeater.model.reasons import ReasonCode
-from repeater.sentences.fields import Fields, Maker
+from repeater.sentences.fields import Fields, Maker, is_not
 
 
 def _paused(fields: Fields) -> str:
@@ -17,7 +17,7 @@ def _stopped(fields: Fields) -> str:
 
 
 def _upstream_failed(fields: Fields) -> str:
-    return "`{job}` is not {condition}".format_map(fields) + fields.part("after", " after {after}")
+    return f"`{fields['job']}` {is_not(fields['condition'])}" + fields.part("after", " after {after}")
 
 
 def _replaced(fields: Fields) -> str:
@@ -25,29 +25,29 @@ def _replaced(fields: Fields) -> str:
 
 
 SENTENCES: Mapping[ReasonCode, Maker] = {
-    "overlap": "the run before was still going on",
-    "superseded": "a newer slot took its place while both waited",
-    "queue_full": "as many slots waited as `queue_max` allows",
-    "slowdown": "it failed too often in a row, so the next start was put off",
+    "overlap": "the previous run was still running",
+    "superseded": "a newer slot replaced it while both were queued",
+    "queue_full": "the queue had reached `queue_max`",
+    "slowdown": "the next start was delayed after consecutive failures",
     "missed": "it was missed",
-    "missed_many": "it was missed, as were all others until {until}",
+    "missed_many": "it was missed, and so were all others until {until}",
     "catch_up_max": "more slots were missed than `catch_up_max` allows",
-    "catch_up_window": "it was missed longer ago than `catch_up_window`",
+    "catch_up_window": "it was missed and is older than `catch_up_window`",
     "start_deadline": "it could not start within `start_deadline`",
     "paused": _paused,
     "done": "the job is done",
     "stopped": _stopped,
-    "decided_before": "it was decided before the clock was set back",
+    "decided_before": "it had been decided before the clock was set back",
     "upstream_failed": _upstream_failed,
     "schedule_changed": "the schedule changed",
     "disabled": "the job was disabled",
     "removed": "the job was removed",
     "replaced": _replaced,
-    "requested": "on request",
+    "requested": "by request",
     "reloaded": "its definition changed",
     "definition_changed": "its definition changed while no supervisor was running",
     "files_changed": "files changed",
     "not_alive": "its `live` probe failed",
-    "started_again": "started again",
+    "started_again": "it was started again",
     "pause_over": "the pause is over",
 }

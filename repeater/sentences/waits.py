@@ -14,7 +14,7 @@ def _shared_limit(fields: Fields) -> str:
 
 
 def _server_refused(fields: Fields) -> str:
-    text = "an HTTP {status} answer that names no delay; held for {delay}".format_map(fields)
+    text = "an HTTP {status} answer without a delay; blocked for {delay}".format_map(fields)
     return text + fields.part("until", ", until {until}")
 
 

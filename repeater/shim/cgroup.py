@@ -42,7 +42,7 @@ def delegated_root() -> str:
     try:
         mounts, membership = _read("/proc/self/mountinfo"), _read("/proc/self/cgroup")
     except OSError as error:
-        raise NotDelegated(f"cgroups cannot be told: {error.strerror}") from None
+        raise NotDelegated(f"cannot detect cgroups: {error.strerror}") from None
     folder, path = locate(mounts, membership)
     if not _is_delegated(folder) and (path != "/" or os.path.isdir("/run/systemd/system")):
         raise NotDelegated(f"`{folder}` is not delegated to us")
@@ -59,7 +59,7 @@ def locate(mounts: str, membership: str) -> tuple[str, str]:
     if path is None:
         raise NotDelegated("there is no cgroup v2")
     if path == "/.." or path.startswith("/../") or path.endswith(" (deleted)"):
-        raise NotDelegated("our cgroup is out of our sight")
+        raise NotDelegated("our cgroup is outside this cgroup namespace")
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         words = before.split(" ")
@@ -68,7 +68,7 @@ def locate(mounts: str, membership: str) -> tuple[str, str]:
             root = root.rstrip("/")
             if path == root or path.startswith(f"{root}/"):
                 return f"{point}{path[len(root) :]}".rstrip("/"), path
-    raise NotDelegated("no cgroup v2 is mounted where ours can be seen")
+    raise NotDelegated("no cgroup v2 mount contains our cgroup")
 
 
 class RunCgroup:
@@ -141,7 +141,7 @@ class RunCgroups:
 
     def _join(self, run: str) -> RunCgroup:
         if self._is_lost:
-            raise OSError("the keeper did not come back out of a cgroup")
+            raise OSError("the shim did not return from a cgroup")
         if self._lock < 0:
             self._enable_controllers()
         path = f"{self._folder}/{next(self._count)}"
@@ -173,7 +173,7 @@ class RunCgroups:
                 lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _read(f"{folder}/cgroup.type").strip() != "domain" or not os.path.exists(f"{folder}/cgroup.kill"):
-                    raise OSError(f"`{self._home}` is of a kind that cannot be divided")
+                    raise OSError(f"`{self._home}` cannot have child cgroups")
             except OSError as error:
                 if lock >= 0:
                     os.close(lock)
@@ -183,7 +183,7 @@ class RunCgroups:
                 raise
             self._folder, self._lock = folder, lock
             return
-        raise OSError("somebody removes our cgroups")
+        raise OSError("our cgroups are removed by another process")
 
 
 def owner_of(folder: str | None, supervisor: int) -> str:

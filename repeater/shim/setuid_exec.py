@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 _PROGRAM = """
-import os, resource, sys, warnings  # the last for execvp: somebody else may not be able to read modules
+import os, resource, sys, warnings  # the last for execvp: another user may not be able to read modules
 report, uid, gid, groups, nice, limits, *argv = sys.argv[1:]
 os.set_inheritable(int(report), False)
 try:

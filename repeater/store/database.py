@@ -117,22 +117,22 @@ def open_writer(folder: Path) -> sqlite3.Connection:
 def check_present(path: Path, marker: Path) -> None:
     for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), marker):
         if name.is_symlink():
-            raise state_unavailable(name, "it is a link")
+            raise state_unavailable(name, "it is a symbolic link")
     try:
         size = path.stat().st_size if path.exists() else None
     except OSError as error:
         raise state_unavailable(path, error) from error
     if size is None and marker.exists():
-        raise state_unavailable(path, "the history was here before and is gone", RECOVERY_HINT)
+        raise state_unavailable(path, "the database has been deleted", RECOVERY_HINT)
     if size == 0:
-        raise state_unavailable(path, "the file is empty, its history is lost", RECOVERY_HINT)
+        raise state_unavailable(path, "the file is empty, so its history is lost", RECOVERY_HINT)
 
 
 def _check_wal(path: Path, marker: Marker) -> None:
     """After a death there is a WAL with the newest rows. Without it claims are forgotten and jobs would run twice."""
     wal = Path(f"{path}-wal")
     if marker.read()[0] == "open" and not wal.exists():
-        raise state_unavailable(wal, "the newest part of the history is gone", RECOVERY_HINT)
+        raise state_unavailable(wal, "the WAL file is missing, so recent history is lost", RECOVERY_HINT)
 
 
 def _create_file(path: Path) -> None:
@@ -167,15 +167,15 @@ def _check(db: sqlite3.Connection, path: Path, marker: Marker) -> None:
     (encoding,) = db.execute("PRAGMA encoding").fetchone()
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if encoding != "UTF-8" or not {"meta", "progress", "runs"} <= tables:
-        raise state_unavailable(path, "it is no history of repeater", RECOVERY_HINT)
+        raise state_unavailable(path, "it is not a history of repeater", RECOVERY_HINT)
     durable = marker.read()[1]
     if version > 1 and durable is not None and commits_of(db) < durable:
         raise state_unavailable(
             path,
             f"it has {commits_of(db)} commits, but `{marker.path}` records {durable}, so the newest part is lost or "
             "the file is an older copy",
-            f"restore the whole folder from one copy; if jobs may start twice, remove `{marker.path.name}` to use the "
-            "database as it is",
+            "restore the whole directory from one copy; if jobs may start twice, remove "
+            f"`{marker.path.name}` to use this database",
         )
 
 
@@ -184,12 +184,12 @@ def check_format(db: sqlite3.Connection, path: Path) -> int:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application not in (0, APPLICATION_ID) or version == 0:
-        raise state_unavailable(path, "it is no history of repeater", RECOVERY_HINT)
+        raise state_unavailable(path, "it is not a history of repeater", RECOVERY_HINT)
     if version > FORMAT:
         raise state_unavailable(
             path,
-            f"it has format {version}, this rpr knows formats up to {FORMAT}",
-            "use the newer rpr again, or give this one its own `--state-dir`",
+            f"it has format {version}, but this rpr supports formats up to {FORMAT}",
+            "use the newer rpr, or another directory with `--state-dir`",
         )
     if application != (APPLICATION_ID if version > 1 else 0):
         raise state_unavailable(path, "it is damaged (its header is wrong)", RECOVERY_HINT)

@@ -28,7 +28,7 @@ from repeater.ratelimitd.protocol import Rate
 
 FORMAT = 1
 DATABASE = "ledgers.db"
-_HINT = "to begin with empty ledgers move it aside, or give another folder with `--state-dir`"
+_HINT = "to start with an empty database, move the file away or use `--state-dir`"
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -64,7 +64,7 @@ class RateLimitStore:
             if is_new:
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             elif path.stat().st_size == 0 and not Path(f"{path}-wal").exists():
-                raise _unusable(path, "the file is empty, its ledgers are lost")
+                raise _unusable(path, "the file is empty, so its data is lost")
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
         except OSError as error:
             raise _unusable(path, os.strerror(error.errno or 0)) from error
@@ -84,13 +84,13 @@ class RateLimitStore:
     def _check(self, path: Path) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > FORMAT:
-            raise _unusable(path, f"it has format {version}, this rpr knows formats up to {FORMAT}")
+            raise _unusable(path, f"it has format {version}, but this rpr supports formats up to {FORMAT}")
         verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise _unusable(path, f"it is damaged ({str(verdict).splitlines()[-1]})")
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if version == 0 or not {"meta", "resources", "attempts"} <= tables:
-            raise _unusable(path, "it holds no ledgers of repeater")
+            raise _unusable(path, "it is not a repeater rate-limit database")
 
     def load(self) -> tuple[list[ResourceRecord], list[AttemptRecord]]:
         """What an earlier life left. After a restart of the machine the wall clock says when it was."""

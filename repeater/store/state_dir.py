@@ -19,7 +19,7 @@ from repeater.wire.trust import Untrusted, check_path, shown_user
 DATABASE = "history.db"
 MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
 LOCK = "lock"
-RECOVERY_HINT = "to begin a new history move the whole folder aside, or give another one with `--state-dir`"
+RECOVERY_HINT = "to start a new history, move the state directory away or use `--state-dir`"
 
 
 def state_folder(project: str, environ: Mapping[str, str]) -> Path:
@@ -127,7 +127,7 @@ def make_folder(folder: Path) -> None:
             folder.chmod(0o700)
     except Untrusted as error:
         raise state_unavailable(
-            folder, error, "give another folder with `--state-dir`, or take the right to write there from other users"
+            folder, error, "use another directory with `--state-dir`, or remove write permission of other users"
         ) from None
     except OSError as error:
         raise state_unavailable(folder, error) from error
@@ -137,7 +137,7 @@ def state_unavailable(path: Path, why: object, hint: str | None = None) -> State
     cause = os.strerror(why.errno) if isinstance(why, OSError) and why.errno else str(why)
     return StateUnavailable(
         f"cannot use state `{path}`: {cause}",
-        hint=hint or "give another folder with `--state-dir`, or run without history with `--ephemeral`",
+        hint=hint or "use another directory with `--state-dir`, or run without history with `--ephemeral`",
     )
 
 

@@ -49,7 +49,7 @@ from repeater.store.writer import AlreadyClaimed, CallSoon, Writer
 
 _STARTS = 10_000  # limited starts that are kept in any case
 _OLD_STARTS_AFTER = 1000  # limited starts after which old ones are deleted
-_THREADS = "raise the limit of processes: `ulimit -u`, `TasksMax=` of a service, `pids.max` of a cgroup"
+_THREADS = "raise the process limit: `ulimit -u`, `TasksMax=` of a service, `pids.max` of a cgroup"
 
 
 class SqliteStore:
@@ -176,7 +176,7 @@ class SqliteStore:
                 db.execute(CLAIM, (*as_values(row), text))
             except sqlite3.IntegrityError:
                 raise AlreadyClaimed(
-                    f"cannot claim `{row.job}` at {row.nominal.isoformat()}: attempt {row.attempts} was claimed before"
+                    f"cannot claim `{row.job}` at {row.nominal.isoformat()}: attempt {row.attempts} is already claimed"
                 ) from None
             if row.attempts > 1:
                 db.execute(SUPERSEDE, (row.job, to_epoch_us_or_none(row.nominal), row.attempts))

@@ -14,10 +14,10 @@ import stat
 from repeater.jobfile.document import Missing, Unreadable
 
 _CAUSES = {
-    errno.ENOENT: "there is no such file",
-    errno.ENOTDIR: "there is no such file",
+    errno.ENOENT: "the file does not exist",
+    errno.ENOTDIR: "the file does not exist",
     errno.EACCES: "permission denied",
-    errno.ELOOP: "its links form a circle",
+    errno.ELOOP: "its symbolic links form a loop",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENXIO: "it is not a regular file",
 }
@@ -30,7 +30,7 @@ class Filesystem:
         try:
             real = os.path.realpath(path, strict=True)
             if not stat.S_ISREG(os.lstat(real).st_mode):  # before opening: to open some devices is to use them
-                raise Unreadable("it is a folder" if os.path.isdir(real) else "it is not a regular file")
+                raise Unreadable("it is a directory" if os.path.isdir(real) else "it is not a regular file")
             fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(fd, "rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -40,7 +40,7 @@ class Filesystem:
             kind = Missing if error.errno in (errno.ENOENT, errno.ENOTDIR) else Unreadable
             raise kind(_CAUSES.get(error.errno or 0) or os.strerror(error.errno or 0).lower()) from None
         except ValueError:
-            raise Unreadable("the name holds a zero byte") from None
+            raise Unreadable("the name contains a zero byte") from None
 
     def resolve(self, path: str) -> str:
         try:
@@ -60,5 +60,5 @@ def _read_all(fd: int, most: int) -> bytes:
         parts.append(chunk)
         size += len(chunk)
         if size > most:
-            raise Unreadable(f"it has more than {most} bytes, the most allowed")
+            raise Unreadable(f"it has more than {most} bytes, the limit")
     return b"".join(parts)

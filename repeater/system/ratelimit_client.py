@@ -144,7 +144,7 @@ class RateLimitClient:
             self._on_connection_lost("none is running", quietly=not self._asks)
             return
         except BlockingIOError:
-            self._on_connection_lost("it lets nobody in", quietly=not self._asks)
+            self._on_connection_lost("connection refused by its access rules", quietly=not self._asks)
             return
         except Untrusted as error:
             self._on_connection_lost(str(error), quietly=not self._asks)
@@ -186,7 +186,7 @@ class RateLimitClient:
         except OSError:  # it is gone; what it said before comes first, then the end of the connection
             return False
         if sent < len(line):
-            self._on_connection_lost("it takes no more messages")
+            self._on_connection_lost("it accepts no more messages")
             return False
         return True
 
@@ -222,17 +222,17 @@ class RateLimitClient:
             while self._sock is not None and (line := self._lines.take()) is not None:
                 self._take(decode(line))
         except BadMessage as error:
-            self._on_connection_lost(f"it speaks another language: {error.message}")
+            self._on_connection_lost(f"protocol mismatch: {error.message}")
         self._watch()
 
     def _ended(self) -> None:
         """The end of the connection. Requests that only met it are sent again, if a daemon is there."""
         met_the_end = bool(self._asks) and "" not in self._unanswered and self._unanswered >= set(self._asks)
         if not met_the_end:
-            self._on_connection_lost("it has ended", quietly=not self._asks)
+            self._on_connection_lost("it has exited", quietly=not self._asks)
             return
         if self._is_suspect:
-            self._distrust("it has ended without an answer")
+            self._distrust("it exited without an answer")
             return
         self._is_suspect = True  # once is an end that the requests met, twice in a row is a fault
         self._disconnect()
@@ -328,7 +328,7 @@ class RateLimitClient:
             self._withdrawn.remove(ask)  # a second grant of it would be a fault
             self.release(reservation)
         else:
-            self._distrust(f"it grants `{ask[:60]}`, which was not asked for")
+            self._distrust(f"it grants `{ask[:60]}`, which was not requested")
 
     def _distrust(self, cause: str) -> None:
         """The daemon breaks the protocol. To answer would make it go on, and to ask again at once too."""

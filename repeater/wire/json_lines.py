@@ -46,7 +46,7 @@ class LineBuffer:
         """The next whole line without its end, None if there is none yet. Raises BadMessage if it is too long."""
         end = self._held.find(b"\n", self._looked)
         if (len(self._held) if end < 0 else end) > self._longest:
-            raise BadMessage("too_long", f"cannot take the message: it has more than {self._longest} bytes")
+            raise BadMessage("too_long", f"cannot accept the message: it has more than {self._longest} bytes")
         if end < 0:
             self._looked = len(self._held)
             return None
@@ -71,11 +71,11 @@ def decode(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise BadMessage("malformed", "cannot read the message: it is nested too deeply") from None
     except UnicodeDecodeError:
-        raise BadMessage("malformed", "cannot read the message: it is no UTF-8") from None
+        raise BadMessage("malformed", "cannot read the message: it is not valid UTF-8") from None
     except ValueError as error:
         raise BadMessage("malformed", f"cannot read the message: {error}") from None
     if not isinstance(message, dict):
-        raise BadMessage("malformed", "cannot read the message: it is no JSON object")
+        raise BadMessage("malformed", "cannot read the message: not a JSON object")
     return message
 
 
@@ -84,12 +84,12 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for number, key in enumerate(keys) if key in keys[:number])
-        raise ValueError(f"key `{clip(twice)}` is there twice")
+        raise ValueError(f"duplicate key `{clip(twice)}`")
     return found
 
 
 def _reject_constant(text: str) -> NoReturn:
-    raise ValueError(f"`{text}` is no number")
+    raise ValueError(f"`{text}` is not a number")
 
 
 _decoded = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_reject_constant).decode

@@ -50,12 +50,12 @@ def check_path(path: Path, *, users: Collection[int] | None = None, links: bool 
         found = here.lstat()
         if stat.S_ISLNK(found.st_mode):
             if found.st_uid not in known:
-                raise Untrusted(f"{_name(here, asked)} is a link of {shown_user(found.st_uid)}")
+                raise Untrusted(f"{_name(here, asked)} is a symbolic link of {shown_user(found.st_uid)}")
             if not links and not followed and found.st_uid != 0 and len(here.parts) - 1 >= depth - 1:
                 raise Untrusted(f"{_name(here, asked)} is a link")
             followed += 1
             if followed > _MOST_LINKS:
-                raise Untrusted(f"{_name(here, asked)} is one of too many links")
+                raise Untrusted(f"{_name(here, asked)} is part of a chain of too many symbolic links")
             target = here.readlink()
             rest = [*(part for part in target.parts if part != "/"), *rest]
             here = Path("/") if target.is_absolute() else here.parent
@@ -70,7 +70,7 @@ def _check_one(path: Path, found: os.stat_result, users: Collection[int], asked:
     if found.st_uid not in users:
         raise Untrusted(f"{_name(path, asked)} belongs to {shown_user(found.st_uid)}")
     if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        raise Untrusted(f"every user may write in {'it' if path == asked else f'`{path}`'}")
+        raise Untrusted(f"every user can write in {'it' if path == asked else f'`{path}`'}")
 
 
 def _name(path: Path, asked: Path) -> str:

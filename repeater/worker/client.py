@@ -107,7 +107,9 @@ class Worker:
             if self._process is None:
                 self._start()
         except OSError as error:
-            self._loop.call_soon(self._fail_current, question, f"no process for it: {os.strerror(error.errno or 0)}")
+            self._loop.call_soon(
+                self._fail_current, question, f"cannot start a process for it: {os.strerror(error.errno or 0)}"
+            )
             return
         assert self._process is not None
         self._asked = question
@@ -117,7 +119,7 @@ class Worker:
         except Exception as error:
             self._asked = None
             self._on_chunk(lambda _: None, kill=True)  # it may have got a part of the question
-            self._loop.call_soon(self._fail_current, question, f"the question was not sent: {error!r}")
+            self._loop.call_soon(self._fail_current, question, f"the request was not sent: {error!r}")
             raise
 
     def _fail_current(self, question: _Request, cause: str) -> None:
@@ -133,7 +135,7 @@ class Worker:
         except Exception as error:
             question, self._asked = self._asked, None
             self._on_chunk(lambda _: None, kill=True)  # what comes after this frame has no meaning
-            self._loop.call_soon(self._fail_current, question, f"its answer was not understood: {error!r}")
+            self._loop.call_soon(self._fail_current, question, f"its answer is not valid: {error!r}")
             raise
         if is_last:
             self._asked = None
@@ -307,8 +309,8 @@ class _Process:
 
 def _cause(code: int, limits: Limits) -> str:
     if code >= 0:
-        return f"the process for it ended, exit {code}"
+        return f"its process exited with {code}"
     if -code in (signal.SIGXCPU, signal.SIGPROF):
         return limits.time_exceeded_message
     name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    return f"the process for it was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"its process was ended by {name}" + (", perhaps because of a memory limit" if name == "SIGKILL" else "")

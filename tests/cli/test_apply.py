@@ -205,7 +205,7 @@ def test_a_saved_change_is_in_force_and_nobody_else_notices(rpr: Rpr, live: Call
     rpr.write("jobs.toml", service + '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms"\n')
     run.until_out("a | new", 2)
     assert run.out.count("s | up") == 1
-    run.until_err("generation 2 in force: 1 changed, 1 unchanged")
+    run.until_err("generation 2 active: 1 changed, 1 unchanged")
 
 
 def test_a_warning_of_the_files_is_reported_once(rpr: Rpr, live: Callable[..., Live]) -> None:
@@ -224,12 +224,12 @@ def test_a_broken_file_changes_nothing_and_a_mended_one_does(rpr: Rpr, live: Cal
     run = live("jobs.toml")
     run.until_out("a | old", 2)
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms\n')
-    run.until_err("change rejected, generation 1 stays in force")
+    run.until_err("job files rejected; generation 1 remains active")
     before = run.out.count("a | old")
     run.until_out("a | old", before + 3)
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo new"\nschedule = "every 100ms"\n')
     run.until_out("a | new")
-    assert run.err.count("change rejected") == 1
+    assert run.err.count("job files rejected") == 1
 
 
 def save_in_place(path: Path, text: str) -> None:

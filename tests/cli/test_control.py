@@ -132,7 +132,8 @@ def test_without_a_supervisor_each_command_prints_one_line_and_ends_with_6(rpr: 
     rpr.write("jobs.toml", JOBS)
     job = ["tick"] if name in ("why", "trigger", "pause", "resume", "start", "stop", "restart", "reset") else []
     rpr(name, *job).is_(
-        err="rpr: cannot reach a supervisor of project `shop`: none is running\nhint: `rpr apply` starts one\n", code=6
+        err="rpr: cannot reach a supervisor of project `shop`: none is running\nhint: start one with `rpr apply`\n",
+        code=6,
     )
 
 
@@ -167,7 +168,7 @@ def test_it_is_found_from_below_by_file_project_socket_and_state_folder(rpr: Rpr
     assert nowhere("status", "--project", "other").code == 6
     without = {name: value for name, value in rpr.env.items() if name != "XDG_RUNTIME_DIR"}
     elsewhere.env = without
-    assert "project shop" in elsewhere("status").out, "through the link in the state folder"
+    assert "project shop" in elsewhere("status").out, "through the link in the state directory"
     assert built("down", "-q").code == 0
     assert not sock.exists()
     assert not (rpr.folder / ".state/repeater/shop/control.sock").is_symlink()
@@ -177,7 +178,7 @@ def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callab
     built = house()
     rpr.write("jobs.toml", JOBS + "\n[jobs.tick\n")
     assert built("status").code == 0
-    built.live.until_err("change rejected")
+    built.live.until_err("job files rejected")
     assert "are not in force" in built("status").out
     refused = built("reload")
     assert (refused.code, "jobs.toml:" in refused.err) == (2, True)
@@ -335,7 +336,7 @@ def test_logs_of_one_run_and_of_one_that_is_not_known(house: Callable[..., House
         built.until("a", successes=number)
     first = built.lines("history", "a")[1]["run"]
     assert {item["run"] for item in built.lines("logs", "--run", first)} == {first}
-    assert "nothing is kept of it" in built("logs", "--run", "nope").err
+    assert "its output is not stored" in built("logs", "--run", "nope").err
 
 
 JOB_THAT_TAILS = '[jobs.a]\ncommand = "tail -n +1 -f feed"\nschedule = "always"\n[jobs.b]\ncommand = "sleep 99"\n'
@@ -357,7 +358,7 @@ def test_logs_follow_within_a_blink_and_over_supervisors(rpr: Rpr, house: Callab
         assert min(delays) < 1.2  # `tail -f` itself may look only once a second
         built("down", "--kill", "-q")
         said = Lines(reader.stderr)
-        assert said.next() == "rpr: the supervisor has ended; waiting for the next one"
+        assert said.next() == "rpr: the supervisor has exited; waiting for the next one"
         house(jobs=JOB_THAT_TAILS)
         assert said.next() == "rpr: a supervisor is running again"
         while (line := shown.next()) != "2":  # the new run reads the file from its beginning
@@ -431,7 +432,7 @@ def test_a_secret_in_the_name_of_what_cannot_be_started_is_hidden_too(rpr: Rpr) 
     )
     done = rpr("apply", "jobs.toml")
     assert "a: failed: cannot start `./***`: No such file or directory" in done.err
-    assert "b: failed: cannot enter folder `/at/***/no`: No such file or directory" in done.err
+    assert "b: failed: cannot enter directory `/at/***/no`: No such file or directory" in done.err
     assert "c: warning: hook on_success could not be started: cannot start `./***`" in done.err
     assert "hunter" not in done.err + rpr("history", "--json").out + rpr("why", "a").out
 
@@ -516,7 +517,7 @@ def test_trigger_says_what_became_of_it(house: Callable[..., House]) -> None:
     )
     assert re.fullmatch(r"a: started, run \w{20}\n", built("trigger", "a").out)
     again = built("trigger", "a")
-    assert (again.out, again.code) == ("a: skipped: the run before was still going on\n", 1)
+    assert (again.out, again.code) == ("a: skipped: the previous run was still running\n", 1)
     assert built.lines("trigger", "a", "--force")[0]["became"] == "started"
     assert len(built.job("a")["running"]) == 2
 
@@ -645,14 +646,13 @@ def test_apply_hands_over_to_the_supervisor_that_runs(rpr: Rpr, house: Callable[
     )
     dry = built("apply", "jobs.toml", "--dry-run")
     assert dry.out == (
-        "~ tick  gets a new next start (schedule)\n+ new   is new\n"
-        "generation 2 would be in force: 2 changed, 2 unchanged\n"
+        "~ tick  reschedules (schedule)\n+ new   is new\ngeneration 2 would be active: 2 changed, 2 unchanged\n"
     )
     assert [item["job"] for item in built.lines("status")] == ["tick", "web", "bad"]
     built("apply", "jobs.toml").is_(out=dry.out.replace("would be", "is"))
     assert built.job("new")["state"] == "idle"
     assert built.job("web")["running"][0]["pid"] == run["pid"]
-    built("apply", "jobs.toml").is_(out="generation 2 is in force: no change, 4 unchanged\n")
+    built("apply", "jobs.toml").is_(out="generation 2 is active: no changes, 4 unchanged\n")
 
 
 def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(rpr: Rpr, house: Callable[..., House]) -> None:
@@ -696,10 +696,10 @@ def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, 
 
 def test_reload_says_what_changed(rpr: Rpr, house: Callable[..., House]) -> None:
     built = house("--no-watch")
-    built("reload").is_(out="generation 1 is in force: no change, 3 unchanged\n")
+    built("reload").is_(out="generation 1 is active: no changes, 3 unchanged\n")
     rpr.write("jobs.toml", JOBS.replace("exit 3", "exit 4"))
     built("reload").is_(
-        out="~ bad  changes with its next run (command)\ngeneration 2 is in force: 1 changed, 2 unchanged\n"
+        out="~ bad  takes effect at next run (command)\ngeneration 2 is active: 1 changed, 2 unchanged\n"
     )
     assert json.loads(built("reload", "--json").out) == {
         "generation": 2, "changed": 0, "unchanged": 3, "pools": [], "limits": [], "jobs": [],
@@ -761,13 +761,13 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     told = built("why", "long").out
     assert told.startswith("`long` is running\n")
     assert f"pid {run['pid']}" in told
-    assert 'was skipped for that (`overlap = "skip"`)' in told
+    assert 'was skipped for this reason (`overlap = "skip"`)' in told
     told = built("why", "poor").out
-    assert "`poor` is due and held back: pool `db` is full" in told
-    assert re.search(rf"pool `db` is held by `long` \(pid {run['pid']}, for \d+s\)", told)
+    assert "`poor` is due but blocked: pool `db` is full" in told
+    assert re.search(rf"pool `db` is used by `long` \(pid {run['pid']}, for \d+s\)", told)
     told = built("why", "after").out
-    assert "held back: needs `long` succeeded" in told
-    assert "it needs `long` succeeded; that is running" in told
+    assert "needs `long` to have succeeded" in told
+    assert "needs `long` to have succeeded; `long` is running" in told
     skipped = next(row for row in built.lines("history", "long") if row["reason_code"] == "overlap")
     answer = built.lines("why", f"long@{skipped['nominal']}")[0]
     assert answer["reason_code"] == "slot_decided"
@@ -776,8 +776,8 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     assert (live["detail"]["run"], live["detail"]["pid"]) == (run["run"], run["pid"])
     assert answer["facts"] == [fact["reason"] for fact in answer["fact_reasons"]]
     told = built("why", f"long@{skipped['nominal']}").out
-    assert "skipped: the run before was still going on" in told
-    assert f"run `{run['run']}` (pid {run['pid']}) was going on from " in told
+    assert "skipped: the previous run was still running" in told
+    assert f"run `{run['run']}` (pid {run['pid']}) has been running since " in told
 
 
 def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) -> None:
@@ -785,7 +785,7 @@ def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) ->
         "--keep-alive", jobs='[jobs.a]\nmatrix = { who = ["me@home"] }\ncommand = "true"\nschedule = "manual"\n'
     )
     assert built("why", "a[who=me@home]").out.startswith("`a[who=me@home]` waits")
-    assert "names no slot then" in built("why", "a[who=me@home]@03:00").out
+    assert "was not scheduled at that time" in built("why", "a[who=me@home]@03:00").out
 
 
 def test_why_tells_how_often_an_interval_comes_where_no_slot_was(house: Callable[..., House]) -> None:
@@ -793,7 +793,7 @@ def test_why_tells_how_often_an_interval_comes_where_no_slot_was(house: Callable
         jobs='[jobs.e]\ncommand = "true"\nschedule = "every 1h"\n'
         '[jobs.n]\ncommand = "true"\nschedule = { every = "2h", after_end = true }\n'
     )
-    assert "it comes every 1h; slots that came are in `rpr history e`" in built("why", "e@2026-01-01T00:00:00Z").out
+    assert "it is scheduled every 1h; `rpr history e` shows past slots" in built("why", "e@2026-01-01T00:00:00Z").out
     assert "it comes 2h after the end of each run; slots" in built("why", "n@2026-01-01T00:00:00Z").out
 
 
@@ -807,7 +807,7 @@ def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House])
     built("pause", "p", "--reason", "audit")
     assert built("why", "p").out.startswith("`p` is paused: audit; until it is resumed\n")
     built.until("d", state="done")
-    assert "`d` is done: its schedule has ended; `rpr reset d` begins anew" in built("why", "d").out
+    assert "`d` is done: its schedule has ended; run `rpr reset d` to start over" in built("why", "d").out
     built.until("s", state="slowed")
     assert "after a failure, not before " in built("why", "s").out
     assert built("why", "x").out.startswith("`x` is disabled: `enabled = false`")
@@ -824,13 +824,13 @@ def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rp
     row = built.lines("history", "a", "--outcome", "success")[0]
     told = built("why", f"a@{row['nominal']}").out
     assert "it ran and succeeded" in told
-    assert "generation 1 was in force, since " in told
+    assert "generation 1 was active, since " in told
     built("down", "-q")
     gone = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
     wait_for(lambda: datetime.now(UTC) > gone, "the next slot")
     told = built("why", f"a@{gone:%Y-%m-%dT%H:%M:%SZ}").out
-    assert "its schedule names this time, but no slot is recorded" in told
-    assert re.search(r"the supervisor was down from \S+ \S+ on", told)
+    assert "it was scheduled at this time, but no slot is recorded" in told
+    assert re.search(r"the supervisor was down from \S+ \S+", told)
     assert "no supervisor is running" in built("why", "a").out
     again = house(jobs=jobs)
 
@@ -848,14 +848,14 @@ def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rp
 def test_why_knows_the_nights_when_clocks_change(house: Callable[..., House]) -> None:
     built = house(jobs='[jobs.n]\ncommand = "true"\nschedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }\n')
     told = built("why", "n@2027-03-28T02:30").out
-    assert "no clock showed 02:30 there on 2027-03-28: it went forward, past it" in told
+    assert "02:30 did not exist on 2027-03-28 in this zone (clocks went forward)" in told
     assert "gap = `next`, fold = `first`" in told
     told = built("why", "n@2027-10-31T02:30").out
-    assert "clocks showed that time twice: 2027-10-31 02:30:00+0200 and 2027-10-31 02:30:00+0100" in told
+    assert "that time occurred twice (clocks went back): 2027-10-31 02:30:00+0200 and 2027-10-31 02:30:00+0100" in told
     told = built("why", "n@2027-06-01T12:00").out
-    assert "its schedule names no slot then" in told
-    assert "the next one is 2027-06-02 02:30:00+0200" in told
-    assert "that is still to come" in built("why", "n@2027-06-02T02:30").out
+    assert "it was not scheduled at that time" in told
+    assert "the next slot is 2027-06-02 02:30:00+0200" in told
+    assert "this time is in the future" in built("why", "n@2027-06-02T02:30").out
 
 
 # --- doctor, systemd ------------------------------------------------------------------------------------------------
@@ -914,7 +914,7 @@ def test_a_service_manager_hears_of_ready_reload_life_and_stop(rpr: Rpr) -> None
         live.process.send_signal(signal.SIGHUP)
         manager.until("RELOADING")
         manager.until("READY")
-        live.until_err("change rejected, generation 1 stays in force")
+        live.until_err("job files rejected; generation 1 remains active")
         wait_for((rpr.folder / "seen").exists, "the job")
         live.process.send_signal(signal.SIGTERM)
         assert manager.until("STOPPING")

@@ -46,7 +46,7 @@ def test_a_socket_is_found_by_the_variables_of_both_tools(rpr: Rpr) -> None:
 def test_without_a_daemon_the_answer_is_one_line(rpr: Rpr) -> None:
     path = rpr.folder / "none.sock"
     rpr("daemon", "--stats", "--socket", str(path)).is_(
-        err=f"rpr: cannot reach a rate-limit daemon at `{path}`: none is running\nhint: `rpr daemon` starts one\n",
+        err=f"rpr: cannot reach a rate-limit daemon at `{path}`: none is running\nhint: start one with `rpr daemon`\n",
         code=6,
     )
 
@@ -54,7 +54,7 @@ def test_without_a_daemon_the_answer_is_one_line(rpr: Rpr) -> None:
 def test_a_second_daemon_at_the_same_socket_is_refused_and_the_first_goes_on(rpr: Rpr) -> None:
     with running(rpr) as daemon:
         rpr("daemon", "--socket", str(daemon.path)).is_(
-            err=f"rpr: cannot listen on `{daemon.path}`: another daemon does\n", code=5
+            err=f"rpr: cannot listen on `{daemon.path}`: address in use by another daemon\n", code=5
         )
         assert daemon.stats()["status"] == "ok"
 
@@ -62,7 +62,7 @@ def test_a_second_daemon_at_the_same_socket_is_refused_and_the_first_goes_on(rpr
 def test_what_is_no_socket_is_left_alone(rpr: Rpr) -> None:
     path = rpr.write("d.sock", "precious")
     rpr("daemon", "--socket", str(path)).is_(
-        err=f"rpr: cannot listen on `{path}`: a file is there that is no socket\n", code=5
+        err=f"rpr: cannot listen on `{path}`: the path exists and is not a socket\n", code=5
     )
     assert path.read_text() == "precious"
 
@@ -72,7 +72,7 @@ def test_a_folder_where_everybody_may_write_is_no_place_for_a_socket(rpr: Rpr) -
     folder.mkdir()
     folder.chmod(0o777)
     rpr("daemon", "--socket", str(folder / "d.sock")).is_(
-        err=f"rpr: cannot listen in `{folder}`: everybody can write there\n", code=5
+        err=f"rpr: cannot listen in `{folder}`: it is world-writable\n", code=5
     )
 
 
@@ -138,7 +138,7 @@ def test_the_metrics_of_a_run_are_taken_without_an_answer(rpr: Rpr) -> None:
         with daemon.client() as client:
             client.send(json.dumps(run).encode())
         until(lambda: daemon.stats()["runs"]["succeeded"] == 1)
-        assert "runs of patience: 1 succeeded" in rpr("daemon", "--stats", "--socket", str(daemon.path)).out
+        assert "runs by `patience`: 1 succeeded" in rpr("daemon", "--stats", "--socket", str(daemon.path)).out
 
 
 def test_with_patience_it_listens_where_the_go_tool_looks(rpr: Rpr) -> None:
@@ -156,7 +156,10 @@ def test_with_patience_it_listens_where_the_go_tool_looks(rpr: Rpr) -> None:
                 client.sendall(b'{"command":"true","command_hash":"ab","final_status":"succeeded","total_attempts":1}')
             until(lambda: daemon.stats()["runs"]["succeeded"] == 1)
             second = rpr("daemon", "--ephemeral", "--patience", "--socket", str(rpr.folder / "other.sock"))
-            assert (second.code, second.err) == (5, f"rpr: cannot listen on `{asked}`: another daemon does\n")
+            assert (second.code, second.err) == (
+                5,
+                f"rpr: cannot listen on `{asked}`: address in use by another daemon\n",
+            )
             assert not (rpr.folder / "other.sock").exists()
             daemon.stop()
             assert not asked.exists()

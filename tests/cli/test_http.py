@@ -231,15 +231,15 @@ def test_a_token_of_the_environment_is_taken_and_kept_from_jobs(rpr: Rpr, site: 
 @pytest.mark.parametrize(
     ("args", "env", "message", "code"),
     [
-        (("--http", "0.0.0.0:0"), {}, "cannot serve HTTP at `0.0.0.0:0`: others could reach it", 2),
+        (("--http", "0.0.0.0:0"), {}, "cannot serve HTTP at `0.0.0.0:0`: other machines could reach it", 2),
         (("--http", "8.8"), {}, "cannot use `--http 8.8`: expected a port, `HOST:PORT` or `[V6]:PORT`", 2),
         (("--http", "::1:80"), {}, "cannot use `--http ::1:80`: expected a port", 2),
         (("--http", "localhost:99999"), {}, "expected a port", 2),
-        (("--http", "0", "--ephemeral"), {}, "without a state folder there is no place for a token", 2),
+        (("--http", "0", "--ephemeral"), {}, "without a state directory there is no file for the token", 2),
         (("--http", "0"), {"RPR_HTTP_TOKEN": "short"}, "expected 16 to 4096 visible ASCII characters", 2),
         (("--http", "0", "--http-token-file", "nowhere"), {}, "cannot read the token in `nowhere`", 1),
         (("--http", "nobody.invalid:80"), {}, "cannot serve HTTP at `nobody.invalid:80`", 1),
-        (("--allow-remote",), {}, "cannot use `--allow-remote`: nothing is served", 2),
+        (("--allow-remote",), {}, "cannot use `--allow-remote`: it requires `--http`", 2),
     ],
 )
 def test_what_cannot_be_served_is_told_and_nothing_runs(
@@ -254,7 +254,7 @@ def test_what_cannot_be_served_is_told_and_nothing_runs(
 def test_a_supervisor_that_runs_takes_files_over_but_no_other_address(site: Callable[..., Site]) -> None:
     web = site()
     done = web.rpr("apply", "--http", "127.0.0.1:1", "jobs.toml")
-    assert (done.code, "cannot use `--http`: the supervisor runs already" in done.err) == (2, True)
+    assert (done.code, "cannot use `--http`: the supervisor is already running" in done.err) == (2, True)
     assert web.rpr("apply", "jobs.toml", env={"RPR_HTTP": "127.0.0.1:1"}).code == 0
 
 

@@ -144,7 +144,7 @@ def test_needs_order_jobs_and_a_failure_skips_what_needs_it(rpr: Rpr) -> None:
     )
     done = rpr("apply", "jobs.toml", "-q", "--ephemeral")
     assert done.out.splitlines() == ["build  | build", "report | report"]
-    assert "rpr: deploy: skipped: `build` is not succeeded" in done.err
+    assert "rpr: deploy: skipped: `build` has not succeeded" in done.err
     assert done.code == 1
 
 
@@ -286,7 +286,7 @@ def test_a_service_that_is_not_alive_is_restarted(rpr: Rpr, live: Callable[..., 
     run.until_out("up")
     rpr.write("sick", "")
     run.until_out("up", 2)
-    run.until_err("s: warning: is not alive")
+    run.until_err("s: warning: liveness probe failed")
 
 
 def test_restart_on_failure_lets_a_service_end_well(rpr: Rpr) -> None:

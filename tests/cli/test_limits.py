@@ -132,9 +132,9 @@ def test_next_says_in_words_what_time_alone_does_not_decide(rpr: Rpr) -> None:
         """,
     )
     rpr("next", "jobs.toml").is_(
-        out="a  when it comes into force, then as often as 5/1h allows\n"
-        "b  when it comes into force, then 100ms to 1m after the end of each run, as its runs show\n"
-        "c  when it comes into force, then 10s to 1m after the end of each run, as busy as the machine is\n"
+        out="a  when it is applied, then as often as 5/1h allows\n"
+        "b  when it is applied, then 100ms to 1m after the end of each run, adapting to the latency of its runs\n"
+        "c  when it is applied, then 10s to 1m after the end of each run, adapting to the machine load\n"
     )
 
 
@@ -184,4 +184,4 @@ def test_a_hint_that_cannot_be_read_is_an_event(rpr: Rpr) -> None:
         """,
     )
     done = rpr("apply", "--ephemeral", "jobs.toml")
-    assert "cannot read the delay that `Retry-After` names: `soon`" in done.err
+    assert "cannot read the delay in `Retry-After`: `soon`" in done.err

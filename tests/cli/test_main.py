@@ -49,19 +49,19 @@ def test_every_command_in_the_table_exists_and_has_help_with_an_example(rpr, nam
 
 
 def test_an_unknown_command_names_the_nearest(rpr):
-    rpr("aply").is_(err="rpr: cannot run `rpr`: there is no command `aply`\nhint: did you mean `rpr apply`?\n", code=2)
+    rpr("aply").is_(err="rpr: cannot run `rpr`: unknown command `aply`\nhint: did you mean `rpr apply`?\n", code=2)
 
 
 def test_an_unknown_command_without_a_neighbour_points_to_the_list(rpr):
     rpr("xyzzy").is_(
-        err="rpr: cannot run `rpr`: there is no command `xyzzy`\nhint: `rpr --help` lists the commands\n",
+        err="rpr: cannot run `rpr`: unknown command `xyzzy`\nhint: `rpr --help` lists all commands\n",
         code=2,
     )
 
 
 def test_an_unknown_option_names_the_nearest(rpr):
     rpr("validate", "--formt", "json").is_(
-        err="rpr: cannot run `rpr validate`: there is no option `--formt`\nhint: did you mean `--format`?\n",
+        err="rpr: cannot run `rpr validate`: unknown option `--formt`\nhint: did you mean `--format`?\n",
         code=2,
     )
 
@@ -86,7 +86,7 @@ def test_an_unexpected_error_is_one_line_and_a_hint(monkeypatch, capsys):
     err = capsys.readouterr().err
     assert err.splitlines() == [
         "rpr: internal error: ZeroDivisionError: division by zero",
-        "hint: this is a defect of rpr; `RPR_DEBUG=1` shows where, please report it",
+        "hint: this is a bug in rpr; please report it with the traceback shown by `RPR_DEBUG=1`",
     ]
 
 

@@ -49,9 +49,9 @@ backup            2026-03-29 01:00:00Z  2026-03-29 03:00:00 +02:00 Europe/Berlin
 poll              2026-03-28 12:00:30Z  2026-03-28 12:00:30 +00:00
                   2026-03-28 12:01:00Z  2026-03-28 12:01:00 +00:00
 web               a service, kept running
-ask               only when asked for
+ask               only on request
 build             when files change: src/**
-setup             once, when it comes into force
+setup             once, when it is applied
 off               disabled
 poll2[region=eu]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
                   then 1h after the end of each run
@@ -64,7 +64,7 @@ poll2[region=us]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
 def test_next_says_when_runs_follow_each_other(rpr):
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = { every = "0s", after_end = true }\n')
     rpr("next", "jobs.toml", "--from", "2026-03-28T12:00:00Z").is_(
-        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then back to back\n"
+        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then without a pause\n"
     )
 
 

@@ -158,7 +158,7 @@ def test_a_command_that_is_not_there_gives_127_and_one_that_may_not_be_run_126(r
     )
     rpr.write("plain", "text")
     assert rpr("exp", "-a", "1", "--", "./plain").code == 126
-    assert rpr("c", "-t", "1", "--", "echo hi").err.endswith("\nhint: `--shell` gives it to a shell\n")
+    assert rpr("c", "-t", "1", "--", "echo hi").err.endswith("\nhint: use `--shell` to run it with a shell\n")
 
 
 def test_watch_runs_on_change(rpr: Rpr) -> None:
@@ -240,7 +240,7 @@ def test_a_folder_that_was_removed_is_no_place_to_run(rpr: Rpr) -> None:
         )
         return done.stdout + done.stderr, done.returncode
 
-    words = "rpr: cannot run in the current folder: No such file or directory\nhint: name another one with `-C DIR`\n"
+    words = "rpr: cannot run in the current directory: No such file or directory\nhint: choose another directory with `-C DIR`\n"
     assert run("c", "-t", "1", "--", "pwd") == (words, 2)
     assert run("c", "-t", "1", "-C", "/", "--", "pwd") == ("/\n", 0)
 
@@ -525,13 +525,13 @@ def test_a_background_child_does_not_outlive_rpr(rpr: Rpr) -> None:
         (["c", "--", "x"], "cannot run `rpr count`: it needs `--times N`"),
         (["c", "-t", "five", "--", "x"], "cannot use `--times five`: found `five`, expected a whole number of at least 1"),
         (["c", "-t", "0", "--", "x"], "cannot use `--times 0`: found `0`, expected a whole number of at least 1"),
-        (["c", "-t", "1"], "cannot run `rpr count`: there is no command to run"),
-        (["c", "-t", "1", "--"], "cannot run `rpr count`: there is no command to run"),
+        (["c", "-t", "1"], "cannot run `rpr count`: no command given"),
+        (["c", "-t", "1", "--"], "cannot run `rpr count`: no command given"),
         (["c", "-t"], "cannot run `rpr count`: `-t` needs a value: `-t N`"),
         (["c", "--quiet=1", "-t1", "x"], "cannot run `rpr count`: `--quiet` takes no value, found `1`"),
-        (["d", "--", "x"], "cannot run `rpr duration`: it needs `--for DURATION` or `--until TIME`"),
-        (["w", "--", "x"], "cannot run `rpr watch`: there are no files to watch"),
-        (["rl", "--", "x"], "cannot run `rpr rate-limit`: it needs `--rate N/DURATION`, or `--limit` and `--window`"),
+        (["d", "--", "x"], "cannot run `rpr duration`: missing `--for DURATION` or `--until TIME`"),
+        (["w", "--", "x"], "cannot run `rpr watch`: no files to watch given"),
+        (["rl", "--", "x"], "cannot run `rpr rate-limit`: missing `--rate N/DURATION`, or `--limit` and `--window`"),
         (["c", "-t", "1", "--env", "A", "--", "x"], "cannot use `--env A`: expected `NAME=VALUE`"),
         (["c", "-t", "1", "--aggregate", "-q", "--", "x"], "cannot use `--quiet` together with `--aggregate`"),
         (["c", "-t", "1", "-t", "2", "--", "x"], "cannot use `--times` twice, with `1` and `2`"),
@@ -557,7 +557,7 @@ def test_all_problems_come_at_once(rpr: Rpr) -> None:
 
 def test_unknown_options_and_commands_name_the_nearest(rpr: Rpr) -> None:
     rpr("c", "--tmies", "3", "x").is_(
-        err="rpr: cannot run `rpr count`: there is no option `--tmies`\nhint: did you mean `--times`?\n", code=2
+        err="rpr: cannot run `rpr count`: unknown option `--tmies`\nhint: did you mean `--times`?\n", code=2
     )
     assert "did you mean `rpr interval`?" in rpr("intervall").err
 
@@ -567,7 +567,7 @@ def test_common_options_may_stand_before_the_command_word(rpr: Rpr) -> None:
     rpr("--config", "c.toml", "--timeout=5s", "i", "-t", "2", "--", "echo", "x").is_(out="x\nx\n")
     rpr("-q", "c", "-t", "1", "--", "echo", "x").is_()
     rpr("--quiet", "validat").is_(
-        err="rpr: cannot run `rpr`: there is no option `--quiet`\nhint: see `rpr --help`\n", code=2
+        err="rpr: cannot run `rpr`: unknown option `--quiet`\nhint: see `rpr --help`\n", code=2
     )
 
 
@@ -592,8 +592,8 @@ def test_a_history_belongs_to_one_rpr_at_a_time_and_says_what_was_cut_short(rpr:
     process = rpr.start("i", "-e", "1h", *words)
     wait_for(rpr.folder / "log")
     rpr("c", "-t", "1", *words).is_(
-        err=f"rpr: cannot keep the history of `slow`: process {process.pid} is keeping it\n"
-        "hint: call this one otherwise with `--name`, or run it without `--history`\n",
+        err=f"rpr: cannot record the history of `slow`: process {process.pid} is recording it\n"
+        "hint: choose another name with `--name`, or run without `--history`\n",
         code=5,
     )
     assert history(rpr, "slow") == [("running", None, 1)]
@@ -617,18 +617,18 @@ def test_dry_run_and_as_job_do_nothing(rpr: Rpr) -> None:
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
-        (["c", "-t", "3"], ["first run: now", "then: one right after the other", "ends: after 3 runs"]),
+        (["c", "-t", "3"], ["first run: now", "then: one run after another, without a pause", "ends: after 3 runs"]),
         (["i", "-e", "1h", "-t", "1"], ["first run: now", "ends: after 1 run"]),
         (["exp", "-a", "9", "--max-delay", "6s"],
-         ["first run: now", "then: after waits of 1s, 2s, 4s, 6s, 6s …", "ends: after 9 runs, or at the first success"]),
+         ["first run: now", "then: after delays of 1s, 2s, 4s, 6s, 6s …", "ends: after 9 runs, or at the first success"]),
         (["fib", "-a", "4", "-j", "full"],
-         ["first run: now", "then: after random waits of at most 1s, 1s, 2s",
+         ["first run: now", "then: after random delays of at most 1s, 1s, 2s",
           "ends: after 4 runs, or at the first success"]),
-        (["dj", "--multiplier", "5"], ["first run: now", "then: after growing random waits, at most 1m",
+        (["dj", "--multiplier", "5"], ["first run: now", "then: after growing random delays, at most 1m",
                   "ends: after 3 runs, or at the first success"]),
         (["r", "-r", "3/1s", "--fail-fast"],
-         ["first run: now", "x  when it comes into force, then as often as 3/1s allows", "ends: at the first failure"]),
-        (["w", "*.c", "--max-failures", "2"], ["x  when files change: *.c", "ends: after 2 failures in a row"]),
+         ["first run: now", "x  when it is applied, then as often as 3/1s allows", "ends: at the first failure"]),
+        (["w", "*.c", "--max-failures", "2"], ["x  when files change: *.c", "ends: after 2 consecutive failures"]),
     ],
 )  # fmt: skip
 def test_dry_run_tells_when_it_would_run_and_end(rpr: Rpr, words: list[str], lines: list[str]) -> None:
@@ -659,7 +659,7 @@ def test_as_job_refuses_what_no_file_can_hold(rpr: Rpr) -> None:
         [RPR, "c", "-t", "1", "--as-job", "--", "echo", b"\xff"], cwd=rpr.folder, env=rpr.env, capture_output=True
     )
     assert (done.stdout, done.returncode) == (b"", 2)
-    assert done.stderr == b"rpr: cannot write a job file: the command holds bytes that are no text\n"
+    assert done.stderr == b"rpr: cannot write a job file: the command contains bytes that are not valid UTF-8\n"
 
 
 def test_bytes_that_are_no_text_reach_the_command(rpr: Rpr) -> None:
@@ -736,7 +736,7 @@ def test_a_wrong_configuration_is_fatal_and_named(rpr: Rpr, text: str, message: 
 
 def test_a_configuration_that_was_asked_for_must_be_there(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "--", "true", env={"RPR_CONFIG": "gone.toml"}).is_(
-        err="rpr: cannot read `gone.toml`: there is no such file\n", code=2
+        err="rpr: cannot read `gone.toml`: the file does not exist\n", code=2
     )
 
 

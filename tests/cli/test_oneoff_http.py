@@ -104,7 +104,7 @@ def test_a_port_that_is_taken_is_an_error_before_anything_ran_if_it_was_asked_fo
             done = rpr("c", "-t", "1", f"--{what}-port", port, "--", "echo", "x")
             done.is_(
                 err=f"rpr: cannot serve {what} at port {port}: Address already in use\n"
-                f"hint: `--{what}-port` chooses another\n",
+                f"hint: choose another port with `--{what}-port`\n",
                 code=1,
             )
         set_always = {"RPR_HEALTH_ENABLED": "true", "RPR_HEALTH_CHECK_PORT": port}

@@ -100,7 +100,7 @@ def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None
     rpr.write("jobs.toml", (rpr.folder / "jobs.toml").read_text().replace("0 3", "0 5"))
     changed = rpr("plan", "jobs.toml", "--detailed-exitcode")
     assert changed.code == 10
-    assert "~ a  gets a new next start; next start " in changed.out
+    assert "~ a  reschedules; next start " in changed.out
     assert '    schedule: {"cron": "0 3 * * *"} -> {"cron": "0 5 * * *"}\n' in changed.out
     assert changed.out.endswith("generation 2: 1 to change, 2 unchanged\n")
 

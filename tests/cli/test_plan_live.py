@@ -53,7 +53,7 @@ def test_plan_asks_the_running_supervisor_and_apply_does_what_it_says(rpr: Rpr, 
     assert "generation 2: 4 to change, 1 unchanged\n" in text
     applied = rpr("apply", "jobs.toml").out
     assert "~ pool db\n~ limit api\n" in applied
-    assert "generation 2 is in force: 4 changed, 1 unchanged\n" in applied
+    assert "generation 2 is active: 4 changed, 1 unchanged\n" in applied
     assert "m[b=x,a=1]" in rpr("status", "m[a=1,b=x]").out  # a cell is found by its values in any order
     assert set(classes(live_plan(rpr)).values()) == {"keep"}
 
@@ -67,7 +67,7 @@ def test_plan_asks_the_running_supervisor_and_apply_does_what_it_says(rpr: Rpr, 
     assert "refused" not in live_plan(rpr, "--allow-removals")
     text = rpr("plan", "jobs.toml").out
     assert (
-        '? was `tick` renamed to `tack`? They are equal, and `moved_from = "tick"` keeps counters and history\n' in text
+        '? was `tick` renamed to `tack`? The jobs are equal; `moved_from = "tick"` keeps counters and history\n' in text
     )
     assert "! cannot apply: 3 of 3 jobs would be removed" in text
     assert rpr("apply", "jobs.toml").code == 5

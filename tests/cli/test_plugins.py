@@ -176,12 +176,13 @@ def test_what_is_installed_is_listed_and_explained(with_examples: Rpr) -> None:
         )
     )
     with_examples("plugins", "htp").is_(
-        err="rpr: cannot show plugin `htp`: it is not installed\nhint: `rpr plugins` shows those that are\n", code=2
+        err="rpr: cannot show plugin `htp`: it is not installed\nhint: `rpr plugins` lists the installed plugins\n",
+        code=2,
     )
 
 
 def test_without_plugins_there_is_nothing_to_list(rpr: Rpr) -> None:
-    rpr("plugins").is_(out="no plugin is installed\n")
+    rpr("plugins").is_(out="no plugins are installed\n")
 
 
 def test_a_distribution_that_is_broken_is_a_warning_with_its_name(with_broken: Rpr, tmp_path: Path) -> None:
@@ -236,15 +237,15 @@ schedule = { plugin = "no-import" }
     )
     with_broken("validate", "jobs.toml").is_(
         err=(
-            "jobs.toml:3:14: jobs.name.schedule.plugin: there is no schedule plugin `office-hour`"
+            "jobs.toml:3:14: jobs.name.schedule.plugin: unknown schedule plugin `office-hour`"
             " (did you mean `office-hours`?)\n"
-            "jobs.toml:4:21: jobs.name.stop.plugins[0]: there is no stop condition plugin `nothing-like-it`"
-            " (known are `doubts`, `error-budget`)\n"
+            "jobs.toml:4:21: jobs.name.stop.plugins[0]: unknown stop condition plugin `nothing-like-it`"
+            " (known: `doubts`, `error-budget`)\n"
             "jobs.toml:7:31: jobs.keys.executor.url: found `ftp://example.com`, expected another value\n"
             "jobs.toml:7:58: jobs.keys.executor.methods: unknown key `methods` (did you mean `method`?)\n"
             "jobs.toml:8:39: jobs.keys.schedule.minutes: found `30`, expected a whole number\n"
             "jobs.toml:12:1: jobs.refused.schedule: the office opens at 18:00, after it closes at 17:00\n"
-            "jobs.toml:15:1: jobs.required.executor: found no `url`, expected one\n"
+            "jobs.toml:15:1: jobs.required.executor: missing `url`\n"
             "jobs.toml:19:14: jobs.broken.schedule.plugin: cannot use schedule plugin `no-import`"
             " (of `broken-plugins` 0.1): ModuleNotFoundError: No module named 'not_there'\n"
         ),
@@ -372,7 +373,7 @@ stop_timeout = "5s"
         assert states[name] == ("idle", states[name][1])
         assert states[name][1].startswith(told), states[name]
         assert name == "hangs" or f"rpr: {name}: warning: {told}" in err, err
-    assert "could not say when it is next, and is asked again" in why
+    assert "its schedule plugin failed and will be retried" in why
     assert "cannot use stop condition plugin `doubts`: ZeroDivisionError" in err
     assert "cannot use output plugin `drops`: its process ended (exit 3); an item was lost" in err
     rows = {}
@@ -381,7 +382,7 @@ stop_timeout = "5s"
         rows.setdefault(row["job"], []).append(row["reason"] if row["detail"] else row["reason_code"])
     assert rows["well"].count("success") == 8
     assert set(rows["well"]) <= {"success", "overlap", "missed"}, "a busy machine may be late"
-    assert rows["fails"] == ["executor plugin `fails` failed, its output says why"]
+    assert rows["fails"] == ["executor plugin `fails` failed; its output has the reason"]
     assert rows["lasts"] == ["timed out after 300ms"]
     assert "fails   | rpr: executor plugin `fails` failed: LookupError: nothing there" in err
 

@@ -58,7 +58,7 @@ def test_a_file_that_was_moved_takes_its_state_along_and_says_so(rpr: Rpr) -> No
     (rpr.folder / "one").rename(rpr.folder / "two")
     moved = rpr("apply", "-q", "two/jobs.toml")
     assert moved.code == 0
-    assert f"came from `{rpr.folder}/one/jobs.toml`, which is gone" in moved.err
+    assert f"was created by `{rpr.folder}/one/jobs.toml`, which no longer exists" in moved.err
     assert rpr("apply", "-q", "two/jobs.toml").err == ""
 
 
@@ -85,7 +85,7 @@ def test_a_running_supervisor_does_not_take_the_files_of_another_path(rpr: Rpr) 
         (rpr.folder / first).rename(rpr.folder / "one" / "gone.toml")
         refused = rpr("apply", second)
         assert refused.code != 0
-        assert "`rpr down` ends the supervisor of the other file" in refused.err
+        assert "`rpr down` stops the supervisor of the other file" in refused.err
         rpr("down", "--project", "shop")
         process.wait(30)
 
@@ -119,7 +119,7 @@ def test_files_of_two_projects_are_an_error_with_both_places(rpr: Rpr) -> None:
     refused = rpr("validate", first, second)
     assert refused.code == 2
     assert "two/jobs.toml:2" in refused.err
-    assert "found `other`, but one/jobs.toml:1 says `shop`" in refused.err
+    assert "found `other`, but one/jobs.toml:1 has `shop`" in refused.err
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -198,15 +198,15 @@ def test_the_schema_is_printed_as_it_is_shipped(rpr):
 
 
 def test_the_starter_is_valid_and_an_existing_file_is_left_alone(rpr):
-    rpr("init").is_(out="wrote jobs.toml; now try `rpr apply`\n")
+    rpr("init").is_(out="wrote jobs.toml; to run it: `rpr apply`\n")
     text = (rpr.folder / "jobs.toml").read_text()
     rpr("validate").is_(out="jobs.toml: 2 jobs, ok\n")
-    rpr("init").is_(err="rpr: cannot write `jobs.toml`: it exists already\nhint: name another file\n", code=2)
+    rpr("init").is_(err="rpr: cannot write `jobs.toml`: the file already exists\nhint: name another file\n", code=2)
     assert (rpr.folder / "jobs.toml").read_text() == text
 
 
 def test_the_commented_parts_of_the_starter_are_valid_too(rpr):
-    rpr("init", "other.toml").is_(out="wrote other.toml; now try `rpr apply other.toml`\n")
+    rpr("init", "other.toml").is_(out="wrote other.toml; to run it: `rpr apply other.toml`\n")
     path = rpr.folder / "other.toml"
     lines = [
         line.removeprefix("# ") if "=" in line or "[jobs." in line else line for line in path.read_text().splitlines()
@@ -227,7 +227,7 @@ def test_set_keeps_text_and_set_json_gives_any_value(rpr):
         "`--set-json 'regions=[…]'`\n", code=2,
     )  # fmt: skip
     rpr("render", "--set-json", "regions=us").is_(
-        err="rpr: cannot use `--set-json regions=us`: the value is not JSON\nhint: a text needs quotes in JSON\n",
+        err="rpr: cannot use `--set-json regions=us`: the value is not JSON\nhint: a text in JSON needs quotes\n",
         code=2,
     )
     rpr("render", "--set-json", "regions").is_(

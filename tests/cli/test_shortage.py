@@ -30,7 +30,7 @@ def test_too_few_descriptors_are_waited_for_and_are_no_failure_of_the_command(rp
         told = running.stderr.readline()
         allow(running.pid, 256)
         out, err = running.communicate(timeout=60)
-    assert told == "rpr: warning: cannot start `echo`: Too many open files; trying again\n"
+    assert told == "rpr: warning: cannot start `echo`: Too many open files; retrying\n"
     assert (out, err, running.returncode) == ("ran\n" * 3, "", 0), "each of the four runs was made once"
 
 
@@ -45,6 +45,5 @@ def test_a_command_that_lacks_something_from_the_beginning_is_not_called_a_defec
     )
     assert (done.stdout, done.returncode) == ("", 1)
     assert done.stderr == (
-        "rpr: cannot go on: Too many open files\n"
-        "hint: this machine, or a limit that it was started with (`ulimit -a`), has no more to give\n"
+        "rpr: out of resources: Too many open files\nhint: a system limit was reached; see `ulimit -a`\n"
     )

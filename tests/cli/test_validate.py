@@ -47,7 +47,7 @@ def test_github_gets_annotations(rpr):
 
 def test_a_warning_has_a_place_and_does_not_change_the_exit_code(rpr):
     rpr.write("jobs.toml", GOOD + 'env = { PATH = "/opt/x:$PATH" }\n')
-    words = "found `$PATH`, which is not expanded: the job gets this text"
+    words = "found `$PATH`, which is not expanded: the job gets the literal text"
     rpr("validate", "jobs.toml").is_(
         out="jobs.toml: 1 job, ok\n",
         err=f"jobs.toml:3:9: warning: jobs.a.env.PATH: {words} (write `{{{{ env('PATH') }}}}`)\n",
@@ -94,7 +94,7 @@ def test_several_files_are_one_unless_each_is_asked_for(rpr):
     rpr.write("b.yaml", "jobs:\n  b: {command: 'true'}\n")
     rpr("validate", "a.toml", "b.yaml").is_(out="a.toml: 2 jobs, ok\n")
     rpr("validate", "--each", "a.toml", "b.yaml").is_(
-        out="b.yaml: 1 job, ok\n", err="a.toml:3:1: jobs.a.needs.b: there is no job `b`\n", code=2
+        out="b.yaml: 1 job, ok\n", err="a.toml:3:1: jobs.a.needs.b: unknown job `b`\n", code=2
     )
 
 
@@ -123,7 +123,7 @@ def test_rpr_file_names_the_file(rpr):
 def test_no_file_at_all_points_to_init(rpr):
     rpr("validate").is_(
         err="rpr: cannot find a job file: no `repeater.toml` or `jobs.toml` here or above\n"
-        "hint: name one, or let `rpr init` write a starter\n",
+        "hint: name a file, or create one with `rpr init`\n",
         code=2,
     )
 
@@ -131,12 +131,12 @@ def test_no_file_at_all_points_to_init(rpr):
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
-        (lambda path: None, "there is no such file"),
-        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: None, "the file does not exist"),
+        (lambda path: path.mkdir(), "it is a directory"),
         (os.mkfifo, "it is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
-        (lambda path: path.symlink_to(path), "its links form a circle"),
-        (lambda path: path.write_bytes(b"#" * (9 << 20)), "it has more than 8388608 bytes, the most allowed"),
+        (lambda path: path.symlink_to(path), "its symbolic links form a loop"),
+        (lambda path: path.write_bytes(b"#" * (9 << 20)), "it has more than 8388608 bytes, the limit"),
     ],
     ids=["missing", "folder", "fifo", "device", "circle", "huge"],
 )
@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_told_in_one_line(rpr, make, cause):
 def test_caps_are_settings(rpr):
     rpr.write("jobs.toml", GOOD)
     rpr("validate", env={"RPR_MAX_FILE_SIZE": "10B"}).is_(
-        err="jobs.toml: cannot read it: it has more than 10 bytes, the most allowed\n", code=2
+        err="jobs.toml: cannot read it: it has more than 10 bytes, the limit\n", code=2
     )
     rpr("validate", env={"RPR_MAX_JOBS": "x"}).is_(err="rpr: cannot use `RPR_MAX_JOBS=x`: expected a number\n", code=2)
 
@@ -170,7 +170,7 @@ def test_validate_leaves_nothing_behind(rpr):
 def test_a_name_that_is_no_text_breaks_nothing(rpr):
     result = rpr("validate", os.fsdecode(b"caf\xe9.toml"))
     assert result.code == 2
-    assert "there is no such file" in result.err
+    assert "the file does not exist" in result.err
 
 
 HEAVY = {"jinja2", "jsonschema", "yaml", "asyncio", "croniter", "rich", "regex", "watchfiles", "sqlite3", "subprocess"}

@@ -240,7 +240,7 @@ def test_a_daemon_that_dies_while_one_waits_is_told_once(world: World) -> None:
     world.until(lambda: bool(of(facts, RateLimiterDown)))
     world.settle()
     assert len(of(facts, RateLimiterDown)) == 1
-    assert text_of(of(facts, RateLimiterDown)[0].reason).endswith(": it has ended")
+    assert text_of(of(facts, RateLimiterDown)[0].reason).endswith(": it has exited")
 
 
 def test_the_end_of_a_daemon_that_nobody_waits_for_is_no_news(world: World) -> None:

@@ -272,7 +272,7 @@ def test_trouble_with_messages_is_told_and_polled_around(tmp_path: Path, monkeyp
     heard = disk.hears("job", "src/a.py")
     disk.close()
     assert heard
-    assert warnings == ["cannot watch files through the system, so they are polled: no inotify watches are left"]
+    assert warnings == ["cannot use file notifications of the system, so files are polled: no inotify watches are left"]
 
 
 def test_a_hundred_edits_a_second_are_told_and_few_times(real: Disk) -> None:

@@ -13,24 +13,22 @@ import re
 import tokenize
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-from repeater.cli.commands import COMMANDS, CONTROL
+import click
+
+from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.oneoff.options import COMMANDS as ONE_OFF_COMMANDS
 from tests.docs.pages import PAGES, ROOT, prose
 
 # Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.
 NOT_YET: dict[str, set[str]] = {
     "CHANGELOG.md": {"length", "patterns"},
-    "README.md": {"length", "patterns"},
-    "docs/README.md": {"length"},
-    "docs/examples/README.md": {"length", "patterns"},
     "docs/how-to/change-running-jobs.md": {"length", "patterns"},
-    "docs/how-to/come-from-the-go-rpr.md": {"patterns"},
-    "docs/how-to/monitor.md": {"length", "patterns"},
     "docs/how-to/operate.md": {"length", "patterns"},
     "docs/how-to/replace-a-crontab.md": {"patterns"},
     "docs/how-to/run-in-a-container.md": {"length", "patterns"},
-    "docs/how-to/share-a-limit.md": {"length"},
     "docs/reference/commands.md": {"length", "patterns"},
     "docs/reference/control.md": {"length", "patterns"},
     "docs/reference/daemon.md": {"length", "patterns"},
@@ -39,30 +37,29 @@ NOT_YET: dict[str, set[str]] = {
     "docs/reference/plugins.md": {"length", "patterns"},
     "docs/reference/reasons.md": {"length", "patterns"},
     "docs/reference/schedules.md": {"length", "patterns"},
-    "docs/tutorial/first-job-file.md": {"length", "patterns"},
     "repeater/processes": {"comments"},
-    "repeater/store": {"comments", "messages"},
-    "repeater/system": {"comments", "messages"},
+    "repeater/store": {"comments"},
+    "repeater/system": {"comments"},
     "repeater/worker": {"comments"},
-    "repeater/apps": {"comments", "messages"},
-    "repeater/cli": {"comments", "messages"},
-    "repeater/control": {"comments", "messages"},
-    "repeater/ratelimitd": {"comments", "messages"},
+    "repeater/apps": {"comments"},
+    "repeater/cli": {"comments"},
+    "repeater/control": {"comments"},
+    "repeater/ratelimitd": {"comments"},
     "repeater/engine": {"comments"},
     "repeater/errors.py": {"comments"},
-    "repeater/jobfile": {"comments", "messages"},
-    "repeater/shim": {"comments", "messages"},
+    "repeater/jobfile": {"comments"},
+    "repeater/shim": {"comments"},
     "repeater/model": {"comments"},
-    "repeater/output": {"comments", "messages"},
+    "repeater/output": {"comments"},
     "repeater/plan": {"comments"},
     "repeater/plugins": {"comments"},
-    "repeater/policy": {"comments", "messages"},
+    "repeater/policy": {"comments"},
     "repeater/ports.py": {"comments"},
     "repeater/supervisor": {"comments"},
     "repeater/schedule": {"comments"},
-    "repeater/sentences": {"comments", "messages"},
+    "repeater/sentences": {"comments"},
     "repeater/settings.py": {"comments"},
-    "repeater/wire": {"comments", "messages"},
+    "repeater/wire": {"comments"},
 }
 # Names of modules that occur twice.
 NOT_YET_UNIQUE = {
@@ -83,6 +80,21 @@ BANNED = re.compile(
     | comes?\ into\ force | for\ ever | has\ to\ be\ known
     )\b""",
     re.VERBOSE | re.IGNORECASE,
+)
+BAD_START = re.compile(
+    r"(Only|Also|What|How|Where|Whether|Why|Which|Who|So|At|Not|There|Until|Then|That|These|Those|It|Its|They)\b"
+)
+IMPERATIVE = re.compile(
+    r"""(
+    Accept | Add | Allow | Append | Apply | Ask | Build | Cancel | Capture | Check | Clear | Colour |
+    Continue | Count | Cut | Do | Drop | End | Exit | Explain | Fail | Follow | Force | Format | Give |
+    Honour | Ignore | Include | Keep | Kill | Let | Limit | Listen | Load | Log | Omit | Override |
+    Parse | Pass | Pause | Plan | Prefix | Print | Read | Record | Reload | Repeat | Replace | Report |
+    Reserve | Reset | Restart | Resume | Retry | Return | Run | Search | Serve | Set | Show | Shut |
+    Skip | Start | Stop | Store | Stream | Suppress | Treat | Trust | Use | Validate | Wait | Watch |
+    Write
+    )\ """,
+    re.VERBOSE,
 )
 REPEATED_NAMES = {
     "__init__", "__main__", "main", "protocol", "server", "client", "clock", "events", "spec", "time", "text",
@@ -219,6 +231,35 @@ def test_descriptions_of_the_schema_are_plain() -> None:
 
     schema = json.loads((ROOT / "schemas" / "jobs.schema.json").read_text())
     assert [(path, found) for path, text in walk(schema, "") if (found := findings(text))] == []
+
+
+def options() -> Iterator[tuple[str, str, bool]]:
+    """Each option with its help, and whether it is a flag."""
+    for name, (module, function, _, _) in (COMMANDS | CONTROL).items():
+        for option in getattr(import_module(module), function).params:
+            if isinstance(option, click.Option):
+                yield f"rpr {name} {option.opts[-1]}", option.help or "", option.is_flag
+    for one_off in ONE_OFF_COMMANDS.values():
+        for own in one_off.options:
+            yield f"rpr {one_off.name} {own.name}", own.words, not own.metavar
+
+
+def test_help_of_an_option_is_an_imperative_sentence_with_an_object() -> None:
+    """An option with a value may also name the value: `Directory of the state.`"""
+    wrong = []
+    for name, text, is_flag in options():
+        plain = text.partition(" [default")[0]
+        good = IMPERATIVE.match(plain) or (not is_flag and plain[:1].isupper() and not BAD_START.match(plain))
+        if not (good and plain.endswith(".") and len(plain.split()) >= 3):
+            wrong.append((name, text))
+    assert wrong == []
+
+
+def test_each_command_is_described_by_an_imperative_sentence() -> None:
+    listed = {name: text for name, (_, _, text, _) in (COMMANDS | CONTROL).items()}
+    listed |= {name: text for name, (text, _) in ONE_OFF.items()}
+    assert {name: text for name, text in listed.items() if not IMPERATIVE.match(text)} == {}
+    assert {name: text for name, text in listed.items() if not text.endswith((".", "…")) or findings(text)} == {}
 
 
 def test_the_name_of_a_module_occurs_once() -> None:

@@ -76,7 +76,8 @@ def test_a_lost_hook_is_told_and_nobody_waits_for_it() -> None:
     stage.advance(5)
     lose(stage)
     assert any(
-        isinstance(event, Warned) and text_of(event.reason) == "hook on_success was lost: its keeper died"
+        isinstance(event, Warned)
+        and text_of(event.reason) == "hook on_success was lost: the shim exited during the run"
         for event in stage.events
     )
     stage.stop()
@@ -87,6 +88,6 @@ def test_a_loss_that_nobody_waits_for_is_ignored() -> None:
     stage = Stage()
     stage.apply(job("a", HOURLY))
     stage.advance(5)
-    stage.tell(RunLost("unknown", "its keeper died"))
+    stage.tell(RunLost("unknown", "the shim exited during the run"))
     stage.clock.settle()
     assert stage.history("a") == ["ran @0"]

@@ -35,8 +35,8 @@ def test_a_need_that_failed_for_good_skips_the_dependent_at_once() -> None:
         job("migrate", Once()),
     )
     stage.advance(3)
-    assert stage.history("api") == ["skipped(`migrate` is not succeeded) @0"]
-    assert stage.history("web") == ["skipped(`api` is not succeeded) @0"]
+    assert stage.history("api") == ["skipped(`migrate` has not succeeded) @0"]
+    assert stage.history("web") == ["skipped(`api` has not succeeded) @0"]
     assert stage.left == [1]
 
 
@@ -53,7 +53,7 @@ def test_a_need_that_takes_too_long_skips_the_dependent() -> None:
     stage.advance(29)
     assert stage.rows("api") == []
     stage.advance(2)
-    assert stage.history("api") == ["skipped(`slow` is not succeeded after 30s) @0"]
+    assert stage.history("api") == ["skipped(`slow` has not succeeded after 30s) @0"]
 
 
 def test_a_service_is_needed_healthy_not_only_started() -> None:
@@ -120,7 +120,7 @@ def test_same_slot_waits_for_the_slot_of_the_same_nominal_time() -> None:
     )
     stage.advance(90)
     assert stage.starts("b") == [5]
-    assert stage.history("b")[1] == "skipped(`a` is not succeeded) @60"
+    assert stage.history("b")[1] == "skipped(`a` has not succeeded) @60"
 
 
 def test_a_pool_bounds_runs_over_all_its_jobs_and_keeps_their_order() -> None:

@@ -82,7 +82,7 @@ def test_a_schedule_that_fails_is_named_once_and_asked_again_while_other_jobs_go
     assert stage.starts("b") == [0, 10, 20]
     assert stage.starts("a") == []
     assert stage.left == [], "it may start again"
-    assert warnings(stage) == ["a: cannot use schedule plugin `grid`: it did not answer; it is asked again"]
+    assert warnings(stage) == ["a: cannot use schedule plugin `grid`: it did not answer; retrying"]
     assert 5 < plugins.asked < 12, "less and less often"
     assert stage.engine.jobs["a"].upcoming.fault
     plugins.broken.clear()
@@ -112,7 +112,7 @@ def test_answers_that_make_no_sense_are_failures_of_the_plugin() -> None:
 
     for text, told in (
         ("yesterday", "it answered Invalid isoformat string: 'yesterday'"),
-        ("2026-01-01T00:00:00", "it answered `2026-01-01T00:00:00` has no offset from UTC"),
+        ("2026-01-01T00:00:00", "it answered `2026-01-01T00:00:00` has no UTC offset"),
         ("1999-01-01T00:00:00Z", "it answered 1999-01-01T00:00:00Z, which is before"),
     ):
         stage = Stage(plugins=answer(text))
@@ -183,7 +183,7 @@ def test_a_simulation_tells_of_a_plugin_that_fails() -> None:
         )
     )
     assert {row.job for row in rows} == {"b"}
-    assert told == [("a", "gone; it is asked again")]
+    assert told == [("a", "gone; retrying")]
 
 
 class Late(FakePlugins):
@@ -282,8 +282,8 @@ def test_a_condition_that_cannot_be_asked_does_not_hold_and_is_named_once() -> N
     stage.advance(45)
     assert stage.starts("a") == [0, 10, 20, 30, 40]
     assert warnings(stage) == [
-        "a: cannot use stop condition plugin `x`: it is broken; the job goes on",
-        "a: cannot use stop condition plugin `y`: it answered 7, expected a reason or nothing; the job goes on",
+        "a: cannot use stop condition plugin `x`: it is broken; the job continues",
+        "a: cannot use stop condition plugin `y`: it answered 7, expected a reason or nothing; the job continues",
     ]
     plugins.broken.clear()
     stage.advance(10)
@@ -325,7 +325,7 @@ def test_the_failure_of_an_executor_names_it() -> None:
     stage = Stage({"a": Act(exit=Exit(code=125)), "b": Act(exit=Exit(code=125))}, plugins=FakePlugins())
     stage.apply(job("a", executor=Plugin("boat")), job("b"))
     stage.advance(5)
-    assert text_of(stage.rows("a")[0].reason) == "executor plugin `boat` failed, its output says why"
+    assert text_of(stage.rows("a")[0].reason) == "executor plugin `boat` failed; its output has the reason"
     assert text_of(stage.rows("b")[0].reason) == "exit 125"
 
 

@@ -324,7 +324,7 @@ def test_a_suspended_machine_is_downtime_for_cron_and_owes_an_interval_nothing()
     stage.clock.suspend(seconds(600))
     stage.advance(65)
     assert [text_of(event.reason) for event in stage.events if isinstance(event, Warned)] == [
-        "this machine slept for 600 s"
+        "system was suspended for 600 s"
     ]
     states = [row.state for row in stage.rows("c")]
     assert states.count("skipped") >= 9

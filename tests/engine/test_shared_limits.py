@@ -220,7 +220,7 @@ def test_without_a_daemon_an_open_limit_is_held_by_each_alone_and_it_is_said_onc
     for stage in (one, two):
         assert [stage.starts(name) for name in "abc"] == [[0], [10], [20]]
         assert warnings(stage) == [
-            "cannot reach the rate-limit daemon at `fake`: none is running; this process alone holds limit `api` until then"
+            "cannot reach the rate-limit daemon at `fake`: none is running; enforcing limit `api` locally until it is back"
         ]
 
 

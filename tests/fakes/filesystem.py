@@ -21,9 +21,9 @@ class MemoryDisk:
         content = self.files.get(self.resolve(path))
         if content is None:
             below = any(one.startswith(path.rstrip("/") + "/") for one in self.files)
-            raise Unreadable("it is a folder") if below else Missing("there is no such file")
+            raise Unreadable("it is a directory") if below else Missing("the file does not exist")
         if len(content) > most:
-            raise Unreadable(f"it has more than {most} bytes, the most allowed")
+            raise Unreadable(f"it has more than {most} bytes, the limit")
         return content
 
     def resolve(self, path: str) -> str:

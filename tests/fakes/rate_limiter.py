@@ -177,7 +177,7 @@ class FakeQuota:
         """The daemon is gone."""
         self._is_there = False
         if self._asked:
-            self._lose("it has ended")
+            self._lose("it has exited")
 
     def _reach(self) -> bool:
         if not self._is_there and self._daemon.running:

@@ -77,7 +77,7 @@ class FakeStore:
         key = (row.job, row.nominal, row.attempts)
         error: Exception | None = self.failing
         if error is None and key in self.table:
-            error = SlotTakenError(f"cannot claim `{row.job}` at {row.nominal}: it was claimed before")
+            error = SlotTakenError(f"cannot claim `{row.job}` at {row.nominal}: it has already been claimed")
         if error is None:
             for (job, nominal, attempt), earlier in list(self.table.items()):
                 is_earlier = (job, nominal) == key[:2] and attempt < row.attempts

@@ -172,7 +172,7 @@ def test_what_a_service_leaves_behind_ends_with_its_drain_timeout(ground: Ground
     text = job("leaves", [sys.executable, "leaves.py"], schedule=service, restart="never", drain_timeout="300ms")
     supervisor = ground.apply(text, "-q", "--keep-alive")
     supervisor.until_ready()
-    wait_for(lambda: ground.rows("--outcome", "success"), "it has ended")
+    wait_for(lambda: ground.rows("--outcome", "success"), "it has exited")
     assert [found for found in ground.living() if found.command == "sleep 300 "] == []
     ground.down()
 
@@ -184,7 +184,7 @@ def test_with_cgroups_off_nothing_is_divided(ground: Ground, home: str) -> None:
     wait_for(lambda: "| up" in ground.begun[-1].out, "it runs")
     assert "0::" in ground.begun[-1].out
     assert MARK not in ground.begun[-1].out
-    assert "level B" in ground("doctor", env={"RPR_CGROUPS": "off"}).out
+    assert "tracked by a subreaper" in ground("doctor", env={"RPR_CGROUPS": "off"}).out
     assert ground.level() == "C"
     ground.down()
 

@@ -191,8 +191,8 @@ def test_every_kind_of_command_that_cannot_be_executed_is_a_row_with_its_reason(
         "loop": (job("loop", ["./loop"]), "Too many levels of symbolic links"),
         "long": (job("long", ["./" + "x" * 300]), "File name too long"),
         "below": (job("below", ["./plain/x"]), "Not a directory"),
-        "nowhere": (job("nowhere", ["true"], cwd="nowhere"), "cannot enter folder"),
-        "inside": (job("inside", ["true"], cwd="plain"), "cannot enter folder"),
+        "nowhere": (job("nowhere", ["true"], cwd="nowhere"), "cannot enter directory"),
+        "inside": (job("inside", ["true"], cwd="plain"), "cannot enter directory"),
         "who": (job("who", ["true"], user="nobody-knows-me"), "there is no such user"),
     }
     jobs = "".join(text for text, _ in wanted.values()) + job("good", effectful("true"), retry="{ attempts = 2 }")
@@ -238,7 +238,7 @@ def test_a_line_of_a_hundred_megabytes_comes_whole_and_costs_little_memory(groun
     write = "head -c 100000000 /dev/zero | tr '\\0' x"
     output = f'{{ mode = "{mode}", file = "big.log", max_size = "200MB" }}'
     supervisor = ground.apply(job("big", effectful(write), output=output) + WAITS, "-q", **NOWHERE)
-    wait_for(lambda: ground.effects.ends("big"), "it has ended")
+    wait_for(lambda: ground.effects.ends("big"), "it has exited")
     wait_for(lambda: (ground.folder / "big.log").stat().st_size >= 100_000_000, "all is in the file")
     peak = supervisor.holds().peak
     assert ground("down").code == 0
@@ -252,7 +252,7 @@ def test_a_gigabyte_of_output_costs_little_memory_and_a_bounded_file(ground: Gro
     output = '{ mode = "stream", file = "big.log", max_size = "1MB", backups = 2 }'
     write = "head -c 1000000000 /dev/zero"
     supervisor = ground.apply(job("big", effectful(write), output=output) + WAITS, "-q", **NOWHERE)
-    wait_for(lambda: ground.effects.ends("big"), "it has ended")
+    wait_for(lambda: ground.effects.ends("big"), "it has exited")
     peak = supervisor.holds().peak
     assert ground("down").code == 0
     assert ground.row("big")["exit"] == 0

@@ -88,7 +88,9 @@ def test_a_step_of_the_clock_moves_no_interval_and_runs_no_slot_twice(step: time
     if step > timedelta(seconds=10):
         assert cron[-1] == stage.clock.now().wall, "it goes on by the new time"
         assert any(
-            "the clock was set by" in str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)
+            "system clock jumped by" in str(text_of(event.reason))
+            for event in stage.events
+            if isinstance(event, Warned)
         )
 
 
@@ -104,9 +106,9 @@ def test_a_clock_set_forward_by_half_a_century_costs_no_more_than_one_of_a_day()
     (shared,) = [
         row
         for row in rows
-        if text_of(row.reason) and text_of(row.reason).startswith("it was missed, as were all others until")
+        if text_of(row.reason) and text_of(row.reason).startswith("it was missed, and so were all others until")
     ]
-    assert text_of(shared.reason) == "it was missed, as were all others until 2025-12-31T23:59:00Z"
+    assert text_of(shared.reason) == "it was missed, and so were all others until 2025-12-31T23:59:00Z"
     assert [(row.nominal, row.state) for row in rows[-2:]] == [(EPOCH, "skipped"), (EPOCH + MINUTE, "succeeded")]
 
 
@@ -213,7 +215,9 @@ def test_slots_of_a_night_asleep_follow_catch_up_and_each_has_a_row(kind: Any, r
     assert all(text_of(row.reason) for row in missed)
     assert len(rows_of(stage, "i")) == 3
     assert any(
-        text_of(event.reason) == "this machine slept for 3600 s" for event in stage.events if isinstance(event, Warned)
+        text_of(event.reason) == "system was suspended for 3600 s"
+        for event in stage.events
+        if isinstance(event, Warned)
     )
 
 
@@ -325,8 +329,8 @@ def test_a_real_clock_that_is_set_both_ways_stops_nothing_and_repeats_nothing(gr
     for ahead in (timedelta(days=3), timedelta(hours=-2), timedelta(days=-400)):
         shim.set_clock(ahead)
         until_more(ground, "i", 2)
-    supervisor.until_err("the clock was set by", 7)
-    supervisor.until_err("`rpr reset c` begins again")
+    supervisor.until_err("system clock jumped by", 7)
+    supervisor.until_err("`rpr reset c` clears this")
     assert ground("reset", "c", env=shim.env).code == 0
     until_more(ground, "c", 2)
     took = time.monotonic() - began
@@ -386,21 +390,21 @@ def test_a_job_that_waits_for_the_clock_says_so_everywhere_with_the_remedy(groun
     assert ground("down", env=shim.env).code == 0
     shim.set_clock(timedelta(0))
     second = ground.apply(JOBS, env=shim.env)
-    second.until_err("the clock is behind slots that were decided: `c` waits until ")
+    second.until_err("the clock was set back: `c` will not start before ")
     day = f"{datetime.now().astimezone() + timedelta(days=2):%Y-%m-%d}"
     assert f"until {day} " in second.err
-    assert "`rpr reset c` begins again" in second.err
+    assert "`rpr reset c` clears this" in second.err
     until_more(ground, "i", 2)
     (job,) = (item for item in map(json.loads, ground("status", "c", "--json").out.splitlines()))
     assert (job["state"], job["reason_code"]) == ("waiting", "waits_for_clock")
-    assert "so it waits until" in ground("status", "c").out
+    assert "so it will not start before" in ground("status", "c").out
     why = json.loads(ground("why", "c", "--json").out)
     assert [fact["reason_code"] for fact in why["fact_reasons"]][:1] == ["waits_for_clock"]
     health = json.loads(ground("health", "--json").out)
     assert (health["ok"], health["ready"]) == (False, True)
     assert [problem["reason_code"] for problem in health["problem_reasons"]] == ["clock_behind"]
     assert health["problem_reasons"][0]["detail"]["job"] == "c"
-    assert "`rpr reset c` begins again" in ground("health").out
+    assert "`rpr reset c` clears this" in ground("health").out
     assert ground("reset", "c", env=shim.env).code == 0
     until_more(ground, "c", 2)
     assert json.loads(ground("health", "--json").out)["ok"] is True

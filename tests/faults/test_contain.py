@@ -98,7 +98,7 @@ def test_a_template_that_takes_long_is_a_problem_for_validate(ground: Ground) ->
     result = ground("validate", "jobs.toml", env={"RPR_MAX_RELOAD_TIME": "1s"})
     assert result.code == 2
     assert result.err.startswith("jobs.toml:4:1: jobs.hungry.command: cannot render ")
-    assert result.err.endswith("reading the job files takes more than 1s of CPU time\n")
+    assert result.err.endswith("reading the job files needs more than 1s of CPU time\n")
 
 
 def twenty() -> str:

@@ -69,6 +69,6 @@ def test_doctor_names_a_supervisor_that_cannot_be_reached(ground: Ground) -> Non
     found = ground("doctor")
     os.kill(supervisor.pid, signal.SIGCONT)
     assert found.code == 1
-    assert f"pid {supervisor.pid} uses `{ground.state}`, but no command can reach it" in found.out
+    assert f"pid {supervisor.pid} uses `{ground.state}`, but commands cannot reach it" in found.out
     wait_for(ground.socket.exists, "it binds the socket again")
     ground.down()

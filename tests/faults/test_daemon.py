@@ -49,17 +49,17 @@ def rpr(tmp_path: Path) -> Rpr:
 
 HOSTILE = {
     "garbage": (bytes(range(256)) * 40 + b"\n", "cannot read the message"),
-    "no object": (b"[1, 2]\n", "it is no JSON object"),
-    "no UTF-8": (b'{"type":"\xff"}\n', "it is no UTF-8"),
+    "no object": (b"[1, 2]\n", "not a JSON object"),
+    "no UTF-8": (b'{"type":"\xff"}\n', "it is not valid UTF-8"),
     "deep": (b'{"type":' + b"[" * 60_000 + b"\n", "cannot read the message"),
-    "deep and whole": (b'{"type":' + b"[" * 900 + b"]" * 900 + b"}\n", "unknown type of message"),
-    "twice": (b'{"type":"stats_request","type":"handshake"}\n', "is there twice"),
-    "no number": (b'{"type":"reserve_request","id":"a","resource_id":"x","rate_limit":NaN}\n', "is no number"),
+    "deep and whole": (b'{"type":' + b"[" * 900 + b"]" * 900 + b"}\n", "unknown message type"),
+    "twice": (b'{"type":"stats_request","type":"handshake"}\n', "duplicate key"),
+    "no number": (b'{"type":"reserve_request","id":"a","resource_id":"x","rate_limit":NaN}\n', "is not a number"),
     "endless number": (b'{"type":"start_notice","resource_id":"x","ago_ms":' + b"9" * 10_000 + b"}\n", "cannot"),
     "huge": (b'{"type":"start_notice","resource_id":"x","ago_ms":1e308}\n', "cannot use `ago_ms`"),
-    "unknown": (b'{"type":"shutdown"}\n', "unknown type of message"),
-    "wrong id": (b'{"type":"release_request","reservation":"../../x"}\n', "there is no reservation"),
-    "escapes": (b'{"type":"\\u001b[2J"}\n', "unknown type of message"),
+    "unknown": (b'{"type":"shutdown"}\n', "unknown message type"),
+    "wrong id": (b'{"type":"release_request","reservation":"../../x"}\n', "unknown reservation"),
+    "escapes": (b'{"type":"\\u001b[2J"}\n', "unknown message type"),
     "half a character 1.1": (
         b'{"type":"reserve_request","id":"a","resource_id":"\\ud800","rate_limit":1,"window_ms":1000}\n',
         "cannot use `resource_id`",
@@ -111,7 +111,7 @@ def test_a_line_of_64_megabytes_costs_no_memory(rpr: Rpr) -> None:
 def test_many_errors_on_one_connection_end_it(rpr: Rpr) -> None:
     with running(rpr, "--ephemeral") as daemon, daemon.client() as client:
         client.send(b'{"type":"nonsense"}\n' * 100)
-        assert client.rest().count(b"unknown type of message") == 32
+        assert client.rest().count(b"unknown message type") == 32
 
 
 def test_nine_hundred_clients_are_served_at_once(rpr: Rpr) -> None:
@@ -212,7 +212,7 @@ def heard_from(path: Path, monkeypatch: pytest.MonkeyPatch, wanted: type[Any] = 
     ("says", "words"),
     [
         (b"", "it does not answer"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it speaks another language: cannot read the message: "),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol mismatch: cannot read the message: "),
         (b'{"type":"error","error":"unknown message type"}\n', "it answers: unknown message type"),
         (b"x" * 1000, "it does not answer"),
         (b'{"type":"handshake_response","status":"ok"}\n', "it does not answer"),
@@ -286,7 +286,7 @@ class Faulty:
     ("answer", "words"),
     [
         (b'{"type":"reserve_response","id":"other","status":"granted","reservation":"r"}\n', "it grants `other`"),
-        (b"", "it has ended without an answer"),
+        (b"", "it exited without an answer"),
     ],
     ids=["wrong ids", "hangs up"],
 )
@@ -334,11 +334,11 @@ def test_a_command_that_the_daemon_leaves_alone_goes_on_or_waits_as_it_was_told(
     )
     closed = rpr.start("count", "-t", "1", *shared, "--fail-closed", "--", "echo", "x")
     assert closed.stderr is not None
-    assert "nothing starts under limit `api` until then" in closed.stderr.readline()
+    assert "no starts under limit `api` until it is back" in closed.stderr.readline()
     with running(rpr, "--ephemeral"):
         out, err = closed.communicate(timeout=PATIENCE)
     assert (out, closed.returncode) == ("x\n", 0)
-    assert err == "rpr: warning: the rate-limit daemon answers again\n"
+    assert err == "rpr: warning: rate-limit daemon reconnected\n"
 
 
 def test_a_job_file_says_who_holds_a_slot_and_when_nobody_does(rpr: Rpr) -> None:

@@ -180,7 +180,7 @@ def test_a_state_folder_below_one_in_which_every_user_may_write_is_refused(groun
     ground.write(ONCE)
     done = ground("apply", "jobs.toml", "--state-dir", "open/state")
     assert done.code == 5
-    assert f"every user may write in `{ground.folder}/open`" in done.err
+    assert f"every user can write in `{ground.folder}/open`" in done.err
     (ground.folder / "open").chmod(0o1777)
     assert ground("apply", "jobs.toml", "-q", "--state-dir", "open/state").code == 0
 
@@ -215,7 +215,7 @@ def test_a_link_of_another_user_on_the_way_to_the_state_is_refused(ground: Groun
     ground.write(ONCE)
     done = ground("apply", "jobs.toml", "--state-dir", "way/state")
     assert done.code == 5
-    assert "is a link of user" in done.err
+    assert "is a symbolic link of user" in done.err
 
 
 @pytest.mark.parametrize("kind", ["others may write", "of another user", "a link"])
@@ -242,7 +242,7 @@ def test_a_token_that_another_user_could_have_written_is_refused(ground: Ground,
         (ground.folder / "named").write_text("a-token-that-somebody-knows\n")
         (ground.folder / "named").chmod(0o606)
         done = ground("apply", "jobs.toml", "--http", "127.0.0.1:0", "--http-token-file", "named")
-        assert "other users may write it" in done.err
+        assert "other users can write it" in done.err
 
 
 # --- job files that were looked for -----------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def test_a_job_file_in_a_folder_in_which_every_user_may_write_is_not_found(groun
     ground.folder.chmod(0o777)
     try:
         done = ground("validate")
-        assert (done.code, "every user may write in" in done.err) == (2, True)
+        assert (done.code, "every user can write in" in done.err) == (2, True)
         assert ground("validate", "jobs.toml").code == 0
     finally:
         ground.folder.chmod(0o700)

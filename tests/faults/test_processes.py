@@ -274,18 +274,18 @@ def test_a_missing_command_is_named(house: House) -> None:
 
 def test_a_missing_folder_is_not_mistaken_for_a_missing_command(house: House) -> None:
     house.begin("a", "true", cwd="/no/such/folder")
-    assert text_of(house.refused("a").reason) == "cannot enter folder `/no/such/folder`: No such file or directory"
+    assert text_of(house.refused("a").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
 
 
 def test_a_file_is_no_working_folder(house: House, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     house.begin("a", "true", cwd=str(tmp_path / "file"))
-    assert text_of(house.refused("a").reason) == f"cannot enter folder `{tmp_path}/file`: Not a directory"
+    assert text_of(house.refused("a").reason) == f"cannot enter directory `{tmp_path}/file`: Not a directory"
 
 
 def test_a_folder_is_no_command(house: House, tmp_path: Path) -> None:
     house.begin("a", str(tmp_path))
-    assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}`: Permission denied, it is a folder"
+    assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}`: Permission denied, it is a directory"
 
 
 def test_a_file_that_is_not_executable_is_refused(house: House, tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_program_of_another_system_is_told_as_one(house: House, tmp_path: Path
     (tmp_path / "alien").write_bytes(program.replace(b"/ld-", b"/no-", 1))
     (tmp_path / "alien").chmod(0o755)
     house.begin("a", str(tmp_path / "alien"))
-    words = "the loader that it needs does not exist, it is made for another system"
+    words = "its dynamic loader is missing (built for another system?)"
     assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}/alien`: {words}"
 
 
@@ -413,7 +413,7 @@ def test_a_missing_command_with_limits_is_refused_like_any_other(house: House) -
     house.begin("a", "no-such-command", nice=1)
     assert text_of(house.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
     house.begin("b", "true", nice=1, cwd="/no/such/folder")
-    assert text_of(house.refused("b").reason) == "cannot enter folder `/no/such/folder`: No such file or directory"
+    assert text_of(house.refused("b").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")

@@ -136,13 +136,13 @@ def test_no_kind_of_broken_file_is_noticed_by_any_job(ground: Ground) -> None:
     assert len(BROKEN) >= 25
     for kind, breaks in BROKEN.items():
         content = breaks(good)
-        told = run.supervisor.err.count("stays in force")
+        told = run.supervisor.err.count("remains active")
         if content is None:
             path.unlink()
         else:
             path.write_bytes(content)
         wait_for(
-            lambda told=told: run.supervisor.err.count("stays in force") > told,
+            lambda told=told: run.supervisor.err.count("remains active") > told,
             lambda kind=kind: f"{kind} is told: {run.supervisor.err[-2000:]}",
         )
         assert "Traceback" not in run.supervisor.err
@@ -159,7 +159,7 @@ def test_one_broken_job_keeps_all_others_of_the_file_out(ground: Ground) -> None
         f"[jobs.old]\ncommand = 'sleep 601'\nschedule = 'always'\n[jobs.new]\ncommand = {json.dumps(mark('start'))}\n"
         "[jobs.bad]\ncommand = 5\n"
     )
-    ground.begun[0].until_err("stays in force")
+    ground.begun[0].until_err("remains active")
     assert not any("601" in found.command for found in ground.living())
     assert ground.jobs_living() == {"old"}
     assert ground.effects.all() == []

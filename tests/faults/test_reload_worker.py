@@ -174,7 +174,7 @@ def test_a_reader_that_dies_is_named_and_the_next_one_reads(house: House, tmp_pa
     assert house.pid is not None
     os.kill(house.pid, blow)
     house.until(lambda: answers)
-    assert str(answers[0]).startswith(f"cannot read the job files: the process for it was ended by {blow.name}")
+    assert str(answers[0]).startswith(f"cannot read the job files: its process was ended by {blow.name}")
     assert len(house.good(good).jobfile.jobs) == 1
 
 
@@ -216,7 +216,7 @@ def test_a_reader_that_stands_still_is_given_up(house: House, tmp_path: Path) ->
 def test_a_reader_that_cannot_be_started_is_told(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     monkeypatch.setattr(house.rereading._worker, "_argv", ["/no/such/python"])
-    told = "cannot read the job files: no process for it: No such file or directory"
+    told = "cannot read the job files: cannot start a process for it: No such file or directory"
     house.rereading.warm()
     assert str(house.read(tmp_path / "jobs.toml")) == told
 

@@ -152,7 +152,7 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     assert home.told(RunEnded) == [RunEnded("new", Exit(code=3))]
     assert home.spawner.keeper not in (None, first)
     assert home.warnings == [
-        "the keeper of the processes is gone: it was killed by SIGKILL; ending what it left, and starting another one"
+        "the shim exited unexpectedly: it was killed by SIGKILL; killing its runs and restarting it"
     ]
 
 
@@ -206,13 +206,13 @@ def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_
         home.until(lambda: home.told(RunLost) and home.spawner.keeper)
         (warning,) = home.warnings
         more = f" (more in `{log}`)" if has_folder else ""
-        assert f"the keeper of the processes is gone: {DIED_OF}{more}; ending what it left" in warning
+        assert f"the shim exited unexpectedly: {DIED_OF}{more}; killing its runs" in warning
         if has_folder:
             assert "Traceback" in log.read_text()
             assert log.stat().st_mode & 0o777 == 0o600
         os.kill(home.spawner.keeper or 0, signal.SIGKILL)
         home.until(lambda: len(home.warnings) == 2)
-        assert "is gone: it was killed by SIGKILL; ending" in home.warnings[1]
+        assert "exited unexpectedly: it was killed by SIGKILL; killing" in home.warnings[1]
     finally:
         home.close()
 

@@ -79,8 +79,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_zero_byte_history_is_refused_by_name_with_a_way_out(folder: Path) -> None:
     (folder / "history.db").write_bytes(b"")
     error = refused(folder)
-    assert error.message == f"cannot use state `{folder}/history.db`: the file is empty, its history is lost"
-    assert error.hint == "to begin a new history move the whole folder aside, or give another one with `--state-dir`"
+    assert error.message == f"cannot use state `{folder}/history.db`: the file is empty, so its history is lost"
+    assert error.hint == "to start a new history, move the state directory away or use `--state-dir`"
     assert error.exit_code == 5
 
 
@@ -109,7 +109,7 @@ def test_a_history_of_a_newer_rpr_is_refused(folder: Path) -> None:
     db.execute("PRAGMA user_version = 99")
     db.close()
     error = refused(folder)
-    assert "it has format 99, this rpr knows formats up to" in error.message
+    assert "it has format 99, but this rpr supports formats up to" in error.message
 
 
 def test_somebody_elses_database_is_refused(folder: Path) -> None:
@@ -118,19 +118,19 @@ def test_somebody_elses_database_is_refused(folder: Path) -> None:
     db.execute("CREATE TABLE mine (x)")
     db.commit()
     db.close()
-    assert "no history of repeater" in refused(folder).message
+    assert "not a history of repeater" in refused(folder).message
 
 
 def test_a_history_that_was_there_and_is_gone_is_no_first_start(folder: Path) -> None:
     (folder / "history.db").unlink()
-    assert "was here before and is gone" in refused(folder).message
+    assert "the database has been deleted" in refused(folder).message
 
 
 def test_the_loss_of_the_newest_part_after_a_crash_is_noticed(tmp_path: Path) -> None:
     killed_supervisor(tmp_path / "state")
     (tmp_path / "state" / "history.db-wal").unlink()
     (tmp_path / "state" / "history.db-shm").unlink(missing_ok=True)
-    assert "the newest part of the history is gone" in refused(tmp_path / "state").message
+    assert "the WAL file is missing, so recent history is lost" in refused(tmp_path / "state").message
 
 
 def test_a_wal_that_was_cut_is_refused_and_says_the_way_out(tmp_path: Path) -> None:

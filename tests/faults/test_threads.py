@@ -51,7 +51,7 @@ def test_a_question_to_the_history_without_a_thread_is_a_clear_error(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with (
         contextlib.closing(loop),
-        pytest.raises(Busy, match="cannot answer: the supervisor may not start another thread") as caught,
+        pytest.raises(Busy, match="cannot answer: the supervisor has reached its limit of processes") as caught,
     ):
         loop.run_until_complete(VERBS[verb].run(desk, args, nothing))  # type: ignore[arg-type]
     assert caught.value.hint

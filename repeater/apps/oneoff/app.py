@@ -166,7 +166,7 @@ class OneOffApp:
         """The counts, when everything else was said."""
         command, job = self._oneoff.spec.process.command, self._engine.jobs.get(self._oneoff.spec.name)
         if self.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
-            line_printer(2, "hint: `--shell` gives it to a shell\n")
+            line_printer(2, "hint: use `--shell` to run it with a shell\n")
         if self._oneoff.stats_only:
             line_printer(1, self._chronicle.counts(job))
         elif self._oneoff.verbose:

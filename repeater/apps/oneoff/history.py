@@ -26,10 +26,10 @@ def open_history(name: str, loop: Loop, warn: Callable[[Reason], None]) -> Sqlit
         return SqliteStore(folder, loop.call_soon_threadsafe, warn=warn)
     except LockHeld as error:
         who = "another rpr" if error.pid is None else f"process {error.pid}"
-        hint = "call this one otherwise with `--name`, or run it without `--history`"
-        raise ApplyRefused(f"cannot keep the history of `{name}`: {who} is keeping it", hint=hint) from None
+        hint = "choose another name with `--name`, or run without `--history`"
+        raise ApplyRefused(f"cannot record the history of `{name}`: {who} is recording it", hint=hint) from None
     except StateUnavailable as error:
-        raise StateUnavailable(error.message, hint="move its folder aside, or run without `--history`") from None
+        raise StateUnavailable(error.message, hint="move its directory away, or run without `--history`") from None
 
 
 def as_document(jobfile: JobFile, salt: str) -> str:

@@ -40,7 +40,7 @@ class LocalHttpServer:
         except OSError as error:
             cause = os.strerror(error.errno or 0)
             raise RepeaterError(
-                f"cannot serve {what} at port {port}: {cause}", hint=f"`--{what}-port` chooses another"
+                f"cannot serve {what} at port {port}: {cause}", hint=f"choose another port with `--{what}-port`"
             ) from None
         self._server.socket.setblocking(False)
         self._pause: TimerHandle | None = None
@@ -113,7 +113,7 @@ def _peer_is_local(pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
                 self._say(421, "text/plain; charset=utf-8", b"cannot answer for this host\n")
             elif page is None:
                 known = ", ".join(sorted(pages))
-                self._say(404, "text/plain; charset=utf-8", f"cannot find this path: there is {known}\n".encode())
+                self._say(404, "text/plain; charset=utf-8", f"cannot find this path: available are {known}\n".encode())
             else:
                 self._say(*page())
 

@@ -88,7 +88,7 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, set
     if given.text("--limit") is not None or given.text("--window") is not None:
         _rate(schedule, place, given)
     if given.command.name == "rate-limit" and "rate" not in schedule:
-        raise UsageError("cannot run `rpr rate-limit`: it needs `--rate N/DURATION`, or `--limit` and `--window`")
+        raise UsageError("cannot run `rpr rate-limit`: missing `--rate N/DURATION`, or `--limit` and `--window`")
     if given.command.strategy:
         from repeater.policy.retry import HOPELESS
 
@@ -123,7 +123,7 @@ def _rate(schedule: dict[str, Any], place: dict[Key, str], given: ParsedArgs) ->
         place["schedule", "rate"] = "--limit"
         return
     if "rate" in schedule or limit is None or window is None:
-        raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window` together")
+        raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window`")
     schedule["rate"] = f"{limit}/{window}"
     place["schedule", "rate"] = "--limit"
 

@@ -29,14 +29,14 @@ def help_text(command: Command) -> str:
 
 
 def _more(command: Command, width: int) -> Iterator[str]:
-    text = "COMMAND begins with the first word that is no option; what is behind it is passed on as it is."
+    text = "COMMAND starts at the first argument that is not an option. The rest is passed to it unchanged."
     if command.strategy:
         text = (
-            "Runs COMMAND until it succeeds, at most `--attempts` times. Ends with the status of its last run: 124 "
-            "timed out, 126 cannot be executed, 127 not found, 128 + n for signal n. " + text
+            "Runs COMMAND until it succeeds, at most `--attempts` times. The exit code is that of the last run: 124 "
+            "timed out, 126 cannot be executed, 127 not found, 128 + n ended by signal n. " + text
         )
     elif command.name == "watch":
-        text = "GLOB is a pattern like `src/**/*.py`, in quotes. A change during a run leads to one more run after it."
+        text = "GLOB is a quoted pattern such as `'src/**/*.py'`. A change during a run causes one more run after it."
     yield ""
     yield from textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="  ")
 
@@ -48,7 +48,7 @@ def _shown(option: Option, shown: set[Option]) -> Option | None:
 def _rows(options: tuple[Option, ...], width: int) -> Iterator[str]:
     for option in options:
         flags = ", ".join(sorted(option.flags, key=len)) + (f" {option.metavar}" if option.metavar else "")
-        words = option.words + ("  [needed]" if option.needed else "")
+        words = option.words + ("  [required]" if option.needed else "")
         text = textwrap.wrap(words, width - _COLUMN - 2) or [""]
         if len(flags) > _COLUMN - 4:
             yield f"  {flags}"

@@ -16,12 +16,12 @@ def limit_of(given: ParsedArgs) -> tuple[str, dict[str, Any]]:
     """The name of the limit and its table. Raises UsageError for what is missing."""
     name = given.text("--resource-id")
     if name is None:
-        raise _incomplete(given, "--resource-id NAME", "it names the limit that is shared")
+        raise _incomplete(given, "--resource-id NAME", "it names the shared limit")
     rate = given.text("--rate")
     if rate is None and given.text("--limit") is not None:
         rate = f"{given.text('--limit')}/{given.text('--window')}"
     if rate is None:
-        raise _incomplete(given, "--rate N/DURATION", "so many starts in any window of this length")
+        raise _incomplete(given, "--rate N/DURATION", "the maximum number of starts in any window")
     return name, {"rate": rate, "shared": True, **({"fail": "closed"} if given.has("--fail-closed") else {})}
 
 

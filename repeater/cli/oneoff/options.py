@@ -59,96 +59,111 @@ class Command:
 # --- options of all commands --------------------------------------------------------------------------------------
 
 TIMES = Option(("-t", "--times"), "Stop after N runs.", "N", ("stop", "times"), "whole")
-FOR = Option(("-f", "--for"), "Start nothing new after this time; a live run may end.", "DURATION", ("stop", "for"))
-UNTIL = Option(("-u", "--until"), "Start nothing new at or after this time.", "TIME", ("stop", "until"), "moment")
+FOR = Option(("-f", "--for"), "Start no run after this time. The current run may finish.", "DURATION", ("stop", "for"))
+UNTIL = Option(
+    ("-u", "--until"),
+    "Start no run at or after this time. The current run may finish.",
+    "TIME",
+    ("stop", "until"),
+    "moment",
+)
 
 COMMON: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("When to stop", (
         TIMES,
         FOR,
         UNTIL,
-        Option(("--max-failures",), "Stop after N failures in a row.", "N",
+        Option(("--max-failures",), "Stop after N consecutive failures.", "N",
                ("stop", "consecutive_failures"), "whole"),
-        Option(("--until-success",), "Stop after the first success; that is the goal.", key=("stop", "on_success")),
-        Option(("--until-failure",), "Stop after the first failure; that is the goal.", key=("stop", "on_failure")),
-        Option(("--kill-at-end",), "When `--for` or `--until` is over, end a live run too."),
+        Option(("--until-success",), "Stop after the first success. Exit code 0 if there was one.",
+               key=("stop", "on_success")),
+        Option(("--until-failure",), "Stop after the first failure. Exit code 0 if there was one.",
+               key=("stop", "on_failure")),
+        Option(("--kill-at-end",), "Stop the current run too when `--for` or `--until` ends."),
     )),
     ("What counts as success", (
-        Option(("-k", "--continue-on-error"), "Go on after a failure; this is the default."),
+        Option(("-k", "--continue-on-error"), "Continue after a failure. This is the default."),
         Option(("--fail-fast",), "Stop after the first failure.", key=("stop", "on_failure")),
-        Option(("--success-pattern",), "Success: the output matches this regular expression.", "REGEX",
+        Option(("--success-pattern",), "Regular expression: output that matches it means success.", "REGEX",
                ("success", "pattern")),
-        Option(("--failure-pattern",), "Failure: the output matches this; it beats all else.", "REGEX",
+        Option(("--failure-pattern",),
+               "Regular expression: output that matches it means failure, even with exit code 0.", "REGEX",
                ("success", "failure_pattern")),
-        Option(("--case-insensitive",), "Patterns ignore case.", key=("success", "ignore_case")),
+        Option(("--case-insensitive",), "Ignore case in patterns.", key=("success", "ignore_case")),
     )),
     ("The process", (
-        Option(("-T", "--timeout"), "End a run that takes longer; `0s`: none.", "DURATION", ("timeout",)),
-        Option(("--kill-timeout",), "How long a run gets between TERM and KILL (10s).", "DURATION", ("stop_timeout",)),
-        Option(("-C", "--working-dir"), "Run there.", "DIR", ("cwd",)),
-        Option(("--env",), "Set a variable; may be given again.", "NAME=VALUE", ("env",), "pair"),
-        Option(("--shell",), "Give the words of COMMAND, joined by spaces, to `/bin/sh -c`."),
-        Option(("--stdin",), "Let the runs read rpr's standard input, one after the other."),
+        Option(("-T", "--timeout"), "Maximum duration of a run; `0s` means no limit.", "DURATION", ("timeout",)),
+        Option(("--kill-timeout",), "Time between SIGTERM and SIGKILL (default 10s).", "DURATION", ("stop_timeout",)),
+        Option(("-C", "--working-dir"), "Working directory of the command.", "DIR", ("cwd",)),
+        Option(("--env",), "Set an environment variable. Repeatable.", "NAME=VALUE", ("env",), "pair"),
+        Option(("--shell",), "Run COMMAND with `/bin/sh -c`. Arguments are joined by spaces."),
+        Option(("--stdin",), "Pass rpr's standard input to the runs, one after another."),
     )),
     ("Output", (
-        Option(("-q", "--quiet", "--suppress"), "Do not show what the command prints.",
+        Option(("-q", "--quiet", "--suppress"), "Do not show the output of the command.",
                key=("output", "mode"), value="suppress"),
-        Option(("-v", "--verbose"), "Tell every start and end on standard error, and the counts at the end."),
-        Option(("--stats-only",), "Show nothing but the counts at the end, on standard output.",
+        Option(("-v", "--verbose"), "Log every start and exit to stderr, and a summary at the end."),
+        Option(("--stats-only",), "Print only a summary to stdout at the end.",
                key=("output", "mode"), value="suppress"),
-        Option(("-s", "--stream"), "Show output as it comes; this is the default.",
+        Option(("-s", "--stream"), "Show output as it arrives. This is the default.",
                key=("output", "mode"), value="stream"),
-        Option(("--aggregate",), "Show the output of a run when it has ended.",
+        Option(("--aggregate",), "Show the output of a run when the run ends.",
                key=("output", "mode"), value="aggregate"),
-        Option(("-o", "--output-file"), "Append what the command prints to FILE instead of showing it.", "FILE",
+        Option(("-o", "--output-file"), "Append the output of the command to FILE instead of showing it.", "FILE",
                ("output", "file")),
-        Option(("--log-file",), "Append what rpr itself says to FILE, with times.", "FILE"),
-        Option(("--log-format",), "Format of rpr's own messages: `text` (default) or `json`.", "FORMAT"),
-        Option(("--timestamps",), "Begin every line of output with the time.", key=("output", "timestamps")),
+        Option(("--log-file",), "Append rpr's own messages to FILE, with times.", "FILE"),
+        Option(("--log-format",), "Format of rpr's own log messages: `text` (default) or `json`.", "FORMAT"),
+        Option(("--timestamps",), "Prefix every line of output with the time.", key=("output", "timestamps")),
     )),
-    ("Servers that push back", (
-        Option(("--http-aware",), "Honour `Retry-After` and rate-limit headers in the output.", key=("http_aware",)),
-        Option(("--http-max-delay",), "Never wait longer than this.", "DURATION", ("http_aware", "max_delay")),
-        Option(("--http-min-delay",), "Never wait less than this.", "DURATION", ("http_aware", "min_delay")),
-        Option(("--http-parse-json",), "Look into JSON.", key=("http_aware", "json")),
-        Option(("--http-no-parse-json",), "Do not look into JSON.", key=("http_aware", "json"), value=False),
-        Option(("--http-json-on-success",), "Look into JSON of answers that did not refuse, too.",
+    ("HTTP back-pressure", (
+        Option(("--http-aware",), "Honour `Retry-After` and rate-limit headers found in the output.",
+               key=("http_aware",)),
+        Option(("--http-max-delay",), "Maximum delay to accept from a server.",
+               "DURATION", ("http_aware", "max_delay")),
+        Option(("--http-min-delay",), "Minimum delay after a server asks to wait.",
+               "DURATION", ("http_aware", "min_delay")),
+        Option(("--http-parse-json",), "Read delays from JSON in the output.", key=("http_aware", "json")),
+        Option(("--http-no-parse-json",), "Do not read delays from JSON.", key=("http_aware", "json"), value=False),
+        Option(("--http-json-on-success",), "Read delays from JSON of successful answers too.",
                key=("http_aware", "json_on_success")),
-        Option(("--http-parse-headers",), "Look at headers.", key=("http_aware", "headers")),
-        Option(("--http-no-parse-headers",), "Do not look at headers.", key=("http_aware", "headers"), value=False),
-        Option(("--http-trust-client",), "Obey answers that blame the request, too.",
+        Option(("--http-parse-headers",), "Read delays from HTTP headers in the output.",
+               key=("http_aware", "headers")),
+        Option(("--http-no-parse-headers",), "Do not read delays from HTTP headers.",
+               key=("http_aware", "headers"), value=False),
+        Option(("--http-trust-client",), "Honour delays in all 4xx answers.",
                key=("http_aware", "trust_client")),
-        Option(("--http-custom-fields",), "More JSON fields that hold a delay: `wait_ms`, `wait:m`.", "NAME,NAME",
+        Option(("--http-custom-fields",), "Additional JSON fields that contain a delay, such as `wait_ms` or `wait:m`.",
+               "NAME,NAME",
                ("http_aware", "fields"), "words"),
     )),
-    ("Limits shared with others", (
-        Option(("--daemon",), "Ask the rate-limit daemon (`rpr daemon`) before each start."),
-        Option(("--resource-id",), "The name of the limit that is shared.", "NAME", ("limit",)),
-        Option(("--rate",), "So many starts in any window of this length, by all who share it.", "N/DURATION"),
-        Option(("--daemon-socket",), "Where the daemon listens.", "PATH"),
-        Option(("--fail-closed",), "Start nothing while the daemon does not answer; else limit its own starts."),
+    ("Shared rate limits", (
+        Option(("--daemon",), "Use the rate-limit daemon (`rpr daemon`) before each start."),
+        Option(("--resource-id",), "Name of the shared limit.", "NAME", ("limit",)),
+        Option(("--rate",), "Rate shared by all clients, for example `100/1h`.", "N/DURATION"),
+        Option(("--daemon-socket",), "Path of the daemon's socket.", "PATH"),
+        Option(("--fail-closed",), "Do not start while the daemon is unreachable. Default: enforce the limit locally."),
     )),
-    ("Rest", (
-        Option(("--metrics",), "Serve Prometheus metrics to this machine (port 9090)."),
-        Option(("--metrics-port",), "Serve metrics at this port.", "PORT"),
-        Option(("--health",), "Serve `/livez` and `/readyz` to this machine (port 8080)."),
-        Option(("--health-port",), "Serve health at this port.", "PORT"),
-        Option(("--history",), "Keep what became of the runs: `rpr history --project one-off/NAME`."),
-        Option(("--name",), "What the job is called, in `--history` and `--as-job` (like its program).", "NAME"),
-        Option(("--config",), "Read settings from FILE.", "FILE"),
-        Option(("--dry-run",), "Show what would run and when, and do nothing."),
-        Option(("--as-job",), "Print the same as a job file, and do nothing."),
-        Option(("-h", "--help"), "Show this message."),
+    ("Other options", (
+        Option(("--metrics",), "Serve Prometheus metrics on localhost (port 9090)."),
+        Option(("--metrics-port",), "Port of the metrics. Implies `--metrics`.", "PORT"),
+        Option(("--health",), "Serve `/livez` and `/readyz` on localhost (port 8080)."),
+        Option(("--health-port",), "Port of the health endpoints. Implies `--health`.", "PORT"),
+        Option(("--history",), "Record the runs for `rpr history --project one-off/NAME`."),
+        Option(("--name",), "Name of the job in `--history` and `--as-job`. Default: the name of the program.", "NAME"),
+        Option(("--config",), "Configuration file to read instead of the default file.", "FILE"),
+        Option(("--dry-run",), "Show the planned runs without starting them."),
+        Option(("--as-job",), "Print an equivalent job file without starting anything."),
+        Option(("-h", "--help"), "Show this help message."),
     )),
 )  # fmt: skip
 
 # --- the commands -------------------------------------------------------------------------------------------------
 
-_EVERY = Option(("-e", "--every"), "Time from start to start.", "DURATION", ("schedule", "every"))
-_BASE = Option(("-b", "--base-interval"), "The interval to begin with (1s).", "DURATION", ("base",))
-_MIN = Option(("--min-interval",), "Never shorter than this.", "DURATION", ("min",))
-_MAX = Option(("--max-interval",), "Never longer than this.", "DURATION", ("max",))
-_SHOW = Option(("-m", "--show-metrics"), "Tell every change of the interval on standard error.")
+_EVERY = Option(("-e", "--every"), "Interval between starts.", "DURATION", ("schedule", "every"))
+_BASE = Option(("-b", "--base-interval"), "Initial interval (default 1s).", "DURATION", ("base",))
+_MIN = Option(("--min-interval",), "Shortest interval of the schedule.", "DURATION", ("min",))
+_MAX = Option(("--max-interval",), "Longest interval of the schedule.", "DURATION", ("max",))
+_SHOW = Option(("-m", "--show-metrics"), "Log interval changes to stderr.")
 _ADAPTIVE: Key = ("schedule", "adaptive")
 _LOAD: Key = ("schedule", "load")
 
@@ -158,23 +173,25 @@ def _in(where: Key, *options: Option) -> tuple[Option, ...]:
 
 
 _DELAYS = {
-    "base-delay": Option(("--base-delay",), "The first delay (1s).", "DURATION", ("schedule", "base")),
-    "increment": Option(("--increment",), "What each delay is longer than the one before (1s).", "DURATION",
+    "base-delay": Option(("--base-delay",), "First delay (default 1s).", "DURATION", ("schedule", "base")),
+    "increment": Option(("--increment",), "Amount added to each successive delay (default 1s).", "DURATION",
                         ("schedule", "increment")),
-    "exponent": Option(("--exponent",), "Delay k is the base times k to this power (2).", "NUMBER",
+    "exponent": Option(("--exponent",), "Exponent: delay k is the base delay times k to this power (default 2).",
+                       "NUMBER",
                        ("schedule", "exponent"), "number"),
-    "multiplier": Option(("--multiplier",), "What each delay is multiplied by (2).", "NUMBER",
+    "multiplier": Option(("--multiplier",), "Factor between successive delays (default 2).", "NUMBER",
                          ("schedule", "multiplier"), "number"),
-    "factor": Option(("--multiplier",), "A delay is at most this many times the one before (3).", "NUMBER",
+    "factor": Option(("--multiplier",), "Maximum factor between successive delays (default 3).", "NUMBER",
                      ("schedule", "multiplier"), "number"),
-    "jitter": Option(("-j", "--jitter"), "Shorten each delay at random: `full` to zero, `equal` to a half.", "KIND",
+    "jitter": Option(("-j", "--jitter"), "Random reduction of each delay: `full` down to zero, `equal` down to a half.",
+                     "KIND",
                      ("schedule", "jitter")),
-    "max-delay": Option(("--max-delay",), "No delay is longer (60s).", "DURATION", ("schedule", "max")),
+    "max-delay": Option(("--max-delay",), "Maximum delay (default 60s).", "DURATION", ("schedule", "max")),
     "retry-on": Option(("--retry-on",), "Retry only after these exit codes.", "CODE,CODE",
                        ("stop", "except_exit"), "codes"),
     "give-up-on": Option(("--give-up-on",), "Do not retry after these exit codes.", "CODE,CODE",
                          ("stop", "on_exit"), "codes"),
-    "attempts": Option(("-a", "--attempts"), "Give up after N runs (3).", "N", ("stop", "times"), "whole"),
+    "attempts": Option(("-a", "--attempts"), "Maximum number of runs (default 3).", "N", ("stop", "times"), "whole"),
 }  # fmt: skip
 
 
@@ -187,44 +204,49 @@ def _strategy(name: str, example: str, *delays: str) -> Command:
 _ALL = (
     Command("interval", ONE_OFF["interval"][0], "rpr interval --every 30s --times 10 -- curl -fsS localhost:8000", (
         replace(_EVERY, needed=True),
-        Option(("-n", "--immediate"), "The first run at once; this is the default.", key=("schedule", "immediate")),
-        Option(("--wait-first",), "The first run after one interval.", key=("schedule", "immediate"), value=False),
-        Option(("-j", "--jitter"), "Delay each start at random by up to this.", "DURATION|PERCENT",
+        Option(("-n", "--immediate"), "Start the first run immediately. This is the default.",
+               key=("schedule", "immediate")),
+        Option(("--wait-first",), "Wait one interval before the first run.",
+               key=("schedule", "immediate"), value=False),
+        Option(("-j", "--jitter"), "Maximum random delay of each start.", "DURATION|PERCENT",
                ("schedule", "jitter")),
     )),
     Command("count", ONE_OFF["count"][0], "rpr count --times 5 -- echo hello", (
         replace(TIMES, needed=True),
-        replace(_EVERY, words="Time from start to start; without it, one run right after the other."),
-        Option(("-p", "--parallel"), "Up to N runs at once, the output of each whole.", "N",
+        replace(_EVERY, words="Interval between starts. Default: start the next run when the previous one ends."),
+        Option(("-p", "--parallel"), "Run up to N commands at once. The output of each run is shown as a whole.", "N",
                ("max_instances",), "whole"),
-        Option(("--interleave",), "With `--parallel`: show output as it comes."),
+        Option(("--interleave",), "Show output as it arrives, with `--parallel`."),
     )),
     Command("duration", ONE_OFF["duration"][0], "rpr duration --for 2m --every 10s -- date", (
         FOR,
         UNTIL,
-        replace(_EVERY, words="Time from start to start; without it, one run right after the other."),
+        replace(_EVERY, words="Interval between starts. Default: start the next run when the previous one ends."),
     )),
     Command("cron", ONE_OFF["cron"][0], "rpr cron --cron '0 9 * * 1-5' --tz Europe/Berlin -- ./report.sh", (
-        Option(("--cron",), "Five fields of crontab(5), or `@daily` and its kin.", "EXPRESSION",
+        Option(("--cron",), "Five fields of crontab(5), `@daily` or another nickname.", "EXPRESSION",
                ("schedule", "cron"), needed=True),
-        Option(("--timezone", "--tz"), "The time zone of the expression (UTC).", "ZONE", ("schedule", "timezone")),
+        Option(("--timezone", "--tz"), "Time zone of the expression (default UTC).", "ZONE", ("schedule", "timezone")),
     )),
     Command("rate-limit", ONE_OFF["rate-limit"][0], "rpr rate-limit --rate 100/1h -- curl -fsS api.example.com", (
-        Option(("-r", "--rate"), "So many starts in any window of this length.", "N/DURATION", ("schedule", "rate")),
-        Option(("-l", "--limit"), "The starts, with `--window`, or the same as `--rate`.", "N|N/DURATION"),
-        Option(("--window",), "The window, if not as `--rate`.", "DURATION"),
-        Option(("-p", "--retry-pattern"), "Each start stands for attempts at these offsets.", "DURATION,DURATION",
+        Option(("-r", "--rate"), "Maximum number of starts in any window, for example `100/1h`.",
+               "N/DURATION", ("schedule", "rate")),
+        Option(("-l", "--limit"), "Number of starts, with `--window`; or a rate, as for `--rate`.", "N|N/DURATION"),
+        Option(("--window",), "Window of the rate, for use with `--limit N`.", "DURATION"),
+        Option(("-p", "--retry-pattern"), "Reserve retries at these offsets with every start.", "DURATION,DURATION",
                ("schedule", "retry_pattern"), "words"),
-        Option(("-n", "--show-next"), "Tell on standard error when the next start is allowed."),
+        Option(("-n", "--show-next"), "Log the time of the next allowed start to stderr."),
     )),
     Command("adaptive", ONE_OFF["adaptive"][0], "rpr adaptive --base-interval 1s --show-metrics -- ./probe.sh", (
         *_in(
             _ADAPTIVE, _BASE, _MIN, _MAX,
-            Option(("--slow-threshold",), "Slow: this many times the target.", "NUMBER", ("slow_threshold",), "number"),
-            Option(("--fast-threshold",), "Fast: this many times the target.", "NUMBER", ("fast_threshold",), "number"),
-            Option(("--failure-threshold",), "The share of failures that opens the circuit (30%).", "PERCENT",
+            Option(("--slow-threshold",), "Runs longer than this factor times the target count as slow.",
+                   "NUMBER", ("slow_threshold",), "number"),
+            Option(("--fast-threshold",), "Runs shorter than this factor times the target count as fast.",
+                   "NUMBER", ("fast_threshold",), "number"),
+            Option(("--failure-threshold",), "Share of failures that opens the circuit (default 30%).", "PERCENT",
                    ("failure_threshold",), "share"),
-            Option(("--target-latency",), "How long a run should take; learnt if not given.", "DURATION",
+            Option(("--target-latency",), "Wanted duration of a run. Default: learnt from the runs.", "DURATION",
                    ("target_latency",)),
         ),
         _SHOW,
@@ -232,9 +254,10 @@ _ALL = (
     Command("load-adaptive", ONE_OFF["load-adaptive"][0], "rpr load-adaptive -b 1s --target-cpu 70% -- ./work.sh", (
         *_in(
             _LOAD, _BASE, _MIN, _MAX,
-            Option(("--target-cpu",), "Busier than this: slower (70%).", "PERCENT", ("cpu",), "share"),
-            Option(("--target-memory",), "Fuller than this: slower (80%).", "PERCENT", ("memory",), "share"),
-            Option(("--target-load",), "A higher load average for each CPU: slower (1.0).", "NUMBER",
+            Option(("--target-cpu",), "Slow down above this CPU use (default 70%).", "PERCENT", ("cpu",), "share"),
+            Option(("--target-memory",), "Slow down above this memory use (default 80%).",
+                   "PERCENT", ("memory",), "share"),
+            Option(("--target-load",), "Slow down above this load average per CPU (default 1.0).", "NUMBER",
                    ("load",), "number"),
         ),
         _SHOW,
@@ -245,8 +268,8 @@ _ALL = (
     _strategy("polynomial", "rpr polynomial --exponent 1.5 --attempts 4 -- ./flaky.sh", "base-delay", "exponent"),
     _strategy("decorrelated-jitter", "rpr decorrelated-jitter --attempts 5 -- ./flaky.sh", "base-delay", "factor"),
     Command("watch", ONE_OFF["watch"][0], "rpr watch 'src/**/*.py' -- pytest -q", (
-        Option(("--ignore",), "Not these; may be given again.", "GLOB", ("schedule", "ignore"), "list"),
-        Option(("--debounce",), "Wait until nothing changed for so long (200ms).", "DURATION",
+        Option(("--ignore",), "Ignore files matching this glob. Repeatable.", "GLOB", ("schedule", "ignore"), "list"),
+        Option(("--debounce",), "Quiet period after the last change (default 200ms).", "DURATION",
                ("schedule", "debounce")),
     ), ((("overlap",), "latest"),), usage="[OPTIONS] GLOB... -- COMMAND [ARGUMENT]..."),
 )  # fmt: skip

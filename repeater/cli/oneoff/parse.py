@@ -68,13 +68,13 @@ def check(given: ParsedArgs, *, has_interval: bool) -> None:
     command = given.command
     for option in command.own:
         if option.needed and not given.has(option.name) and not (option.name == "--every" and has_interval):
-            raise _usage(command, f"it needs `{option.name} {option.metavar}`", f"for example `{command.example}`")
+            raise _usage(command, f"missing `{option.name} {option.metavar}`", f"for example `{command.example}`")
     if command.name == "duration" and not (given.has("--for") or given.has("--until")):
-        raise _usage(command, "it needs `--for DURATION` or `--until TIME`", f"for example `{command.example}`")
+        raise _usage(command, "missing `--for DURATION` or `--until TIME`", f"for example `{command.example}`")
     if command.name == "watch" and not given.globs:
-        raise _usage(command, "there are no files to watch", f"for example `{command.example}`")
+        raise _usage(command, "no files to watch given", f"for example `{command.example}`")
     if not given.argv:
-        raise _usage(command, "there is no command to run", f"it comes last, for example `{command.example}`")
+        raise _usage(command, "no command given", f"the command comes last, for example `{command.example}`")
 
 
 def _long(word: str, flags: dict[str, Option], left: Iterator[str], command: Command) -> tuple[Option, str | None]:
@@ -119,7 +119,7 @@ def _unknown(name: str, flags: dict[str, Option], command: Command) -> UsageErro
     near = likely(name, flags, 0.5) if hint is None and len(name) > 2 else None
     if near is not None:
         hint = f"did you mean `{near}`?"
-    return _usage(command, f"there is no option `{name}`", hint)
+    return _usage(command, f"unknown option `{name}`", hint)
 
 
 def _usage(command: Command, cause: str, hint: str | None = None) -> UsageError:

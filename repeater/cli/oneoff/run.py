@@ -57,7 +57,9 @@ def _cwd(working_dir: str | None) -> str:
         if working_dir is not None and working_dir.startswith("/"):
             return working_dir
         cause = os.strerror(error.errno or 0)
-        raise UsageError(f"cannot run in the current folder: {cause}", hint="name another one with `-C DIR`") from None
+        raise UsageError(
+            f"cannot run in the current directory: {cause}", hint="choose another directory with `-C DIR`"
+        ) from None
 
 
 def build_spec(table: JobTable, folder: str) -> JobSpec:
@@ -100,8 +102,8 @@ def limits_of(table: JobTable) -> tuple[Limit, ...]:
 def _run(spec: JobSpec, limits: tuple[Limit, ...], given: ParsedArgs, settings: Settings) -> int:
     if given.has("--stdin") and os.isatty(0):
         raise UsageError(
-            "cannot use `--stdin`: standard input is a terminal, and runs are in sessions of their own",
-            hint="give it a file or a pipe",
+            "cannot use `--stdin`: standard input is a terminal, and each run has its own session",
+            hint="redirect standard input from a file or a pipe",
         )
     from repeater.apps.oneoff import OneOff, run_once
 

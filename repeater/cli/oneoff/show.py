@@ -29,7 +29,7 @@ def literal(value: Any) -> Any:
     """The value so that a job file does not take it for a template."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise UsageError("cannot write a job file: the command holds bytes that are no text")
+            raise UsageError("cannot write a job file: the command contains bytes that are not valid UTF-8")
         return "{{ " + ascii(value) + " }}" if any(mark in value for mark in ("{{", "{%", "{#")) else value
     if isinstance(value, dict):
         return {key: literal(one) for key, one in value.items()}
@@ -56,7 +56,7 @@ def planned(spec: JobSpec) -> str:
     if at_once:
         lines.append("first run: now")
     if isinstance(spec.schedule, Every) and spec.schedule.after_end:
-        lines.append("then: one right after the other")
+        lines.append("then: one run after another, without a pause")
     elif isinstance(spec.schedule, Growing):
         lines += _gaps(spec.schedule, spec.stop.times)
     else:
@@ -86,16 +86,16 @@ def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:
 
     rule = schedule.backoff
     if rule.kind == "decorrelated-jitter":
-        yield f"then: after growing random waits, at most {format_duration(rule.max)}"
+        yield f"then: after growing random delays, at most {format_duration(rule.max)}"
         return
     count = _SHOWN if times is None else min(_SHOWN, times - 1)
     plain = replace(rule, jitter="none")
     waits = [format_duration(backoff_delay(plain, number + 1, 0.0)) for number in range(count)]
     if waits:
         words = {
-            "none": "waits of",
-            "full": "random waits of at most",
-            "equal": "waits, each shortened at random by up to a half, of",
+            "none": "delays of",
+            "full": "random delays of at most",
+            "equal": "delays, each reduced at random by up to a half, of",
         }
         yield f"then: after {words[rule.jitter]} {', '.join(waits)}" + (
             " …" if times is None or times - 1 > count else ""
@@ -116,7 +116,7 @@ def _end(rule: Stop) -> str:
     if rule.until is not None:
         words.append(f"at {rfc3339(rule.until)}")
     if rule.consecutive_failures is not None:
-        words.append(f"after {rule.consecutive_failures} failures in a row")
+        words.append(f"after {rule.consecutive_failures} consecutive failures")
     if rule.on_success:
         words.append("at the first success")
     if rule.on_failure:
@@ -125,4 +125,4 @@ def _end(rule: Stop) -> str:
         words.append(f"at the first exit with {' or '.join(map(str, codes))}")
     if rule.except_exit is not None:
         words.append(f"at the first failure without exit {' or '.join(map(str, rule.except_exit))}")
-    return ", or ".join(words) or "never by itself"
+    return ", or ".join(words) or "never, without a signal"

@@ -80,6 +80,6 @@ def unknown(verb: str) -> BadMessage:
     shown = verb[:60].encode("ascii", "backslashreplace").decode()
     return BadMessage(
         "unknown_verb",
-        f"cannot carry out `{shown}`: there is no such verb",
+        f"cannot carry out `{shown}`: unknown verb",
         hint=f"did you mean `{near}`?" if near else None,
     )

@@ -62,7 +62,7 @@ def explain_offline(
     if job not in known and job not in past["jobs"]:
         chosen = select(list(known.values()), [job])
         if len(chosen) != 1:
-            raise UsageError(f"cannot explain: `{job}` means {len(chosen)} jobs", hint="name one of them")
+            raise UsageError(f"cannot explain: `{job}` matches {len(chosen)} jobs", hint="name one of them")
         job = chosen[0].name
     spec = known.get(job)
     if at:
@@ -140,7 +140,7 @@ def _local(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> 
     try:
         first, second = aware(0), aware(1)
     except OverflowError:
-        raise UsageError(f"cannot use time `{text}`: no clock shows it") from None
+        raise UsageError(f"cannot use time `{text}`: it does not exist in this time zone") from None
     shown = first.astimezone(zone).replace(tzinfo=None)
     if shown != local:
         # PEP 495: in a gap fold 0 reads with the offset from before it, so the instant lies after it

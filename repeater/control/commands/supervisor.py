@@ -26,7 +26,7 @@ LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill
 async def apply(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
     """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
     if not args["files"]:
-        raise UsageError("cannot apply: no file is named")
+        raise UsageError("cannot apply: no file given")
     applied = await desk.apply(_wanted(args), allow_removals=args["allow_removals"], dry_run=args["dry_run"])
     return await _report(applied, send)
 
@@ -107,7 +107,7 @@ def _result(generation: int, plan: Plan) -> dict[str, Any]:
 async def down(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
     """Asks the supervisor to leave. The connection ends when it has."""
     if args["level"] not in LEVELS:
-        raise UsageError(f"cannot go down by `{args['level'][:60]}`: expected `drain`, `stop` or `kill`")
+        raise UsageError(f"cannot shut down with `{args['level'][:60]}`: expected `drain`, `stop` or `kill`")
     desk.leave(LEVELS[args["level"]])
     await desk.submit()
     waiting = [job.spec.name for job in desk.engine.jobs.values() if job.open]

@@ -30,7 +30,7 @@ async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]
     jobs = desk.jobs([pattern]) if pattern else []
     if len(jobs) != 1:
         names = ", ".join(f"`{job.spec.name}`" for job in jobs[:5])
-        cause = f"`{pattern}` means {len(jobs)} jobs: {names} …" if jobs else "no job is named"
+        cause = f"`{pattern}` matches {len(jobs)} jobs: {names} …" if jobs else "no job given"
         raise UsageError(f"cannot explain: {cause}", hint="name one of them")
     job = jobs[0]
     name, spec = job.spec.name, job.spec

@@ -206,7 +206,7 @@ class _Endpoint:
             given = query_args(route.verb, route.params, request.url.query)
         else:
             if request.url.query:
-                raise BadMessage("args", f"cannot carry out `{route.verb}`: arguments belong into the JSON body")
+                raise BadMessage("args", f"cannot carry out `{route.verb}`: arguments belong in the JSON body")
             body = await asyncio.wait_for(_body(request), BODY_WITHIN)
             given = decode(body) if body.strip() else {}
         self._check_bounds(given)
@@ -243,7 +243,7 @@ class _Endpoint:
             return
         is_pattern = "*" in name or "?" in name or "=" in name.partition("[")[0]
         if is_pattern or not name or len(name) > LONGEST_TEXT or "\0" in name:
-            raise NotFound(f"cannot find job `{clip(name)}`", hint="patterns belong into `jobs`")
+            raise NotFound(f"cannot find job `{clip(name)}`", hint="patterns belong in `jobs`")
         if self._route.response_shape == "one" and len(cells := self._desk.jobs((name,))) > 1:
             raise NotFound(f"cannot find job `{clip(name)}`: it is a matrix of {len(cells)} cells")
 
@@ -262,7 +262,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > LONGEST:
-            raise BadMessage("too_long", f"cannot take the request: it has more than {LONGEST} bytes")
+            raise BadMessage("too_long", f"cannot accept the request: it has more than {LONGEST} bytes")
     return bytes(body)
 
 
@@ -416,7 +416,7 @@ def query_args(verb: str, params: Params, query: str) -> dict[str, Any]:
         if kind == "texts":
             given.setdefault(name, []).append(text)
         elif name in given:
-            raise BadMessage("args", f"cannot carry out `{verb}`: `{clip(name)}` is given twice")
+            raise BadMessage("args", f"cannot carry out `{verb}`: duplicate key `{clip(name)}`")
         else:
             given[name] = text if kind is None else _value(kind, text)
     return given

@@ -102,22 +102,27 @@ class AuthMiddleware:
         host = _only(scope, b"host")
         if host is None or not self._token_is_valid(host, scope):
             shown = (host or "")[:100].encode("ascii", "backslashreplace").decode()
-            hint = "`rpr apply --http-host NAME` adds a name by which this server may be called"
+            hint = "`rpr apply --http-host NAME` allows another host name"
             return 421, "host", f"cannot answer for host `{shown}`", hint
         origin = _only(scope, b"origin") if _has(scope, b"origin") else ""
         if origin is None or (origin and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower())):
-            return 403, "origin", "cannot answer a page of another origin", None
+            return 403, "origin", "cannot answer a web page of another origin", None
         if _is_open(scope):
             return None
         if not self._host_is_allowed(_only(scope, b"authorization")):
-            return 401, "token", "cannot answer without the token", "send it as `Authorization: Bearer TOKEN`"
+            return (
+                401,
+                "token",
+                "cannot answer: the token is missing or wrong",
+                "send it as `Authorization: Bearer TOKEN`",
+            )
         kind = (_only(scope, b"content-type") or "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json" and _CHANGES.fullmatch(scope["raw_path"]):
             return (
                 415,
                 "content_type",
-                "cannot use the request: its content is no JSON",
-                ("send `Content-Type: application/json`, and `{}` if there is nothing to say"),
+                "cannot use the request: unsupported content type, expected `application/json`",
+                ("send `Content-Type: application/json`, and `{}` if there are no arguments"),
             )
         return None
 

@@ -18,47 +18,47 @@ from repeater.model.reasons import FIELDS
 from repeater.model.run import SlotState, Trigger
 
 _SUMMARIES = {
-    "status": "How each job is.",
-    "health": "Whether the supervisor is well.",
-    "logs": "What jobs printed, as far as it is kept.",
-    "history": "What became of each slot, newest first.",
-    "events": "What happens from now on, or with `follow=false` what happened lately.",
-    "why": "Why a job runs, waits or does nothing; with `at` what became of a slot.",
-    "trigger": "Run jobs once, now.",
-    "pause": "Skip the slots of jobs for a while; live runs go on.",
-    "resume": "End a pause.",
-    "start": "Let stopped jobs start again.",
-    "stop": "Stop jobs: their live runs end, and nothing of them starts.",
-    "restart": "End the live run of jobs and start a new one.",
-    "reset": "Begin jobs anew: counters are forgotten, and that they were done.",
-    "apply": "Bring job files of the supervisor's machine into force.",
-    "plan": "What `apply` would change; nothing is changed.",
-    "reload": "Read the job files of now again.",
-    "down": "Ask the supervisor to leave.",
+    "status": "Show the state of each job.",
+    "health": "Check the health of the supervisor.",
+    "logs": "Show job output that is in memory.",
+    "history": "Show the history of scheduled runs, newest first.",
+    "events": "Stream events. With `follow=false`: show recent events.",
+    "why": "Explain the current state of a job, or with `at` the result of a slot.",
+    "trigger": "Run jobs once, immediately.",
+    "pause": "Pause jobs: skip their slots. Current runs continue.",
+    "resume": "Resume paused jobs.",
+    "start": "Start stopped or disabled jobs.",
+    "stop": "Stop jobs: end their current runs and start no new ones.",
+    "restart": "Restart jobs: stop the current run and start a new one.",
+    "reset": "Reset jobs: clear run counters, consecutive failures and the done state.",
+    "apply": "Apply job files of the supervisor's machine.",
+    "plan": "Show what `apply` would change.",
+    "reload": "Reload the job files.",
+    "down": "Shut down the supervisor.",
 }
 ARGUMENTS = {
     "jobs": "Jobs: a name, a matrix, a cell, a glob, or a label as `key=value`.",
     "job": "The name of a job.",
-    "run": "Only this run.",
-    "since": "Only from this time on.",
+    "run": "Return only the run with this id.",
+    "since": "Return only entries from this time on.",
     "failed": "Only runs that failed.",
-    "until": "Only before this time.",
-    "tail": "Only the last so many: lines of each job, or events.",
-    "follow": "Go on with what comes, as a stream of server-sent events.",
-    "most": "At most so many; 100 if it is not said.",
-    "outcomes": "Only these outcomes.",
-    "at": "The time of a slot.",
-    "force": "Also if it is paused, done, or running, and without what it needs.",
-    "for": "For so many seconds.",
-    "reason": "Why, in words for others.",
-    "wait": "Answer when nothing of the job is alive any more.",
+    "until": "Return only entries before this time.",
+    "tail": "Return only the last N lines of each job, or the last N events.",
+    "follow": "Follow new entries, as a stream of server-sent events.",
+    "most": "Maximum number of slots (default 100).",
+    "outcomes": "Return only slots with these outcomes.",
+    "at": "Time of a slot.",
+    "force": "Run the job even if it is paused, done or already running, and ignore its `needs`.",
+    "for": "Duration of the pause in seconds.",
+    "reason": "Reason, shown to other users.",
+    "wait": "Answer when no process of the jobs is left.",
     "files": "Absolute paths on the supervisor's machine.",
-    "set": "Values of `vars` or of other keys, as pairs of a key and a text.",
-    "set_json": "The same as pairs of a key and a value in JSON.",
-    "only": "Bring only these jobs into force.",
+    "set": "Values of variables or other keys, as pairs of a key and a text.",
+    "set_json": "Values of variables or other keys, as pairs of a key and a JSON value.",
+    "only": "Apply only these jobs.",
     "allow_removals": "Also if more than half of the jobs would go.",
-    "dry_run": "Only say what would change.",
-    "level": "How hard: live runs may end, are stopped, are killed.",
+    "dry_run": "Report what would change and change nothing.",
+    "level": "Shutdown mode: drain, stop or kill.",
 }
 _CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {  # what the verbs themselves refuse beyond the kind
     "outcomes": {"items": {"type": "string", "enum": list(OUTCOMES)}},
@@ -77,7 +77,7 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": "repeater",
             "version": __version__,
-            "description": "Look into a running supervisor and tell it what to do. The verbs are those of `rpr`.",
+            "description": "Inspect and control a running supervisor. The verbs are those of `rpr`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -100,7 +100,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     parameters = []
     if route.targets_one_job:
-        words = "The name of a job or of a cell; for all cells, that of their matrix."
+        words = "The name of a job, of a cell, or of a matrix (all its cells)."
         parameters.append(_parameter("path", "name", words, {"type": "string"}, required=True))
     if route.method == "GET":
         for key, kind in route.params.items():
@@ -119,7 +119,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.verb in STREAMING:
         answers |= {"text/event-stream": {"schema": {"type": "string"}}}
     operation["responses"] = {
-        "200": {"description": "What it came to.", "content": answers},
+        "200": {"description": "The result.", "content": answers},
         **{code: {"$ref": f"#/components/responses/{code}"} for code in _refusals(route)},
     }
     return operation
@@ -214,16 +214,16 @@ def _or_none(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _REFUSALS = {
-    "400": "An argument is wrong.",
-    "401": "The token is missing, or another one.",
-    "403": "A page of another origin asks.",
-    "404": "There is no such job or run.",
-    "408": "The rest of the request did not come in time.",
-    "409": "It cannot be done as things are; nothing was changed.",
-    "413": "The body has more than 1 MiB.",
-    "415": "The body is no `application/json`.",
-    "421": "The server does not go by this `Host`.",
-    "422": "The job files are wrong; `message` has every problem.",
+    "400": "An argument is not valid.",
+    "401": "The token is missing or wrong.",
+    "403": "The request comes from a web page of another origin.",
+    "404": "The job or run does not exist.",
+    "408": "The rest of the request did not arrive in time.",
+    "409": "Conflict with the current state; nothing was changed.",
+    "413": "The body is larger than 1 MiB.",
+    "415": "The content type is not `application/json`.",
+    "421": "The `Host` header is not an allowed name of this server.",
+    "422": "The job files are not valid; `message` has all problems.",
     "503": "As many requests or streams are being answered as the server allows; `code` is `busy`. Try again later.",
 }
 _DETAIL = {"type": "object", "description": "The fields of the reason; docs/reference/reasons.md names them."}
@@ -465,18 +465,20 @@ def _json_of(words: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _AROUND = {
-    "/livez": _get("livez", "Whether the supervisor answers at all.", {"200": _field_schema("It does.")}, is_open=True),
+    "/livez": _get(
+        "livez", "Check that the supervisor answers.", {"200": _field_schema("The supervisor answers.")}, is_open=True
+    ),
     "/readyz": _get(
         "readyz",
-        "Whether it does its work; a line for each problem. It still does its work while job files are rejected.",
-        {"200": _field_schema("It does."), "503": _field_schema("It does not.")},
+        "Check readiness: one line per problem. Rejected job files do not affect readiness.",
+        {"200": _field_schema("The supervisor answers."), "503": _field_schema("The supervisor is not ready.")},
         is_open=True,
     ),
     "/healthz": _get(
         "healthz",
-        "Whether all is well, as JSON. Rejected job files are answered with 503 here.",
+        "Check health, as JSON. Rejected job files give status 503.",
         {
-            "200": _json_of("It is well.", _object(_RESULTS["health"])),
+            "200": _json_of("The supervisor is healthy.", _object(_RESULTS["health"])),
             "503": _json_of(
                 "It is not; or the server is busy, and the answer is an error with the code `busy`.",
                 {"anyOf": [_object(_RESULTS["health"]), {"$ref": "#/components/schemas/Error"}]},
@@ -486,7 +488,7 @@ _AROUND = {
     "/metrics": _get(
         "metrics",
         "Metrics in the text format of Prometheus.",
-        {"200": _field_schema("All of them."), "501": _refusal("prometheus-client is not installed.")},
+        {"200": _field_schema("All metrics."), "501": _refusal("prometheus-client is not installed.")},
     ),
     "/api/openapi.json": _get("openapi", "This document.", {"200": _json_of("OpenAPI 3.1.", {"type": "object"})}),
 }

@@ -248,7 +248,7 @@ async def test_what_changes_jobs_wants_a_job(house: House) -> None:
     peer = await house.connect()
     for verb in ("trigger", "pause", "resume", "start", "stop", "restart", "reset"):
         _, end = await peer.answer(verb)
-        assert end["error"]["message"] == "cannot choose a job: none is named"
+        assert end["error"]["message"] == "cannot choose a job: no job given"
     await peer.close()
 
 
@@ -482,7 +482,7 @@ def test_a_name_that_a_dead_supervisor_left_is_taken_over_and_a_live_one_is_not(
     dead.bind(str(tmp_path / "x.sock"))
     dead.close()
     door = ControlSocket(SocketPath(tmp_path / "x.sock"))
-    with pytest.raises(CannotListen, match="another supervisor does"):
+    with pytest.raises(CannotListen, match="in use by another supervisor"):
         ControlSocket(SocketPath(tmp_path / "x.sock"))
     connect(tmp_path / "x.sock", 1).close()
     door.close()
@@ -504,7 +504,7 @@ def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(tmp_path: Path)
 def test_a_folder_that_is_a_link_or_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(CannotListen, match="it is a link"):
+    with pytest.raises(CannotListen, match="it is a symbolic link"):
         ControlSocket(SocketPath(tmp_path / "link" / "x.sock"))
     assert list((tmp_path / "real").iterdir()) == []
     if os.geteuid() == 0:
@@ -515,7 +515,7 @@ def test_a_folder_that_is_a_link_or_of_another_user_is_refused(tmp_path: Path) -
 
 def test_a_place_that_cannot_be_is_one_clear_refusal(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CannotListen, match="cannot use folder"):
+    with pytest.raises(CannotListen, match="cannot use directory"):
         ControlSocket(SocketPath(tmp_path / "file" / "x.sock"))
     with pytest.raises(CannotListen, match="cannot listen on"):
         ControlSocket(SocketPath(tmp_path / ("n" * 200 + ".sock")))

@@ -52,9 +52,9 @@ def test_a_later_line_wins():
     ("line", "cause"),
     [
         ("A", "is not `NAME=value`"), ("=1", "is not `NAME=value`"), ("1A=2", "is not `NAME=value`"), ("A B=1", "is not `NAME=value`"),
-        ("export A", "is not `NAME=value`"), ("A='x", "begins a quoted value that does not end"), ('A="x\n\n', "begins a quoted value"),
-        ("A='x' y", "found text after the closing quote"), ('A="x"y', "found text after the closing quote"), ("A=\0", "holds a zero"),
-        ('A="\\0"', "holds a zero"), ("A=\udcff", "is not UTF-8"),
+        ("export A", "is not `NAME=value`"), ("A='x", "has a quoted value without a closing quote"), ('A="x\n\n', "has a quoted value"),
+        ("A='x' y", "found text after the closing quote"), ('A="x"y', "found text after the closing quote"), ("A=\0", "contains a zero"),
+        ('A="\\0"', "contains a zero"), ("A=\udcff", "is not UTF-8"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_is_named_by_its_number(line, cause):
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_required_may_be_missing(files):
     assert dict(found.process.env_from_files)["X"] == "2"
     (told,) = problems(text.replace("false", "true"), more={"a.env": "A=1"})
     place = "22: jobs.a.env_file[1]" if "[" in files else "1: jobs.a.env_file"
-    assert told == f"jobs.toml:3:{place}: cannot read `/p/x.env`: there is no such file"
+    assert told == f"jobs.toml:3:{place}: cannot read `/p/x.env`: the file does not exist"
 
 
 def test_a_broken_file_that_is_not_required_is_an_error():

@@ -75,4 +75,4 @@ def test_a_need_of_a_disabled_job_is_warned_of(need: str, enabled: str, count: i
     assert len(warnings) == count
     for warning in warnings:
         assert warning.startswith("jobs.toml:3:")
-        assert "`b` is disabled, so this job waits until somebody triggers or enables it" in warning
+        assert "`b` is disabled, so this job waits until it is triggered or enabled" in warning

@@ -199,8 +199,8 @@ def test_a_null_is_reported_at_its_own_place_and_names_unset():
         'include = ["b.yaml"]\n[limits.l]\nrate = "1/1s"\n[defaults]\nlimit = "l"\nenv = { A = "1" }\n', more=more
     )
     assert [one.split(": ")[0] for one in told] == ["b.yaml:4:5", "b.yaml:5:11"]
-    assert told[0].endswith('(`unset = ["limit"]` takes back an inherited value)')
-    assert told[1].endswith('(`unset = ["env.A"]` takes back an inherited value)')
+    assert told[0].endswith('(`unset = ["limit"]` removes an inherited value)')
+    assert told[1].endswith('(`unset = ["env.A"]` removes an inherited value)')
 
 
 # --- lists in lists ---
@@ -336,7 +336,7 @@ def test_set_reaches_jobs_with_dots_in_their_names():
 
 def test_set_of_an_unknown_job_names_the_nearest():
     assert problems('[jobs.health]\ncommand = "x"\n', set_vars={"jobs.helth.nice": "3"}) == [
-        "--set: jobs.helth: there is no job `helth` (did you mean `health`?)"
+        "--set: jobs.helth: unknown job `helth` (did you mean `health`?)"
     ]
 
 
@@ -458,15 +458,15 @@ def test_true_is_not_one_in_exclude_and_include(matrix, wanted):
         ),
         (
             '{ r = ["' + "x" * 101 + '"] }',
-            ".r[0]: found 101 characters, expected at most 100: the value is a part of the cell's name",
+            ".r[0]: found 101 characters, expected at most 100: the value is part of the name of the cell",
         ),
         (
             '{ r = ["a b"] }',
-            ".r[0]: found `a b`, which holds a space, expected a number or a text without spaces, commas, `=` and brackets",
+            ".r[0]: found `a b`, which contains a space, expected a number or a text without spaces, commas, `=` and brackets",
         ),
-        ('{ r = ["?a=b"] }', ".r[0]: found `?a=b`, which holds `=`, expected"),
-        ('{ r = ["x", "y", "x"] }', ".r[2]: found `x` again, as in `r[0]`: it names the same cell"),
-        ('{ r = ["1", 1] }', ".r[1]: found `1` again, as in `r[0]`: it names the same cell"),
+        ('{ r = ["?a=b"] }', ".r[0]: found `?a=b`, which contains `=`, expected"),
+        ('{ r = ["x", "y", "x"] }', ".r[2]: found `x` twice, also in `r[0]`: both name the same cell"),
+        ('{ r = ["1", 1] }', ".r[1]: found `1` twice, also in `r[0]`: both name the same cell"),
         (
             "{ include = [{ r = 1, s = 2 }, { r = 1, s = 2 }] }",
             ": found two cells with `r` = `1`, `s` = `2`, expected each",
@@ -514,9 +514,9 @@ def test_the_old_name_of_a_matrix_is_that_of_each_cell():
 
 def test_the_number_of_jobs_is_capped_before_they_are_made():
     text = '[jobs.a]\ncommand = "x"\nmatrix = { r = [1, 2, 3], s = [1, 2] }\n'
-    assert problems(text, caps=SMALL) == ["jobs.toml:3:1: jobs.a.matrix: 6 cells, more than the 5 jobs allowed"]
+    assert problems(text, caps=SMALL) == ["jobs.toml:3:1: jobs.a.matrix: 6 cells, more than the limit of 5 jobs"]
     many = "".join(f'[jobs.j{number}]\ncommand = "x"\n' for number in range(6))
-    assert problems(many, caps=SMALL) == ["jobs.toml:11:1: jobs.j5: more than 5 jobs, the most allowed"]
+    assert problems(many, caps=SMALL) == ["jobs.toml:11:1: jobs.j5: more than 5 jobs, the limit"]
 
 
 # --- the file as a whole ---
@@ -547,7 +547,9 @@ def test_every_file_that_was_read_is_told_with_its_digest():
 
 def test_an_include_may_not_leave_the_folder_by_a_link():
     told = problems('include = ["d/b.toml"]\n', more={"../q/b.toml": '[jobs.b]\ncommand = "x"\n'}, links={"/p/d": "/q"})
-    assert told == ["jobs.toml:1:12: include[0]: `d/b.toml` leads to `/q/b.toml`, outside the folder of the first file"]
+    assert told == [
+        "jobs.toml:1:12: include[0]: `d/b.toml` leads to `/q/b.toml`, outside the directory of the first file"
+    ]
 
 
 def test_a_glob_does_not_include_the_file_itself():
@@ -588,12 +590,10 @@ def test_variables_of_the_including_file_win():
 
 def test_sizes_are_capped_for_one_file_and_for_all():
     filler = "# " + "x" * 900 + "\n"
-    assert problems(filler * 2, caps=SMALL) == [
-        "jobs.toml: cannot read it: it has more than 1000 bytes, the most allowed"
-    ]
+    assert problems(filler * 2, caps=SMALL) == ["jobs.toml: cannot read it: it has more than 1000 bytes, the limit"]
     told = problems('include = ["b.toml"]\n' + filler, more={"b.toml": filler}, caps=SMALL)
     assert told == [
-        "jobs.toml:1:12: include[0]: cannot include `b.toml`: all files together have more than 1500 bytes, the most allowed"
+        "jobs.toml:1:12: include[0]: cannot include `b.toml`: all files together have more than 1500 bytes, the limit"
     ]
 
 
@@ -641,7 +641,7 @@ def test_the_usual_condition_depends_on_the_needed_job(keys, condition):
 def test_a_circle_through_a_matrix_is_named():
     text = '[jobs.a]\ncommand = "x"\nneeds = ["m"]\n[jobs.m]\ncommand = "x"\nmatrix = { r = [1, 2] }\nneeds = ["a"]\n'
     assert problems(text) == [
-        "jobs.toml:3:1: jobs.a.needs: the jobs need each other in a circle: a -> m[r=1] -> a",
+        "jobs.toml:3:1: jobs.a.needs: dependency cycle: a -> m[r=1] -> a",
     ]
 
 

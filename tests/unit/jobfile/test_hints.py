@@ -31,7 +31,7 @@ def test_a_key_of_the_job_in_one_of_its_tables_is_named(table):
 @pytest.mark.parametrize(("key", "place"), [("timeout", "timeout"), ("env", "env"), ("timezone", "schedule.timezone")])
 def test_a_key_of_a_job_at_the_top_of_the_file_is_named(key, place):
     assert told(f'{key} = "x"', head="").endswith(
-        f"(keys of jobs stand in `jobs.NAME` or `defaults`: `defaults.{place}`)"
+        f"(keys of jobs belong in `jobs.NAME` or `defaults`: `defaults.{place}`)"
     )
 
 
@@ -72,11 +72,11 @@ def test_what_is_no_duration_gets_no_hint(text):
         ("@every 1h30m", 'write `schedule = "every 1h30m"`'),
         ("TZ=Europe/Berlin 0 3 * * *", 'write `schedule = { cron = "0 3 * * *", timezone = "Europe/Berlin" }`'),
         ("CRON_TZ=UTC @daily", 'write `schedule = { cron = "@daily", timezone = "UTC" }`'),
-        ("0 3 * * * root /bin/x", 'a user stands in its own key: `user = "root"`, the rest in `command`'),
-        ("0 3 * * * 2027", "there is no field for the year; `stop.until` ends a job, `schedule.at` starts it once"),
+        ("0 3 * * * root /bin/x", 'the user has its own key: `user = "root"`, the rest in `command`'),
+        ("0 3 * * * 2027", "cron has no field for the year; `stop.until` ends a job, `schedule.at` starts it once"),
         (
             "0 0 3 * * ? 2027-2029",
-            "there is no field for the year; `stop.until` ends a job, `schedule.at` starts it once",
+            "cron has no field for the year; `stop.until` ends a job, `schedule.at` starts it once",
         ),
         ("daily", 'write `schedule = "@daily"`'),
         ("5m", 'write `schedule = "every 5m"`'),

@@ -129,11 +129,11 @@ def test_toml_dates_become_text():
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("f.yaml", "[" * 60, "f.yaml:1:51: not YAML: more than 50 levels deep"),
-        ("f.json", "[" * 200_000, "f.json:1:51: not JSON: more than 50 levels deep"),
-        ("f.toml", "a = " + "[" * 200_000, "f.toml:1:55: not TOML: more than 50 levels deep"),
-        ("f.toml", "a." * 60 + "a = 1", "f.toml:1:1: a.a.a.a: more than 50 levels deep"),
-        ("f.json", '{"a":' * 60 + "1" + "}" * 60, "f.json:1:247: a.a.a.a: more than 50 levels deep"),
+        ("f.yaml", "[" * 60, "f.yaml:1:51: not YAML: more than 50 levels of nesting"),
+        ("f.json", "[" * 200_000, "f.json:1:51: not JSON: more than 50 levels of nesting"),
+        ("f.toml", "a = " + "[" * 200_000, "f.toml:1:55: not TOML: more than 50 levels of nesting"),
+        ("f.toml", "a." * 60 + "a = 1", "f.toml:1:1: a.a.a.a: more than 50 levels of nesting"),
+        ("f.json", '{"a":' * 60 + "1" + "}" * 60, "f.json:1:247: a.a.a.a: more than 50 levels of nesting"),
         ("f.yaml", "a: " + "9" * 5000, "f.yaml:1:4: not YAML: a number of more than 300 digits"),
         ("f.toml", b"a = 1\n" * 2, "f.toml:2:1: not TOML: the key `a` stands here twice"),
     ],
@@ -145,7 +145,7 @@ def test_deep_and_huge_values_are_refused_in_one_line(name, text, told):
 
 
 def test_a_flood_of_brackets_is_too_deep_wherever_the_parser_notices():
-    with pytest.raises(JobFileError, match=r"^f\.yaml:1:\d+: not YAML: more than 50 levels deep$"):
+    with pytest.raises(JobFileError, match=r"^f\.yaml:1:\d+: not YAML: more than 50 levels of nesting$"):
         read("[" * 200_000, "f.yaml")
 
 

@@ -327,7 +327,7 @@ def test_output_that_nobody_reads_for_too_long_is_left_out_and_that_is_told() ->
         screen.run(str(number), job("a"), b"x" * 65_535 + b"\n")
         screen.output.finish(str(number))
     screen.read()
-    screen.loop_until(lambda: b"bytes of output were not shown" in screen._text["stderr"])
+    screen.loop_until(lambda: b"bytes of output were dropped" in screen._text["stderr"])
     assert 15_000_000 < screen.size < 25_000_000
     screen.close()
 

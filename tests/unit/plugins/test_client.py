@@ -78,10 +78,10 @@ def test_keys_that_a_plugin_refuses_are_told_in_its_words(talk: Callable[..., Pl
         ("Nowhere", "AttributeError: module 'bad_plugins' has no attribute 'Nowhere'"),
         (
             "Unrelated",
-            "TypeError: `bad_plugins:Unrelated` is not a class that derives from `repeater.plugins.Schedule`",
+            "TypeError: `bad_plugins:Unrelated` is not a subclass of `repeater.plugins.Schedule`",
         ),
-        ("function", "TypeError: `bad_plugins:function` is not a class that derives from `repeater.plugins.Schedule`"),
-        ("Yes", "TypeError: `bad_plugins:Yes` is not a class that derives from `repeater.plugins.Schedule`"),
+        ("function", "TypeError: `bad_plugins:function` is not a subclass of `repeater.plugins.Schedule`"),
+        ("Yes", "TypeError: `bad_plugins:Yes` is not a subclass of `repeater.plugins.Schedule`"),
     ],
 )
 def test_what_is_no_plugin_is_refused_at_once(talk: Callable[..., PluginChannel], name: str, told: str) -> None:

@@ -60,7 +60,7 @@ def test_nothing_returned_is_success(start) -> None:
         ("odd", "Runs", "TypeError: `run` gave 'fine' (str), expected an exit code from 0 to 124"),
         ("large", "Runs", "TypeError: `run` gave 125 (int), expected an exit code from 0 to 124"),
         ("", "Missing", "AttributeError: module 'bad_plugins' has no attribute 'Missing'"),
-        ("", "Good", "TypeError: `bad_plugins:Good` is not a class that derives from `repeater.plugins.Executor`"),
+        ("", "Good", "TypeError: `bad_plugins:Good` is not a subclass of `repeater.plugins.Executor`"),
     ],
 )
 def test_a_failure_of_the_plugin_has_its_own_code_and_names_it(start, do: str, target: str, told: str) -> None:

@@ -45,7 +45,7 @@ def reason(
         (Stop(failures=2), replace(FRESH, failures=1), None),
         (Stop(consecutive_failures=3), replace(FRESH, failures=9, streak=-2), None),
         (Stop(consecutive_failures=3), replace(FRESH, failures=9, streak=4), None),
-        (Stop(consecutive_failures=3), replace(FRESH, failures=9, streak=-3), "3 failures in a row"),
+        (Stop(consecutive_failures=3), replace(FRESH, failures=9, streak=-3), "3 consecutive failures"),
     ],
 )
 def test_counts_stop_when_they_are_reached(stop, progress, words):

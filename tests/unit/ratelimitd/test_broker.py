@@ -187,7 +187,7 @@ def test_of_different_rates_the_strictest_of_the_window_counts_and_all_are_told(
     desk.tell(1, "start_notice", reservation=strict)
     desk.run_to(100)
     heard = desk.tell(2, "reserve_request", id="b", resource_id="api", rate_limit=9, window_ms=1000)
-    words = "clients name `api` with different rates, 1/1s and 9/1s: the strictest counts, 1/1s"
+    words = "clients use different rates for `api`, 1/1s and 9/1s: the strictest applies, 1/1s"
     assert [one["type"] for one in heard] == ["warning_notice", "reserve_response"]
     assert [one["warning"] for one in desk.heard[1] if one["type"] == "warning_notice"] == [words]
     assert heard[1]["wait_ms"] == 900.0
@@ -235,7 +235,7 @@ def test_resources_do_not_know_each_other() -> None:
 @pytest.mark.parametrize(
     ("kind", "fields", "words"),
     [
-        ("reserve_request", {"id": "a", "resource_id": "api"}, "nobody has said its rate"),
+        ("reserve_request", {"id": "a", "resource_id": "api"}, "has no rate yet"),
         ("reserve_request", {"id": "a", "resource_id": "api", "rate_limit": 0, "window_ms": 1}, "`rate_limit`"),
         ("reserve_request", {"id": "a", "resource_id": "api", "rate_limit": 1, "window_ms": 1.5}, "`window_ms`"),
         ("reserve_request", {"id": "", "resource_id": "api", "rate_limit": 1, "window_ms": 1}, "`id`"),
@@ -253,15 +253,15 @@ def test_resources_do_not_know_each_other() -> None:
         (
             "reserve_request",
             {"id": "a", "resource_id": "api", "rate_limit": 1, "window_ms": 1, "reservation": "r-9"},
-            "there is no reservation `r-9`",
+            "unknown reservation `r-9`",
         ),
-        ("start_notice", {"reservation": "r-9"}, "there is no reservation `r-9`"),
+        ("start_notice", {"reservation": "r-9"}, "unknown reservation `r-9`"),
         ("start_notice", {}, "`resource_id`"),
         ("start_notice", {"reservation": "r", "ago_ms": -1}, "`ago_ms`"),
-        ("release_request", {"reservation": "r-9"}, "there is no reservation `r-9`"),
-        ("release_request", {"id": "nope"}, "no request `nope` waits"),
-        ("handshake", {"version": "2.0"}, "cannot speak version `2.0`"),
-        ("order_pizza", {}, "unknown type of message"),
+        ("release_request", {"reservation": "r-9"}, "unknown reservation `r-9`"),
+        ("release_request", {"id": "nope"}, "no queued request `nope`"),
+        ("handshake", {"version": "2.0"}, "cannot use version `2.0`"),
+        ("order_pizza", {}, "unknown message type"),
         ("register_request", {"requests": [3]}, "`requests`"),
         ("schedule_request", {"resource_id": "api"}, "`request_time`"),
     ],
@@ -273,14 +273,14 @@ def test_what_cannot_be_is_refused_by_its_name(kind: str, fields: dict[str, Any]
 def test_a_reservation_is_of_the_client_that_made_it() -> None:
     desk = Desk()
     held = desk.ask(1, "a", rate="1/1000")
-    assert "there is no reservation" in desk.refused(2, "release_request", reservation=held)
+    assert "unknown reservation" in desk.refused(2, "release_request", reservation=held)
 
 
 def test_one_client_cannot_hold_without_end() -> None:
     desk = Desk()
     for number in range(256):
         desk.ask(1, str(number), rate="1/1000")
-    assert "cannot hold more than 256" in desk.refused(1, "reserve_request", id="x", resource_id="api")
+    assert "cannot queue more than 256" in desk.refused(1, "reserve_request", id="x", resource_id="api")
 
 
 # --- both together ---------------------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_what_was_granted_before_a_restart_counts_until_its_client_says_what_bec
     desk.tell(1, "start_notice", reservation=failed, started=False)
     assert desk.ask(1, "x", "a")["wait_ms"] == 800.0
     assert len(desk.granted(1)) == 1
-    assert "there is no reservation" in desk.refused(1, "start_notice", reservation=failed)
+    assert "unknown reservation" in desk.refused(1, "start_notice", reservation=failed)
     assert unknown
 
 

@@ -152,7 +152,7 @@ def test_attempts_that_never_fit_are_left_out_and_logged() -> None:
     assert it.figures()["reserved"] + it.figures()["used"] == 3
     (warning,) = it.book.warnings
     assert sentence(warning) == (
-        "a 1.0 client asks for 4 attempts of `api`; 1 of them never fit its limit of 2 and are not counted"
+        "a 1.0 client requested 4 attempts of `api`; 1 of them exceed its limit of 2 and are not counted"
     )
 
 
@@ -161,4 +161,4 @@ def test_a_full_daemon_answers_a_1_0_client_and_logs_it(monkeypatch: pytest.Monk
     it = Desk()
     (answer,) = it.send(1, json.dumps(MESSAGES["schedule"]))
     assert (answer["type"], answer["can_schedule"]) == ("schedule_response", False)
-    assert "is not counted: cannot keep more than 0 resources" in sentence(it.book.warnings[0])
+    assert "is not counted: cannot store more than 0 resources" in sentence(it.book.warnings[0])

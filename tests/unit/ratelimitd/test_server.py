@@ -182,7 +182,7 @@ def test_more_clients_that_hold_something_than_there_is_room_for_are_refused(
                 writer.write(STATS)
                 await asyncio.wait_for(reader.readline(), PATIENCE)
             reader, writer = await there.client()
-            assert b"cannot take more than 3 clients" in await rest(reader)
+            assert b"cannot serve more than 3 clients" in await rest(reader)
             for _, one in (*kept, (reader, writer)):
                 one.close()
 
@@ -237,16 +237,14 @@ def test_a_disk_that_is_full_keeps_nobody_from_starting_and_all_is_written_when_
             keeping.full = True
             await reserve(1)
             await reserve(2)
-            assert there.warnings == [
-                "cannot keep the ledgers: [Errno 28] no space left; they hold until this daemon ends"
-            ]
+            assert there.warnings == ["cannot write the database: [Errno 28] no space left; counts are in memory only"]
             writer.write(STATS)
             assert json.loads(await reader.readline())["troubles"] == [
-                "cannot keep the ledgers: [Errno 28] no space left"
+                "cannot write the database: [Errno 28] no space left"
             ]
             keeping.full = False
             await reserve(3)
-            assert there.warnings[1:] == ["the ledgers are kept again"]
+            assert there.warnings[1:] == ["the database can be written again"]
             assert sum(isinstance(change, AttemptRecord) for change in keeping.kept) == 3
             writer.close()
 

@@ -56,7 +56,7 @@ def test_a_name_that_a_dead_daemon_left_is_taken_over(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     gate = ListeningSocket(path)
-    with pytest.raises(CannotListen, match="another daemon does"):
+    with pytest.raises(CannotListen, match="in use by another daemon"):
         ListeningSocket(path)
     gate.close()
     assert not path.exists()
@@ -67,7 +67,7 @@ def test_a_name_at_which_somebody_else_answers_is_left_to_him(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
-        with pytest.raises(CannotListen, match="another process does"):
+        with pytest.raises(CannotListen, match="in use by another process"):
             ListeningSocket(path)
     assert path.exists()
 

@@ -344,7 +344,7 @@ def test_hashed_fields_stay_in_their_ranges(job, step):
         ("0\u00a00 * * *", "ASCII"),
         ("0 0 30 2 *", "never matches"),
         ("0 0 31 4,6,9,11 *", "never matches"),
-        ("0 0 * * " + "1," * 400 + "1", "the most allowed are 500"),
+        ("0 0 * * " + "1," * 400 + "1", "the limit is 500"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_words(expression, words):

@@ -75,7 +75,7 @@ def test_after_end_with_no_distance_a_slot_begins_where_the_run_ended_and_no_two
     assert schedule.next(Track(ANCHOR)) == ANCHOR
     assert schedule.next(Track(ANCHOR, ANCHOR, last_end=at(7))) == at(7)
     assert schedule.next(Track(ANCHOR, ANCHOR, last_end=ANCHOR)) == at(0.000001)
-    assert schedule.next(Track(ANCHOR, at(17), last_end=None)) == at(17.001), "the least distance"
+    assert schedule.next(Track(ANCHOR, at(17), last_end=None)) == at(17.001), "the shortest interval"
 
 
 @given(

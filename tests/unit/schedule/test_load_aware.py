@@ -39,9 +39,9 @@ def test_the_busiest_reading_decides_and_is_named() -> None:
     readings = LoadReadings(cpu=0.1, memory=0.9, load=1.5)
     assert interval(SPEC, readings) / SECOND == pytest.approx(20)
     assert sentence(explain(SPEC, LoadReadings(cpu=0.1, memory=0.6, load=1.5))) == (
-        "every 15s: load 1.50 of at most 1, busier than wanted"
+        "every 15s: load 1.50 (target 1), above the target"
     )
-    assert sentence(explain(SPEC, LoadReadings(cpu=0.5))).endswith("cpu 50% of at most 70%, not busier than wanted")
+    assert sentence(explain(SPEC, LoadReadings(cpu=0.5))).endswith("cpu 50% (target 70%), not above the target")
 
 
 def test_without_a_reading_the_interval_is_base() -> None:

@@ -43,12 +43,12 @@ def test_our_own_cgroup_is_found_wherever_it_is_mounted(mounts: str, membership:
     ("mounts", "membership", "why"),
     [
         (ROOT, "8:pids:/a\n", "no cgroup v2"),
-        (HYBRID.splitlines()[0], "0::/\n", "no cgroup v2 is mounted"),
-        (CONTAINER, "0::/docker/0af31\n", "no cgroup v2 is mounted where ours"),
-        (ROOT, "0::/../other\n", "out of our sight"),
-        (ROOT, "0::/gone (deleted)\n", "out of our sight"),
+        (HYBRID.splitlines()[0], "0::/\n", "no cgroup v2 mount"),
+        (CONTAINER, "0::/docker/0af31\n", "no cgroup v2 mount contains our"),
+        (ROOT, "0::/../other\n", "outside this cgroup namespace"),
+        (ROOT, "0::/gone (deleted)\n", "outside this cgroup namespace"),
         ("", "", "no cgroup v2"),
-        ("nonsense\n\n - cgroup2 \n", "0::/\n", "no cgroup v2 is mounted"),
+        ("nonsense\n\n - cgroup2 \n", "0::/\n", "no cgroup v2 mount"),
     ],
 )
 def test_what_cannot_be_ours_is_told_with_its_reason(mounts: str, membership: str, why: str) -> None:

@@ -400,7 +400,7 @@ def test_readyz_says_why_not_in_words(tmp_path: Path) -> None:
         assert (reply.status, reply.body) == (
             503,
             (
-                b"the history cannot be written, so jobs that have to be claimed do not start\n"
+                b"the history cannot be written, so jobs that must be recorded first do not start\n"
                 b"the supervisor is shutting down\n"
             ),
         )
@@ -427,7 +427,7 @@ def test_a_fault_inside_is_one_answer_and_one_warning(tmp_path: Path) -> None:
         web = Web(house)
         house.desk.troubles = lambda: 1 // 0  # type: ignore[return-value]
         assert (await web("GET", "/api/health")).status == 500
-        assert web.warned == ["a request failed inside: ZeroDivisionError: integer division or modulo by zero"]
+        assert web.warned == ["internal error in request: ZeroDivisionError: integer division or modulo by zero"]
 
     check(tmp_path)
 

@@ -1,18 +1,15 @@
-"""Owns the processes of the runs, as children of this one, without ever blocking the loop.
+"""Owns the processes of the runs, as children of this process. Never blocks the loop.
 
-One thread or a few start them; another one, begun when first needed, searches and kills process trees; all else is done
-in the loop, woken by pidfds and pipes. What a process is, and why it could not be started, is `shim.spawn`; what
-belongs to it, `shim.process_tree`. Used by `app` and `once` only; passes the contract in `tests/contract`.
+One thread or several threads start processes. Another thread, started at the first request, searches and kills process
+trees. Everything else runs in the loop, woken by pidfds and pipes. `shim.spawn` starts a process, `shim.process_tree`
+finds what belongs to it, `processes.completion` decides when a run has ended.
 
-Rules that must hold here: never `waitpid(-1)`, which steals the status of others (as process 1 of a
-container, orphans are buried one by one); a signal goes to a process group only as long as that number is
-surely ours; cancelling a task never kills or forgets a child, because no task owns one.
+Three rules hold here. No `waitpid(-1)`, which takes the status of children that other code waits for; as process 1 of a
+container, orphans are reaped one by one. A signal goes to a process group only while its number certainly belongs to
+the run. No task owns a child, so a cancelled task never kills or loses one.
 
-How a run ends. The leader's exit, the end of both pipes and an empty process group come in any order; RunEnded needs
-all three. If the leader is gone and others are missing, RunExited is told at once, and only then, and only if the
-output is over, the group is looked at, after a few milliseconds first, later every quarter of a second. Whoever is
-tired of waiting calls `sweep`. A run that was signalled is swept at its end in any case: nothing of it is alive when
-RunEnded is told, even if it left its session and closed its output.
+When the leader has exited and the output is over, the group is polled: first after a few milliseconds, later every
+quarter of a second.
 """
 
 from __future__ import annotations
@@ -25,11 +22,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
-from repeater._lazy_dataclasses import dataclass, field
-from repeater.engine.facts import RunEnded, RunExited, RunStarted, SpawnFailed, SurvivingRun
+from repeater._lazy_dataclasses import dataclass
+from repeater.engine.facts import RunStarted, SpawnFailed, SurvivingRun
 from repeater.model.reasons import Reason, ReasonCode
 from repeater.model.run import Exit, RunKind, Usage
 from repeater.ports import EmitFact, LaunchRequest, Loop, RunSink, Stream, TimerHandle
+from repeater.processes.completion import RunCompletion, RunPorts
 from repeater.processes.fd_poller import NestedPoller
 from repeater.shim import posix_spawn, process_tree
 from repeater.shim.spawn import ChildProcess, SpawnError, program_of, spawn
@@ -38,42 +36,92 @@ if TYPE_CHECKING:
     import queue
     import threading
 
-CHUNK = 65_536  # what a pipe holds at most by default
-_BIRTHS_AT_ONCE = 16  # then the loop gets a turn
-_FIRST_LOOK, _LAST_LOOK = 0.005, 0.25  # seconds between looks at a group whose leader is gone
+_STARTS_PER_ITERATION = 16
+_FIRST_POLL_S, _LAST_POLL_S = 0.005, 0.25  # time between polls of a group whose leader has exited
 _READS_AT_EXIT = 32
 
 
-@dataclass(slots=True)
-class _Process:
-    """One run, from the call of `start` to RunEnded. Touched in the loop's thread only."""
+class _LocalRun(RunCompletion):
+    """A run whose first process is our child. `child` is None until that process is started."""
 
-    run: str
-    kind: RunKind = "run"
-    early: list[str] = field(default_factory=list)
-    child: ChildProcess | None = None
-    open: dict[Stream, int] = field(default_factory=dict)
-    paused: bool = False
-    exit: Exit | None = None
-    exit_told: bool = False
-    signalled: bool = False
-    sweep: str = ""  # "", "wanted" before there is a process, "begun", "done"
-    look_again: TimerHandle | None = None
-    pause: float = _FIRST_LOOK
+    __slots__ = ("_group_has_zombies_only", "_killer", "_poll_delay", "_poll_timer", "child", "early_signals",
+                 "wants_tree_kill")  # fmt: skip
+
+    def __init__(self, ports: RunPorts, killer: TreeKiller, run: str, kind: RunKind) -> None:
+        super().__init__(ports, run, kind)
+        self._killer = killer
+        self.child: ChildProcess | None = None
+        self.early_signals: list[str] = []  # requested before the process was started
+        self.wants_tree_kill = False  # the same
+        self._group_has_zombies_only = False
+        self._poll_timer: TimerHandle | None = None
+        self._poll_delay = _FIRST_POLL_S
+
+    @property
+    def pid(self) -> int:
+        assert self.child is not None
+        return self.child.pid
+
+    @property
+    def session(self) -> int:
+        return process_tree.session_of(self.pid, reaped=self.exit is not None)
+
+    def signal_group(self, number: int) -> None:
+        process_tree.signal_group(self.pid, number, reaped=self.exit is not None)
+
+    def check(self) -> None:
+        self._cancel_poll()
+        super().check()
+
+    def close(self) -> None:
+        self._cancel_poll()
+        super().close()
+
+    def _cancel_poll(self) -> None:
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
+            self._poll_timer = None
+
+    def _start_tree_kill(self) -> None:
+        self.signal_group(signal.SIGKILL)
+        self._killer.submit(_Request("kill", self.run, self.session, on_done=self._on_killed))
+
+    def _on_killed(self, _lives: bool) -> None:
+        if not self.is_over:
+            self.on_tree_killed()
+
+    def _group_is_empty(self) -> bool:
+        if self._group_has_zombies_only or not process_tree.group_is_alive(self.pid, reaped=True):
+            return True
+        self._poll_timer = self._ports.loop.call_later(self._poll_delay, self._poll_group)
+        self._poll_delay = min(self._poll_delay * 2, _LAST_POLL_S)
+        return False
+
+    def _poll_group(self) -> None:
+        """The group may consist of zombies, if process 1 reaps late. Only /proc shows that."""
+        self._poll_timer = None
+        if process_tree.group_is_alive(self.pid, reaped=True):
+            self._killer.submit(_Request("scan", self.run, self.pid, on_done=self._on_group_scanned))
+        else:
+            self.check()
+
+    def _on_group_scanned(self, lives: bool) -> None:
+        if not self.is_over and not self.tree_kill:
+            self._group_has_zombies_only = not lives
+            self.check()
 
 
 class LocalSpawner:
     """`ports.Spawner` for processes of this machine. Every method is called in the loop's thread.
 
-    `threads` start them. Without any they are started in the loop, which is quicker as long as there is one at a time
-    and nothing else waits for the loop. With `remembers` it is looked up once where a program is, as a shell does.
-    `stdin` and `outputs` are descriptors of this process that the runs get as they are; then the sink hears nothing of
-    them.
+    `threads` threads start processes. With 0 the loop starts them, which is faster if one starts at a time and the
+    loop has nothing else to do. With `remembers` the path of a program is looked up once, as a shell does. `stdin` and
+    `outputs` are descriptors of this process that the runs inherit; the sink then gets no output.
     """
 
     def __init__(
         self,
-        tell: EmitFact,
+        emit: EmitFact,
         sink: RunSink,
         loop: Loop,
         *,
@@ -82,32 +130,33 @@ class LocalSpawner:
         stdin: int | None = None,
         outputs: tuple[int, int] | None = None,
     ) -> None:
-        self._tell = tell
+        self._emit = emit
         self._sink = sink
         self._loop = loop
         self._stdin = stdin
         self._outputs = outputs
-        self._processes: dict[str, _Process] = {}
+        self._runs: dict[str, _LocalRun] = {}
         self._closed = False
-        self._woken = False
-        self._asked: queue.SimpleQueue[LaunchRequest | None]
-        self._born: deque[tuple[LaunchRequest, ChildProcess | SpawnError]] = deque()
+        self._is_wake_pending = False
+        self._launches: queue.SimpleQueue[LaunchRequest | None]
+        self._spawned: deque[tuple[LaunchRequest, ChildProcess | SpawnError]] = deque()
         self._programs: dict[str, str | None] | None = {} if remembers else None
         self._together = threads > 1 and posix_spawn.can_spawn_in_dir()
-        self._wakes = NestedPoller(loop)
-        self._sweeper = TreeKiller(self._call)
-        self._spawn_results: threading.Lock | None = None
+        self._poller = NestedPoller(loop)
+        self._killer = TreeKiller(self._call)
+        self._ports = RunPorts(emit, sink, loop, self._poller, self._runs.pop)
+        self._spawn_lock: threading.Lock | None = None
         self._pids: set[int] = set()
-        if os.getpid() == 1:  # then orphans are given to us, and nobody else will bury them
+        if os.getpid() == 1:  # orphans become our children, and no other process reaps them
             import threading
 
-            self._spawn_results = threading.Lock()
+            self._spawn_lock = threading.Lock()
         self._spawn_threads = self._start_threads(threads if self._together else 1) if threads else []
 
     def start(self, launch: LaunchRequest) -> None:
-        self._processes[launch.run] = _Process(launch.run, launch.kind)
+        self._runs[launch.run] = _LocalRun(self._ports, self._killer, launch.run, launch.kind)
         if self._spawn_threads:
-            self._asked.put(launch)
+            self._launches.put(launch)
         else:
             self._spawn_one(launch)
             self._loop.call_soon(self._process_spawned)
@@ -116,40 +165,35 @@ class LocalSpawner:
         import queue
         import threading
 
-        self._asked = queue.SimpleQueue()
-        midwives = [threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True) for _ in range(count)]
-        for midwife in midwives:
-            midwife.start()
-        return midwives
+        self._launches = queue.SimpleQueue()
+        threads = [threading.Thread(target=self._spawn_all, name="rpr-spawn", daemon=True) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        return threads
 
     def signal(self, run: str, signal: str) -> None:
-        process = self._processes.get(run)
-        if process is None:
+        found = self._runs.get(run)
+        if found is None:
             return
-        if process.child is None:
-            process.early.append(signal)
+        if found.child is None:
+            found.early_signals.append(signal)
             return
-        process.signalled = True
+        found.is_signalled = True
         number = _number(signal)
-        process_tree.signal_group(process.child.pid, number, reaped=process.exit is not None)
-        session = process_tree.session_of(process.child.pid, reaped=process.exit is not None)
-        self._sweeper.ask(_Request("signal", run, session, number))
+        found.signal_group(number)
+        self._killer.submit(_Request("signal", run, found.session, number))
 
     def kill_tree(self, run: str) -> None:
-        process = self._processes.get(run)
-        if process is None or process.sweep in {"begun", "done"}:
+        found = self._runs.get(run)
+        if found is None:
             return
-        if process.child is None:
-            process.sweep = "wanted"
-            return
-        process.sweep = "begun"
-        reaped = process.exit is not None
-        process_tree.signal_group(process.child.pid, signal.SIGKILL, reaped=reaped)
-        session = process_tree.session_of(process.child.pid, reaped=reaped)
-        self._sweeper.ask(_Request("kill", run, session, then=self._on_tree_killed))
+        if found.child is None:
+            found.wants_tree_kill = True
+        else:
+            found.kill_tree()
 
     def surviving_runs(self) -> Mapping[str, SurvivingRun]:
-        """Children die with their parent, or are nobody's."""
+        """None. This spawner never adopts runs of an earlier supervisor."""
         return {}
 
     def adopt(self, run: str) -> None:
@@ -169,71 +213,65 @@ class LocalSpawner:
         pass
 
     def resume_reading(self, run: str) -> None:
-        process = self._processes.get(run)
-        if process is not None and process.paused:
-            process.paused = False
-            for stream, fd in process.open.items():
-                self._wakes.add(fd, partial(self._read, process, stream, fd))
+        found = self._runs.get(run)
+        if found is not None:
+            found.resume()
 
     def close(self) -> None:
-        """Blocks until everything is dead, 2 seconds at most."""
+        """Blocks until every process is dead, 2 seconds at most."""
         if self._closed:
             return
         self._closed = True
         for _ in self._spawn_threads:
-            self._asked.put(None)
-        for midwife in self._spawn_threads:
-            midwife.join()
-        self._sweeper.close()
-        for launch, born in self._born:
-            process = self._processes.get(launch.run)
-            if process is not None and isinstance(born, ChildProcess):
-                process.child = born
-                process.open = _ends(born)
-        self._born.clear()
-        living = [process for process in self._processes.values() if process.child is not None]
-        for process in living:
-            self._kill_and_reap(process)
-        self._processes.clear()
-        self._wakes.close()
-        if living:
-            process_tree.kill({p.run: 0 for p in living}, within=2)
+            self._launches.put(None)
+        for thread in self._spawn_threads:
+            thread.join()
+        self._killer.close()
+        for launch, outcome in self._spawned:
+            run = self._runs.get(launch.run)
+            if run is not None and isinstance(outcome, ChildProcess):
+                run.child = outcome
+                run.open = _pipes_of(outcome)
+        self._spawned.clear()
+        started = [run.run for run in self._runs.values() if run.child is not None]
+        for run in self._runs.values():
+            run.close()
+            if run.child is not None:
+                self._kill_and_reap(run, run.child)
+        self._runs.clear()
+        self._poller.close()
+        if started:
+            process_tree.kill(dict.fromkeys(started, 0), within=2)
 
-    def _kill_and_reap(self, process: _Process) -> None:
-        child = process.child
-        assert child is not None
-        for stream in list(process.open):
-            self._close_pipe(process, stream)
-        if child.pidfd is not None and process.exit is None:
-            self._wakes.remove(child.pidfd)
+    def _kill_and_reap(self, run: _LocalRun, child: ChildProcess) -> None:
+        if child.pidfd is not None and run.exit is None:
+            self._poller.remove(child.pidfd)
             os.close(child.pidfd)
-        if process.look_again is not None:
-            process.look_again.cancel()
-        process_tree.signal_group(child.pid, signal.SIGKILL, reaped=process.exit is not None)
-        if process.exit is None:
+        run.signal_group(signal.SIGKILL)
+        if run.exit is None:
             child.wait()
 
-    # --- in the spawner's thread ---
+    # --- in the threads that start processes ---
 
     def _spawn_all(self) -> None:
-        while (launch := self._asked.get()) is not None:
+        while (launch := self._launches.get()) is not None:
             if not self._closed:
                 self._spawn_one(launch)
-                if not self._woken:
-                    self._woken = True
+                if not self._is_wake_pending:
+                    self._is_wake_pending = True
                     self._call(self._process_spawned)
 
     def _spawn_one(self, launch: LaunchRequest) -> None:
-        if self._spawn_results is None:
-            born = self._spawned(launch)
+        if self._spawn_lock is None:
+            outcome = self._spawn(launch)
         else:
-            with self._spawn_results:
-                born = self._spawned(launch)
-                if isinstance(born, ChildProcess):
-                    self._pids.add(born.pid)
-        self._born.append((launch, born))
+            with self._spawn_lock:
+                outcome = self._spawn(launch)
+                if isinstance(outcome, ChildProcess):
+                    self._pids.add(outcome.pid)
+        self._spawned.append((launch, outcome))
 
-    def _spawned(self, launch: LaunchRequest) -> ChildProcess | SpawnError:
+    def _spawn(self, launch: LaunchRequest) -> ChildProcess | SpawnError:
         env = {**launch.base, **launch.env}
         env.setdefault(process_tree.TOKEN, launch.run)
         try:
@@ -255,7 +293,7 @@ class LocalSpawner:
             if self._programs is not None:
                 self._programs.clear()
             return error
-        except Exception as error:  # noqa: BLE001 - a dead thread would leave every later run unstarted
+        except Exception as error:  # noqa: BLE001 - if the thread ended, no later run would start
             return SpawnError("program_failed", {"program": " ".join(launch.argv[:1]), "error": repr(error)})
 
     def _program(self, argv: Sequence[str], env: Mapping[str, str]) -> str | None:
@@ -273,225 +311,129 @@ class LocalSpawner:
     # --- in the loop ---
 
     def _process_spawned(self) -> None:
-        self._woken = False
-        for _ in range(_BIRTHS_AT_ONCE):
-            if not self._born or self._closed:
+        self._is_wake_pending = False
+        for _ in range(_STARTS_PER_ITERATION):
+            if not self._spawned or self._closed:
                 return
-            launch, born = self._born.popleft()
-            process = self._processes[launch.run]
-            if isinstance(born, SpawnError):
-                del self._processes[launch.run]
+            launch, outcome = self._spawned.popleft()
+            run = self._runs[launch.run]
+            if isinstance(outcome, SpawnError):
+                del self._runs[launch.run]
                 self._sink.finish(launch.run)
-                reason = Reason(cast("ReasonCode", born.code), born.detail)
-                self._tell(SpawnFailed(launch.run, reason, born.temporary, exit_code=born.exit_code, kind=launch.kind))
+                reason = Reason(cast("ReasonCode", outcome.code), outcome.detail)
+                temporary, exit_code = outcome.temporary, outcome.exit_code
+                self._emit(SpawnFailed(launch.run, reason, temporary, exit_code=exit_code, kind=launch.kind))
             else:
-                self._adopt(process, born)
-        if self._born and not self._woken:
-            self._woken = True
+                self._on_started(run, outcome)
+        if self._spawned and not self._is_wake_pending:
+            self._is_wake_pending = True
             self._loop.call_soon(self._process_spawned)
 
-    def _adopt(self, process: _Process, child: ChildProcess) -> None:
-        process.child = child
-        process.open = _ends(child)
-        for stream, fd in process.open.items():
-            self._wakes.add(fd, partial(self._read, process, stream, fd))
+    def _on_started(self, run: _LocalRun, child: ChildProcess) -> None:
+        run.child = child
+        run.open = _pipes_of(child)
+        run.listen()
         if child.pidfd is not None:
-            self._wakes.add(child.pidfd, partial(self._reap, process))
+            self._poller.add(child.pidfd, partial(self._reap, run, child))
         else:
             import threading
 
-            threading.Thread(target=self._wait, args=(process,), name="rpr-wait", daemon=True).start()
-        self._tell(RunStarted(process.run, child.pid, kind=process.kind))
-        for name in process.early:
-            self.signal(process.run, name)
-        if process.sweep == "wanted":
-            self.kill_tree(process.run)
+            threading.Thread(target=self._wait, args=(run, child), name="rpr-wait", daemon=True).start()
+        self._emit(RunStarted(run.run, child.pid, kind=run.kind))
+        for name in run.early_signals:
+            self.signal(run.run, name)
+        if run.wants_tree_kill:
+            run.kill_tree()
 
-    def _read(self, process: _Process, stream: Stream, fd: int) -> bool:
-        """Take what one pipe holds; whether it may hold more."""
-        try:
-            data = os.read(fd, CHUNK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self._close_pipe(process, stream)
-            if process.exit is not None and not process.open:
-                self._check_complete(process)
-            return False
-        if not self._sink.write(process.run, stream, data) and not process.paused:
-            process.paused = True
-            for other in process.open.values():
-                self._wakes.remove(other)
-        return not process.paused
-
-    def _wait(self, process: _Process) -> None:
-        """A thread for one process, where there is no pidfd. It looks, the loop reaps: only one may."""
-        assert process.child is not None
+    def _wait(self, run: _LocalRun, child: ChildProcess) -> None:
+        """In a thread for one process, where there is no pidfd. The loop reaps the child."""
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, process.child.pid, os.WEXITED | os.WNOWAIT)
-        self._call(self._reap, process)
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        self._call(self._reap, run, child)
 
-    def _reap(self, process: _Process) -> None:
-        child = process.child
-        assert child is not None
+    def _reap(self, run: _LocalRun, child: ChildProcess) -> None:
         status = child.poll()
         if status is None or self._closed:
             return
         if child.pidfd is not None:
-            self._wakes.remove(child.pidfd)
+            self._poller.remove(child.pidfd)
             os.close(child.pidfd)
-        process.exit = Exit(code=status) if status >= 0 else Exit(signal=-status)
+        if child.usage is not None:
+            run.usage = Usage(*child.usage)
+        run.exit = Exit(code=status) if status >= 0 else Exit(signal=-status)
         self._pids.discard(child.pid)
-        if self._spawn_results is not None and self._spawn_results.acquire(blocking=False):
+        if self._spawn_lock is not None and self._spawn_lock.acquire(blocking=False):
             try:
                 process_tree.reap_orphans(self._pids)
             finally:
-                self._spawn_results.release()
-        for stream, fd in list(process.open.items()):
-            for _ in range(_READS_AT_EXIT):
-                if process.paused or not self._read(process, stream, fd):
-                    break
-        if process.run in self._processes and not process.exit_told:
-            self._check_complete(process)
-
-    def _check_complete(self, process: _Process) -> None:
-        """Find out, once the leader is gone, whether the rest is too."""
-        child, exit_ = process.child, process.exit
-        assert child is not None
-        assert exit_ is not None
-        if process.look_again is not None:
-            process.look_again.cancel()
-            process.look_again = None
-        if process.sweep == "begun":
-            return
-        if process.sweep == "done":
-            self._end(process)
-        elif process.open or process_tree.group_is_alive(child.pid, reaped=True):
-            if not process.open:
-                process.look_again = self._loop.call_later(process.pause, self._scan_tree, process)
-                process.pause = min(process.pause * 2, _LAST_LOOK)
-            if not process.exit_told:
-                process.exit_told = True
-                self._tell(RunExited(process.run, exit_, process.kind))
-        else:
-            self._end(process)
-
-    def _scan_tree(self, process: _Process) -> None:
-        """A group may consist of zombies alone, if process 1 is slow to bury them: only /proc tells."""
-        assert process.child is not None
-        process.look_again = None
-        if process_tree.group_is_alive(process.child.pid, reaped=True):
-            self._sweeper.ask(_Request("look", process.run, process.child.pid, then=self._on_tree_scanned))
-        else:
-            self._check_complete(process)
-
-    def _on_tree_scanned(self, run: str, lives: bool) -> None:
-        process = self._processes.get(run)
-        if process is None or self._closed or process.sweep:
-            return
-        if lives:
-            self._check_complete(process)
-        else:
-            self._end(process)
-
-    def _on_tree_killed(self, run: str, _lives: bool) -> None:
-        process = self._processes.get(run)
-        if process is None or self._closed:
-            return
-        process.sweep = "done"
-        if process.exit is not None:
-            self._check_complete(process)
-
-    def _end(self, process: _Process) -> None:
-        """The group and the output are over. What was asked to stop shall not live on outside of its session."""
-        assert process.exit is not None
-        if process.signalled and process.sweep != "done":
-            self.kill_tree(process.run)
-            return
-        for stream, fd in list(process.open.items()):
-            with contextlib.suppress(OSError):
-                if data := os.read(fd, CHUNK):
-                    self._sink.write(process.run, stream, data)
-            self._close_pipe(process, stream)
-        if process.look_again is not None:
-            process.look_again.cancel()
-        del self._processes[process.run]
-        usage = Usage() if process.child is None or process.child.usage is None else Usage(*process.child.usage)
-        matched = self._sink.finish(process.run)
-        self._tell(RunEnded(process.run, process.exit, matched, kind=process.kind, usage=usage))
-
-    def _close_pipe(self, process: _Process, stream: Stream) -> None:
-        fd = process.open.pop(stream)
-        self._wakes.remove(fd)
-        os.close(fd)
+                self._spawn_lock.release()
+        run.read_at_exit(_READS_AT_EXIT)
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """`then` is told, in the loop, whether anything lives (still, after a kill)."""
+    """`on_done` is called in the loop with whether a process of the request still lives."""
 
-    kind: Literal["kill", "signal", "look"]
+    kind: Literal["kill", "signal", "scan"]
     run: str
     leader: int
     number: int = 0
-    then: Callable[[str, bool], None] | None = None
+    on_done: Callable[[bool], None] | None = None
 
 
 class TreeKiller:
-    """The thread that searches /proc; it begins with the first request. Many requests share one search."""
+    """The thread that searches /proc. The first request starts it. Requests that wait share one search."""
 
     def __init__(self, call: Callable[..., None]) -> None:
         self._call = call
-        self._asked: queue.SimpleQueue[_Request | None]
+        self._requests: queue.SimpleQueue[_Request | None]
         self._thread: threading.Thread | None = None
 
-    def ask(self, request: _Request) -> None:
+    def submit(self, request: _Request) -> None:
         if self._thread is None:
             import queue
             import threading
 
-            self._asked = queue.SimpleQueue()
+            self._requests = queue.SimpleQueue()
             thread = threading.Thread(target=self._work, name="rpr-sweep", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no more threads to give: better to wait here than not to kill
-                self._work_off([request])
+            except RuntimeError:  # the system has no more threads: blocking here is better than no kill
+                self._serve([request])
                 return
             self._thread = thread
-        self._asked.put(request)
+        self._requests.put(request)
 
     def close(self) -> None:
         if self._thread is not None:
-            self._asked.put(None)
+            self._requests.put(None)
             self._thread.join(6)
 
     def _work(self) -> None:
         while True:
-            batch = [self._asked.get()]
-            while not self._asked.empty():  # nobody else takes from it
-                batch.append(self._asked.get())
-            self._work_off([request for request in batch if request is not None])
+            batch = [self._requests.get()]
+            while not self._requests.empty():  # only this thread takes from it
+                batch.append(self._requests.get())
+            self._serve([request for request in batch if request is not None])
             if None in batch:
                 return
 
-    def _work_off(self, requests: list[_Request]) -> None:
+    def _serve(self, requests: list[_Request]) -> None:
         for request in requests:
             if request.kind == "signal" and request.leader:
                 process_tree.signal_session(request.leader, request.number)
         kills = {request.run: request.leader for request in requests if request.kind == "kill"}
         left = process_tree.kill(kills) if kills else frozenset()
-        looks = {request.leader for request in requests if request.kind == "look"}
-        living = process_tree.living_groups(looks) if looks else frozenset()
+        leaders = {request.leader for request in requests if request.kind == "scan"}
+        living = process_tree.living_groups(leaders) if leaders else frozenset()
         for request in requests:
-            if request.then is not None:
+            if request.on_done is not None:
                 lives = request.run in left if request.kind == "kill" else request.leader in living
-                self._call(request.then, request.run, lives)
+                self._call(request.on_done, lives)
 
 
-def _ends(child: ChildProcess) -> dict[Stream, int]:
-    """The ends of its output that are to be read."""
+def _pipes_of(child: ChildProcess) -> dict[Stream, int]:
+    """The read ends of its output."""
     if child.stdout is None or child.stderr is None:
         return {}
     return {"stdout": child.stdout, "stderr": child.stderr}

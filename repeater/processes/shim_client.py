@@ -32,7 +32,7 @@ _READ = 1 << 16
 _FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
 _DYING = 1.0  # seconds from the end of its line to its own at most
 _FIRST_WORDS = 10.0  # seconds within which a keeper must be there
-LAST_WORDS = 7.0  # seconds within which everything is dead; the keeper itself gives up after five
+SHUTDOWN_TIMEOUT_S = 7.0  # within which every process is dead; the shim itself gives up after five seconds
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
 
@@ -177,7 +177,7 @@ class ShimConnection:
 
     def shut_down(self, unsent: bytes) -> bool:
         """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
-        self.socket.settimeout(LAST_WORDS)
+        self.socket.settimeout(SHUTDOWN_TIMEOUT_S)
         try:
             self.socket.sendall(unsent + frame([{"op": "leave"}]))
             while True:

@@ -232,7 +232,7 @@ def test_a_run_is_not_over_before_its_fence_is_empty(fenced: Fenced, tmp_path: P
     assert fenced.told(RunEnded) == []
     fenced.spawner.kill_tree("leaves")
     fenced.until(lambda: fenced.told(RunEnded))
-    assert fenced.told(RunEnded) == [RunEnded("leaves", Exit(code=0))]
+    assert fenced.ended() == [("leaves", Exit(code=0))]
     assert gone(pid)
 
 
@@ -291,7 +291,7 @@ def test_when_no_cgroup_can_be_made_a_service_runs_without_and_that_is_told_once
         "fenced = Fenced()\n"
         "assert fenced.serve('a', 'sleep', '60') and fenced.serve('b', 'sleep', '60')\n"
         "assert len(fenced.warnings) == 1 and 'cgroups of their own' in fenced.warnings[0], fenced.warnings\n"
-        "fenced.spawner.sweep('a')\n"
+        "fenced.spawner.kill_tree('a')\n"
         "fenced.until(lambda: fenced.facts[-1].run == 'a')\n"
         "fenced.close()\n"
     )

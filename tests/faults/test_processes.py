@@ -511,22 +511,22 @@ def test_the_status_of_foreign_children_is_not_taken(house: House) -> None:
 FEW_DESCRIPTORS = """
 import asyncio, os, resource, sys
 from repeater.sentences import sentence
-from repeater.processes.shim_spawner import KeeperSpawner
-from repeater.processes.local_spawner import ProcessSpawner
+from repeater.processes.shim_spawner import ShimSpawner
+from repeater.processes.local_spawner import LocalSpawner
 from repeater.engine.facts import *
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 class Sink:
     def write(self, *args): return True
-    def matched(self, run): return frozenset()
+    def finish(self, run): return frozenset()
 
 async def main():
     facts = []
-    spawner = ProcessSpawner(facts.append, Sink(), asyncio.get_running_loop())
+    spawner = LocalSpawner(facts.append, Sink(), asyncio.get_running_loop())
     for number in range(100):
-        spawner.start(Launch(f"r{number}", ("sleep", "0.3"), "/", {"PATH": os.environ["PATH"]}))
+        spawner.start(LaunchRequest(f"r{number}", ("sleep", "0.3"), "/", {"PATH": os.environ["PATH"]}))
     def over(): return sum(isinstance(f, (RunEnded, SpawnFailed)) for f in facts)
     while over() < 100:
         await asyncio.sleep(0.01)
@@ -537,7 +537,7 @@ async def main():
     assert all(f.exit.code == 0 for f in ended)
     facts.clear()
     for number in range(100, 105):
-        spawner.start(Launch(f"r{number}", ("true",), "/", {"PATH": os.environ["PATH"]}))
+        spawner.start(LaunchRequest(f"r{number}", ("true",), "/", {"PATH": os.environ["PATH"]}))
     while over() < 5:
         await asyncio.sleep(0.01)
     assert all(isinstance(f, (RunStarted, RunEnded)) for f in facts), facts
@@ -575,14 +575,14 @@ def test_without_pidfds_runs_end_just_the_same(house: House, monkeypatch: pytest
 
 AS_PROCESS_ONE = """
 import asyncio, os, pathlib, sys, time
-from repeater.processes.shim_spawner import KeeperSpawner
-from repeater.processes.local_spawner import ProcessSpawner
+from repeater.processes.shim_spawner import ShimSpawner
+from repeater.processes.local_spawner import LocalSpawner
 from repeater.engine.facts import *
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 
 class Sink:
     def write(self, *args): return True
-    def matched(self, run): return frozenset()
+    def finish(self, run): return frozenset()
 
 def zombies():
     found = 0
@@ -597,10 +597,10 @@ def zombies():
 async def main():
     assert os.getpid() == 1
     facts = []
-    spawner = ProcessSpawner(facts.append, Sink(), asyncio.get_running_loop())
+    spawner = LocalSpawner(facts.append, Sink(), asyncio.get_running_loop())
     for number in range(200):
         script = "(sleep 0.05; exit 9) & (setsid sleep 0.05 &) ; exit 3"
-        spawner.start(Launch(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
+        spawner.start(LaunchRequest(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
     def ended(): return [f for f in facts if isinstance(f, RunEnded)]
     end = time.monotonic() + 20
     while len(ended()) < 200 and time.monotonic() < end:
@@ -608,7 +608,7 @@ async def main():
     assert len(ended()) == 200, len(ended())
     assert {f.exit.code for f in ended()} == {3}, {str(f.exit) for f in ended()}
     await asyncio.sleep(0.1)
-    spawner.start(Launch("last", ("true",), "/", {"PATH": os.environ["PATH"]}))
+    spawner.start(LaunchRequest("last", ("true",), "/", {"PATH": os.environ["PATH"]}))
     while len(ended()) < 201:
         await asyncio.sleep(0.01)
     print("zombies:", zombies())

@@ -19,6 +19,7 @@ from repeater.model.run import Exit
 from repeater.ports import LaunchRequest
 from repeater.processes import shim_client
 from repeater.processes.shim_client import ShimUnavailable, start_new
+from repeater.processes.shim_run import ShimRun
 from repeater.processes.shim_spawner import ShimSpawner
 from repeater.shim.crash_log import MOST
 from tests.fakes.sink import FakeSink
@@ -69,6 +70,9 @@ class Home:
     def told(self, kind: type) -> list[Fact]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
 
+    def ended(self) -> list[tuple[str, Exit]]:
+        return [(fact.run, fact.exit) for fact in self.facts if isinstance(fact, RunEnded)]
+
     def close(self) -> None:
         self.spawner.close()
         self.loop.run_until_complete(asyncio.sleep(0))
@@ -82,22 +86,25 @@ def home() -> Iterator[Home]:
     made.close()
 
 
-@pytest.mark.parametrize("method", ["_started", "_exited", "_look", "_listen"])
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(ShimSpawner, "_on_started"), (ShimRun, "on_exited"), (ShimRun, "check"), (ShimRun, "listen")],
+)
 def test_a_message_that_raises_does_not_cost_the_others_of_its_batch(
-    home: Home, monkeypatch: pytest.MonkeyPatch, method: str
+    home: Home, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
-    original = getattr(ShimSpawner, method)
+    original = getattr(owner, method)
     failed: list[object] = []
     reported: list[object] = []
     home.loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
 
-    def fail_once(self: ShimSpawner, *args: object) -> object:
+    def fail_once(self: object, *args: object) -> object:
         if not failed:
             failed.append(args)
             raise ZeroDivisionError
         return original(self, *args)
 
-    monkeypatch.setattr(ShimSpawner, method, fail_once)
+    monkeypatch.setattr(owner, method, fail_once)
     runs = [f"run-{number}" for number in range(20)]
     for run in runs:
         home.begin(run, f"echo {run}")
@@ -149,7 +156,7 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     assert sorted(home.sink.ended) == ["lost-a", "lost-b"]
     home.begin("new", "exit 3")
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("new", Exit(code=3))]
+    assert home.ended() == [("new", Exit(code=3))]
     assert home.spawner.keeper not in (None, first)
     assert home.warnings == [
         "the shim exited unexpectedly: it was killed by SIGKILL; killing its runs and restarting it"
@@ -202,7 +209,7 @@ def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_
     try:
         home.begin("one", "sleep 60")
         home.until(lambda: home.told(RunStarted))
-        home.spawner._ask(DEFECT)
+        home.spawner._outbox.send(DEFECT)
         home.until(lambda: home.told(RunLost) and home.spawner.keeper)
         (warning,) = home.warnings
         more = f" (more in `{log}`)" if has_folder else ""
@@ -228,7 +235,7 @@ def test_the_last_words_of_a_keeper_that_never_comes_up_are_bounded_and_no_job_c
 ) -> None:
     home = Home(tmp_path)
     (tmp_path / "log").write_text("x" * MOST + "\n")
-    home.spawner._ask(DEFECT)
+    home.spawner._outbox.send(DEFECT)
     home.until(lambda: home.warnings)
     assert DIED_OF in home.warnings[0]
     assert "xxx" not in (tmp_path / "log").read_text()
@@ -246,7 +253,7 @@ def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_nex
     home.until(lambda: home.spawner.keeper is None)
     home.begin("exits-4", "exit 4")
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("exits-4", Exit(code=4))]
+    assert home.ended() == [("exits-4", Exit(code=4))]
     assert home.told(RunLost) == []
 
 
@@ -258,7 +265,7 @@ def test_a_keeper_is_not_impressed_by_signals_of_the_terminal_or_of_an_init(home
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(keeper, number)
     home.until(lambda: home.told(RunEnded))
-    assert home.told(RunEnded) == [RunEnded("exits-5", Exit(code=5))]
+    assert home.ended() == [("exits-5", Exit(code=5))]
     assert home.spawner.keeper == keeper
 
 
@@ -281,19 +288,19 @@ def test_a_stopped_keeper_holds_up_nobody_and_goes_on_where_it_was(home: Home) -
 
 CLIENT = """
 import asyncio, os, sys
-from repeater.processes.shim_spawner import KeeperSpawner
-from repeater.ports import Launch
+from repeater.processes.shim_spawner import ShimSpawner
+from repeater.ports import LaunchRequest
 
 class Sink:
     def write(self, *args): return True
-    def matched(self, run): return frozenset()
+    def finish(self, run): return frozenset()
 
 async def main():
     told = lambda fact: print(fact, flush=True)
-    spawner = KeeperSpawner(told, Sink(), asyncio.get_running_loop())
+    spawner = ShimSpawner(told, Sink(), asyncio.get_running_loop())
     print("keeper", spawner.keeper, flush=True)
     for number, script in enumerate(sys.argv[1:]):
-        spawner.start(Launch(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
+        spawner.start(LaunchRequest(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
     await asyncio.sleep(60)
 
 asyncio.run(main())
@@ -341,9 +348,9 @@ def test_when_the_client_is_killed_its_keeper_kills_everything_that_ever_came_of
 
 SHORT_OF_DESCRIPTORS = """
 import asyncio, os, resource
-from repeater.processes.shim_spawner import KeeperSpawner
+from repeater.processes.shim_spawner import ShimSpawner
 from repeater.engine.facts import RunEnded, SpawnFailed
-from repeater.ports import Launch
+from repeater.ports import LaunchRequest
 
 heard = {}
 
@@ -351,15 +358,15 @@ class Sink:
     def write(self, run, stream, data):
         heard[run] = heard.get(run, b"") + data
         return True
-    def matched(self, run): return frozenset()
+    def finish(self, run): return frozenset()
 
 async def main():
     facts = []
-    spawner = KeeperSpawner(facts.append, Sink(), asyncio.get_running_loop())
+    spawner = ShimSpawner(facts.append, Sink(), asyncio.get_running_loop())
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
     for number in range(60):
         script = f"echo {number}; sleep 0.3"
-        spawner.start(Launch(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
+        spawner.start(LaunchRequest(f"r{number}", ("/bin/sh", "-c", script), "/", {"PATH": os.environ["PATH"]}))
     while sum(isinstance(fact, (RunEnded, SpawnFailed)) for fact in facts) < 60:
         await asyncio.sleep(0.02)
     assert not any(isinstance(fact, SpawnFailed) for fact in facts)

@@ -167,7 +167,7 @@ def fail(*_):
 
 def beating(loop, monkeypatch):
     spawner = object.__new__(ShimSpawner)
-    spawner.__dict__.update(_closed=False, _loop=loop, _line=Line(), _unanswered=0, _ask=fail)
+    spawner.__dict__.update(_closed=False, _loop=loop, _connection=Line(), _unanswered=0, _outbox=Full())
     return spawner._beat
 
 
@@ -188,6 +188,10 @@ def looking(loop, monkeypatch):
 
 class Line:
     hello = {"pongs": True}  # noqa: RUF012
+
+
+class Full:
+    send = fail
 
 
 @pytest.mark.parametrize("make", [beating, burying, looking])

@@ -18,6 +18,7 @@ from repeater.output.terminal import json_line
 if TYPE_CHECKING:
     from repeater.apps import SupervisorSelector
 
+_MOST_OUTPUTS = 5
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
 _COLORS = {
     "running": "32", "starting": "32", "failed": "31", "held": "33", "paused": "33", "slowed": "33", "retrying": "33",
@@ -50,6 +51,8 @@ def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> N
     print(_headline(about))
     if items:
         print_table(_HEAD, _rows(items, now), paint=_paint)
+    for line in _last_lines(items):
+        print(line)
 
 
 def _headline(about: Mapping[str, Any]) -> str:
@@ -71,6 +74,16 @@ def _headline(about: Mapping[str, Any]) -> str:
 def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[str, ...]]:
     for item in items:
         yield item["job"], item["state"], _last(item, now), _next(item, now), "; ".join(filter(None, _notes(item, now)))
+
+
+def _last_lines(items: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """The last lines that failed jobs printed."""
+    failed = [item for item in items if item["last"] is not None and item["last"].get("output")]
+    for item in failed[:_MOST_OUTPUTS]:
+        yield f"{printable(item['job'])} printed last:"
+        yield from (f"  {printable(line)}" for line in item["last"]["output"])
+    if len(failed) > _MOST_OUTPUTS:
+        yield "`rpr logs --failed` shows the output of all failed jobs"
 
 
 def _last(item: Mapping[str, Any], now: datetime) -> str:

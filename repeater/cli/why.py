@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,13 +51,20 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
         for slot in result["slots"]:
             time, _, outcome, took, run, reason = map(printable, _row(slot))
             print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, run, reason) if part))
+    if lines := result.get("output"):
+        print("  the last lines of the failed run:")
+        for line in lines:
+            print(f"    {printable(line)}")
 
 
 def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> dict[str, Any]:
     from repeater.apps import records
     from repeater.control.commands.explain_history import explain_offline
+    from repeater.control.commands.last_output import last_output_on_disk
+    from repeater.output.run_reader import RunReader
 
     with records(where) as found:
         if found is None:
             raise error
-        return explain_offline(job, at, found.specs, found.rows, found.past, datetime.now(UTC))
+        last_output = partial(last_output_on_disk, RunReader(found.state))
+        return explain_offline(job, at, found.specs, found.rows, found.past, datetime.now(UTC), last_output)

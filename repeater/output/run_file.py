@@ -27,6 +27,7 @@ from repeater.policy.keep import HEAD
 FOLDER = "output"
 LIVE, FINE, FAILED, NEW = ".log", ".gz", ".failed.gz", ".new"
 _LONGEST_NAME = 180
+_LONGEST_RUN = 64
 _STAMP = 27  # characters of a time
 _PREFIX = _STAMP + len(" stdout F ")
 _OPEN = re.compile(rb"^.{27} std(?:out|err) P ", re.MULTILINE)
@@ -61,7 +62,12 @@ def run_of(file: str) -> tuple[str, str]:
     """The run of a file and the kind of the file, which is `LIVE`, `FINE`, `FAILED`, or empty for any other file."""
     run, _, rest = file.partition(".")
     kind = f".{rest}"
-    return (run, kind) if run.isalnum() and kind in (LIVE, FINE, FAILED) else (file, "")
+    return (run, kind) if is_run(run) and kind in (LIVE, FINE, FAILED) else (file, "")
+
+
+def is_run(text: str) -> bool:
+    """Whether a text can be the id of a run, so that it can be the name of a file."""
+    return text.isascii() and text.isalnum() and len(text) <= _LONGEST_RUN
 
 
 def encoded(notes: Iterable[Note]) -> bytes:

@@ -55,6 +55,8 @@ class RunReader:
     ) -> list[RunOutput]:
         """What is stored of these jobs (None: of all), in the order in which the runs began."""
         found: dict[tuple[str, str], RunOutput] = {}
+        if run and not run_file.is_run(run):
+            return []
         try:
             folders = sorted(os.listdir(self._folder)) if jobs is None else map(run_file.folder_name, sorted(jobs))
             for folder in folders:

@@ -76,6 +76,15 @@ def test_where_nothing_is_kept_logs_say_why(ended: Rpr) -> None:
         ended("logs", "--run", row["run"]).is_(err=f"rpr: cannot show run `{row['run']}`: {why}{hint}", code=2)
 
 
+def test_why_and_status_show_the_last_lines_of_a_failed_job(ended: Rpr, house_of: Callable[[Rpr], Live]) -> None:
+    assert ended("why", "bad").out.endswith("  the last lines of the failed run:\n    broken\n")
+    assert "last lines" not in ended("why", "good").out
+    house_of(ended)
+    wait_for(lambda: ended("health", "-q").code == 0, "a supervisor")
+    assert ended("status").out.endswith("bad printed last:\n  broken\n")
+    assert ended("why", "bad").out.endswith("  the last lines of the failed run:\n    broken\n")
+
+
 def test_secrets_are_not_in_the_files(ended: Rpr) -> None:
     ended("logs", "secret").is_(out="the word is ***\n")
 

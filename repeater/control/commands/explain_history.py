@@ -6,13 +6,14 @@ supervisor runs. The schedule it asks is the one of now: what a job was in an ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
 from repeater._lazy_dataclasses import dataclass, field
 from repeater.control.commands.history import as_item
+from repeater.control.commands.last_output import FAILURES
 from repeater.control.context import FindRecords
 from repeater.errors import UsageError
 from repeater.model.reasons import Reason
@@ -25,6 +26,8 @@ from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
 from repeater.sentences import as_item as coded
 
+LINES = 10
+"""Lines of a failed run that `why` shows."""
 DAY = timedelta(days=1)
 _NEAR = timedelta(days=2)
 _STEP = timedelta(seconds=2)  # a clock that is set back by less was corrected slowly
@@ -54,10 +57,24 @@ class HistoryExplanation:
         return f"{local:%Y-%m-%d %H:%M:%S}{local:%z}"
 
 
+def failed_row(rows: Iterable[SlotRecord]) -> SlotRecord | None:
+    """The first of the rows that came to a run, if that run failed."""
+    row = next((row for row in rows if row.attempts and row.ended is not None), None)
+    return row if row is not None and row.outcome in FAILURES else None
+
+
 def explain_offline(
-    job: str, at: str, specs: Iterable[JobSpec], rows: FindRecords, past: Mapping[str, Any], now: datetime
+    job: str,
+    at: str,
+    specs: Iterable[JobSpec],
+    rows: FindRecords,
+    past: Mapping[str, Any],
+    now: datetime,
+    last_output: Callable[[str, str | None, int], list[str]] = lambda _job, _run, _most: [],
 ) -> dict[str, Any]:
-    """The answer where no supervisor runs, in the form of the verb `why`. Raises UsageError."""
+    """The answer where no supervisor runs, in the form of the verb `why`. `last_output` gives the last lines of a run
+    of a job. Raises UsageError.
+    """
     known = {spec.name: spec for spec in specs}
     if job not in known and job not in past["jobs"]:
         chosen = select(list(known.values()), [job])
@@ -67,13 +84,14 @@ def explain_offline(
     spec = known.get(job)
     if at:
         moment = parse_moment(at, zone_of(spec), now)
-        answer = explain(spec, job, moment, rows, past, now)
-        return {"job": job, "at": rfc3339(moment.begin), **answer.as_json()}
-    answer = HistoryExplanation(
-        because("no_supervisor", job=job), zone_of(spec), list(_downtime(now, past, rows, None))
-    )
-    answer.rows = rows([job], 5)
-    return {"job": job, "at": None, **answer.as_json()}
+        answer, told = explain(spec, job, moment, rows, past, now), rfc3339(moment.begin)
+    else:
+        downtime = list(_downtime(now, past, rows, None))
+        answer, told = HistoryExplanation(because("no_supervisor", job=job), zone_of(spec), downtime), None
+        answer.rows = rows([job], 5)
+    failed = failed_row(answer.rows)
+    lines = [] if failed is None else last_output(job, failed.run, LINES)
+    return {"job": job, "at": told, **answer.as_json(), "output": lines}
 
 
 # --- which time is meant --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from repeater.control.commands.last_output import FAILURES, last_output
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
@@ -21,6 +22,8 @@ from repeater.supervisor.faults import FaultRecord
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
 _RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
+_MOST_OUTPUTS = 20  # failed jobs of which the last lines are shown
+_LINES = 3
 _BATCH = 8  # jobs described before others in the loop come first: about 1 ms with their lines
 
 
@@ -31,10 +34,15 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
     before = await last_rows(desk, jobs)
     now = desk.clock.now()
     faulty = {fault.job for fault in desk.faults(None)}
+    shown = 0
     for first in range(0, len(jobs), _BATCH):
         items = [describe(job, now, before.get(job.spec.name)) for job in jobs[first : first + _BATCH]]
         for item in items:
             item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
+            last = item["last"]
+            if last is not None and last["outcome"] in FAILURES and shown < _MOST_OUTPUTS:
+                last["output"] = await last_output(desk, item["job"], last["run"], _LINES)
+                shown += 1
         await send(*items)
         await desk.settled()
     life = desk.life
@@ -273,7 +281,14 @@ def _last(job: Job, before: SlotRecord | None) -> dict[str, Any] | None:
     if progress.last_end is None or not progress.streak:
         return None
     outcome = "success" if progress.streak > 0 else "failed"
-    return {"outcome": outcome, **as_item(None), "ended": rfc3339(progress.last_end), "run": None, "exit": None}
+    return {
+        "outcome": outcome,
+        **as_item(None),
+        "ended": rfc3339(progress.last_end),
+        "run": None,
+        "exit": None,
+        "output": [],
+    }
 
 
 def last_of(row: SlotRecord) -> dict[str, Any]:
@@ -283,6 +298,7 @@ def last_of(row: SlotRecord) -> dict[str, Any]:
         "ended": rfc3339(row.ended),
         "run": row.run,
         "exit": row.exit,
+        "output": [],
     }
 
 

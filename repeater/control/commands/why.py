@@ -7,7 +7,15 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from repeater.control.commands.explain_history import HistoryExplanation, explain, parse_moment, zone_of
+from repeater.control.commands.explain_history import (
+    LINES,
+    HistoryExplanation,
+    explain,
+    failed_row,
+    parse_moment,
+    zone_of,
+)
+from repeater.control.commands.last_output import last_output
 from repeater.control.commands.status import began_at, elapsed, fault_reason, job_state, last_rows
 from repeater.control.context import Args, ControlContext, Send, aside
 from repeater.engine.active_slot import ActiveSlot
@@ -25,7 +33,9 @@ _SLOTS = 5
 
 
 async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
-    """The result has `job`, `at`, `answer`, `facts` with their codes, and `slots`, the rows that it is about."""
+    """The result has `job`, `at`, `answer`, `facts` with their codes, `slots`, the rows that it is about, and
+    `output`, the last lines of the newest of them if it failed.
+    """
     pattern, at = args["job"], args["at"]
     jobs = desk.jobs([pattern]) if pattern else []
     if len(jobs) != 1:
@@ -43,7 +53,9 @@ async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]
     else:
         before = await _before(desk, job)
         answer, told = now(desk, job, before), None
-    return {"job": name, "at": told, **answer.as_json()}
+    failed = failed_row(answer.rows)
+    lines = [] if failed is None else await last_output(desk, name, failed.run, LINES)
+    return {"job": name, "at": told, **answer.as_json(), "output": lines}
 
 
 async def _before(desk: ControlContext, job: Job) -> list[SlotRecord]:

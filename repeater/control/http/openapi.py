@@ -287,6 +287,7 @@ _SCHEMAS: dict[str, Any] = {
             "ended": _or_none(_TIME),
             "run": _or_none(_TEXT),
             "exit": _or_none(_WHOLE),
+            "output": {"type": "array", "items": _TEXT},
         }
     ),
     "Running": _object(
@@ -432,6 +433,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "facts": {"type": "array", "items": _TEXT},
         "fact_reasons": _REASONS,
         "slots": {"type": "array", "items": {"$ref": "#/components/schemas/Slot"}},
+        "output": {"type": "array", "items": _TEXT},
     },
     "trigger": {"skipped": _COUNT},
     "pause": {},

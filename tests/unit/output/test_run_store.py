@@ -202,6 +202,14 @@ def test_a_reader_stops_at_the_position_that_it_is_given(place: Place) -> None:
     assert [piece.data for piece in pieces] == [b"one\n"]
 
 
+@pytest.mark.parametrize("run", ["../a/r1", "0" * 5000, "r1.gz", "\0", "ä"])
+def test_what_is_not_the_id_of_a_run_finds_nothing(place: Place, run: str) -> None:
+    place.run("r1", b"one\n")
+    place.written()
+    assert RunReader(place.folder).outputs(run=run) == []
+    assert len(RunReader(place.folder).outputs(run="r1")) == 1
+
+
 def test_outputs_follow_a_renamed_job(place: Place) -> None:
     place.run("r1", b"one\n", job="old")
     place.run("r2", b"two\n", job="old", failed=None)

@@ -234,10 +234,10 @@ class AdmissionControl:
             when = None if last is None else self._context.reading(last).mono
             live = any(held.attempt is not None and held.attempt.started for held in upstream.open)
             begun = live or (
-                not upstream.spec.is_service and when is not None and when >= (since or upstream.upcoming.anchor.mono)
+                not upstream.spec.is_service and when is not None and when >= (since or upstream.next_slot.anchor.mono)
             )
             return True if begun else (False if over else None)
-        end = upstream.upcoming.last_end
+        end = upstream.next_slot.last_end
         known = end is not None and upstream.last_success is not None and (since is None or end.mono >= since)
         if known and _fits(need, success=bool(upstream.last_success)):
             return True
@@ -252,7 +252,7 @@ class AdmissionControl:
             held = next((held for held in upstream.open if held.slot.nominal == nominal), None)
             if held is not None and need.condition == "started" and held.started is not None:
                 return True
-            cursor = upstream.upcoming.cursor
+            cursor = upstream.next_slot.cursor
             passed = cursor is not None and cursor.wall >= nominal and not upstream.has_decided(nominal)
             over = upstream.state in (State.DONE, State.INACTIVE, State.REMOVED)
             return False if (over or passed) and held is None else None

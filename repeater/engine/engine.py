@@ -211,24 +211,24 @@ class Engine:
         match fact:
             case RunStarted():
                 now, at = self._context.now, fact.at
-                job.run_started(held, fact.pid, now if at is None or at >= now.mono else now.at_mono(at))
+                job.outcome.run_started(held, fact.pid, now if at is None or at >= now.mono else now.at_mono(at))
                 self._begin_probes(job, fact.run)
             case RunEnded():
-                job.run_ended(held, fact)
+                job.outcome.run_ended(held, fact)
                 self._stop_probes(job)
             case RunExited(_, exit_):
-                job.run_exited(held, exit_)
+                job.outcome.run_exited(held, exit_)
                 self._stop_probes(job)
             case RunLost(_, reason):
-                job.run_lost(held, reason)
+                job.outcome.run_lost(held, reason)
                 self._stop_probes(job)
             case SpawnFailed(_, reason, temporary, taken, exit_code):
                 if taken:
-                    job.slot_taken(held)
+                    job.outcome.slot_taken(held)
                 else:
-                    job.spawn_failed(held, reason, exit_code, temporary=temporary)
+                    job.outcome.spawn_failed(held, reason, exit_code, temporary=temporary)
             case PushedBack(_, found, unreadable):
-                job.pushed_back(held, found, unreadable)
+                job.outcome.pushed_back(held, found, unreadable)
 
     def _move_clock(self) -> Iterator[None]:
         context = self._context
@@ -515,9 +515,9 @@ class Engine:
             case "restart":
                 job.request_run("restart", REQUESTED)
             case "pause":
-                job.pause(because("paused", text=fact.text) if fact.text else PAUSED, fact.until, fact.length)
+                job.pause.begin(because("paused", text=fact.text) if fact.text else PAUSED, fact.until, fact.length)
             case "resume":
-                job.resume(REQUESTED)
+                job.pause.end(REQUESTED)
             case "start":
                 job.start()
             case "stop":
@@ -630,7 +630,7 @@ def _watched_files(spec: JobSpec) -> tuple[OnChange, str] | None:
 
 def _may_start(job: Job) -> bool:
     """Whether a job has something open, or will start something without being asked by a person or another job."""
-    if job.open or job.pending or job.next is not None or job.upcoming.fault is not None:
+    if job.open or job.pending or job.next is not None or job.next_slot.fault is not None:
         return True
     return job.state in TAKES_SLOTS and _watched(job.spec) is not None
 

@@ -41,4 +41,4 @@ def test_the_picture_is_that_of_the_table(module: str) -> None:
 
 
 def test_both_tables_are_drawn() -> None:
-    assert MODULES == ["repeater.engine.attempt", "repeater.engine.job"]
+    assert MODULES == ["repeater.engine.attempt", "repeater.engine.job_states"]

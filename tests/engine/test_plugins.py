@@ -84,7 +84,7 @@ def test_a_schedule_that_fails_is_named_once_and_asked_again_while_other_jobs_go
     assert stage.left == [], "it may start again"
     assert warnings(stage) == ["a: cannot use schedule plugin `grid`: it did not answer; retrying"]
     assert 5 < plugins.asked < 12, "less and less often"
-    assert stage.engine.jobs["a"].upcoming.fault
+    assert stage.engine.jobs["a"].next_slot.fault
     plugins.broken.clear()
     stage.advance(110)
     assert stage.starts("a")[-1] == 200

@@ -13,6 +13,8 @@ from repeater.engine.actions import Action
 from repeater.engine.engine import STEP, Engine
 from repeater.engine.facts import ClockJumped, Fact, JobCommand, PlanAccepted, TimePassed
 from repeater.engine.job import Job
+from repeater.engine.slot_end import SlotEnd
+from repeater.engine.slots import SlotLifecycle
 from repeater.model.events import Event, GenerationApplied, JobChanged
 from repeater.model.spec import Every, JobFile, JobSpec, Manual
 from repeater.model.time import Instant
@@ -24,7 +26,14 @@ from tests.fakes.clock import FakeClock
 MANY = 1000
 MOST = STEP // 20
 """Jobs that begin, change, end or are started in one step."""
-WORK = ("begin", "become", "move_clock", "remove", "try_start", "_decide")
+WORK = (
+    (Job, "begin"),
+    (Job, "update"),
+    (Job, "move_clock"),
+    (Job, "remove"),
+    (SlotLifecycle, "try_start"),
+    (SlotEnd, "reject"),
+)
 
 
 def jobs(number: int = MANY, **keys: Any) -> list[JobSpec]:
@@ -42,14 +51,14 @@ def accepted(engine: Engine, specs: list[JobSpec]) -> PlanAccepted:
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of each job of which something was done."""
     done: list[str] = []
-    for method in WORK:
-        original = getattr(Job, method)
+    for owner, method in WORK:
+        original = getattr(owner, method)
 
-        def counted(self: Job, *args: Any, original: Any = original, **keys: Any) -> Any:
-            done.append(self.spec.name)
+        def counted(self: Any, *args: Any, original: Any = original, **keys: Any) -> Any:
+            done.append((self if isinstance(self, Job) else self._job).spec.name)
             return original(self, *args, **keys)
 
-        monkeypatch.setattr(Job, method, counted)
+        monkeypatch.setattr(owner, method, counted)
     return done
 
 
@@ -159,7 +168,7 @@ def test_a_fact_that_comes_while_a_generation_is_taken_is_handled_after_it() -> 
     stage.clock.call_after(0, look)
     stage.clock.settle()
     assert others.count(True) > MANY // STEP, "others have their turn between two steps"
-    assert order.index("GenerationBegan") < order.index("RunBegan")
+    assert order.index("GenerationApplied") < order.index("RunBegan")
     assert order.count("JobChanged") == MANY
     assert stage.engine.jobs["j7"].spec.description == "changed"
 

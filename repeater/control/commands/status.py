@@ -225,14 +225,14 @@ def job_state(job: Job, now: Instant) -> tuple[str, Reason | None]:
         until = job.progress.paused_until
         text = job.paused.detail.get("text")
         return "paused", because("paused_until", text=text, until=None if until is None else _seconds(until))
-    not_before = job.slowing.not_before
-    if job.slowing.holds(now) and not_before is not None:
+    not_before = job.throttle.not_before
+    if job.throttle.holds(now) and not_before is not None:
         return "slowed", because("slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall))
     until = job.waits_for_clock(now.wall)
     why = None if until is None else because("waits_for_clock", job=job.spec.name, until=until)
     if job.next is not None:
         return "waiting", why
-    fault = job.upcoming.fault
+    fault = job.next_slot.fault
     return "idle", why if fault is None else because("schedule_unknown", error=fault)
 
 

@@ -105,8 +105,8 @@ def _state(job: Job, instant: Instant) -> Reason:
 
 
 def _idle_reason(job: Job) -> Reason:
-    if job.upcoming.fault is not None:
-        return because("schedule_asked_again", error=job.upcoming.fault)
+    if job.next_slot.fault is not None:
+        return because("schedule_asked_again", error=job.next_slot.fault)
     match job.spec.schedule:
         case Manual():
             return Reason("schedule_manual")
@@ -178,8 +178,8 @@ def _schedule(job: Job, instant: Instant) -> Iterator[Reason]:
     )
     if job.next is not None and job.next.due != job.next.nominal:
         yield because("start_put_off", nominal=job.next.nominal, due=job.next.due)
-    not_before = job.slowing.not_before
-    if job.slowing.holds(instant) and not_before is not None and -job.progress.streak > 0:
+    not_before = job.throttle.not_before
+    if job.throttle.holds(instant) and not_before is not None and -job.progress.streak > 0:
         yield because("slowed_down", failures=-job.progress.streak, until=not_before.wall)
 
 

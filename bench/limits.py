@@ -20,8 +20,8 @@ from bench.measure import cpu_seconds, running
 from bench.peers import Tools
 
 _OURS = """
-from repeater.policy.limit import Ledger
-ledger, now, step = Ledger(COUNT, 3_600_000_000), 0, 3_600_000_000 // COUNT
+from repeater.policy.limit import SlidingWindow
+ledger, now, step = SlidingWindow(COUNT, 3_600_000_000), 0, 3_600_000_000 // COUNT
 def fill():
     global now
     now += step

@@ -306,11 +306,11 @@ def test_modules_in_the_folder_of_the_job_file_are_not_imported(
 
 ASKER = """
 import asyncio, os, sys
-from repeater.apps.reload_client import Rereading
+from repeater.apps.reload_client import ReloadWorkerClient
 
 async def main():
     loop = asyncio.get_running_loop()
-    rereading = Rereading(loop, os.environ)
+    rereading = ReloadWorkerClient(loop, os.environ)
     done = loop.create_future()
     rereading.read((sys.argv[1],), (), (), done.set_result)
     await done

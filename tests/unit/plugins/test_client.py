@@ -177,9 +177,9 @@ def test_a_plugin_that_says_true_is_told_what_is_expected(talk: Callable[..., Pl
 
 ASKS_AND_HANGS = """
 import json, sys, time
-from repeater.plugins.client import QUICK, Conversation
+from repeater.plugins.client import QUICK, PluginChannel
 sys.path.insert(0, sys.argv[1])
-bad = Conversation("schedule", "bad_plugins:Spins", "x")
+bad = PluginChannel("schedule", "bad_plugins:Spins", "x")
 bad.ready()
 bad.send("next", "{}", (json.loads(sys.argv[2]),), 600)
 print(bad._process.pid, flush=True)

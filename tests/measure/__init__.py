@@ -7,6 +7,7 @@ test that ran it. `make coverage` prints a table, `make mutate` chooses the test
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
@@ -37,6 +38,9 @@ def measure(data: Path, arguments: Sequence[str]) -> int:
         TEST: "",
         TIMES: str(data.parent),
     }
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # `make coverage &` in a script ignores it, and so would tests
     words = [sys.executable, "-m", "pytest", "-p", "tests.measure.contexts", *arguments]
     code = subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
     coverage = Coverage(data_file=str(data), config_file=settings)

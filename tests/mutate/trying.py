@@ -94,6 +94,7 @@ class Ground:
     def _child(self, write: int, tests: Sequence[Test], limit: float) -> None:
         try:
             os.setsid()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts `make mutate &` ignores it
             resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             null = os.open(os.devnull, os.O_RDWR)

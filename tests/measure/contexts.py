@@ -14,6 +14,7 @@ from coverage import Coverage
 from tests.measure import MEASURING, TEST, TIMES, hand_on
 
 _seconds: dict[str, float] = {}
+_failed: set[str] = set()
 
 
 def pytest_configure() -> None:
@@ -37,12 +38,14 @@ def _switch(test: str) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        _failed.add(report.nodeid)
     _seconds[report.nodeid] = _seconds.get(report.nodeid, 0.0) + report.duration
 
 
 def pytest_sessionfinish() -> None:
     """The modules are those that a process may import before it runs tests again."""
-    record = {"seconds": _seconds, "modules": sorted(sys.modules)}
+    record = {"seconds": _seconds, "failed": sorted(_failed), "modules": sorted(sys.modules)}
     Path(os.environ[TIMES], f"times-{os.getpid()}.json").write_text(json.dumps(record))
 
 

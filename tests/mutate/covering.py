@@ -20,12 +20,14 @@ class Test(NamedTuple):
 
 
 class Covering:
-    """`modules` are those that the tests imported, apart from ours and theirs."""
+    """`modules` are those that the tests imported. A test that failed without a mutant is left out."""
 
     def __init__(self, data: Path) -> None:
         files = sorted(data.parent.glob("times-*.json"), key=lambda file: file.stat().st_mtime)
         records = [json.loads(file.read_text()) for file in files]
         self._seconds = {name: seconds for record in records for name, seconds in record["seconds"].items()}
+        for name in {name for record in records for name in record["failed"]}:
+            del self._seconds[name]
         self.modules = sorted({name for record in records for name in record["modules"]})
         self._data = CoverageData(str(data))
         self._data.read()

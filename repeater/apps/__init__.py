@@ -23,20 +23,30 @@ from repeater.apps.projects import Project, known_projects
 from repeater.apps.reload_worker import load_selected
 from repeater.apps.state import Stored, in_force, known_durations, nothing_applied, state_folder
 from repeater.apps.supervisor import supervise, supervise_detached
+from repeater.apps.unattended import (
+    LiveRun,
+    Unattended,
+    end_unattended_runs,
+    unattended_checks,
+    unattended_runs,
+)
 
 __all__ = [
     "JOB_FILES",
     "HttpOptions",
+    "LiveRun",
     "Project",
     "Records",
     "Stored",
     "SupervisorOptions",
     "SupervisorSelector",
+    "Unattended",
     "check_loaded",
     "check_running",
     "connect",
     "connect_project",
     "current_project",
+    "end_unattended_runs",
     "first_file",
     "in_force",
     "installed_plugins",
@@ -52,4 +62,6 @@ __all__ = [
     "state_folder",
     "supervise",
     "supervise_detached",
+    "unattended_checks",
+    "unattended_runs",
 ]

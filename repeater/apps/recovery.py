@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 OnDeath: TypeAlias = Literal["kill", "keep"]
 Cgroups: TypeAlias = Literal["off", "services", "all"]
 Warn: TypeAlias = Callable[[Reason], None]
-_MEETING = "keeper"  # in the state folder
+SHIM_FOLDER = "keeper"
+"""In the state folder: where a supervisor finds the shim of an earlier one."""
 
 
 def make_spawner(
@@ -35,7 +36,7 @@ def make_spawner(
     from repeater.processes.shim_client import ShimUnavailable
     from repeater.processes.shim_spawner import ShimSpawner
 
-    folder = None if state is None else state / _MEETING
+    folder = None if state is None else state / SHIM_FOLDER
     try:
         return ShimSpawner(tell, sink, loop, warn=warn, folder=folder, on_death=on_death, cgroups=cgroups)
     except ShimUnavailable as why:

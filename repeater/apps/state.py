@@ -102,4 +102,10 @@ def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]
 
 def read_past(reader: Reader) -> dict[str, Any]:
     """What is known of the lives of supervisors, of generations, and of jobs that have a history."""
-    return {"lives": reader.supervisor_runs(), "generations": reader.generations(), "jobs": list(reader.progress())}
+    progress = reader.progress()
+    return {
+        "lives": reader.supervisor_runs(),
+        "generations": reader.generations(),
+        "jobs": list(progress),
+        "progress": progress,
+    }

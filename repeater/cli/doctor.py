@@ -23,9 +23,9 @@ def doctor(as_json: bool, where: SupervisorSelector) -> int:
 
     Changes nothing. Exit code 1: there is a problem that prevents rpr from working correctly.
     """
-    from repeater.apps import run_doctor
+    from repeater.apps import run_doctor, unattended_checks
 
-    found = run_doctor(where)
+    found = [*run_doctor(where), *unattended_checks(where)]
     if as_json:
         for finding in found:
             print_json({"topic": finding.topic, "level": finding.level, "text": finding.text})

@@ -13,7 +13,7 @@ import click
 from repeater.cli.change_classes import SIGNS, WORDS
 from repeater.cli.options import json_option
 from repeater.cli.remote import print_json, printable, supervisor_options
-from repeater.errors import UsageError
+from repeater.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
     from repeater.apps import SupervisorOptions, SupervisorSelector
@@ -47,17 +47,35 @@ def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
     """Shut down the supervisor and wait until it has exited.
 
     Services are stopped; other runs may finish. When the command returns, no process of any job is left. Ctrl-C ends
-    the command but not the shutdown.
+    the command but not the shutdown. If the supervisor was killed and its runs continue, the command stops them.
     """
     from repeater.apps import connect
 
-    with connect(where) as client:
+    try:
+        client = connect(where)
+    except Unreachable as error:
+        _end_unattended(where, error, kill=kill, quiet=quiet)
+        return
+    with client:
         result = client.call("down", level="kill" if kill else "stop" if now else "")
         waiting = result["waiting"]
         if waiting and not quiet:
             names = ", ".join(f"`{printable(name)}`" for name in waiting[:5]) + (" …" if len(waiting) > 5 else "")
             print(f"waiting for {names}", file=sys.stderr, flush=True)
         client.wait_for_end()
+
+
+def _end_unattended(where: SupervisorSelector, error: Unreachable, *, kill: bool, quiet: bool) -> None:
+    """End the runs that go on without a supervisor. Raises `error` if there are none."""
+    from repeater.apps import end_unattended_runs, records
+
+    with records(where) as found:
+        runs = () if found is None else end_unattended_runs(found, kill=kill)
+    if not runs:
+        raise error
+    if not quiet:
+        names = ", ".join(f"`{printable(one.job or one.run)}` (pid {one.pid})" for one in runs[:5])
+        print(f"no supervisor was running; ended {names}{' …' if len(runs) > 5 else ''}", file=sys.stderr)
 
 
 def hand_over(client: Client, options: SupervisorOptions, file: str, *, dry_run: bool) -> None:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from repeater.cli.options import json_option
 from repeater.cli.remote import clock, instant, jobs_argument, print_table, printable, supervisor_options, told
-from repeater.errors import RepeaterError
+from repeater.errors import RepeaterError, Unreachable
 from repeater.model.time import age, span
 from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps import Records, SupervisorSelector, Unattended
 
 _MOST_OUTPUTS = 5
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
 _COLORS = {
     "running": "32", "starting": "32", "failed": "31", "held": "33", "paused": "33", "slowed": "33", "retrying": "33",
-    "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
+    "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
 }  # fmt: skip
 
 
@@ -30,29 +31,78 @@ _COLORS = {
 @jobs_argument
 @json_option
 @supervisor_options
-def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
+def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> int:
     """Show the state of each job.
 
     Shows each job's state, the result and age of its last run, its next start, and, if it is not running, the reason.
-    JOB is a name, a cell of a matrix, a glob, or a label as `key=value`.
+    JOB is a name, a cell of a matrix, a glob, or a label as `key=value`. If no supervisor is running, this shows the
+    last known state and the runs that continue. The exit code is then 6.
     """
     from repeater.apps import connect
 
-    with connect(where) as client:
+    try:
+        client = connect(where)
+    except Unreachable as error:
+        return _offline(where, jobs, error, as_json=as_json)
+    with client:
         answer = client.ask("status", jobs=list(jobs))
         items = list(answer)
         about = answer.result()
+    now = instant(about["now"])
+    assert now is not None
+    _print(items, _headline(about), now, as_json=as_json)
+    return 0
+
+
+def _print(items: Sequence[Mapping[str, Any]], headline: str, now: datetime, *, as_json: bool) -> None:
     if as_json:
         for item in items:
             sys.stdout.write(json_line(item) + "\n")
         return
-    now = instant(about["now"])
-    assert now is not None
-    print(_headline(about))
+    print(headline)
     if items:
         print_table(_HEAD, _rows(items, now), paint=_paint)
     for line in _last_lines(items):
         print(line)
+
+
+def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachable, *, as_json: bool) -> int:
+    """What is known without a supervisor."""
+    from repeater.apps import records, unattended_runs
+    from repeater.control.commands.last_output import FAILURES, last_output_on_disk
+    from repeater.control.commands.offline import offline_items, running_item
+    from repeater.control.commands.status import LINES
+    from repeater.output.run_reader import RunReader
+
+    with records(where) as found:
+        if found is None:
+            raise error
+        left, now = unattended_runs(found), datetime.now(UTC)
+        running = defaultdict[str, list[dict[str, Any]]](list)
+        for one in left.runs:
+            if one.job is not None:
+                running[one.job].append(running_item(one.run, one.pid, one.since, now, one.row))
+        items = offline_items(found.specs, jobs, found.rows, found.past["progress"], running)
+        reader = RunReader(found.state)
+        for item in items:
+            if item["last"] is not None and item["last"]["outcome"] in FAILURES:
+                item["last"]["output"] = last_output_on_disk(reader, item["job"], item["last"]["run"], LINES)
+        headline = _offline_headline(found, left, now)
+    _print(items, headline, now, as_json=as_json)
+    return error.exit_code
+
+
+def _offline_headline(found: Records, left: Unattended, now: datetime) -> str:
+    count = len(found.specs)
+    line = f"project {printable(found.project)}: {count} {'job' if count == 1 else 'jobs'}, no supervisor is running"
+    lives = found.past["lives"]
+    if lives:
+        _, ended, pid = lives[-1]
+        line += f"; the last one, pid {pid}, " + ("was killed" if ended is None else f"ended {age(ended, now)} ago")
+    if left.runs:
+        runs = "1 run continues" if len(left.runs) == 1 else f"{len(left.runs)} runs continue"
+        line += f"\n{runs}, kept by the shim (pid {left.shim}): the next `rpr apply` takes over, `rpr down` stops"
+    return line
 
 
 def _headline(about: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     """Explain the current state of a job, or the result of its slot at TIME.
 
     TIME is a time of day (its last occurrence), a date, or both: `2026-03-29T02:30`. It is in the time zone of the
-    job's schedule (default: the local zone). A time with a UTC offset, `2026-03-29T01:30:00Z`, is also accepted. Uses
-    the history if no supervisor is running.
+    job's schedule (default: the local zone). A time with a UTC offset, `2026-03-29T01:30:00Z`, is also accepted. If
+    no supervisor is running, this uses the history, and shows runs that continue without a supervisor.
     """
     from repeater.apps import connect
 
@@ -58,7 +58,7 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
 
 
 def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> dict[str, Any]:
-    from repeater.apps import records
+    from repeater.apps import records, unattended_runs
     from repeater.control.commands.explain_history import explain_offline
     from repeater.control.commands.last_output import last_output_on_disk
     from repeater.output.run_reader import RunReader
@@ -67,4 +67,6 @@ def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable)
         if found is None:
             raise error
         last_output = partial(last_output_on_disk, RunReader(found.state))
-        return explain_offline(job, at, found.specs, found.rows, found.past, datetime.now(UTC), last_output)
+        left, now = unattended_runs(found), datetime.now(UTC)
+        running = {one.job: (one.pid, one.since, left.shim or 0) for one in left.runs if one.job is not None}
+        return explain_offline(job, at, found.specs, found.rows, found.past, now, last_output, running)

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         "last_files_active", "unreachable",
         # what `why` answers about a job now
         "job_waits", "job_is", "job_idle", "schedule_asked_again", "schedule_manual", "schedule_watches",
-        "service_not_started", "schedule_exhausted", "no_supervisor",
+        "service_not_started", "schedule_exhausted", "no_supervisor", "runs_unattended", "shim_keeps_runs",
         # what `why` says beside its answer about a job now
         "run_goes_on", "slots_queued", "slot_skipped_for_run", "need_state", "place_held", "holder", "schedule_is",
         "start_put_off", "never_ran", "last_run_ended", "failed_in_row", "generation_active", "files_not_active",
@@ -297,6 +297,8 @@ FIELDS: Mapping[ReasonCode, str] = {
     "service_not_started": "",
     "schedule_exhausted": "",
     "no_supervisor": "job:name",
+    "runs_unattended": "job:name pid:count since:instant",
+    "shim_keeps_runs": "pid:count",
     # what `why` says beside its answer about a job now
     "run_goes_on": "run:name since:instant lasts:duration pid:count?",
     "slots_queued": "count:count overlap:name",

@@ -128,6 +128,8 @@ SENTENCES: Mapping[ReasonCode, Maker] = {
     "service_not_started": "it is a service and has not been started",
     "schedule_exhausted": "its schedule has no further starts",
     "no_supervisor": "`{job}` cannot run: no supervisor is running",
+    "runs_unattended": "`{job}` runs as pid {pid} since {since}, but no supervisor is running",
+    "shim_keeps_runs": "the shim (pid {pid}) keeps it running: the next `rpr apply` takes it over, `rpr down` stops it",
     "run_goes_on": _run_goes_on,
     "slots_queued": '{count} more queued until it ends (`overlap = "{overlap}"`)',
     "slot_skipped_for_run": 'its slot at {nominal} was skipped for this reason (`overlap = "{overlap}"`)',

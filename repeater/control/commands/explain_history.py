@@ -14,11 +14,12 @@ from typing import Any
 from repeater._lazy_dataclasses import dataclass, field
 from repeater.control.commands.history import as_item
 from repeater.control.commands.last_output import FAILURES
+from repeater.control.commands.status import last_run_records
 from repeater.control.context import FindRecords
 from repeater.errors import UsageError
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import SlotRecord
+from repeater.model.run import Progress, SlotRecord
 from repeater.model.spec import At, Cron, Every, JobSpec
 from repeater.model.time import MICROSECOND, Instant, Mono, rfc3339
 from repeater.plan.select import select
@@ -63,6 +64,9 @@ def failed_row(rows: Iterable[SlotRecord]) -> SlotRecord | None:
     return row if row is not None and row.outcome in FAILURES else None
 
 
+NOTHING_RUNS: Mapping[str, tuple[int, datetime, int]] = {}
+
+
 def explain_offline(
     job: str,
     at: str,
@@ -71,9 +75,12 @@ def explain_offline(
     past: Mapping[str, Any],
     now: datetime,
     last_output: Callable[[str, str | None, int], list[str]] = lambda _job, _run, _most: [],
+    running: Mapping[str, tuple[int, datetime, int]] = NOTHING_RUNS,
 ) -> dict[str, Any]:
-    """The answer where no supervisor runs, in the form of the verb `why`. `last_output` gives the last lines of a run
-    of a job. Raises UsageError.
+    """The answer where no supervisor runs, in the form of the verb `why`. Raises UsageError.
+
+    `last_output` gives the last lines of a run of a job. `running` has the runs that continue, by job: pid, start, and
+    the pid of the shim that looks after them.
     """
     known = {spec.name: spec for spec in specs}
     if job not in known and job not in past["jobs"]:
@@ -88,10 +95,29 @@ def explain_offline(
     else:
         downtime = list(_downtime(now, past, rows, None))
         answer, told = HistoryExplanation(because("no_supervisor", job=job), zone_of(spec), downtime), None
+        if job in running:
+            pid, since, shim = running[job]
+            answer.answer = because("runs_unattended", job=job, pid=pid, since=since)
+            answer.facts.append(because("shim_keeps_runs", pid=shim))
+        answer.facts += _last_known(past["progress"].get(job), now, last_run_records(rows, [job]).get(job))
         answer.rows = rows([job], 5)
     failed = failed_row(answer.rows)
     lines = [] if failed is None else last_output(job, failed.run, LINES)
     return {"job": job, "at": told, **answer.as_json(), "output": lines}
+
+
+def _last_known(progress: Progress | None, now: datetime, last: SlotRecord | None) -> Iterator[Reason]:
+    """How the last run ended, and what kept the job from running when the supervisor ended."""
+    if progress is None or not progress.runs:
+        yield Reason("never_ran")
+    elif last is not None and last.ended is not None:
+        yield because("last_run_ended", ago=now - last.ended, outcome=last.outcome, cause=last.reason)
+    if progress is not None and progress.streak < -1:
+        yield because("failed_in_row", count=-progress.streak)
+    if progress is not None and progress.done is not None:
+        yield progress.done
+    if progress is not None and progress.paused is not None:
+        yield because("paused_until", text=progress.paused.detail.get("text"), until=progress.paused_until)
 
 
 # --- which time is meant --------------------------------------------------------------------------------------------

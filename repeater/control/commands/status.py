@@ -23,7 +23,7 @@ from repeater.supervisor.faults import FaultRecord
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
 _RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
 _MOST_OUTPUTS = 20  # failed jobs of which the last lines are shown
-_LINES = 3
+LINES = 3
 _BATCH = 8  # jobs described before others in the loop come first: about 1 ms with their lines
 
 
@@ -41,7 +41,7 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
             item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
             last = item["last"]
             if last is not None and last["outcome"] in FAILURES and shown < _MOST_OUTPUTS:
-                last["output"] = await last_output(desk, item["job"], last["run"], _LINES)
+                last["output"] = await last_output(desk, item["job"], last["run"], LINES)
                 shown += 1
         await send(*items)
         await desk.settled()
@@ -149,13 +149,13 @@ async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, S
         if job.progress.runs and job.spec.name not in desk.earlier and not any(map(_ran, job.recent.values()))
     ]
     if names:
-        found = await aside(partial(_read_last, desk.rows, names))
+        found = await aside(partial(last_run_records, desk.rows, names))
         desk.earlier.update(found)
     return desk.earlier
 
 
-def _read_last(rows: FindRecords, names: Iterable[str]) -> dict[str, SlotRecord]:
-    """Blocks: it reads the history."""
+def last_run_records(rows: FindRecords, names: Iterable[str]) -> dict[str, SlotRecord]:
+    """The last run of each job in the history. Blocks."""
     found = {}
     for name in names:
         row = next((row for row in rows([name], 5, outcomes=_RUNS) if row.attempts), None)

@@ -250,6 +250,8 @@ TABLE = [
     ("service_not_started", "it is a service and has not been started"),
     ("schedule_exhausted", "its schedule has no further starts"),
     ("no_supervisor", "`db` cannot run: no supervisor is running"),
+    ("runs_unattended", "`db` runs as pid 3 since 2026-01-01T00:00:00Z, but no supervisor is running"),
+    ("shim_keeps_runs", "the shim (pid 3) keeps it running: the next `rpr apply` takes it over, `rpr down` stops it"),
     ("run_goes_on", "run `db`: running since 2026-01-01T00:00:00Z (2s), pid 3"),
     ("run_goes_on", "run `db`: running since 2026-01-01T00:00:00Z (2s)"),
     ("slots_queued", '3 more queued until it ends (`overlap = "db"`)'),

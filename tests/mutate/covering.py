@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,26 +34,21 @@ class Covering:
         self._lines: dict[str, dict[int, set[str]]] = {}
 
     def tests(self, path: str, lines: tuple[int, int]) -> list[Test]:
-        """The tests that reach one of the lines, the shortest first. Lines that only an import reaches have those of
-        their module; a module that has none has all tests.
+        """The tests that reach one of the lines, the shortest first. A line that an import runs has those of its module,
+        or all tests if they reach no other line there.
         """
-        reached = self._of(path)
+        contexts = self._of(path)
         first, last = lines
-        found = {test for line in range(first, last + 1) for test in reached.get(line, ())}
-        found = found or (set().union(*reached.values()) if first in self._imported(path) else set())
-        if not found and not any(reached.values()):
-            found = set(self._seconds)
-        return sorted(Test(self._seconds.get(name, 1.0), name) for name in found)
+        found = {name for line in range(first, last + 1) for name in contexts.get(line, ())}
+        if "" in found:
+            found = {name for names in contexts.values() if "" not in names for name in names} or set(self._seconds)
+        return sorted(Test(self._seconds[name], name) for name in found & self._seconds.keys())
 
     def _of(self, path: str) -> dict[int, set[str]]:
         if path not in self._lines:
             contexts = self._data.contexts_by_lineno(str(ROOT / path))
-            self._lines[path] = {line: set(names) & self._seconds.keys() for line, names in contexts.items()}
+            self._lines[path] = {line: set(names) for line, names in contexts.items()}
         return self._lines[path]
-
-    def _imported(self, path: str) -> Collection[int]:
-        contexts = self._data.contexts_by_lineno(str(ROOT / path))
-        return {line for line, names in contexts.items() if not set(names) & self._seconds.keys()}
 
 
 def cover(folder: Path, tests: Sequence[str], sources: Sequence[Path]) -> Covering:

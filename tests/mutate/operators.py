@@ -87,10 +87,25 @@ class _Walk:
     def module(self) -> Iterator[Mutant]:
         yield from self.block(ast.parse(self.source).body)
 
-    def block(self, statements: Sequence[ast.stmt]) -> Iterator[Mutant]:
+    def block(self, statements: Sequence[ast.stmt], at_end_of: str = "") -> Iterator[Mutant]:
+        """`at_end_of` a loop or a function, `continue` or `return` changes nothing."""
         for statement in statements:
             if isinstance(statement, SKIPPED) or _is_for_types(statement):
                 continue
+            outer = at_end_of if statement is statements[-1] else ""
+            match statement:
+                case ast.Continue() if outer == "loop":
+                    continue
+                case ast.Return(value=None) if outer == "function":
+                    continue
+                case ast.For() | ast.AsyncFor() | ast.While():
+                    outer = "loop"
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    outer = "function"
+                case ast.Try(orelse=[_, *_]) | ast.Try(finalbody=[_, *_]) | ast.ClassDef():
+                    outer = ""
+                case _:
+                    pass
             inner = [block for name in ("body", "orelse", "finalbody") if (block := getattr(statement, name, None))]
             handlers = getattr(statement, "handlers", None) or getattr(statement, "cases", None) or []
             end = statement.end_lineno or statement.lineno
@@ -100,12 +115,12 @@ class _Walk:
             for start, stop, text in self.changes(statement):
                 yield Mutant(self.path, (statement.lineno, end), start, stop, text)
             for block in inner:
-                yield from self.block(block)
+                yield from self.block(block, outer)
             for handler in handlers:
                 if guard := getattr(handler, "guard", None):
                     for start, stop, text in self.condition(guard):
                         yield Mutant(self.path, (guard.lineno, guard.lineno), start, stop, text)
-                yield from self.block(handler.body)
+                yield from self.block(handler.body, outer)
 
     def changes(self, statement: ast.stmt) -> Iterator[Change]:
         """Those of the statement itself, without the blocks in it."""

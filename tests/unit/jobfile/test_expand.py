@@ -515,6 +515,8 @@ def test_the_old_name_of_a_matrix_is_that_of_each_cell():
 def test_the_number_of_jobs_is_capped_before_they_are_made():
     text = '[jobs.a]\ncommand = "x"\nmatrix = { r = [1, 2, 3], s = [1, 2] }\n'
     assert problems(text, caps=SMALL) == ["jobs.toml:3:1: jobs.a.matrix: 6 cells, more than the limit of 5 jobs"]
+    fits = '[jobs.a]\ncommand = "x"\nmatrix = { r = [1, 2, 3, 4, 5] }\n'
+    assert len(jobs(fits, caps=SMALL)) == 5
     many = "".join(f'[jobs.j{number}]\ncommand = "x"\n' for number in range(6))
     assert problems(many, caps=SMALL) == ["jobs.toml:11:1: jobs.j5: more than 5 jobs, the limit"]
 

@@ -101,6 +101,8 @@ def test_a_cron_expression_that_is_probably_a_mistake_is_a_warning(schedule, wor
         '"* * * * *"', '"*/5 16 * * *"', '"* 9-17 * * *"', '"* 22-6 * * *"', '"* * * * mon-fri"', '"0 16 * * *"',
         '"*/30 * * * *"', '"0 */12 * * *"', '"0 0 */10 * *"', '"0 0 */2 * *"', '"@daily"', '"H * * * *"', '"H/15 * * * *"',
         '"* * 1-7 * *"', '{ cron = "*/10 * * * * *", seconds = "first" }', '"0 0 * * *,fri#2"',
+        '{ cron = "* 5-10 * * * *", seconds = "first" }', '{ cron = "* * 9-17 * * *", seconds = "first" }',
+        '{ cron = "* * * * 6-8 *", seconds = "first" }',
     ],
 )  # fmt: skip
 def test_other_cron_expressions_are_not_a_warning(schedule):

@@ -5,6 +5,7 @@ nothing is left to do, `reaching` finds a supervisor that runs, `state` reads wh
 inside the functions that use them, so that `rpr validate` pays for none of asyncio.
 """
 
+from repeater.apps.backup import back_up, restore
 from repeater.apps.doubts import machine_problems
 from repeater.apps.identity import check_loaded, check_running, first_file
 from repeater.apps.job_files import JOB_FILES, load_job_files
@@ -41,6 +42,7 @@ __all__ = [
     "SupervisorOptions",
     "SupervisorSelector",
     "Unattended",
+    "back_up",
     "check_loaded",
     "check_running",
     "connect",
@@ -58,6 +60,7 @@ __all__ = [
     "nothing_applied",
     "plugin_catalog",
     "records",
+    "restore",
     "run_doctor",
     "state_folder",
     "supervise",

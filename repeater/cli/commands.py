@@ -11,6 +11,8 @@ COMMANDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "simulate": ("repeater.cli.simulate", "simulate", "Run the jobs on a virtual clock.", ()),
     "schema": ("repeater.cli.schema", "schema", "Print the JSON schema of job files.", ()),
     "projects": ("repeater.cli.projects", "projects", "Show the projects of this user.", ()),
+    "backup": ("repeater.cli.backup", "backup", "Write the state of a project to a file.", ()),
+    "restore": ("repeater.cli.backup", "restore", "Replace the state of a project by a backup.", ()),
     "daemon": ("repeater.cli.daemon", "daemon", "Serve rate limits to all processes of this machine.", ()),
     "plugins": ("repeater.cli.plugins", "plugins", "Show the installed plugins.", ()),
     "config": ("repeater.cli.config", "config", "Show all settings and their origin.", ()),

@@ -97,7 +97,7 @@ def open_writer(folder: Path) -> sqlite3.Connection:
             _create_file(path)
         _check_wal(path, marker)
         with contextlib.closing(connect_to_read(path)) as reader:  # closing a writer would fold the WAL in
-            _check(reader, path, marker)
+            check_database(reader, path, marker)
         db = connect(str(path))
         db.execute("PRAGMA journal_mode = WAL")
         _migrate(db)
@@ -158,7 +158,7 @@ def create(db: sqlite3.Connection) -> None:
 _STAMP = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
 
 
-def _check(db: sqlite3.Connection, path: Path, marker: Marker) -> None:
+def check_database(db: sqlite3.Connection, path: Path, marker: Marker) -> None:
     """Raises StateUnusable for a database that is not ours, not known, damaged, or behind the marker."""
     version = check_format(db, path)
     verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.ports import LaunchRequest
+from repeater.processes import shim_protocol_v2
 from repeater.shim import __main__ as keeper_main
 from repeater.shim import spool
 from repeater.shim.crash_log import CrashLog
@@ -118,6 +119,7 @@ class ShimConnection:
         paper: CrashLog | None,
     ) -> None:
         self.frames = Frames()
+        self._is_v2 = False
         self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one each time is slow
         self._paper = paper
         self.process = process
@@ -149,18 +151,24 @@ class ShimConnection:
         fds = array.array("i")
         for _, _, rights in words:  # nothing else was asked for
             fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
-        yield from self.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC))
+        for messages, owned in self.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC)):
+            yield [shim_protocol_v2.from_v2(message) for message in messages] if self._is_v2 else messages, owned
+
+    def frame(self, messages: Sequence[Message]) -> bytes:
+        """The bytes of one frame for this shim. Raises ProtocolError."""
+        return frame([shim_protocol_v2.to_v2(message) for message in messages] if self._is_v2 else messages)
 
     def _handshake(self, on_death: OnDeath, fences: bool) -> Message:
         self.socket.settimeout(_FIRST_WORDS)
         try:
-            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "fences": fences}
-            self.socket.sendall(frame([words]))
+            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "use_cgroups": fences}
+            self.socket.sendall(frame([shim_protocol_v2.hello_for_both(words)]))
             while data := self.socket.recv(_READ):
                 for (hello, *_), _ in self.frames.feed(data):
-                    if hello["op"] != "hello" or hello["version"] != VERSION:
+                    if hello["op"] != "hello" or hello["version"] not in {shim_protocol_v2.VERSION, VERSION}:
                         raise ShimUnavailable("it has a different version")
-                    return hello
+                    self._is_v2 = hello["version"] == shim_protocol_v2.VERSION
+                    return shim_protocol_v2.from_v2(hello) if self._is_v2 else hello
         except (OSError, ProtocolError) as error:
             raise ShimUnavailable(f"it does not answer: {error}") from error
         cause = self.exit_reason()
@@ -179,7 +187,7 @@ class ShimConnection:
         """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
         self.socket.settimeout(SHUTDOWN_TIMEOUT_S)
         try:
-            self.socket.sendall(unsent + frame([{"op": "leave"}]))
+            self.socket.sendall(unsent + self.frame([{"op": "shutdown"}]))
             while True:
                 data, fds, *_ = socket.recv_fds(self.socket, _READ, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
                 for fd in fds:
@@ -215,7 +223,7 @@ class ShimConnection:
 
 
 def base_message(number: int, env: Mapping[str, str]) -> Message:
-    return {"op": "base", "base": number, "env": dict(env)}
+    return {"op": "env_base", "base": number, "env": dict(env)}
 
 
 def spawn_message(launch: LaunchRequest, base: int) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from repeater.ports import Loop
-from repeater.shim.protocol import ProtocolError, frame
+from repeater.shim.protocol import ProtocolError
 
 if TYPE_CHECKING:
     from repeater.processes.shim_client import ShimConnection
@@ -66,13 +66,13 @@ class ShimOutbox:
         if self.is_closed or self.connection is None:
             return
         if self._acks:
-            self._messages.append({"op": "settled", "runs": self._acks})
+            self._messages.append({"op": "ack", "runs": self._acks})
             self._acks = []
         try:
             while self.unsent or self._messages:
                 if not self.unsent:
                     messages, self._messages = self._messages[:_FRAME], self._messages[_FRAME:]
-                    self.unsent = self._frames(messages)
+                    self.unsent = self._frames(self.connection, messages)
                 self.unsent = self.unsent[self.connection.socket.send(self.unsent) :]
         except BlockingIOError:  # the shim is stopped or busy, and the loop cannot wait until a socket is writable
             self._is_flush_pending = True
@@ -90,13 +90,13 @@ class ShimOutbox:
             self._is_flush_pending = True
             self._loop.call_soon(self.flush)
 
-    def _frames(self, messages: list[Message]) -> bytes:
+    def _frames(self, connection: ShimConnection, messages: list[Message]) -> bytes:
         """One frame, or several if one would be too big."""
         try:
-            return frame(messages)
+            return connection.frame(messages)
         except (ProtocolError, TypeError, ValueError) as error:
             if len(messages) > 1:
                 half = len(messages) // 2
-                return self._frames(messages[:half]) + self._frames(messages[half:])
+                return self._frames(connection, messages[:half]) + self._frames(connection, messages[half:])
             self._on_unsendable(messages[0], error)
             return b""

@@ -52,7 +52,7 @@ class ShimRun(RunCompletion):
         return self.is_group_empty
 
     def _start_tree_kill(self) -> None:
-        self._send({"op": "sweep", "run": self.run})
+        self._send({"op": "kill_tree", "run": self.run})
 
     def _output_is_over(self) -> bool:
         return not (self.open or self.spools or self.waits_for_output)
@@ -90,7 +90,7 @@ class ShimRun(RunCompletion):
         else:
             del self.spools[stream]
             os.close(fd)
-            self._send({"op": "took", "run": self.run, stream: offset})
+            self._send({"op": "spool_ack", "run": self.run, stream: offset})
         if not self.is_paused:
             self.listen()
             if not self.spools:

@@ -96,7 +96,7 @@ class ShimSpawner:
         self._outbox.connection = self._connection
         self._has_warned_no_cgroups = False
         if cgroups == "all":  # the default needs no warning
-            self._warn_no_cgroups(self._connection.hello.get("unfenced"))
+            self._warn_no_cgroups(self._connection.hello.get("no_cgroup_reason"))
         self._survivors: dict[str, Message] = {} if folder is None else spool.read_exits(str(folder))
         self._survivors.update((run["run"], run) for run in self._connection.hello["runs"])
         # a record of a shim of an earlier boot has readings of another clock
@@ -129,7 +129,7 @@ class ShimSpawner:
         self._runs[launch.run] = ShimRun(self._ports, self._outbox.send, launch.run, launch.kind)
         message = spawn_message(launch, self._base_of(launch.base))
         if self._cgroups == "all" or (self._cgroups == "services" and launch.is_service):
-            message["fence"] = True
+            message["cgroup"] = True
         self._outbox.send(message)
 
     def _base_of(self, env: Mapping[str, str]) -> int:
@@ -319,12 +319,12 @@ class ShimSpawner:
             self._set_exit(run, message)
             run.is_group_empty = run.is_group_empty or message["empty"]
             run.on_exited()
-        elif op == "empty":
+        elif op == "group_empty":
             run.is_group_empty = True
             run.check()
-        elif op == "swept":
+        elif op == "tree_killed":
             run.on_tree_killed()
-        elif op == "refused":
+        elif op == "spawn_failed":
             del self._runs[run.run]
             run.close()
             self._sink.finish(run.run)
@@ -345,7 +345,7 @@ class ShimSpawner:
         stderr: int | None,
         spools: Mapping[Stream, tuple[int | None, int]],
     ) -> None:
-        self._warn_no_cgroups(message.get("unfenced"))
+        self._warn_no_cgroups(message.get("no_cgroup_reason"))
         run = self._runs.get(message["run"])
         if run is None or self._closed or not run.waits_for_output:
             for fd in (stdout, stderr, *(fd for fd, _ in spools.values())):

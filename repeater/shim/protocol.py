@@ -9,45 +9,46 @@ client asks for them again with `attach`.
 Nothing here knows where the client lives, which clock it reads or what a job is: a run is its `run` id and `attempt`,
 times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` makes it.
 
-    client -> keeper
-    hello     version, on_death ("kill" or "keep")   first of all; again to change what happens when the client dies;
-              fences? (bool)                         whether the client will ask for any
-    base      base (a number), env                   variables that `spawn` refers to by the number, so that what most
-                                                     runs inherit travels once
+    client -> shim
+    hello     version, on_death ("kill" or "keep"),  first; again to change what happens when the client dies; whether
+              use_cgroups? (bool)                    the client will ask for cgroups
+    env_base  base (a number), env                   variables that `spawn` refers to by the number, so that what most
+                                                     runs inherit is sent once
     spawn     run, attempt, argv, cwd, env, and if not the default: base (these variables, and `env` over them), stdin,
               user, group, umask, nice, rlimits,
-              timeout, stop_signal, stop_timeout,    these three are the keeper's business only without a client
-              fence (bool)                           in a cgroup of its own, if that can be
+              timeout, stop_signal, stop_timeout,    the shim uses these three only without a client
+              cgroup (bool)                          in its own cgroup, if that is possible
     signal    run, signal (a name without SIG)       to every process of the session, then CONT
-    sweep     run                                    kill whatever is left of it; answered by `swept`
-    attach    run                                    hand over its output (again), and tell what became of it
-    took      run, and stdout, stderr                offsets up to which the spooled output needs to be kept no more
-    settled   runs                                   what became of these is on record: forget them
-    ping                                             answered by `pong`
-    leave     kill (bool)                            the client goes, and means it: end everything, or let it run on
+    kill_tree run                                    kill what is left of it; the answer is `tree_killed`
+    attach    run                                    send its output (again), and report its exit
+    spool_ack run, and stdout, stderr                offsets up to which the spooled output is no longer needed
+    ack       runs                                   their exits are recorded: forget them
+    ping                                             the answer is `pong`
+    shutdown  kill (bool)                            the client disconnects on purpose: kill every run, or keep them
 
-    keeper -> client
-    hello     version, pid, runs: [run, attempt, pid, began, ended]       what an earlier client left; also
+    shim -> client
+    hello     version, pid, runs: [run, attempt, pid, began, ended]       the runs of an earlier client; also
               began_mono                             `began` in microseconds of the monotonic clock
-              unfenced?                              why there will be no fences
+              no_cgroup_reason?                      why there will be no cgroups
               pongs (bool)                           whether it answers `ping`; 0.1.0 does not
     pong                                             it works
-    started   run, pid, at, unfenced?                2 descriptors: the ends of its output to read from; why it has no
-                                                     fence, if one was asked for; `at` is when, in microseconds of the
-                                                     monotonic clock of this machine, as this may be told some
-                                                     milliseconds later, together with what comes next
+    started   run, pid, at, no_cgroup_reason?        2 descriptors: the ends of its output to read from; why it has no
+                                                     cgroup, if one was asked for; `at` is when, in microseconds of the
+                                                     monotonic clock, because the message may be sent some milliseconds
+                                                     later, together with the next ones
     attached  run, pid, spooled: {stdout, stderr}    2 descriptors, then one for each spool that is there: a file, with
                                                      the offset to begin at
-    refused   run, code, detail, exit_code, temporary        it could not be started
+    spawn_failed  run, code, detail, exit_code, temporary        it could not be started
     exited    run, status, at, mono, empty, timed_out?, memory?, cpu?
-                                                     its first process is gone; `status` is that of waitpid(2), `mono`
-                                                     is `at` in microseconds of the monotonic clock, `empty`
-                                                     says that nothing is left in its group, `timed_out` that the keeper
-                                                     ended it while it had no client
-                                                     `memory` is its peak in bytes, `cpu` in microseconds; 0.1.0 sends
-                                                     neither
-    empty     run                                    nothing is left in its group and fence
-    swept     run                                    nothing of it is alive
+                                                     its first process has exited; `status` is that of waitpid(2),
+                                                     `mono` is `at` in microseconds of the monotonic clock, `empty`
+                                                     says that nothing is left in its group, `timed_out` that the shim
+                                                     stopped it while it had no client; `memory` is its peak in bytes,
+                                                     `cpu` in microseconds; 0.1.0 sends neither
+    group_empty   run                                nothing is left in its group and cgroup
+    tree_killed   run                                no process of it is alive
+
+Version 2, of 0.1.0, has other words; the client translates them (`processes.shim_protocol_v2`).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
     Message: TypeAlias = dict[str, Any]
 
-VERSION = 2
+VERSION = 3
 LONGEST_FRAME = 64 << 20
 MOST_FDS = 250
 """Descriptors that one frame can carry: the kernel takes 253 with one message."""

@@ -144,7 +144,7 @@ class Shim:
         messages = link.receive()
         if messages is None:
             self._on_client_lost()
-        elif messages and messages[-1]["op"] == "leave":  # what it asked for before need not be begun any more
+        elif messages and messages[-1]["op"] == "shutdown":  # what it asked for before need not be begun any more
             self._inbox = deque(messages[-1:])
         else:
             self._inbox += messages
@@ -233,17 +233,17 @@ class Shim:
 
     def _needs_exclusive_spawn(self, message: Message) -> bool:
         """For the time of such a start its umask, or its cgroup, is everybody's."""
-        return "umask" in message or (self._fences is not None and bool(message.get("fence")))
+        return "umask" in message or (self._fences is not None and bool(message.get("cgroup")))
 
     def _on_hello(self, message: Message) -> None:
         self._keeps = message.get("on_death") == "keep" and self._spool is not None
         runs = [kept.as_message() for kept in self._runs.values()]
         hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs, "pongs": True}
-        if message.get("fences") and self._fences is None:
+        if message.get("use_cgroups") and self._fences is None:
             try:
                 self._fences = cgroup.RunCgroups(cgroup.delegated_root(), self._owner)
             except cgroup.NotDelegated as error:
-                hello["unfenced"] = str(error)
+                hello["no_cgroup_reason"] = str(error)
         self._send(hello)
 
     def _ping(self, _: Message) -> None:
@@ -267,7 +267,7 @@ class Shim:
             return
         if "base" in message:
             message["env"] = {**self._bases[message["base"]], **message["env"]}
-        if self._fences is not None and message.get("fence"):
+        if self._fences is not None and message.get("cgroup"):
             outcome, fence, why = self._fences.begin(message["run"], lambda: _started(message, together=False))
             self._register_child(message, outcome, fence, why)
         elif self._is_handy and not any(name in message for name in _SPECIAL):
@@ -284,7 +284,7 @@ class Shim:
                 self._release_run(fence)
             self._send(
                 {
-                    "op": "refused",
+                    "op": "spawn_failed",
                     "run": run,
                     "code": outcome.code,
                     "detail": outcome.detail,
@@ -297,7 +297,7 @@ class Shim:
         kept = ManagedRun(message, pid, (fds[0], fds[1]), fence)
         self._runs[run] = self._by_pid[pid] = kept
         started = {"op": "started", "run": run, "pid": pid, "at": at}
-        self._send({**started, "unfenced": unfenced} if unfenced else started, kept.fds, hurries=False)
+        self._send({**started, "no_cgroup_reason": unfenced} if unfenced else started, kept.fds, hurries=False)
         if self._absence is not None:
             self._absence.begin([kept])  # its client died while it was being started
         if pid in self._early:
@@ -437,7 +437,7 @@ class Shim:
         over = self._lingering.keys() - {kept.run for kept in lives}
         for run in over:
             self._lingering.pop(run).empty = True
-            self._send({"op": "empty", "run": run})
+            self._send({"op": "group_empty", "run": run})
 
     # --- killing trees ---
 
@@ -463,7 +463,7 @@ class Shim:
         for run, end in list(self._sweeps.items()):
             if run not in left or now > end:
                 del self._sweeps[run]
-                self._send({"op": "swept", "run": run})
+                self._send({"op": "tree_killed", "run": run})
         if self._sweeps:
             self._call_later(self._backoff_delay(), self._continue_kill_tree)
 
@@ -569,13 +569,13 @@ def _started(message: Message, together: bool) -> Started | SpawnError:
 _SPECIAL = ("user", "group", "umask", "nice", "rlimits")
 _ANSWERS: dict[str, Callable[[Shim, Message], None]] = {
     "hello": Shim._on_hello,
-    "base": Shim._on_env_base,
+    "env_base": Shim._on_env_base,
     "spawn": Shim._spawn,
     "signal": Shim._signal,
-    "sweep": Shim._on_kill_tree,
+    "kill_tree": Shim._on_kill_tree,
     "attach": Shim._attach,
-    "took": Shim._on_spool_ack,
-    "settled": Shim._on_ack,
+    "spool_ack": Shim._on_spool_ack,
+    "ack": Shim._on_ack,
     "ping": Shim._ping,
-    "leave": Shim._on_shutdown,
+    "shutdown": Shim._on_shutdown,
 }

@@ -39,9 +39,9 @@ def test_one_start_alone_is_told_so_and_needs_no_thread(wakes: tuple[int, int]) 
 def test_what_was_asked_about_a_run_comes_with_its_landing(wakes: tuple[int, int]) -> None:
     hands = SpawnPool(lambda message, together: message["run"], wakes[1])
     hands.submit(_spawn("a"))
-    hands.flying["a"].append({"op": "sweep", "run": "a"})
+    hands.flying["a"].append({"op": "kill_tree", "run": "a"})
     hands.run_here()
-    assert [later for _, _, later in hands.completed()] == [[{"op": "sweep", "run": "a"}]]
+    assert [later for _, _, later in hands.completed()] == [[{"op": "kill_tree", "run": "a"}]]
 
 
 def test_what_was_not_begun_can_be_dropped(wakes: tuple[int, int]) -> None:

@@ -215,7 +215,7 @@ def test_a_warning_of_the_files_is_reported_once(rpr: Rpr, live: Callable[..., L
     run.until_err("warning: jobs.toml:4:9: jobs.a.env.PATH: found `$PATH`, which is not expanded")
     rpr.write("jobs.toml", doubtful.format("$LIB"))
     run.until_err("warning: jobs.toml:4:25: jobs.a.env.LIB: found `$LIB`, which is not expanded")
-    run.until_err("generation 2 in force")
+    run.until_err("generation 2 active")
     assert run.err.count("jobs.a.env.PATH") == 1
 
 
@@ -260,7 +260,7 @@ def test_every_way_to_save_is_noticed_once(
     run.until_out("a | zero")
     for generation, word in ((2, "one"), (3, "two")):
         save(path, text(word))
-        run.until_err(f"generation {generation} in force")
+        run.until_err(f"generation {generation} active")
         run.until_out(f"a | {word}")
     assert "generation 4" not in run.err
 
@@ -289,7 +289,7 @@ def test_a_hundred_saves_a_second_end_with_the_last_one_in_force(rpr: Rpr, live:
         save_by_rename(path, f'[jobs.a]\ncommand = "echo n{number}"\nschedule = "every 100ms"\n')
         time.sleep(0.01)
     run.until_out("a | n299")
-    assert run.err.count("in force") <= 8
+    assert run.err.count("active") <= 8
 
 
 def test_a_change_that_removes_most_jobs_is_refused_unless_allowed(rpr: Rpr, live: Callable[..., Live]) -> None:

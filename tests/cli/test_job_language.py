@@ -207,7 +207,7 @@ def test_moved_from_takes_the_counters_along(rpr: Rpr, live: Callable[..., Live]
     run = live("jobs.toml")
     wait_for(lambda: effects.exists() and len(effects.read_text().splitlines()) == 3, "three runs")
     rpr.write("jobs.toml", old.format(name="b", more='moved_from = "a"\n') + keep)
-    run.until_err("generation 2 in force")
+    run.until_err("generation 2 active")
     before = len(ticks.read_text())
     wait_for(
         lambda: len(ticks.read_text()) >= before + 10, "five ticks, in which a job with new counters would have run"

@@ -203,7 +203,7 @@ def test_a_need_is_met_by_the_end_that_its_condition_names(condition: Any, code:
     stage.advance(2.9)
     assert stage.rows("down") == []
     stage.advance(1)
-    assert stage.history("down") == ["ran @0" if runs else f"skipped(`up` is not {condition}) @0"]
+    assert stage.history("down") == ["ran @0" if runs else f"skipped(`up` has not {condition}) @0"]
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ def test_a_command_that_the_daemon_leaves_alone_goes_on_or_waits_as_it_was_told(
     assert (done.out, done.code) == ("x\n" * 3, 0)
     assert done.err == (
         f"rpr: warning: cannot reach the rate-limit daemon at `{path}`: none is running; "
-        "this process alone holds limit `api` until then\n"
+        "enforcing limit `api` locally until it is back\n"
     )
     closed = rpr.start("count", "-t", "1", *shared, "--fail-closed", "--", "echo", "x")
     assert closed.stderr is not None

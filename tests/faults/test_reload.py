@@ -80,7 +80,7 @@ class Twenty:
 
 def generation(supervisor: Supervisor) -> int:
     """The last one that was told to be in force."""
-    return max(map(int, re.findall(r"generation (\d+) in force", supervisor.err)), default=1)
+    return max(map(int, re.findall(r"generation (\d+) active", supervisor.err)), default=1)
 
 
 # --- P5: broken files -------------------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ def test_a_daemon_of_version_1_0_is_asked_in_its_version(tmp_path: Path) -> None
     assert len(of(facts, SharedLimitQueued)) == 1
     assert [sentence(fact.reason) for fact in of(facts, QuotaWarned)] == [
         (
-            f"the rate-limit daemon at `{path}` speaks version 1.0 only: starts are shared with an accuracy of a second, and "
-            "nothing is given back"
+            f"the rate-limit daemon at `{path}` only supports version 1.0: starts are counted with an accuracy of one "
+            "second, and unused starts are not returned"
         )
     ]
     kinds = [one["type"] for one in old.got if one["type"] != "handshake"]

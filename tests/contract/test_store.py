@@ -264,6 +264,18 @@ def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
     assert list(store.find_records()) == [row(second=1), row(second=0, state="succeeded")]
 
 
+def test_a_record_that_cannot_be_written_is_reported_and_others_are_written(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    store = SqliteStore(tmp_path / "state", lambda call: call(), warn=lambda reason: warnings.append(reason.code))
+    errors: list[Exception | None] = []
+    store.claim(replace(row(), run="\udc80"), progress(), errors.append)
+    store.claim(row(second=1), progress(), errors.append)
+    store.flush()
+    store.close()
+    assert [type(error) for error in errors] == [UnicodeEncodeError, type(None)]
+    assert warnings == ["history_row_unwritable"]
+
+
 def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:
     answers: list[int] = []
     for number in range(300):

@@ -134,7 +134,9 @@ def test_the_average_interval_ignores_steps_of_the_clock(step: int) -> None:
     stage.apply(job("a", Every(seconds(10), immediate=True)))
     stage.advance(0)
     assert stage.engine.jobs["a"].starts.average is None
-    stage.advance(25)
+    stage.advance(10)
+    assert stage.engine.jobs["a"].starts.average == seconds(10)
+    stage.advance(15)
     stage.clock.set_wall(stage.clock.now().wall + seconds(step))
     stage.advance(25)
     assert stage.engine.jobs["a"].starts.average == seconds(10)

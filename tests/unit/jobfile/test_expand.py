@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from repeater.jobfile.document import JsonText
+from repeater.jobfile.project import default_project
 from repeater.model.spec import Cron, Every, Once, Plugin
 from tests.unit.jobfile.loading import SMALL, job, jobs, problems, road
 
@@ -521,12 +522,29 @@ def test_the_number_of_jobs_is_capped_before_they_are_made():
     assert problems(many, caps=SMALL) == ["jobs.toml:11:1: jobs.j5: more than 5 jobs, the limit"]
 
 
+@pytest.mark.parametrize(("length", "fits"), [(97, True), (98, False)])
+def test_a_cell_has_at_most_400_characters(length, fits):
+    axes = {"a": "x" * 98, "b": "x" * 97, "c": "x" * 97, "d": "x" * length}
+    text = '[jobs.j]\ncommand = "x"\n[jobs.j.matrix]\n' + "".join(
+        f'{axis} = ["{text}"]\n' for axis, text in axes.items()
+    )
+    found = (
+        []
+        if fits
+        else [
+            "jobs.toml:3:1: jobs.j.matrix: found a cell whose axes and values have 401 characters, expected at most 400"
+        ]
+    )
+    assert problems(text) == found
+
+
 # --- the file as a whole ---
 
 
 def test_the_project_is_named_by_the_folder_unless_the_file_says_so():
     assert road('[jobs.a]\ncommand = "x"\n').jobfile.project == "p"
     assert road('project = "shop"\n').jobfile.project == "shop"
+    assert default_project("/srv/" + "x" * 70) == "x" * 64
 
 
 def test_relative_paths_count_from_the_folder_of_the_first_file():
@@ -648,5 +666,9 @@ def test_a_circle_through_a_matrix_is_named():
 
 
 def test_after_a_thousand_problems_the_rest_is_not_looked_for():
+    long = '[jobs.a]\ncommand = "x"\nmatrix = {{ r = ["{}"] }}\n'
+    assert len(jobs(long.format("x" * 398))) == 1
+    (problem,) = problems(long.format("x" * 399))
+    assert problem.endswith("found a cell whose axes and values have 401 characters, expected at most 400")
     many = "".join(f'[jobs.j{number}]\ncommand = "x"\nnope = 1\nneeds = ["q{number}"]\n' for number in range(2000))
     assert len(problems(many)) == 1000

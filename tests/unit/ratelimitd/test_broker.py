@@ -541,3 +541,13 @@ def test_a_start_that_seems_to_lie_in_the_future_counts_as_now() -> None:
         [ResourceRecord("api", Rate(1, 1_000_000), None)], [AttemptRecord(1, "api", ahead, "started")], desk.now
     )
     assert 1000 <= desk.ask(1, "a")["wait_ms"] <= 1020
+
+
+def test_changes_that_were_taken_out_do_not_come_again() -> None:
+    it = Desk()
+    it.ask(1, "first", rate="2/1000")
+    assert it.book.changes
+    it.book.changes = []
+    assert it.book.changes == []
+    it.ask(1, "second", rate="2/1000")
+    assert [type(change).__name__ for change in it.book.changes] == ["AttemptRecord"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.errors import Unreachable
+from repeater.processes import shim_protocol_v2
 from repeater.shim.protocol import VERSION, Frames, ProtocolError, frame
 from repeater.shim.spool import SOCKET
 from repeater.wire.trust import Untrusted, check_path
@@ -47,6 +48,7 @@ class UnattendedRuns:
         self._frames = Frames()
         self._inbox: deque[Message] = deque()
         self._over: set[str] = set()
+        self._is_v2 = False
         try:
             check_path(folder / SOCKET, links=False)
             self._socket = connect(folder / SOCKET, _PATIENCE)
@@ -58,6 +60,7 @@ class UnattendedRuns:
                 raise FileNotFoundError
             self._send({"op": "hello", "version": VERSION, "on_death": "keep"})
             hello = self._next(_PATIENCE)
+            self._is_v2 = hello["version"] == shim_protocol_v2.VERSION
             self.pid = hello["pid"]
             self.runs = tuple(
                 UnattendedRun(one["run"], one["pid"], one["began"]) for one in hello["runs"] if one["ended"] is None
@@ -84,12 +87,12 @@ class UnattendedRuns:
         left = {one.run for one in self.runs}
         for run in left:
             signal, _ = stops.get(run, ("TERM", 10.0))
-            self._send({"op": "signal", "run": run, "signal": signal} if not kill else {"op": "sweep", "run": run})
+            self._send({"op": "signal", "run": run, "signal": signal} if not kill else {"op": "kill_tree", "run": run})
         if not kill:
             grace = max((stops.get(run, ("TERM", 10.0))[1] for run in left), default=0.0)
             left = self._wait(left, grace)
             for run in left:
-                self._send({"op": "sweep", "run": run})
+                self._send({"op": "kill_tree", "run": run})
         return not self._wait(left, _SWEEP)
 
     def _wait(self, left: set[str], seconds: float) -> set[str]:
@@ -101,13 +104,14 @@ class UnattendedRuns:
                 message = self._next(rest)
             except (OSError, ProtocolError):
                 break
-            if message["op"] in ("empty", "swept") or (message["op"] == "exited" and message["empty"]):
+            if message["op"] in ("group_empty", "tree_killed") or (message["op"] == "exited" and message["empty"]):
                 self._over.add(message["run"])
                 left = left - self._over
         return left
 
     def _send(self, message: Mapping[str, object]) -> None:
-        self._socket.sendall(frame([dict(message)]))
+        translated = shim_protocol_v2.to_v2(dict(message)) if self._is_v2 else dict(message)
+        self._socket.sendall(frame([translated]))
 
     def _next(self, seconds: float) -> Message:
         """The next message. Raises OSError if there is none in time, ProtocolError if the shim is not understood."""
@@ -119,4 +123,5 @@ class UnattendedRuns:
                 raise ConnectionResetError
             for messages, _ in self._frames.feed(data):
                 self._inbox.extend(messages)
-        return self._inbox.popleft()
+        message = self._inbox.popleft()
+        return shim_protocol_v2.from_v2(message) if self._is_v2 else message

@@ -1,17 +1,15 @@
-"""The keeper itself: parent of all runs of a supervisor, and what is left of them when that supervisor dies.
+"""The shim: the parent of all runs of a supervisor, which outlives a supervisor that crashes.
 
-One loop, and a few hands (`shim.spawn_pool`) that start what it is told to start. It holds the ends of the output so
-that no job ever dies of a closed pipe, takes the status of each child by its number, signals, and kills whole trees. It
-decides nothing about jobs. As a subreaper it becomes the parent of everything that loses its own below it, so nothing
-that a run leaves behind is out of its sight, and it buries those. What it says and hears is `shim.protocol`; it knows
-a client as a connected socket and nothing else. What became of a run is kept until the client says that it is on record
-(`settled`).
+One loop and a few threads (`shim.spawn_pool`) start processes on request. The shim holds the read ends of the output,
+so no job fails because of a closed pipe. It reaps each child by its pid (`shim.reaper`), and signals and kills process
+trees (`shim.kill_tree`). It decides nothing about jobs. `shim.protocol` describes the messages; a client is a connected
+socket. The shim keeps the result of a run until the client has acknowledged it (`ack`).
 
-When its client is gone without a word it ends everything, or looks after the runs until there is another client
-(`shim.detached`), whichever the client had asked for.
+When the client exits without `shutdown`, the shim kills every process, or keeps the runs until another client connects
+(`shim.detached`), as the client has requested.
 
-Imports the standard library only. It must never raise for what a client asks or a process does, for it would take all
-runs along; and never inherit a descriptor to them, so every one is opened close-on-exec.
+This package imports the standard library only. Two rules hold here. No request and no process may raise an exception,
+because the shim would end and all runs with it. Every descriptor is close-on-exec, so no run inherits one.
 """
 
 from __future__ import annotations
@@ -30,9 +28,11 @@ from itertools import count
 from repeater.shim import cgroup, posix_spawn, process_tree
 from repeater.shim.connection import ClientConnection
 from repeater.shim.detached import DetachedMode
+from repeater.shim.kill_tree import BACKOFF_S, RunKiller
 from repeater.shim.protocol import VERSION
-from repeater.shim.run import ManagedRun
-from repeater.shim.spawn import SpawnError, spawn, usage_of
+from repeater.shim.reaper import GROUP_POLL_S, Reaper
+from repeater.shim.run import STREAMS, ManagedRun
+from repeater.shim.spawn import SpawnError, spawn
 from repeater.shim.spawn_pool import SpawnPool
 from repeater.shim.spool import SOCKET, Spool
 
@@ -46,86 +46,87 @@ if TYPE_CHECKING:
 
     Started: TypeAlias = tuple[int, int, int, int]
 
-MESSAGES_PER_ITERATION = 8  # messages that are worked off before there is another look around
-LINGERING_POLL_S = 0.25  # seconds between looks at groups that are not empty and of which nothing is heard
-_SWEEP = 5.0  # seconds that a sweep takes at most
-IDLE_CHECK_S = 1.0  # seconds between looks whether a keeper without a client is needed
-KILL_BACKOFF_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+MESSAGES_PER_ITERATION = 8
+IDLE_CHECK_S = 1.0
+"""Time between checks whether a shim without a client is still needed."""
 
 
 class Shim:
-    """Lives as long as its client and until everything is dead, or as long as any run has to be looked after.
+    """Runs until its client has disconnected and every process is dead, or until no run has to be kept.
 
-    `folder` is where it can be found by a later client, and where it writes down what that has to know; None: nowhere.
+    `folder` is the directory where a later client finds the shim, and where the shim stores results and output. None:
+    there is no later client.
     """
 
     def __init__(self, client: socket.socket, folder: str | None) -> None:
         self._poll = select.epoll()
-        self._link: ClientConnection | None = ClientConnection(client, self._poll)
+        self._client: ClientConnection | None = ClientConnection(client, self._poll)
         self._inbox: deque[Message] = deque()
         self._bases: dict[int, dict[str, str]] = {}
         self._runs: dict[str, ManagedRun] = {}
-        self._by_pid: dict[int, ManagedRun] = {}
-        self._lingering: dict[str, ManagedRun] = {}
-        self._signals: dict[int, int] = {}
-        self._sweeps: dict[str, float] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._looks = False
-        self._sweep_turn = 0
-        self._leaving: float | None = None
-        self._over = False
-        self._keeps = False
+        self._is_over = False
+        self._keeps_runs = False
         self._spool = None if folder is None else Spool(folder)
-        self._absence: DetachedMode | None = None
+        self._detached: DetachedMode | None = None
         self._listener, self._inode = (None, 0) if folder is None else _listen(folder)
         self._wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        self._hands = SpawnPool(_started, waker)
-        self._is_handy = posix_spawn.can_spawn_in_dir()
-        self._fences: cgroup.RunCgroups | None = None
+        self._pool = SpawnPool(_started, waker)
+        self._can_use_pool = posix_spawn.can_spawn_in_dir()
+        self._cgroups: cgroup.RunCgroups | None = None
         self._owner = cgroup.owner_of(folder, os.getppid())
-        self._early: dict[
-            int, tuple[int, tuple[int, int]]
-        ] = {}  # status and usage of children of which a hand has not told yet
+        self._reaper = Reaper(self._pool.is_spawning, self._on_exited, self._on_group_empty, self._call_later)
+        self._killer = RunKiller(
+            self._runs, self._call_later, self._pool.is_spawning, self._on_tree_killed, self._on_all_killed
+        )
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _nothing)
+            signal.signal(number, _do_nothing)
         self._poll.register(self._wake, select.EPOLLIN)
 
     def run(self) -> None:
-        """Returns when there is nothing left to do."""
+        """Returns when every process is dead, or when no run has to be kept."""
         try:
-            while not self._over:
+            while not self._is_over:
                 for fd, events in self._poll.poll(self._wait()):
                     self._on_poll_event(fd, events)
                 self._run_due_timers()
                 self._process_inbox()
                 self._start_queued()
-                if self._link is not None and not self._link.flush():
+                if self._client is not None and not self._client.flush():
                     self._on_client_lost()
         finally:
             self._remove_socket()
-            if self._fences is not None:
-                self._fences.close()
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     def _on_poll_event(self, fd: int, events: int) -> None:
         if fd == self._wake:
-            self._on_sigchld()
-        elif self._link is not None and fd == self._link.fd:
+            self._on_wake()
+        elif self._client is not None and fd == self._client.fd:
             if events & ~select.EPOLLOUT:
-                self._receive(self._link)
+                self._receive(self._client)
         elif self._listener is not None and fd == self._listener.fileno():
             self._accept(self._listener)
-        elif self._absence is not None:
-            self._absence.add_run(fd)
+        elif self._detached is not None:
+            self._detached.add_run(fd)
+
+    def _on_wake(self) -> None:
+        """A signal has arrived, or a thread of the pool has started a process."""
+        with contextlib.suppress(BlockingIOError):
+            while numbers := os.read(self._wake, 4096):
+                if signal.SIGTERM in numbers and self._detached is not None:
+                    self._kill_all()  # without a client this signal is the only way to end the shim
+        self._reaper.reap()
 
     # --- time ---
 
     def _wait(self) -> float:
-        self._hands.house_sleeps = True  # before a last look, so that no landing is missed
-        if self._inbox or self._hands.in_flight:
+        self._pool.wakes_server = True  # before the check, so that no start is missed
+        if self._inbox or self._pool.has_work:
             return 0.0
-        due = None if self._link is None else self._link.next_flush
+        due = None if self._client is None else self._client.next_flush
         if self._timers and (due is None or self._timers[0][0] < due):
             due = self._timers[0][0]
         return -1 if due is None else max(0.0, due - time.monotonic())
@@ -140,30 +141,32 @@ class Shim:
 
     # --- the client ---
 
-    def _receive(self, link: ClientConnection) -> None:
-        messages = link.receive()
+    def _receive(self, client: ClientConnection) -> None:
+        messages = client.receive()
         if messages is None:
             self._on_client_lost()
-        elif messages and messages[-1]["op"] == "shutdown":  # what it asked for before need not be begun any more
+        elif messages and messages[-1]["op"] == "shutdown":  # earlier requests need not be served any more
             self._inbox = deque(messages[-1:])
         else:
             self._inbox += messages
 
     def _on_client_lost(self) -> None:
-        """What it had asked for before it died is not begun any more."""
-        if self._link is None:
+        """Requests that are not served yet are dropped."""
+        if self._client is None:
             return
-        self._link.close()
-        self._link = None
+        self._client.close()
+        self._client = None
         self._inbox.clear()
-        self._hands.cancel_pending()
-        if self._leaving is not None:
+        self._pool.cancel_pending()
+        if self._killer.kills_all:
             return
         if self._spool is not None:
-            self._absence = DetachedMode(self._spool, self._poll, self._call_later, self._stop, self._start_kill_tree)
-            ended = [kept for kept in self._runs.values() if kept.status is not None]
-            self._absence.begin(self._runs.values() if self._keeps else ended)
-        if self._keeps and self._listener is not None:
+            self._detached = DetachedMode(
+                self._spool, self._poll, self._call_later, self._killer.signal, self._killer.kill
+            )
+            ended = [run for run in self._runs.values() if run.status is not None]
+            self._detached.begin(self._runs.values() if self._keeps_runs else ended)
+        if self._keeps_runs and self._listener is not None:
             self._poll.register(self._listener, select.EPOLLIN)
             self._call_later(IDLE_CHECK_S, self._exit_if_idle)
         else:
@@ -171,28 +174,28 @@ class Shim:
             self._kill_all()
 
     def _leave_detached_mode(self) -> None:
-        if self._absence is not None:
-            self._absence.end()
-            self._absence = None
+        if self._detached is not None:
+            self._detached.end()
+            self._detached = None
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
         except OSError:
             return
-        if self._link is not None or _user_of(client) != os.geteuid():
+        if self._client is not None or _user_of(client) != os.geteuid():
             client.close()
             return
         self._poll.unregister(listener)
         self._leave_detached_mode()
-        self._link = ClientConnection(client, self._poll)
+        self._client = ClientConnection(client, self._poll)
 
     def _exit_if_idle(self) -> None:
-        """Nobody is there for some time, and nothing has to be looked after: what a client has to know is in files."""
-        if self._absence is None or self._leaving is not None:
+        """Exit if no client has connected for some time and no run is alive. The results are in files."""
+        if self._detached is None or self._killer.kills_all:
             return
-        alive = any(kept.status is None or not kept.empty for kept in self._runs.values())
-        if not alive and self._absence.has_no_live_run():
+        alive = any(run.status is None or not run.empty for run in self._runs.values())
+        if not alive and self._detached.has_no_live_run():
             self._kill_all()
         else:
             self._call_later(IDLE_CHECK_S, self._exit_if_idle)
@@ -205,43 +208,43 @@ class Shim:
                     os.unlink(path)
 
     def _send(self, message: Message, fds: Iterable[int] = (), *, hurries: bool = True) -> None:
-        if self._link is not None:
-            self._link.send(message, fds, hurries=hurries)
+        if self._client is not None:
+            self._client.send(message, fds, hurries=hurries)
 
-    # --- what the client asks ---
+    # --- requests ---
 
     def _process_inbox(self) -> None:
         for _ in range(MESSAGES_PER_ITERATION):
             if not self._inbox:
                 break
             message = self._inbox.popleft()
-            if (run := message.get("run")) in self._hands.flying:
-                self._hands.flying[run].append(message)
+            if (run := message.get("run")) in self._pool.deferred:
+                self._pool.deferred[run].append(message)
                 continue
-            if self._hands.flying and self._needs_exclusive_spawn(message):
+            if self._pool.deferred and self._needs_exclusive_spawn(message):
                 self._inbox.appendleft(message)
                 break
-            answer = _ANSWERS.get(message["op"])
-            if answer is not None:
+            serve = _REQUESTS.get(message["op"])
+            if serve is not None:
                 try:
-                    answer(self, message)
-                except (KeyError, TypeError, ValueError):  # a client that does not keep to the protocol
+                    serve(self, message)
+                except (KeyError, TypeError, ValueError):  # the client does not follow the protocol
                     self._on_client_lost()
                     return
         if not self._inbox:
-            self._send_signals()
+            self._killer.send_signals()
 
     def _needs_exclusive_spawn(self, message: Message) -> bool:
-        """For the time of such a start its umask, or its cgroup, is everybody's."""
-        return "umask" in message or (self._fences is not None and bool(message.get("cgroup")))
+        """Whether the start changes the umask or the cgroup of the whole shim."""
+        return "umask" in message or (self._cgroups is not None and bool(message.get("cgroup")))
 
-    def _on_hello(self, message: Message) -> None:
-        self._keeps = message.get("on_death") == "keep" and self._spool is not None
-        runs = [kept.as_message() for kept in self._runs.values()]
+    def _hello(self, message: Message) -> None:
+        self._keeps_runs = message.get("on_death") == "keep" and self._spool is not None
+        runs = [run.as_message() for run in self._runs.values()]
         hello = {"op": "hello", "version": VERSION, "pid": os.getpid(), "runs": runs, "pongs": True}
-        if message.get("use_cgroups") and self._fences is None:
+        if message.get("use_cgroups") and self._cgroups is None:
             try:
-                self._fences = cgroup.RunCgroups(cgroup.delegated_root(), self._owner)
+                self._cgroups = cgroup.RunCgroups(cgroup.delegated_root(), self._owner)
             except cgroup.NotDelegated as error:
                 hello["no_cgroup_reason"] = str(error)
         self._send(hello)
@@ -249,17 +252,7 @@ class Shim:
     def _ping(self, _: Message) -> None:
         self._send({"op": "pong"})
 
-    def _start_queued(self) -> None:
-        hands = self._hands
-        hands.house_sleeps = False
-        hands.run_here()
-        for message, outcome, later in hands.completed():
-            self._register_child(message, outcome)
-            self._inbox.extendleft(reversed(later))
-        if not hands.flying:
-            self._early.clear()
-
-    def _on_env_base(self, message: Message) -> None:
+    def _env_base(self, message: Message) -> None:
         self._bases[message["base"]] = message["env"]
 
     def _spawn(self, message: Message) -> None:
@@ -267,25 +260,75 @@ class Shim:
             return
         if "base" in message:
             message["env"] = {**self._bases[message["base"]], **message["env"]}
-        if self._fences is not None and message.get("cgroup"):
-            outcome, fence, why = self._fences.begin(message["run"], lambda: _started(message, together=False))
-            self._register_child(message, outcome, fence, why)
-        elif self._is_handy and not any(name in message for name in _SPECIAL):
-            self._hands.submit(message)
+        if self._cgroups is not None and message.get("cgroup"):
+            outcome, own, error = self._cgroups.begin(message["run"], lambda: _started(message, together=False))
+            self._on_spawned(message, outcome, own, error)
+        elif self._can_use_pool and not any(name in message for name in _SPECIAL):
+            self._pool.submit(message)
         else:
-            self._register_child(message, _started(message, together=False))
+            self._on_spawned(message, _started(message, together=False))
 
-    def _register_child(
-        self, message: Message, outcome: Started | SpawnError, fence: RunCgroup | None = None, unfenced: str = ""
+    def _signal(self, message: Message) -> None:
+        run = self._runs.get(message["run"])
+        if run is not None:
+            self._killer.signal(run, message["signal"])
+
+    def _kill_tree(self, message: Message) -> None:
+        run = self._runs.get(message["run"])
+        if run is not None:
+            self._killer.kill(run)
+
+    def _attach(self, message: Message) -> None:
+        run = self._runs.get(message["run"])
+        if run is not None:
+            offsets, fds = run.spooled()
+            self._send({"op": "attached", "run": run.run, "pid": run.pid, "spooled": offsets}, (*run.fds, *fds))
+            if run.status is not None:
+                self._send({"op": "exited", **run.as_exit_message()})
+
+    def _acknowledge_spool(self, message: Message) -> None:
+        run = self._runs.get(message["run"])
+        if run is not None and self._spool is not None:
+            offsets = {stream: message[stream] for stream in STREAMS if stream in message}
+            run.acknowledge_spool(offsets, self._spool)
+
+    def _acknowledge(self, message: Message) -> None:
+        for name in message["runs"]:
+            run = self._runs.get(name)
+            if run is not None:
+                run.settled = True
+                if run.status is not None:
+                    self._forget(run)
+
+    def _shutdown(self, message: Message) -> None:
+        if message.get("kill", True):
+            self._kill_all()
+        else:
+            self._on_client_lost()
+
+    # --- runs ---
+
+    def _start_queued(self) -> None:
+        pool = self._pool
+        pool.wakes_server = False
+        pool.run_here()
+        for message, outcome, deferred in pool.completed():
+            self._on_spawned(message, outcome)
+            self._inbox.extendleft(reversed(deferred))
+        if not pool.is_spawning():
+            self._reaper.forget_early_exits()
+
+    def _on_spawned(
+        self, message: Message, outcome: Started | SpawnError, own: RunCgroup | None = None, no_cgroup_reason: str = ""
     ) -> None:
-        run = message["run"]
+        name = message["run"]
         if isinstance(outcome, SpawnError):
-            if fence is not None:
-                self._release_run(fence)
+            if own is not None:
+                self._release_cgroup(own)
             self._send(
                 {
                     "op": "spawn_failed",
-                    "run": run,
+                    "run": name,
                     "code": outcome.code,
                     "detail": outcome.detail,
                     "exit_code": outcome.exit_code,
@@ -294,237 +337,64 @@ class Shim:
             )
             return
         pid, at, *fds = outcome
-        kept = ManagedRun(message, pid, (fds[0], fds[1]), fence)
-        self._runs[run] = self._by_pid[pid] = kept
-        started = {"op": "started", "run": run, "pid": pid, "at": at}
-        self._send({**started, "no_cgroup_reason": unfenced} if unfenced else started, kept.fds, hurries=False)
-        if self._absence is not None:
-            self._absence.begin([kept])  # its client died while it was being started
-        if pid in self._early:
-            del self._by_pid[pid]
-            self._exited(kept, *self._early.pop(pid))
+        run = self._runs[name] = ManagedRun(message, pid, (fds[0], fds[1]), own)
+        started = {"op": "started", "run": name, "pid": pid, "at": at}
+        if no_cgroup_reason:
+            started["no_cgroup_reason"] = no_cgroup_reason
+        self._send(started, run.fds, hurries=False)
+        if self._detached is not None:
+            self._detached.begin([run])  # the client has exited during the start
+        self._reaper.add(run)
 
-    def _signal(self, message: Message) -> None:
-        kept = self._runs.get(message["run"])
-        if kept is not None:
-            self._stop(kept, message["signal"])
+    def _on_exited(self, run: ManagedRun) -> None:
+        self._send({"op": "exited", **run.as_exit_message()})
+        if self._detached is not None and not self._killer.kills_all:
+            self._detached.record_exit(run)
+        if run.settled:
+            self._forget(run)
 
-    def _stop(self, kept: ManagedRun, name: str) -> None:
-        number = getattr(signal, f"SIG{name}")
-        reaped = kept.status is not None
-        process_tree.signal_group(kept.pid, number, reaped=reaped)
-        if session := process_tree.session_of(kept.pid, reaped=reaped):
-            self._signals[session] = number
+    def _on_group_empty(self, run: ManagedRun) -> None:
+        self._send({"op": "group_empty", "run": run.run})
 
-    def _send_signals(self) -> None:
-        """To groups of a session beside its leader's, which are rare: one search for all that wait."""
-        if not self._signals:
-            return
-        wanted, self._signals = self._signals, {}
-        for member in process_tree.descendants(os.getpid(), token=False):
-            number = wanted.get(member.session)
-            if number is not None and member.group != member.session:
-                process_tree.send(member, number)
-                if number != signal.SIGKILL:
-                    process_tree.send(member, signal.SIGCONT)
+    def _on_tree_killed(self, run: str) -> None:
+        self._send({"op": "tree_killed", "run": run})
 
-    def _attach(self, message: Message) -> None:
-        kept = self._runs.get(message["run"])
-        if kept is not None:
-            offsets, fds = kept.spooled()
-            self._send({"op": "attached", "run": kept.run, "pid": kept.pid, "spooled": offsets}, (*kept.fds, *fds))
-            if kept.status is not None:
-                self._send({"op": "exited", **kept.as_exit_message()})
+    def _forget(self, run: ManagedRun) -> None:
+        del self._runs[run.run]
+        self._reaper.remove(run)
+        if self._detached is not None:
+            self._detached.forget(run)
+        run.close(self._spool)
+        if run.fence is not None:
+            self._release_cgroup(run.fence)
 
-    def _on_spool_ack(self, message: Message) -> None:
-        kept = self._runs.get(message["run"])
-        if kept is not None and self._spool is not None:
-            kept.acknowledge_spool(
-                {stream: message[stream] for stream in ("stdout", "stderr") if stream in message}, self._spool
-            )
-
-    def _on_ack(self, message: Message) -> None:
-        for run in message["runs"]:
-            kept = self._runs.get(run)
-            if kept is not None:
-                kept.settled = True
-                if kept.status is not None:
-                    self._forget(kept)
-
-    def _forget(self, kept: ManagedRun) -> None:
-        del self._runs[kept.run]
-        self._lingering.pop(kept.run, None)
-        if self._absence is not None:
-            self._absence.forget(kept)
-        kept.close(self._spool)
-        if kept.fence is not None:
-            self._release_run(kept.fence)
-
-    def _release_run(self, fence: RunCgroup, pause: float = KILL_BACKOFF_S[0]) -> None:
-        """Of a run that is over: whatever still is inside ends, too."""
-        fence.kill()
-        if not fence.remove():
-            self._call_later(pause, lambda: self._release_run(fence, min(pause * 2, LINGERING_POLL_S)))
-
-    def _on_shutdown(self, message: Message) -> None:
-        if message.get("kill", True):
-            self._kill_all()
-        else:
-            self._on_client_lost()
-
-    # --- what becomes of processes ---
-
-    def _on_sigchld(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while numbers := os.read(self._wake, 4096):
-                if signal.SIGTERM in numbers and self._absence is not None:
-                    self._kill_all()  # with nobody there it is the only way to tell it
-        orphans = False
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                break
-            if found is None:
-                break
-            try:
-                _, status, used = os.wait4(found.si_pid, 0)
-            except ChildProcessError:  # it could not become its program, and the C library of a hand buried it
-                continue
-            kept = self._by_pid.pop(found.si_pid, None)
-            if kept is None:
-                orphans = True
-                if self._hands.flying:
-                    self._early[found.si_pid] = status, usage_of(used)
-            else:
-                self._exited(kept, status, usage_of(used))
-        if orphans and self._lingering:
-            self._poll_group(closely=False)
-
-    def _exited(self, kept: ManagedRun, status: int, usage: tuple[int, int]) -> None:
-        memory, cpu = (None, None) if kept.fence is None else kept.fence.usage()
-        kept.memory, kept.cpu = usage[0] if memory is None else memory, usage[1] if cpu is None else cpu
-        kept.status, kept.ended, kept.ended_mono = status, time.time(), time.monotonic_ns() // 1000
-        kept.empty = not process_tree.group_is_alive(kept.pid, reaped=True) and not kept.cgroup_is_populated
-        self._send({"op": "exited", **kept.as_exit_message()})
-        if self._absence is not None and self._leaving is None:
-            self._absence.record_exit(kept)
-        if kept.settled:
-            self._forget(kept)
-        elif not kept.empty:
-            self._lingering[kept.run] = kept
-            self._schedule_group_poll()
-
-    def _schedule_group_poll(self) -> None:
-        if not self._looks:
-            self._looks = True
-            self._call_later(LINGERING_POLL_S, self._poll_lingering)
-
-    def _poll_lingering(self) -> None:
-        self._looks = False
-        self._poll_group(closely=True)
-        if self._lingering:
-            self._schedule_group_poll()
-
-    def _poll_group(self, *, closely: bool) -> None:
-        """Which of the groups that outlived their leaders are over. A close look does not count zombies as alive."""
-        fenced = {kept.run for kept in self._lingering.values() if kept.cgroup_is_populated}
-        lingering = self._lingering.values()
-        lives = [kept for kept in lingering if kept.run in fenced or process_tree.group_is_alive(kept.pid, reaped=True)]
-        if closely and lives:
-            groups = {member.group for member in process_tree.descendants(os.getpid(), token=False)}
-            lives = [kept for kept in lives if kept.run in fenced or kept.pid in groups]
-        over = self._lingering.keys() - {kept.run for kept in lives}
-        for run in over:
-            self._lingering.pop(run).empty = True
-            self._send({"op": "group_empty", "run": run})
-
-    # --- killing trees ---
-
-    def _on_kill_tree(self, message: Message) -> None:
-        kept = self._runs.get(message["run"])
-        if kept is not None:
-            self._start_kill_tree(kept)
-
-    def _start_kill_tree(self, kept: ManagedRun) -> None:
-        process_tree.signal_group(kept.pid, signal.SIGKILL, reaped=kept.status is not None)
-        if kept.fence is not None:
-            kept.fence.kill()
-        self._sweeps.setdefault(kept.run, time.monotonic() + _SWEEP)
-        self._sweep_turn = 0
-        self._call_later(0, self._continue_kill_tree)
-
-    def _continue_kill_tree(self) -> None:
-        """One search for all runs that are being swept; again until nothing of them is found."""
-        if not self._sweeps or self._leaving is not None:
-            return
-        left = self._kill_found()
-        now = time.monotonic()
-        for run, end in list(self._sweeps.items()):
-            if run not in left or now > end:
-                del self._sweeps[run]
-                self._send({"op": "tree_killed", "run": run})
-        if self._sweeps:
-            self._call_later(self._backoff_delay(), self._continue_kill_tree)
-
-    def _backoff_delay(self) -> float:
-        pause = KILL_BACKOFF_S[min(self._sweep_turn, len(KILL_BACKOFF_S) - 1)]
-        self._sweep_turn += 1
-        return pause
-
-    def _kill_found(self) -> set[str]:
-        """Kill whatever belongs to a swept run: by its session, its token, or because it descends from what does."""
-        sessions, owners, left = {}, {}, set()
-        for swept in self._sweeps:
-            kept = self._runs.get(swept)
-            if kept is not None:
-                owners[kept.pid] = swept
-                if kept.cgroup_is_populated:
-                    left.add(swept)
-                sessions[process_tree.session_of(kept.pid, reaped=kept.status is not None)] = swept
-        sessions.pop(0, None)
-        found = list(process_tree.descendants(os.getpid()))
-        for member in found:
-            run: str | None = member.token if member.token in self._sweeps else sessions.get(member.session)
-            if run is None and member.token not in self._runs:
-                run = owners.get(member.parent)
-            if run is not None:
-                owners[member.pid] = run
-                left.add(run)
-                process_tree.send(member, signal.SIGKILL)
-        return left
+    def _release_cgroup(self, own: RunCgroup, delay: float = BACKOFF_S[0]) -> None:
+        """The run has ended: kill what is left in its cgroup, and remove the cgroup."""
+        own.kill()
+        if not own.remove():
+            self._call_later(delay, lambda: self._release_cgroup(own, min(delay * 2, GROUP_POLL_S)))
 
     def _kill_all(self) -> None:
-        """Nothing that ever came of a run shall live on; then leave."""
-        if self._leaving is None:
+        """Kill every process of every run, and exit."""
+        if not self._killer.kills_all:
             self._inbox.clear()
-            self._hands.cancel_pending()
-            self._leaving = time.monotonic() + _SWEEP
-            self._sweep_turn = 0
-            for kept in self._runs.values():
-                process_tree.signal_group(kept.pid, signal.SIGKILL, reaped=kept.status is not None)
-                if kept.fence is not None:
-                    kept.fence.kill()
-            self._continue_kill_all()
+            self._pool.cancel_pending()
+            self._killer.kill_all()
 
-    def _continue_kill_all(self) -> None:
-        found = list(process_tree.descendants(os.getpid(), token=False))
-        for member in found:
-            process_tree.send(member, signal.SIGKILL)
-        assert self._leaving is not None
-        if (found or self._hands.flying) and time.monotonic() < self._leaving:
-            self._call_later(self._backoff_delay(), self._continue_kill_all)
-        else:
-            self._on_sigchld()  # the last of them may be dead and not buried
-            self._over = True
+    def _on_all_killed(self) -> None:
+        self._on_wake()
+        self._is_over = True
 
 
-def _nothing(_number: int, _frame: object) -> None:
-    """A handler that is there only so that the loop is woken."""
+def _do_nothing(_number: int, _frame: object) -> None:
+    """With a handler the signal wakes the loop."""
 
 
 def _listen(folder: str) -> tuple[socket.socket | None, int]:
-    """A socket in a folder that only we can enter, by a name that is never too long; none if that cannot be."""
+    """A listening socket in `folder`, and its inode. None if that fails.
+
+    The name is relative, because a path of a socket may have only 107 bytes.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.chdir(folder)
@@ -547,19 +417,22 @@ def _user_of(client: socket.socket) -> int:
 
 
 def _started(message: Message, together: bool) -> Started | SpawnError:
-    """Pid, when (microseconds of the monotonic clock), and the read ends of its output. Called in the hands' threads,
-    too, if others are started `together`.
+    """The pid, the time of the start (microseconds of the monotonic clock), and the read ends of the output.
+
+    Also called in the threads of the pool, then with `together`.
     """
     try:
         env = message["env"]
         if process_tree.TOKEN not in env:
             env[process_tree.TOKEN] = message["run"]
-        given: dict[str, Any] = {name: message[name] for name in _SPECIAL if name in message}
+        special: dict[str, Any] = {name: message[name] for name in _SPECIAL if name in message}
         stdin = message.get("stdin", "").encode("utf-8", "surrogateescape")
-        child = spawn(message["argv"], cwd=message["cwd"], env=env, stdin=stdin, roams=True, together=together, **given)
+        child = spawn(
+            message["argv"], cwd=message["cwd"], env=env, stdin=stdin, roams=True, together=together, **special
+        )
     except SpawnError as error:
         return error
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is this run's and shall not end all others
+    except Exception as error:  # noqa: BLE001 - the fault of one run must not end all others
         return SpawnError("program_failed", {"program": str(message.get("argv")), "error": repr(error)})
     assert child.stdout is not None
     assert child.stderr is not None
@@ -567,15 +440,15 @@ def _started(message: Message, together: bool) -> Started | SpawnError:
 
 
 _SPECIAL = ("user", "group", "umask", "nice", "rlimits")
-_ANSWERS: dict[str, Callable[[Shim, Message], None]] = {
-    "hello": Shim._on_hello,
-    "env_base": Shim._on_env_base,
+_REQUESTS: dict[str, Callable[[Shim, Message], None]] = {
+    "hello": Shim._hello,
+    "env_base": Shim._env_base,
     "spawn": Shim._spawn,
     "signal": Shim._signal,
-    "kill_tree": Shim._on_kill_tree,
+    "kill_tree": Shim._kill_tree,
     "attach": Shim._attach,
-    "spool_ack": Shim._on_spool_ack,
-    "ack": Shim._on_ack,
+    "spool_ack": Shim._acknowledge_spool,
+    "ack": Shim._acknowledge,
     "ping": Shim._ping,
-    "shutdown": Shim._on_shutdown,
+    "shutdown": Shim._shutdown,
 }

@@ -1,10 +1,10 @@
-"""Starts that go on at the same time: in the keeper's own thread, and in as many more as there are cores.
+"""Starts processes at the same time: in the thread of the shim, and in more threads, one for each further core.
 
-A start waits until the kernel has loaded the new program; meanwhile the next can be made on another core, because
-`direct.start_elsewhere` lets other threads run, which `os.posix_spawn` does not. One start alone wakes no thread.
+A start waits until the kernel has loaded the new program. Meanwhile another core can start the next one, because
+`posix_spawn.spawn_in_dir` releases the interpreter lock, which `os.posix_spawn` does not. A single start wakes no
+thread.
 
-Called by `shim.server`, in its thread; `start` is called in the hands' too, so it may touch nothing but its message,
-unless it is told that no other start goes on.
+The function `start` runs in the threads of the pool too. So it uses only its message, unless no other start is running.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
     from repeater.shim.protocol import Message
 
-_MOST = min(4, os.cpu_count() or 1) - 1
+_MAX_THREADS = min(4, os.cpu_count() or 1) - 1
 
 
 class SpawnPool:
-    """`start` is told whether others may go on beside it. `flying` has, by run, what was asked about it while it was
-    being started. `house_sleeps`: a byte goes to the descriptor `waker` when a start is over.
+    """`start` gets a message and whether other starts may run at the same time. `deferred` has, for each run that is
+    being started, the later messages about it. While `wakes_server` is true, a byte goes to the descriptor `waker` when
+    a start is done.
     """
 
     def __init__(self, start: Callable[[Message, bool], Any], waker: int) -> None:
@@ -36,26 +37,30 @@ class SpawnPool:
         self._done: deque[tuple[Message, Any]] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._threads = 0
-        self._is_over = False
-        self.flying: dict[str, list[Message]] = {}
-        self.house_sleeps = False
+        self._is_closed = False
+        self.deferred: dict[str, list[Message]] = {}
+        self.wakes_server = False
+
+    def is_spawning(self) -> bool:
+        """Whether there are starts that `completed` has not returned yet."""
+        return bool(self.deferred)
 
     @property
-    def in_flight(self) -> bool:
-        """Whether `lend` or `landed` have something to do."""
+    def has_work(self) -> bool:
+        """Whether `run_here` or `completed` have something to do."""
         return bool(self._waiting or self._done)
 
     def submit(self, message: Message) -> None:
-        """The run of this message is to be started."""
-        self.flying[message["run"]] = []
+        """Start the run of this message."""
+        self.deferred[message["run"]] = []
         self._waiting.append(message)
         if len(self._waiting) > 1:
             self._bell.put(None)
-            if self._threads < min(_MOST, len(self._waiting) - 1):
+            if self._threads < min(_MAX_THREADS, len(self._waiting) - 1):
                 self._add_thread()
 
     def _add_thread(self) -> None:
-        """One more thread, if the system has one to give; without it starts are made one after the other."""
+        """Start one more thread, if the system has one. Without it processes start one after the other."""
         try:
             start_new_thread(self._work, ())
         except RuntimeError:
@@ -63,43 +68,43 @@ class SpawnPool:
         self._threads += 1
 
     def run_here(self) -> None:
-        """Make one start in the house's own thread."""
+        """Start one run in this thread."""
         try:
             message = self._waiting.popleft()
         except IndexError:
             return
-        self._done.append((message, self._start(message, len(self.flying) > 1)))
+        self._done.append((message, self._start(message, len(self.deferred) > 1)))
 
     def cancel_pending(self) -> None:
-        """What was not begun shall not be."""
+        """Drop the starts that no thread has taken yet."""
         while self._waiting:
-            del self.flying[self._waiting.popleft()["run"]]
+            del self.deferred[self._waiting.popleft()["run"]]
 
     def close(self) -> None:
-        """The threads end when they have nothing left to do. A keeper need not ask: they end with it."""
-        self._is_over = True
+        """End the threads when they have nothing to do. The shim need not call it, because its exit ends them."""
+        self._is_closed = True
         for _ in range(self._threads):
             self._bell.put(None)
 
     def completed(self) -> Iterator[tuple[Message, Any, list[Message]]]:
-        """What has been started, with what `start` gave, and what was asked about it meanwhile."""
+        """Each finished start: its message, what `start` returned, and the later messages about the run."""
         while self._done:
             message, outcome = self._done.popleft()
-            yield message, outcome, self.flying.pop(message["run"])
+            yield message, outcome, self.deferred.pop(message["run"])
 
     def _work(self) -> None:
         while True:
             try:
                 message = self._waiting.popleft()
             except IndexError:
-                if self._is_over:
+                if self._is_closed:
                     return
-                self._bell.get()  # may have been rung for what somebody else took
+                self._bell.get()  # another thread may have taken the message for which this was put
                 continue
             self._done.append((message, self._start(message, True)))
-            if self.house_sleeps:
-                self.house_sleeps = False
+            if self.wakes_server:
+                self.wakes_server = False
                 try:
                     os.write(self._waker, b"\0")
-                except OSError:  # it is full of wakes, or the keeper has left
+                except OSError:  # the pipe is full, so the server is awake, or the server has ended
                     continue

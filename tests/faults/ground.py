@@ -184,9 +184,9 @@ class Ground:
         return {found.job for found in self.living() if found.job}
 
     def level(self) -> str:
-        """The level of process control here, A, B or C, as `rpr doctor` tells it."""
+        """The level of process control that `rpr doctor` reports: A (session), B (subreaper), C (cgroups)."""
         text = self("doctor").out
-        return text.partition(" level ")[2][:1]
+        return "C" if "and by cgroups" in text else "B" if "by a subreaper" in text else "A"
 
     def end(self) -> None:
         """Whatever still lives here ends."""

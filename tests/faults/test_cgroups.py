@@ -290,7 +290,7 @@ def test_when_no_cgroup_can_be_made_a_service_runs_without_and_that_is_told_once
         "from tests.faults.test_cgroups import Fenced\n"
         "fenced = Fenced()\n"
         "assert fenced.serve('a', 'sleep', '60') and fenced.serve('b', 'sleep', '60')\n"
-        "assert len(fenced.warnings) == 1 and 'cgroups of their own' in fenced.warnings[0], fenced.warnings\n"
+        "assert len(fenced.warnings) == 1 and 'cannot create cgroups' in fenced.warnings[0], fenced.warnings\n"
         "fenced.spawner.kill_tree('a')\n"
         "fenced.until(lambda: fenced.facts[-1].run == 'a')\n"
         "fenced.close()\n"

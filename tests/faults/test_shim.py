@@ -227,7 +227,7 @@ def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_
 def test_a_keeper_that_crashes_below_python_says_where(home: Home) -> None:
     os.kill(home.spawner.keeper or 0, signal.SIGABRT)
     home.until(lambda: home.warnings)
-    assert "is gone: Fatal Python error: Aborted; ending" in home.warnings[0]
+    assert "exited unexpectedly: Fatal Python error: Aborted; killing" in home.warnings[0]
 
 
 def test_the_last_words_of_a_keeper_that_never_comes_up_are_bounded_and_no_job_can_write_among_them(

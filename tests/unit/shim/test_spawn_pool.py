@@ -28,29 +28,29 @@ def _spawn(run: str) -> dict[str, Any]:
 
 
 def test_one_start_alone_is_told_so_and_needs_no_thread(wakes: tuple[int, int]) -> None:
-    hands = SpawnPool(lambda message, together: (message["run"], together), wakes[1])
-    hands.submit(_spawn("a"))
-    hands.run_here()
-    assert list(hands.completed()) == [(_spawn("a"), ("a", False), [])]
-    assert not hands.flying
-    assert not hands.in_flight
+    pool = SpawnPool(lambda message, together: (message["run"], together), wakes[1])
+    pool.submit(_spawn("a"))
+    pool.run_here()
+    assert list(pool.completed()) == [(_spawn("a"), ("a", False), [])]
+    assert not pool.deferred
+    assert not pool.has_work
 
 
 def test_what_was_asked_about_a_run_comes_with_its_landing(wakes: tuple[int, int]) -> None:
-    hands = SpawnPool(lambda message, together: message["run"], wakes[1])
-    hands.submit(_spawn("a"))
-    hands.flying["a"].append({"op": "kill_tree", "run": "a"})
-    hands.run_here()
-    assert [later for _, _, later in hands.completed()] == [[{"op": "kill_tree", "run": "a"}]]
+    pool = SpawnPool(lambda message, together: message["run"], wakes[1])
+    pool.submit(_spawn("a"))
+    pool.deferred["a"].append({"op": "kill_tree", "run": "a"})
+    pool.run_here()
+    assert [later for _, _, later in pool.completed()] == [[{"op": "kill_tree", "run": "a"}]]
 
 
 def test_what_was_not_begun_can_be_dropped(wakes: tuple[int, int]) -> None:
-    hands = SpawnPool(lambda message, together: message["run"], wakes[1])
-    hands.submit(_spawn("a"))
-    hands.cancel_pending()
-    hands.run_here()
-    assert not list(hands.completed())
-    assert not hands.flying
+    pool = SpawnPool(lambda message, together: message["run"], wakes[1])
+    pool.submit(_spawn("a"))
+    pool.cancel_pending()
+    pool.run_here()
+    assert not list(pool.completed())
+    assert not pool.deferred
 
 
 needs_libc = pytest.mark.skipif(not posix_spawn.can_spawn_in_dir(), reason="this C library cannot set the folder")
@@ -110,14 +110,14 @@ def test_other_threads_go_on_while_a_start_waits(wakes: tuple[int, int]) -> None
 
     if os.cpu_count() == 1:
         pytest.skip("one core has one hand")
-    hands = SpawnPool(start, wakes[1])
-    hands.submit(_spawn("a"))
-    hands.submit(_spawn("b"))
-    hands.run_here()
+    pool = SpawnPool(start, wakes[1])
+    pool.submit(_spawn("a"))
+    pool.submit(_spawn("b"))
+    pool.run_here()
     landed: list[bool] = []
     end = time.monotonic() + 30
     while len(landed) < 2 and time.monotonic() < end:
-        landed += [outcome for _, outcome, _ in hands.completed()]
+        landed += [outcome for _, outcome, _ in pool.completed()]
         time.sleep(0.001)
-    hands.close()
+    pool.close()
     assert landed == [True, True]

@@ -505,7 +505,7 @@ def test_events_tell_what_happened_and_follow(house: Callable[..., House]) -> No
         reader.send_signal(signal.SIGINT)
         assert reader.wait(20) == 130
         reader.communicate()
-    assert "generation_began" in built("events").out
+    assert "generation_applied" in built("events").out
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,7 @@
-"""The composition root: with `repeater.apps.oneoff` the only place that sees the adapters. It puts parts together.
+"""The composition roots: they assemble the programs from decisions and adapters. No other package imports adapters.
 
-`files` walks the road over the real disk, `plugins` looks at those that files name, `assembly` runs what it gave until
-nothing is left to do, `reaching` finds a supervisor that runs, `state` reads what one has left. Adapters are imported
-inside the functions that use them, so that `rpr validate` pays for none of asyncio.
+`supervisor` runs job files, `ratelimitd` the rate-limit daemon, `oneoff` one command. The names of this module are
+for commands that read job files or reach a supervisor. They import asyncio and the adapters only when they need them.
 """
 
 from repeater.apps.backup import back_up, restore
@@ -23,7 +22,6 @@ from repeater.apps.plugins import installed_plugins, plugin_catalog
 from repeater.apps.projects import Project, known_projects
 from repeater.apps.reload_worker import load_selected
 from repeater.apps.state import Stored, in_force, known_durations, nothing_applied, state_folder
-from repeater.apps.supervisor import supervise, supervise_detached
 from repeater.apps.unattended import (
     LiveRun,
     Unattended,
@@ -63,8 +61,6 @@ __all__ = [
     "restore",
     "run_doctor",
     "state_folder",
-    "supervise",
-    "supervise_detached",
     "unattended_checks",
     "unattended_runs",
 ]

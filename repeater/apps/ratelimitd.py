@@ -14,7 +14,6 @@ from repeater.apps.options import RateLimitDaemonOptions
 if TYPE_CHECKING:
     from repeater.ratelimitd.persistence import LimitStore
     from repeater.ratelimitd.socket_path import ListeningSocket
-    from repeater.system.signals import Level
 
 
 SETTLING = 20_000
@@ -87,33 +86,17 @@ async def _serve(
 ) -> int:
     import asyncio
 
+    from repeater.apps.process_lifecycle import ServiceLifecycle
     from repeater.model.time import rfc3339
     from repeater.ratelimitd.broker import Broker
     from repeater.ratelimitd.server import Server
     from repeater.sentences import sentence
     from repeater.system.clock import LoopClock
-    from repeater.system.sd_notify import SystemdNotifier
-    from repeater.system.signals import Signals
 
     loop = asyncio.get_running_loop()
-    over: asyncio.Future[int] = loop.create_future()
-
-    def leave(_: Level, name: str) -> None:
-        if not over.done():
-            over.set_result(130 if name == "INT" else 0)
-
-    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if not over.done():
-            over.set_exception(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
-
-    loop.set_exception_handler(fail)  # a fault in repeater ends it, rather than letting it go on half alive
     clock = LoopClock(loop)
-    with ExitStack() as closing:
-        notify = SystemdNotifier(os.environ)
-        closing.callback(notify.close)
-        signals = Signals(loop, leave, lambda: None, at_end=True)
-        closing.callback(signals.close)
+    with ServiceLifecycle(loop, os.environ) as lifecycle, ExitStack() as closing:
+        lifecycle.handle_signals(loop, lambda _: lifecycle.finish(0))
         book, now = Broker(os.urandom(6).hex(), SETTLING), clock.now()
         known, kept = keeping.load()
         book.restore(known, kept, now)
@@ -127,14 +110,7 @@ async def _serve(
         places = ", ".join(f"`{gate.path}`" for gate in gates)
         words = f"listening at {places}, {len(known)} resource{'' if len(known) == 1 else 's'} loaded"
         say(words)
-        notify.ready(words)
-        if notify.watchdog is not None:
-            _show_life(notify, clock, notify.watchdog)
-        code = await over
-        notify.stopping("leaving")
-        return code
-
-
-def _show_life(notify: Any, clock: Any, period: int) -> None:
-    notify.kick_watchdog()
-    clock.call_after(period, lambda: _show_life(notify, clock, period))
+        lifecycle.ready(words)
+        await lifecycle.ended()
+        lifecycle.notify.stopping("leaving")
+    return lifecycle.status

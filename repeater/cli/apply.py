@@ -125,8 +125,6 @@ def apply(
         connect_project,
         first_file,
         load_selected,
-        supervise,
-        supervise_detached,
     )
     from repeater.cli.lifecycle import hand_over
     from repeater.cli.plan import print_plan, read_plan
@@ -175,7 +173,11 @@ def apply(
     if dry_run:
         return 0
     if not detach:
+        from repeater.apps.supervisor import supervise
+
         return supervise(options, loaded)
+    from repeater.apps.detach import supervise_detached
+
     words, code = supervise_detached(options, loaded)
     if words and not quiet:
         print(f"running in the background: {words}", file=sys.stderr)

@@ -61,17 +61,17 @@ class ApplyCallback(Protocol):
     """Reads job files (None: those of now) and brings them into force. Raises RepeaterError; then nothing changed."""
 
     async def __call__(
-        self, wanted: ApplyRequest | None, *, allow_removals: bool = False, dry_run: bool = False
+        self, request: ApplyRequest | None, *, allow_removals: bool = False, dry_run: bool = False
     ) -> Applied: ...
 
 
 class Foresee(Protocol):
     """Reads job files (None: those of now) and says what an apply would do. Raises RepeaterError."""
 
-    async def __call__(self, wanted: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen: ...
+    async def __call__(self, request: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen: ...
 
 
-async def _foresees_nothing(wanted: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen:  # noqa: ARG001
+async def _foresees_nothing(request: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen:  # noqa: ARG001
     raise ApplyRefused("cannot plan: this supervisor has no job files")
 
 

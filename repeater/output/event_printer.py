@@ -6,7 +6,7 @@ unless asked for. Called as a listener of events; gives each line to `say`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from repeater.model.events import (
@@ -38,8 +38,8 @@ from repeater.model.run import SlotRecord
 from repeater.model.units import format_duration
 from repeater.sentences import sentence
 
-Say = Callable[[str, str], None]
-"""Takes the name of a job, empty for the supervisor itself, and a line without newline."""
+Say = Callable[[str, str, Event], None]
+"""Takes the name of a job (empty for the supervisor itself), a line without newline, and the event of the line."""
 
 
 _CHANGED = {
@@ -61,93 +61,97 @@ class EventPrinter:
         self._overlapping: set[str] = set()
 
     def __call__(self, event: Event) -> None:
+        for job, line in self._lines(event):
+            self._say(job, line, event)
+
+    def _lines(self, event: Event) -> Iterator[tuple[str, str]]:
         match event:
             case RunFinished(run, verdict, _, retry_at):
                 self._overlapping.discard(run.slot.job)
                 if retry_at is not None:
                     text = f"attempt {run.attempt} failed: {sentence(verdict.reason, _time)}"
-                    self._say(run.slot.job, f"{text}; retrying at {_time(retry_at)}")
+                    yield run.slot.job, f"{text}; retrying at {_time(retry_at)}"
                 elif not verdict.success:
-                    self._say(run.slot.job, f"failed: {sentence(verdict.reason, _time)}")
+                    yield run.slot.job, f"failed: {sentence(verdict.reason, _time)}"
                 elif self._verbose:
-                    self._say(run.slot.job, "succeeded")
+                    yield run.slot.job, "succeeded"
             case SlotDecided(row):
-                self._decided(row)
+                yield from self._decided(row)
             case SlotsMissed(job, count, first, last, at_least):
                 show = _day_and_time if last - first >= timedelta(days=1) else _time
                 between = show(first) if first == last else f"{show(first)} to {show(last)}"
                 number = f"at least {count}" if at_least else str(count)
-                self._say(job, f"missed {number} start{'s' * (count > 1)} ({between})")
+                yield job, f"missed {number} start{'s' * (count > 1)} ({between})"
             case Warned(job, reason):
-                self._say(job, f"warning: {sentence(reason, _day_unless_today)}")
+                yield job, f"warning: {sentence(reason, _day_unless_today)}"
             case SpawnRejected(job, reason, _, temporary):
                 if temporary:  # else the run is finished, which is reported too
-                    self._say(job, f"warning: {sentence(reason, _time)}; retrying")
+                    yield job, f"warning: {sentence(reason, _time)}; retrying"
             case FaultContained(owner, job, name, error, count):
                 again = f" ({count} times)" if count > 1 else ""
-                self._say(job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}")
+                yield job, f"internal error in {owner}" + (f" `{name}`" if name else "") + f"{again}: {error}"
             case ReloadRejected(generation, reason):
-                self._say("", f"job files rejected; generation {generation} remains active:\n{sentence(reason, _time)}")
+                yield "", f"job files rejected; generation {generation} remains active:\n{sentence(reason, _time)}"
             case ReloadRecovered(generation):
-                self._say("", f"the job files are valid again, generation {generation} is active")
+                yield "", f"the job files are valid again, generation {generation} is active"
             case _ if not self._quiet:
-                self._tell(event)
+                yield from self._minor(event)
             case _:
                 pass
 
-    def _tell(self, event: Event) -> None:
+    def _minor(self, event: Event) -> Iterator[tuple[str, str]]:
         match event:
             case GenerationApplied(generation, added, changed, removed, kept) if generation and (
                 changed or removed or kept
             ):
                 parts = ((added, "added"), (changed, "changed"), (removed, "removed"), (kept, "unchanged"))
                 what = ", ".join(f"{count} {word}" for count, word in parts if count)
-                self._say("", f"generation {generation} active: {what}")
+                yield "", f"generation {generation} active: {what}"
             case Draining(level, jobs) if jobs:
                 how = {"drain": "waiting for", "stop": "stopping", "kill": "killing"}[level]
                 more = "; Ctrl-C again stops now" if level == "drain" else ""
-                self._say("", f"{how} {_list(jobs)}{more}")
+                yield "", f"{how} {_list(jobs)}{more}"
             case JobChanged(job, reload):
-                self._say(job, _CHANGED.get(reload, "changed"))
+                yield job, _CHANGED.get(reload, "changed")
             case JobRemoved(job):
-                self._say(job, "removed")
+                yield job, "removed"
             case JobDone(job, reason):
-                self._say(job, f"done: {sentence(reason, _time)}")
+                yield job, f"done: {sentence(reason, _time)}"
             case JobPaused(job, reason, until):
                 end = f" until {_time(until)}" if until else ""
                 text = reason.detail.get("text")
-                self._say(job, f"paused{end}" + (f": {text}" if text else ""))
+                yield job, f"paused{end}" + (f": {text}" if text else "")
             case JobResumed(job, reason):
-                self._say(job, "resumed" if reason == REQUESTED else f"resumed: {sentence(reason, _time)}")
+                yield job, "resumed" if reason == REQUESTED else f"resumed: {sentence(reason, _time)}"
             case JobReady(job, ready, reason):
                 why = "" if reason is None else f": {sentence(reason, _time)}"
-                self._say(job, "ready" if ready else f"not ready{why}")
+                yield job, "ready" if ready else f"not ready{why}"
             case RunStopping(job, _, signal, reason) if self._verbose or reason not in (STOPPED, REMOVED):
-                self._say(job, f"sending {signal}: {sentence(reason, _time)}")
+                yield job, f"sending {signal}: {sentence(reason, _time)}"
             case SlotBlocked(job, _, _, reason) if self._verbose:
-                self._say(job, f"blocked: {sentence(reason, _time)}")
+                yield job, f"blocked: {sentence(reason, _time)}"
             case IntervalChanged(job, _, reason) if self._verbose:
-                self._say(job, sentence(reason, _time))
+                yield job, sentence(reason, _time)
             case RunAdopted(run, pid):
-                self._say(run.slot.job, f"adopted, pid {pid}")
+                yield run.slot.job, f"adopted, pid {pid}"
             case RunBegan(run, pid, late) if self._verbose:
-                self._say(run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else ""))
+                yield run.slot.job, f"started, pid {pid}" + (f", {late:.1f} s late" if late > 1 else "")
             case _:
                 pass
 
-    def _decided(self, row: SlotRecord) -> None:
+    def _decided(self, row: SlotRecord) -> Iterator[tuple[str, str]]:
         if row.state == "skipped" and row.reason == MISSED and not self._verbose:
             return  # told once for all of them
         why = "" if row.reason is None else sentence(row.reason, _time)
         if row.state == "skipped" and row.reason == OVERLAP:
             if row.job not in self._overlapping:  # told once for each run that goes on too long
                 self._overlapping.add(row.job)
-                self._say(row.job, "skipped: previous run is still running")
+                yield row.job, "skipped: previous run is still running"
         elif row.state in ("skipped", "expired", "interrupted"):
-            self._say(row.job, f"{row.state}: {why}")
+            yield row.job, f"{row.state}: {why}"
         elif row.state == "replaced" and self._verbose:
             took = row.ended - row.started if row.ended and row.started else None
-            self._say(row.job, why + (f" after {format_duration(took)}" if took else ""))
+            yield row.job, why + (f" after {format_duration(took)}" if took else "")
 
 
 def priority(event: Event) -> int:

@@ -150,6 +150,11 @@ class Reload:
         self._accepted_last = 0
 
     @property
+    def generation(self) -> int:
+        """The number of the active generation."""
+        return self._engine.generation
+
+    @property
     def rejected(self) -> Reason | None:
         """Why the files as they are now are not in force; None if they are."""
         return self._rejected

@@ -27,9 +27,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from repeater.apps import SupervisorOptions, SupervisorSelector, connect, load_selected, supervise
+from repeater.apps import SupervisorOptions, SupervisorSelector, connect, load_selected
 from repeater.apps import supervisor as assembly
 from repeater.apps.options import HttpOptions
+from repeater.apps.supervisor import supervise
 from repeater.model.events import RunFinished
 from repeater.processes import fd_poller
 from repeater.system.loops import batching
@@ -246,7 +247,7 @@ def main() -> None:
     def begin(self: Any, loaded: Any, ready: Any) -> None:
         original(self, loaded, ready)
         supervisor = control.supervisor = self._supervisor
-        control.port = self._web._door.getsockname()[1]
+        control.port = self.control.http._door.getsockname()[1]
         supervisor._listeners = (control.events.append, *supervisor._listeners)
         task = asyncio.get_running_loop().create_task(control.run())
         self._task_of_control = task

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from repeater.apps import SupervisorOptions, load_selected, supervise
+from repeater.apps import SupervisorOptions, load_selected
+from repeater.apps.supervisor import supervise
 from repeater.model.run import INTERIM, Progress, SlotRecord
 from repeater.store import reader as store_reader
 from repeater.store import store

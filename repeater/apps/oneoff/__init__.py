@@ -8,7 +8,7 @@ imported by those who ask for them.
 from __future__ import annotations
 
 import gc
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.model.spec import JobSpec, Limit
@@ -60,15 +60,14 @@ class OneOff:
 def run_once(oneoff: OneOff) -> int:
     """Run the job until it is done or a signal ends it; the exit status of `rpr`."""
     from repeater.apps.oneoff.app import OneOffApp
+    from repeater.apps.process_lifecycle import Lifecycle
     from repeater.system.loops.minimal import MinimalLoop
 
     gc.freeze()  # what was imported stays
     gc.enable()
-    with ExitStack() as closing:
-        loop = MinimalLoop()
-        closing.callback(loop.close)
-        assembly = OneOffApp(oneoff, loop, closing)
-        assembly.begin()
+    with closing(MinimalLoop()) as loop, Lifecycle(loop.stop) as lifecycle, ExitStack() as stack:
+        app = OneOffApp(oneoff, loop, lifecycle, stack)
+        app.begin()
         loop.run()
-    assembly.report()
-    return assembly.status
+    app.report()
+    return lifecycle.status

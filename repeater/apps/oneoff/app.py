@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from repeater.apps.process_lifecycle import Lifecycle
 from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact, PlanAccepted, RunEnded, StopRequested
 from repeater.errors import UsageError
@@ -26,7 +27,7 @@ from repeater.supervisor.supervisor import Ports, Supervisor
 from repeater.system.clock import LoopClock
 from repeater.system.loops.minimal import MinimalLoop
 from repeater.system.null import NullLoadProbe, NullProber, NullRateLimiter, NullStore, NullWatcher
-from repeater.system.signals import Level, Signals
+from repeater.system.signals import Level
 
 if TYPE_CHECKING:
     from repeater.apps.oneoff import OneOff
@@ -40,14 +41,12 @@ _HARDER: dict[Level, Level] = {"drain": "stop", "stop": "kill", "kill": "kill"}
 
 
 class OneOffApp:
-    """The parts, put together. Each is closed before those that it uses. `status` is what `rpr` exits with."""
+    """The parts of one command. Each is closed before the parts that it uses."""
 
-    def __init__(self, oneoff: OneOff, loop: MinimalLoop, closing: ExitStack) -> None:
-        self.status = 0
+    def __init__(self, oneoff: OneOff, loop: MinimalLoop, lifecycle: Lifecycle, closing: ExitStack) -> None:
+        self._lifecycle = lifecycle
         self._oneoff = oneoff
         self._loop = loop
-        self._leaving: int | None = None
-        self._is_over = False
         self._held: list[RunEnded] = []
         self._output: OutputRouter | None = None
         spec, clock, environ = oneoff.spec, LoopClock(loop), dict(os.environ)
@@ -113,15 +112,16 @@ class OneOffApp:
                 loop,
                 closing,
                 warn=self._warn_text,
-                is_leaving=lambda: self._leaving is not None,
+                is_leaving=lambda: lifecycle.requested is not None,
             )
             serving.begin(engine, listeners)
         quota = self._quota(loop, closing)
         outside = Ports(clock, spawner, self._store, watcher, taken, NullProber(), load, quota, environ)
         self._supervisor = Supervisor(engine, outside, self._left, listeners)
         closing.callback(self._supervisor.close)
-        signals = Signals(loop, self._signalled, lambda: self._leave("stop", 129), at_end=True)
-        closing.callback(signals.close)
+        lifecycle.handle_signals(
+            loop, self._stop, signalled=self._signalled, reload=lambda: lifecycle.leave("stop", 129)
+        )
         if outputs == (1, 2):
             self._watch_reader(loop, closing)
 
@@ -165,7 +165,7 @@ class OneOffApp:
     def report(self) -> None:
         """The counts, when everything else was said."""
         command, job = self._oneoff.spec.process.command, self._engine.jobs.get(self._oneoff.spec.name)
-        if self.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
+        if self._lifecycle.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
             line_printer(2, "hint: use `--shell` to run it with a shell\n")
         if self._oneoff.stats_only:
             line_printer(1, self._chronicle.counts(job))
@@ -189,7 +189,7 @@ class OneOffApp:
 
     def _tell(self, fact: Fact) -> None:
         """A run whose output waits for a slow reader has not ended yet; the next one would only pile up on it."""
-        is_waiting = self._output is not None and self._output.is_full and self._leaving is None
+        is_waiting = self._output is not None and self._output.is_full and self._lifecycle.requested is None
         if is_waiting and isinstance(fact, RunEnded):
             self._held.append(fact)
         else:
@@ -203,40 +203,30 @@ class OneOffApp:
     def _left(self, _: int) -> None:
         oneoff, tally = self._oneoff, self._chronicle.tally
         status = exit_status(tally, oneoff.goal, passes_code=oneoff.passes_code)
-        self.status = status if self._leaving is None else self._leaving
-        self._is_over = True
-        if self._output is None or self._leaving is not None:
-            self._loop.stop()
-        else:
-            self._output.written(self._loop.stop)
+        self._lifecycle.finish(status, None if self._output is None else self._output.written)
 
-    def _leave(self, level: Level, code: int) -> None:
-        self._leaving = code if self._leaving is None else self._leaving
-        if self._is_over:  # and only a slow reader is waited for
-            self.status = self._leaving
-            self._loop.stop()
-            return
+    def _stop(self, level: Level) -> None:
         self._go_on()
         self._tell(StopRequested(level))
 
     def _signalled(self, level: Level, name: str) -> None:
-        self._leave(_HARDER[level], _SIGNALLED[name])
+        self._lifecycle.leave(_HARDER[level], _SIGNALLED[name])
 
     def _gone(self, stream: Stream, error: OSError) -> None:
         if stream != "stdout":
             return
         if error.errno == errno.EPIPE:
-            self._leave("stop", CLOSED_PIPE)
+            self._lifecycle.leave("stop", CLOSED_PIPE)
         else:
             self._say(f"cannot write standard output: {os.strerror(error.errno or 0)}")
-            self._leave("stop", 1)
+            self._lifecycle.leave("stop", 1)
 
     # --- words ---
 
     def _narrator(self, job: str) -> Callable[[Event], None]:
         from repeater.output.event_printer import EventPrinter
 
-        def say(_: str, line: str) -> None:
+        def say(_: str, line: str, _event: Event) -> None:
             if self._log is not None:
                 line_printer(self._log, stamped(f"{job}: {line}"))
             if self._oneoff.verbose:

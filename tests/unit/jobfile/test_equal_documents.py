@@ -76,3 +76,7 @@ def test_a_need_of_a_disabled_job_is_warned_of(need: str, enabled: str, count: i
     for warning in warnings:
         assert warning.startswith("jobs.toml:3:")
         assert "`b` is disabled, so this job waits until it is triggered or enabled" in warning
+
+
+def test_json_is_indented_and_keeps_letters_of_all_languages():
+    assert WRITERS["json"]({"a": "é→"}) == '{\n  "a": "é→"\n}\n'

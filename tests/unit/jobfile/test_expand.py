@@ -7,7 +7,7 @@ import pytest
 
 from repeater.jobfile.document import JsonText
 from repeater.jobfile.project import default_project
-from repeater.model.spec import Cron, Every, Once, Plugin
+from repeater.model.spec import Cron, Every, Once, Plugin, Probe
 from tests.unit.jobfile.loading import SMALL, job, jobs, problems, road
 
 TEMPLATE = """
@@ -545,6 +545,12 @@ def test_the_project_is_named_by_the_folder_unless_the_file_says_so():
     assert road('[jobs.a]\ncommand = "x"\n').jobfile.project == "p"
     assert road('project = "shop"\n').jobfile.project == "shop"
     assert default_project("/srv/" + "x" * 70) == "x" * 64
+
+
+def test_a_probe_without_times_has_those_of_the_schema():
+    spec = job('command = "x"\nschedule = "always"\nready = { tcp = "h:1" }\nlive = { tcp = "h:1" }\n')
+    assert spec.ready == Probe(tcp="h:1") == spec.live
+    assert (spec.ready.every, spec.ready.timeout) == (timedelta(seconds=1), timedelta(seconds=2))
 
 
 def test_relative_paths_count_from_the_folder_of_the_first_file():

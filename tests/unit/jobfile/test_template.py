@@ -49,6 +49,7 @@ RUN = {
         ("{# gone #}left", "left"),
         ("{{ '{{' }}.Names}}", "{{.Names}}"),
         ("{{ project }}", "shop"),
+        ("{{ 2 ** 64 == 4294967296 ** 2 }}", True),
     ],
 )
 def test_a_template_gives(text, value):
@@ -61,7 +62,7 @@ def test_a_template_gives(text, value):
         "{{ 'a' * 1000000000 }}", "{{ [0] * 1000000000 }}", "{{ 'a'.center(1000000000) }}", "{{ 'a'.ljust(1000000000) }}",
         "{{ 'a'.zfill(1000000000) }}", "{{ '%1000000000d' % 3 }}", "{{ '{:1000000000}'.format(3) }}",
         "{{ '{0:1000000000}'.format_map({}) }}", "{{ range(1000000000) | list }}", "{{ 2 ** 100000 }}",
-        "{{ 9 ** 64 ** 64 }}", "{{ (5).to_bytes(1000000000) }}", "{{ ''.__class__.__mro__ }}", "{{ vars.list.append(1) }}",
+        "{{ 9 ** 64 ** 64 }}", "{{ 2 ** 65 }}", "{{ 4294967297 ** 2 }}", "{{ 2 ** -65 }}", "{{ (5).to_bytes(1000000000) }}", "{{ ''.__class__.__mro__ }}", "{{ vars.list.append(1) }}",
         "{{ vars.update({}) }}", "{{ env.values }}", "{{ lipsum(1000) }}", "{{ cycler('a') }}", "{{ namespace() }}", "{{ self }}",
         "{% for a in range(999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",
         "{% for a in [1] %}{% if a %}{% for b in [1] %}{% endfor %}{% endif %}{% endfor %}",
@@ -305,3 +306,9 @@ def test_rounding_to_millions_of_digits_is_refused():
     with pytest.raises(TemplateFailed, match="at most 100 digits"):
         render("{{ 1|round(99999999, 'ceil') }}", {})
     assert render("{{ 1.26|round(1, 'ceil') }}", {}) == 1.3
+
+
+def test_a_template_has_at_most_65536_characters():
+    assert render("{{ 1 }}" + "x" * 65529, NAMES) == "1" + "x" * 65529
+    with pytest.raises(TemplateFailed):
+        render("{{ 1 }}" + "x" * 65530, NAMES)

@@ -24,7 +24,6 @@ from tests.docs.pages import PAGES, ROOT, prose
 
 # Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.
 NOT_YET: dict[str, set[str]] = {
-    "CHANGELOG.md": {"length"},
     "repeater/processes": {"comments"},
     "repeater/store": {"comments"},
     "repeater/system": {"comments"},
@@ -186,6 +185,12 @@ def test_docstrings_and_comments_are_plain() -> None:
 
 def test_messages_are_plain() -> None:
     assert "\n".join(code_findings("messages")) == ""
+
+
+def test_comments_of_the_examples_are_plain() -> None:
+    files = [ROOT / "jobs.example.toml", *sorted((ROOT / "docs" / "examples").glob("*.*"))]
+    comments_of = {file.name: " ".join(re.findall(r"# (.*)$", file.read_text(), re.MULTILINE)) for file in files}
+    assert {name: found for name, text in comments_of.items() if (found := findings(text))} == {}
 
 
 def test_docs_are_plain() -> None:

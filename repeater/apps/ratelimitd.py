@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -53,9 +52,9 @@ def _keeping(options: RateLimitDaemonOptions, path: Path, closing: ExitStack) ->
 
         return NullLimitStore()
     from repeater.store.rate_limits import RateLimitStore
-    from repeater.store.state_dir import Lock
+    from repeater.store.state_dir import Lock, rate_limit_folder
 
-    folder = Path(options.state_dir).absolute() if options.state_dir else _state_folder(path)
+    folder = Path(options.state_dir).absolute() if options.state_dir else rate_limit_folder(path, os.environ)
     lock = Lock(folder)
     closing.callback(lock.release)
     file = RateLimitStore(folder)
@@ -73,12 +72,6 @@ def _prepare_dir() -> None:
     if soft < wanted:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _state_folder(path: Path) -> Path:
-    base = Path(os.environ.get("XDG_STATE_HOME", ""))
-    root = base if base.is_absolute() else Path.home() / ".local" / "state"
-    return root / "repeater-daemon" / hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 async def _serve(

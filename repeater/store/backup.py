@@ -24,8 +24,9 @@ from typing import Any
 from repeater import __version__
 from repeater._lazy_dataclasses import dataclass
 from repeater.errors import ApplyRefused, LockHeld, UsageError
-from repeater.store.database import FORMAT as DATABASE_FORMAT
-from repeater.store.database import check_database, check_format, commits_of, connect, connect_to_read
+from repeater.store.database import connect, connect_to_read
+from repeater.store.history_database import FORMAT as DATABASE_FORMAT
+from repeater.store.history_database import check_database, check_format, commits_of
 from repeater.store.marker import Marker
 from repeater.store.origin import ORIGIN
 from repeater.store.state_dir import DATABASE, MARKER, Lock, state_unavailable

@@ -13,7 +13,8 @@ from repeater.model.run import LimitedStart, Progress, SlotRecord
 from repeater.model.time import Instant, from_epoch_us, to_epoch_us, to_us
 from repeater.policy.marks import ALGORITHM
 from repeater.store import format1, format2
-from repeater.store.database import FORMAT, check_format, check_present, connect_to_read
+from repeater.store.database import connect_to_read
+from repeater.store.history_database import FORMAT, check_format, check_present
 from repeater.store.mapping import (
     COLUMNS,
     DamagedError,

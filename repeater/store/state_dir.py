@@ -24,10 +24,21 @@ RECOVERY_HINT = "to start a new history, move the state directory away or use `-
 
 def state_folder(project: str, environ: Mapping[str, str]) -> Path:
     """`$XDG_STATE_HOME/repeater/<project>`, by default below `~/.local/state`. Nothing is created."""
-    base = environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):  # the XDG base directory specification: relative paths are to be ignored
-        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
-    return Path(base) / "repeater" / project
+    return _state_root(environ) / "repeater" / project
+
+
+def rate_limit_folder(socket: Path, environ: Mapping[str, str]) -> Path:
+    """The directory of the rate-limit daemon with this socket, below the same root."""
+    import hashlib
+
+    return _state_root(environ) / "repeater-daemon" / hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
+
+
+def _state_root(environ: Mapping[str, str]) -> Path:
+    root = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(root):  # the XDG base directory specification: relative paths are ignored
+        root = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(root)
 
 
 class Lock:
@@ -53,7 +64,7 @@ class Lock:
             raise state_unavailable(path, error) from error
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()} {_boot_id()}\n".encode(), 0)
+            os.pwrite(self._fd, f"{os.getpid()} {boot_id()}\n".encode(), 0)
 
     def release(self) -> None:
         """The file stays: unlinking it would let two owners in."""
@@ -89,17 +100,18 @@ def owner_of(folder: Path) -> int | None:
     try:
         locks = Path("/proc/locks").read_text(encoding="ascii")
     except OSError:
-        return pid if pid is not None and words[1:] == [_boot_id()] and Path(f"/proc/{pid}").exists() else None
+        return pid if pid is not None and words[1:] == [boot_id()] and Path(f"/proc/{pid}").exists() else None
     holders = [line.split() for line in locks.splitlines() if name in line]
     holder = next((int(line[-4]) for line in holders if "FLOCK" in line and "->" not in line), None)
     return pid if holder is not None and holder <= 0 else holder  # another PID namespace shows as 0 or -1
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Identifies the time since the machine started. Readings of the monotonic clock are comparable within it."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return "-"
+    except OSError:  # not Linux: when the machine started, to the minute
+        return str(round((time.time() - time.monotonic()) / 60))
 
 
 def make_folder(folder: Path) -> None:

@@ -19,7 +19,8 @@ from repeater.model.run import LimitedStart, Progress, SlotRecord
 from repeater.model.time import Instant
 from repeater.policy.marks import ALGORITHM
 from repeater.ports import StoredState
-from repeater.store.database import commits_of, connect, create, open_writer
+from repeater.store.database import connect
+from repeater.store.history_database import commits_of, create, open_writer
 from repeater.store.mapping import (
     BEGAN,
     CLAIM,

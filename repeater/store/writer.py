@@ -22,7 +22,7 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Progress
 from repeater.model.time import to_epoch_us
-from repeater.store.database import commits_of
+from repeater.store.history_database import commits_of
 from repeater.store.mapping import KEEP_PROGRESS, PUT_META, dumped, meta_list, put_list, to_epoch_us_or_none
 from repeater.store.marker import Marker
 from repeater.store.state_dir import MARKER, file_identities

@@ -241,3 +241,27 @@ def test_a_change_from_once_to_once_ever_does_not_run_the_job_again() -> None:
     again.advance(60)
     assert stage.starts("a") == [0]
     assert again.starts("a") == [0]
+
+
+@pytest.mark.parametrize(("code", "known"), [(1, False), (0, True)])
+def test_the_result_of_the_last_run_is_remembered(code: int, known: bool) -> None:
+    stage = Stage({"a": Act(exit=Exit(code=code))})
+    stage.apply(job("a", Manual()))
+    stage.request("trigger", "a")
+    stage.advance(5)
+    again = stage.again(after=60)
+    again.apply(job("a", Manual()))
+    assert again.engine.jobs["a"].last_success is known
+
+
+def test_a_stopped_run_is_neither_success_nor_failure_in_the_next_life() -> None:
+    stage = Stage({"a": Act(lasts=seconds(100))})
+    stage.apply(job("a", Manual()))
+    stage.request("trigger", "a")
+    stage.advance(5)
+    stage.request("stop", "a")
+    stage.advance(5)
+    assert [row.state for row in stage.rows("a")] == ["cancelled"]
+    again = stage.again(after=60)
+    again.apply(job("a", Manual()))
+    assert again.engine.jobs["a"].last_success is None

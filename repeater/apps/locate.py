@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.apps.job_files import found_job_file, input_limits, naming
-from repeater.apps.state import read_past, state_folder
+from repeater.apps.state import state_folder
 from repeater.errors import ForeignFile, RepeaterError, Unreachable, UsageError
 from repeater.model.spec import JobSpec
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from repeater.apps.doctor import CheckResult
     from repeater.control.client import Client
     from repeater.control.context import FindRecords
-    from repeater.model.run import SlotRecord
+    from repeater.model.history_meta import HistoryMeta
+from repeater.model.run import SlotRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,12 @@ def _single_running() -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the state folder of a project tells without a supervisor. `past` is as `read_past` gives it."""
+    """The contents of the state directory of a project, read without a supervisor."""
 
     project: str
     rows: FindRecords
     specs: tuple[JobSpec, ...]
-    past: Mapping[str, Any]
+    meta: HistoryMeta
     state: Path
 
 
@@ -131,7 +132,7 @@ def records(where: SupervisorSelector) -> Iterator[Records | None]:
             return list(reader.rows(jobs, most, **filters))
 
         folder = state_folder(project, where.state_dir)
-        yield Records(project, rows, tuple(specs.values()), read_past(reader), folder)
+        yield Records(project, rows, tuple(specs.values()), reader.history_meta(), folder)
 
 
 def run_doctor(where: SupervisorSelector) -> list[CheckResult]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.model.reasons import Reason
@@ -17,7 +17,6 @@ from repeater.model.spec import JobSpec
 if TYPE_CHECKING:
     from repeater.plan.extras import Extras
     from repeater.policy.marks import Hiding
-    from repeater.store.reader import Reader
 
 
 def state_folder(project: str, state_dir: str | None) -> Path:
@@ -98,14 +97,3 @@ def known_durations(project: str, state_dir: str | None) -> dict[str, timedelta]
         return {job: timedelta(milliseconds=round(length * 1000)) for job, length in reader.durations().items()}
     finally:
         reader.close()
-
-
-def read_past(reader: Reader) -> dict[str, Any]:
-    """What is known of the lives of supervisors, of generations, and of jobs that have a history."""
-    progress = reader.progress()
-    return {
-        "lives": reader.supervisor_runs(),
-        "generations": reader.generations(),
-        "jobs": list(progress),
-        "progress": progress,
-    }

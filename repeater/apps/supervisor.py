@@ -11,9 +11,9 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repeater._lazy_dataclasses import replace
 from repeater.apps.apply_requests import ApplyRequests
@@ -25,7 +25,7 @@ from repeater.apps.process_lifecycle import ServiceLifecycle
 from repeater.apps.recovery import make_spawner, recover_runs
 from repeater.apps.reload_client import ReloadWorkerClient
 from repeater.apps.reload_worker import reading_of
-from repeater.apps.state import hiding, read_past, state_folder
+from repeater.apps.state import hiding, state_folder
 from repeater.apps.template_worker import RunTemplateWorker
 from repeater.control.context import ControlContext, SupervisorInfo
 from repeater.engine.engine import Engine
@@ -64,6 +64,7 @@ from repeater.system.users import user_environment
 if TYPE_CHECKING:
     from repeater.engine.facts import Fact
     from repeater.jobfile.load import Loaded
+    from repeater.model.history_meta import HistoryMeta
     from repeater.model.spec import JobSpec
     from repeater.ports import Stream
     from repeater.supervisor.reload import LoadedFiles
@@ -329,7 +330,7 @@ class SupervisorApp:
             apply=self._requests.apply,
             foresee=self._requests.foresee,
             rows=lambda jobs=None, most=100, **filters: list(self._store.find_records(jobs, most, **filters)),
-            past=self._history_meta,
+            meta=self._history_meta,
             kept=self._output.kept,
             outputs=self._runs,
             journal=self._events.log,
@@ -349,9 +350,9 @@ class SupervisorApp:
         if self.control is not None:
             self.control.hang_up()
 
-    def _history_meta(self) -> Mapping[str, Any]:
+    def _history_meta(self) -> HistoryMeta:
         with self._store.reader() as reader:
-            return read_past(reader)
+            return reader.history_meta()
 
     def _problems(self) -> list[Reason]:
         """What a health check reports."""

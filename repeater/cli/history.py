@@ -101,7 +101,7 @@ def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreac
         if found is None:
             raise error
         given = {**args, "since": from_rfc3339(args["since"]), "until": from_rfc3339(args["until"])}
-        return [as_item(row) for row in read(found.rows, found.specs, found.past["jobs"], given)]
+        return [as_item(row) for row in read(found.rows, found.specs, list(found.meta.progress), given)]
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -143,8 +143,8 @@ def _from_disk(
     with records(where) as found:
         if found is None:
             raise error
-        known = [*(spec.name for spec in found.specs), *found.past["jobs"]]
-        names = names_of(found.specs, found.past["jobs"], args["jobs"])
+        known = [*(spec.name for spec in found.specs), *found.meta.progress]
+        names = names_of(found.specs, found.meta.progress, args["jobs"])
         reader = RunReader(found.state, known)
         since = from_rfc3339(args["since"])
         outputs = reader.outputs(names, run=args["run"], since=since, failed=args.get("failed", False))

@@ -95,7 +95,7 @@ def length_option(text: str | None, option: str) -> float | None:
 
 def instant_option(text: str | None, option: str) -> str | None:
     """An instant for the wire: a time as `cli.time_args` reads it, or a duration, which means so long ago."""
-    from repeater.cli.time_args import parse_moment
+    from repeater.cli.time_args import parse_time_option
     from repeater.model.time import rfc3339
 
     if text is None:
@@ -103,7 +103,7 @@ def instant_option(text: str | None, option: str) -> str | None:
     try:
         ago = parse_duration(text)
     except ValueError:
-        return rfc3339(parse_moment(option, text))
+        return rfc3339(parse_time_option(option, text))
     return rfc3339(datetime.now(UTC) - ago)
 
 

@@ -50,11 +50,11 @@ def simulate(
     services run until the end. Nothing is started or stored.
     """
     from repeater.apps import known_durations, load_job_files, plugin_catalog
-    from repeater.cli.time_args import parse_moment
+    from repeater.cli.time_args import parse_time_option
     from repeater.engine.simulate import simulate as run
 
     span = _duration("--for", length)
-    begin = parse_moment("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
+    begin = parse_time_option("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobfile = loaded.jobfile
     lengths = known_durations(jobfile.project, state_dir)

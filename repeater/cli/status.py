@@ -82,7 +82,7 @@ def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachabl
         for one in left.runs:
             if one.job is not None:
                 running[one.job].append(running_item(one.run, one.pid, one.since, now, one.row))
-        items = offline_items(found.specs, jobs, found.rows, found.past["progress"], running)
+        items = offline_items(found.specs, jobs, found.rows, found.meta.progress, running)
         reader = RunReader(found.state)
         for item in items:
             if item["last"] is not None and item["last"]["outcome"] in FAILURES:
@@ -95,10 +95,10 @@ def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachabl
 def _offline_headline(found: Records, left: Unattended, now: datetime) -> str:
     count = len(found.specs)
     line = f"project {printable(found.project)}: {count} {'job' if count == 1 else 'jobs'}, no supervisor is running"
-    lives = found.past["lives"]
-    if lives:
-        _, ended, pid = lives[-1]
-        line += f"; the last one, pid {pid}, " + ("was killed" if ended is None else f"ended {age(ended, now)} ago")
+    if found.meta.supervisor_runs:
+        last = found.meta.supervisor_runs[-1]
+        end = "was killed" if last.ended is None else f"ended {age(last.ended, now)} ago"
+        line += f"; the last one, pid {last.pid}, {end}"
     if left.runs:
         runs = "1 run continues" if len(left.runs) == 1 else f"{len(left.runs)} runs continue"
         line += f"\n{runs}, kept by the shim (pid {left.shim}): the next `rpr apply` takes over, `rpr down` stops"

@@ -69,4 +69,4 @@ def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable)
         last_output = partial(last_output_on_disk, RunReader(found.state))
         left, now = unattended_runs(found), datetime.now(UTC)
         running = {one.job: (one.pid, one.since, left.shim or 0) for one in left.runs if one.job is not None}
-        return explain_offline(job, at, found.specs, found.rows, found.past, now, last_output, running)
+        return explain_offline(job, at, found.specs, found.rows, found.meta, now, last_output, running)

@@ -16,6 +16,7 @@ from repeater.engine.engine import Engine
 from repeater.engine.facts import Fact
 from repeater.engine.job import Job
 from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
+from repeater.model.history_meta import HistoryMeta
 from repeater.model.reasons import Reason
 from repeater.model.run import SlotRecord
 from repeater.model.time import Instant
@@ -102,7 +103,7 @@ class ControlContext:
     leave: Callable[[Level], None]
     apply: ApplyCallback
     rows: FindRecords
-    past: Callable[[], Mapping[str, Any]]
+    meta: Callable[[], HistoryMeta]
     kept: OutputBuffer
     journal: EventLog
     troubles: Callable[[], list[Reason]]

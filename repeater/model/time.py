@@ -74,14 +74,20 @@ def offset_text(local: datetime) -> str:
     return local.isoformat(timespec="seconds")[19:]
 
 
-def from_rfc3339(text: str | None) -> datetime | None:
-    """The inverse of `rfc3339`. Raises ValueError for a text that is not an instant with an offset."""
-    if text is None:
-        return None
-    wall = datetime.fromisoformat(text)
-    if wall.tzinfo is None:
+def parse_instant(text: str, *, allow_local: bool = False) -> datetime:
+    """An instant in UTC, from a date and time with an offset. Raises ValueError or OverflowError.
+
+    `allow_local`: the offset can be missing. The text is then a date, or a date and time, in the zone of the machine.
+    """
+    wall = datetime.fromisoformat(text.strip() if allow_local else text)
+    if wall.tzinfo is None and not allow_local:
         raise ValueError(f"`{text}` has no UTC offset")
     return wall.astimezone(UTC)
+
+
+def from_rfc3339(text: str | None) -> datetime | None:
+    """The inverse of `rfc3339`. Raises as `parse_instant`."""
+    return None if text is None else parse_instant(text)
 
 
 def age(since: datetime | None, now: datetime) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repeater.errors import StateUnavailable
+from repeater.model.history_meta import GenerationStart, HistoryMeta, SupervisorRun
 from repeater.model.run import LimitedStart, Progress, SlotRecord
 from repeater.model.time import Instant, from_epoch_us, to_epoch_us, to_us
 from repeater.policy.marks import ALGORITHM
@@ -86,16 +87,16 @@ class Reader:
         )
         return [*found, *(as_start(values) for values in rows)]
 
-    def supervisor_runs(self) -> list[tuple[datetime, datetime | None, int]]:
-        """The last supervisors: since when, until when (None: not known, or still there), and the pid."""
-        return [
-            (from_epoch_us(began), from_epoch_us(ended) if ended else None, pid)
-            for began, ended, pid in self._list("lives")
-        ]
-
-    def generations(self) -> list[tuple[int, datetime]]:
-        """The last generations, and since when each was in force."""
-        return [(number, from_epoch_us(began)) for number, began in self._list("generations")]
+    def history_meta(self) -> HistoryMeta:
+        """The last supervisors and generations, and the progress of jobs."""
+        return HistoryMeta(
+            tuple(
+                SupervisorRun(from_epoch_us(began), from_epoch_us(ended) if ended else None, pid)
+                for began, ended, pid in self._list("lives")
+            ),
+            tuple(GenerationStart(number, from_epoch_us(began)) for number, began in self._list("generations")),
+            self.progress(),
+        )
 
     def _list(self, key: str) -> list[list[Any]]:
         return meta_list(self._db, key)

@@ -336,12 +336,13 @@ def test_lives_and_generations_are_remembered_and_a_killed_life_has_no_end(tmp_p
         store.close()
     reader = open_reader(tmp_path / "state")
     assert reader is not None
-    lives, generations = reader.supervisor_runs(), reader.generations()
+    meta = reader.history_meta()
+    runs = meta.supervisor_runs
     reader.close()
-    ends = [ended for _, ended, _ in lives]
+    ends = [run.ended for run in runs]
     assert ends[0] is None
-    assert lives[1][0] <= ends[1] <= lives[2][0] <= ends[2]  # type: ignore[operator]
-    assert [number for number, _ in generations][-2:] == [7, 8]
+    assert runs[1].began <= ends[1] <= runs[2].began <= ends[2]  # type: ignore[operator]
+    assert [generation.number for generation in meta.generations][-2:] == [7, 8]
 
 
 def test_a_damaged_history_is_refused_to_readers_too(folder: Path) -> None:

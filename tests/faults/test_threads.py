@@ -15,6 +15,7 @@ import pytest
 from repeater.control.commands import VERBS
 from repeater.control.context import Busy
 from repeater.errors import StateUnavailable
+from repeater.model.history_meta import HistoryMeta
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.store.store import SqliteStore
 
@@ -43,7 +44,7 @@ def test_a_question_to_the_history_without_a_thread_is_a_clear_error(
     desk = SimpleNamespace(
         engine=SimpleNamespace(jobs={"a": job}),
         jobs=lambda _: [job],
-        past=dict,
+        meta=HistoryMeta,
         rows=lambda *_, **__: [],
         now=lambda: datetime.now(UTC),
     )

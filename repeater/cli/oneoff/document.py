@@ -181,16 +181,16 @@ def _moment(option: Option, text: str) -> str | None:
     """A time of day is the next one, here; anything else is an instant."""
     from datetime import datetime, timedelta
 
-    from repeater.cli.time_args import parse_moment
+    from repeater.cli.time_args import parse_time_option
     from repeater.model.time import rfc3339
 
     if re.fullmatch(_TIME_OF_DAY, text):
         now = datetime.now().astimezone()
-        moment = parse_moment(option.name, f"{now:%Y-%m-%d}T{text:0>5}")
+        moment = parse_time_option(option.name, f"{now:%Y-%m-%d}T{text:0>5}")
         if moment <= now:
-            moment = parse_moment(option.name, f"{now.date() + timedelta(1)}T{text:0>5}")
+            moment = parse_time_option(option.name, f"{now.date() + timedelta(1)}T{text:0>5}")
         return rfc3339(moment)
-    return rfc3339(parse_moment(option.name, text))
+    return rfc3339(parse_time_option(option.name, text))
 
 
 def _number(text: str) -> int | float | str:

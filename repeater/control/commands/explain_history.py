@@ -7,7 +7,7 @@ supervisor runs. The schedule it asks is the one of now: what a job was in an ea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,8 @@ from repeater.control.commands.last_output import FAILURES
 from repeater.control.commands.status import last_run_records
 from repeater.control.context import FindRecords
 from repeater.errors import UsageError
+from repeater.model.history_meta import HistoryMeta
+from repeater.model.moment import DAY, TimeRange, parse_moment
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import Progress, SlotRecord
@@ -29,7 +31,6 @@ from repeater.sentences import as_item as coded
 
 LINES = 10
 """Lines of a failed run that `why` shows."""
-DAY = timedelta(days=1)
 _NEAR = timedelta(days=2)
 _STEP = timedelta(seconds=2)  # a clock that is set back by less was corrected slowly
 
@@ -72,7 +73,7 @@ def explain_offline(
     at: str,
     specs: Iterable[JobSpec],
     rows: FindRecords,
-    past: Mapping[str, Any],
+    meta: HistoryMeta,
     now: datetime,
     last_output: Callable[[str, str | None, int], list[str]] = lambda _job, _run, _most: [],
     running: Mapping[str, tuple[int, datetime, int]] = NOTHING_RUNS,
@@ -83,7 +84,7 @@ def explain_offline(
     the pid of the shim that looks after them.
     """
     known = {spec.name: spec for spec in specs}
-    if job not in known and job not in past["jobs"]:
+    if job not in known and job not in meta.progress:
         chosen = select(list(known.values()), [job])
         if len(chosen) != 1:
             raise UsageError(f"cannot explain: `{job}` matches {len(chosen)} jobs", hint="name one of them")
@@ -91,15 +92,15 @@ def explain_offline(
     spec = known.get(job)
     if at:
         moment = parse_moment(at, zone_of(spec), now)
-        answer, told = explain(spec, job, moment, rows, past, now), rfc3339(moment.begin)
+        answer, told = explain(spec, job, moment, rows, meta, now), rfc3339(moment.begin)
     else:
-        downtime = list(_downtime(now, past, rows, None))
+        downtime = list(_downtime(now, meta, rows, None))
         answer, told = HistoryExplanation(because("no_supervisor", job=job), zone_of(spec), downtime), None
         if job in running:
             pid, since, shim = running[job]
             answer.answer = because("runs_unattended", job=job, pid=pid, since=since)
             answer.facts.append(because("shim_keeps_runs", pid=shim))
-        answer.facts += _last_known(past["progress"].get(job), now, last_run_records(rows, [job]).get(job))
+        answer.facts += _last_known(meta.progress.get(job), now, last_run_records(rows, [job]).get(job))
         answer.rows = rows([job], 5)
     failed = failed_row(answer.rows)
     lines = [] if failed is None else last_output(job, failed.run, LINES)
@@ -120,25 +121,6 @@ def _last_known(progress: Progress | None, now: datetime, last: SlotRecord | Non
         yield because("paused_until", text=progress.paused.detail.get("text"), until=progress.paused_until)
 
 
-# --- which time is meant --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TimeRange:
-    """A stretch of time that a person named: `[begin, begin + span)`. `zone` is what its words were read in.
-
-    `gap` is the local time that was named, if no clock showed it. `again` is the second of two instants that a local
-    time names.
-    """
-
-    text: str
-    begin: datetime
-    span: timedelta
-    zone: tzinfo | None
-    gap: datetime | None = None
-    again: datetime | None = None
-
-
 def zone_of(spec: JobSpec | None) -> tzinfo | None:
     """The zone in which a person thinks of a job: its own, or None for the machine's."""
     if spec is not None and isinstance(spec.schedule, Cron):
@@ -146,50 +128,6 @@ def zone_of(spec: JobSpec | None) -> tzinfo | None:
 
         return named(spec.schedule.timezone)
     return None
-
-
-def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> TimeRange:
-    """RFC 3339, a local date and time, a date, or a time of day (the last one that has passed).
-
-    It lasts for what it names: a second, a minute or a day. Raises UsageError.
-    """
-    said = text.strip()
-    try:
-        if len(said) <= 8 and ":" in said:
-            clock = time.fromisoformat(said)
-            today = now.astimezone(zone).date()
-            local = datetime.combine(today, clock)
-            if local.replace(tzinfo=zone).astimezone(UTC) > now if zone else local.astimezone(UTC) > now:
-                local -= DAY
-            return _local(said, local, timedelta(minutes=1) if said.count(":") == 1 else timedelta(seconds=1), zone)
-        if len(said) == 10:
-            return _local(said, datetime.combine(date.fromisoformat(said), time()), DAY, zone)
-        moment = datetime.fromisoformat(said)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"cannot use time `{said[:60]}`: expected one like `03:00`, `2026-11-24`, or `2026-11-24T03:00:00Z`"
-        ) from None
-    names_second = said[11:19].count(":") == 2 or moment.second != 0 or moment.microsecond != 0
-    span = timedelta(seconds=1) if names_second else timedelta(minutes=1)
-    if moment.tzinfo is None:
-        return _local(said, moment, span, zone)
-    return TimeRange(said, moment.astimezone(UTC), span, zone)
-
-
-def _local(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> TimeRange:
-    def aware(fold: int) -> datetime:
-        naive = local.replace(fold=fold)
-        return (naive.replace(tzinfo=zone) if zone is not None else naive.astimezone()).astimezone(UTC)
-
-    try:
-        first, second = aware(0), aware(1)
-    except OverflowError:
-        raise UsageError(f"cannot use time `{text}`: it does not exist in this time zone") from None
-    shown = first.astimezone(zone).replace(tzinfo=None)
-    if shown != local:
-        # PEP 495: in a gap fold 0 reads with the offset from before it, so the instant lies after it
-        return TimeRange(text, first, span, zone, gap=local)
-    return TimeRange(text, first, span, zone, again=second if second != first else None)
 
 
 # --- what happened then ---------------------------------------------------------------------------------------------
@@ -200,7 +138,7 @@ def explain(
     job: str,
     moment: TimeRange,
     rows: FindRecords,
-    past: Mapping[str, Any],
+    meta: HistoryMeta,
     now: datetime,
     pids: Mapping[str, int] | None = None,
     *,
@@ -208,8 +146,8 @@ def explain(
 ) -> HistoryExplanation:
     """What became of the slot of a job at a moment.
 
-    `past` has `lives` and `generations`, as the store keeps them; `pids` the processes of live runs, which rows lack.
-    `is_alive`: the last of the `lives` is that of the supervisor that answers.
+    `pids` are the processes of live runs, which records lack. `is_alive`: the last supervisor of `meta` is the one that
+    answers.
     """
     until = (moment.again or moment.begin) + moment.span
     found = rows([job], 50, since=moment.begin, until=until)
@@ -235,8 +173,8 @@ def explain(
         answer.facts.append(because("clock_change_rule", gap=spec.schedule.gap, fold=spec.schedule.fold))
     ref = found[0].due if found else moment.begin
     if ref <= now:
-        answer.facts += _downtime(ref, past, rows, now if is_alive else None)
-        answer.facts += _generation(ref, past)
+        answer.facts += _downtime(ref, meta, rows, now if is_alive else None)
+        answer.facts += _generation(ref, meta)
     return answer
 
 
@@ -328,13 +266,13 @@ def _nearest_slots(spec: JobSpec | None, moment: TimeRange, until: datetime) -> 
             yield because("slot_after", nominal=after[0])
 
 
-def _downtime(at: datetime, past: Mapping[str, Any], rows: FindRecords, now: datetime | None) -> Iterator[Reason]:
+def _downtime(at: datetime, meta: HistoryMeta, rows: FindRecords, now: datetime | None) -> Iterator[Reason]:
     """Whether a supervisor ran at a wall time. `now` if the last one still runs.
 
     Lives are in the order in which they were recorded, each with the wall times of its ends. A clock that was set back
     makes a later life begin earlier, or a life end before it began.
     """
-    lives = [(began, ended) for began, ended, _ in past.get("lives", ())]
+    lives = [(run.began, run.ended) for run in meta.supervisor_runs]
     if not lives:
         return
     if now is not None:
@@ -361,14 +299,16 @@ def _downtime(at: datetime, past: Mapping[str, Any], rows: FindRecords, now: dat
             yield because("supervisor_end_unknown", seen=seen, until=until)
 
 
-def _generation(at: datetime, past: Mapping[str, Any]) -> Iterator[Reason]:
-    generations = past.get("generations", ())
-    then = [entry for entry in generations if entry[1] <= at]
-    if not then:
-        return
-    number, since = then[-1]
-    newest = generations[-1][0]
-    yield because("generation_was", generation=number, since=since, newest=newest if newest != number else None)
+def _generation(at: datetime, meta: HistoryMeta) -> Iterator[Reason]:
+    before = [generation for generation in meta.generations if generation.began <= at]
+    if before:
+        then, newest = before[-1], meta.generations[-1].number
+        yield because(
+            "generation_was",
+            generation=then.number,
+            since=then.began,
+            newest=newest if newest != then.number else None,
+        )
 
 
 def _rounded(length: timedelta) -> timedelta:

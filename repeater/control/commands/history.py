@@ -22,7 +22,7 @@ async def history(desk: ControlContext, args: Args, send: Send) -> Mapping[str, 
     `memory` in bytes and `cpu` in seconds.
     """
     specs = [job.spec for job in desk.engine.jobs.values()]
-    known = await aside(lambda: list(desk.past().get("jobs", ()))) if args["jobs"] else []
+    known = await aside(lambda: list(desk.meta().progress)) if args["jobs"] else []
     query = partial(read, desk.rows, specs, known, args)
     rows = await aside(query)
     for first in range(0, len(rows), 500):

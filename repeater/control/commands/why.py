@@ -12,7 +12,6 @@ from repeater.control.commands.explain_history import (
     HistoryExplanation,
     explain,
     failed_row,
-    parse_moment,
     zone_of,
 )
 from repeater.control.commands.last_output import last_output
@@ -22,6 +21,7 @@ from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
 from repeater.errors import UsageError
 from repeater.model.dump import dump_job
+from repeater.model.moment import parse_moment
 from repeater.model.reasons import OVERLAP, Reason
 from repeater.model.reasons import reason as because
 from repeater.model.run import SlotRecord
@@ -46,9 +46,9 @@ async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]
     name, spec = job.spec.name, job.spec
     if at:
         moment = parse_moment(at, zone_of(spec), desk.now())
-        past = await aside(desk.past)
+        meta = await aside(desk.meta)
         pids = {held.attempt.run.id: held.pid for held in job.open if held.attempt is not None and held.pid}
-        answer = await aside(partial(explain, spec, name, moment, desk.rows, past, desk.now(), pids, is_alive=True))
+        answer = await aside(partial(explain, spec, name, moment, desk.rows, meta, desk.now(), pids, is_alive=True))
         told = rfc3339(moment.begin)
     else:
         before = await _before(desk, job)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repeater.control.commands.explain_history import TimeRange, explain, parse_moment
+from repeater.control.commands.explain_history import explain
+from repeater.model.history_meta import HistoryMeta, SupervisorRun
+from repeater.model.moment import TimeRange, parse_moment
 from repeater.model.time import from_epoch_us
 
 NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
@@ -43,13 +45,13 @@ def at(text: str) -> datetime:
 
 def downtime(moment: str, *lives: tuple[str, str | None], is_alive: bool = False) -> list[str]:
     """The codes and times that `why` says about a minute. `lives` are in the order of their record."""
-    past = {"lives": [(at(began), at(ended) if ended else None, 1) for began, ended in lives], "generations": []}
+    meta = HistoryMeta(tuple(SupervisorRun(at(began), at(ended) if ended else None, 1) for began, ended in lives))
     answer = explain(
         None,
         "a",
         parse_moment(f"2026-11-26T{moment}Z", UTC, NOW),
         lambda *_, **__: [],
-        past,
+        meta,
         at("23:00:00"),
         is_alive=is_alive,
     )
@@ -90,13 +92,12 @@ def test_a_downtime_begins_before_it_ends_whatever_the_clock_did(
     lives: list[tuple[int, int | None]], moment: int, is_alive: bool
 ) -> None:
     begin = at("00:00:00")
-    kept = [
-        (begin + timedelta(seconds=began), None if ended is None else begin + timedelta(seconds=ended), 1)
+    runs = tuple(
+        SupervisorRun(begin + timedelta(seconds=began), None if ended is None else begin + timedelta(seconds=ended), 1)
         for began, ended in lives
-    ]
+    )
     when = TimeRange("", begin + timedelta(seconds=moment), timedelta(seconds=1), UTC)
-    past = {"lives": kept, "generations": []}
-    answer = explain(None, "a", when, lambda *_, **__: [], past, at("23:00:00"), is_alive=is_alive)
+    answer = explain(None, "a", when, lambda *_, **__: [], HistoryMeta(runs), at("23:00:00"), is_alive=is_alive)
     for fact in answer.facts:
         since, until = fact.detail.get("since"), fact.detail.get("until")
         if fact.code == "supervisor_down":

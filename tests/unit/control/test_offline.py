@@ -9,6 +9,7 @@ from repeater._lazy_dataclasses import replace
 from repeater.control.commands.explain_history import explain_offline
 from repeater.control.commands.offline import offline_items, running_item
 from repeater.control.commands.status import describe
+from repeater.model.history_meta import HistoryMeta
 from repeater.model.run import Exit
 from repeater.model.spec import Every, Manual, Once
 from tests.engine.stage import Stage, job
@@ -60,13 +61,13 @@ def test_why_says_what_runs_and_how_the_last_run_ended() -> None:
     stage, specs = left()
     now = stage.clock.now().wall
     progress = {name: one.progress for name, one in stage.engine.jobs.items()}
-    past = {"lives": [], "generations": [], "jobs": list(progress), "progress": progress}
+    meta = HistoryMeta(progress=progress)
     running = {"web": (7, now - seconds(5), 9)}
-    told = explain_offline("web", "", specs, rows(stage), past, now, running=running)
+    told = explain_offline("web", "", specs, rows(stage), meta, now, running=running)
     assert told["reason_code"] == "runs_unattended"
     assert told["fact_reasons"][0]["detail"] == {"pid": 9}
-    told = explain_offline("bad", "", specs, rows(stage), past, now, running=running)
+    told = explain_offline("bad", "", specs, rows(stage), meta, now, running=running)
     assert told["reason_code"] == "no_supervisor"
     assert [one["reason_code"] for one in told["fact_reasons"]] == ["last_run_ended", "failed_in_row"]
-    told = explain_offline("asked", "", specs, rows(stage), past, now)
+    told = explain_offline("asked", "", specs, rows(stage), meta, now)
     assert [one["reason_code"] for one in told["fact_reasons"]] == ["never_ran", "paused_until"]

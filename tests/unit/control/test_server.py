@@ -22,6 +22,7 @@ from repeater.control.server import MOST_IDLE, Server
 from repeater.control.unix_socket import CannotListen, ControlSocket, SocketPath
 from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
+from repeater.model.history_meta import HistoryMeta
 from repeater.model.reasons import reason as because
 from repeater.model.spec import Every
 from repeater.model.time import Instant, Mono
@@ -60,7 +61,7 @@ class House:
             leave=self.left.append,
             apply=refuse,
             rows=lambda jobs=None, most=100, **filters: list(self.stage.store.find_records(jobs, most, **filters)),
-            past=lambda: {"lives": [], "generations": [], "jobs": ["tick"]},
+            meta=lambda: HistoryMeta(progress={"tick": self.stage.engine.jobs["tick"].progress}),
             kept=self.kept,
             journal=self.journal,
             troubles=list,

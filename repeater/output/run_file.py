@@ -15,19 +15,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote
 
 from repeater.model.time import from_rfc3339
 from repeater.output.buffer import Chunk
-from repeater.policy.keep import HEAD
+from repeater.policy.keep import BLOCK, HEAD
 
 FOLDER = "output"
 LIVE, FINE, FAILED, NEW = ".log", ".gz", ".failed.gz", ".new"
 _LONGEST_NAME = 180
 _LONGEST_RUN = 64
+_STORED = BLOCK - 64  # bytes of a text that is not compressed
 _STAMP = 27  # characters of a time
 _PREFIX = _STAMP + len(" stdout F ")
 _OPEN = re.compile(rb"^.{27} std(?:out|err) P ", re.MULTILINE)
@@ -39,6 +42,7 @@ Note = tuple[datetime, Literal["stdout", "stderr", "rpr"], bytes]
 """Bytes that a run wrote at a time. Those of `rpr` are the digits of how many bytes are missing."""
 
 
+@lru_cache(maxsize=4096)
 def folder_name(job: str) -> str:
     """The name of the folder of a job."""
     name = quote(job, safe="")
@@ -141,8 +145,13 @@ def shortened(text: bytes, most: int) -> bytes:
 
 
 def compressed(text: bytes) -> bytes:
+    """A gzip file (RFC 1952). A text that fits into one block of the disk is not compressed: it would not take less."""
     import zlib
 
+    if len(text) < _STORED:
+        size = len(text)
+        head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01" + struct.pack("<HH", size, size ^ 0xFFFF)
+        return head + text + struct.pack("<II", zlib.crc32(text), size)
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     return packer.compress(text) + packer.flush()
 

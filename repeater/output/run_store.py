@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ _MOST_WAITING = 16 << 20  # bytes that wait for the disk; more are lost
 _SMALL = 4096  # bytes: what continues a line is added to the note before it up to this size
 _UNDECIDED = 5_000_000  # microseconds after which a run without a verdict counts as failed
 _LEAVING = 2.0  # seconds that a disk gets at the end
+_MOST_OPEN = 16  # folders that are open at a time
 _LOOK = 3600.0  # seconds between looks at the age of failures
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -271,6 +273,8 @@ class _Disk:
         self._missing: dict[str, int] = {}
         self.before: dict[str, int] = {}
         self.has_written = False
+        self._root: int | None = None
+        self._folder_fds: dict[str, int] = {}
 
     def scan(self, living: frozenset[str]) -> OSError | None:
         """Learn what is there, and complete what an earlier supervisor left."""
@@ -306,7 +310,7 @@ class _Disk:
                 self._sizes[run] = len(text)
                 return
             changed = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
-            name = self._complete(run, folder, text, failed=True)
+            name, _ = self._complete(run, folder, text, failed=True, was_live=True)
             os.utime(name, (changed, changed), dir_fd=folder, follow_symlinks=False)
         there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         ended = datetime.fromtimestamp(there.st_mtime, UTC)
@@ -349,16 +353,34 @@ class _Disk:
         self._stored.move(old, new)
         return None
 
-    def write(self, parts: Iterable[_Part]) -> OSError | None:
+    def write(self, parts: Sequence[_Part]) -> OSError | None:
         """Write all parts; the last error, if any of them was lost."""
         failed: OSError | None = None
-        for part in parts:
-            try:
-                self._write(part)
-            except OSError as error:
-                failed = error
+        try:
+            for part in self._lasting(parts):
+                try:
+                    self._write(part)
+                except OSError as error:
+                    failed = error
+        finally:
+            self._close_folders()
         self.has_written = failed is None
         return failed
+
+    def _lasting(self, parts: Sequence[_Part]) -> Iterable[_Part]:
+        """Without whole outputs that would be removed at once, because later parts complete more runs of the job."""
+        later: Counter[str] = Counter(part.job for part in parts if part.failed is not None)
+        if not any(count > self._stored.most_runs(job) for job, count in later.items()):
+            return parts
+        lasting = []
+        for part in parts:
+            if part.failed is not None:
+                later[part.job] -= 1
+                is_whole = part.run not in self._sizes
+                if is_whole and not part.failed and later[part.job] >= self._stored.most_runs(part.job):
+                    continue
+            lasting.append(part)
+        return lasting
 
     def _write(self, part: _Part) -> None:
         text = run_file.encoded(part.notes)
@@ -366,14 +388,15 @@ class _Disk:
         if lost and text:
             text = run_file.encoded([(part.notes[0][0], "rpr", b"%d" % lost)]) + text
         try:
-            folder = self._open(part.job)
-            try:
-                if part.failed is None:
-                    self._append(part, folder, text)
-                else:
-                    self._finish(part, folder, text, part.failed)
-            finally:
-                os.close(folder)
+            folder = self._folder_fds.get(part.job)
+            if folder is None:
+                folder = self._folder_fds[part.job] = self._open(part.job)
+            if part.failed is None:
+                self._append(part, folder, text)
+            else:
+                self._finish(part, folder, text, part.failed)
+            if len(self._folder_fds) > _MOST_OPEN:
+                self._close_folders()
         except OSError:
             if part.failed is None:
                 self._missing[part.run] = run_file.raw_size(text)
@@ -404,30 +427,33 @@ class _Disk:
         name, size = part.run + LIVE, self._sizes.pop(part.run, 0)
         self.before.pop(part.run, None)
         try:
-            name = self._complete(part.run, folder, text, failed=failed)
-            size = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+            name, size = self._complete(part.run, folder, text, failed=failed, was_live=size > 0)
         finally:
             now = datetime.now(UTC)
             if size:
                 stored = Stored(part.job, part.run, name, now, failed, _on_disk(size))
                 self._remove(self._stored.add(stored, now))
 
-    def _complete(self, run: str, folder: int, text: bytes, *, failed: bool) -> str:
-        """Write the compressed file of a run that is over, and remove the other one."""
-        name = run + (FAILED if failed else FINE)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)  # it was cut off, as the other file is there still
-        fd = os.open(name, _WRITE | os.O_EXCL, 0o600, dir_fd=folder)
+    @staticmethod
+    def _complete(run: str, folder: int, text: bytes, *, failed: bool, was_live: bool) -> tuple[str, int]:
+        """Write the compressed file of a run that is over, and remove the other one. Returns its name and size."""
+        name, data = run + (FAILED if failed else FINE), run_file.compressed(text)
         try:
-            _write_all(fd, run_file.compressed(text), 0)
+            fd = os.open(name, _WRITE | os.O_EXCL, 0o600, dir_fd=folder)
+        except FileExistsError:  # it was cut off when a supervisor was killed
+            os.unlink(name, dir_fd=folder)
+            fd = os.open(name, _WRITE | os.O_EXCL, 0o600, dir_fd=folder)
+        try:
+            _write_all(fd, data, 0)
         except OSError:
             os.unlink(name, dir_fd=folder)
             raise
         finally:
             os.close(fd)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(run + LIVE, dir_fd=folder)
-        return name
+        if was_live:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(run + LIVE, dir_fd=folder)
+        return name, len(data)
 
     def _rewrite(self, name: str, folder: int, text: bytes) -> None:
         """Replace a file as a whole."""
@@ -444,24 +470,28 @@ class _Disk:
         name = run_file.folder_name(job)
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):
-                root = run_file.open_folder(self._folder)
+                if self._root is None:
+                    self._root = run_file.open_folder(self._folder)
                 try:
-                    try:
-                        return run_file.open_folder(name, inside=root)
-                    except FileNotFoundError:
-                        os.mkdir(name, 0o700, dir_fd=root)
-                        return run_file.open_folder(name, inside=root)
-                finally:
-                    os.close(root)
+                    return run_file.open_folder(name, inside=self._root)
+                except FileNotFoundError:
+                    os.mkdir(name, 0o700, dir_fd=self._root)
+                    return run_file.open_folder(name, inside=self._root)
+            self._close_folders()
             self._folder.mkdir(mode=0o700, exist_ok=True)
         raise FileNotFoundError(f"`{self._folder}` was removed")
+
+    def _close_folders(self) -> None:
+        for fd in (*self._folder_fds.values(), *(() if self._root is None else (self._root,))):
+            os.close(fd)
+        self._folder_fds.clear()
+        self._root = None
 
     def _remove(self, gone: Iterable[Stored]) -> OSError | None:
         failed: OSError | None = None
         for stored in gone:
-            path = self._folder / run_file.folder_name(stored.job)
             try:
-                os.unlink(path / stored.file)
+                os.unlink(f"{self._folder}/{run_file.folder_name(stored.job)}/{stored.file}")
             except FileNotFoundError:
                 continue
             except OSError as error:

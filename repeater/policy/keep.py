@@ -60,6 +60,11 @@ class Retention:
         self._rules = rules
         return self.expired(now)
 
+    def most_runs(self, job: str) -> int:
+        """How many runs of a job stay in any case."""
+        rule = self._rules.get(job, Keep())
+        return 0 if rule is None else rule.runs
+
     def expired(self, now: datetime) -> list[Stored]:
         """What has to be removed now."""
         return [stored for job in list(self._jobs) for stored in self._trim(job, now)]
@@ -95,8 +100,7 @@ class Retention:
     def _trim(self, name: str, now: datetime) -> list[Stored]:
         job, rule = self._jobs[name], self._rules.get(name, Keep())
         gone: list[Stored] = []
-        most = 0 if rule is None else rule.runs
-        while len(job.recent) > most:
+        while len(job.recent) > self.most_runs(name):
             stored = job.recent.popleft()
             if stored.run not in self._fine and stored.run not in self._failed:
                 continue  # it was removed for the total size

@@ -71,6 +71,12 @@ def test_shortening_again_counts_what_was_missing_before() -> None:
     assert run_file.raw_size(text) == 4000
 
 
+@given(st.integers(0, 10_000))
+def test_a_file_of_any_length_is_a_gzip_file(size: int) -> None:
+    text = b"x" * size
+    assert gzip.decompress(run_file.compressed(text)) == run_file.uncompressed(run_file.compressed(text)) == text
+
+
 def test_zcat_reads_a_file_and_half_a_file_is_read() -> None:
     text = run_file.encoded([(NOW, "stdout", b"%d\n" % n) for n in range(50_000)])
     data = run_file.compressed(text)

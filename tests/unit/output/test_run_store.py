@@ -184,6 +184,16 @@ def test_the_bounds_hold_after_a_restart(place: Place, build: Build, tmp_path: P
     assert later.files() == ["r3.gz", "r4.gz"]
 
 
+def test_of_many_runs_in_one_second_only_those_that_stay_are_written(place: Place) -> None:
+    rule = Keep(runs=3)
+    place.store.limit([JobSpec("a", ProcessSpec("true"), output=Output(keep=rule))])
+    for number in range(10):
+        place.run(f"r{number}", b"x\n", keep=rule, failed=number == 1)
+    place.clock.advance(SECOND)
+    place.written()
+    assert place.files() == ["r1.failed.gz", "r7.gz", "r8.gz", "r9.gz"]
+
+
 def test_all_outputs_together_have_a_bound(build: Build) -> None:
     place = build(total=3 * 4096)
     for number in range(6):

@@ -1,13 +1,17 @@
-"""The state folder of a released version under the commands of this one."""
+"""State directories and processes of a released version under the commands of this one."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,3 +115,86 @@ def test_open_rows_of_a_killed_0_1_0_are_closed(rpr: Rpr) -> None:
     with supervised(rpr):
         found = lines(rpr, "history", "--json", "--project", "corpus", "--outcome", "interrupted")
         assert {row["job"] for row in found} == {"web", "worker"}
+
+
+ROOT = Path(__file__).parents[2]
+RELEASE = "3ca1745"  # tag v0.1.0; clones of CI may lack the tag
+COUNTS = """project = "corpus"
+[jobs.web]
+command = '''echo $$ >> pids; i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.05; done'''
+schedule = "always"
+"""
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the package of 0.1.0."""
+    made = subprocess.run(
+        ["git", "archive", RELEASE, "repeater", "schemas"], cwd=ROOT, capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"this clone has no commit {RELEASE}: {made.stderr.decode()}")
+    folder = tmp_path_factory.mktemp("released")
+    with tarfile.open(fileobj=io.BytesIO(made.stdout)) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.02)
+
+
+def pids_of_web(rpr: Rpr) -> list[int]:
+    done = rpr("status", "--json")
+    shown = [json.loads(line) for line in done.out.splitlines()] if done.code == 0 else []
+    return [run["pid"] for item in shown if item.get("job") == "web" for run in item["running"]]
+
+
+@pytest.mark.all
+@pytest.mark.skipif(sys.platform != "linux", reason="needs subreapers")
+def test_a_service_keeps_its_process_over_an_upgrade(rpr: Rpr, released: Path) -> None:
+    """0.1.0 starts the service and is killed; this version takes it over and stops it."""
+    rpr.write("jobs.toml", COUNTS)
+    apply = ["apply", "jobs.toml", "--keep-alive", "--on-death", "keep"]
+    logs = [rpr.folder / "old.log", rpr.folder / "new.log"]
+    with logs[0].open("wb") as out:
+        env = {**rpr.env, "PYTHONPATH": str(released)}
+        old = subprocess.Popen(
+            [sys.executable, "-m", "repeater", *apply], cwd=rpr.folder, env=env, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        until(lambda: "line 3" in logs[0].read_text(), old, logs[0])
+    finally:
+        old.kill()
+        old.wait()
+    version = subprocess.run([sys.executable, "-m", "repeater", "--version"], env=env, capture_output=True, text=True)
+    assert "0.1.0" in version.stdout
+    (pid,) = map(int, (rpr.folder / "pids").read_text().split())
+    with logs[1].open("wb") as out:
+        new = subprocess.Popen(
+            [str(Path(sys.executable).with_name("rpr")), *apply],
+            cwd=rpr.folder, env=rpr.env, stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        until(lambda: "line " in logs[1].read_text(), new, logs[1])
+        until(lambda: pids_of_web(rpr) == [pid], new, logs[1])
+        seen = logs[1].read_text().count("line ")
+        until(lambda: logs[1].read_text().count("line ") > seen + 3, new, logs[1])
+        rows = lines(rpr, "history", "--json", "web")
+        assert [row["state"] for row in rows] == ["running"]
+        assert rpr("stop", "web").code == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert "interrupted" not in [row["state"] for row in lines(rpr, "history", "--json", "web")]
+        assert (rpr.folder / "pids").read_text().split() == [str(pid)]
+        numbers = [
+            int(line.rsplit(" ", 1)[1]) for log in logs for line in log.read_text().splitlines() if "line " in line
+        ]
+        assert numbers == sorted(set(numbers))
+    finally:
+        rpr("down", "--kill", "-q")
+        new.wait(60)

@@ -54,7 +54,7 @@ def _repeater(kit: Tools, folder: Path, services: int, on_death: str) -> tuple[l
         for n in range(services)
     )
     (folder / "jobs.toml").write_text("version = 1\n" + "".join(jobs))
-    return [kit.rpr, "apply", "jobs.toml", "--on-death", on_death, "--state-dir", str(folder / "state")], folder
+    return [kit.rpr, "apply", "jobs.toml", "--on-crash", on_death, "--state-dir", str(folder / "state")], folder
 
 
 def _supervisor(kit: Tools, folder: Path, services: int) -> tuple[list[str], Path]:

@@ -149,7 +149,7 @@ def run_doctor(where: SupervisorSelector) -> list[CheckResult]:
             told = client.ask("status", patience=5.0, jobs=["*"]).result()
         words = f"pid {told['pid']} of project `{told['project']}` answers at `{client.path}`"
         found.append(CheckResult("supervisor", "ok", words))
-        found += [CheckResult("supervisor", "bad", trouble) for trouble in told["troubles"]]
+        found += [CheckResult("supervisor", "bad", trouble) for trouble in told["problems"]]
     except RepeaterError as error:
         owner = owner_of(folder)
         if owner is None:

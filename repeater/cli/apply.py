@@ -60,7 +60,8 @@ from repeater.model.units import parse_size
     help="File with the bearer token. Default: a token in the state directory.",
 )
 @click.option(
-    "--on-death",
+    "--on-crash",
+    "on_death",
     type=click.Choice(["kill", "keep"]),
     help="If this supervisor is killed: `kill` its jobs, or `keep` them running until the next supervisor takes over. "
     "[default: kill; with --detach: keep]",
@@ -137,7 +138,7 @@ def apply(
         verbose, quiet = level == "debug", level in ("warn", "error")
     if ephemeral and on_death == "keep":
         raise UsageError(
-            "cannot combine `--on-death keep` with `--ephemeral`: the next supervisor needs the state",
+            "cannot combine `--on-crash keep` with `--ephemeral`: the next supervisor needs the state",
             hint="leave out one of the two options",
         )
     settings = load_settings()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, ONE_OFF
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -31,7 +31,7 @@ def completions() -> dict[str, tuple[str, list[str]]]:
     from repeater.cli.oneoff.options import COMMANDS as ONE_OFF_COMMANDS
 
     found: dict[str, tuple[str, list[str]]] = {}
-    for name, (module, function, text, shorts) in (COMMANDS | CONTROL).items():
+    for name, (module, function, text, shorts) in COMMANDS.items():
         command = getattr(import_module(module), function)
         flags = [flag for one in command.params if isinstance(one, click.Option) for flag in one.opts]
         for word in (name, *shorts):

@@ -87,5 +87,5 @@ def _words(answer: dict[str, Any]) -> str:
         lines.append(
             f"runs by `patience`: {runs['succeeded']} succeeded, {runs['failed']} failed, {runs['attempts']} attempts"
         )
-    lines += [f"warning: {trouble}" for trouble in answer["troubles"]]
+    lines += [f"warning: {problem}" for problem in answer["problems"]]
     return "\n".join(lines)

@@ -6,13 +6,12 @@ from importlib import import_module
 
 import click
 
-from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, ONE_OFF, RENAMED, SECTIONS
 from repeater.model.likeness import likely
 
-_IN_MODULES = COMMANDS | CONTROL
-SHORT = {short: name for name, row in _IN_MODULES.items() for short in row[3]}
+SHORT = {short: name for name, row in COMMANDS.items() for short in row[3]}
 _ALL = [
-    *_IN_MODULES,
+    *COMMANDS,
     *SHORT,
     *ONE_OFF,
     *(short for _, shorts in ONE_OFF.values() for short in shorts if len(short) > 2),
@@ -23,10 +22,10 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the one that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_IN_MODULES)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        row = _IN_MODULES.get(SHORT.get(cmd_name, cmd_name))
+        row = COMMANDS.get(SHORT.get(cmd_name, cmd_name))
         if row is None:
             return None
         command = getattr(import_module(row[0]), row[1])
@@ -38,14 +37,31 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise UnknownCommand(args[0], ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, _rename_options(SHORT.get(args[0], args[0]), rest)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        for title, table in (("Commands", COMMANDS), ("Commands for a running supervisor", CONTROL)):
+        for title, table in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([(", ".join((name, *row[3])), row[2]) for name, row in table.items()])
         with formatter.section("One-off commands, without a job file"):
             formatter.write_dl([(", ".join((name, *shorts)), words) for name, (words, shorts) in ONE_OFF.items()])
+
+
+def _rename_options(command: str, args: list[str]) -> list[str]:
+    """The arguments with the current names of options. Prints a warning to stderr for each former name."""
+    renamed = RENAMED.get(command, {})
+    found: list[str] = []
+    for at, word in enumerate(args):
+        if word == "--":
+            return found + args[at:]
+        option, sign, value = word.partition("=")
+        if option in renamed:
+            new = renamed[option]
+            click.echo(f"rpr: warning: `{option}` is now called `{new}`; the former name works until 0.4", err=True)
+            word = new + sign + value  # noqa: PLW2901 - the same argument
+        found.append(word)
+    return found
 
 
 class UnknownCommand(click.UsageError):

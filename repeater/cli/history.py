@@ -26,7 +26,7 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 @click.command(epilog="Example: rpr history backup --failed --since 7d")
 @jobs_argument
 @click.option(
-    "-n", "--most", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Show at most N slots."
+    "-n", "--limit", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Show at most N slots."
 )
 @click.option("--since", metavar="TIME", help="Show only slots from this time on: an age such as `2h`, or a time.")
 @click.option("--until", metavar="TIME", help="Show only slots before this time.")
@@ -43,7 +43,7 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 @supervisor_options
 def history(
     jobs: tuple[str, ...],
-    most: int,
+    limit: int,
     since: str | None,
     until: str | None,
     outcomes: tuple[str, ...],
@@ -60,7 +60,7 @@ def history(
     """
     args = {
         "jobs": list(jobs),
-        "most": most,
+        "limit": limit,
         "since": instant_option(since, "--since"),
         "until": instant_option(until, "--until"),
         "outcomes": [*outcomes, *(("failed", "interrupted") if failed else ())],

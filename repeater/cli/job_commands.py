@@ -26,15 +26,15 @@ def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: Supervisor
 
     `overlap`, `needs` and `pool` apply as for a scheduled run. Exit code 1: at least one job was skipped.
     """
-    items = call_for_jobs(where, "trigger", jobs, as_json=as_json, words=_became, force=force)
-    return 1 if any(item["became"] == "skipped" for item in items) else 0
+    items = call_for_jobs(where, "trigger", jobs, as_json=as_json, words=_result, force=force)
+    return 1 if any(item["result"] == "skipped" for item in items) else 0
 
 
-def _became(item: Mapping[str, Any]) -> str:
+def _result(item: Mapping[str, Any]) -> str:
     run = f", run {item['run']}" if item["run"] else ""
     why = told(item)
-    reason = f": {why}" if why and item["became"] != "started" else ""
-    return f"{item['became']}{run}{reason}"
+    reason = f": {why}" if why and item["result"] != "started" else ""
+    return f"{item['result']}{run}{reason}"
 
 
 @click.command(epilog="Example: rpr pause 'db-*' --for 1h --reason 'moving the disk'")
@@ -78,7 +78,7 @@ def _resumed(item: Mapping[str, Any]) -> str:
 
 def _state(item: Mapping[str, Any]) -> str:
     why = f": {told(item, 'why')}" if item["why"] else ""
-    following = f", next start {clock(item['next'])}" if item["next"] and item["state"] == "waiting" else ""
+    following = f", next start {clock(item['next'])}" if item["next"] and item["state"] == "scheduled" else ""
     return f"{item['state']}{why}{following}"
 
 

@@ -79,7 +79,7 @@ def simulate(
                 print(json_line(row.as_json(sentence)))
                 held.pop((row.job, row.nominal), None)
             for one in held.values():  # not started when the time is over
-                print(json_line(_still_held(one).as_json(sentence) | {"state": "held"}))
+                print(json_line(_still_held(one).as_json(sentence) | {"state": "blocked"}))
         else:
             _print_rows(list(rows), held, span)
     for warning in warnings:
@@ -114,7 +114,7 @@ def _print_rows(rows: list[SlotRecord], held: dict[tuple[str, datetime], SlotBlo
     kinds = Counter[str]()
     for row in shown:
         key = (row.job, row.nominal)
-        kinds["held" if key in waiting else _kind(row)] += 1
+        kinds["blocked" if key in waiting else _kind(row)] += 1
         words = _kind(row) if key in waiting else _outcome(row, held.get(key))
         print(f"{row.nominal.astimezone():%Y-%m-%d %H:%M:%S}  {row.job:<{width}}  {words}")
     summary = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _MOST_OUTPUTS = 5
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
 _COLORS = {
-    "running": "32", "starting": "32", "failed": "31", "held": "33", "paused": "33", "slowed": "33", "retrying": "33",
-    "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
+    "running": "32", "starting": "32", "failed": "31", "blocked": "33", "paused": "33", "throttled": "33",
+    "retrying": "33", "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
 }  # fmt: skip
 
 
@@ -113,8 +113,8 @@ def _headline(about: Mapping[str, Any]) -> str:
     lines = [f"project {printable(about['project'])}: {jobs}, {generation}, {process}"]
     if about.get("rejected"):
         lines.append(f"the current job files were rejected: {about['rejected']}")
-    troubles = [told(trouble) for trouble in about.get("trouble_reasons", ())] or about["troubles"]
-    lines += [f"problem: {trouble}" for trouble in troubles]
+    problems = [told(problem) for problem in about.get("problem_reasons", ())] or about["problems"]
+    lines += [f"problem: {problem}" for problem in problems]
     if faults := about.get("faults"):
         count = sum(fault["count"] for fault in faults)
         lines.append(f"{count} internal {'error' if count == 1 else 'errors'} contained; `rpr health` shows them")
@@ -146,7 +146,7 @@ def _last(item: Mapping[str, Any], now: datetime) -> str:
 
 def _next(item: Mapping[str, Any], now: datetime) -> str:
     following = instant(item["next"])
-    if following is None or item["state"] in ("paused", "slowed"):  # its slots come, and are skipped
+    if following is None or item["state"] in ("paused", "throttled"):  # its slots come, and are skipped
         return "-"
     return f"{clock(item['next'], now)}, in {age(now, following)}" if following > now else clock(item["next"], now)
 
@@ -163,13 +163,13 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         yield "not ready"
     if faults := item.get("faults"):
         yield f"internal error in {faults[0]['owner']}: {faults[0]['error']}"
-    if item["streak"] < 0:
+    if failures := item["consecutive_failures"]:
         last = item["last"] or {}
         reason = told(last) if last else ""
-        if item["streak"] == -1 or item["state"] == "slowed":
+        if failures == 1 or item["state"] == "throttled":
             yield reason
         else:
-            yield f"failed {-item['streak']} times in a row" + (f" ({reason})" if reason else "")
+            yield f"failed {failures} times in a row" + (f" ({reason})" if reason else "")
 
 
 def _paint(column: int, cell: str) -> str | None:

@@ -1,6 +1,6 @@
 """The messages between `rpr` and a supervisor: JSON, one line each. Sans-IO: bytes in, values out.
 
-    request   {"v": 1, "verb": "status", "args": {"jobs": ["poll*"]}}
+    request   {"v": 2, "verb": "status", "args": {"jobs": ["poll*"]}}
     reply     {"item": {...}} for each thing of a listing or a stream, then one of
               {"done": {...}}   what it came to
               {"error": {"code": "...", "message": "...", "hint": "...", "exit": 2}}
@@ -22,7 +22,10 @@ from repeater.errors import ApplyRefused, RepeaterError, Unreachable, UsageError
 from repeater.model.time import from_rfc3339
 from repeater.wire.json_lines import LONGEST, BadMessage, clip, decode, encode
 
-VERSION = 1
+VERSION = 2
+RENAMED: Mapping[tuple[str, str], str] = {("history", "most"): "limit"}
+"""(verb, former name of an argument) -> name. A former name is refused, with the new name in the error."""
+_OTHER_VERSION = "use the `rpr` that started the supervisor, or restart the supervisor with this `rpr`"
 MOST_TEXTS = 20_000
 LONGEST_TEXT = 4096
 
@@ -55,7 +58,11 @@ def decode_request(line: bytes) -> Request:
     message = decode(line)
     version = message.get("v")
     if version != VERSION or isinstance(version, bool):
-        raise BadMessage("version", f"cannot use version `{clip(version)}` of the protocol: this is version {VERSION}")
+        raise BadMessage(
+            "version",
+            f"cannot use version `{clip(version)}` of the protocol: the supervisor speaks version {VERSION}",
+            hint=_OTHER_VERSION,
+        )
     unknown = sorted(set(message) - {"v", "verb", "args"})
     if unknown:
         raise BadMessage("malformed", f"cannot use the message: unknown key `{clip(unknown[0])}`")
@@ -73,6 +80,8 @@ def check_args(verb: str, params: Params, args: Mapping[str, Any]) -> dict[str, 
         if name not in params:
             near = difflib.get_close_matches(name, params, 1)
             hint = f"did you mean `{near[0]}`?" if near else None
+            if new := RENAMED.get((verb, name)):
+                hint = f"the argument is now called `{new}`"
             raise BadMessage("args", f"cannot carry out `{verb}`: unknown argument `{clip(name)}`", hint=hint)
     checked = {}
     for name, kind in params.items():
@@ -143,5 +152,7 @@ def error_from(told: Any) -> RepeaterError:
     """The error of a reply, as one of our own, so that it is printed and ends the command as usual."""
     told = told if isinstance(told, dict) else {}
     message, hint = str(told.get("message", "the supervisor answered with an error")), told.get("hint")
+    if told.get("code") == "version" and hint is None:  # a supervisor of 0.1.0 gives no hint
+        hint = _OTHER_VERSION
     kinds = {2: UsageError, 5: ApplyRefused, 6: Unreachable}
     return kinds.get(told.get("exit", 1), RepeaterError)(message, hint=hint if isinstance(hint, str) else None)

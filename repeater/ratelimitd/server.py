@@ -154,10 +154,10 @@ class Server:
             self._retry_persist()
 
     def _stats(self) -> bytes:
-        troubles = [] if self._trouble is None else [as_item(self._trouble)]
+        problems = [] if self._trouble is None else [as_item(self._trouble)]
         return encode(
             "stats_response", status="ok", version="1.1", **self._about,
-            troubles=[trouble["reason"] for trouble in troubles], trouble_reasons=troubles,
+            problems=[problem["reason"] for problem in problems], problem_reasons=problems,
             **self._book.stats(self._now()),
         )  # fmt: skip
 

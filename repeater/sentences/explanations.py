@@ -10,7 +10,7 @@ from repeater.model.time import age
 from repeater.sentences.fields import Fields, Maker, to_be
 
 _ZERO = datetime(1970, 1, 1, tzinfo=UTC)
-_STATES = {"held": "due but blocked", "slowed": "delayed by failures"}
+_STATES = {"blocked": "due but blocked", "throttled": "delayed by failures"}
 
 
 def _age(fields: Fields, name: str) -> str:

@@ -245,9 +245,9 @@ def test_a_socket_that_a_killed_supervisor_left_is_taken_over(rpr: Rpr, house: C
 
 def test_status_tells_a_tired_person_how_each_job_is(house: Callable[..., House]) -> None:
     built = house(wait="tick | tick")
-    built.until("tick", state="waiting")
+    built.until("tick", state="scheduled")
     built("trigger", "bad")
-    built.until("bad", streak=-1)
+    built.until("bad", consecutive_failures=1)
     built("pause", "tick", "--for", "2h", "--reason", "moving")
     told = built("status").out.splitlines()
     assert re.fullmatch(r"project shop: 3 jobs, generation 1, pid \d+, up for \d+s", told[0])
@@ -262,7 +262,7 @@ def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., Hou
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
     assert list(built.job("web")) == [
         "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures",
-        "planned", "skipped", "interval", "average_interval", "streak", "last_success",
+        "planned", "skipped", "interval", "average_interval", "consecutive_successes", "consecutive_failures", "last_success",
         "pending", "ready", "paused", "service", "labels", "description", "faults",
     ]  # fmt: skip
     tick = built.job("tick")
@@ -498,7 +498,7 @@ def test_events_tell_what_happened_and_follow(house: Callable[..., House]) -> No
         assert json.loads(told.next())["event"] == "job_added"
         built("trigger", "bad")
         heard = [json.loads(told.next()) for _ in range(3)]
-        assert [item["event"] for item in heard] == ["run_began", "run_finished", "slot_decided"]
+        assert [item["event"] for item in heard] == ["run_started", "run_finished", "slot_decided"]
         assert {item["job"] for item in heard} == {"bad"}
         assert (heard[1]["success"], heard[1]["reason"], heard[1]["exit"]) == (False, "exit 3", 3)
     finally:
@@ -518,7 +518,7 @@ def test_trigger_says_what_became_of_it(house: Callable[..., House]) -> None:
     assert re.fullmatch(r"a: started, run \w{20}\n", built("trigger", "a").out)
     again = built("trigger", "a")
     assert (again.out, again.code) == ("a: skipped: the previous run was still running\n", 1)
-    assert built.lines("trigger", "a", "--force")[0]["became"] == "started"
+    assert built.lines("trigger", "a", "--force")[0]["result"] == "started"
     assert len(built.job("a")["running"]) == 2
 
 
@@ -808,7 +808,7 @@ def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House])
     assert built("why", "p").out.startswith("`p` is paused: audit; until it is resumed\n")
     built.until("d", state="done")
     assert "`d` is done: its schedule has ended; run `rpr reset d` to start over" in built("why", "d").out
-    built.until("s", state="slowed")
+    built.until("s", state="throttled")
     assert "after a failure, not before " in built("why", "s").out
     assert built("why", "x").out.startswith("`x` is disabled: `enabled = false`")
     assert built("why", "*").code == 2

@@ -33,7 +33,7 @@ def test_the_state_of_a_daemon_is_shown_in_words_and_as_json(rpr: Rpr) -> None:
         assert second.startswith("github  5000/1h  1 used, 0 reserved, 0 waiting, next start now")
         answer = json.loads(rpr("daemon", "--stats", "--json", "--socket", str(daemon.path)).out)
         assert answer["resources"][0]["rate_limit"] == 5000
-        assert answer["troubles"] == []
+        assert answer["problems"] == []
 
 
 def test_a_socket_is_found_by_the_variables_of_both_tools(rpr: Rpr) -> None:

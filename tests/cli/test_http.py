@@ -113,9 +113,9 @@ def test_jobs_are_seen_and_told_over_http(site: Callable[..., Site]) -> None:
     assert web("GET", "/readyz") == (200, "ok\n")
     status, found = web("GET", "/api/jobs?jobs=team%3Da")
     assert (status, [item["job"] for item in found["items"]]) == (200, ["tick"])
-    wait_for(lambda: web("GET", "/api/jobs/tick")[1]["state"] == "waiting", "the end of its first run")
+    wait_for(lambda: web("GET", "/api/jobs/tick")[1]["state"] == "scheduled", "the end of its first run")
     status, found = web("POST", "/api/jobs/tick/trigger")
-    assert (status, found["items"][0]["became"]) == (200, "started")
+    assert (status, found["items"][0]["result"]) == (200, "started")
     run = found["items"][0]["run"]
     wait_for(lambda: web("GET", f"/api/logs?run={run}")[1].get("items"), "output")
     assert web("GET", "/api/jobs/cell%5Burl=a%2Fb%5D")[1]["job"] == "cell[url=a/b]"
@@ -125,7 +125,7 @@ def test_jobs_are_seen_and_told_over_http(site: Callable[..., Site]) -> None:
     status, found = web("GET", "/api/jobs/tik")
     assert (status, found["error"]["message"]) == (404, "cannot find job `tik`: did you mean `tick`?")
     assert web("GET", "/api/jobs/tick/why")[1]["job"] == "tick"
-    assert web("GET", "/api/jobs/tick/history?most=1")[1]["rows"] == 1
+    assert web("GET", "/api/jobs/tick/history?limit=1")[1]["rows"] == 1
 
 
 def test_files_are_planned_and_applied_over_http(site: Callable[..., Site]) -> None:
@@ -161,7 +161,7 @@ def test_events_come_as_they_happen_and_end_with_the_supervisor(site: Callable[.
         seen.append(item["event"])
         if item["event"] == "slot_decided":
             break
-    assert seen[:2] == ["run_began", "run_finished"]
+    assert seen[:2] == ["run_started", "run_finished"]
     other, logs = web.stream("/api/jobs/tick/logs?follow=true&tail=1")
     assert next(datas(logs))["text"] == "tick\n"
     web.live.process.send_signal(signal.SIGTERM)
@@ -394,7 +394,7 @@ def test_readers_that_read_nothing_delay_no_run_and_others_are_served(site: Call
     web = site("-q", jobs=FAST)
     deaf = []
     try:
-        for path in ("/api/logs?follow=true", "/api/events", "/metrics", "/api/history?most=100000"):
+        for path in ("/api/logs?follow=true", "/api/events", "/metrics", "/api/history?limit=100000"):
             for _ in range(4):
                 connection = socket.create_connection(("127.0.0.1", web.port))
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -408,7 +408,7 @@ def test_readers_that_read_nothing_delay_no_run_and_others_are_served(site: Call
 
         begun = beats()
         wait_for(lambda: beats() >= begun + 30, "beats")
-        rows = web("GET", "/api/jobs/beat/history?most=30")[1]["items"]
+        rows = web("GET", "/api/jobs/beat/history?limit=30")[1]["items"]
         assert [row["reason"] for row in rows if row["state"] != "succeeded" and row["reason_code"] != "overlap"] in (
             [],
             [None],

@@ -102,5 +102,5 @@ def test_slots_that_a_limit_holds_are_shown_with_what_holds_them(rpr: Rpr) -> No
         "3 slots in 20m: 2 ran, 1 held\n"
     )
     rows = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z", "--json").out.splitlines()
-    assert [json.loads(row)["state"] for row in rows] == ["succeeded", "succeeded", "held"]
+    assert [json.loads(row)["state"] for row in rows] == ["succeeded", "succeeded", "blocked"]
     assert list(json.loads(rows[2])) == list(json.loads(rows[0]))

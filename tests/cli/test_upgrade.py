@@ -68,17 +68,17 @@ def test_history_and_why_read_the_state_of_0_1_0_as_it_is(rpr: Rpr, archive: str
     folder = install(rpr, archive)
     before = stored(folder)
     database = (folder / "history.db").read_bytes()
-    rows = lines(rpr, "history", "--json", "--most", "100000")
+    rows = lines(rpr, "history", "--json", "--limit", "100000")
     assert [(row["job"], row["reason"]) for row in rows] == [(job, reason) for job, _, reason in before]
-    shown = rpr("history", "--most", "100000").out
+    shown = rpr("history", "--limit", "100000").out
     for sentence in ("the disk moves", "exit 3", "signal 9", "timed out after 300ms", "No such file or directory"):
         assert sentence in shown
-    failed = lines(rpr, "history", "--json", "--most", "100000", "--outcome", "failed")
+    failed = lines(rpr, "history", "--json", "--limit", "100000", "--outcome", "failed")
     assert {row["job"] for row in failed} >= {"fails", "retries", "times-out", "cannot-start"}
     assert {row["outcome"] for row in failed} == {"failed"}
-    (row,) = lines(rpr, "history", "--json", "--most", "1", "times-out")
+    (row,) = lines(rpr, "history", "--json", "--limit", "1", "times-out")
     assert "timed out after 300ms" in rpr("why", f"times-out@{row['nominal']}").out
-    (row,) = lines(rpr, "history", "--json", "--most", "1", "needs-a-failure")
+    (row,) = lines(rpr, "history", "--json", "--limit", "1", "needs-a-failure")
     assert "fails-for-another" in rpr("why", f"needs-a-failure@{row['nominal']}").out
     assert (folder / "history.db").read_bytes() == database
 
@@ -101,7 +101,7 @@ def test_a_supervisor_goes_on_with_the_state_of_0_1_0(rpr: Rpr) -> None:
         assert jobs["pausable"]["state"] == "paused"
         assert "the disk moves" in json.dumps(jobs["pausable"])
         assert "`succeeds` is done: 2 runs" in rpr("why", "succeeds", "--project", "corpus").out
-        rows = lines(rpr, "history", "--json", "--most", "100000", "--project", "corpus", "fails", "times-out")
+        rows = lines(rpr, "history", "--json", "--limit", "100000", "--project", "corpus", "fails", "times-out")
         assert {row["reason"] for row in rows} >= {"failure: exit 3", "failure: timed out after 300ms"}
     after = stored(folder)
     for job in ("succeeds", "fails", "stops-on-failure"):  # done is done

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, ONE_OFF
 from repeater.cli.oneoff.options import COMMANDS as ONE_OFF_COMMANDS
 from tests.docs.pages import PAGES, ROOT, prose
 
@@ -228,7 +228,7 @@ def test_descriptions_of_the_schema_are_plain() -> None:
 
 def options() -> Iterator[tuple[str, str, bool]]:
     """Each option with its help, and whether it is a flag."""
-    for name, (module, function, _, _) in (COMMANDS | CONTROL).items():
+    for name, (module, function, _, _) in (COMMANDS).items():
         for option in getattr(import_module(module), function).params:
             if isinstance(option, click.Option):
                 yield f"rpr {name} {option.opts[-1]}", option.help or "", option.is_flag
@@ -249,7 +249,7 @@ def test_help_of_an_option_is_an_imperative_sentence_with_an_object() -> None:
 
 
 def test_each_command_is_described_by_an_imperative_sentence() -> None:
-    listed = {name: text for name, (_, _, text, _) in (COMMANDS | CONTROL).items()}
+    listed = {name: text for name, (_, _, text, _) in (COMMANDS).items()}
     listed |= {name: text for name, (text, _) in ONE_OFF.items()}
     assert {name: text for name, text in listed.items() if not IMPERATIVE.match(text)} == {}
     assert {name: text for name, text in listed.items() if not text.endswith((".", "…")) or findings(text)} == {}
@@ -257,7 +257,7 @@ def test_each_command_is_described_by_an_imperative_sentence() -> None:
 
 def test_the_name_of_a_module_occurs_once() -> None:
     """A command and its parts in other packages share a name on purpose: `cli/status`, `control/status`."""
-    commands = {name.replace("-", "_") for name in COMMANDS | CONTROL}
+    commands = {name.replace("-", "_") for name in COMMANDS}
     names = Counter(path.stem for path in python_files())
     assert {name for name, count in names.items() if count > 1} - commands - REPEATED_NAMES <= NOT_YET_UNIQUE
 

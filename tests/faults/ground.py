@@ -141,7 +141,7 @@ class Ground:
 
     def rows(self, *args: str) -> list[dict[str, Any]]:
         """The history, oldest first."""
-        done = self("history", "--json", "--most", "20000", *args)
+        done = self("history", "--json", "--limit", "20000", *args)
         assert done.code == 0, done
         return [json.loads(line) for line in done.out.splitlines()][::-1]
 

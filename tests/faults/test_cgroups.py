@@ -146,7 +146,7 @@ def test_the_next_supervisor_ends_an_escaped_daemon_of_the_last_one(ground: Grou
     """With its service, which was kept; at once, if the keeper was killed too."""
     ground.rpr.write("daemon.py", DAEMON)
     text = job("daemon", [sys.executable, "daemon.py"], schedule='"always"', stop_timeout="500ms")
-    first = ground.apply(text, "-q", "--on-death", "keep")
+    first = ground.apply(text, "-q", "--on-crash", "keep")
     wait_for(lambda: any(found.command == "sleep 300 " for found in ground.living()), "the daemon is there")
     (pid,) = [found.pid for found in ground.living() if found.command == "sleep 300 "]
     keeper = int(cgroup_of(pid).partition(MARK)[2].split("-")[1])

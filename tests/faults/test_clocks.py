@@ -396,7 +396,7 @@ def test_a_job_that_waits_for_the_clock_says_so_everywhere_with_the_remedy(groun
     assert "`rpr reset c` clears this" in second.err
     until_more(ground, "i", 2)
     (job,) = (item for item in map(json.loads, ground("status", "c", "--json").out.splitlines()))
-    assert (job["state"], job["reason_code"]) == ("waiting", "waits_for_clock")
+    assert (job["state"], job["reason_code"]) == ("scheduled", "waits_for_clock")
     assert "so it will not start before" in ground("status", "c").out
     why = json.loads(ground("why", "c", "--json").out)
     assert [fact["reason_code"] for fact in why["fact_reasons"]][:1] == ["waits_for_clock"]

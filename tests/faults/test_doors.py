@@ -88,7 +88,7 @@ def as_stranger(folder: Path, lines: Sequence[bytes]) -> list[str]:
 
 
 def request(verb: str) -> bytes:
-    return json.dumps({"v": 1, "verb": verb, "args": {}}).encode() + b"\n"
+    return json.dumps({"v": 2, "verb": verb, "args": {}}).encode() + b"\n"
 
 
 @as_root

@@ -161,7 +161,7 @@ def to(path: str) -> socket.socket:
     return sock
 
 
-@pytest.mark.parametrize("begin", [b"", b'{"v":1,"ve'], ids=["silent", "half a line"])
+@pytest.mark.parametrize("begin", [b"", b'{"v":2,"ve'], ids=["silent", "half a line"])
 def test_slow_or_idle_connections_of_the_control_socket_keep_nobody_out(control: Ground, begin: bytes) -> None:
     with held(lambda: to(str(control.socket)), 200, begin):
         assert control("status").code == 0

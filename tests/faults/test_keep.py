@@ -1,4 +1,4 @@
-"""`--on-death keep`: a supervisor is killed, its jobs go on, and the next one takes them up as if nothing had been."""
+"""`--on-crash keep`: a supervisor is killed, its jobs go on, and the next one takes them up as if nothing had been."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Shop:
         with path.open("wb") as out:
             self.lives.append(
                 subprocess.Popen(
-                    [RPR, "apply", "jobs.toml", "--keep-alive", "--on-death", on_death, *args],
+                    [RPR, "apply", "jobs.toml", "--keep-alive", "--on-crash", on_death, *args],
                     cwd=self.folder,
                     env=self.rpr.env,
                     stdin=subprocess.DEVNULL,

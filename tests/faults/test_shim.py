@@ -461,7 +461,7 @@ def test_down_kill_ends_a_supervisor_whose_keeper_is_stopped(ground: Ground) -> 
 def test_the_next_supervisor_ends_a_stopped_keeper_that_does_not_greet(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q", "--on-death", "keep")
+    supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q", "--on-crash", "keep")
     supervisor.until_ready()
     wait_for(lambda: "web" in ground.jobs_living(), "web runs")
     (keeper,) = [child.pid for child in psutil.Process(supervisor.pid).children()]

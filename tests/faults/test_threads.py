@@ -31,8 +31,8 @@ async def nothing(*_: Any) -> None:
 @pytest.mark.parametrize(
     ("verb", "args"),
     [
-        ("history", {"jobs": (), "outcomes": (), "most": None, "since": None, "until": None}),
-        ("history", {"jobs": ("a",), "outcomes": (), "most": None, "since": None, "until": None}),
+        ("history", {"jobs": (), "outcomes": (), "limit": None, "since": None, "until": None}),
+        ("history", {"jobs": ("a",), "outcomes": (), "limit": None, "since": None, "until": None}),
         ("why", {"job": "a", "at": "03:00"}),
     ],
 )

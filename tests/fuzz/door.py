@@ -38,7 +38,7 @@ class Attacker:
         self._port = port
         self._control = control
         self._held: list[socket.socket] = []
-        self._seeds = {"http": [one[1:] for one in seeds("http")], "control": [b'{"v":1,"verb":"status","args":{}}\n']}
+        self._seeds = {"http": [one[1:] for one in seeds("http")], "control": [b'{"v":2,"verb":"status","args":{}}\n']}
         self.count = 0
 
     def work(self, until: float) -> None:
@@ -174,7 +174,7 @@ def _status(path: str, within: float) -> bool:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(within)
         sock.connect(path)
-        sock.sendall(json.dumps({"v": 1, "verb": "health", "args": {}}).encode() + b"\n")
+        sock.sendall(json.dumps({"v": 2, "verb": "health", "args": {}}).encode() + b"\n")
         return b'"done"' in sock.recv(1 << 16)
 
 

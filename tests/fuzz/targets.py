@@ -299,9 +299,9 @@ _SEEDS: dict[str, list[bytes]] = {
         b"X-RateLimit-Reset: 1772366400\nX-RateLimit-Remaining: 0\n",
     ],
     "control": [
-        b'{"v":1,"verb":"status","args":{}}\n', b'{"v":1,"verb":"logs","args":{"jobs":["a"],"tail":5,"follow":true}}\n',
-        b'{"v":1,"verb":"apply","args":{"files":["/p/jobs.toml"],"set":[["a","b"]],"only":[],"dry_run":true}}\n',
-        b'{"v":1,"verb":"history","args":{"since":"2026-01-01T00:00:00Z","most":3}}\n{"v":2}\n', b'{"v":1,"verb":"down","args":{"level":"kill"}}\n',
+        b'{"v":2,"verb":"status","args":{}}\n', b'{"v":2,"verb":"logs","args":{"jobs":["a"],"tail":5,"follow":true}}\n',
+        b'{"v":2,"verb":"apply","args":{"files":["/p/jobs.toml"],"set":[["a","b"]],"only":[],"dry_run":true}}\n',
+        b'{"v":2,"verb":"history","args":{"since":"2026-01-01T00:00:00Z","limit":3}}\n{"v":3}\n', b'{"v":2,"verb":"down","args":{"level":"kill"}}\n',
     ],
     "http": [
         b"\xffGET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", b"\x04GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n" * 3,

@@ -43,7 +43,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "history": Verb(
         history.history,
-        {"jobs": "texts", "most": "count", "since": "time", "until": "time", "outcomes": "texts"},
+        {"jobs": "texts", "limit": "count", "since": "time", "until": "time", "outcomes": "texts"},
     ),
     "events": Verb(events.events, {"jobs": "texts", "tail": "count", "follow": "flag"}),
     "why": Verb(why.why, {"job": "text", "at": "text"}),

@@ -11,7 +11,7 @@ from typing import Any
 
 from repeater._lazy_dataclasses import fields
 from repeater.control.context import Args, ControlContext, Send
-from repeater.model.events import Event
+from repeater.model.events import Event, RunBegan
 from repeater.model.reasons import Reason
 from repeater.model.run import Run, SlotRecord, Verdict
 from repeater.model.time import rfc3339
@@ -25,7 +25,7 @@ MOST_WAITING = 10_000
 
 
 async def events(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
-    """An item for each event: `time`, `event` (`run_began`, `slot_decided`, …) and what belongs to it."""
+    """An item for each event: `time`, `event` (`run_started`, `slot_decided`, …) and what belongs to it."""
     names = {job.spec.name for job in desk.jobs(args["jobs"])} if args["jobs"] else None
     past = [item for entry in desk.journal.entries() if _fits(item := as_item(entry), names)]
     if args["tail"] is not None:
@@ -66,8 +66,12 @@ def _fits(item: Mapping[str, Any], names: set[str] | None) -> bool:
 
 def as_item(entry: Entry) -> dict[str, Any]:
     """An event for JSON, flat: of a run its id, job and slot, of a decided slot its row."""
-    name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(entry.event).__name__).lower()
-    return {"time": rfc3339(entry.at), "event": name, **_flat(entry.event)}
+    return {"time": rfc3339(entry.at), "event": event_name(type(entry.event)), **_flat(entry.event)}
+
+
+def event_name(kind: type[Event]) -> str:
+    """The public name of an event: `slot_decided` for SlotDecided."""
+    return "run_started" if kind is RunBegan else re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def _flat(event: Event) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def read(
         if outcome not in OUTCOMES:
             raise UsageError(f"cannot filter by `{outcome[:60]}`: expected one of {', '.join(OUTCOMES)}")
     jobs = names_of(specs, known, args["jobs"])
-    most = 100 if args["most"] is None else min(args["most"], MOST)
-    return rows(jobs, most, since=args["since"], until=args["until"], outcomes=args["outcomes"])
+    limit = 100 if args["limit"] is None else min(args["limit"], MOST)
+    return rows(jobs, limit, since=args["since"], until=args["until"], outcomes=args["outcomes"])
 
 
 def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[str]) -> list[str] | None:

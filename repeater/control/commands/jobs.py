@@ -21,7 +21,7 @@ from repeater.sentences import as_item
 
 
 async def trigger(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
-    """Runs each job once, now. An item says whether it was `started`, `held`, `queued` or `skipped`, and why."""
+    """Runs each job once, now. An item says whether it was `started`, `blocked`, `queued` or `skipped`, and why."""
     refused, jobs, nominal = 0, desk.require_jobs(args["jobs"]), desk.now()
     while any(job.has_decided(nominal) for job in jobs):
         nominal += MICROSECOND
@@ -29,7 +29,7 @@ async def trigger(desk: ControlContext, args: Args, send: Send) -> Mapping[str, 
         before = _known(job)
         await desk.submit(JobCommand("trigger", job.spec.name, force=args["force"], nominal=nominal))
         item = _trigger_result(job, before)
-        refused += item["became"] == "skipped"
+        refused += item["result"] == "skipped"
         await send({"job": job.spec.name, **item})
     return {"skipped": refused}
 
@@ -46,16 +46,16 @@ def _trigger_result(job: Job, before: set[Any]) -> dict[str, Any]:
     for held in job.open:
         if held.slot.nominal not in before and held.slot.trigger == "manual":
             if held.wait_reason is not None:
-                return {"became": "held", **as_item(held.wait_reason), "run": None}
-            return {"became": "started", **as_item(None), "run": held.attempt.run.id if held.attempt else None}
+                return {"result": "blocked", **as_item(held.wait_reason), "run": None}
+            return {"result": "started", **as_item(None), "run": held.attempt.run.id if held.attempt else None}
     for slot in job.pending:
         if slot.nominal not in before:
-            return {"became": "queued", **as_item(Reason("still_running")), "run": None}
+            return {"result": "queued", **as_item(Reason("still_running")), "run": None}
     for nominal, row in reversed(job.recent.items()):
         if nominal not in before and row.trigger == "manual":
-            became = "skipped" if row.attempts == 0 else "started"
-            return {"became": became, **as_item(row.reason), "run": row.run}
-    return {"became": "skipped", **as_item(Reason("not_active")), "run": None}
+            result = "skipped" if row.attempts == 0 else "started"
+            return {"result": result, **as_item(row.reason), "run": row.run}
+    return {"result": "skipped", **as_item(Reason("not_active")), "run": None}
 
 
 async def pause(desk: ControlContext, args: Args, send: Send) -> None:

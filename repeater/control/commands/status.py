@@ -46,7 +46,7 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
         await send(*items)
         await desk.settled()
     life = desk.life
-    troubles = [as_item(trouble) for trouble in desk.troubles()]
+    problems = [as_item(problem) for problem in desk.troubles()]
     rejected = as_item(desk.rejected())
     return {
         "project": life.project,
@@ -58,8 +58,8 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
         "jobs": len(desk.engine.jobs),
         "state_dir": life.state,
         "files": list(desk.files()),
-        "troubles": [trouble["reason"] for trouble in troubles],
-        "trouble_reasons": troubles,
+        "problems": [problem["reason"] for problem in problems],
+        "problem_reasons": problems,
         "faults": [as_fault(one) for one in desk.faults(None)],
         "rejected": rejected["reason"],
         "rejected_reason": rejected if rejected["reason_code"] else None,
@@ -189,7 +189,8 @@ def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[s
         "skipped": progress.skipped,
         "interval": seconds_of(job.interval),
         "average_interval": seconds_of(job.starts.average),
-        "streak": progress.streak,
+        "consecutive_successes": max(0, progress.streak),
+        "consecutive_failures": max(0, -progress.streak),
         "last_success": rfc3339(progress.last_success),
         "pending": len(job.pending),
         "ready": job.ready,
@@ -203,10 +204,11 @@ def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[s
 
 
 def job_state(job: Job, now: Instant) -> tuple[str, Reason | None]:
-    """The state of a job in one word, and why it is so if that is not plain.
+    """The state of a job in one word, and the reason if the state does not explain itself.
 
-    `running`, `starting`, `held` (at a gate), `retrying`, `stopping`, `paused`, `slowed`, `waiting` (for its next
-    slot), `idle` (nothing will start it by itself), `done`, `stopped`, `disabled`.
+    `running`, `starting`, `blocked` (a start is due and waits), `retrying`, `stopping`, `paused`, `throttled` (delayed
+    by failures), `scheduled` (the next start is known), `idle` (nothing starts it by itself), `done`, `stopped`,
+    `disabled`.
     """
     held = job.open[0] if job.open else None
     if job.state in (State.STOPPING, State.DRAINING, State.FINISHING) and held is not None:
@@ -227,11 +229,13 @@ def job_state(job: Job, now: Instant) -> tuple[str, Reason | None]:
         return "paused", because("paused_until", text=text, until=None if until is None else _seconds(until))
     not_before = job.throttle.not_before
     if job.throttle.holds(now) and not_before is not None:
-        return "slowed", because("slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall))
+        return "throttled", because(
+            "slowed_down", failures=max(0, -job.progress.streak), until=_seconds(not_before.wall)
+        )
     until = job.waits_for_clock(now.wall)
     why = None if until is None else because("waits_for_clock", job=job.spec.name, until=until)
     if job.next is not None:
-        return "waiting", why
+        return "scheduled", why
     fault = job.next_slot.fault
     return "idle", why if fault is None else because("schedule_unknown", error=fault)
 
@@ -251,7 +255,7 @@ def _state_of_active_slot(held: ActiveSlot) -> tuple[str, Reason | None]:
             return "starting", None
         return "running", because("attempt", attempt=held.attempts) if held.attempts > 1 else None
     if held.wait_reason is not None:
-        return "held", held.wait_reason
+        return "blocked", held.wait_reason
     if held.retry is not None:
         return "retrying", because("retry_at", attempt=held.attempts, at=_seconds(held.retry.at.wall))
     return "starting", None

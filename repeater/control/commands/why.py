@@ -95,7 +95,7 @@ def _state(job: Job, instant: Instant) -> Reason:
     name = job.spec.name
     state, reason = job_state(job, instant)
     match state:
-        case "waiting":
+        case "scheduled":
             assert job.next is not None
             return because("job_waits", job=name, due=job.next.due, left=job.next.due - instant.wall)
         case "idle":

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from repeater.cli.commands import COMMANDS, CONTROL, ONE_OFF
+from repeater.cli.commands import COMMANDS, ONE_OFF
 from repeater.cli.foreign import _COMMANDS, command_hint
 from repeater.cli.group import _ALL, explain, rpr
 from repeater.cli.oneoff.options import COMMANDS as TABLE
@@ -84,7 +84,7 @@ def test_a_sentence_names_commands_and_options_that_exist(word):
         command, *rest = line.split(" -- ")[0].split()
         if command in ("--help", "COMMAND"):
             continue
-        assert command in COMMANDS or command in CONTROL or command in ONE_OFF
+        assert command in COMMANDS or command in ONE_OFF
         listed = (
             {flag for option in TABLE[command].options for flag in option.flags}
             if command in ONE_OFF

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from repeater.control.commands import VERBS, unknown
 from repeater.control.protocol import (
     LONGEST_TEXT,
+    RENAMED,
     Request,
     check_args,
     decode_request,
@@ -67,20 +68,20 @@ def test_any_bytes_are_a_request_or_one_refusal(line: bytes) -> None:
         (b"", "cannot read the message: Expecting value"),
         (b"[1]", "not a JSON object"),
         (b'{"v": NaN}', "`NaN` is not a number"),
-        (b'{"v": 1, "x": Infinity}', "`Infinity` is not a number"),
+        (b'{"v": 2, "x": Infinity}', "`Infinity` is not a number"),
         (b'{"v": 1, "v": 1}', "duplicate key `v`"),
-        (b'{"v": 1, "args": {"a": 1, "a": 2}, "verb": "x"}', "duplicate key `a`"),
+        (b'{"v": 2, "args": {"a": 1, "a": 2}, "verb": "x"}', "duplicate key `a`"),
         (b"\xff\xfe", "it is not valid UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 50_000, "nested too deeply"),
         (b'{"v": ' + b"9" * 5000 + b"}", "cannot read the message: Exceeds the limit"),
         (b"{}", "cannot use version `None`"),
-        (b'{"v": 2, "verb": "status"}', "cannot use version `2`"),
+        (b'{"v": 1, "verb": "status"}', "cannot use version `1` of the protocol: the supervisor speaks version 2"),
         (b'{"v": true, "verb": "status"}', "cannot use version `True`"),
-        (b'{"v": 1}', "the key `verb` is missing"),
-        (b'{"v": 1, "verb": 3}', "the key `verb` is missing"),
-        (b'{"v": 1, "verb": "status", "args": []}', "`args` is not an object"),
-        (b'{"v": 1, "verb": "status", "arg": {}}', "unknown key `arg`"),
+        (b'{"v": 2}', "the key `verb` is missing"),
+        (b'{"v": 2, "verb": 3}', "the key `verb` is missing"),
+        (b'{"v": 2, "verb": "status", "args": []}', "`args` is not an object"),
+        (b'{"v": 2, "verb": "status", "arg": {}}', "unknown key `arg`"),
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else "",
 )
@@ -144,6 +145,21 @@ def test_an_unknown_argument_or_verb_names_the_nearest() -> None:
     assert caught.value.hint == "did you mean `reason`?"
     assert unknown("stauts").hint == "did you mean `status`?"
     assert len(unknown("x" * 10_000).message) < 200
+
+
+@pytest.mark.parametrize(("former", "name"), RENAMED.items())
+def test_a_former_argument_is_refused_with_its_new_name(former: tuple[str, str], name: str) -> None:
+    verb, argument = former
+    assert name in VERBS[verb].params
+    with pytest.raises(BadMessage) as caught:
+        check_args(verb, VERBS[verb].params, {argument: 1})
+    assert caught.value.hint == f"the argument is now called `{name}`"
+
+
+def test_an_error_about_the_version_says_what_to_do() -> None:
+    error = error_from({"code": "version", "message": "cannot use version `2` of the protocol: this is version 1"})
+    assert error.hint is not None
+    assert "restart the supervisor" in error.hint
 
 
 def test_a_request_leaves_out_what_is_empty() -> None:

@@ -86,7 +86,7 @@ class Peer:
         self.writer.write(data)
 
     def ask(self, verb: str, **args: Any) -> None:
-        self.send(json.dumps({"v": 1, "verb": verb, "args": args}).encode() + b"\n")
+        self.send(json.dumps({"v": 2, "verb": verb, "args": args}).encode() + b"\n")
 
     async def hear(self) -> dict[str, Any] | None:
         """The next message; None at the end of the connection."""
@@ -175,7 +175,7 @@ async def test_who_closes_only_its_own_direction_still_gets_the_answer(house: Ho
 
 @live
 async def test_a_line_that_is_no_request_is_answered_and_ends_the_connection(house: House) -> None:
-    for line in (b"hello\n", b"{}\n", b'{"v":1,"verb":"explode"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"\n"):
+    for line in (b"hello\n", b"{}\n", b'{"v":2,"verb":"explode"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"\n"):
         peer = await house.connect()
         peer.send(line)
         refused = await peer.hear()
@@ -196,7 +196,7 @@ async def answers(house: House) -> None:
 @live
 async def test_a_line_without_end_is_refused_at_its_limit(house: House) -> None:
     peer = await house.connect()
-    peer.send(b'{"v":1,"verb":"status","args":{"jobs":["' + b"x" * (2 << 20))
+    peer.send(b'{"v":2,"verb":"status","args":{"jobs":["' + b"x" * (2 << 20))
     refused = await peer.hear()
     assert refused is None or refused["error"]["code"] == "too_long"
     await peer.close()
@@ -302,7 +302,7 @@ def test_a_line_that_drips_and_a_client_that_asks_nothing_are_given_up(
         async with house(tmp_path) as built:
             idle, dripping = await built.connect(), await built.connect()
             began = asyncio.get_running_loop().time()
-            for letter in b'{"v":1,"verb"':
+            for letter in b'{"v":2,"verb"':
                 dripping.send(bytes([letter]))
                 await asyncio.sleep(0.03)
             assert await dripping.hear() is None
@@ -324,7 +324,7 @@ def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, m
             for _ in range(100):
                 built.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
             sock = connect(built.door.path, 5)
-            sock.sendall(b'{"v":1,"verb":"logs"}\n')
+            sock.sendall(b'{"v":2,"verb":"logs"}\n')
             while built.server._clients:  # noqa: ASYNC110 - what is looked at tells nobody
                 await asyncio.sleep(0.01)
             sock.close()
@@ -364,7 +364,7 @@ async def test_a_long_answer_is_taken_to_its_end_before_the_server_goes_and_a_fo
 @live
 async def test_a_slow_listener_loses_output_and_is_told_how_much(house: House) -> None:
     sock = connect(house.door.path, 5)
-    sock.sendall(b'{"v":1,"verb":"logs","args":{"follow":true}}\n')
+    sock.sendall(b'{"v":2,"verb":"logs","args":{"follow":true}}\n')
     await asyncio.sleep(0.05)
     house.kept.begin("1", "tick", 0)
     for _ in range(200):

@@ -239,7 +239,7 @@ def test_a_disk_that_is_full_keeps_nobody_from_starting_and_all_is_written_when_
             await reserve(2)
             assert there.warnings == ["cannot write the database: [Errno 28] no space left; counts are in memory only"]
             writer.write(STATS)
-            assert json.loads(await reader.readline())["troubles"] == [
+            assert json.loads(await reader.readline())["problems"] == [
                 "cannot write the database: [Errno 28] no space left"
             ]
             keeping.full = False

@@ -382,8 +382,8 @@ def test_a_verdict_of_a_row_has_its_words_for_each_outcome(outcome: str, words: 
     ("state", "words"),
     [
         ("running", "`a` is running"),
-        ("held", "`a` is due but blocked"),
-        ("slowed", "`a` is delayed by failures"),
+        ("blocked", "`a` is due but blocked"),
+        ("throttled", "`a` is delayed by failures"),
         ("done", "`a` is done; run `rpr reset a` to start over"),
         ("stopped", "`a` is stopped; run `rpr start a` to start it"),
     ],

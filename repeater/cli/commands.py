@@ -1,8 +1,6 @@
 """The tables of all commands: what `rpr --help` lists, and where each command is. The tables import nothing."""
 
-from typing import TypeAlias
-
-Row: TypeAlias = tuple[str, str, str, tuple[str, ...]]
+Row = tuple[str, str, str, tuple[str, ...]]
 """(module, function, summary, short forms)."""
 
 SECTIONS: dict[str, dict[str, Row]] = {

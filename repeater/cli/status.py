@@ -23,7 +23,8 @@ _MOST_OUTPUTS = 5
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
 _COLORS = {
     "running": "32", "starting": "32", "failed": "31", "blocked": "33", "paused": "33", "throttled": "33",
-    "retrying": "33", "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32", "stopping": "33",
+    "retrying": "33", "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32",
+    "stopping": "33",
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def test_a_one_off_command_imports_nothing_that_is_not_foreseen(rpr: Rpr) -> Non
 
 
 def test_the_version_is_told_with_next_to_nothing(rpr: Rpr) -> None:
-    assert imported(rpr, "--version") == {"repeater", "repeater.cli", "repeater.cli.main"}
+    assert imported(rpr, "--version") == {"repeater", "repeater.cli", "repeater.cli.commands", "repeater.cli.main"}
 
 
 def test_examples_show_every_command_without_a_file(rpr: Rpr) -> None:

@@ -120,13 +120,10 @@ def apply(
     finish. A second Ctrl-C stops all runs; a third kills them. Job output goes to stdout and stderr, prefixed with the
     job name.
     """
-    from repeater.apps import (
-        HttpOptions,
-        SupervisorOptions,
-        connect_project,
-        first_file,
-        load_selected,
-    )
+    from repeater.apps.identity import first_file
+    from repeater.apps.locate import connect_project
+    from repeater.apps.options import HttpOptions, SupervisorOptions
+    from repeater.apps.reload_worker import load_selected
     from repeater.cli.lifecycle import hand_over
     from repeater.cli.plan import print_plan, read_plan
 

@@ -9,7 +9,7 @@ import click
 from repeater.cli.remote import printable, supervisor_options
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 
 @click.command(epilog="Example: rpr backup /backups/web-$(date +%F).tar.gz")
@@ -21,7 +21,7 @@ def backup(target: str, where: SupervisorSelector) -> None:
     Contains the history, the progress of all jobs, the output of runs, and the token of the HTTP API. FILE must not
     exist; only this user can read it. `rpr restore` reads it, also on another host.
     """
-    from repeater.apps import back_up
+    from repeater.apps.backup import back_up
 
     made = back_up(where, target)
     print(f"{printable(target)}: {_content(made.project, made.slots, made.outputs)}")
@@ -41,7 +41,7 @@ def restore(source: str, project: str | None, state_dir: str | None) -> None:
 
     Stops with an error while a supervisor of the project runs. If anything fails, the old state stays.
     """
-    from repeater.apps import restore as restore_state
+    from repeater.apps.backup import restore as restore_state
 
     found, folder = restore_state(source, project, state_dir)
     print(f"{printable(str(folder))}: {_content(found.project, found.slots, found.outputs)}, as of {found.made}")

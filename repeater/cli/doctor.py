@@ -10,7 +10,7 @@ from repeater.cli.options import json_option
 from repeater.cli.remote import print_json, print_table, supervisor_options
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 _COLORS = {"ok": "32", "bad": "31"}
 
@@ -23,7 +23,8 @@ def doctor(as_json: bool, where: SupervisorSelector) -> int:
 
     Changes nothing. Exit code 1: there is a problem that prevents rpr from working correctly.
     """
-    from repeater.apps import run_doctor, unattended_checks
+    from repeater.apps.locate import run_doctor
+    from repeater.apps.unattended import unattended_checks
 
     found = [*run_doctor(where), *unattended_checks(where)]
     if as_json:

@@ -12,7 +12,7 @@ from repeater.cli.remote import clock, jobs_argument, print_json, printable, sup
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 _LEFT_OUT = {"time", "event", "job"}
 
@@ -28,7 +28,7 @@ def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool,
 
     The supervisor keeps the last 2000 events in memory. `rpr history` shows the permanent record.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     args: dict[str, Any] = {"jobs": list(jobs), "follow": follow}
     if tail is not None:

@@ -28,7 +28,7 @@ def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project
 
     In the tree, a job is listed below each job that it needs. A job that appears again is shown by its name only.
     """
-    from repeater.apps import load_job_files
+    from repeater.apps.job_files import load_job_files
 
     jobfile = load_job_files(files, set_vars=dict(set_vars), project=project).jobfile
     draw = {"tree": _tree, "mermaid": _mermaid, "dot": _dot, "json": _json}[form]

@@ -17,7 +17,7 @@ from repeater.model.units import format_duration
 from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 _COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "33", "replaced": "33"}
 _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted")
@@ -83,7 +83,7 @@ def history(
 
 
 def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     try:
         client = connect(where)
@@ -94,7 +94,7 @@ def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[s
 
 
 def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreachable) -> list[dict[str, Any]]:
-    from repeater.apps import records
+    from repeater.apps.locate import records
     from repeater.control.commands.history import as_item, read
 
     with records(where) as found:

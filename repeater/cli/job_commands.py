@@ -11,7 +11,7 @@ from repeater.cli.options import json_option
 from repeater.cli.remote import call_for_jobs, clock, length_option, some_jobs_argument, supervisor_options, told
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 
 @click.command(epilog="Example: rpr trigger backup")

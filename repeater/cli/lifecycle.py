@@ -16,7 +16,8 @@ from repeater.cli.remote import print_json, printable, supervisor_options
 from repeater.errors import Unreachable, UsageError
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorOptions, SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
+    from repeater.apps.options import SupervisorOptions
     from repeater.control.client import Answer, Client
 
 _SHOWN = 40
@@ -32,7 +33,7 @@ def reload(allow_removals: bool, as_json: bool, where: SupervisorSelector) -> No
     Use it with `--no-watch`, or to see why the current files were rejected. Exit code 2: a file is not valid. Exit
     code 5: the change was refused.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     with connect(where) as client:
         print_apply_result(client.ask("reload", patience=120.0, allow_removals=allow_removals), as_json=as_json)
@@ -49,7 +50,7 @@ def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
     Services are stopped; other runs may finish. When the command returns, no process of any job is left. Ctrl-C ends
     the command but not the shutdown. If the supervisor was killed and its runs continue, the command stops them.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     try:
         client = connect(where)
@@ -67,7 +68,8 @@ def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
 
 def _end_unattended(where: SupervisorSelector, error: Unreachable, *, kill: bool, quiet: bool) -> None:
     """End the runs that go on without a supervisor. Raises `error` if there are none."""
-    from repeater.apps import end_unattended_runs, records
+    from repeater.apps.locate import records
+    from repeater.apps.unattended import end_unattended_runs
 
     with records(where) as found:
         runs = () if found is None else end_unattended_runs(found, kill=kill)
@@ -117,7 +119,7 @@ def files_and_settings(
 
     names = [os.fspath(Path(name).absolute()) for name in files]
     if not names:
-        from repeater.apps import check_running
+        from repeater.apps.identity import check_running
 
         found = client.call("status", jobs=[])
         check_running(found, file)

@@ -17,7 +17,7 @@ from repeater.errors import Unreachable, UsageError
 from repeater.model.time import MICROSECOND, from_rfc3339, rfc3339
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
     from repeater.control.client import Client
 
 _LONGEST = 1 << 20
@@ -77,7 +77,7 @@ def _show(
     where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
 ) -> Mapping[str, Any]:
     """Show what is kept; the result says how much that is, or why it is nothing."""
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     try:
         client = connect(where)
@@ -92,7 +92,7 @@ def _show(
 
 def _follow(where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> NoReturn:
     """Show what is kept and what comes, from one supervisor after the other. Ends with Ctrl-C."""
-    from repeater.apps import SupervisorSelector, connect
+    from repeater.apps.locate import SupervisorSelector, connect
 
     where = SupervisorSelector(where.found_project(), where.socket, where.state_dir)
     last = datetime.now(UTC)
@@ -123,7 +123,7 @@ def _follow(where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[
 
 
 def _next_supervisor(where: SupervisorSelector) -> Client:
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     while True:
         sleep(_LOOK)
@@ -134,7 +134,7 @@ def _next_supervisor(where: SupervisorSelector) -> Client:
 def _from_disk(
     where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None], error: Unreachable
 ) -> Mapping[str, Any]:
-    from repeater.apps import records
+    from repeater.apps.locate import records
     from repeater.control.commands.history import names_of
     from repeater.control.commands.logs import as_item, chosen, unknown_run, why_nothing
     from repeater.output.run_reader import RunReader

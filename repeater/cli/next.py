@@ -73,7 +73,8 @@ def next_(
     result is what would happen if the jobs were applied at that time. Nothing is started or stored. Exit code 1: a
     schedule plugin failed.
     """
-    from repeater.apps import load_job_files, plugin_catalog
+    from repeater.apps.job_files import load_job_files
+    from repeater.apps.plugins import plugin_catalog
     from repeater.cli.time_args import parse_time_option
 
     after = Instant(parse_time_option("--from", begin) if begin else datetime.now(UTC), Mono(0))

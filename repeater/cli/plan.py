@@ -22,7 +22,7 @@ from repeater.plan.diff import JobPlan, diff, moves
 from repeater.sentences import sentence
 
 if TYPE_CHECKING:
-    from repeater.apps import Stored
+    from repeater.apps.state import Stored
     from repeater.control.client import Client
     from repeater.jobfile.load import Loaded
 
@@ -90,7 +90,9 @@ def plan(
     generation that was applied last. Nothing is started, written or changed. `+` new, `-` removed, `~` changed without
     a restart, `!` restarted, `>` renamed.
     """
-    from repeater.apps import connect_project, first_file, load_selected
+    from repeater.apps.identity import first_file
+    from repeater.apps.locate import connect_project
+    from repeater.apps.reload_worker import load_selected
     from repeater.cli.lifecycle import files_and_settings
 
     loaded = load_selected(files, set_vars, only, project=project)
@@ -160,7 +162,9 @@ def read_plan(
 
     What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
     """
-    from repeater.apps import check_loaded, in_force, nothing_applied, plugin_catalog
+    from repeater.apps.identity import check_loaded
+    from repeater.apps.plugins import plugin_catalog
+    from repeater.apps.state import in_force, nothing_applied
 
     if not ephemeral:
         check_loaded(loaded, state_dir)

@@ -32,7 +32,7 @@ def plugins(names: tuple[str, ...], as_json: bool) -> int:
     Each plugin is loaded in a separate process. With NAME: shows the description and the keys of one plugin. Exit
     code 1: a plugin cannot be used.
     """
-    from repeater.apps import installed_plugins
+    from repeater.apps.plugins import installed_plugins
 
     found, warnings = installed_plugins(names)
     for warning in warnings:

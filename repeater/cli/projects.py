@@ -11,7 +11,7 @@ from repeater.cli.remote import clock, print_json, print_table
 from repeater.model.time import rfc3339
 
 if TYPE_CHECKING:
-    from repeater.apps import Project
+    from repeater.apps.projects import Project
 
 _COLORS = {"running": "32", "damaged": "31"}
 
@@ -24,7 +24,7 @@ def projects(as_json: bool) -> None:
     Lists each project with a state directory at the default location, and each running supervisor without one. A
     project with its state elsewhere (`--state-dir`) is not listed.
     """
-    from repeater.apps import known_projects
+    from repeater.apps.projects import known_projects
 
     found = known_projects()
     if as_json:

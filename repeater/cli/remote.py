@@ -17,7 +17,7 @@ from repeater.model.units import parse_duration
 from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def supervisor_options(function: F) -> F:
     def command(
         *args: Any, file: str | None, project: str | None, socket: str | None, state_dir: str | None, **options: Any
     ) -> Any:
-        from repeater.apps import SupervisorSelector
+        from repeater.apps.locate import SupervisorSelector
 
         return function(*args, where=SupervisorSelector(project, socket, state_dir, file), **options)
 
@@ -70,7 +70,7 @@ def call_for_jobs(
     **args: Any,
 ) -> list[dict[str, Any]]:
     """Carry out a verb about single jobs and print a line for each."""
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     items = []
     with connect(where) as client:

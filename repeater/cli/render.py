@@ -33,7 +33,7 @@ def render(
     """
     from fnmatch import fnmatchcase
 
-    from repeater.apps import load_job_files
+    from repeater.apps.job_files import load_job_files
     from repeater.jobfile.write import WRITERS
     from repeater.model.dump import dump_file
 

@@ -49,7 +49,9 @@ def simulate(
     Shows every slot with its state and reason: runs, skipped slots, and why they would be skipped. All runs succeed and
     services run until the end. Nothing is started or stored.
     """
-    from repeater.apps import known_durations, load_job_files, plugin_catalog
+    from repeater.apps.job_files import load_job_files
+    from repeater.apps.plugins import plugin_catalog
+    from repeater.apps.state import known_durations
     from repeater.cli.time_args import parse_time_option
     from repeater.engine.simulate import simulate as run
 

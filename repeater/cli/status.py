@@ -17,7 +17,8 @@ from repeater.model.time import age, span
 from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
-    from repeater.apps import Records, SupervisorSelector, Unattended
+    from repeater.apps.locate import Records, SupervisorSelector
+    from repeater.apps.unattended import Unattended
 
 _MOST_OUTPUTS = 5
 _HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
@@ -39,7 +40,7 @@ def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> i
     JOB is a name, a cell of a matrix, a glob, or a label as `key=value`. If no supervisor is running, this shows the
     last known state and the runs that continue. The exit code is then 6.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     try:
         client = connect(where)
@@ -69,7 +70,8 @@ def _print(items: Sequence[Mapping[str, Any]], headline: str, now: datetime, *, 
 
 def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachable, *, as_json: bool) -> int:
     """What is known without a supervisor."""
-    from repeater.apps import records, unattended_runs
+    from repeater.apps.locate import records
+    from repeater.apps.unattended import unattended_runs
     from repeater.control.commands.last_output import FAILURES, last_output_on_disk
     from repeater.control.commands.offline import offline_items, running_item
     from repeater.control.commands.status import LINES
@@ -188,7 +190,7 @@ def health(quiet: bool, ready: bool, as_json: bool, where: SupervisorSelector) -
     Healthy means: it answers, can write its history, is not shutting down, every service with a `ready` probe is ready,
     and the current job files are active.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     try:
         with connect(where) as client:

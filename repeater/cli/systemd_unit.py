@@ -60,7 +60,7 @@ def systemd_unit(
 
     The supervisor reports to systemd when it is ready, reloads and stops. systemd restarts it if it hangs or crashes.
     """
-    from repeater.apps import load_job_files
+    from repeater.apps.job_files import load_job_files
     from repeater.jobfile.document import JsonText
 
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)

@@ -27,7 +27,8 @@ def validate(
 
     Nothing is run or changed. Exit code 0: no errors; 2: at least one error. Warnings do not change the exit code.
     """
-    from repeater.apps import load_job_files, machine_problems
+    from repeater.apps.doubts import machine_problems
+    from repeater.apps.job_files import load_job_files
     from repeater.jobfile.limit_capacity import overfull_warnings
 
     settings, now = dict(set_vars), datetime.now(UTC)

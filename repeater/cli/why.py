@@ -14,7 +14,7 @@ from repeater.cli.remote import print_json, printable, supervisor_options
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
-    from repeater.apps import SupervisorSelector
+    from repeater.apps.locate import SupervisorSelector
 
 
 @click.command(epilog="Example: rpr why backup@03:00")
@@ -28,7 +28,7 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     job's schedule (default: the local zone). A time with a UTC offset, `2026-03-29T01:30:00Z`, is also accepted. If
     no supervisor is running, this uses the history, and shows runs that continue without a supervisor.
     """
-    from repeater.apps import connect
+    from repeater.apps.locate import connect
 
     end = question.rfind("]") + 1  # a cell may have an `@` in its name
     name, _, at = question[end:].partition("@")
@@ -58,7 +58,8 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
 
 
 def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> dict[str, Any]:
-    from repeater.apps import records, unattended_runs
+    from repeater.apps.locate import records
+    from repeater.apps.unattended import unattended_runs
     from repeater.control.commands.explain_history import explain_offline
     from repeater.control.commands.last_output import last_output_on_disk
     from repeater.output.run_reader import RunReader

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.apps import load_job_files
+from repeater.apps.job_files import load_job_files
 from repeater.apps.recovery import changed_services
 from repeater.store.format1 import upgraded
 from repeater.store.reader import open_reader

@@ -57,7 +57,7 @@ def test_an_example_lives_through_a_simulated_day(file: Path) -> None:
 
 
 def test_eight_examples_and_the_first_use_every_kind_of_schedule() -> None:
-    from repeater.apps import load_job_files
+    from repeater.apps.job_files import load_job_files
     from repeater.model.spec import Plugin, ScheduleSpec
 
     assert len(EXAMPLES) == 8

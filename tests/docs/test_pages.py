@@ -26,7 +26,7 @@ SESSIONS = [page for page in PAGES if any(block.language == "console" for block 
 
 @pytest.mark.parametrize("block", FILES, ids=str)
 def test_a_job_file_in_the_docs_is_valid(block: Block, tmp_path: Path) -> None:
-    from repeater.apps import load_job_files
+    from repeater.apps.job_files import load_job_files
     from repeater.errors import JobFileError
 
     text = block.text

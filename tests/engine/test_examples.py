@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from repeater.apps import load_job_files
+from repeater.apps.job_files import load_job_files
 from repeater.engine.simulate import simulate
 from repeater.model.run import INTERIM, SlotRecord
 from repeater.ports import LaunchRequest

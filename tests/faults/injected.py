@@ -27,9 +27,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from repeater.apps import SupervisorOptions, SupervisorSelector, connect, load_selected
 from repeater.apps import supervisor as assembly
-from repeater.apps.options import HttpOptions
+from repeater.apps.locate import SupervisorSelector, connect
+from repeater.apps.options import HttpOptions, SupervisorOptions
+from repeater.apps.reload_worker import load_selected
 from repeater.apps.supervisor import supervise
 from repeater.model.events import RunFinished
 from repeater.processes import fd_poller

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from repeater.apps import SupervisorOptions, load_selected
+from repeater.apps.options import SupervisorOptions
+from repeater.apps.reload_worker import load_selected
 from repeater.apps.supervisor import supervise
 from repeater.model.run import INTERIM, Progress, SlotRecord
 from repeater.store import reader as store_reader

@@ -99,7 +99,7 @@ def test_slots_that_a_limit_holds_are_shown_with_what_holds_them(rpr: Rpr) -> No
         "2026-11-23 00:00:00  a  ran in 0s\n"
         "2026-11-23 00:05:00  a  ran in 0s, 5m late: limit `api` (1/10m)\n"
         "2026-11-23 00:10:00  a  limit `api` (1/10m) until 2026-11-23T00:20:00Z\n"
-        "3 slots in 20m: 2 ran, 1 held\n"
+        "3 slots in 20m: 2 ran, 1 blocked\n"
     )
     rows = rpr("simulate", "jobs.toml", "--for", "20m", "--from", "2026-11-23T00:00:00Z", "--json").out.splitlines()
     assert [json.loads(row)["state"] for row in rows] == ["succeeded", "succeeded", "blocked"]

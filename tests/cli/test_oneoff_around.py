@@ -16,7 +16,7 @@ from tests.cli.conftest import Rpr
 # `subprocess`, `logging` or `zoneinfo` each take longer than a run does.
 OF_PYTHON = {
     "abc", "atexit", "bisect", "collections", "contextlib", "copyreg", "datetime", "enum", "errno", "functools", "gc", "heapq",
-    "importlib", "itertools", "json", "keyword", "math", "operator", "queue", "random", "re", "reprlib", "select",
+    "importlib", "itertools", "json", "keyword", "math", "operator", "queue", "random", "re", "reprlib", "resource", "select",
     "selectors", "signal", "threading", "types", "typing", "warnings",
 }  # fmt: skip
 PURE = {"engine", "model", "plan", "policy", "schedule"}  # of these any: they import nothing but each other

@@ -117,7 +117,7 @@ class HttpService:
         from repeater.control.context import aside
 
         assert self._metrics is not None
-        self._metrics.attach(desk.engine.board.configure)
+        self._metrics.attach(desk.engine.admission.usage)
         for _ in self._metrics.sample(desk.engine.jobs):
             await asyncio.sleep(0)
         return await aside(self._metrics.expose)

@@ -102,7 +102,7 @@ class AdmissionControl:
             self._touched[Key("job", job.spec.name)] = None
         self.news.append((job, row))
 
-    def configure(self) -> Iterator[tuple[str, str, int, int]]:
+    def usage(self) -> Iterator[tuple[str, str, int, int]]:
         """`limit` or `pool`, its name, how much of it is used, and how much there is."""
         for name, used, most in self.limits.use():
             yield "limit", name, used, most

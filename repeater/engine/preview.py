@@ -66,7 +66,7 @@ def _prospect(engine: Engine, entry: JobPlan, node: Node | None, now: Instant) -
     if node is None:
         return Prospect(before, NO_OUTLOOK)
     name = entry.moved_from or entry.job
-    if job is None and (gone := engine.going(name)) is not None:
+    if job is None and (gone := engine.find_gone(name)) is not None:
         context = _context(engine, now)
         twin = gone.twin(context, _Aside(engine))
         twin.come_back(node, renamed=entry.moved_from is not None)
@@ -127,7 +127,7 @@ class _Aside:
     """The gates of a job that only seems to be there: nothing of it takes a place or is heard of."""
 
     def __init__(self, engine: Engine) -> None:
-        self._board = engine.board
+        self._admission = engine.admission
 
     def try_admit(self, job: Job, slot: ActiveSlot) -> tuple[Literal["hold", "skipped"], Reason] | None:  # noqa: ARG002
         return "hold", STOPPED
@@ -143,7 +143,7 @@ class _Aside:
         return _NO_LIMITS
 
     def earliest(self, job: Job) -> Instant | None:
-        return self._board.earliest(job)
+        return self._admission.earliest(job)
 
     def register_run(self, run: Any, job: Job, slot: ActiveSlot) -> None:
         pass

@@ -38,7 +38,6 @@ from repeater.model.spec import (
     default_overlap,
 )
 from repeater.model.units import format_duration, parse_duration, parse_size
-from repeater.policy.http_times import UNITS
 
 if TYPE_CHECKING:
     from repeater.model.plugins import Kind, PluginCatalog
@@ -368,12 +367,19 @@ def _http_aware(value: Any, reading: TableReader) -> HttpAware | None:
         reading.problem((*at, "json"), "found neither `headers` nor `json`, expected at least one of them")
     if rule.json_on_success and not rule.json:
         reading.problem((*at, "json_on_success"), "found `json_on_success` without `json`")
-    for number, field in enumerate(rule.fields):
+    if rule.fields:
+        _check_fields(rule.fields, reading, (*at, "fields"))
+    return rule
+
+
+def _check_fields(fields: tuple[str, ...], reading: TableReader, at: Path) -> None:
+    from repeater.policy.http_times import UNITS  # few jobs name fields
+
+    for number, field in enumerate(fields):
         path, colon, unit = field.rpartition(":")
         if colon and (not path or unit not in UNITS):
             units = ", ".join(f"`{unit}`" for unit in UNITS)
-            reading.problem((*at, "fields", number), f"found the unit `{unit}` of a field, expected one of {units}")
-    return rule
+            reading.problem((*at, number), f"found the unit `{unit}` of a field, expected one of {units}")
 
 
 def _overlap(table: Mapping[str, Any], default: Overlap, reading: TableReader) -> Overlap:

@@ -238,8 +238,8 @@ class Supervisor:
 
     def _without_secrets(self, fact: SpawnFailed | ProbeReported) -> SpawnFailed | ProbeReported:
         """Why something failed may quote a command, a folder or an address."""
-        if isinstance(fact, SpawnFailed) and fact.run in self._engine.board.runs:
-            job = self._engine.board.runs[fact.run][0]
+        if isinstance(fact, SpawnFailed) and fact.run in self._engine.admission.runs:
+            job = self._engine.admission.runs[fact.run][0]
         else:
             name = fact.job if isinstance(fact, ProbeReported) else self._hooks.get(fact.run, ("", ""))[1]
             if name not in self._engine.jobs:
@@ -393,7 +393,7 @@ class Supervisor:
 
     def job_of(self, run: str) -> str:
         """The name of the job of a live run; empty if there is no such run."""
-        found = self._engine.board.runs.get(run)
+        found = self._engine.admission.runs.get(run)
         return "" if found is None else found[0].spec.name
 
     def _ask_spawner(self, action: Adopt | SendSignal | KillTree) -> None:
@@ -411,7 +411,7 @@ class Supervisor:
 
     def _ask_again(self, action: SendSignal | KillTree) -> None:
         """Repeat what the spawner failed to do for a run that has not ended since."""
-        if not self._over and action.run in self._engine.board.runs:
+        if not self._over and action.run in self._engine.admission.runs:
             self._carry_out([action])
 
     def _claimed(self, start: Start, error: Exception | None) -> None:

@@ -197,7 +197,7 @@ class Model:
         if number in CELLS or not known.is_there:
             return
         for at, other in enumerate(self.jobs):
-            is_free = at not in CELLS and not other.is_there and engine.going(other.name) is None
+            is_free = at not in CELLS and not other.is_there and engine.find_gone(other.name) is None
             if is_free and other.name[0] == known.name[0]:
                 kept = {(row.nominal, row.run) for row in self.rows(known.name)}
                 times = {nominal for nominal, _ in kept}
@@ -248,7 +248,7 @@ class Model:
         if known.is_new:
             assert rows == []
             return
-        found = engine.jobs.get(name) or engine.going(name)
+        found = engine.jobs.get(name) or engine.find_gone(name)
         progress = found.progress if found is not None else engine.remembered(name)
         begun = [row for row in rows if row.attempts]
         assert len(rows) == len({row.nominal for row in rows}), name

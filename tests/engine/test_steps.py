@@ -10,8 +10,9 @@ import pytest
 
 from repeater.engine import engine as module
 from repeater.engine.actions import Action
-from repeater.engine.engine import STEP, Engine
+from repeater.engine.engine import Engine
 from repeater.engine.facts import ClockJumped, Fact, JobCommand, PlanAccepted, TimePassed
+from repeater.engine.generation import STEP
 from repeater.engine.job import Job
 from repeater.engine.slot_end import SlotEnd
 from repeater.engine.slots import SlotLifecycle

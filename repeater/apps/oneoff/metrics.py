@@ -77,7 +77,7 @@ def _metrics(engine: Engine, listeners: list[Callable[[Event], None]]) -> Page:
         cause = f"cannot serve metrics: `{missing.name}` is not installed"
         raise RepeaterError(cause, hint=extra_hint("web")) from None
     metrics, one_at_a_time = Metrics(), threading.Lock()
-    metrics.attach(engine.board.configure)
+    metrics.attach(engine.admission.usage)
     listeners.append(metrics)
 
     def page() -> tuple[int, str, bytes]:

@@ -196,7 +196,7 @@ def test_how_jobs_are_now_comes_from_the_engine() -> None:
     stage.apply(a, b, pools=(db,), limits=(api,))
     stage.advance(22)
     meter = Meter()
-    meter.metrics.attach(stage.engine.board.configure)
+    meter.metrics.attach(stage.engine.admission.usage)
     found = meter.samples(dict(stage.engine.jobs))
     assert found["repeater_job_runs_live{job=a}"] == 1
     following = stage.engine.jobs["a"].next

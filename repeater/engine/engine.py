@@ -3,8 +3,8 @@
     engine.handle(fact, now) -> actions      engine.wait(now) -> microseconds
     engine.steps(fact, now) -> the same actions, in bounded pieces
 
-It does not read a clock, sleep, or do IO. The supervisor drives it with real facts, and `simulate` drives it on a virtual
-clock. The same facts and the same seed give the same actions, including the run ids.
+It does not read a clock, sleep, or do IO. The supervisor drives it with real facts, and `simulate` drives it on a
+virtual clock. The same facts and the same seed give the same actions, including the run ids.
 
 This module routes each fact to the job that it concerns. `engine.generation` applies job files, `engine.dependencies`
 starts dependents, and `engine.shutdown` ends the supervisor. `engine.job` has what happens to one job, and

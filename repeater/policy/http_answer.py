@@ -256,13 +256,6 @@ def joined(stderr: Answer, stdout: Answer) -> Answer:
     return Answer(None, stderr.headers | stdout.headers, f"{stderr.body}\n{stdout.body}")
 
 
-def read_answer(output: bytes) -> Answer:
-    """The last answer in the output of one stream."""
-    reader = AnswerReader()
-    reader.feed(output)
-    return reader.answer()
-
-
 def _lines(data: bytes) -> Iterable[bytes]:
     """Lines that end with a line feed; a carriage return alone, as progress meters print, ends none."""
     return (line + b"\n" for line in data.removesuffix(b"\n").split(b"\n"))

@@ -1,8 +1,8 @@
-"""When a job is done. Asked at once after every run and at deadlines, never only at the next tick.
+"""When a job is done. The engine checks after every run and at deadlines.
 
-`for` counts from when the job came into force, as timeout(1) counts from its own start and not from the first thing its
-command does: a job that waits (for a dependency, for its first cron time) uses up its time. A changed schedule moves
-the anchor of its grid, but not this beginning: the earlier of anchor and first start counts.
+`for` counts from the instant at which the job became active, as timeout(1) counts from its own start. So a job that
+waits for a dependency, or for its first cron time, uses up its time. An edit of the schedule does not start the count
+again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def met(
 ) -> Reason | None:
     """Why the job is done; None if it is not.
 
-    `last_success` is the verdict of the run that was just decided, None when there is none, as at a deadline.
-    `last_exit` is the exit status of the last run as a shell shows it, None if it is not known. `elapsed` is how long
-    the job is active by a clock that is never set; None: by the wall clock. `plugged` asks a plugin for its reason.
-    With `all` the reason has those of all conditions, and `on_success` means that the last run so far was one.
+    `last_success` is the verdict of the run that was just decided, None if there is none, as at a deadline. `last_exit`
+    is the exit status of the last run as a shell shows it, None if it is unknown. `elapsed` is how long the job has
+    been active, by the monotonic clock; it is needed for `for`. `plugged` asks a plugin for its reason. With `all` the
+    reason contains those of all conditions, and `on_success` means that the last run was a success.
     """
     if last_success is None and stop.all and progress.streak:
         last_success = progress.streak > 0
@@ -53,26 +53,6 @@ def met(
     return because("all_conditions", reasons=reasons)
 
 
-def deadline(stop: Stop, progress: Progress) -> datetime | None:
-    """The instant at which time alone may make the job done; it may lie in the past. None without `for` and `until`.
-
-    With `all` that is the later of both, and the other conditions may still keep the job going then.
-    """
-    instants = [] if stop.until is None else [stop.until]
-    if stop.for_ is not None:
-        instants.append(elapsed_since_start(progress) + stop.for_)
-    if not instants:
-        return None
-    return max(instants) if stop.all else min(instants)
-
-
-def elapsed_since_start(progress: Progress) -> datetime:
-    """Where `for` counts from."""
-    if progress.first_start is None:
-        return progress.anchor
-    return min(progress.anchor, progress.first_start)
-
-
 def _conditions(
     stop: Stop,
     progress: Progress,
@@ -83,7 +63,7 @@ def _conditions(
     elapsed: timedelta | None,
     plugged: Callable[[Plugin], Reason | None],
 ) -> Iterator[Reason | None]:
-    """Every condition that is given: what it says if it holds, None if it does not."""
+    """For every condition of the rule: its reason if it holds, else None."""
     if stop.times is not None:
         yield because("runs_reached", count=progress.runs) if progress.runs >= stop.times else None
     if stop.successes is not None:
@@ -95,8 +75,8 @@ def _conditions(
         row = -progress.streak
         yield because("consecutive_failures", count=row) if row >= stop.consecutive_failures else None
     if stop.for_ is not None:
-        passed = now - elapsed_since_start(progress) if elapsed is None else elapsed
-        yield because("time_passed", length=stop.for_) if passed >= stop.for_ else None
+        over = elapsed is not None and elapsed >= stop.for_
+        yield because("time_passed", length=stop.for_) if over else None
     if stop.until is not None:
         yield because("instant_reached", until=stop.until) if now >= stop.until else None
     if stop.on_success:

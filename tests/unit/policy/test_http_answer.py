@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repeater.model.spec import HttpAware
-from repeater.policy.http_answer import KEPT, AnswerReader, joined, read_answer
+from repeater.policy.http_answer import KEPT, AnswerReader, joined
 from repeater.policy.http_aware import read_hints
+from tests.unit.policy.answers import read_answer
 
 NOW = datetime(2027, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())

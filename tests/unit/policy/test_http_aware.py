@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from repeater.model.spec import HttpAware
-from repeater.policy.http_answer import KEPT, read_answer
+from repeater.policy.http_answer import KEPT
 from repeater.policy.http_aware import PushBack, Reading, Unreadable, holding, read_hints
+from tests.unit.policy.answers import read_answer
 
 NOW = datetime(2027, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from repeater.model.spec import HttpAware
-from repeater.policy.http_answer import read_answer
 from repeater.policy.http_aware import read_hints
+from tests.unit.policy.answers import read_answer
 
 NOW = datetime(2027, 1, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())

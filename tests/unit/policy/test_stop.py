@@ -12,7 +12,7 @@ from repeater._lazy_dataclasses import replace
 from repeater.model.reasons import Reason
 from repeater.model.run import Progress
 from repeater.model.spec import Stop
-from repeater.policy.stop import deadline, met
+from repeater.policy.stop import met
 from repeater.sentences import sentence
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ def reason(
     last: bool | None = None,
     at: timedelta = timedelta(0),
 ):
-    found = met(stop, progress, pattern_found=pattern, last_success=last, now=START + at)
+    found = met(stop, progress, pattern_found=pattern, last_success=last, now=START + at, elapsed=at)
     return None if found is None else sentence(found)
 
 
@@ -74,13 +74,6 @@ def test_for_is_measured_by_the_clock_that_is_never_set_if_it_is_given():
     assert found == Reason("time_passed", {"length": 60_000_000})
 
 
-def test_for_counts_from_coming_into_force_and_a_moved_anchor_does_not_prolong_it():
-    waited = replace(FRESH, first_start=START + 50 * MINUTE)
-    assert deadline(Stop(for_=MINUTE), waited) == START + MINUTE
-    retimed = Progress("job", START + 50 * MINUTE, first_start=START)
-    assert deadline(Stop(for_=MINUTE), retimed) == START + MINUTE
-
-
 def test_the_verdict_of_a_run_stops_only_by_itself():
     assert reason(Stop(on_success=True), last=True) == "a run succeeded"
     assert reason(Stop(on_success=True), last=False) is None
@@ -124,14 +117,6 @@ def test_all_remembers_the_last_verdict_at_a_deadline():
     stop = Stop(for_=MINUTE, on_success=True, all=True)
     assert reason(stop, replace(FRESH, streak=2), at=MINUTE) == "1m passed, a run succeeded"
     assert reason(stop, replace(FRESH, streak=-2), at=MINUTE) is None
-
-
-def test_the_deadline_is_the_first_of_any_and_the_last_of_all():
-    early, late = START + MINUTE, START + 2 * MINUTE
-    assert deadline(Stop(times=3), FRESH) is None
-    assert deadline(Stop(until=late), FRESH) == late
-    assert deadline(Stop(for_=MINUTE, until=late), FRESH) == early
-    assert deadline(Stop(for_=MINUTE, until=late, all=True), FRESH) == late
 
 
 @given(

@@ -1,6 +1,6 @@
-"""What the engine asks for: imperative, frozen. Whoever drives the engine carries them out in the order given.
+"""What the engine wants done: frozen values, carried out in the order given.
 
-Who does: `supervisor.supervisor` for real, `engine.simulate` on a virtual clock.
+`supervisor.supervisor` carries them out, and `engine.simulate` does so on a virtual clock.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from repeater.model.units import Rate
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Claim the slot with `row` and `progress` in one transaction, and only then start the process.
+    """Claim the slot with `row` and `progress` in one transaction, and start the process after that.
 
-    Answered by RunStarted or SpawnFailed.
+    RunStarted or SpawnFailed answers.
     """
 
     run: Run
@@ -31,7 +31,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """Go on with a run of `PlanAccepted.living`: take its output, and tell what becomes of it."""
+    """Take over a run of `PlanAccepted.living`: read its output, and report its end."""
 
     run: str
     spec: JobSpec
@@ -47,14 +47,14 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True)
 class KillTree:
-    """Kill whatever is left of a run and close its output. RunEnded follows."""
+    """Kill every process of a run and close its output. RunEnded follows."""
 
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Keep the row of a slot, and the job's progress, in one transaction."""
+    """Store the record of a slot and the progress of its job in one transaction."""
 
     row: SlotRecord
     progress: Progress
@@ -62,7 +62,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RecordStarted:
-    """Keep that the process of a claimed row exists."""
+    """Store that the process of a claimed slot exists."""
 
     row: SlotRecord
     pid: int
@@ -70,28 +70,28 @@ class RecordStarted:
 
 @dataclass(frozen=True, slots=True)
 class KeepStart:
-    """Keep the start of an attempt that a limit counts. It replaces what was kept for the same run."""
+    """Store the start of an attempt that a limit counts. It replaces the stored start of the same run."""
 
     start: LimitedStart
 
 
 @dataclass(frozen=True, slots=True)
 class DropStart:
-    """The attempt of a run did not start: forget what `KeepStart` kept."""
+    """The attempt of a run did not start: delete what `KeepStart` stored."""
 
     run: str
 
 
 @dataclass(frozen=True, slots=True)
 class SaveProgress:
-    """Keep a job's progress; no row changed."""
+    """Store the progress of a job. No record has changed."""
 
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class RenameJob:
-    """Rows and progress of job `old` belong to job `new` from now on."""
+    """Store the records and the progress of job `old` under the name `new`."""
 
     old: str
     new: str
@@ -99,7 +99,7 @@ class RenameJob:
 
 @dataclass(frozen=True, slots=True)
 class WatchPaths:
-    """Report changes of a job's files with PathsChanged, from now on; `watch` None: no longer."""
+    """Report changes of the files of a job with PathsChanged, or stop doing so if `watch` is None."""
 
     job: str
     watch: OnChange | None
@@ -108,7 +108,7 @@ class WatchPaths:
 
 @dataclass(frozen=True, slots=True)
 class StartProbe:
-    """Ask a probe once; answered by ProbeReported."""
+    """Run a probe once. ProbeReported answers."""
 
     job: str
     kind: str
@@ -118,17 +118,17 @@ class StartProbe:
 
 @dataclass(frozen=True, slots=True)
 class ReadLoad:
-    """Read how busy the machine is; answered by LoadRead."""
+    """Read the load of the machine. LoadRead answers."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSharedStart:
-    """Ask the rate-limit daemon for the next start under a shared limit.
+    """Request the next start under a shared limit from the rate-limit daemon.
 
-    Answered by QuotaGranted, now or later, perhaps QuotaWaits before it, or QuotaLost. `offsets` are those of all
-    attempts that are wanted, in microseconds; `reservation`: the next attempt of that one.
+    SharedLimitGranted answers now or later, perhaps after SharedLimitQueued, or RateLimiterDown answers. `offsets` are
+    those of all attempts, in microseconds. With `reservation` the request is for its next attempt.
     """
 
     id: str
@@ -140,16 +140,16 @@ class RequestSharedStart:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawQuota:
-    """A request for a start is not wanted any more."""
+    """Withdraw a request for a start."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SpendQuota:
-    """An attempt under a shared limit happened now; or, not `started`, what was granted came to nothing.
+    """Report that an attempt under a shared limit started now, or that a granted attempt did not start.
 
-    `reservation` None: nobody was asked.
+    `reservation` is None if the daemon was not asked.
     """
 
     limit: str
@@ -160,14 +160,14 @@ class SpendQuota:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseQuota:
-    """Nothing more of a reservation will happen."""
+    """Give back the rest of a reservation."""
 
     reservation: str
 
 
 @dataclass(frozen=True, slots=True)
 class PushBackQuota:
-    """A server asks all who share a limit to wait."""
+    """Report that a server asks all clients of a limit to wait."""
 
     limit: str
     rate: Rate
@@ -177,7 +177,7 @@ class PushBackQuota:
 
 @dataclass(frozen=True, slots=True)
 class RunHook:
-    """Run a command beside the jobs; nobody waits for it, its failure is only told."""
+    """Run a hook beside the jobs. Nothing waits for it, and a failure is only reported."""
 
     job: str
     kind: str
@@ -187,14 +187,14 @@ class RunHook:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the observers."""
+    """Report an event to the outputs."""
 
     event: Event
 
 
 @dataclass(frozen=True, slots=True)
 class ExitSupervisor:
-    """Nothing is left to do. `code` is the exit status of `rpr`."""
+    """Exit, because nothing is left to do. `code` is the exit status of `rpr`."""
 
     code: int
 

@@ -1,4 +1,4 @@
-"""A slot that was admitted: what is known until its final row is written. Plain data; `engine.job` moves it."""
+"""A slot that was admitted: its data until it has its final record. The parts of a job change it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class SharedGrant:
-    """What a daemon let through under a shared limit: `left` further attempts are reserved, `flying` says that the last
-    one is neither told as started nor as failed. Without a `reservation` nobody was asked. `life` counts the lives of
-    the connection; a reservation of an earlier one is void.
+    """A grant of the rate-limit daemon: `left` further attempts are reserved.
+
+    `unconfirmed`: it was not yet reported whether the last granted attempt started. `reservation` is None if the daemon
+    was unreachable. `connection_epoch` counts the connections: a reservation of an earlier connection is void.
     """
 
     limit: Limit
@@ -33,12 +34,13 @@ class SharedGrant:
 
 
 class ActiveSlot:
-    """A slot that was admitted and has no final row yet.
+    """A slot that was admitted and has no final record yet.
 
-    `held` says what it waits for, None when it does not wait at a gate. `fate` is the state and reason of its row if
-    somebody else decided how it ends. `ended` is when its last attempt did, if that was before it was told. `free`
-    counts attempts that the machine failed, not the command. `tickets` are its places in limits, `grants` those in
-    limits that a daemon holds. `refused`: a server refused its last attempt without naming a delay.
+    `wait_reason` says why it may not start yet, None if it does not wait for admission. `forced_outcome` is the state
+    and the reason of its final record if its end was decided before the command ended. `ended` is when its last attempt
+    ended, if the report came later. `uncounted_attempts` failed because of the machine, not the command. `tickets` are
+    its permits in limits, `grants` those in shared limits. `refused`: a server refused its last attempt without naming
+    a delay.
     """
 
     __slots__ = (
@@ -85,7 +87,7 @@ class ActiveSlot:
         self.grants: dict[Key, SharedGrant] = {}
 
     def has_place(self, key: Key) -> bool:
-        """Whether the next attempt has a reserved place behind a key."""
+        """Whether the next attempt has a reserved permit behind a key."""
         ticket = self.tickets.get(key)
         return ticket is not None and bool(ticket.planned)
 
@@ -98,7 +100,7 @@ class ActiveSlot:
         *,
         ended: datetime | None = None,
     ) -> SlotRecord:
-        """The row of the slot as of its last attempt."""
+        """The record of the slot as of its last attempt."""
         slot, attempt = self.slot, self.attempt
         run = attempt.run.id if attempt else None
         return SlotRecord(

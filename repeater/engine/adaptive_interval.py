@@ -1,8 +1,7 @@
-"""The distance of starts: what schedules that adapt want now, and what it was on average.
+"""The interval of schedules that adapt, and the average interval of all jobs.
 
-Kept are the state of an adaptive schedule, the last readings of one that follows the load, and the starts. The formulas
-are those of `schedule.adaptive` and `schedule.load_aware`, which are imported where they are used: most jobs use
-neither. Called by `engine.job`.
+`schedule.adaptive` and `schedule.load_aware` have the formulas. They are imported where they are used, because most
+jobs use neither.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Starts:
-    """The starts of one job since the supervisor began, for their average distance on the monotonic clock."""
+    """Counts the starts of one job since the supervisor started, for their average interval."""
 
     __slots__ = ("_first", "_last", "_number")
 
@@ -37,12 +36,12 @@ class Starts:
 
     @property
     def average(self) -> timedelta | None:
-        """The average distance; None before the second start."""
+        """The average interval by the monotonic clock; None before the second start."""
         return None if self._number < 2 else (self._last - self._first) * MICROSECOND / (self._number - 1)
 
 
 class AdaptiveInterval:
-    """Of one job. Survives edits of the schedule: what was learnt stays, within the new bounds."""
+    """The state of one job that its interval depends on. It survives edits of the schedule, within the new bounds."""
 
     __slots__ = ("_readings", "_state")
 
@@ -51,7 +50,7 @@ class AdaptiveInterval:
         self._readings: LoadReadings | None = None
 
     def pace(self, schedule: ScheduleSpec) -> timedelta | None:
-        """The interval wanted now; None for a schedule whose distance does not change."""
+        """The current interval; None for a schedule whose interval does not change."""
         if isinstance(schedule, Adaptive):
             from repeater.schedule import adaptive
 
@@ -63,14 +62,14 @@ class AdaptiveInterval:
         return None
 
     def observe(self, schedule: Adaptive, *, success: bool, latency: timedelta) -> Reason:
-        """A run was decided; why the interval is what it is now."""
+        """Take the latency of a run, and return why the interval has its new length."""
         from repeater.schedule import adaptive
 
         self._state = adaptive.observe(schedule, self._state, success=success, latency=latency)
         return adaptive.explain(schedule, self._state)
 
     def read(self, schedule: LoadAware, readings: LoadReadings) -> Reason:
-        """The machine was looked at; why the interval is what it is now."""
+        """Take the load of the machine, and return why the interval has its new length."""
         from repeater.schedule import load_aware
 
         self._readings = readings
@@ -80,7 +79,7 @@ class AdaptiveInterval:
         self._state = self._readings = None
 
     def restore(self, kept: Mapping[str, Any] | None) -> None:
-        """What an earlier life has learnt; what makes no sense is forgotten."""
+        """Take the stored state. A state that is not valid is ignored."""
         if kept is None:
             self._state = None
         else:

@@ -1,9 +1,8 @@
-"""What stands between a slot that was admitted and its start: needs, places of matrix cells, pools, limits.
+"""Whether an open slot may start: needs, `max_parallel` of a matrix, pools, limits.
 
-A slot that may not start yet is held under the keys that it waits on (`engine.keys`). Whoever
-changes something behind a key touches it, and only the slots held under it are asked again, in the order in which they
-came. A retry with a reserved place is asked first, and waits for its own instant only. A need that can no longer come
-true refuses the slot at once. Called by `engine.job` and `engine.engine`.
+A slot that may not start yet waits under keys (`engine.keys`). A change behind a key marks the key, and only the slots
+that wait under it are checked again, first come, first served. A retry with a reserved permit is checked first, and
+waits for its own instant only. A need that can no longer be met rejects the slot at once.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from repeater.model.time import Instant, Mono, to_us
 
 _RAN = ("succeeded", "failed", "spawn_failed")
 _IN_A_ROW = ("limit", "rate", "answer")
-"""Keys whose slots start one after the other: what keeps the first keeps the others."""
+"""Keys with one queue: if the first slot may not start, the others may not either."""
 Answer: TypeAlias = tuple[Literal["hold", "skipped"], Reason]
 
 
 class AdmissionControl:
-    """Implements `engine.job.Admission`. `runs` maps the id of every live run to its job and slot."""
+    """Implements `engine.job_data.Admission`. `runs` maps the id of every live run to its job and slot."""
 
     def __init__(self, context: Context, jobs: Mapping[str, Job]) -> None:
         self._context = context
@@ -72,7 +71,7 @@ class AdmissionControl:
         return None
 
     def force_admit(self, job: Job, slot: ActiveSlot) -> None:
-        """Take the places of a run that is live already, whether they are free or not."""
+        """Take the permits of a run that is already live, whether they are free or not."""
         spec = job.spec
         places = [Key("group", spec.group)] if spec.max_parallel is not None else []
         if spec.pool is not None and spec.pool in self.pools:
@@ -103,7 +102,7 @@ class AdmissionControl:
         self.news.append((job, row))
 
     def usage(self) -> Iterator[tuple[str, str, int, int]]:
-        """`limit` or `pool`, its name, how much of it is used, and how much there is."""
+        """For each limit and pool: its kind, its name, how much of it is used, and its size."""
         for name, used, most in self.limits.use():
             yield "limit", name, used, most
         for name, pool in self.pools.items():
@@ -112,7 +111,7 @@ class AdmissionControl:
     # --- what the engine does after each fact --------------------------------------------------------------------
 
     def recheck_waiting(self) -> None:
-        """Ask the slots again that wait on something that changed, until nothing more follows."""
+        """Check the slots that wait for something that has changed, until nothing more follows."""
         sharing = self.limits.sharing
         while self._touched or (sharing.asked and sharing.tidy(self._waiting)):
             if not self._touched:
@@ -125,7 +124,7 @@ class AdmissionControl:
                     has_place = is_row and slot.has_place(key)
                     job.try_start(slot)
                     if is_row and key in slot.waits_on:
-                        if has_place:  # it has an instant of its own, so it holds nobody up
+                        if has_place:  # it waits for its own instant, so the others need not wait for it
                             reserved.append(slot)
                             continue
                         self._waiting[key].move_to_end(slot, last=False)
@@ -134,17 +133,17 @@ class AdmissionControl:
                 self._waiting[key].move_to_end(slot, last=False)
 
     def mark_changed(self, key: Key) -> None:
-        """Something changed behind a key."""
+        """Something has changed behind a key."""
         self._touched[key] = None
 
     def touch_all(self) -> None:
-        """A new generation: everything may be different."""
+        """Check every waiting slot again, because a new generation may have changed everything."""
         self._touched.update(dict.fromkeys(self._waiting))
 
     # --- places --------------------------------------------------------------------------------------------------
 
     def _pool_permits(self, job: Job, slot: ActiveSlot) -> tuple[Key, ...] | Reason:
-        """The places that the slot needs; a reason if one of them is taken, and then it waits for it."""
+        """The permits that the slot needs, or a reason if one is taken. The slot waits for that one."""
         spec = job.spec
         wanted = []
         if spec.max_parallel is not None:
@@ -213,12 +212,12 @@ class AdmissionControl:
             slot.wakes.append(self._context.call_in(length, look))
 
     def _met_before(self, job: Job, need: Need, target: str) -> bool:
-        """`started` and `healthy` gate the first start only, unless the edge holds (`while`)."""
+        """`started` and `healthy` block the first start only, unless the need has `while`."""
         once = need.condition in ("started", "healthy") and need.within == "ever" and not need.hold
         return once and (job.spec.name, f"{target}/{need.condition}") in self._met
 
     def _is_met(self, need: Need, target: str, slot: ActiveSlot) -> bool | None:
-        """True: met. None: may still be. False: it never will be for this slot."""
+        """True: met. None: not yet met. False: can never be met for this slot."""
         upstream = self._jobs.get(target)
         if upstream is None:
             return False
@@ -268,10 +267,10 @@ def _fits(need: Need, *, success: bool) -> bool:
 
 
 def fires(need: Need, row: SlotRecord) -> bool:
-    """Whether a decided slot of the needed job asks for one of the dependent.
+    """Whether a decided slot of the needed job starts a slot of the dependent.
 
-    A slot that did not run starts nothing; of the same slot it is passed on as a skipped row. A success asks for
-    nothing where a failure is waited for. After a failure, a dependent that wants a success gets a skipped row.
+    A slot without a run starts nothing; with `same_slot` the dependent gets a skipped record. A success starts nothing
+    if the dependent needs a failure. After a failure, a dependent that needs a success gets a skipped record.
     """
     if row.state not in _RAN:
         return need.within == "same_slot"

@@ -1,14 +1,14 @@
-"""One attempt, from the order to start it until nothing of it is left: a table of state x event.
+"""One attempt, from the order to start it until none of its processes is left: a table of state x event.
 
     STARTING ──started──> RUNNING ──exited──> DRAINING ──ended──> ENDED
                              │ stop, timed out     │ drain over
                              v                     v
                         TERMINATING ─grace over─> KILLING ──ended──> ENDED
 
-Any state ends with LOST, when nobody knows any more. A pair that is not in `TABLE` cannot happen; if it does,
-`InvalidTransition` names it. Every move is in the table, so that the picture in the docs can be drawn from it. Whether
-a run is asked to end is decided elsewhere (`engine.job`); how it ends is decided here: the signal, the grace, the kill,
-and how long output may follow the exit. Escalation waits for the whole tree, not for its first process.
+LOST ends every state: the end of the run is unknown. A pair that is not in `TABLE` cannot happen; if it does,
+`InvalidTransition` names it. Every move is in the table, so that the diagram in the docs can be drawn from it.
+`engine.job` decides whether a run must end. This module decides how: the signal, the grace, the kill, and how long
+output may follow the exit. The grace is over when the whole process tree is gone, not when the first process is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from repeater.model.time import Instant
 
 
 class State(Enum):
-    """Where an attempt is."""
+    """The states of an attempt."""
 
     STARTING = auto()
     RUNNING = auto()
@@ -42,7 +42,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What moves an attempt."""
+    """What changes the state of an attempt."""
 
     STARTED = auto()
     SPAWN_FAILED = auto()
@@ -93,14 +93,15 @@ _METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 
 
 class InvalidTransition(AssertionError):
-    """A fact that contradicts those before it: a fault in repeater, never in a job."""
+    """A fact that contradicts an earlier one. That is a bug in repeater, not in a job."""
 
 
 class Attempt:
-    """`exit` is how the first process ended, None while it lives. `ended_by` says why we ended it, None if we did not.
+    """The state of one attempt.
 
-    `started` is when its process came to exist, None until then; `told` is when we were told, None if an earlier
-    supervisor was.
+    `exit` is how its first process ended, None while it runs. `ended_by` is why the engine ended it, None if it did
+    not. `started` is since when its process exists. `told` is when the report of the start came, None if an earlier
+    supervisor got it.
     """
 
     __slots__ = (
@@ -136,19 +137,19 @@ class Attempt:
 
     @property
     def is_starting(self) -> bool:
-        """Whether its process was asked for and is not known to exist."""
+        """Whether its start was ordered and is not confirmed."""
         return self.state is State.STARTING
 
     def twin(self, context: Context) -> Attempt:
-        """The same attempt a second time, which leads to no action of ours."""
-        import copy  # foresight only, which few commands need
+        """A second object of the same attempt, for a preview."""
+        import copy  # only a preview needs it
 
         twin = copy.copy(self)
         twin._context, twin._alarm = context, None
         return twin
 
     def on(self, event: Event, exit: Exit | None = None) -> None:  # noqa: A002
-        """Make the move of `event`. `exit` comes with EXITED and ENDED."""
+        """Change the state by `event`. `exit` comes with EXITED and ENDED."""
         try:
             move, state = TABLE[self.state, event]
         except KeyError:
@@ -161,18 +162,18 @@ class Attempt:
         getattr(self, _METHODS[move])()
 
     def begin(self, since: Instant) -> None:
-        """Its process exists, since some moments ago perhaps."""
+        """Its process exists since `since`."""
         self.started, self.told = since, self._context.now
         self.on(Event.STARTED)
 
     def resume(self, since: Instant) -> None:
-        """It runs, and has since then: an earlier supervisor started it."""
+        """It runs since then, because an earlier supervisor started it."""
         self.started = since
         self.state = State.RUNNING
         self._arm_timeout()
 
     def stop(self, reason: Reason) -> None:
-        """Ask the run to end with its own signal and grace; asking again changes nothing."""
+        """End the run with its stop signal and grace. A second call changes nothing."""
         if self.live:
             self.ended_by = self.ended_by or reason
             self.on(Event.STOP)
@@ -209,7 +210,7 @@ class Attempt:
         self._set_alarm(self._ending.drain_timeout, Event.DRAIN_OVER)
 
     def note_timeout(self) -> None:
-        """It was ended for its timeout, here or by whoever looked after it."""
+        """Its timeout ended it, here or in the shim."""
         if self.ended_by is None and self._ending.timeout is not None:
             self.ended_by = because("timeout", after=self._ending.timeout)
 

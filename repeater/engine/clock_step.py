@@ -53,7 +53,7 @@ def shifted(progress: Progress, step: int, rides: Rides, now: datetime) -> Progr
 def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boot: str) -> Progress:
     """The progress of an earlier supervisor with its times written with `offset`.
 
-    In the same boot the readings of the monotonic clock are known, whatever was done to the wall clock meanwhile. In
+    In the same boot the readings of the monotonic clock are known, even if the wall clock was set meanwhile. In
     another boot only wall times can be compared, and a time that lies ahead counts as now: the clock was wrong then, or
     is wrong now.
     """
@@ -70,7 +70,7 @@ def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boo
 
 
 def is_same_boot(progress: Progress, now: Instant, boot: str) -> bool:
-    """Whether the monotonic readings of a progress can be compared with those of now."""
+    """Whether the monotonic readings of a progress can be compared with the current ones."""
     if not boot or progress.boot != boot or progress.clock is None:
         return False
     latest = max(at for at in (progress.began, progress.last_end, progress.last_start) if at is not None)

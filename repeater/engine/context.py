@@ -1,7 +1,6 @@
-"""What the machines of one engine share: the reading of the clocks in hand, the timeline, and where actions go.
+"""What all parts of one engine share: the current reading of the clocks, the timers, and the list of actions.
 
-It holds no decision. `Engine` sets `now` once for each fact, so that everything decided from one fact is decided at
-one instant.
+It decides nothing. `Engine` sets `now` once for each fact, so that all decisions from one fact have the same instant.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ from repeater.model.time import Instant, Mono, from_epoch_us, to_epoch_us
 
 
 class Context:
-    """`actions` has to be done, in this order. `draw` gives the random numbers of backoff and the tails of run ids;
-    `seed` those of random jitter. `offset` is the wall time minus the monotonic reading, in microseconds, with which
-    distances are written as wall times; it changes only when the wall clock was set. `boot` names this boot, empty if
-    that is not known.
+    """The shared state of one engine.
+
+    `actions` must be carried out in this order. `draw` gives random numbers for backoff and run ids, `seed` those of
+    random jitter. `offset` is the wall time minus the monotonic reading, in microseconds, that distances are written
+    with; it changes only when the wall clock is set. `boot` names this boot, and is empty if it is unknown.
     """
 
     __slots__ = ("actions", "boot", "draw", "generation", "now", "offset", "seed", "timeline")

@@ -1,10 +1,10 @@
-"""What the engine is told: past tense, frozen, one class for each thing that can happen.
+"""What the engine receives: frozen values, one class for each thing that can happen.
 
-A fact carries no time of its own; the reading of the clocks that comes with it in `Engine.handle` is its time.
-The engine gets facts of kind `run` only; hooks and probes are the supervisor's.
-Facts about a run come in the order RunStarted, RunExited, RunEnded, or SpawnFailed alone; RunExited may be left out
-when nothing of the run is left at its exit. RunLost may come in the place of any of them, as the last.
-Who tells them: `supervisor.supervisor`, from the ports; `engine.simulate`.
+A fact has no time of its own: its time is the reading of the clocks that `Engine.handle` gets with it. The engine gets
+facts of kind `run` only; the supervisor handles those of hooks and probes itself. Facts about a run come in the order
+RunStarted, RunExited, RunEnded, or SpawnFailed comes alone. RunExited is omitted if no process of the run is left when
+the first one exits. RunLost may replace any of them, and is the last fact then. The facts come from
+`supervisor.supervisor`, and from `engine.simulate`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRun:
-    """A run that an earlier supervisor began and that somebody still looks after: alive, or its end is known.
+    """A run of an earlier supervisor that the shim still manages: it is live, or its end is known.
 
-    `mono` is the reading of the monotonic clock at `began`, None if it is not known.
+    `mono` is the reading of the monotonic clock at `began`, None if it is unknown.
     """
 
     pid: int
@@ -39,11 +39,12 @@ class SurvivingRun:
 
 @dataclass(frozen=True, slots=True)
 class PlanAccepted:
-    """A new generation is in force. `progress` is what the store remembers about its jobs; `open_rows` are the rows
-    that a supervisor before this one left unfinished; `living` are those of their runs that go on, with nothing of the
-    others alive any more; `stale` are jobs whose definition changed since those began, in a way that services are
-    restarted for; `starts` are the starts that limits may still count, as far as the store
-    knows them; a reload that changes no limit has none.
+    """A new generation was accepted.
+
+    `progress` is what the store knows of its jobs. `open_rows` are records that an earlier supervisor left open, and
+    `living` are those of their runs that are still live; all other runs are over. `stale` are jobs whose definition has
+    changed since these runs started, in a way that restarts services. `starts` are the stored starts that limits may
+    still count; a reload that changes no limit has none.
     """
 
     generation: int
@@ -58,12 +59,12 @@ class PlanAccepted:
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """What the engine waits for has come, or may have."""
+    """The time that the engine waits for has come, or other time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The process of a run exists, since `at` if that was some moments before it was told."""
+    """The process of a run exists. `at` is since when, if the report came later."""
 
     run: str
     pid: int
@@ -73,10 +74,11 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The process of a run could not be started, or its slot could not be claimed. `temporary`: the machine lacked
-    a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), the command is not to blame. `taken`: the slot was decided before, when
-    the clock had not yet been set back; what became of it then stands. `exit_code` is that of a shell that cannot start
-    the command: 126 or 127.
+    """The process of a run could not be started, or its slot could not be claimed.
+
+    `temporary`: the machine lacked a resource (EAGAIN, EMFILE, ENOMEM, ENOSPC), so the command is not the cause.
+    `taken`: the slot was decided before the clock was set back, and keeps that record. `exit_code` is the status of a
+    shell that cannot start the command: 126 or 127.
     """
 
     run: str
@@ -89,7 +91,7 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class RunExited:
-    """The first process of a run is gone, but others of its tree live or its output is still open."""
+    """The first process of a run has exited, but others are alive or its output is still open."""
 
     run: str
     exit: Exit
@@ -98,10 +100,11 @@ class RunExited:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Nothing of a run is alive and its output is complete. `matched` names the patterns that its output held:
-    `success`, `failure`, `stop`. `at` is when its first process ended, if that was while nobody listened, `mono` the
-    same by the monotonic clock, None if it is not known, and `timed_out` whether it was ended then because its time
-    was over. `usage` is what it needed.
+    """No process of a run is left and its output is complete.
+
+    `matched` names the patterns that were in its output: `success`, `failure`, `stop`. `at` is when its first process
+    ended, if no supervisor was connected then. `mono` is the same by the monotonic clock, None if it is unknown.
+    `timed_out`: the shim stopped the run then, because of its timeout. `usage` is the memory and CPU time of the run.
     """
 
     run: str
@@ -116,7 +119,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunLost:
-    """Nothing of a run is alive, and nobody knows how it ended, nor whether it began at all if it was not told so."""
+    """No process of a run is left and its end is unknown. Without RunStarted it is unknown whether the run started."""
 
     run: str
     reason: Reason
@@ -125,7 +128,7 @@ class RunLost:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReported:
-    """An answer of a probe; `reason` says why not, None if it is well."""
+    """The result of a probe. `reason` says why it failed, None if it succeeded."""
 
     job: str
     probe: Literal["ready", "live"]
@@ -143,7 +146,7 @@ class PathsChanged:
 
 @dataclass(frozen=True, slots=True)
 class PushedBack:
-    """The output of a run holds a server's push-back, or hints that cannot be read. Comes before the run has ended."""
+    """The output of a run has a push-back of a server, or hints that cannot be read. Comes before RunEnded."""
 
     run: str
     push_back: PushBack | None
@@ -152,7 +155,7 @@ class PushedBack:
 
 @dataclass(frozen=True, slots=True)
 class LoadRead:
-    """How busy the machine is, read for a job."""
+    """The load of the machine, read for a job."""
 
     job: str
     readings: LoadReadings
@@ -160,7 +163,7 @@ class LoadRead:
 
 @dataclass(frozen=True, slots=True)
 class SharedLimitGranted:
-    """The daemon lets the start through that was asked for under this id."""
+    """The rate-limit daemon grants the start that was requested with this id."""
 
     id: str
     reservation: str
@@ -168,7 +171,7 @@ class SharedLimitGranted:
 
 @dataclass(frozen=True, slots=True)
 class SharedLimitQueued:
-    """The daemon holds the start that was asked for; not before `wait` from now, as far as it knows."""
+    """The rate-limit daemon has queued the requested start, and expects to grant it after `wait` or later."""
 
     id: str
     wait: timedelta
@@ -177,21 +180,21 @@ class SharedLimitQueued:
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterDown:
-    """The daemon does not answer; whatever was asked for is void. QuotaFound follows, some day."""
+    """The rate-limit daemon does not answer, so all requests are void. RateLimiterUp follows when it is back."""
 
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaWarned:
-    """The daemon, or the way to it, has something that a person should know."""
+    """A warning of the rate-limit daemon, or of the connection to it."""
 
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterUp:
-    """The daemon answers again."""
+    """The rate-limit daemon answers again."""
 
 
 Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restart", "reset"]
@@ -199,9 +202,11 @@ Verb: TypeAlias = Literal["trigger", "pause", "resume", "start", "stop", "restar
 
 @dataclass(frozen=True, slots=True)
 class JobCommand:
-    """Somebody asked for something about one job. `text` is why, in the words of the user, empty if none were given;
-    `until` is when a pause ends by itself, None for never. `length` says so as a distance instead. `nominal` is the
-    time of the slot of a trigger; jobs of one request share it, so that a `same_slot` need finds them.
+    """A command of a user about one job.
+
+    `text` is the reason that the user gave, or empty. A pause ends at `until` or after `length`, or never if both are
+    None. `nominal` is the time of the slot of a trigger. Jobs of one request share it, so that a `same_slot` need finds
+    them.
     """
 
     verb: Verb
@@ -220,8 +225,10 @@ class ClockJumped:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Leave. `drain`: no new start, live timed runs finish, services stop; `stop`: stop all with their signal;
-    `kill`: kill all now.
+    """The supervisor must exit.
+
+    `drain` starts nothing more, lets timed runs finish and stops services. `stop` ends every run with its stop signal.
+    `kill` kills every run now.
     """
 
     level: Literal["drain", "stop", "kill"] = "drain"

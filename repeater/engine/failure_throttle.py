@@ -1,4 +1,4 @@
-"""How failures in a row, and the restarts of a service, put off the next start."""
+"""How consecutive failures, and the restarts of a service, delay the next start."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from repeater.model.time import Instant
 from repeater.schedule.backoff import backoff_delay
 
 SERVICE_FLOOR = timedelta(seconds=1)
-"""A service starts at most this often, whatever its `slowdown` says."""
+"""The shortest time between two starts of a service."""
 _SERVICE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 
 
 class FailureThrottle:
-    """`not_before` is the earliest instant of the next start, None when nothing puts it off."""
+    """`not_before` is the earliest instant of the next start, None if it is not delayed."""
 
     __slots__ = ("_delay", "_row", "not_before")
 
@@ -42,14 +42,14 @@ class FailureThrottle:
     def record_outcome(
         self, spec: JobSpec, outcome: Verdict, code: int | None, lasted: timedelta | None, context: Context
     ) -> None:
-        """A run of the job was decided now, `lasted` after its first start; None if it never started."""
+        """A run of the job ended now, `lasted` after its first start; None if it never started."""
         rule, now = spec.slowdown, context.now
         backoff = rule.backoff if rule else _SERVICE
         self.not_before = None
         if outcome.success or (rule and rule.on_exit is not None and code not in rule.on_exit):
             self._row, self._delay = 0, None
         else:
-            # a service that lasted long was healthy for a while, so its failure begins a new row
+            # a service that ran long was healthy, so its failure is the first of a new series
             was_healthy = spec.is_service and lasted is not None and lasted >= backoff.max
             self._row = 1 if was_healthy else self._row + 1
             if rule is not None or spec.is_service:

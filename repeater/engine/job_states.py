@@ -1,10 +1,39 @@
-"""The table of one job: which state follows which event, and the move that `engine.job` makes with it.
+"""The states of one job, and what changes them.
+
+Theory of operation
+===================
+
+A job has one state machine, and each attempt of it has another one (`engine.attempt`). There are two machines because a
+job outlives its attempts: it waits, it may have several slots open at once, and it must remember that it is done. The
+machine of a job knows only whether slots are open, not what they do. The machine of an attempt knows only its
+processes.
+
+A slot is one scheduled time of the job. It is *open* from its admission until its final record. An open slot waits at a
+limit, has a live run, or waits for its next attempt. The states follow from two questions:
+
+                                     takes new slots         takes no new slots
+    no slot is open                  IDLE                    DONE, INACTIVE, REMOVED
+    at least one slot is open        ACTIVE                  FINISHING, STOPPING, DRAINING
+
+The columns differ in their reason. A job that takes no new slots is in one of three rows of states:
+
+    FINISHING -> DONE        a stop condition is met, or the schedule has ended. Open slots finish. `reset` starts over.
+    STOPPING -> INACTIVE     the user stopped the job, or `enabled` is false. `start` continues.
+    DRAINING -> REMOVED      the job was removed from the job file, or the supervisor exits. Only a job that comes back
+                             to the job file while it drains (RETURNED) becomes active again.
+
+So a job cannot become idle while a slot is open: `EMPTIED` alone leads from the second line to the first one, when the
+last open slot has its final record. Events that need no change of state are in the table too, with the move `no_op`. A
+pair of state and event that is not in the table is a bug, and raises `InvalidTransition`.
+
+A slot may also open in DONE, if it is forced (`rpr trigger --force`), and in INACTIVE, if the live run of an earlier
+supervisor is adopted. The job is FINISHING or STOPPING until that slot ends, and then has its former state again.
 
     IDLE ──opened──> ACTIVE ──emptied──> IDLE        a stop condition: ──finished──> (FINISHING) ──> DONE
-    any ──turned off──> (STOPPING) ──> OFF           removed, or the supervisor leaves: ──leave──> (LEAVING) ──> GONE
+    any ──turned off──> (STOPPING) ──> INACTIVE      removed, or exit: ──leave──> (DRAINING) ──> REMOVED
 
-A pair that is not here cannot happen. Every move is here, so that the picture in the docs can be drawn from it. No code
-but the table may be added.
+What a move does is in `engine.job`, in the method of its name. The move happens after the change of state, so that
+everything that it starts sees the new state. A test draws the diagram of the docs from this table.
 """
 
 from __future__ import annotations
@@ -13,7 +42,7 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """Where a job is."""
+    """The states of a job."""
 
     IDLE = auto()
     ACTIVE = auto()
@@ -28,7 +57,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What moves a job."""
+    """What changes the state of a job."""
 
     OPENED = auto()
     EMPTIED = auto()

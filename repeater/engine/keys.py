@@ -1,4 +1,4 @@
-"""What a held slot waits on: typed keys. Whoever changes something behind a key touches it (`engine.admission`)."""
+"""Typed keys of what a slot waits for. `engine.admission` checks the slots of a key again when it has changed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ KeyKind: TypeAlias = Literal["job", "pool", "group", "limit", "rate", "answer"]
 
 
 class Key(NamedTuple):
-    """`kind` and the name of what it is about.
+    """A kind and a name.
 
-    `job`, `rate` (the job's own) and `answer` (a server's push-back) have the name of a job, `group` that of a matrix
-    job, `pool` and `limit` their own.
+    Keys of `job`, `rate` (the rate of a job) and `answer` (a push-back of a server) have the name of a job, those of
+    `group` the name of a matrix job, and those of `pool` and `limit` their own name.
     """
 
     kind: KeyKind

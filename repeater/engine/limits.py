@@ -1,7 +1,7 @@
-"""Limits of starts: which ledgers an attempt has to pass, and what a server's push-back holds.
+"""Limits of starts: sliding windows that an attempt needs permits of, and delays that servers ask for.
 
-An attempt passes the ledger of its job's `limit` and, with a `rate` schedule, that of the job's own rate; all of them
-at the same instant or none. Held slots wait on keys of the kinds `limit`, `rate` and `answer`.
+An attempt needs a permit in the window of its job's `limit` and, with a `rate` schedule, in that of the job's own rate:
+all at the same instant, or none. Slots wait under keys of the kinds `limit`, `rate` and `answer`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def retry_rule(spec: JobSpec) -> Retry:
 
 
 class Limits:
-    """`touch` is called with a key when slots that wait on it should be asked again."""
+    """The windows of all limits. `touch` is called with a key when its waiting slots must be checked again."""
 
     def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
         self._context = context
@@ -64,11 +64,11 @@ class Limits:
         is_first: bool,
         starting: Collection[str] = (),
     ) -> Iterator[None]:
-        """Use these limits. Ledgers of limits that stay keep their starts. The work is done in pieces, by iterating.
+        """Use these limits, in steps. Limits that stay keep their starts.
 
-        `starts` are those that the store knows. They matter for new ledgers and for longer windows. A limit counts the
-        starts of its jobs, whatever limit they had then, and the starts of former jobs that it limited then. `starting`
-        are the runs that `carry_over` counts afterwards.
+        `starts` are those in the store. New and longer windows need them. A limit counts all earlier starts of its
+        jobs, also those under another limit, and the starts of former jobs that it limited then. `carry_over` counts
+        the `starting` runs.
         """
         self._limits = limits
         self.sharing.accept({Key("limit", name): limit for name, limit in limits.items() if limit.shared})
@@ -135,10 +135,11 @@ class Limits:
                     self._ledgers[key].record(at)
 
     def carry_over(self, slot: ActiveSlot, spec: JobSpec | None) -> None:
-        """Give an open slot its places in the ledgers that are in force after `accept`.
+        """Give an open slot its permits in the new windows after `accept`.
 
         An attempt that was granted before the reload and has not started yet cannot be held any more. It counts as
-        granted in each ledger of its new spec, so other attempts wait for it. `spec` is None if the job was removed.
+        granted in each ledger of its new spec, so that other attempts wait for it. `spec` is None if the job was
+        removed.
         """
         for key in [key for key in slot.tickets if key not in self._ledgers]:
             del slot.tickets[key]
@@ -155,12 +156,12 @@ class Limits:
             self._keep_start(spec, attempt.run.id, is_known=False)
 
     def rename(self, slot: ActiveSlot, old: str, new: str) -> None:
-        """The job of an open slot has a new name: its places follow to the ledger of that name."""
+        """The job of an open slot has a new name: move its permits to the window of that name."""
         if _own(old) in slot.tickets:
             slot.tickets[_own(new)] = slot.tickets.pop(_own(old))
 
     def move(self, old: str, new: str) -> None:
-        """A job has a new name; told before `accept`."""
+        """A job has a new name. Must be called before `accept`."""
         if old in self._keys:
             self._keys[new] = {_own(new) if key == _own(old) else key for key in self._keys.pop(old)}
         if _own(old) in self._ledgers:
@@ -169,16 +170,16 @@ class Limits:
             self._pushed[new] = self._pushed.pop(old)
 
     def use(self) -> Iterator[tuple[str, int, int]]:
-        """Of each named limit in force that was asked so far: its name, the starts in its window, and the most."""
+        """For each named limit that was used: its name, the starts in its window, and their maximum."""
         for name in self._limits:
             ledger = self._ledgers.get(Key("limit", name))
             if ledger is not None:
                 yield name, ledger.used(self._context.now.mono), ledger.count
 
-    # --- what gates ask ----------------------------------------------------------------------------------------
+    # --- admission ---------------------------------------------------------------------------------------------
 
     def earliest(self, spec: JobSpec) -> Instant | None:
-        """When a `rate` schedule may start its next run, as far as is known; None for other schedules."""
+        """When a `rate` schedule may start its next run, as far as known; None for other schedules."""
         if not isinstance(spec.schedule, RateLimited):
             return None
         now, schedule = self._context.now, spec.schedule
@@ -186,7 +187,7 @@ class Limits:
         return now.at_mono(Mono(ledger.earliest(now.mono, _pattern(schedule))))
 
     def enter(self, spec: JobSpec, slot: ActiveSlot) -> tuple[Key, Reason] | None:
-        """None: the next attempt of the slot has its places. Else the key that it waits on, and why."""
+        """None: the next attempt of the slot has its permits. Else the key that it waits for, and why."""
         now = self._context.now
         if slot.slot.forced:
             for key, rate, _ in self._asked(spec):
@@ -205,7 +206,7 @@ class Limits:
             self._wake(key, until)
             wall = to_epoch_us(now.at_mono(until).wall.replace(microsecond=0))
             return key, Reason(why.code, {**why.detail, "until": wall})
-        for key in elsewhere:  # last of all, for what is granted must be used at once
+        for key in elsewhere:  # at the end, because a grant must be used at once
             refusal = self.sharing.enter(key, slot, self._all_offsets(spec))
             if refusal is not None:
                 return key, refusal
@@ -217,7 +218,7 @@ class Limits:
     def _held_here(
         self, spec: JobSpec, slot: ActiveSlot, asked: Iterable[tuple[Key, Rate, Pattern]]
     ) -> tuple[Mono, Key, Reason] | None:
-        """Until when, by what and why the next attempt is held in this process; None if it is not."""
+        """Until when, by which key and why the next attempt must wait in this process; None if it need not."""
         now = self._context.now
         held: tuple[Mono, Key, Reason] | None = None
         if spec.name in self._pushed:
@@ -234,7 +235,7 @@ class Limits:
         return held
 
     def _admit(self, slot: ActiveSlot, key: Key, ledger: SlidingWindow, pattern: Pattern) -> None:
-        """The next attempt has its place in a ledger that was asked already."""
+        """Take the permit of the next attempt in a window that allows it."""
         now = self._context.now
         if self._is_shared(key):
             self.sharing.alone(key, slot)
@@ -245,10 +246,10 @@ class Limits:
             ledger.readmit(ticket, now.mono)
             slot.tickets[key] = ticket
 
-    # --- what is told of attempts ------------------------------------------------------------------------------
+    # --- reports about attempts --------------------------------------------------------------------------------
 
     def claimed(self, spec: JobSpec, run: Run) -> None:
-        """An attempt is about to be claimed. Called before the claim, so that no claim is kept without its start."""
+        """An attempt is about to be claimed. Its start is stored first, so that no claim is stored without it."""
         self._keep_start(spec, run.id, is_known=False)
 
     def started(self, spec: JobSpec, slot: ActiveSlot) -> None:
@@ -266,7 +267,7 @@ class Limits:
             self.sharing.started(slot)
 
     def failed(self, slot: ActiveSlot) -> None:
-        """The attempt came to nothing."""
+        """The attempt did not start."""
         for key, ticket in slot.tickets.items():
             if key in self._ledgers:
                 self._ledgers[key].failed(ticket)
@@ -277,7 +278,7 @@ class Limits:
             self.sharing.failed(slot)
 
     def release(self, slot: ActiveSlot) -> None:
-        """The slot has ended: what it had reserved is free."""
+        """The slot has ended: give back what it reserved."""
         for key, ticket in slot.tickets.items():
             if key in self._ledgers and (ticket.planned or ticket.flying):
                 self._ledgers[key].release(ticket)
@@ -287,7 +288,7 @@ class Limits:
             self.sharing.dismiss(slot)
 
     def push_back(self, spec: JobSpec, delay: timedelta, reason: Reason) -> Instant:
-        """A server asks to wait: for this job, and for all that share its limit. Gives the end of the wait."""
+        """A server asks to wait: this job, and all jobs with its limit. Returns the end of the wait."""
         until = self._context.now.plus(delay)
         self._hold(spec, until.mono, reason)
         if spec.limit is not None and spec.limit in self._limits and self._limits[spec.limit].shared:
@@ -296,13 +297,13 @@ class Limits:
         return until
 
     def take_up(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
-        """A push-back of an earlier life of the supervisor goes on, for no longer than the job allows."""
+        """Continue a push-back of an earlier supervisor, for at most the `max_delay` of the job."""
         now = self._context.now
         if spec.http_aware is not None and until > now.mono:
             self._hold(spec, min(until, now.plus(spec.http_aware.max_delay).mono), reason)
 
     def note_unreadable(self, job: str, found: tuple[Unreadable, ...]) -> None:
-        """Hints of an answer could not be read. They are reported once, until others come."""
+        """Hints of an answer could not be read. The same hints are reported once."""
         if self._unreadable.get(job, ()) != found:
             for one in found:
                 self._context.emit_event(Warned(job, because("hint_unreadable", source=one.source, text=one.value)))
@@ -315,7 +316,7 @@ class Limits:
         if spec.limit is not None and spec.limit in self._limits:
             self._ledger(Key("limit", spec.limit), self._limits[spec.limit].rate).push_back(until)
 
-    # --- within ------------------------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------------------
 
     def _keep_start(self, spec: JobSpec, run: str, *, is_known: bool) -> None:
         asked = self._asked(spec)
@@ -338,7 +339,7 @@ class Limits:
         return limit is not None and limit.shared
 
     def _all_offsets(self, spec: JobSpec) -> Pattern:
-        """Of all attempts that are wanted under a shared limit, if it could ever hold them."""
+        """The offsets of all attempts under a shared limit, if the limit could ever allow them."""
         from repeater.policy.limit import check_pattern
 
         if spec.limit is None or not isinstance(spec.schedule, RateLimited):
@@ -359,7 +360,7 @@ class Limits:
         return ledger
 
     def _wake(self, key: Key, until: Mono) -> None:
-        """Ask again then; sooner is sooner for all that wait on the key."""
+        """Check the slots of a key again at `until`, or at an earlier time that was set before."""
         known = self._wakes.get(key)
         if known is not None and not known.cancelled and self._context.now.mono < known.at.mono <= until:
             return

@@ -1,7 +1,7 @@
-"""The slot that a job waits for: which it is, when it comes due, and what was missed when it comes late.
+"""The slot that a job waits for: which it is, when it is due, and which slots were missed if it comes late.
 
-Keeps the place in the schedule (`anchor`, `cursor`) and one wake on the timeline. It admits nothing: slots that come
-due go to the job, each with the row it ends in at once if it was missed.
+It has the position in the schedule (`anchor`, `cursor`) and one timer. It starts nothing: slots that are due go to the
+job, and a missed one has the state and reason that it must end with.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from repeater.schedule.backoff import backoff_delay
 from repeater.schedule.base import CountsSlots, Schedule, Track
 
 GRACE = timedelta(seconds=10)
-"""A slot that comes up this late was delayed, not missed."""
+"""A slot that comes up later than this was missed, not delayed."""
 MOST_ROWS = {"wall": 1000, "mono": 10}
-"""How many missed slots get a row of their own, by what the schedule rides; the rest share one."""
+"""How many missed slots get a record of their own, by the clock of the schedule. The others share one."""
 MOST_IN_TURN = 1000
-"""How many slots of a schedule come up at one instant, each after the one before; the rest of the time is left out."""
+"""How many slots of a schedule may come up at one instant. Further ones are omitted."""
 _PATIENCE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=60))
-"""How long a schedule that cannot answer is left alone."""
+"""The delays before a schedule that failed is called again."""
 BUSY = timedelta(milliseconds=100)
-"""When a plugin that has not answered yet is asked again."""
+"""The delay before a plugin that has not answered yet is called again."""
 
 
 class Coming(NamedTuple):
-    """A slot that came due; `refusal` is its state and reason if it was missed and that is its end.
+    """A slot that is due. `refusal` is its final state and reason if it was missed.
 
-    One row can stand for several slots: `number` of them, up to the nominal time `last`. `number` None: not known.
+    One record can stand for several slots: `number` of them, up to the nominal time `last`. `number` is None if it is
+    unknown.
     """
 
     slot: Slot
@@ -50,8 +51,10 @@ class Coming(NamedTuple):
 
 
 class NextSlot:
-    """`come_due` is called with the slots of one instant, oldest first; nothing is armed then. `again` is called when a
-    schedule that could not answer is to be asked once more; `fault` says why it could not, None when it did.
+    """The next slot of one job.
+
+    `come_due` is called with the slots of one instant, oldest first; nothing is armed then. `again` is called when a
+    schedule that failed must be called again. `fault` says why it failed, None if it did not.
     """
 
     __slots__ = (
@@ -89,11 +92,11 @@ class NextSlot:
 
     @property
     def now(self) -> Instant:
-        """Now, with the wall time that the slots of this schedule are named by."""
+        """Now, with the wall time that names the slots of this schedule."""
         return self._context.now if self.schedule.clock == "wall" else self._context.steady
 
     def move_clock(self, by: timedelta) -> None:
-        """The wall clock was set: name the instants of a schedule that rides the monotonic clock by its new time."""
+        """The wall clock was set: give the instants of a schedule by the monotonic clock new wall times."""
         self._last = None
         if self.last_end is not None:
             self.last_end = _moved(self.last_end, by)
@@ -109,8 +112,9 @@ class NextSlot:
             self.slot = replace(self.slot, nominal=self.slot.nominal + by, due=self.slot.due + by)
 
     def arm(self, track: Track, not_before: Instant | None) -> bool:
-        """Wait for the next slot, if there is one, or for a schedule that cannot say. `not_before` puts off slots that
-        count from an end.
+        """Wait for the next slot, or for a schedule that failed; False if there is none.
+
+        `not_before` delays slots that count from the end of a run.
         """
         self.disarm()
         nominal = self._following(track)
@@ -136,18 +140,18 @@ class NextSlot:
             self._wake = None
 
     def restart(self, decided: datetime | None = None) -> None:
-        """The grid begins now, and the next slot lies strictly ahead, also of what was decided before the clock of
-        the day was set back.
+        """Start the schedule again from now. The next slot is later than now, and later than every decided slot, even
+        if the wall clock was set back.
         """
         self.anchor = self.now
         self.cursor = self._ahead_of(decided)
 
     def begin_again(self) -> None:
-        """The grid begins now, and the next slot may be now."""
+        """Start the schedule again from now. The next slot may be now."""
         self.anchor, self.cursor = self.now, None
 
     def skip_missed(self) -> None:
-        """Nothing is owed for the time until now."""
+        """Do not count slots before now as missed."""
         if self.cursor is None:
             self.anchor = self.now
         elif not self.schedule.waits_for_end:
@@ -160,7 +164,7 @@ class NextSlot:
         return now
 
     def _following(self, track: Track) -> Instant | None:
-        """The next nominal time; None also if the schedule cannot say, which `fault` tells then."""
+        """The next nominal time; None if there is none, or if the schedule failed and `fault` says why."""
         try:
             self.fault = None
             return self.schedule.next(track)
@@ -181,7 +185,7 @@ class NextSlot:
         self._wake = self._context.call_in(delay, lambda _: self._again())
 
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
-        """The slot of a nominal time, and when it is due. The last one is kept, as it is asked for twice in a row."""
+        """The slot of a nominal time, and when it is due. The last result is cached, because it is needed twice."""
         spec, last = self.spec, self._last
         if last is not None and last[0] is spec and last[1].mono == nominal.mono and last[1].wall == nominal.wall:
             return last[2]
@@ -204,7 +208,7 @@ class NextSlot:
             self._turn, self._rung = now, 0
         self._rung += 1
         if self._rung > MOST_IN_TURN:
-            self.cursor = now  # nothing is owed for the time between, or this turn would have no end
+            self.cursor = now  # omit the slots in between, or this loop would not end
         if self.schedule.waits_for_end:
             self._pass_on([Coming(slot)])
             return
@@ -216,7 +220,7 @@ class NextSlot:
             self._pass_on(self._late(slot, following))
 
     def _pass_on(self, coming: list[Coming]) -> None:
-        """A time of day has come: from now on, how late its slot is counts as a distance."""
+        """Give slots of times of day a monotonic due time, so that their lateness is a distance."""
         if self.schedule.clock == "wall":
             now = self._context.now
             coming = [one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming]
@@ -228,11 +232,11 @@ class NextSlot:
         return due.wall > now.wall if self.schedule.clock == "wall" else due.mono > now.mono
 
     def _between(self, low: Instant, high: Instant) -> timedelta:
-        """By the clock that the schedule rides: where the wall clock was set, the other one tells nothing."""
+        """The distance by the clock of the schedule."""
         return high.wall - low.wall if self.schedule.clock == "wall" else (high.mono - low.mono) * MICROSECOND
 
     def _late(self, first: Slot, following: Instant | None) -> list[Coming]:
-        """Several slots have passed, or one was missed. An interval owes one run at most."""
+        """Several slots have passed, or one was missed. An interval catches up with one run at most."""
         coming: list[Coming] = []
         missed = [first]
         while following is not None and not self._is_ahead(following):
@@ -245,7 +249,7 @@ class NextSlot:
         now, rule, owes_one = self.now.wall, self.spec.catch_up, self.schedule.clock == "mono"
         on_time = missed.pop() if now - missed[-1].due <= GRACE else None
         if on_time is not None and (owes_one or rule.kind == "latest"):
-            rule = replace(rule, kind="skip")  # the newest runs anyway
+            rule = replace(rule, kind="skip")  # the newest one runs anyway
         elif owes_one and rule.kind == "all":
             rule = replace(rule, kind="latest")
         for slot, fate, reason in catchup.decide(rule, missed, now):
@@ -258,9 +262,9 @@ class NextSlot:
         return sorted(coming, key=lambda one: one.slot.nominal)
 
     def _collapse_missed(self, missed: list[Slot], first: Instant) -> list[Coming]:
-        """Too many were missed for a row each: those from `first` to the one before the newest share one.
+        """Too many slots were missed for a record each: those from `first` to the one before the newest share one.
 
-        Appends the newest to `missed`. It is found by bisection, which costs the same for a minute and for a year.
+        Appends the newest to `missed`. A binary search finds it, so a year costs as much as a minute.
         """
         newest = self._latest(first, self.now, lambda slot: not self._is_ahead(slot))
         slots = []
@@ -275,7 +279,7 @@ class NextSlot:
         return slots
 
     def _latest(self, low: Instant, high: Instant, fits: Callable[[Instant], bool]) -> Instant:
-        """The latest slot between two instants that fits; `low` is a slot that fits, and no later one fits again."""
+        """The latest slot between two instants that fits. `low` fits, and no slot after one that does not fit does."""
         found = low
         while (between := self._between(low, high)) > MICROSECOND:
             self.cursor = low.plus(between // 2)
@@ -287,7 +291,7 @@ class NextSlot:
         return found
 
     def _number_of_slots(self, first: Instant, last: Instant) -> int | None:
-        """The number of slots from one to another, both included; None if the schedule cannot tell."""
+        """The number of slots from one to another, both included; None if the schedule cannot count them."""
         if not isinstance(self.schedule, CountsSlots):
             return 1 if first == last else None
         self.cursor = first

@@ -1,7 +1,7 @@
-"""Stop conditions of plugins, as one job asks them: what is asked and not answered yet, what went wrong and was told.
+"""Stop conditions of plugins of one job: calls without an answer yet, and failures that were reported.
 
-One that cannot be asked does not hold. One that has not answered is asked the same again in a moment, and what happened
-meanwhile is asked about afterwards. Made by `engine.job` for jobs that have such a condition.
+A condition that cannot be called is not met. One that has not answered yet is called again soon with the same counters,
+and after that with the counters that changed meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from repeater.policy.plugin_stop import is_met
 
 
 class PluginConditions:
-    """Those of one job. `again` is called when they are to be asked once more."""
+    """The conditions of one job. `again` is called when they must be checked again."""
 
     __slots__ = ("_again", "_asked", "_context", "_faults")
 
@@ -32,7 +32,7 @@ class PluginConditions:
         self._asked: dict[Plugin, dict[str, Any]] = {}
 
     def reason(self, plugins: Plugins | None, plugin: Plugin, tally: dict[str, Any]) -> Reason | None:
-        """Why the plugin says that the job is done; None also while it cannot be asked."""
+        """Why the plugin ends the job; None if it does not, or while it cannot be called."""
         told = self._asked.pop(plugin, tally)  # a question without an answer yet, or a new one
         try:
             reason = is_met(plugins, plugin, told)

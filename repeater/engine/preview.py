@@ -1,8 +1,8 @@
 """What each job would be after a plan: its next start, its counters, why it is done. Changes nothing.
 
-Each job that the plan touches is made a second time, in a context of its own, and takes its new definition there. So
-the answer is that of the same code that carries the plan out. Law, tested as a property: what is foreseen is what is
-there once the plan was accepted at the same instant.
+Each job that the plan changes gets a second object in its own context, and that takes the new definition. So the same
+code makes the preview and applies the plan. A property test compares both: the preview equals the state after the plan
+was accepted at the same instant.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Outlook:
 
 
 NO_OUTLOOK = Outlook()
-"""Of a job that is not there."""
+"""The outlook of a job that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _prospect(engine: Engine, entry: JobPlan, node: Node | None, now: Instant) -
 
 
 def outlook(job: Job) -> Outlook:
-    """What a job is now."""
+    """The current state of a job."""
     progress, slot = job.progress, job.next
     return Outlook(
         None if slot is None else slot.due,
@@ -108,7 +108,7 @@ def _changed(engine: Engine, entry: JobPlan, job: Job, node: Node, now: Instant)
 
 
 def _settled(job: Job, context: Context) -> Outlook:
-    """What the job is now; done, if a deadline that has come ends it at once."""
+    """The state of the job, after a deadline that has already passed has ended it."""
     begun = outlook(job)
     while (wake := context.timeline.pop_due(context.now)) is not None:
         if not wake.cancelled:
@@ -124,7 +124,7 @@ def _context(engine: Engine, now: Instant) -> Context:
 
 
 class _Aside:
-    """The gates of a job that only seems to be there: nothing of it takes a place or is heard of."""
+    """The admission of a job in a preview: it takes no permits and reports nothing."""
 
     def __init__(self, engine: Engine) -> None:
         self._admission = engine.admission

@@ -1,8 +1,9 @@
-"""Asking a service whether it is ready, or alive: when to ask, and what an answer means.
+"""One probe of a service: when to run it, and what its result means.
 
-A probe is asked `every`, counted from its last answer, while a run of the service is live. `ready` turns true with the
-first good answer and false after `failures` bad ones in a row; `live` asks for a restart after as many. While a service
-is ready it is asked every `SETTLED` at most: `every` is how soon its start is noticed, not a load to live with.
+A probe runs again `every` after its last result, while a run of the service is live. `ready` becomes true with the
+first success, and false after `failures` consecutive failures. `live` restarts the service after `failures` consecutive
+failures. While a service is ready, its probe runs no more often than `SETTLED`, because only its start must be noticed
+soon.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class ProbeMonitor:
         return self._job.spec.ready if self.kind == "ready" else self._job.spec.live
 
     def run_began(self, run: str) -> None:
-        """A run of the service is live: begin to ask."""
+        """A run of the service is live: start to probe it."""
         self.stop()
         self.run, self.bad = run, 0
         if self.probe is not None:
@@ -54,7 +55,7 @@ class ProbeMonitor:
             self._wake = None
 
     def on_result(self, ok: bool, reason: Reason | None) -> bool:
-        """Take an answer. True if the service has to be restarted for it."""
+        """Take a result. True if the service must be restarted because of it."""
         probe = self.probe
         if probe is None or not self.run:
             return False
@@ -76,13 +77,13 @@ class ProbeMonitor:
         assert probe is not None
 
         def ask(_: object) -> None:
-            now = self.probe  # a reload may have brought an equal one since
+            now = self.probe  # a reload may have replaced it
             if now is not None:
                 self._context.actions.append(StartProbe(self._job.spec.name, self.kind, now, self._job.spec))
 
         if self._wake is not None:
-            self._wake.cancel()  # an answer that an earlier run was asked for can come in between
-        if probe.log:  # the output tells by itself when the line comes
+            self._wake.cancel()  # a result of an earlier run can come in between
+        if probe.log:  # the output reports the line when it comes
             self._context.actions.append(StartProbe(self._job.spec.name, self.kind, probe, self._job.spec))
             return
         settled = self.kind == "ready" and self._job.ready is True and self.bad == 0

@@ -1,9 +1,9 @@
-"""Limits that a daemon holds for all processes: which start is asked for, what was granted, what became of it.
+"""Limits that the rate-limit daemon enforces for all processes: requests, grants, and reports about starts.
 
-For each limit one start is asked for at a time, that of the slot which came first; it waits at the daemon, in the row
-of all processes. A grant belongs to the slot that asked. If that cannot start after all, the grant is given back at
-once, because it keeps others waiting. While the daemon does not answer, `engine.limits` holds `open` limits with its
-own ledger, and `closed` ones let nothing through. Called by `engine.limits` only; the facts come from `engine.engine`.
+For each limit there is one request at a time, for the slot that came first. It waits at the daemon, in the queue of all
+processes. A grant belongs to that slot. If the slot cannot start, the grant is given back at once, because others wait
+for it. While the daemon does not answer, `engine.limits` enforces `open` limits locally, and `closed` limits allow no
+start.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class _PendingRequest:
 
 
 class SharedLimits:
-    """`touch` is called with a key when slots that wait on it should be asked again. `asked` is what the daemon was
-    asked for and no slot took yet. `lost` says why the daemon does not answer, None as long as it does.
+    """The requests and grants of shared limits.
+
+    `touch` is called with a key when its waiting slots must be checked again. `asked` are the requests and the grants
+    that no slot has used yet. `lost` says why the daemon does not answer, None if it answers.
     """
 
     def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
@@ -53,19 +55,19 @@ class SharedLimits:
         self.lost: Reason | None = None
 
     def accept(self, limits: Mapping[Key, Limit]) -> None:
-        """These shared limits are in force, by key. What was asked for one that changed is not wanted any more."""
+        """Use these shared limits, by key. Requests for changed limits are withdrawn."""
         for key, asked in list(self.asked.items()):
             if limits.get(key) != asked.limit:
                 self._drop(key)
         self._limits = limits
 
     def holds(self, key: Key) -> bool:
-        """Whether the limit behind a key is held by the daemon, or by nobody, rather than by the ledger here."""
+        """Whether the daemon decides about the limit of a key. If it is down, a `closed` limit allows no start."""
         limit = self._limits.get(key)
         return limit is not None and (self.lost is None or limit.fail == "closed")
 
     def enter(self, key: Key, slot: ActiveSlot, offsets: tuple[int, ...]) -> Reason | None:
-        """None: the next attempt of the slot was granted, and is on its way now. Else what holds it."""
+        """None: the next attempt of the slot was granted and starts now. Else the reason to wait."""
         limit = self._limits[key]
         if self.lost is not None:
             return because("shared_limit", limit=limit.name, rate=str(limit.rate), cause=self.lost)
@@ -83,7 +85,7 @@ class SharedLimits:
         return because("shared_limit", limit=limit.name, rate=rate, until=until, cause=asked.reason)
 
     def alone(self, key: Key, slot: ActiveSlot) -> None:
-        """The next attempt of a slot starts without the daemon: by force, or because it does not answer."""
+        """The next attempt of a slot starts without the daemon: it is forced, or the daemon does not answer."""
         slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._life, unconfirmed=True)
 
     def _ask(self, key: Key, limit: Limit, slot: ActiveSlot, offsets: tuple[int, ...]) -> _PendingRequest:
@@ -95,7 +97,7 @@ class SharedLimits:
         self._context.actions.append(RequestSharedStart(asked.id, limit.name, limit.rate, offsets, known))
         return asked
 
-    # --- what the daemon tells -----------------------------------------------------------------------------------
+    # --- messages of the daemon ----------------------------------------------------------------------------------
 
     def take(
         self, fact: SharedLimitGranted | SharedLimitQueued | RateLimiterDown | RateLimiterUp | QuotaWarned
@@ -144,18 +146,18 @@ class SharedLimits:
             self._context.emit_event(Warned("", _FOUND))
             self._touch_all()
 
-    # --- what becomes of a grant ---------------------------------------------------------------------------------
+    # --- reports about attempts ----------------------------------------------------------------------------------
 
     def started(self, slot: ActiveSlot) -> None:
         """The process of the attempt exists."""
         self._spend(slot, started=True)
 
     def failed(self, slot: ActiveSlot) -> None:
-        """The attempt came to nothing."""
+        """The attempt did not start."""
         self._spend(slot, started=False)
 
     def dismiss(self, slot: ActiveSlot) -> None:
-        """The slot has ended: what it holds is free."""
+        """The slot has ended: give back what it reserved."""
         for grant in slot.grants.values():
             if grant.reservation is not None and grant.left and grant.connection_epoch == self._life:
                 self._context.actions.append(ReleaseQuota(grant.reservation))
@@ -164,11 +166,11 @@ class SharedLimits:
         slot.grants.clear()
 
     def push_back(self, limit: Limit, delay: timedelta, reason: Reason) -> None:
-        """A server asks all who share the limit to wait."""
+        """A server asks all clients of the limit to wait."""
         self._context.actions.append(PushBackQuota(limit.name, limit.rate, delay, reason))
 
     def tidy(self, waiting: Mapping[Key, Container[ActiveSlot]]) -> bool:
-        """Give back what no slot took, and ask for nothing that nobody waits for; True if others may ask now."""
+        """Give back unused grants and withdraw requests without a waiting slot; True if that freed a limit."""
         freed = [
             key
             for key, asked in self.asked.items()

@@ -1,8 +1,7 @@
-"""The production engine on a virtual clock: what would happen, without waiting and without starting anything.
+"""The production engine on a virtual clock: it shows what would happen, without starting anything.
 
-The world here is as simple as can be said: a process exists at once, lasts as long as it is told to, succeeds, and ends
-at once when it gets a signal; probes answer well. Files do not change and nobody asks for anything. Everything else is
-the engine that runs jobs for real.
+The simulated world is simple: a process exists at once, runs for a given time, succeeds, and ends at once when it gets
+a signal. Probes succeed, files do not change, and there are no commands. The engine is the one that runs jobs.
 """
 
 from __future__ import annotations
@@ -49,11 +48,12 @@ def simulate(  # noqa: PLR0913 - all but three are options
     warn: Callable[[str, Reason], None] = lambda _job, _reason: None,
     hold: Callable[[SlotBlocked], object] = lambda _held: None,
 ) -> Iterator[SlotRecord]:
-    """The row of every slot that comes up in `length` from `start`, its end excluded, by nominal time, then by job.
+    """The record of every slot that comes up from `start` until `length` later, by nominal time, then by job.
 
-    `durations` are by job name; other runs take no time, services go on for ever. A slot that is still open at the
-    end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, reason)` is told what the
-    engine warns of, `hold` which slots are held when they are due. Of a shared limit nobody else takes anything here.
+    `durations` are by job name. Other runs take no time, and services run without an end. A slot that is still open at
+    the end has an interim state (`claimed`, `running`, `retrying`) and no `ended`. `warn(job, reason)` gets the
+    warnings of the engine, and `hold` the slots that are blocked when they are due. No other process uses the shared
+    limits.
     """
     jobfile = replace(jobfile, limits=tuple(replace(limit, shared=False) for limit in jobfile.limits))
     world = SimulatedWorld(jobfile, start, seed, durations or {}, plugins, warn, hold)

@@ -114,7 +114,7 @@ class SlotLifecycle:
         self._job.pending = [slot]
 
     def _rejection_reason(self, slot: Slot) -> tuple[SlotState, Reason] | None:
-        """Why a slot is rejected whatever runs; None if it is not."""
+        """Why a slot is rejected, apart from `overlap`; None if it is not."""
         job = self._job
         now, deadline = job.context.now, job.spec.catch_up.start_deadline
         if job.state not in TAKES_SLOTS and not (slot.forced and job.state is State.DONE):

@@ -1,7 +1,7 @@
-"""What is due when, on both clocks.
+"""Timers on both clocks.
 
-Two heaps, one for each clock, because a wall clock that is set must move cron and leave distances alone. A `Timer` is
-cancelled by marking it; the heap forgets it when it comes up, or when more than half of it is marked.
+There is one heap for each clock, because a step of the wall clock moves times of day but not distances. A cancelled
+`Timer` is only marked. It leaves its heap when it comes up, or when more than half of the heap may be cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from repeater.model.time import Instant, Mono, to_us
 
 
 class Timer:
-    """One thing to do at an instant. `call` gets the reading of the clocks at which it really happens."""
+    """Something to do at an instant. `call` gets the actual reading of the clocks."""
 
     __slots__ = ("at", "call", "cancelled", "order", "rides")
 
@@ -27,12 +27,12 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Nothing will happen. Cancelling twice, or after it happened, does nothing."""
+        """Do not call it. A second cancel, or one after the call, does nothing."""
         self.cancelled = True
 
 
 class TimerQueue:
-    """Wakes in the order of their instants; those of one instant in the order in which they were asked for."""
+    """Timers in the order of their instants; those of one instant in the order in which they were added."""
 
     def __init__(self) -> None:
         self._wall: list[tuple[datetime, int, Timer]] = []
@@ -41,7 +41,7 @@ class TimerQueue:
         self._tidy_at = 1024
 
     def add(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
-        """Wake at `at`, by the clock that it rides."""
+        """Call at `at`, by the wall clock or the monotonic clock."""
         self._asked += 1
         wake = Timer(at, rides, self._asked, call)
         if rides == "wall":
@@ -53,7 +53,7 @@ class TimerQueue:
         return wake
 
     def pop_due(self, now: Instant) -> Timer | None:
-        """The earliest wake that is due, removed; None when nothing is."""
+        """Remove and return the earliest timer that is due; None if none is."""
         self._drop_cancelled()
         wall = self._wall[0][2] if self._wall and self._wall[0][0] <= now.wall else None
         mono = self._mono[0][2] if self._mono and self._mono[0][0] <= now.mono else None
@@ -64,7 +64,7 @@ class TimerQueue:
         return heapq.heappop(self._mono)[2]
 
     def wait(self, now: Instant) -> int | None:
-        """Microseconds until the first wake is due, by whichever clock; 0 if it is, None when there is none."""
+        """Microseconds until the first timer is due, by its clock: 0 if it is due, None if there is none."""
         self._drop_cancelled()
         left = self._mono[0][0] - now.mono if self._mono else None
         if self._wall:
@@ -73,7 +73,7 @@ class TimerQueue:
         return None if left is None else max(0, left)
 
     def _drop_cancelled(self) -> None:
-        """Neither heap begins with a wake that nobody wants any more."""
+        """Remove cancelled timers from the top of both heaps."""
         while self._wall and self._wall[0][2].cancelled:
             heapq.heappop(self._wall)
         while self._mono and self._mono[0][2].cancelled:

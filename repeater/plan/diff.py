@@ -115,7 +115,7 @@ def moves(known: Collection[str], wanted: Mapping[str, JobSpec], removed: Collec
 
     `removed` are further names that have one. A job takes such a state only if it finds none in `known`.
 
-    A cell is the same cell whatever the order of its axes. Otherwise a job takes the state of the first of its former
+    A cell is the same cell in any order of its axes. Otherwise a job takes the state of the first of its former
     names that is known and not wanted. The only cell of a matrix may take that of the plain job of the former name.
     """
     found = _moves(known, wanted, wanted)

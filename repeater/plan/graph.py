@@ -44,8 +44,9 @@ _NONE: Mapping[str, Node] = {}
 
 
 def wire(jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, Node] = _NONE) -> Graph:
-    """The graph of a job file whose needs were checked when it was built. A node of `known` stays as it is if its job
-    and those that it needs are the same.
+    """The graph of a job file whose needs were checked when it was built.
+
+    A node of `known` is used again if its job and the jobs that it needs are the same.
     """
     steps = wiring(jobfile, plugins, known)
     while True:

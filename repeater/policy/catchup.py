@@ -1,6 +1,6 @@
-"""Which of the slots that were missed (while down, asleep, or held) still run. Called by `engine.job`.
+"""Which missed slots still run, after the supervisor was down, the machine was suspended, or the slots were blocked.
 
-Whether a slot was missed at all is the engine's decision; here each one that was gets its fate and its reason.
+The engine decides whether a slot was missed. This module decides what happens to each missed slot, and why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the runs of a one-off command came to: counted, and told in the exit status of `rpr`.
+"""The exit status of `rpr` after a one-off command, from the counted results of its runs.
 
 The statuses are those of timeout(1) and the shells: 124 timed out, 126 cannot be executed, 127 not found, 128 + n for
 signal n.

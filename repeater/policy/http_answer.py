@@ -8,8 +8,8 @@ is not taken for headers. A status line in a body begins another answer only if 
 - the answer before is one that another follows (1xx, 3xx, 401, 407, 408, 425, 429, 5xx), or
 - a `Date` header follows.
 
-Headers without any status line count too, because scripts print what matters to them: those in the last 64 KiB.
-Memory and time are bounded by the end of the output that is kept, whatever the output is. Pure.
+Headers in the last 64 KiB without any status line count too, because scripts print the headers that they need. Only the
+end of the output is kept, so memory and time are bounded for any output. Pure.
 """
 
 from __future__ import annotations

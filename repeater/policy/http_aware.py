@@ -7,7 +7,8 @@ Hints in headers, in this order:
 
 then in JSON: `retry_after`, `retryDelay`, `rate_limit.reset_in` and such, and a table with `remaining: 0` and a reset.
 JSON counts in an answer that refused, and where no status was printed; `json_on_success` lets it count always. A 429
-whose limits say when they reset counts as used up, whatever remains unsaid. `http_times` says which values can be read.
+whose limits say when they reset counts as used up, even if it does not say what remains. `http_times` says which values
+can be read.
 
 A hint that asks for no delay does not hide another one. A 429 or 503 without a hint that asks for a delay holds by
 `holding`, which grows with each repetition. An answer that blames the request (400, 401, 404 ...) is ignored unless the
@@ -214,7 +215,7 @@ def _is_zero(value: Any) -> bool:
 
 
 def _spelled(name: str) -> str:
-    """`X-RateLimit-Reset`, as it is usually written."""
+    """`X-RateLimit-Reset` with its usual capitals."""
     return name.title().replace("Ratelimit", "RateLimit")
 
 
@@ -317,7 +318,7 @@ def _take_used_up(node: Mapping[str, Any], hints: _Hints) -> None:
 
 
 def reason_of(found: PushBack, given: timedelta) -> Reason:
-    """Names what said so, never a text from the output."""
+    """The reason names the source of the delay. It never contains text of the output."""
     if found.asked is None:
         return because("server_refused", status=found.status, delay=given)
     bound = None if given == found.asked else "max_delay" if found.asked > given else "min_delay"

@@ -23,7 +23,7 @@ UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "
 
 _LONGEST_TEXT = 80
 _LARGEST = 10**40
-_AN_INSTANT = 1_000_000_000  # seconds: a number from here on is no delay of 31 years but an instant since 1970
+_AN_INSTANT = 1_000_000_000  # seconds: such a number is an instant since 1970 and not a delay of 31 years
 _WORDS = {
     "ns": 1e-9, "nano": 1e-9, "nanosecond": 1e-9,
     "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "micro": 1e-6, "microsecond": 1e-6,

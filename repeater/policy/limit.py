@@ -6,13 +6,13 @@ attempts less than `window` apart, some of them old; it stays too full until the
 the first old one. So the earliest instant is found by leaps from one such instant to the next, never by steps.
 
 What counts are starts as they happen. A start comes later than its grant, and lateness pushes starts together; so a
-granted attempt counts as happening *now*, whenever now is, until the ledger is told when it did. It follows that the
-promise holds for the instants the ledger is told, however late each start is.
+granted attempt counts as happening *now* until its start is reported. So the limit holds for the reported instants, no
+matter how late each start is.
 
 Instants are whole numbers of any clock that does not go back (microseconds everywhere in repeater); the ledger reads no
 clock. It drops what can no longer matter, at most twice `count` and the reserved attempts stay. One request costs
 O(k log n) for k offsets and n attempts, plus a step for each attempt of a window that is all but full, and that only
-where attempts are reserved ahead. Called by `engine.limits` and by the rate-limit daemon.
+where attempts are reserved ahead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ ONE: Pattern = (0,)
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """What one request holds: the attempts that are still `planned`, and how many are granted but not told (`flying`).
+    """What one request holds: the attempts that are still `planned`, and how many are granted but not reported
+    (`flying`).
 
     Changed by the ledger only.
     """
@@ -44,7 +45,7 @@ class Permit:
 
 
 class SlidingWindow:
-    """The attempts of one limit. `not_before` holds every grant back, whatever the window says."""
+    """The attempts of one limit. `not_before` delays every grant, even if the window has room."""
 
     __slots__ = ("_attempts", "_flying", "count", "not_before", "window")
 
@@ -106,7 +107,9 @@ class SlidingWindow:
         return self._plan(self.earliest(now, pattern, late) + late, pattern)
 
     def force(self, ticket: Permit | None = None) -> Permit:
-        """Grant the next attempt, of a new ticket if none is given, whatever the limit says. It counts for others."""
+        """Grant the next attempt even if the limit is reached, with a new ticket if none is given. It counts for
+        others.
+        """
         ticket = ticket or Permit()
         self._mark_in_flight(ticket)
         return ticket
@@ -164,7 +167,7 @@ class SlidingWindow:
         ticket.flying = 0
 
     def record(self, at: int) -> None:
-        """A start happened that nobody asked for: before a restart of ours, or forced."""
+        """A start happened without a request: before a restart of the supervisor, or it was forced."""
         insort(self._attempts, at)
 
     def trim(self, now: int) -> int:

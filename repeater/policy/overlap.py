@@ -1,4 +1,4 @@
-"""What becomes of a slot that is due while the job is busy. Called by `engine.job` for every slot."""
+"""What happens to a slot that is due while the job has an open slot."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Stop conditions of plugins: what such a plugin is told about its job, and what its answer has to be.
+"""Stop conditions of plugins: the data about the job that the plugin gets, and the check of its answer.
 
-Pure: the plugin is asked through `model.plugins.Plugins`. Called by `engine.job`.
+Pure: `model.plugins.Plugins` calls the plugin.
 """
 
 from __future__ import annotations

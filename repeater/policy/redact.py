@@ -16,7 +16,7 @@ STARS = b"***"
 
 
 def secret_forms(values: Iterable[str]) -> tuple[bytes, ...]:
-    """Every form in which these values are hidden: as they are, line by line, base64, and quoted for a URL."""
+    """Every form in which these values are hidden: unchanged, line by line, base64, and quoted for a URL."""
     forms: set[bytes] = set()
     for value in values:
         for text in (value, *value.splitlines()):

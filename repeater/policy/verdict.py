@@ -40,8 +40,8 @@ WRITTEN_OUT_MOST = 100_000
 def judge(success: Success, exit: Exit, matched: frozenset[str], ended_by: Reason | None) -> Verdict:  # noqa: A002
     """The verdict on an attempt.
 
-    A run that was ended from outside (`ended_by`, such as `timeout`) failed whatever it said or returned. Else
-    a failure pattern that was found beats a success pattern that was found, which beats the exit code.
+    A run that was ended from outside (`ended_by`, such as `timeout`) failed in any case. Otherwise a failure pattern
+    in the output beats a success pattern, and that beats the exit code.
     """
     if ended_by is not None:
         return Verdict(False, ended_by)
@@ -79,7 +79,7 @@ def of_executor(name: str, verdict: Verdict, exit: Exit) -> Verdict:  # noqa: A0
 def compile_pattern(text: str, ignore_case: bool = False) -> regex.Pattern[str]:
     """The pattern, ready to search.
 
-    Raises ValueError, with what is wrong and where, for a text that is no regular expression.
+    Raises ValueError, with what is wrong and where, for a text that is not a regular expression.
     """
     import regex
 

@@ -72,7 +72,7 @@ class AdaptiveState:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AdaptiveState | None:
-        """The state, None if the data is not one: then the job begins anew."""
+        """The stored state; None if the data is not valid. The job starts at its base interval then."""
         try:
             pace, successes, failures = data["pace"], float(data["successes"]), float(data["failures"])
             latency, usual = (None if data[name] is None else float(data[name]) for name in ("latency", "usual"))

@@ -19,7 +19,7 @@ _REMEMBERED = 32  # tries that decorrelated jitter looks back, after which it ha
 
 
 def backoff_delay(backoff: Backoff, k: int, draw: float, previous: timedelta | None = None) -> timedelta:
-    """How long to wait after the k-th failure in a row, k >= 1: at most `backoff.max`, whatever k is.
+    """How long to wait after the k-th consecutive failure, k >= 1: at most `backoff.max`.
 
     `draw` in [0, 1) is the random number of this delay, for `jitter` and for decorrelated jitter; `previous` is the
     delay before this one, used by decorrelated jitter only (None: this is the first).

@@ -32,7 +32,7 @@ def doubts(expression: str, seconds: Seconds | None = None) -> tuple[Doubt, ...]
 
 
 def _too_often(expression: str, seconds: Seconds | None) -> Doubt | None:
-    """`* 16 * * *` starts every minute of an hour. Ranges such as `* 9-17 * * *` are no doubt."""
+    """`* 16 * * *` starts every minute of an hour. Ranges such as `* 9-17 * * *` are not doubtful."""
     fields, meaning = split(expression, seconds, _JOB), read(expression, seconds, _JOB)
     texts = meaning.fields
     day_numbers = () if texts.day == "*" else meaning.day.numbers

@@ -161,7 +161,7 @@ def _range(index: int, item: str, first: int, last: int, step: int) -> str:
 
 
 def _number(index: int, text: str) -> str:
-    """A weekday or month as a number; anything else stays as it is, but for leading zeros."""
+    """A weekday or month as a number. Other text is only stripped of leading zeros."""
     names = {3: _MONTHS, 4: _WEEKDAYS}.get(index, ())
     if text in names:
         return str(names.index(text) + (index == 3))

@@ -1,7 +1,7 @@
-"""The starts to come, as far as time alone decides them. Used by `rpr next` and `rpr plan`.
+"""Future starts, as far as the schedule alone decides them.
 
-A forecast supposes that the job comes into force at the instant after which it is asked for: a grid without a past
-begins there, and what starts with the job itself (`once`, `immediate`) is not a start to come.
+A forecast assumes that the job becomes active at the given instant: an interval without a former start begins there. A
+start at that instant itself (`once`, `immediate`) is not a future start.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from repeater.schedule.base import Schedule, Track
 
 @dataclass(frozen=True, slots=True)
 class ForecastStart:
-    """A slot to come. `due` is nominal plus jitter; of random jitter, which nobody knows, nothing."""
+    """A future slot. `due` is its nominal time plus stable jitter. Random jitter is unknown, and not added."""
 
     job: str
     nominal: datetime
@@ -25,8 +25,9 @@ class ForecastStart:
 
 
 def first_start(job: JobSpec, schedule: Schedule, now: Instant) -> datetime | None:
-    """When a job that comes into force now starts first, `now` itself if at once; None if it is disabled or waits to
-    be asked.
+    """The first start of a job that becomes active now; `now` if it starts at once.
+
+    None if the job is disabled or starts only on request.
     """
     nominal = schedule.next(Track(anchor=now)) if job.enabled else None
     if nominal is None:

@@ -1,8 +1,7 @@
 """Jitter: how long after its nominal time a slot is due. It only delays, and never reaches the next nominal time.
 
 `stable` jitter is a hash of the job's name, the same in every process and on every machine, so that a job keeps its
-place and ten jobs of one schedule spread out. A cell keeps its place if the order of its axes changes. Called by the
-schedules that know the distance to their next slot.
+delay and ten jobs of one schedule spread out. A cell keeps its delay if the order of its axes changes.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from repeater.model.time import MICROSECOND, to_us
 def jitter_delay(jitter: Jitter | None, job: str, distance: timedelta | None, draw: float) -> timedelta:
     """The delay of one slot: from zero to less than the jitter's width, and to less than `distance`.
 
-    `distance` is how far the next nominal time is away, None if there is none; a share of nothing is no delay. `draw`
-    in [0, 1) is used by `random` jitter only.
+    `distance` is how far away the next nominal time is. If it is None, a share of it gives a delay of zero. Only
+    `random` jitter uses `draw`, a number in [0, 1).
     """
     if jitter is None:
         return timedelta(0)

@@ -24,8 +24,8 @@ from repeater.model.spec import LoadAware
 
 @dataclass(frozen=True, slots=True)
 class LoadReadings:
-    """How busy the machine is. `cpu` and `memory` are shares from 0 to 1, `load` is the load average of the last minute
-    for each CPU; None for what the system does not tell.
+    """The load of the machine. `cpu` and `memory` are shares from 0 to 1, `load` is the load average of the last minute
+    for each CPU. A value that the system does not provide is None.
     """
 
     cpu: float | None = None

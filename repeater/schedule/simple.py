@@ -28,7 +28,7 @@ class OnceSchedule:
 
 @dataclass(frozen=True, slots=True)
 class AtSchedule:
-    """One slot at an instant. One that was over before the job came into force is not made up for."""
+    """One slot at an instant. There is no slot if the instant had passed when the job became active."""
 
     at: datetime
     clock: Literal["wall"] = "wall"

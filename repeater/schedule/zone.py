@@ -2,8 +2,8 @@
 
 A zone is a row of spans, each with one offset from UTC. Where the clock jumps ahead between two spans some wall times
 do not exist (a *gap*), where it falls back some exist twice (a *fold*); what a slot does there is the job's policy, and
-is decided here and nowhere else. Instants are naive UTC here, wall times naive local; names keep them apart. Used by
-`schedule.cron`; no clock is read.
+is decided here and nowhere else. Instants are naive UTC here, wall times naive local; names keep them apart.
+No clock is read.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def slot_after(pattern: Pattern, zone: ZoneInfo, gap: Gap, fold: Fold, utc: date
 def elapsed_slot_after(pattern: CountedPattern, zone: ZoneInfo, utc: datetime) -> datetime | None:
     """The first instant strictly after `utc` of a pattern that names every hour, and so follows elapsed time.
 
-    A wall time that is lost in a gap is no slot, and one that comes twice is two. Where the clock is moved by a part of
-    an hour (Lord Howe, 30 minutes) that alone would leave up to 90 minutes without a slot: there the slot that the
-    clock before the change would have given next is a slot too.
+    A wall time in a gap gives no slot, and one that occurs twice gives two. Where the clock moves by a part of an hour
+    (Lord Howe, 30 minutes), that alone would leave up to 90 minutes without a slot. So the next slot by the clock
+    before the change is a slot too.
     """
     found = slot_after(pattern, zone, "skip", "both", utc)
     if zone.key == "UTC":
@@ -207,7 +207,7 @@ def _changes(zone: ZoneInfo, after: datetime, until: datetime) -> Iterator[Chang
 
 @lru_cache(maxsize=4096)
 def _changes_of_year(key: str, year: int) -> tuple[Change, ...]:
-    """All changes of a year. `zoneinfo` does not tell them, so every day is looked at; no day has two."""
+    """All changes of a year. `zoneinfo` does not list them, so every day is checked; no day has two."""
     zone = ZoneInfo(key)
     changes = []
     low = datetime(year, 1, 1)  # noqa: DTZ001 - naive UTC

@@ -22,7 +22,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from tests.measure import ROOT
-from tests.mutate.covering import Covering, Test, cover
+from tests.mutate.covering import Covering, Timed, cover
 from tests.mutate.operators import Mutant, mutants
 from tests.mutate.trying import Ground, Outcome, prepare
 
@@ -83,10 +83,10 @@ def _try_all(tried: Sequence[Mutant], covering: Covering, workers: int) -> list[
 
 
 _ground: Ground
-_todo: Sequence[tuple[Mutant, list[Test]]]
+_todo: Sequence[tuple[Mutant, list[Timed]]]
 
 
-def _begin(grounds: SimpleQueue[Path], todo: Sequence[tuple[Mutant, list[Test]]]) -> None:
+def _begin(grounds: SimpleQueue[Path], todo: Sequence[tuple[Mutant, list[Timed]]]) -> None:
     global _ground, _todo
     _ground, _todo = Ground(grounds.get()), todo
     _ground.enter()

@@ -14,7 +14,7 @@ from coverage import CoverageData
 from tests.measure import ROOT, measure
 
 
-class Test(NamedTuple):
+class Timed(NamedTuple):
     seconds: float
     name: str
 
@@ -33,7 +33,7 @@ class Covering:
         self._data.read()
         self._lines: dict[str, dict[int, set[str]]] = {}
 
-    def tests(self, path: str, lines: tuple[int, int]) -> list[Test]:
+    def tests(self, path: str, lines: tuple[int, int]) -> list[Timed]:
         """The tests that reach one of the lines, the shortest first. A line that an import runs has those of its module,
         or all tests if they reach no other line there.
         """
@@ -42,7 +42,7 @@ class Covering:
         found = {name for line in range(first, last + 1) for name in contexts.get(line, ())}
         if "" in found:
             found = {name for names in contexts.values() if "" not in names for name in names} or set(self._seconds)
-        return sorted(Test(self._seconds[name], name) for name in found & self._seconds.keys())
+        return sorted(Timed(self._seconds[name], name) for name in found & self._seconds.keys())
 
     def _of(self, path: str) -> dict[int, set[str]]:
         if path not in self._lines:

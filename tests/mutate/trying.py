@@ -18,17 +18,20 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.measure import ROOT, hand_on
-from tests.mutate.covering import Test
+from tests.mutate.covering import Timed
 from tests.mutate.operators import Mutant
 
 SETUP = 40.0
-"""Seconds, of the CPU too, that a fork may take for imports and fixtures; tests may take `SLACK` times what they took."""
-SLACK = 8.0
+"""Seconds of CPU time for the imports. Real time has four times the limits of CPU time."""
+LEAST = 10.0
+SLACK = 3.0
+"""A test may use this many times the seconds that it took before, and `LEAST` more."""
+BEGUN = b"\0"
 
 
 class Outcome(NamedTuple):
@@ -60,7 +63,7 @@ class Ground:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
-    def try_(self, mutant: Mutant, tests: Sequence[Test]) -> Outcome:
+    def try_(self, mutant: Mutant, tests: Sequence[Timed]) -> Outcome:
         began = time.monotonic()
         path = self.folder / mutant.path
         source, stat = path.read_bytes(), path.stat()
@@ -74,35 +77,45 @@ class Ground:
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         return Outcome(mutant, by, len(tests), time.monotonic() - began)
 
-    def _run(self, tests: Sequence[Test]) -> str:
-        limit = SETUP + SLACK * sum(test.seconds for test in tests)
+    def _run(self, tests: Sequence[Timed]) -> str:
+        """The fork sends a byte at each start of a test, and at the end the result."""
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(read)
-            self._child(write, tests, limit)
+            self._child(write, tests)
         os.close(write)
-        ready, _, _ = select.select([read], [], [], 4 * limit)  # the machine may be busy: its own CPU time ends a loop
-        if not ready:
+        answer, begun = b"", 0
+        with open(read, "rb", buffering=0) as pipe:
+            while True:
+                limit = SETUP if begun == 0 else allowance(tests[begun - 1])
+                ready, _, _ = select.select([pipe], [], [], 4 * limit)  # the machine may be busy
+                part = pipe.read(65536) if ready else b""
+                begun += part.count(BEGUN)
+                answer += part
+                if not part:
+                    break
+        with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-        with open(read, "rb") as pipe:
-            answer = pipe.read() if ready else b""
         os.waitpid(pid, 0)
-        _end_all(self.folder)
-        return json.loads(answer) if answer else f"time or memory: it took more than {limit:.0f} s"
+        _end_all()
+        answer = answer.replace(BEGUN, b"")
+        return (
+            json.loads(answer) if answer else f"a limit of time, in {tests[begun - 1].name if begun else 'an import'}"
+        )
 
-    def _child(self, write: int, tests: Sequence[Test], limit: float) -> None:
+    def _child(self, write: int, tests: Sequence[Timed]) -> None:
         try:
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that starts `make mutate &` ignores it
-            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
+            _limit_cpu(SETUP)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
             sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode, closefd=False) for fd, mode in enumerate("rww"))
             os.set_inheritable(write, False)
-            failed = run(tests)
+            failed = run(tests, lambda: os.write(write, BEGUN))
             os.write(write, json.dumps(failed).encode())
         except BaseException as error:  # noqa: BLE001 - a mutant may do anything, and that kills it
             with contextlib.suppress(OSError):
@@ -111,7 +124,18 @@ class Ground:
             os._exit(0)
 
 
-def run(tests: Sequence[Test]) -> str:
+def allowance(test: Timed) -> float:
+    """Seconds of CPU time for a test."""
+    return LEAST + SLACK * test.seconds
+
+
+def _limit_cpu(seconds: float) -> None:
+    """End this process if it uses more than that from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, hard))
+
+
+def run(tests: Sequence[Timed], on_start: Callable[[], object]) -> str:
     """The first test that fails, or how pytest itself did; empty if all pass."""
     import pytest
     from hypothesis import Phase, settings
@@ -130,6 +154,10 @@ def run(tests: Sequence[Test]) -> str:
         @pytest.hookimpl(trylast=True)
         def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
             items[:] = sorted((item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid])
+
+        def pytest_runtest_logstart(self, nodeid: str) -> None:
+            _limit_cpu(allowance(tests[place[nodeid]]))
+            on_start()
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.failed:
@@ -153,7 +181,7 @@ def prepare(modules: Iterable[str]) -> None:
                     importlib.import_module(name)
 
 
-def _end_all(folder: Path) -> None:
+def _end_all() -> None:
     """Kill what the fork left: this process is the parent of it now."""
     while True:
         children = [int(pid) for pid in Path("/proc/self/task").glob("*/children") for pid in pid.read_text().split()]

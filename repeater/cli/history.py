@@ -18,6 +18,7 @@ from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
+    from repeater.control.commands.history import SlotItem
 
 _COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "33", "replaced": "33"}
 _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted")
@@ -82,7 +83,7 @@ def history(
         print("no matching slots", file=sys.stderr)
 
 
-def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     from repeater.apps.locate import connect
 
     try:
@@ -93,7 +94,7 @@ def _rows(where: SupervisorSelector, args: Mapping[str, Any]) -> Iterable[dict[s
         return list(client.ask("history", **args))
 
 
-def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreachable) -> list[dict[str, Any]]:
+def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreachable) -> list[SlotItem]:
     from repeater.apps.locate import records
     from repeater.control.commands.history import as_item, read
 

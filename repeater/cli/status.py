@@ -74,14 +74,14 @@ def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachabl
     from repeater.apps.unattended import unattended_runs
     from repeater.control.commands.last_output import FAILURES, last_output_on_disk
     from repeater.control.commands.offline import offline_items, running_item
-    from repeater.control.commands.status import LINES
+    from repeater.control.commands.status import LINES, RunningItem
     from repeater.output.run_reader import RunReader
 
     with records(where) as found:
         if found is None:
             raise error
         left, now = unattended_runs(found), datetime.now(UTC)
-        running = defaultdict[str, list[dict[str, Any]]](list)
+        running = defaultdict[str, list[RunningItem]](list)
         for one in left.runs:
             if one.job is not None:
                 running[one.job].append(running_item(one.run, one.pid, one.since, now, one.row))

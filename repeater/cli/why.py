@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
+    from repeater.control.commands.explain_history import WhyResult
 
 
 @click.command(epilog="Example: rpr why backup@03:00")
@@ -33,6 +35,7 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     end = question.rfind("]") + 1  # a cell may have an `@` in its name
     name, _, at = question[end:].partition("@")
     job = question[:end] + name
+    result: Mapping[str, Any]
     try:
         client = connect(where)
     except Unreachable as error:
@@ -57,7 +60,7 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
             print(f"    {printable(line)}")
 
 
-def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> dict[str, Any]:
+def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> WhyResult:
     from repeater.apps.locate import records
     from repeater.apps.unattended import unattended_runs
     from repeater.control.commands.explain_history import explain_offline

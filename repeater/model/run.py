@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from repeater._lazy_dataclasses import dataclass, field
+from repeater.model.json_types import Code, Count, Detail, Time
 from repeater.model.reasons import Reason, reason_of
 from repeater.model.time import Mono, from_epoch_us, from_rfc3339, rfc3339, to_epoch_us
 
@@ -103,6 +104,23 @@ class Verdict:
     reason: Reason
 
 
+class SlotJson(TypedDict):
+    """A slot in the JSON output of `simulate`, and a part of that of `history`."""
+
+    job: str
+    nominal: Time
+    due: Time
+    started: Time | None
+    ended: Time | None
+    state: SlotState
+    reason: str | None
+    reason_code: Code | None
+    detail: Detail
+    run: str | None
+    attempts: Count
+    exit: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
     """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
@@ -139,7 +157,7 @@ class SlotRecord:
             case state:
                 return state
 
-    def as_json(self, sentence: Callable[[Reason], str]) -> dict[str, Any]:
+    def as_json(self, sentence: Callable[[Reason], str]) -> SlotJson:
         """What `simulate --json` and `history --json` print of a slot, instants as RFC 3339 in UTC.
 
         `sentence` makes the text of `reason`; programs read `reason_code` and `detail`.

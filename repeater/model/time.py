@@ -9,7 +9,7 @@ an `Instant` is one reading of both, taken once by whoever calls the engine.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import NewType
+from typing import NewType, overload
 
 from repeater._lazy_dataclasses import dataclass
 
@@ -58,6 +58,14 @@ def to_epoch_us(wall: datetime) -> int:
 def from_epoch_us(number: int) -> datetime:
     """The inverse of `number_of`."""
     return _EPOCH + timedelta(microseconds=number)
+
+
+@overload
+def rfc3339(wall: datetime) -> str: ...
+
+
+@overload
+def rfc3339(wall: datetime | None) -> str | None: ...
 
 
 def rfc3339(wall: datetime | None) -> str | None:

@@ -39,7 +39,7 @@ from repeater.ratelimitd.protocol import (
 from repeater.ratelimitd.protocol_v1 import V1Sessions
 from repeater.ratelimitd.resources import QueuedRequest, Reservation, Resource, ResourceTable, check
 from repeater.ratelimitd.run_stats import RunStats
-from repeater.sentences import as_item
+from repeater.sentences import coded, sentence
 from repeater.wire.json_lines import BadMessage
 
 GRANT_WITHIN = 30_000_000
@@ -236,7 +236,10 @@ class Broker:
             if resource.warned.get(client) != rates:
                 resource.warned[client] = rates
                 self.outbox.append(
-                    (client, encode("warning_notice", resource_id=resource.name, **as_item(reason, "warning")))
+                    (
+                        client,
+                        encode("warning_notice", resource_id=resource.name, warning=sentence(reason), **coded(reason)),
+                    )
                 )
 
     def _next_of(self, who: _Client, name: str, resource: str) -> Reservation:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
+from repeater.model.json_types import Code, Detail
 from repeater.model.reasons import Reason
 from repeater.model.time import rfc3339
 from repeater.sentences import done, explanations, pace, probes, runs, slots, spawn, states, waits, warnings
@@ -25,13 +26,49 @@ def sentence(reason: Reason, clock: Callable[[datetime], str | None] = rfc3339) 
     return make.format_map(fields) if isinstance(make, str) else make(fields)
 
 
-def as_item(
-    reason: Reason | None, name: str = "reason", clock: Callable[[datetime], str | None] = rfc3339
-) -> dict[str, Any]:
-    """The three keys of JSON documents: the sentence under `name`, `reason_code` and `detail`."""
+class Coded(TypedDict):
+    """A reason for programs."""
+
+    reason_code: Code | None
+    detail: Detail
+
+
+class MaybeReason(TypedDict):
+    """A reason that can be missing, as a sentence and for programs."""
+
+    reason: str | None
+    reason_code: Code | None
+    detail: Detail
+
+
+class ReasonItem(TypedDict):
+    """A reason, as a sentence and for programs."""
+
+    reason: str
+    reason_code: Code | None
+    detail: Detail
+
+
+def coded(reason: Reason | None) -> Coded:
+    """The code and the fields of a reason."""
     if reason is None:
-        return {name: None, "reason_code": None, "detail": {}}
-    return {name: sentence(reason, clock), "reason_code": reason.code, "detail": reason.as_json()}
+        return {"reason_code": None, "detail": {}}
+    return {"reason_code": reason.code, "detail": reason.as_json()}
+
+
+def text_of(reason: Reason | None) -> str | None:
+    """The sentence of a reason that can be missing."""
+    return None if reason is None else sentence(reason)
+
+
+def as_item(reason: Reason | None) -> MaybeReason:
+    """The three keys of a reason in JSON documents."""
+    return {"reason": text_of(reason), **coded(reason)}
+
+
+def reason_item(reason: Reason, clock: Callable[[datetime], str | None] = rfc3339) -> ReasonItem:
+    """The same of a reason that is not missing."""
+    return {"reason": sentence(reason, clock), **coded(reason)}
 
 
 MAKERS: Mapping[str, Maker] = {

@@ -23,10 +23,14 @@ Run: TypeAlias = Callable[[ControlContext, Args, Send], Awaitable[Mapping[str, A
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What is done, and the arguments that it knows."""
+    """What is done, the arguments, and the type of each item of the reply. `item` None: the reply has no items.
+
+    The return annotation of `run` is the type of the result.
+    """
 
     run: Run
     params: Params
+    item: type | None = None
 
     async def carry_out(self, desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any] | None:
         """Waits first while a generation is half taken."""
@@ -35,25 +39,27 @@ class Verb:
 
 
 VERBS: Mapping[str, Verb] = {
-    "status": Verb(status.status, {"jobs": "texts"}),
+    "status": Verb(status.status, {"jobs": "texts"}, status.JobItem),
     "health": Verb(status.health, {}),
     "logs": Verb(
         logs.logs,
         {"jobs": "texts", "run": "text", "since": "time", "failed": "flag", "tail": "count", "follow": "flag"},
+        logs.OutputItem,
     ),
     "history": Verb(
         history.history,
         {"jobs": "texts", "limit": "count", "since": "time", "until": "time", "outcomes": "texts"},
+        history.SlotItem,
     ),
-    "events": Verb(events.events, {"jobs": "texts", "tail": "count", "follow": "flag"}),
+    "events": Verb(events.events, {"jobs": "texts", "tail": "count", "follow": "flag"}, events.EventItem),
     "why": Verb(why.why, {"job": "text", "at": "text"}),
-    "trigger": Verb(jobs.trigger, {"jobs": "texts", "force": "flag"}),
-    "pause": Verb(jobs.pause, {"jobs": "texts", "for": "seconds", "reason": "text"}),
-    "resume": Verb(jobs.resume, {"jobs": "texts"}),
-    "start": Verb(jobs.start, {"jobs": "texts"}),
-    "stop": Verb(jobs.stop, {"jobs": "texts", "reason": "text", "wait": "flag"}),
-    "restart": Verb(jobs.restart, {"jobs": "texts"}),
-    "reset": Verb(jobs.reset, {"jobs": "texts"}),
+    "trigger": Verb(jobs.trigger, {"jobs": "texts", "force": "flag"}, jobs.Triggered),
+    "pause": Verb(jobs.pause, {"jobs": "texts", "for": "seconds", "reason": "text"}, jobs.PauseBegan),
+    "resume": Verb(jobs.resume, {"jobs": "texts"}, jobs.PauseEnded),
+    "start": Verb(jobs.start, {"jobs": "texts"}, jobs.Ordered),
+    "stop": Verb(jobs.stop, {"jobs": "texts", "reason": "text", "wait": "flag"}, jobs.Ordered),
+    "restart": Verb(jobs.restart, {"jobs": "texts"}, jobs.Ordered),
+    "reset": Verb(jobs.reset, {"jobs": "texts"}, jobs.Ordered),
     "apply": Verb(
         supervisor.apply,
         {
@@ -64,12 +70,14 @@ VERBS: Mapping[str, Verb] = {
             "allow_removals": "flag",
             "dry_run": "flag",
         },
+        supervisor.Changed,
     ),
     "plan": Verb(
         supervisor.plan,
         {"files": "texts", "set": "pairs", "set_json": "pairs", "only": "texts", "allow_removals": "flag"},
+        supervisor.Planned,
     ),
-    "reload": Verb(supervisor.reload, {"allow_removals": "flag"}),
+    "reload": Verb(supervisor.reload, {"allow_removals": "flag"}, supervisor.Changed),
     "down": Verb(supervisor.down, {"level": "text"}),
 }
 

@@ -7,11 +7,12 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from repeater._lazy_dataclasses import fields
 from repeater.control.context import Args, ControlContext, Send
 from repeater.model.events import Event, RunBegan
+from repeater.model.json_types import Count, Time
 from repeater.model.reasons import Reason
 from repeater.model.run import Run, SlotRecord, Verdict
 from repeater.model.time import rfc3339
@@ -24,7 +25,18 @@ MOST_WAITING = 10_000
 """Events that wait for one client that listens."""
 
 
-async def events(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class EventItem(TypedDict):
+    """An event. The other keys are those of the kind of event."""
+
+    time: Time
+    event: str
+
+
+class EventsResult(TypedDict):
+    events: Count
+
+
+async def events(desk: ControlContext, args: Args, send: Send) -> EventsResult:
     """An item for each event: `time`, `event` (`run_started`, `slot_decided`, …) and what belongs to it."""
     names = {job.spec.name for job in desk.jobs(args["jobs"])} if args["jobs"] else None
     past = [item for entry in desk.journal.entries() if _fits(item := as_item(entry), names)]

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 from itertools import pairwise
-from typing import Any
+from typing import TypedDict
 
 from repeater._lazy_dataclasses import dataclass, field
-from repeater.control.commands.history import as_item
+from repeater.control.commands.history import SlotItem, as_item
 from repeater.control.commands.last_output import FAILURES
 from repeater.control.commands.status import last_run_records
 from repeater.control.context import FindRecords
 from repeater.errors import UsageError
 from repeater.model.history_meta import HistoryMeta
+from repeater.model.json_types import Time
 from repeater.model.moment import DAY, TimeRange, parse_moment
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
@@ -27,12 +28,39 @@ from repeater.model.time import MICROSECOND, Instant, Mono, rfc3339
 from repeater.plan.select import select
 from repeater.schedule.base import Track
 from repeater.schedule.factory import schedule_for
-from repeater.sentences import as_item as coded
+from repeater.sentences import Coded, ReasonItem, coded, reason_item, sentence
 
 LINES = 10
 """Lines of a failed run that `why` shows."""
 _NEAR = timedelta(days=2)
 _STEP = timedelta(seconds=2)  # a clock that is set back by less was corrected slowly
+
+
+class _Answer(TypedDict):
+    answer: str
+
+
+class _Facts(TypedDict):
+    facts: list[str]
+    fact_reasons: list[ReasonItem]
+    slots: list[SlotItem]
+
+
+class ExplanationJson(_Answer, Coded, _Facts):
+    """An answer, the facts that support it, and the slots that it is about."""
+
+
+class _Subject(TypedDict):
+    job: str
+    at: Time | None
+
+
+class _LastLines(TypedDict):
+    output: list[str]
+
+
+class WhyResult(_Subject, ExplanationJson, _LastLines):
+    """The result of `why`. `output` has the last lines of a failed run."""
 
 
 @dataclass(slots=True)
@@ -44,11 +72,12 @@ class HistoryExplanation:
     facts: list[Reason] = field(default_factory=list)
     rows: list[SlotRecord] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ExplanationJson:
         """`answer` and `facts` are sentences; `reason_code`, `detail` and `fact_reasons` are for programs."""
-        facts = [coded(fact, clock=self._clock) for fact in self.facts]
+        facts = [reason_item(fact, self._clock) for fact in self.facts]
         return {
-            **coded(self.answer, "answer", self._clock),
+            "answer": sentence(self.answer, self._clock),
+            **coded(self.answer),
             "facts": [fact["reason"] for fact in facts],
             "fact_reasons": facts,
             "slots": [as_item(row) for row in self.rows],
@@ -77,7 +106,7 @@ def explain_offline(
     now: datetime,
     last_output: Callable[[str, str | None, int], list[str]] = lambda _job, _run, _most: [],
     running: Mapping[str, tuple[int, datetime, int]] = NOTHING_RUNS,
-) -> dict[str, Any]:
+) -> WhyResult:
     """The answer where no supervisor runs, in the form of the verb `why`. Raises UsageError.
 
     `last_output` gives the last lines of a run of a job. `running` has the runs that continue, by job: pid, start, and

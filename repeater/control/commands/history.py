@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.errors import UsageError
-from repeater.model.run import Outcome, SlotRecord
+from repeater.model.json_types import Count, Seconds
+from repeater.model.run import Outcome, SlotJson, SlotRecord, Trigger
 from repeater.model.spec import JobSpec, ProcessSpec
 from repeater.plan.select import select
 from repeater.sentences import sentence
@@ -17,7 +18,22 @@ MOST = 100_000
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
 
-async def history(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class SlotItem(SlotJson):
+    """One slot. `memory` is in bytes."""
+
+    outcome: Outcome
+    trigger: Trigger
+    generation: Count
+    command: str | None
+    memory: Count | None
+    cpu: Seconds | None
+
+
+class HistoryResult(TypedDict):
+    rows: Count
+
+
+async def history(desk: ControlContext, args: Args, send: Send) -> HistoryResult:
     """An item for each slot, with the keys of `simulate --json` and `trigger`, `generation`, `outcome`, `command`,
     `memory` in bytes and `cpu` in seconds.
     """
@@ -55,7 +71,7 @@ def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[
     return [spec.name for spec in select([*specs, *gone], patterns)]
 
 
-def as_item(row: SlotRecord) -> dict[str, Any]:
+def as_item(row: SlotRecord) -> SlotItem:
     return {
         **row.as_json(sentence),
         "outcome": row.outcome,

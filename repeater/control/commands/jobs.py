@@ -5,9 +5,8 @@ Each tells the engine one fact for each job and reports what became of it; the e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from repeater.control.commands.status import job_state
 from repeater.control.context import Args, ControlContext, Send
@@ -15,12 +14,58 @@ from repeater.engine.facts import JobCommand, Verb
 from repeater.engine.job import Job
 from repeater.engine.job_states import State
 from repeater.errors import RepeaterError
+from repeater.model.json_types import Code, Count, Detail, Time
 from repeater.model.reasons import Reason
 from repeater.model.time import MICROSECOND, rfc3339
-from repeater.sentences import as_item
+from repeater.sentences import as_item, coded, text_of
 
 
-async def trigger(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class _Job(TypedDict):
+    job: str
+
+
+class _Triggered(TypedDict):
+    result: Literal["started", "blocked", "queued", "skipped"]
+    reason: str | None
+    reason_code: Code | None
+    detail: Detail
+    run: str | None
+
+
+class Triggered(_Job, _Triggered):
+    """The result of `trigger` for one job. The reason is that of a start that was not immediate."""
+
+
+class TriggerResult(TypedDict):
+    skipped: Count
+
+
+class PauseBegan(TypedDict):
+    job: str
+    paused: bool
+    until: Time | None
+
+
+class PauseEnded(TypedDict):
+    """`was` says whether the job was paused."""
+
+    job: str
+    was: bool
+    next: Time | None
+
+
+class Ordered(TypedDict):
+    """The state of a job after a command. The reason is that of the state."""
+
+    job: str
+    state: str
+    why: str | None
+    reason_code: Code | None
+    detail: Detail
+    next: Time | None
+
+
+async def trigger(desk: ControlContext, args: Args, send: Send) -> TriggerResult:
     """Runs each job once, now. An item says whether it was `started`, `blocked`, `queued` or `skipped`, and why."""
     refused, jobs, nominal = 0, desk.require_jobs(args["jobs"]), desk.now()
     while any(job.has_decided(nominal) for job in jobs):
@@ -30,7 +75,8 @@ async def trigger(desk: ControlContext, args: Args, send: Send) -> Mapping[str, 
         await desk.submit(JobCommand("trigger", job.spec.name, force=args["force"], nominal=nominal))
         item = _trigger_result(job, before)
         refused += item["result"] == "skipped"
-        await send({"job": job.spec.name, **item})
+        triggered: Triggered = {"job": job.spec.name, **item}
+        await send(triggered)
     return {"skipped": refused}
 
 
@@ -42,7 +88,7 @@ def _slots(job: Job) -> list[Any]:
     return [held.slot for held in job.open] + list(job.pending)
 
 
-def _trigger_result(job: Job, before: set[Any]) -> dict[str, Any]:
+def _trigger_result(job: Job, before: set[Any]) -> _Triggered:
     for held in job.open:
         if held.slot.nominal not in before and held.slot.trigger == "manual":
             if held.wait_reason is not None:
@@ -53,8 +99,7 @@ def _trigger_result(job: Job, before: set[Any]) -> dict[str, Any]:
             return {"result": "queued", **as_item(Reason("still_running")), "run": None}
     for nominal, row in reversed(job.recent.items()):
         if nominal not in before and row.trigger == "manual":
-            result = "skipped" if row.attempts == 0 else "started"
-            return {"result": result, **as_item(row.reason), "run": row.run}
+            return {"result": "skipped" if row.attempts == 0 else "started", **as_item(row.reason), "run": row.run}
     return {"result": "skipped", **as_item(Reason("not_active")), "run": None}
 
 
@@ -64,16 +109,18 @@ async def pause(desk: ControlContext, args: Args, send: Send) -> None:
     length = None if length is None else timedelta(seconds=length)
     for job in desk.require_jobs(args["jobs"]):
         await desk.submit(JobCommand("pause", job.spec.name, text=args["reason"], length=length))
-        await send(
-            {"job": job.spec.name, "paused": job.paused is not None, "until": rfc3339(job.progress.paused_until)}
-        )
+        until = rfc3339(job.progress.paused_until)
+        item: PauseBegan = {"job": job.spec.name, "paused": job.paused is not None, "until": until}
+        await send(item)
 
 
 async def resume(desk: ControlContext, args: Args, send: Send) -> None:
     for job in desk.require_jobs(args["jobs"]):
         was = job.paused is not None
         await desk.submit(JobCommand("resume", job.spec.name))
-        await send({"job": job.spec.name, "was": was, "next": rfc3339(job.next.due) if job.next else None})
+        following = rfc3339(job.next.due) if job.next else None
+        item: PauseEnded = {"job": job.spec.name, "was": was, "next": following}
+        await send(item)
 
 
 async def start(desk: ControlContext, args: Args, send: Send) -> None:
@@ -112,11 +159,12 @@ async def _for_each_job(desk: ControlContext, args: Args, send: Send, verb: Verb
         await send(_report(desk, job))
 
 
-def _report(desk: ControlContext, job: Job) -> dict[str, Any]:
+def _report(desk: ControlContext, job: Job) -> Ordered:
     state, why = job_state(job, desk.clock.now())
     return {
         "job": job.spec.name,
         "state": state,
-        **as_item(why, "why"),
+        "why": text_of(why),
+        **coded(why),
         "next": rfc3339(job.next.due) if job.next else None,
     }

@@ -16,10 +16,11 @@ from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.errors import NotFound, UsageError
+from repeater.model.json_types import Base64, Code, Count, Detail, Time
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.spec import JobSpec, Keep
@@ -34,7 +35,30 @@ _BATCH = 1 << 18  # bytes that are read at once
 _PATIENCE = 2.0  # seconds that a disk gets to take what was printed lately
 
 
-async def logs(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class _OutputKeys(TypedDict):
+    time: Time
+    job: str
+    run: str
+    stream: Literal["stdout", "stderr", "rpr"]
+
+
+class OutputItem(_OutputKeys, total=False):
+    """A piece of output. It has `text`, or `base64` if it is not valid UTF-8."""
+
+    text: str
+    base64: Base64
+
+
+class LogsResult(TypedDict):
+    """The reason is that of an empty output."""
+
+    pieces: Count
+    reason: str | None
+    reason_code: Code | None
+    detail: Detail
+
+
+async def logs(desk: ControlContext, args: Args, send: Send) -> LogsResult:
     """An item for each piece: `time`, `job`, `run`, `stream`, and `text`, or `base64` for what is no UTF-8.
 
     `tail` is in lines of each job. With `follow` it ends only with the client or the supervisor. If there is nothing,
@@ -178,11 +202,11 @@ class _Follower:
             self._size += len(piece.data)
         self._came.set()
 
-    async def next(self) -> list[dict[str, Any]]:
+    async def next(self) -> list[OutputItem | dict[str, int]]:
         """At least one item."""
         await self._came.wait()
         self._came.clear()
-        items = [as_item(piece) for piece in self._waiting]
+        items: list[OutputItem | dict[str, int]] = [as_item(piece) for piece in self._waiting]
         if self._lost:
             items.append({"lost": self._lost})
         self._waiting.clear()
@@ -190,13 +214,14 @@ class _Follower:
         return items
 
 
-def as_item(piece: Chunk) -> dict[str, Any]:
+def as_item(piece: Chunk) -> OutputItem:
     """A piece for JSON."""
-    item = {"time": rfc3339(piece.at), "job": piece.job, "run": piece.run, "stream": piece.stream}
+    item: OutputItem = {"time": rfc3339(piece.at), "job": piece.job, "run": piece.run, "stream": piece.stream}
     try:
-        return item | {"text": piece.data.decode("utf-8")}
+        item["text"] = piece.data.decode("utf-8")
     except UnicodeDecodeError:
-        return item | {"base64": base64.b64encode(piece.data).decode("ascii")}
+        item["base64"] = base64.b64encode(piece.data).decode("ascii")
+    return item
 
 
 def last_lines(pieces: Iterable[Chunk], most: int) -> list[Chunk]:

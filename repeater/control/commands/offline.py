@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from repeater.control.commands.status import last_of, last_run_records
+from repeater.control.commands.status import JobItem, RunningItem, last_of, last_run_records
 from repeater.control.context import FindRecords
 from repeater.model.run import Progress
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.plan.select import select
-from repeater.sentences import as_item
+from repeater.sentences import coded, text_of
 
 
 def offline_items(
@@ -20,8 +20,8 @@ def offline_items(
     patterns: Iterable[str],
     rows: FindRecords,
     progress: Mapping[str, Progress],
-    running: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> list[dict[str, Any]]:
+    running: Mapping[str, Sequence[RunningItem]],
+) -> list[JobItem]:
     """An item for each job that is meant, with the keys of `status`. `running` has the live runs by job.
 
     The state is `running`, `paused`, `done`, `disabled`, or `down` for a job that waits for a supervisor. Raises
@@ -32,7 +32,7 @@ def offline_items(
     return [_item(spec, progress.get(spec.name), last.get(spec.name), running.get(spec.name, ())) for spec in chosen]
 
 
-def _item(spec: JobSpec, known: Progress | None, last: Any, running: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _item(spec: JobSpec, known: Progress | None, last: Any, running: Sequence[RunningItem]) -> JobItem:
     state, why = "down", None
     if running:
         state = "running"
@@ -46,7 +46,8 @@ def _item(spec: JobSpec, known: Progress | None, last: Any, running: Sequence[Ma
     return {
         "job": spec.name,
         "state": state,
-        **as_item(why, "why"),
+        "why": text_of(why),
+        **coded(why),
         "waited": None,
         "next": None,
         "last": None if last is None else last_of(last),
@@ -58,7 +59,8 @@ def _item(spec: JobSpec, known: Progress | None, last: Any, running: Sequence[Ma
         "skipped": skipped,
         "interval": None,
         "average_interval": None,
-        "streak": known.streak if known else 0,
+        "consecutive_successes": max(0, known.streak) if known else 0,
+        "consecutive_failures": max(0, -known.streak) if known else 0,
         "last_success": rfc3339(known.last_success) if known else None,
         "pending": 0,
         "ready": None,
@@ -72,7 +74,7 @@ def _item(spec: JobSpec, known: Progress | None, last: Any, running: Sequence[Ma
     }
 
 
-def running_item(run: str, pid: int, since: datetime, now: datetime, row: Any) -> dict[str, Any]:
+def running_item(run: str, pid: int, since: datetime, now: datetime, row: Any) -> RunningItem:
     """A live run, with the keys of `running` of `status`."""
     return {
         "run": run,

@@ -6,18 +6,19 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 from repeater.control.commands.last_output import FAILURES, last_output
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
 from repeater.engine.job_states import State
+from repeater.model.json_types import Code, Count, Detail, Seconds, Time
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import SlotRecord
+from repeater.model.run import SlotRecord, Trigger
 from repeater.model.time import Instant, rfc3339
-from repeater.sentences import as_item
+from repeater.sentences import ReasonItem, as_item, coded, reason_item, text_of
 from repeater.supervisor.faults import FaultRecord
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
@@ -27,7 +28,110 @@ LINES = 3
 _BATCH = 8  # jobs described before others in the loop come first: about 1 ms with their lines
 
 
-async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class LastItem(TypedDict):
+    """The last run. `output` has the last lines of a failed run."""
+
+    outcome: str
+    reason: str | None
+    reason_code: Code | None
+    detail: Detail
+    ended: Time | None
+    run: str | None
+    exit: int | None
+    output: list[str]
+
+
+class RunningItem(TypedDict):
+    run: str
+    pid: int | None
+    attempt: Count
+    nominal: Time
+    started: Time | None
+    seconds: float | None
+    trigger: Trigger
+
+
+class PausedItem(TypedDict):
+    text: str | None
+    until: Time | None
+
+
+class FaultItem(TypedDict):
+    """An unexpected exception."""
+
+    owner: str
+    job: str | None
+    name: str
+    error: str
+    count: Count
+    first: Time
+    last: Time
+    reason: str
+    reason_code: Code | None
+    detail: Detail
+
+
+class JobItem(TypedDict):
+    """One job. The reason is that of the state."""
+
+    job: str
+    state: str
+    why: str | None
+    reason_code: Code | None
+    detail: Detail
+    waited: Count | None
+    next: Time | None
+    last: LastItem | None
+    running: list[RunningItem]
+    runs: Count
+    successes: Count
+    failures: Count
+    planned: Count
+    skipped: Count
+    interval: Seconds | None
+    average_interval: Seconds | None
+    consecutive_successes: Count
+    consecutive_failures: Count
+    last_success: Time | None
+    pending: Count
+    ready: bool | None
+    paused: PausedItem | None
+    service: bool
+    labels: dict[str, str]
+    description: str
+    faults: list[FaultItem]
+
+
+class StatusResult(TypedDict):
+    """The supervisor."""
+
+    project: str
+    pid: Count
+    since: Time
+    uptime: Seconds
+    now: Time
+    generation: Count
+    jobs: Count
+    state_dir: str
+    files: list[str]
+    problems: list[str]
+    problem_reasons: list[ReasonItem]
+    faults: list[FaultItem]
+    rejected: str | None
+    rejected_reason: ReasonItem | None
+
+
+class HealthResult(TypedDict):
+    ok: bool
+    ready: bool
+    problems: list[str]
+    problem_reasons: list[ReasonItem]
+    faults: list[FaultItem]
+    pid: Count
+    generation: Count
+
+
+async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
     """An item for each job; the result is about the supervisor."""
     await desk.settled()
     jobs = desk.jobs(args["jobs"])
@@ -38,7 +142,8 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
     for first in range(0, len(jobs), _BATCH):
         items = [describe(job, now, before.get(job.spec.name)) for job in jobs[first : first + _BATCH]]
         for item in items:
-            item["faults"] = [as_fault(one) for one in desk.faults(item["job"])] if item["job"] in faulty else []
+            if item["job"] in faulty:
+                item["faults"] = [as_fault(one) for one in desk.faults(item["job"])]
             last = item["last"]
             if last is not None and last["outcome"] in FAILURES and shown < _MOST_OUTPUTS:
                 last["output"] = await last_output(desk, item["job"], last["run"], LINES)
@@ -46,8 +151,8 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
         await send(*items)
         await desk.settled()
     life = desk.life
-    problems = [as_item(problem) for problem in desk.troubles()]
-    rejected = as_item(desk.rejected())
+    problems = [reason_item(problem) for problem in desk.troubles()]
+    rejected = desk.rejected()
     return {
         "project": life.project,
         "pid": life.pid,
@@ -61,12 +166,12 @@ async def status(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
         "problems": [problem["reason"] for problem in problems],
         "problem_reasons": problems,
         "faults": [as_fault(one) for one in desk.faults(None)],
-        "rejected": rejected["reason"],
-        "rejected_reason": rejected if rejected["reason_code"] else None,
+        "rejected": text_of(rejected),
+        "rejected_reason": None if rejected is None else reason_item(rejected),
     }
 
 
-async def health(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+async def health(desk: ControlContext, args: Args, send: Send) -> HealthResult:  # noqa: ARG001
     """Whether all is well. `ready`: the supervisor does its work, and the services that have a `ready` probe are ready.
 
     `ok`: it is ready, the job files as they are now are in force, and the clock is not behind decided slots. A bad edit
@@ -87,7 +192,7 @@ async def health(desk: ControlContext, args: Args, send: Send) -> Mapping[str, A
     if rejected is not None:
         first, *_ = str(rejected.detail.get("error", "")).splitlines() or [""]  # all problems are in `status`
         problems.append(because("last_files_active", generation=desk.engine.generation, error=first))
-    shown = [as_item(problem) for problem in problems[:100]]
+    shown = [reason_item(problem) for problem in problems[:100]]
     return {
         "ok": not problems,
         "ready": ready,
@@ -114,7 +219,7 @@ def began_at(began: Instant, now: Instant) -> datetime:
     return began.wall if abs(counted - began.wall) <= _SLEW else counted.replace(microsecond=0)
 
 
-def as_fault(fault: FaultRecord) -> dict[str, Any]:
+def as_fault(fault: FaultRecord) -> FaultItem:
     """An unexpected exception for JSON."""
     return {
         "owner": fault.owner,
@@ -124,7 +229,7 @@ def as_fault(fault: FaultRecord) -> dict[str, Any]:
         "count": fault.count,
         "first": rfc3339(fault.first),
         "last": rfc3339(fault.last),
-        **as_item(fault_reason(fault)),
+        **reason_item(fault_reason(fault)),
     }
 
 
@@ -168,7 +273,7 @@ def _ran(row: SlotRecord) -> bool:
     return row.attempts > 0
 
 
-def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[str, Any]:
+def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> JobItem:
     """One job for `status --json`. Instants are RFC 3339 in UTC, lengths seconds. `before` is its last run before this
     supervisor was started.
     """
@@ -177,7 +282,8 @@ def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[s
     return {
         "job": spec.name,
         "state": state,
-        **as_item(why, "why"),
+        "why": text_of(why),
+        **coded(why),
         "waited": _waited(job, now),
         "next": rfc3339(job.next.due) if job.next is not None else None,
         "last": _last(job, before),
@@ -200,6 +306,7 @@ def describe(job: Job, now: Instant, before: SlotRecord | None = None) -> dict[s
         "service": spec.is_service,
         "labels": dict(spec.labels),
         "description": spec.description,
+        "faults": [],
     }
 
 
@@ -261,7 +368,7 @@ def _state_of_active_slot(held: ActiveSlot) -> tuple[str, Reason | None]:
     return "starting", None
 
 
-def _running(held: ActiveSlot, now: Instant) -> dict[str, Any]:
+def _running(held: ActiveSlot, now: Instant) -> RunningItem:
     attempt = held.attempt
     assert attempt is not None
     began = attempt.started
@@ -276,7 +383,7 @@ def _running(held: ActiveSlot, now: Instant) -> dict[str, Any]:
     }
 
 
-def _last(job: Job, before: SlotRecord | None) -> dict[str, Any] | None:
+def _last(job: Job, before: SlotRecord | None) -> LastItem | None:
     """The last slot that came to a run; without a history only what is remembered of it."""
     row = next((row for row in reversed(job.recent.values()) if row.attempts), before)
     if row is not None:
@@ -295,7 +402,7 @@ def _last(job: Job, before: SlotRecord | None) -> dict[str, Any] | None:
     }
 
 
-def last_of(row: SlotRecord) -> dict[str, Any]:
+def last_of(row: SlotRecord) -> LastItem:
     return {
         "outcome": row.outcome,
         **as_item(row.reason),

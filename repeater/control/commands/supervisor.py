@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypedDict
 
 from repeater.control.context import ApplyRequest, Args, ControlContext, Level, Send
 from repeater.engine.preview import Prospect
 from repeater.errors import UsageError
 from repeater.jobfile.document import JsonText
 from repeater.model.dump import dump_job
+from repeater.model.json_types import Code, Count, Detail, Time
 from repeater.model.spec import JobSpec
 from repeater.model.time import rfc3339
 from repeater.plan.diff import JobPlan, Plan
-from repeater.sentences import as_item
+from repeater.sentences import coded, text_of
 from repeater.supervisor.reload import Applied
 
 _TURN = 50
@@ -23,7 +23,73 @@ _TURN = 50
 LEVELS: dict[str, Level] = {"": "drain", "drain": "drain", "stop": "stop", "kill": "kill"}
 
 
-async def apply(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+class ChangeItem(TypedDict):
+    key: str
+    old: Any
+    new: Any
+
+
+class SharedChange(TypedDict):
+    name: str
+    old: Any
+    new: Any
+
+
+Changed = TypedDict(
+    "Changed", {"job": str, "class": str, "from": str | None, "changes": list[ChangeItem], "schedule": Any}
+)
+"""What an apply does to one job."""
+
+
+class NextStarts(TypedDict):
+    old: Time | None
+    new: Time | None
+
+
+class _Outlook(TypedDict):
+    next: NextStarts
+    runs: Count
+    successes: Count
+    failures: Count
+    done: str | None
+    reason_code: Code | None
+    detail: Detail
+    returns: bool
+    enabled: bool
+    like: str | None
+
+
+class Planned(Changed, _Outlook):
+    """What an apply would do to one job, and what the supervisor knows of the job."""
+
+
+class ApplyResult(TypedDict):
+    generation: Count
+    changed: Count
+    unchanged: Count
+    pools: list[SharedChange]
+    limits: list[SharedChange]
+
+
+class Refused(TypedDict):
+    message: str
+    hint: str | None
+
+
+class PlanResult(ApplyResult):
+    """`refused` is the error that an apply would raise."""
+
+    refused: Refused | None
+
+
+class DownResult(TypedDict):
+    """`waiting` are the jobs whose runs the supervisor waits for."""
+
+    pid: Count
+    waiting: list[str]
+
+
+async def apply(desk: ControlContext, args: Args, send: Send) -> ApplyResult:
     """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
     if not args["files"]:
         raise UsageError("cannot apply: no file given")
@@ -31,28 +97,22 @@ async def apply(desk: ControlContext, args: Args, send: Send) -> Mapping[str, An
     return await _report(applied, send)
 
 
-async def reload(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+async def reload(desk: ControlContext, args: Args, send: Send) -> ApplyResult:
     """Reads the job files of now again, also if they look unchanged."""
     return await _report(await desk.apply(None, allow_removals=args["allow_removals"]), send)
 
 
-async def plan(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:
+async def plan(desk: ControlContext, args: Args, send: Send) -> PlanResult:
     """What an apply would do now; nothing changes. An item for each job."""
     wanted = _wanted(args) if args["files"] else None
     foreseen = await desk.foresee(wanted, allow_removals=args["allow_removals"])
     specs = {job.name: job for job in foreseen.jobfile.jobs}
     rest = iter(foreseen.plan.jobs)
     while piece := list(islice(rest, _TURN)):
-        await send(
-            *(
-                _item(entry, specs.get(entry.job))
-                | _outlook(entry, specs.get(entry.job), foreseen.prospects[entry.job])
-                for entry in piece
-            )
-        )
+        await send(*(_planned(entry, specs.get(entry.job), foreseen.prospects[entry.job]) for entry in piece))
         await asyncio.sleep(0)  # `send` does not wait while the client reads fast
     refusal = foreseen.refusal
-    refused = None if refusal is None else {"message": refusal.message, "hint": refusal.hint}
+    refused: Refused | None = None if refusal is None else {"message": refusal.message, "hint": refusal.hint}
     return {**_result(foreseen.generation, foreseen.plan), "refused": refused}
 
 
@@ -61,7 +121,7 @@ def _wanted(args: Args) -> ApplyRequest:
     return ApplyRequest(args["files"], (*args["set"], *values), args["only"])
 
 
-async def _report(applied: Applied, send: Send) -> Mapping[str, Any]:
+async def _report(applied: Applied, send: Send) -> ApplyResult:
     specs = {job.name: job for job in applied.jobfile.jobs}
     for entry in applied.plan.jobs:
         if entry.reload != "keep":
@@ -69,7 +129,7 @@ async def _report(applied: Applied, send: Send) -> Mapping[str, Any]:
     return _result(applied.generation, applied.plan)
 
 
-def _item(entry: JobPlan, spec: JobSpec | None) -> dict[str, Any]:
+def _item(entry: JobPlan, spec: JobSpec | None) -> Changed:
     return {
         "job": entry.job,
         "class": entry.reload,
@@ -79,7 +139,11 @@ def _item(entry: JobPlan, spec: JobSpec | None) -> dict[str, Any]:
     }
 
 
-def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> dict[str, Any]:
+def _planned(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> Planned:
+    return {**_item(entry, spec), **_outlook(entry, spec, prospect)}
+
+
+def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> _Outlook:
     """What only the supervisor knows about an entry of a plan."""
     old, new = prospect.old, prospect.new
     return {
@@ -87,24 +151,30 @@ def _outlook(entry: JobPlan, spec: JobSpec | None, prospect: Prospect) -> dict[s
         "runs": new.runs,
         "successes": new.successes,
         "failures": new.failures,
-        **as_item(new.done, "done"),
+        "done": text_of(new.done),
+        **coded(new.done),
         "returns": prospect.returns,
         "enabled": spec is not None and spec.enabled,
         "like": entry.like,
     }
 
 
-def _result(generation: int, plan: Plan) -> dict[str, Any]:
+def _result(generation: int, plan: Plan) -> ApplyResult:
     kept = sum(entry.reload == "keep" for entry in plan.jobs)
-    shared = {
+    shared: dict[str, list[SharedChange]] = {
         kind: [{"name": one.name, "old": one.old, "new": one.new} for one in plan.shared if one.kind == kind]
         for kind in ("pool", "limit")
     }
-    counts = {"generation": generation, "changed": len(plan.jobs) - kept, "unchanged": kept}
-    return {**counts, "pools": shared["pool"], "limits": shared["limit"]}
+    return {
+        "generation": generation,
+        "changed": len(plan.jobs) - kept,
+        "unchanged": kept,
+        "pools": shared["pool"],
+        "limits": shared["limit"],
+    }
 
 
-async def down(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+async def down(desk: ControlContext, args: Args, send: Send) -> DownResult:  # noqa: ARG001
     """Asks the supervisor to leave. The connection ends when it has."""
     if args["level"] not in LEVELS:
         raise UsageError(f"cannot shut down with `{args['level'][:60]}`: expected `drain`, `stop` or `kill`")

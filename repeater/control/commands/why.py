@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from repeater.control.commands.explain_history import (
     LINES,
     HistoryExplanation,
+    WhyResult,
     explain,
     failed_row,
     zone_of,
@@ -32,7 +32,7 @@ _SLOTS = 5
 """How many of the last slots an answer shows."""
 
 
-async def why(desk: ControlContext, args: Args, send: Send) -> Mapping[str, Any]:  # noqa: ARG001
+async def why(desk: ControlContext, args: Args, send: Send) -> WhyResult:  # noqa: ARG001
     """The result has `job`, `at`, `answer`, `facts` with their codes, `slots`, the rows that it is about, and
     `output`, the last lines of the newest of them if it failed.
     """

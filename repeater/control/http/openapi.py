@@ -1,21 +1,23 @@
-"""The OpenAPI document of the HTTP API, made from the tables of routes and verbs, so that it cannot say something else.
+"""The OpenAPI document of the HTTP API, made from the tables of routes and verbs.
 
-What is written by hand are words, and the shapes of what is answered; tests hold them against what is really answered.
-Standard library only: `rpr schema --openapi` prints it where no server can run.
+The types beside the verbs give the shapes of replies. Descriptions are written here. Standard library only, because
+`rpr schema --openapi` prints the document where no server can run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, TypedDict, get_type_hints
 
 from repeater import __version__
+from repeater.control.commands import VERBS
 from repeater.control.commands.history import OUTCOMES
+from repeater.control.commands.status import HealthResult
 from repeater.control.commands.supervisor import LEVELS
+from repeater.control.http.json_schema import components, object_schema, schema_of
 from repeater.control.http.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, STREAMING, Route
 from repeater.control.protocol import LONGEST_TEXT, Kind
-from repeater.model.reasons import FIELDS
-from repeater.model.run import SlotState, Trigger
 
 _SUMMARIES = {
     "status": "Show the state of each job.",
@@ -85,7 +87,7 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": _SCHEMAS,
+            "schemas": _schemas(),
             "responses": {name: _refusal(words) for name, words in _REFUSALS.items()},
         },
     }
@@ -170,14 +172,32 @@ def _parameter(where: str, name: str, words: str, schema: Mapping[str, Any], *, 
 
 
 def _answer(route: Route) -> dict[str, Any]:
+    item = VERBS[route.verb].item
     if route.response_shape == "one":
-        return {"$ref": "#/components/schemas/Job"}
-    shape = _RESULTS[route.verb]
-    if route.response_shape == "object":
-        return _object(shape)
-    return _object(
-        {"items": {"type": "array", "items": {"$ref": f"#/components/schemas/{_ITEMS[route.verb]}"}}, **shape}
-    )
+        return schema_of(item)
+    result = _result(route.verb)
+    schema = object_schema(_Nothing if result is NoneType else result)
+    if route.response_shape == "list":
+        schema["required"] = ["items", *schema["required"]]
+        schema["properties"] = {"items": {"type": "array", "items": schema_of(item)}, **schema["properties"]}
+    return schema
+
+
+def _result(verb: str) -> Any:
+    """The type of the result of a verb."""
+    return get_type_hints(VERBS[verb].run)["return"]
+
+
+def _schemas() -> dict[str, Any]:
+    items = {verb.item for verb in VERBS.values() if verb.item is not None}
+    inner = [hint for verb in VERBS for hint in _hints(_result(verb))]
+    found = components([*items, *inner, Error])
+    found["Event"]["additionalProperties"] = True  # the other keys are those of the kind of event
+    return found
+
+
+def _hints(shape: Any) -> list[Any]:
+    return [] if shape is NoneType else list(get_type_hints(shape, include_extras=True).values())
 
 
 def _refusal(words: str) -> dict[str, Any]:
@@ -187,30 +207,20 @@ def _refusal(words: str) -> dict[str, Any]:
     }
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------
+class _Nothing(TypedDict):
+    """The result of a verb that returns None."""
 
 
-def _object(properties: Mapping[str, Any], *, more: bool = False) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": list(properties),
-        "additionalProperties": more,
-        "properties": dict(properties),
-    }
+class ErrorBody(TypedDict):
+    code: str
+    message: str
+    hint: str | None
 
 
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_WHOLE = {"type": "integer"}
-_FLAG = {"type": "boolean"}
-_SECONDS = {"type": "number", "minimum": 0}
-_TIME = {"type": "string", "format": "date-time"}
+class Error(TypedDict):
+    """The body of a refusal."""
 
-
-def _or_none(schema: Mapping[str, Any]) -> dict[str, Any]:
-    if "$ref" in schema:
-        return {"anyOf": [schema, {"type": "null"}]}
-    return {**schema, "type": [schema["type"], "null"]}
+    error: ErrorBody
 
 
 _REFUSALS = {
@@ -225,228 +235,6 @@ _REFUSALS = {
     "421": "The `Host` header is not an allowed name of this server.",
     "422": "The job files are not valid; `message` has all problems.",
     "503": "As many requests or streams are being answered as the server allows; `code` is `busy`. Try again later.",
-}
-_DETAIL = {"type": "object", "description": "The fields of the reason; docs/reference/reasons.md names them."}
-_CODED = {"reason_code": {"type": ["string", "null"], "enum": [*FIELDS, None]}, "detail": _DETAIL}
-_ORDERED = {"job": _TEXT, "state": _TEXT, "why": _or_none(_TEXT), **_CODED, "next": _or_none(_TIME)}
-_ROW = {
-    "job": _TEXT,
-    "nominal": _TIME,
-    "due": _TIME,
-    "started": _or_none(_TIME),
-    "ended": _or_none(_TIME),
-    "state": {"type": "string", "enum": list(get_args(SlotState))},
-    "reason": _or_none(_TEXT),
-    **_CODED,
-    "run": _or_none(_TEXT),
-    "attempts": _COUNT,
-    "exit": _or_none(_WHOLE),
-}
-_CHANGED = {
-    "job": _TEXT,
-    "class": _TEXT,
-    "from": _or_none(_TEXT),
-    "changes": {"type": "array", "items": _object({"key": _TEXT, "old": {}, "new": {}})},
-    "schedule": {},
-}
-_SCHEMAS: dict[str, Any] = {
-    "Error": _object({"error": _object({"code": _TEXT, "message": _TEXT, "hint": _or_none(_TEXT)})}),
-    "Job": _object(
-        {
-            "job": _TEXT,
-            "state": _TEXT,
-            "why": _or_none(_TEXT),
-            **_CODED,
-            "waited": _or_none(_COUNT),
-            "next": _or_none(_TIME),
-            "last": _or_none({"$ref": "#/components/schemas/Last"}),
-            "running": {"type": "array", "items": {"$ref": "#/components/schemas/Running"}},
-            "runs": _COUNT,
-            "successes": _COUNT,
-            "failures": _COUNT,
-            "planned": _COUNT,
-            "skipped": _COUNT,
-            "interval": _or_none(_SECONDS),
-            "average_interval": _or_none(_SECONDS),
-            "consecutive_successes": _COUNT,
-            "consecutive_failures": _COUNT,
-            "last_success": _or_none(_TIME),
-            "pending": _COUNT,
-            "ready": _or_none(_FLAG),
-            "paused": _or_none({"$ref": "#/components/schemas/Paused"}),
-            "service": _FLAG,
-            "labels": {"type": "object", "additionalProperties": _TEXT},
-            "description": _TEXT,
-            "faults": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
-        }
-    ),
-    "Last": _object(
-        {
-            "outcome": _TEXT,
-            "reason": _or_none(_TEXT),
-            **_CODED,
-            "ended": _or_none(_TIME),
-            "run": _or_none(_TEXT),
-            "exit": _or_none(_WHOLE),
-            "output": {"type": "array", "items": _TEXT},
-        }
-    ),
-    "Running": _object(
-        {
-            "run": _TEXT,
-            "pid": _or_none(_WHOLE),
-            "attempt": _COUNT,
-            "nominal": _TIME,
-            "started": _or_none(_TIME),
-            "seconds": _or_none({"type": "number"}),
-            "trigger": {"type": "string", "enum": list(get_args(Trigger))},
-        }
-    ),
-    "Paused": _object({"text": _or_none(_TEXT), "until": _or_none(_TIME)}),
-    "Ordered": _object(_ORDERED),
-    "PauseBegan": _object({"job": _TEXT, "paused": _FLAG, "until": _or_none(_TIME)}),
-    "PauseEnded": _object({"job": _TEXT, "was": _FLAG, "next": _or_none(_TIME)}),
-    "Triggered": _object(
-        {
-            "job": _TEXT,
-            "result": {"type": "string", "enum": ["started", "blocked", "queued", "skipped"]},
-            "reason": _or_none(_TEXT),
-            **_CODED,
-            "run": _or_none(_TEXT),
-        }
-    ),
-    "Slot": _object(
-        {
-            **_ROW,
-            "outcome": {"type": "string", "enum": list(OUTCOMES)},
-            "trigger": {"type": "string", "enum": list(get_args(Trigger))},
-            "generation": _COUNT,
-            "command": _or_none(_TEXT),
-            "memory": _or_none(_COUNT),
-            "cpu": _or_none(_SECONDS),
-        }
-    ),
-    "Fault": _object(
-        {
-            "owner": _TEXT,
-            "job": _or_none(_TEXT),
-            "name": _TEXT,
-            "error": _TEXT,
-            "count": _COUNT,
-            "first": _TIME,
-            "last": _TIME,
-            "reason": _TEXT,
-            **_CODED,
-        }
-    ),
-    "Reason": _object({"reason": _TEXT, **_CODED}),
-    "Event": _object({"time": _TIME, "event": _TEXT}, more=True),
-    "Output": {
-        **_object(
-            {
-                "time": _TIME,
-                "job": _TEXT,
-                "run": _TEXT,
-                "stream": {"type": "string", "enum": ["stdout", "stderr", "rpr"]},
-            }
-        ),
-        "additionalProperties": False,
-        "properties": {
-            "time": _TIME,
-            "job": _TEXT,
-            "run": _TEXT,
-            "stream": {"type": "string", "enum": ["stdout", "stderr", "rpr"]},
-            "text": _TEXT,
-            "base64": {"type": "string", "contentEncoding": "base64"},
-        },
-    },
-    "Changed": _object(_CHANGED),
-    "Planned": _object(
-        {
-            **_CHANGED,
-            "next": _object({"old": _or_none(_TIME), "new": _or_none(_TIME)}),
-            "runs": _COUNT,
-            "successes": _COUNT,
-            "failures": _COUNT,
-            "done": _or_none(_TEXT),
-            **_CODED,
-            "returns": _FLAG,
-            "enabled": _FLAG,
-            "like": _or_none(_TEXT),
-        }
-    ),
-    "SharedChange": _object({"name": _TEXT, "old": {}, "new": {}}),
-}
-_ITEMS = {
-    "status": "Job",
-    "logs": "Output",
-    "history": "Slot",
-    "events": "Event",
-    "trigger": "Triggered",
-    "pause": "PauseBegan",
-    "resume": "PauseEnded",
-    "start": "Ordered",
-    "stop": "Ordered",
-    "restart": "Ordered",
-    "reset": "Ordered",
-    "apply": "Changed",
-    "plan": "Planned",
-    "reload": "Changed",
-}
-_FAULTS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}}
-_REASONS: dict[str, Any] = {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}}
-_SHARED = {"type": "array", "items": {"$ref": "#/components/schemas/SharedChange"}}
-_CHANGE = {"generation": _COUNT, "changed": _COUNT, "unchanged": _COUNT, "pools": _SHARED, "limits": _SHARED}
-_RESULTS: dict[str, dict[str, Any]] = {
-    "status": {
-        "project": _TEXT,
-        "pid": _COUNT,
-        "since": _TIME,
-        "uptime": _SECONDS,
-        "now": _TIME,
-        "generation": _COUNT,
-        "jobs": _COUNT,
-        "state_dir": _TEXT,
-        "files": {"type": "array", "items": _TEXT},
-        "problems": {"type": "array", "items": _TEXT},
-        "problem_reasons": _REASONS,
-        "faults": _FAULTS,
-        "rejected": _or_none(_TEXT),
-        "rejected_reason": _or_none({"$ref": "#/components/schemas/Reason"}),
-    },
-    "health": {
-        "ok": _FLAG,
-        "ready": _FLAG,
-        "problems": {"type": "array", "items": _TEXT},
-        "problem_reasons": _REASONS,
-        "faults": _FAULTS,
-        "pid": _COUNT,
-        "generation": _COUNT,
-    },
-    "logs": {"pieces": _COUNT, "reason": _or_none(_TEXT), **_CODED},
-    "history": {"rows": _COUNT},
-    "events": {"events": _COUNT},
-    "why": {
-        "job": _TEXT,
-        "at": _or_none(_TIME),
-        "answer": _TEXT,
-        **_CODED,
-        "facts": {"type": "array", "items": _TEXT},
-        "fact_reasons": _REASONS,
-        "slots": {"type": "array", "items": {"$ref": "#/components/schemas/Slot"}},
-        "output": {"type": "array", "items": _TEXT},
-    },
-    "trigger": {"skipped": _COUNT},
-    "pause": {},
-    "resume": {},
-    "start": {},
-    "stop": {},
-    "restart": {},
-    "reset": {},
-    "apply": _CHANGE,
-    "plan": {**_CHANGE, "refused": _or_none(_object({"message": _TEXT, "hint": _or_none(_TEXT)}))},
-    "reload": _CHANGE,
-    "down": {"pid": _COUNT, "waiting": {"type": "array", "items": _TEXT}},
 }
 
 
@@ -481,10 +269,10 @@ _AROUND = {
         "healthz",
         "Check health, as JSON. Rejected job files give status 503.",
         {
-            "200": _json_of("The supervisor is healthy.", _object(_RESULTS["health"])),
+            "200": _json_of("The supervisor is healthy.", object_schema(HealthResult)),
             "503": _json_of(
                 "It is not; or the server is busy, and the answer is an error with the code `busy`.",
-                {"anyOf": [_object(_RESULTS["health"]), {"$ref": "#/components/schemas/Error"}]},
+                {"anyOf": [object_schema(HealthResult), {"$ref": "#/components/schemas/Error"}]},
             ),
         },
     ),

@@ -359,7 +359,7 @@ def test_a_code_of_a_newer_version_is_shown_as_it_is() -> None:
 
 def test_json_has_the_sentence_the_code_and_the_fields() -> None:
     assert as_item(Reason("exit", {"exit": 3})) == {"reason": "exit 3", "reason_code": "exit", "detail": {"exit": 3}}
-    assert as_item(None, "why") == {"why": None, "reason_code": None, "detail": {}}
+    assert as_item(None) == {"reason": None, "reason_code": None, "detail": {}}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Calls when a descriptor can be read: what both spawners wait with. Used by `processes.local_spawner` and
-`processes.shim_spawner`.
-"""
+"""Calls a function when a descriptor is readable. Both spawners wait with it."""
 
 from __future__ import annotations
 
@@ -13,23 +11,23 @@ from collections.abc import Callable
 from repeater.ports import Loop
 
 _WAKES_AT_ONCE = 32
-_LONG = 0.003  # seconds after which the rest of the loop comes first; what can be read still can in the next round
+_LONG = 0.003  # seconds after which other callbacks of the loop run first; the rest follows
 
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a descriptor is tried again whose call failed
 
 
 class NestedPoller:
-    """An epoll of our own inside that of asyncio's loop: a run adds and removes two or three descriptors, which is
-    cheaper here than in the bookkeeping there, and one wake-up serves many runs.
+    """An epoll inside the epoll of asyncio's loop. A run adds and removes two or three descriptors, which costs less here
+    than in the loop, and one wake-up serves many runs.
     """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._calls: dict[int, Callable[[], object]] = {}
-        self._paused: dict[int, Callable[[], object]] = {}  # those that failed, until they are tried again
+        self._paused: dict[int, Callable[[], object]] = {}  # whose call failed, until it is tried again
         self._pauses: dict[int, float] = {}
-        self._ready: deque[int] = deque()  # those that come first in the next round, so that each has its turn
+        self._ready: deque[int] = deque()  # served first in the next iteration, so that none starves
         nests = sys.platform == "linux" and not getattr(loop, "polls_few", False)
         self._epoll = select.epoll() if nests else None
         if self._epoll is not None:
@@ -65,10 +63,10 @@ class NestedPoller:
         while self._ready:
             fd = self._ready.popleft()
             call = self._calls.get(fd)
-            if call is not None:  # not removed by one before it
+            if call is not None:  # not removed by an earlier call
                 try:
                     call()
-                except Exception as error:  # noqa: BLE001 - those of the other runs come now
+                except Exception as error:  # noqa: BLE001 - the calls of other runs follow
                     self._failed(fd, call, error)
                 if time.perf_counter() > until:
                     return

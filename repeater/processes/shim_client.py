@@ -1,7 +1,6 @@
-"""The way from a supervisor to its keeper: begun or met, greeted, read, and left. Used by `processes.shim_spawner`
-only.
+"""The connection from a supervisor to its shim: start or find the shim, greet it, receive messages, shut it down.
 
-What is said on it, and why, is decided there; the words are those of `shim.protocol`.
+`shim.protocol` describes the messages, `processes.shim_spawner` decides which to send.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from repeater.ports import LaunchRequest
 from repeater.processes import shim_protocol_v2
-from repeater.shim import __main__ as keeper_main
+from repeater.shim import __main__ as shim_main
 from repeater.shim import spool
 from repeater.shim.crash_log import CrashLog
 from repeater.shim.protocol import MOST_FDS, VERSION, Frames, ProtocolError, frame
@@ -31,29 +30,29 @@ if TYPE_CHECKING:
 
 _READ = 1 << 16
 _FDS_ROOM = socket.CMSG_LEN(MOST_FDS * array.array("i").itemsize)
-_DYING = 1.0  # seconds from the end of its line to its own at most
-_FIRST_WORDS = 10.0  # seconds within which a keeper must be there
+_EXIT_TIMEOUT_S = 1.0  # from the end of the connection to the exit of the shim
+_HELLO_TIMEOUT_S = 10.0  # within which a shim must answer
 SHUTDOWN_TIMEOUT_S = 7.0  # within which every process is dead; the shim itself gives up after five seconds
 
 OnDeath: TypeAlias = Literal["kill", "keep"]
 
 
 class ShimUnavailable(Exception):
-    """No keeper can be had here."""
+    """No shim can be started or reached."""
 
 
 class ConnectionLost(Exception):
-    """The keeper is gone."""
+    """The shim has exited or closed the connection."""
 
 
-def connect_existing(folder: Path, on_death: OnDeath, fences: bool) -> ShimConnection | None:
-    """The keeper that an earlier supervisor left there; None if there is none, or if it just left.
+def connect_existing(folder: Path, on_death: OnDeath, use_cgroups: bool) -> ShimConnection | None:
+    """The shim that an earlier supervisor left in this directory. None if there is none, or if it is exiting.
 
-    One that is ending everything answers nobody, and hangs up when that is done.
+    A shim that is killing its runs does not answer, and closes the connection when it has finished.
     """
     try:
         check_path(folder / spool.SOCKET, links=False)
-        sock = connect(folder / spool.SOCKET, _FIRST_WORDS)
+        sock = connect(folder / spool.SOCKET, _HELLO_TIMEOUT_S)
     except (OSError, Untrusted):
         return None
     if user_of(sock) != os.geteuid():
@@ -61,52 +60,52 @@ def connect_existing(folder: Path, on_death: OnDeath, fences: bool) -> ShimConne
         return None
     try:
         pid = pid_of(sock)
-        return ShimConnection(sock, None, folder, on_death, fences, _open_crash_log(folder))
+        return ShimConnection(sock, None, folder, on_death, use_cgroups, _open_crash_log(folder))
     except ShimUnavailable as why:
         if isinstance(why.__cause__, TimeoutError) and pid is not None:
-            with contextlib.suppress(OSError):  # it is stopped, and would go on some day
+            with contextlib.suppress(OSError):  # it is stopped, and might be continued later
                 os.kill(pid, signal.SIGKILL)
         return None
 
 
-def start_new(folder: Path | None, on_death: OnDeath, fences: bool) -> ShimConnection:
-    """A new keeper. Raises CannotKeep."""
+def start_new(folder: Path | None, on_death: OnDeath, use_cgroups: bool) -> ShimConnection:
+    """A new shim. Raises ShimUnavailable."""
     if sys.platform != "linux":
         raise ShimUnavailable("this system does not support subreapers")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    paper = None
+    crash_log = None
     with theirs:
         try:
             if folder is not None:
                 folder.mkdir(mode=0o700, exist_ok=True)
-            paper = _open_crash_log(folder)
+            crash_log = _open_crash_log(folder)
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
+                [sys.executable, "-I", "-S", shim_main.__file__, str(theirs.fileno()), *([folder] if folder else [])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if paper is None else paper.fd,
+                stderr=subprocess.DEVNULL if crash_log is None else crash_log.fd,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
             ours.close()
-            if paper is not None:
-                paper.close()
+            if crash_log is not None:
+                crash_log.close()
             raise ShimUnavailable(f"it cannot be started: {error}") from error
-    return ShimConnection(ours, process, folder, on_death, fences, paper)
+    return ShimConnection(ours, process, folder, on_death, use_cgroups, crash_log)
 
 
 def _open_crash_log(folder: Path | None) -> CrashLog | None:
-    """For its last words; None if there cannot be one, which is no reason to do without a keeper."""
+    """For its stderr. None if the file cannot be created; the shim starts without it."""
     with contextlib.suppress(OSError):
         return CrashLog(None if folder is None else str(folder))
     return None
 
 
 class ShimConnection:
-    """The way to a keeper. `process` is None if somebody else is its parent. Raises CannotKeep.
+    """The connection to a shim. `process` is None if another process is its parent. Raises ShimUnavailable.
 
-    `hello` is what it said first, `has` the runs that it had then.
+    `hello` is its first message, `has` the runs that it had then.
     """
 
     def __init__(
@@ -115,19 +114,19 @@ class ShimConnection:
         process: subprocess.Popen[bytes] | None,
         folder: Path | None,
         on_death: OnDeath,
-        fences: bool,
-        paper: CrashLog | None,
+        use_cgroups: bool,
+        crash_log: CrashLog | None,
     ) -> None:
         self.frames = Frames()
         self._is_v2 = False
-        self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one each time is slow
-        self._paper = paper
+        self._room = memoryview(bytearray(_READ))  # one for all messages: a new buffer each time is slow
+        self._crash_log = crash_log
         self.process = process
         self.socket = sock
         self.fd = sock.fileno()
         self.pid = 0 if process is None else process.pid
         try:
-            self.hello = self._handshake(on_death if folder else "kill", fences)
+            self.hello = self._handshake(on_death if folder else "kill", use_cgroups)
         except ShimUnavailable:
             self.abandon()
             raise
@@ -136,9 +135,9 @@ class ShimConnection:
         sock.setblocking(False)
 
     def receive(self) -> Iterator[tuple[list[Message], list[int]]]:
-        """The messages that came, with the descriptors that belong to them; nothing if there is none.
+        """The messages that have arrived, with the descriptors that belong to them.
 
-        Raises LineLost when the keeper is gone, and ProtocolError when it cannot be understood.
+        Raises ConnectionLost when the shim has exited, and ProtocolError for bytes that are not a frame.
         """
         try:
             size, words, flags, _ = self.socket.recvmsg_into((self._room,), _FDS_ROOM, socket.MSG_CMSG_CLOEXEC)
@@ -149,7 +148,7 @@ class ShimConnection:
         if not size:
             raise ConnectionLost
         fds = array.array("i")
-        for _, _, rights in words:  # nothing else was asked for
+        for _, _, rights in words:  # no other kind was requested
             fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
         for messages, owned in self.frames.feed(self._room[:size], fds, lost=bool(flags & socket.MSG_CTRUNC)):
             yield [shim_protocol_v2.from_v2(message) for message in messages] if self._is_v2 else messages, owned
@@ -158,10 +157,10 @@ class ShimConnection:
         """The bytes of one frame for this shim. Raises ProtocolError."""
         return frame([shim_protocol_v2.to_v2(message) for message in messages] if self._is_v2 else messages)
 
-    def _handshake(self, on_death: OnDeath, fences: bool) -> Message:
-        self.socket.settimeout(_FIRST_WORDS)
+    def _handshake(self, on_death: OnDeath, use_cgroups: bool) -> Message:
+        self.socket.settimeout(_HELLO_TIMEOUT_S)
         try:
-            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "use_cgroups": fences}
+            words: Message = {"op": "hello", "version": VERSION, "on_death": on_death, "use_cgroups": use_cgroups}
             self.socket.sendall(frame([shim_protocol_v2.hello_for_both(words)]))
             while data := self.socket.recv(_READ):
                 for (hello, *_), _ in self.frames.feed(data):
@@ -175,16 +174,16 @@ class ShimConnection:
         raise ShimUnavailable(f"it exited immediately: {cause}" if cause else "it exited immediately")
 
     def exit_reason(self) -> str:
-        """What it died of; empty if that is not known."""
-        if self._paper is not None and (last := self._paper.last_entry()):
-            return last + (f" (more in `{self._paper.path}`)" if self._paper.path else "")
+        """Why it exited. Empty if that is unknown."""
+        if self._crash_log is not None and (last := self._crash_log.last_entry()):
+            return last + (f" (more in `{self._crash_log.path}`)" if self._crash_log.path else "")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self.process is not None and (status := self.process.wait(_DYING)) < 0:
+            if self.process is not None and (status := self.process.wait(_EXIT_TIMEOUT_S)) < 0:
                 return f"it was killed by {signal.Signals(-status).name}"
         return ""
 
     def shut_down(self, unsent: bytes) -> bool:
-        """Let it kill everything; returns when that is done. False if nobody knows whether it is."""
+        """Make it kill every process, and wait for that. False if the result is unknown."""
         self.socket.settimeout(SHUTDOWN_TIMEOUT_S)
         try:
             self.socket.sendall(unsent + self.frame([{"op": "shutdown"}]))
@@ -201,7 +200,7 @@ class ShimConnection:
         return self.process is None or self.process.wait() == 0
 
     def abandon(self) -> None:
-        """Nothing can be expected of it any more."""
+        """Close the connection and kill the shim."""
         self._close()
         for fd in self.frames.drop():
             os.close(fd)
@@ -209,9 +208,9 @@ class ShimConnection:
 
     def _close(self) -> None:
         self.socket.close()
-        if self._paper is not None:
-            self._paper.close()
-            self._paper = None
+        if self._crash_log is not None:
+            self._crash_log.close()
+            self._crash_log = None
 
     def _kill(self) -> None:
         if self.process is not None:

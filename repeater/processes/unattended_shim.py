@@ -1,7 +1,7 @@
-"""The runs that a shim looks after while no supervisor runs: which they are, and how to end them.
+"""The runs that a shim keeps while no supervisor runs: which they are, and how to end them.
 
 A supervisor that was killed leaves its shim behind if it was started with `--on-death keep`. The shim accepts one
-client at a time. This client says that it keeps the runs, so the shim goes on with them when the client disconnects.
+client at a time. This client says that it keeps the runs, so the shim keeps them when the client disconnects.
 """
 
 from __future__ import annotations

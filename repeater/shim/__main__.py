@@ -1,6 +1,6 @@
-"""Where a keeper begins: `python -I -S .../shim/__main__.py SOCKET [FOLDER]`.
+"""The main program of the shim: `python -I -S .../shim/__main__.py SOCKET [FOLDER]`.
 
-SOCKET is the number of a connected socket, FOLDER where a later client finds the keeper, and what it wrote down.
+SOCKET is the number of a connected socket. FOLDER is the directory where a later client finds the shim and its files.
 
 `processes.shim_spawner` starts it so, without the site's packages, that it is there in some 20 ms and needs 11 MB.
 Everything else is `shim.server`; this file is compiled at each start, so it stays short.
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def become_subreaper() -> None:
-    """Whatever loses its parent below us becomes our child, see prctl(2). Raises OSError."""
+    """Become the parent of orphans below this process, see prctl(2). Raises OSError."""
     import ctypes
 
     pr_set_child_subreaper = 36

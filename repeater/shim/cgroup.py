@@ -1,14 +1,14 @@
-"""Fences: a cgroup (v2) of its own for a run, out of which nothing gets by forking. Process level C.
+"""A cgroup (v2) for one run. No process leaves it by forking.
 
-The kernel kills all that is inside at once (`cgroup.kill`), and tells when it is empty, whatever its processes did with
-their sessions, parents and environments. Only below a cgroup that was given to us (`home`), and never anything there
-but what carries our mark: a folder for each keeper, locked while it lives, and in it a folder for each fenced run.
+The kernel kills all its processes at once (`cgroup.kill`), and reports when it is empty, independent of sessions,
+parents and environments. Cgroups are created only below a cgroup that is delegated to this user (`home`): one directory
+for each shim, locked while the shim runs, and in it one directory for each run. Nothing else there is changed.
 
-A process is born where its parent is. So the keeper goes into the fence itself, starts the run, and comes back: no
-instruction of the run is outside, and starting is the same as ever. That moves the whole keeper, so nothing else may be
-started meanwhile, and no fence is killed that the keeper did not get out of. It costs a millisecond, and 20 at worst.
+A process starts in the cgroup of its parent. So the shim moves itself into the new cgroup, starts the run, and moves
+back. The run has no instruction outside, and the start is the usual one. This moves the whole shim, so nothing else may
+be started meanwhile, and a cgroup that the shim could not leave is not killed. It costs 1 ms, and 20 ms at worst.
 
-Called by `shim.server`; `apps.doctor` asks for `home`. Standard library only. What fails here must fail no start.
+A failure here must not fail a start.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 MARK = "rpr-keeper-"
 _DELEGATED = ("user.delegate", "trusted.delegate")  # systemd writes `1` into them
-_LAST_LOOKS = 1.0  # seconds that what was killed may take to be gone
+_LAST_LOOKS = 1.0  # seconds that killed processes may take to exit
 _LOOK = 0.005
 
 
 class NotDelegated(Exception):
-    """There is no cgroup here that we may divide; says why."""
+    """No cgroup is delegated to this user. The text is the cause."""
 
 
 def delegated_root() -> str:
-    """The folder of our own cgroup, if it is ours to divide. Only looks. Raises NotOurs."""
+    """The directory of the cgroup of this process, if it is delegated. Changes nothing. Raises NotDelegated."""
     try:
         mounts, membership = _read("/proc/self/mountinfo"), _read("/proc/self/cgroup")
     except OSError as error:
@@ -54,7 +54,7 @@ def delegated_root() -> str:
 
 
 def locate(mounts: str, membership: str) -> tuple[str, str]:
-    """Folder and path of our own cgroup, from the texts of mountinfo and cgroup in /proc/self. Raises NotOurs."""
+    """Directory and path of our cgroup, from the texts of mountinfo and cgroup in /proc/self. Raises NotDelegated."""
     path = next((line[3:] for line in membership.splitlines() if line.startswith("0::")), None)
     if path is None:
         raise NotDelegated("there is no cgroup v2")
@@ -80,10 +80,10 @@ class RunCgroup:
         self.path = path
 
     def is_populated(self) -> bool:
-        """Whether anything in it lives. Zombies do not count."""
+        """Whether it has a live process. Zombies do not count."""
         try:
             return "populated 1" in _read(f"{self.path}/cgroup.events")
-        except OSError:  # it is gone
+        except OSError:  # it does not exist
             return False
 
     def usage(self) -> tuple[int | None, int | None]:
@@ -99,17 +99,17 @@ class RunCgroup:
         return memory, cpu
 
     def kill(self) -> None:
-        """All that is in it, at once."""
+        """Kill all its processes at once."""
         with contextlib.suppress(OSError):
             _write(f"{self.path}/cgroup.kill", b"1")
 
     def remove(self) -> bool:
-        """Whether it is gone; not as long as anything in it lives."""
+        """Remove it. False while it has a live process."""
         return _remove(self.path)
 
 
 class RunCgroups:
-    """Those of one keeper, below `home`. What dead keepers of the same `owner` left there is ended and removed."""
+    """The cgroups of one shim, below `home`. Cgroups of exited shims of the same `owner` are killed and removed."""
 
     def __init__(self, home: str, owner: str) -> None:
         self._home = home
@@ -121,7 +121,7 @@ class RunCgroups:
         remove_stale(home, owner)
 
     def begin(self, run: str, start: Callable[[], T]) -> tuple[T, RunCgroup | None, str]:
-        """Call `start` inside of a new fence: what it gave, and the fence; None if that cannot be, and why."""
+        """Call `start` in a new cgroup. Returns its result, and the cgroup, or None and the cause."""
         try:
             fence = self._join(run)
         except OSError as error:
@@ -133,7 +133,7 @@ class RunCgroups:
         return outcome, None if why else fence, why
 
     def close(self) -> None:
-        """Everything is dead: remove what can be."""
+        """Remove the cgroups. Every process is dead."""
         if self._lock >= 0:
             _kill(self._folder, kill=not self._is_lost)
             os.close(self._lock)
@@ -164,7 +164,7 @@ class RunCgroups:
         return ""
 
     def _enable_controllers(self) -> None:
-        """Make and lock our own folder. Whoever clears up may be quicker than we are with the lock."""
+        """Create and lock the directory of this shim. Another process may remove it before it is locked."""
         for _ in range(3):
             folder = f"{self._home}/{MARK}{self._owner}-{os.getpid()}-{time.time_ns():x}"
             os.mkdir(folder, 0o755)
@@ -187,14 +187,14 @@ class RunCgroups:
 
 
 def owner_of(folder: str | None, supervisor: int) -> str:
-    """Whose keepers take care of each other: those of a state folder, or of one supervisor (its pid) without any."""
+    """Which shims clean up after each other: those of a state directory, or of one supervisor (its pid) without one."""
     return f"p{supervisor}" if folder is None else f"{binascii.crc32(os.fsencode(folder)):08x}"
 
 
 def remove_stale(home: str, owner: str) -> None:
-    """End and remove what keepers of this owner left that are dead: nobody locks their folders any more.
+    """Kill and remove the cgroups of exited shims of this owner, whose directories are not locked.
 
-    Of others only what is empty is removed.
+    Of other owners only empty ones are removed.
     """
     try:
         names = [name for name in os.listdir(home) if name.startswith(MARK)]
@@ -216,7 +216,7 @@ def remove_stale(home: str, owner: str) -> None:
 
 
 def _kill(folder: str, *, kill: bool = True) -> None:
-    """Kill what is in a cgroup, and remove it when that is dead; it stays if that takes too long."""
+    """Kill the processes of a cgroup and remove it. It stays if that takes too long."""
     fence = RunCgroup(folder)
     if kill and fence.is_populated():
         fence.kill()
@@ -226,7 +226,7 @@ def _kill(folder: str, *, kill: bool = True) -> None:
 
 
 def _remove(path: str) -> bool:
-    """Remove a cgroup and what it was divided into."""
+    """Remove a cgroup and those below it."""
     try:
         os.rmdir(path)
     except FileNotFoundError:
@@ -253,7 +253,7 @@ def _is_delegated(folder: str) -> bool:
 def _can_kill(folder: str) -> bool:
     if os.path.exists(f"{folder}/cgroup.events"):
         return os.path.exists(f"{folder}/cgroup.kill")
-    try:  # the root of all has neither file
+    try:  # the root cgroup has neither file
         major, minor = os.uname().release.split(".")[:2]
         return (int(major), int("".join(filter(str.isdigit, minor)))) >= (5, 14)
     except ValueError:
@@ -261,7 +261,7 @@ def _can_kill(folder: str) -> bool:
 
 
 def _unescaped(word: str) -> str:
-    """As /proc writes spaces and the like: a backslash and three octal digits."""
+    """Decode the spaces, tabs, newlines and backslashes of /proc: a backslash and three octal digits."""
     for code in ("\\040", "\\011", "\\012", "\\134"):
         word = word.replace(code, chr(int(code[1:], 8)))
     return word

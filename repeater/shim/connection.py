@@ -1,8 +1,8 @@
-"""A keeper's end of the conversation with one client: frames in, frames and descriptors out, nothing blocks.
+"""The connection of the shim to one client: receives frames, sends frames and descriptors, and never blocks.
 
-What cannot be sent yet waits in memory: a client that was stopped costs no more than the ends of the runs it had. What
-is no news that anybody waits for is held back for some milliseconds, because most short runs end meanwhile, and each
-frame wakes the client.
+Messages that cannot be sent yet wait in memory. A client that is stopped costs no more than the exits of its runs. A
+message that is not urgent is delayed for some milliseconds, because most short runs end meanwhile, and each frame wakes
+the client.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from repeater.shim.protocol import Message
 
 _READ = 1 << 18
-_HOLD_BACK = 0.005  # seconds that a message may wait for others, if nothing depends on it
-_TOO_MANY_IN_FLIGHT = 109  # ETOOMANYREFS: descriptors that nobody took out of their sockets yet
+_HOLD_BACK = 0.005  # seconds that a message that is not urgent waits for others
+_TOO_MANY_IN_FLIGHT = 109  # ETOOMANYREFS: too many descriptors that are not received yet
 
 
 class ClientConnection:
-    """`poll` wakes the keeper for it, from its making until `close`."""
+    """Registered with `poll` until `close`."""
 
     def __init__(self, client: socket.socket, poll: select.epoll) -> None:
         client.setblocking(False)
@@ -35,7 +35,7 @@ class ClientConnection:
         self._socket = client
         self._poll = poll
         self._frames = Frames()
-        self._room = memoryview(bytearray(_READ))  # one for all that comes: a new one of that size is a new mapping
+        self._room = memoryview(bytearray(_READ))  # one for all messages: a new buffer of this size is a new mapping
         self._outbox: list[Message] = []
         self._fds: list[int] = []
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
@@ -44,7 +44,7 @@ class ClientConnection:
         poll.register(client, select.EPOLLIN)
 
     def receive(self) -> list[Message] | None:
-        """What came; None when the client is gone, or says what nobody can understand."""
+        """The messages that have arrived. None when the client has disconnected, or does not follow the protocol."""
         try:
             size = self._socket.recv_into(self._room)
             if not size:
@@ -57,11 +57,11 @@ class ClientConnection:
 
     @property
     def next_flush(self) -> float | None:
-        """When `flush` has something to send, on the monotonic clock; None if there is nothing."""
+        """When `flush` has something to send, on the monotonic clock. None if there is nothing."""
         return self._due if self._outbox else None
 
     def send(self, message: Message, fds: Iterable[int] = (), *, hurries: bool = True) -> None:
-        """Goes out with the next `flush`, or soon if nothing `hurries`; the descriptors stay ours."""
+        """Send it with the next `flush`, or later if it need not hurry. The caller keeps the descriptors."""
         if hurries:
             self._due = 0.0
         elif not self._outbox:
@@ -73,7 +73,7 @@ class ClientConnection:
         self._fds += fds
 
     def flush(self) -> bool:
-        """Send what is due. False when the client is gone."""
+        """Send what is due. False when the client has disconnected."""
         if self._outbox and self._due <= time.monotonic():
             self._pack()
         while self._unsent:
@@ -85,7 +85,7 @@ class ClientConnection:
                 self._watch_writable(True)
                 return True
             except OSError as error:
-                return error.errno == _TOO_MANY_IN_FLIGHT  # then it is tried again with whatever happens next
+                return error.errno == _TOO_MANY_IN_FLIGHT  # the next iteration tries again
             self._unsent.popleft()
             if sent < len(data):
                 self._unsent.appendleft((data[sent:], []))

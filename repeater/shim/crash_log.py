@@ -1,9 +1,8 @@
-"""The last words of a keeper: what it prints when it dies of a defect, for which nobody listens.
+"""The crash log: the standard error of a shim, for the traceback of a defect.
 
-Its standard error is a paper: the file `log` in its folder, or one in memory where it has none. No child inherits it,
-as each gets a standard error of its own. The file holds the words of several deaths, one after the other, and begins
-anew when it is full. Used by `shim.__main__`, which writes it, and by `processes.shim_client`, which lays it and reads
-it.
+It is the file `log` in the directory of the shim, or a file in memory if there is no directory. No child inherits it,
+because each has its own standard error. The file has the output of several crashes, and is truncated when it is full.
+`processes.shim_client` creates and reads it, the shim writes it.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import os
 
 NAME = "log"
 MOST = 64 * 1024
-"""Bytes of a paper that is full."""
+"""Bytes of a file that is full."""
 
 
 class CrashLog:
-    """The way to the words that come from now on. Raises OSError."""
+    """Reads what is written from now on. Raises OSError."""
 
     def __init__(self, folder: str | None) -> None:
         self.path = None if folder is None else os.path.join(folder, NAME)
@@ -32,13 +31,13 @@ class CrashLog:
         self._begin = os.fstat(self.fd).st_size
 
     def last_entry(self) -> str:
-        """What it died of, in one line; empty if it said nothing."""
+        """The cause of the crash, in one line. Empty if nothing was written."""
         with contextlib.suppress(OSError):
             begin = self._begin if self._begin <= os.fstat(self.fd).st_size else 0
             text = os.pread(self.fd, 2 * MOST, begin).decode("utf-8", "replace")
-            # the rest of a traceback is indented, or says what follows
-            said = [line for line in text.splitlines() if line and line[0] != " " and line[-1] != ":"]
-            return said[-1][:300] if said else ""
+            # other lines of a traceback are indented, or end with a colon
+            lines = [line for line in text.splitlines() if line and line[0] != " " and line[-1] != ":"]
+            return lines[-1][:300] if lines else ""
         return ""
 
     def close(self) -> None:
@@ -46,7 +45,7 @@ class CrashLog:
 
 
 class CrashLogWriter:
-    """Standard error of a keeper, for tracebacks: it never raises and never makes a paper much longer than `MOST`."""
+    """The `sys.stderr` of a shim. It never raises, and never makes the file much longer than `MOST`."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -62,6 +61,6 @@ class CrashLogWriter:
 
 
 def _truncate_if_full(fd: int) -> None:
-    """Begin anew on a paper that is full. Only a file has a size: whatever else is left as it is."""
+    """Empty a file that is full. Anything else has no size and is not changed."""
     if os.fstat(fd).st_size > MOST:
         os.ftruncate(fd, 0)

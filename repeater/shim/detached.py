@@ -1,8 +1,7 @@
-"""A keeper without a client: the runs go on, and nothing of what they say or how they end is lost.
+"""The shim while it has no client: runs continue, and their output and their exits are stored.
 
-Output is moved into files, so that no job waits in a full pipe; beyond `spool.MOST` of a stream, or on a full disk, it
-does wait. Timeouts are kept, for there is nobody else to do it. How runs end is written down, in case the keeper ends
-before there is another client. Made and ended by `shim.server`.
+Output is moved into files, so that no job waits because of a full pipe. Beyond `spool.MOST` of a stream, or on a full
+disk, the job waits. The shim enforces timeouts. It stores exits in a file, in case it ends before a client connects.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from repeater.shim.spool import Spool
 
 LINGER = 3.0
-"""Seconds that a keeper with nothing left to look after waits for a client before it leaves."""
-_AGAIN = 1.0  # seconds until what did not fit on the disk is tried again
+"""Seconds that a shim without live runs waits for a client before it exits."""
+_AGAIN = 1.0  # seconds between tries to write to a full disk
 
 
 class DetachedMode:
-    """`later` calls after some seconds, `stop` sends a signal by its name, `sweep` kills what is left of a run."""
+    """`later` calls after some seconds, `stop` sends a signal by name, `kill_tree` kills what is left of a run."""
 
     def __init__(
         self,
@@ -37,109 +36,109 @@ class DetachedMode:
         poll: select.epoll,
         later: Callable[[float, Callable[[], None]], None],
         stop: Callable[[ManagedRun, str], None],
-        sweep: Callable[[ManagedRun], None],
+        kill_tree: Callable[[ManagedRun], None],
     ) -> None:
         self._spool = spool
         self._poll = poll
         self._later = later
         self._stop = stop
-        self._sweep = sweep
+        self._kill_tree = kill_tree
         self._idle_since = time.monotonic()
         self._read: dict[int, tuple[ManagedRun, str]] = {}
         self._is_over = False
 
     def begin(self, runs: Iterable[ManagedRun]) -> None:
-        """Look after these."""
-        for kept in runs:
-            for stream, fd in zip(STREAMS, kept.fds, strict=True):
-                self._watch(kept, stream, fd)
-            if kept.status is not None:
-                self.record_exit(kept)
-            elif kept.timeout is not None:
-                self._later(max(0.0, kept.began + kept.timeout - time.time()), self._timed(kept))
+        """Store the output and the exits of these runs."""
+        for run in runs:
+            for stream, fd in zip(STREAMS, run.fds, strict=True):
+                self._watch(run, stream, fd)
+            if run.status is not None:
+                self.record_exit(run)
+            elif run.timeout is not None:
+                self._later(max(0.0, run.began + run.timeout - time.time()), self._timed(run))
 
     def end(self) -> None:
-        """There is a client: it reads what comes from now on."""
+        """A client has connected. It reads the output from now on."""
         self._is_over = True
         for fd in list(self._read):
             self._unwatch(fd)
 
     def add_run(self, fd: int) -> None:
-        """A pipe can be read, or is at its end."""
+        """A pipe is readable, or at end of file."""
         if fd in self._read and not self._take(fd) and fd in self._read and _pending_bytes(fd) == 0:
-            self._unwatch(fd)  # it can be read and there is nothing: this is the end
+            self._unwatch(fd)  # it is readable and empty: this is end of file
 
-    def forget(self, kept: ManagedRun) -> None:
-        """It is over, and its descriptors are about to be closed."""
-        for fd in kept.fds:
+    def forget(self, run: ManagedRun) -> None:
+        """The run has ended, and its descriptors will be closed."""
+        for fd in run.fds:
             self._unwatch(fd)
 
-    def record_exit(self, kept: ManagedRun) -> None:
-        """A run's first process has ended: write it down, and what it said."""
+    def record_exit(self, run: ManagedRun) -> None:
+        """The first process of a run has exited: store that and the output."""
         self._idle_since = time.monotonic()
-        for fd in kept.fds:
+        for fd in run.fds:
             while self._take(fd):
                 pass
-        self._spool.append_exit(kept.as_exit_record())
+        self._spool.append_exit(run.as_exit_record())
 
     def has_no_live_run(self) -> bool:
-        """Whether it has lasted long enough for a keeper that has nothing to do."""
+        """Whether the shim has had no work for `LINGER` seconds."""
         return time.monotonic() - self._idle_since >= LINGER
 
     def _take(self, fd: int) -> bool:
-        """Move what a pipe holds; whether there may be more."""
+        """Move the content of a pipe. Returns whether there may be more."""
         if fd not in self._read:
             return False
-        kept, stream = self._read[fd]
+        run, stream = self._read[fd]
         try:
-            if stream not in kept.files:
+            if stream not in run.files:
                 if _pending_bytes(fd) == 0:
-                    return False  # no file for nothing
-                kept.files[stream] = (*self._spool.open(), 0)
-            name, file, size = kept.files[stream]
+                    return False  # no file for no output
+                run.files[stream] = (*self._spool.open(), 0)
+            name, file, size = run.files[stream]
             moved = move(fd, file, size)
         except OSError:
             self._unwatch(fd)
-            self._later(_AGAIN, lambda: self._watch_again(kept, stream, fd))
+            self._later(_AGAIN, lambda: self._watch_again(run, stream, fd))
             return False
         if moved is None:
             return False
-        kept.files[stream] = (name, file, size + moved)
+        run.files[stream] = (name, file, size + moved)
         if moved == 0 or size + moved >= MOST:
             self._unwatch(fd)
         return moved > 0
 
-    def _watch(self, kept: ManagedRun, stream: str, fd: int) -> None:
+    def _watch(self, run: ManagedRun, stream: str, fd: int) -> None:
         if fd not in self._read:
-            self._read[fd] = (kept, stream)
+            self._read[fd] = (run, stream)
             self._poll.register(fd, select.EPOLLIN)
 
-    def _watch_again(self, kept: ManagedRun, stream: str, fd: int) -> None:
-        if not self._is_over and fd in kept.fds and not kept.settled:
-            self._watch(kept, stream, fd)
+    def _watch_again(self, run: ManagedRun, stream: str, fd: int) -> None:
+        if not self._is_over and fd in run.fds and not run.settled:
+            self._watch(run, stream, fd)
 
     def _unwatch(self, fd: int) -> None:
         if self._read.pop(fd, None) is not None:
             self._poll.unregister(fd)
 
-    def _timed(self, kept: ManagedRun) -> Callable[[], None]:
-        """Ends a run whose time is over, as its client would have."""
+    def _timed(self, run: ManagedRun) -> Callable[[], None]:
+        """Stops a run at its timeout, as its client would."""
 
         def kill() -> None:
-            if not self._is_over and not (kept.status is not None and kept.empty):
-                self._sweep(kept)
+            if not self._is_over and not (run.status is not None and run.empty):
+                self._kill_tree(run)
 
         def stop() -> None:
-            if not self._is_over and kept.status is None:
-                kept.timed_out = True
-                self._stop(kept, kept.stop_signal)
-                self._later(kept.stop_timeout, kill)
+            if not self._is_over and run.status is None:
+                run.timed_out = True
+                self._stop(run, run.stop_signal)
+                self._later(run.stop_timeout, kill)
 
         return stop
 
 
 def _pending_bytes(pipe: int) -> int:
-    """Bytes that wait in it."""
-    held = array.array("i", [0])
-    fcntl.ioctl(pipe, termios.FIONREAD, held)
-    return held[0]
+    """The number of bytes in the pipe."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]

@@ -1,6 +1,6 @@
 """Signals and kills process trees: of one run, of several at once, or of every run before the shim exits.
 
-A kill searches /proc again and again until nothing of the tree is found, because a process may fork while it is
+A kill repeats the search in /proc until nothing of the tree is found, because a process may fork while it is
 searched for. Runs that are killed at the same time share the searches.
 """
 

@@ -1,11 +1,11 @@
-"""Starts a process with `posix_spawn`: a third of what `subprocess.Popen` costs, for what most jobs are.
+"""Starts a process with `posix_spawn`, which costs a third of `subprocess.Popen`. Most jobs can be started this way.
 
-That call can set a session and descriptors, and nothing else: who needs another folder, user or umask goes through
-Popen (`shim.spawn`, the only caller). It closes no descriptors either. All that Python opens close themselves in a
-child; those that we were started with are told to, once, before the first start.
+The call sets a session and descriptors only: a job with another directory, user or umask needs Popen (`shim.spawn`). It
+closes no descriptors. Those that Python opens are close-on-exec; inherited ones are made so once, before the first
+start.
 
-`start_elsewhere` is the same call of the C library by ctypes, which can set the folder too (`addchdir_np`, glibc 2.29,
-musl 1.1.24), and lets other threads go on. Importing ctypes takes its time, so it is for keepers.
+`spawn_in_dir` is the same call of the C library through ctypes. It can set the directory too (`addchdir_np`, glibc
+2.29, musl 1.1.24), and other threads run meanwhile. The import of ctypes is slow, so only the shim uses it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _AS_PYTHON_FOUND_THEM = (signal.SIGPIPE, signal.SIGXFSZ)  # it ignores both, which a child would inherit
-_LONG = 1024  # characters of a value that is not remembered
+_LONG = 1024  # characters of a value that is not cached
 _RESERVED = 3  # a descriptor below may be overwritten while the child arranges its own
 
 
 def can_start(cwd: str, stdin: int | None, outputs: tuple[int, int]) -> bool:
-    """Whether `start` can do it: `cwd` is where we are, and no descriptor stands in the way of another."""
+    """Whether `spawn` can do it: `cwd` is the current directory, and no descriptor overwrites another."""
     if not hasattr(os, "pidfd_open"):  # an old or foreign C library may not know sessions
         return False
     return inherits_nothing(stdin, outputs) and (not cwd or _is_here(cwd)) and _is_cloexec()
@@ -37,12 +37,12 @@ def can_start(cwd: str, stdin: int | None, outputs: tuple[int, int]) -> bool:
 def _is_here(folder: str) -> bool:
     try:
         return folder == os.getcwd()
-    except OSError:  # where we are was removed
+    except OSError:  # the current directory was removed
         return False
 
 
 def inherits_nothing(stdin: int | None, outputs: tuple[int, int]) -> bool:
-    """Whether no descriptor stands in the way of another."""
+    """Whether no descriptor overwrites another."""
     out, err = outputs
     if not (out >= _RESERVED or out == 1) or not (err >= _RESERVED or err == 2):
         return False
@@ -59,7 +59,7 @@ def spawn(
         env,
         file_actions=(
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
-            (os.POSIX_SPAWN_DUP2, outputs[0], 1),  # also of what is there already: it may be told to close itself
+            (os.POSIX_SPAWN_DUP2, outputs[0], 1),  # also for an inherited one, which may be close-on-exec
             (os.POSIX_SPAWN_DUP2, outputs[1], 2),
         ),
         setsid=True,
@@ -69,7 +69,7 @@ def spawn(
 
 @cache
 def can_spawn_in_dir() -> bool:
-    """Whether `start_elsewhere` is there, and no descriptor from outside would leak."""
+    """Whether `spawn_in_dir` works here, and no inherited descriptor would leak."""
     return _spawning() is not None and _is_cloexec()
 
 
@@ -81,7 +81,7 @@ def spawn_in_dir(
     outputs: tuple[int, int],
     cwd: str,
 ) -> int:
-    """`start`, in folder `cwd`. Descriptors are no standard ones."""
+    """As `spawn`, in directory `cwd`. The descriptors are above 2."""
     spawning = _spawning()
     assert spawning is not None
     return spawning.start(program, argv, env, stdin, outputs, cwd)
@@ -176,13 +176,13 @@ def _text(text: str) -> bytes:
 
 @cache
 def _is_cloexec() -> bool:
-    """Tell descriptors from outside to close themselves; False where they cannot be found."""
+    """Make inherited descriptors close-on-exec. False where they cannot be listed."""
     try:
         names = os.listdir("/proc/self/fd")
     except OSError:
         return False
     for fd in map(int, names):
-        with contextlib.suppress(OSError):  # the one that listed the folder
+        with contextlib.suppress(OSError):  # the descriptor that listed them
             if fd >= _RESERVED and os.get_inheritable(fd):
                 os.set_inheritable(fd, False)
     return True

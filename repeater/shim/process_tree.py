@@ -1,9 +1,8 @@
-"""Finds and kills what belongs to a run: its session, and whatever carries its token in the environment.
+"""Finds and kills the processes of a run: those of its session, and those that have its token in their environment.
 
-Level A of the process levels: a process that leaves the session *and* clears its environment is not found. Reads
-/proc; where there is none (macOS) nothing is found and only the process group is reached. Blocking, some 30 ms for
-1 000 processes: never call it in the loop. A pid is only killed through a pidfd, after it was looked at again, so a
-pid that was given to somebody else meanwhile is safe. Imports the standard library only.
+A process that leaves the session *and* clears its environment is not found. The functions read /proc. Without /proc
+(macOS) nothing is found, and only the process group is reached. A search takes some 30 ms for 1,000 processes: never
+call it in the loop. A process is killed through a pidfd after it was read again, so a pid that was reused is safe.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
 
 class ProcessInfo:
-    """A living process: no zombie. `token` is the run that its environment names, empty if none can be read."""
+    """A process that is not a zombie. `token` is the run that its environment names, empty if none can be read."""
 
     __slots__ = ("group", "parent", "pid", "session", "token")
 
@@ -33,12 +32,12 @@ class ProcessInfo:
         self.token = token
 
     def is_same_process(self, other: ProcessInfo) -> bool:
-        """Whether both are the same process, as far as one can see. Its parent may have died meanwhile."""
+        """Whether both are the same process, by what can be read. Its parent may have exited meanwhile."""
         return (self.pid, self.group, self.session, self.token) == (other.pid, other.group, other.session, other.token)
 
 
 def find_by_run_id(runs: Mapping[str, int]) -> Iterator[tuple[str, ProcessInfo]]:
-    """Each living process of these runs (run -> its session, 0 if that is over), with its run."""
+    """Each live process of these runs (run -> its session, 0 if the session has ended), with its run."""
     by_session = {leader: run for run, leader in runs.items() if leader}
     for pid in _pids():
         member = read_stat(pid)
@@ -47,7 +46,7 @@ def find_by_run_id(runs: Mapping[str, int]) -> Iterator[tuple[str, ProcessInfo]]
 
 
 def kill(runs: Mapping[str, int], *, within: float = 5.0) -> frozenset[str]:
-    """Kill these runs' processes until none is left, and give the runs of which some lived on for `within` seconds."""
+    """Kill the processes of these runs until none is left. Returns the runs that had one after `within` seconds."""
     end = time.monotonic() + within
     for turn in count():
         left = set()
@@ -61,16 +60,16 @@ def kill(runs: Mapping[str, int], *, within: float = 5.0) -> frozenset[str]:
 
 
 def living_groups(leaders: Collection[int]) -> frozenset[int]:
-    """Those of these process groups that have a member which is no zombie."""
+    """The process groups, of these, with a member that is not a zombie."""
     found = (read_stat(pid, token=False) for pid in _pids())
     return frozenset(member.group for member in found if member is not None and member.group in leaders)
 
 
 def descendants(pid: int, *, token: bool = True) -> Iterator[ProcessInfo]:
-    """Every living process that descends from `pid`, parents before their children.
+    """Every live process that descends from `pid`, parents before their children.
 
-    Below a subreaper that is all that ever came of its children, wherever it went: whoever loses its parent becomes a
-    child of the subreaper. As it may do so during the search, it ends with another look at the subreaper's own.
+    Below a subreaper these are all descendants, because orphans become children of the subreaper. A process may become
+    one during the search, so the search ends with the children of the subreaper.
     """
     waiting, seen = _children(pid), {pid}
     while waiting:
@@ -94,7 +93,7 @@ def _children(pid: int) -> list[int]:
 
 
 def reap_orphans(ours: Collection[int]) -> None:
-    """As process 1: take the status of dead children that are not ours. None of ours may be born meanwhile."""
+    """As process 1: reap the orphans. No process of `ours` may be started meanwhile."""
     for task in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
             for pid in map(int, _read(f"/proc/self/task/{task}/children").split()):
@@ -103,7 +102,7 @@ def reap_orphans(ours: Collection[int]) -> None:
 
 
 def signal_session(leader: int, number: int) -> None:
-    """Signal the processes of a session that are in another process group than its leader (`set -m`)."""
+    """Signal the processes of a session that are in other process groups than its leader (`set -m`)."""
     for pid in _pids():
         member = read_stat(pid, token=False)
         if member is not None and member.session == leader != member.group:
@@ -113,9 +112,9 @@ def signal_session(leader: int, number: int) -> None:
 
 
 def reap_unwaited(before: Collection[int]) -> frozenset[int]:
-    """As process 1: take the status of children that were dead already at the last look, `before`. Give those of now.
+    """As process 1: reap the children that were zombies at the last call (`before`). Returns the present zombies.
 
-    Whoever started a child waits for it sooner than that, so they are orphans from outside of any run.
+    A child that this process started is reaped sooner, so these are orphans that belong to no run.
     """
     dead = frozenset(pid for pid in _children(os.getpid()) if read_stat(pid, token=False) is None)
     for pid in dead.intersection(before):
@@ -125,15 +124,15 @@ def reap_unwaited(before: Collection[int]) -> frozenset[int]:
 
 
 def session_of(leader: int, *, reaped: bool) -> int:
-    """The session that a run's leader began; 0 if it is over and its number was given away."""
+    """The session of a leader. 0 if it has ended and the kernel has reused its number."""
     return 0 if reaped and _is_alive(leader) else leader
 
 
 def group_is_alive(leader: int, *, reaped: bool) -> bool:
-    """Whether a process group has a member, be it a zombie.
+    """Whether a process group has a member. Zombies count.
 
-    After its leader was reaped, its number belongs to the group as long as that has members; a process with that
-    very pid means that the group died out and the number was given away.
+    After its leader was reaped, the number belongs to the group while the group has members. A process with that pid
+    means that the group is empty and the number was reused.
     """
     if not reaped:
         return True
@@ -147,7 +146,7 @@ def group_is_alive(leader: int, *, reaped: bool) -> bool:
 
 
 def signal_group(leader: int, number: int, *, reaped: bool) -> None:
-    """Signal a process group and let its stopped processes go on; nothing happens if it is empty."""
+    """Signal a process group and continue its stopped processes. Nothing happens if the group is empty."""
     if group_is_alive(leader, reaped=reaped):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, number)
@@ -156,7 +155,7 @@ def signal_group(leader: int, number: int, *, reaped: bool) -> None:
 
 
 def read_stat(pid: int, *, token: bool = True) -> ProcessInfo | None:
-    """What a pid is now; None if it is gone, dead, or not ours to see."""
+    """The process with this pid. None if there is none, if it is a zombie, or if it cannot be read."""
     try:
         stat = _read(f"/proc/{pid}/stat")
         state, parent, group, session = stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]
@@ -182,7 +181,7 @@ def _token(pid: int) -> str:
 
 
 def send(member: ProcessInfo, number: int) -> None:
-    """To the process that was looked at, not to one that has its pid by now."""
+    """To the process that was read, not to another one with the same pid."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(member.pid)
         try:

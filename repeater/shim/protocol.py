@@ -1,16 +1,16 @@
-"""What a keeper and its client say to each other: frames, messages, and nothing about how they travel. Sans-IO.
+"""The protocol between the shim and its client: frames and messages. Sans-IO.
 
 A *frame* is a head of six bytes (length of the body, number of descriptors that belong to it, both big-endian) and a
-body: a JSON list of messages, each an object whose `op` says what it is. Many messages share a frame, so that a burst
+body: a JSON list of messages, each an object whose `op` is its kind. Many messages share a frame, so that a burst
 costs few system calls. Descriptors travel beside the bytes, in the order in which the messages of a frame name them;
 a frame whose descriptors did not all arrive (the receiver has no room for more) is delivered with none, and the
 client asks for them again with `attach`.
 
-Nothing here knows where the client lives, which clock it reads or what a job is: a run is its `run` id and `attempt`,
+The protocol has no hosts, clocks or jobs: a run is its `run` id and `attempt`,
 times are seconds since 1970, lengths seconds. Bytes are text as `os.fsdecode` makes it.
 
     client -> shim
-    hello     version, on_death ("kill" or "keep"),  first; again to change what happens when the client dies; whether
+    hello     version, on_death ("kill" or "keep"),  first; again to change what happens when the client exits; whether
               use_cgroups? (bool)                    the client will ask for cgroups
     env_base  base (a number), env                   variables that `spawn` refers to by the number, so that what most
                                                      runs inherit is sent once
@@ -74,11 +74,11 @@ _loads = json.JSONDecoder().decode
 
 
 class ProtocolError(Exception):
-    """The other side does not speak this."""
+    """The bytes do not follow the protocol."""
 
 
 def frame(messages: Sequence[Message], fds: int = 0) -> bytes:
-    """The bytes of one frame, with which `fds` descriptors go."""
+    """The bytes of one frame that is sent with `fds` descriptors."""
     body = _dumps(messages).encode()
     if len(body) > LONGEST_FRAME or fds > MOST_FDS:
         raise ProtocolError("the frame is too big")
@@ -86,7 +86,7 @@ def frame(messages: Sequence[Message], fds: int = 0) -> bytes:
 
 
 class Frames:
-    """Takes what arrives in pieces and gives whole frames: their messages, and the descriptors that came with them."""
+    """Joins received bytes to frames, and returns their messages with the descriptors that belong to them."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -137,7 +137,7 @@ class Frames:
         return [self._fds.popleft() for _ in range(count)]
 
     def drop(self) -> list[int]:
-        """The descriptors that nobody will take any more; they are the caller's to close."""
+        """The descriptors that belong to no frame. The caller closes them."""
         fds = list(self._fds)
         self._fds.clear()
         return fds

@@ -55,7 +55,7 @@ class Reaper:
         self._lingering.pop(run.run, None)
 
     def forget_early_exits(self) -> None:
-        """All starts are reported, so what exited unknown was no run."""
+        """All starts are reported, so these exits were those of orphans."""
         self._early.clear()
 
     def reap(self) -> None:

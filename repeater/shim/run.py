@@ -1,4 +1,4 @@
-"""One run as its keeper knows it, from the order to start it until what became of it is on record."""
+"""One run in the shim, from the request to start it until the client has acknowledged its end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STREAMS = ("stdout", "stderr")
 
 
 class ManagedRun:
-    """`fds` are the ends of its output to read from, `files` what was spooled of it, by stream: name, descriptor, and
-    how much of it is there. `status` is that of waitpid(2), `memory` is in bytes and `cpu` in microseconds, all None
-    while its first process lives; `empty` whether nothing is left in its group, nor in its `fence`, if it has one.
+    """`fds` are the read ends of its output. `files` has its spooled output by stream: name, descriptor and size.
+    `status` is that of waitpid(2), `memory` is in bytes and `cpu` in microseconds, all None while its first process
+    runs. `empty` says that its group and its cgroup `fence` are empty.
     """
 
     __slots__ = (
@@ -50,7 +50,7 @@ class ManagedRun:
         self.settled = False
 
     def as_message(self) -> Message:
-        """What a new client has to know of it at first."""
+        """The run in the `hello` to a new client."""
         return {
             "run": self.run,
             "attempt": self.attempt,
@@ -62,11 +62,11 @@ class ManagedRun:
 
     @property
     def cgroup_is_populated(self) -> bool:
-        """Whether anything in its fence lives."""
+        """Whether a process in its cgroup is alive."""
         return self.fence is not None and self.fence.is_populated()
 
     def as_exit_message(self) -> Message:
-        """How its first process ended."""
+        """The exit of its first process."""
         end = {
             "run": self.run,
             "status": self.status,
@@ -79,7 +79,7 @@ class ManagedRun:
         return {**end, "timed_out": True} if self.timed_out else end
 
     def as_exit_record(self) -> Message:
-        """What has to be known of it when there is no keeper any more."""
+        """The record for a client that finds no shim."""
         return {
             **self.as_message(),
             **self.as_exit_message(),
@@ -87,12 +87,12 @@ class ManagedRun:
         }
 
     def spooled(self) -> tuple[dict[str, int], list[int]]:
-        """Where to begin in what was spooled, and the files."""
+        """The offsets where a client reads the spooled output, and the files."""
         offsets = {stream: self.took_until.get(stream, 0) for stream in STREAMS if stream in self.files}
         return offsets, [self.files[stream][1] for stream in offsets]
 
     def acknowledge_spool(self, offsets: Mapping[str, int], spool: Spool) -> None:
-        """A client has what was spooled up to there."""
+        """A client has read the spooled output up to these offsets."""
         for stream, offset in offsets.items():
             if stream in self.files:
                 name, fd, size = self.files[stream]
@@ -103,7 +103,7 @@ class ManagedRun:
                     spool.remove(name)
 
     def close(self, spool: Spool | None) -> None:
-        """Nothing of it is needed any more."""
+        """Close and remove its files."""
         for fd in self.fds:
             os.close(fd)
         for name, fd, _ in self.files.values():

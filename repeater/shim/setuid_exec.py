@@ -1,7 +1,7 @@
-"""Starts a process of another user with limits: a Python of a few lines sets them, becomes that user, then the command.
+"""Starts a process of another user with limits: a short Python program sets the limits, then the user, then executes.
 
-From outside that takes CAP_SYS_RESOURCE, which root does not have in most containers; from inside it takes nothing.
-Some ten milliseconds, so only for jobs that have both. Called by `shim.spawn`. The standard library only.
+From outside that needs CAP_SYS_RESOURCE, which root does not have in most containers. It takes some ten milliseconds,
+so it is only for jobs that have both.
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ def spawn_as_user(
     nice: int,
     **popen: Any,
 ) -> subprocess.Popen[bytes]:
-    """The process, when the command has begun. `who` is user, group and further groups. Raises OSError, as if the
+    """The process, after the command has started. `who` is user, group and further groups. Raises OSError, as if the
     command had been executed here, and ValueError for limits that are not allowed.
     """
     user, group, groups = who
     read, write = os.pipe()
     try:
-        words = " ".join(f"{number}:{soft}:{hard}" for number, (soft, hard) in limits)
-        told = [str(write), str(user), str(group), " ".join(map(str, groups)), str(nice), words]
-        # -I: nothing of the job's environment steers this Python
-        process = subprocess.Popen([sys.executable, "-IS", "-c", _PROGRAM, *told, *argv], pass_fds=[write], **popen)
+        limits_text = " ".join(f"{number}:{soft}:{hard}" for number, (soft, hard) in limits)
+        arguments = [str(write), str(user), str(group), " ".join(map(str, groups)), str(nice), limits_text]
+        # -I: the environment of the job must not affect this Python
+        process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", _PROGRAM, *arguments, *argv], pass_fds=[write], **popen
+        )
         os.close(write)
         write = -1
-        refusal = b"".join(iter(partial(os.read, read, 4096), b""))  # its end comes with the command
+        refusal = b"".join(iter(partial(os.read, read, 4096), b""))  # the pipe closes when the command starts
     finally:
         os.close(read)
         if write >= 0:

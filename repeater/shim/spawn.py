@@ -1,13 +1,12 @@
-"""Starts one process, captured and leading a session of its own; or raises why it could not.
+"""Starts one process that leads a session, with pipes for its output. Raises the cause if that fails.
 
-Blocking: one `spawn` takes about half a millisecond, so whoever calls it does so outside the loop
-(`processes.local_spawner` from its spawner thread, `shim.server` because that is all it does). It must never use
-`preexec_fn` (a fork of the whole heap, 50 times slower) and never leave a descriptor or a child behind when it fails.
-Imports the standard library only, and at first no more of it than a keeper needs that has to be there in milliseconds.
+`spawn` blocks for about half a millisecond, so the supervisor calls it in a thread. It must never use `preexec_fn` (a
+fork of the whole heap, 50 times slower), and never leave a descriptor or a child behind when it fails. It imports what
+most starts do not need late, because a shim must start within milliseconds.
 
-Resource limits and `nice` are set from outside while a shell of a few lines holds still (`kill -STOP $$`), and only
-then does the command itself begin: it never runs without them, and jobs that have none pay nothing. Those of another
-user are set from inside (`shim.setuid_exec`).
+Resource limits and `nice` are set from outside while a short shell script is stopped (`kill -STOP $$`). Then the script
+executes the command, so the command never runs without them, and jobs without limits pay nothing. For another user they
+are set from inside (`shim.setuid_exec`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class SpawnError(Exception):
     """Nothing was started. `code` and `detail` are those of `model.reasons`, which nothing here can import.
 
     `exit_code` is that of a shell that cannot start the command: 127 if a file or folder does not exist, else 126.
-    `temporary`: the machine lacked a resource, the command is not to blame.
+    `temporary`: the machine lacked a resource, so a later start may succeed.
     """
 
     def __init__(self, code: str, detail: Mapping[str, Any], *, exit_code: int = 126, temporary: bool = False) -> None:
@@ -63,18 +62,18 @@ class ChildProcess:
         self.usage: tuple[int, int] | None = None
 
     def wait(self) -> int | None:
-        """What `poll` gives once it is dead."""
+        """As `poll`, but waits for the exit."""
         return self.poll(0)
 
     def poll(self, how: int = os.WNOHANG) -> int | None:
-        """Its exit code, or minus the number of the signal that ended it; None while it lives. Buries it."""
+        """Its exit code, or minus the number of the signal that ended it. None while it runs. Reaps it."""
         if self.status is None:
             try:
                 pid, status, used = os.wait4(self.pid, how)
                 if pid:
                     self.usage = usage_of(used)
             except ChildProcessError:
-                pid, status = self.pid, 0  # somebody else did, and knows how it ended
+                pid, status = self.pid, 0  # other code has reaped it, so its status is unknown
             if pid:
                 self.status = os.waitstatus_to_exitcode(status)
         return self.status
@@ -89,7 +88,7 @@ def usage_of(used: resource.struct_rusage) -> tuple[int, int]:
 
 
 class Credentials:
-    """Who a process is to be: what Popen needs. All None: who we are."""
+    """The user and the groups of a process, as Popen needs them. All None: those of this process."""
 
     __slots__ = ("group", "groups", "user")
 
@@ -104,7 +103,7 @@ class Credentials:
 _OURSELVES = Credentials()
 
 
-def spawn(  # noqa: PLR0913 - what a process is takes that many words
+def spawn(  # noqa: PLR0913 - a process has that many properties
     argv: Sequence[str],
     *,
     cwd: str,
@@ -123,9 +122,9 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
     """Start `argv` and give its process, its pidfd and the read ends of its output. Raises SpawnError.
 
     `stdin` is what it can read, or a descriptor. `outputs` are descriptors that it writes to instead of pipes.
-    `roams`: nobody minds when this program changes its own folder and umask for a moment, which makes a start cheaper;
-    it waits for children in its own way, so there is no pidfd. `together`: other threads do the same now, so it must
-    not change them, and lets the others go on. `program` is where `argv[0]` was found before.
+    `roams`: this process may change its own directory and umask for a moment, which makes a start cheaper, and it reaps
+    children without a pidfd. `together`: other threads start processes now, so it must not change them, and must let
+    the other threads run. `program` is the path of `argv[0]`, if it is known.
     """
     folder = cwd
     try:
@@ -175,7 +174,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
                     "umask": -1 if umask is None else umask,
                 }
                 process = _start(argv, owner, limits, nice, program, popen)
-                pid, process.returncode = process.pid, 0  # from here on it is ours to wait for
+                pid, process.returncode = process.pid, 0  # from now on this module waits for it
             ours.clear()
         finally:
             for fd in ours:
@@ -188,7 +187,7 @@ def spawn(  # noqa: PLR0913 - what a process is takes that many words
 
 
 def _resolve_cwd(cwd: str, umask: int | None, undo: list[tuple[Callable[..., object], Any]]) -> str:
-    """Be where the child shall begin, and as it shall be; afterwards in no folder that somebody may need."""
+    """Change the directory and the umask of this process for the child. Afterwards the directory is `/`."""
     if umask is not None:
         undo.append((os.umask, os.umask(umask)))
     if cwd:
@@ -205,7 +204,7 @@ def _start(
     program: str | None,
     popen: dict[str, Any],
 ) -> subprocess.Popen[bytes]:
-    import subprocess  # takes its time, and most processes are started without
+    import subprocess  # a slow import that most starts do not need
 
     held = bool(limits or nice)
     if popen["stdin"] is None:
@@ -239,7 +238,7 @@ def _pipe(ours: list[int], undo: list[tuple[Callable[..., object], Any]]) -> tup
 
 
 def _readable(data: bytes, undo: list[tuple[Callable[..., object], Any]]) -> int:
-    """A nameless file that holds `data`: nobody has to feed it, and the process sees its end."""
+    """An unnamed file with `data`: no pipe has to be fed, and the process reads up to end of file."""
     if hasattr(os, "memfd_create"):
         file: IO[bytes] = os.fdopen(os.memfd_create("stdin"), "w+b", buffering=0)
     else:
@@ -255,7 +254,7 @@ def _readable(data: bytes, undo: list[tuple[Callable[..., object], Any]]) -> int
 
 
 def _pidfd(pid: int) -> int | None:
-    """None too when descriptors ran out: the process lives, so it is waited for in another way, not given up."""
+    """None also when descriptors ran out: the process runs, and is waited for in another way."""
     if not hasattr(os, "pidfd_open"):
         return None
     try:
@@ -268,7 +267,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _owner(user: str | None, group: str | None) -> Credentials:
-    """A user brings its own groups along; changing to who we already are needs no privilege."""
+    """The groups of the user are set too. A change to the current user needs no privilege."""
     if user is None and group is None:
         return _OURSELVES
     import grp
@@ -304,7 +303,7 @@ def _limit(name: str) -> int:
 
 
 def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> None:
-    """Refuse before anything runs what could not be set afterwards. Root may everything."""
+    """Refuse, before the process starts, what could not be set afterwards. Root can set everything."""
     if os.geteuid() == 0:
         return
     if nice < 0:
@@ -318,7 +317,7 @@ def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> 
 
 
 def _check_runnable(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
-    """The shell that holds still would find a missing command too late, as its own exit code 127."""
+    """The stopped shell would report a missing command too late, with its own exit code 127."""
     if not os.path.isdir(cwd or "."):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), cwd)
     if _found(argv[0], cwd, env) is None:
@@ -330,7 +329,7 @@ def _check_runnable(argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> No
 def _resume_with_limits(
     process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple[int, int]]], nice: int
 ) -> None:
-    """Set the limits of a process that holds still, and let it go on; if they cannot be set, it never does."""
+    """Set the limits of a stopped process and continue it. If they cannot be set, kill it."""
     import resource
 
     try:
@@ -347,12 +346,12 @@ def _resume_with_limits(
 
 
 def program_of(command: str, env: Mapping[str, str]) -> str | None:
-    """Where the PATH leads now; None to let the child search, which has to try every folder by executing."""
+    """The program that PATH leads to. None if the child must search, which tries to execute in each directory."""
     if "/" in command:
         return command
     for folder in env.get("PATH", "").split(":"):
         if not folder.startswith("/"):
-            return None  # counts from the folder of the child
+            return None  # relative to the directory of the child
         path = f"{folder}/{command}"
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
@@ -407,7 +406,7 @@ def _diagnose(
 
 
 def _diagnose_e2big(shown: str, argv: Sequence[str], env: Mapping[str, str]) -> SpawnError | None:
-    """What of a command no operating system can take."""
+    """The part of a command that no operating system accepts."""
     if not argv or not argv[0]:
         return SpawnError("command_empty", {})
     if any("\0" in part for part in argv):
@@ -434,7 +433,7 @@ def _found(command: str, cwd: str, env: Mapping[str, str]) -> str | None:
 
 
 def _interpreter(path: str) -> str | None:
-    """What the first line of a script names; None for what is no script."""
+    """The interpreter that the first line of a script names. None if the file is not a script."""
     try:
         with open(path, "rb") as file:
             first = file.readline(256)

@@ -1,9 +1,9 @@
-"""What a keeper writes down while it has no client: how runs ended, and what they said, in a folder of its client's.
+"""The files of a shim without a client: exits and output of runs, in a directory of its client.
 
-`ends` has a JSON object in each line, appended as runs end; the output of a stream is a file beside it. A client that
-finds no keeper any more reads them (`read_ends`), and removes them when everything is on its own record (`clear`). All
-of it survives the death of the keeper, nothing of it is synced to the disk. Output is moved by `splice`, so what does
-not fit on the disk stays in the pipe.
+`ends` has a JSON object in each line, appended as runs end. The output of a stream is a file beside it. A client that
+finds no shim reads them (`read_exits`), and removes them when its own records are durable (`clear`). They survive the
+exit of the shim, but are not synced to the disk. `splice` moves the output, so what does not fit on the disk stays in
+the pipe.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 ENDS = "ends"
 SOCKET = "socket"
 MOST = 16 << 20
-"""Bytes of a stream that are taken; then its writer waits."""
+"""Bytes of a stream that are spooled. Then its writer waits."""
 _MOVE = 1 << 18
 
 
 class Spool:
-    """Writes into `folder`, which is the owner's alone."""
+    """Writes into the directory `folder`, which only its owner can enter."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Spool:
         self._made = 0
 
     def append_exit(self, end: dict[str, Any]) -> None:
-        """Keep how a run ended. A full disk loses it; there is nobody to tell."""
+        """Store how a run ended. On a full disk that is lost."""
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             fd = os.open(os.path.join(self.folder, ENDS), flags, 0o600)
@@ -44,7 +44,7 @@ class Spool:
                 os.close(fd)
 
     def open(self) -> tuple[str, int]:
-        """A new file for output, by its name in the folder. Raises OSError."""
+        """A new file for output: its name in the directory, and its descriptor. Raises OSError."""
         self._made += 1
         name = f"{self._prefix}-{self._made}.out"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -56,9 +56,9 @@ class Spool:
 
 
 def move(pipe: int, file: int, size: int) -> int | None:
-    """Move what a pipe holds to the end of a file of this size; how much, 0 at the end of the output.
+    """Move the content of a pipe to the end of a file of this size. Returns the number of bytes, 0 at end of file.
 
-    None if there is nothing now. Raises OSError when it cannot be written; then it is in the pipe still.
+    None if the pipe is empty. Raises OSError when the file cannot be written; the content is then still in the pipe.
     """
     try:
         return os.splice(pipe, file, min(_MOVE, MOST - size), offset_dst=size)
@@ -71,7 +71,7 @@ def move(pipe: int, file: int, size: int) -> int | None:
 
 
 def read_exits(folder: str) -> dict[str, dict[str, Any]]:
-    """The last of what was noted of each run; empty if nothing was. A line that was cut off is left out."""
+    """The last record of each run. A line that is cut off is left out."""
     found: dict[str, dict[str, Any]] = {}
     try:
         with open(os.path.join(folder, ENDS), encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def read_exits(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def clear(folder: str) -> None:
-    """Everything in it is on record elsewhere."""
+    """Remove the files, because the records of the client are durable."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if name == ENDS or name.endswith(".out"):

@@ -76,7 +76,7 @@ def shim(old_shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """The connection to a shim of 0.1.0, as the supervisor that started it has it."""
     with monkeypatch.context() as patched:
         patched.setattr(shim_main, "__file__", str(old_shim))
-        connection = start_new(tmp_path / "keeper", "keep", fences=True)
+        connection = start_new(tmp_path / "keeper", "keep", use_cgroups=True)
     yield connection
     connection.abandon()
 

@@ -24,7 +24,6 @@ from tests.docs.pages import PAGES, ROOT, prose
 
 # Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.
 NOT_YET: dict[str, set[str]] = {
-    "repeater/processes": {"comments"},
     "repeater/store": {"comments"},
     "repeater/system": {"comments"},
     "repeater/worker": {"comments"},
@@ -34,7 +33,6 @@ NOT_YET: dict[str, set[str]] = {
     "repeater/ratelimitd": {"comments"},
     "repeater/errors.py": {"comments"},
     "repeater/jobfile": {"comments"},
-    "repeater/shim": {"comments"},
     "repeater/model": {"comments"},
     "repeater/output": {"comments"},
     "repeater/plugins": {"comments"},

@@ -167,7 +167,7 @@ def test_a_keeper_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monke
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ShimUnavailable, match="it cannot be started"):
-        start_new(tmp_path / "keeper", "kill", fences=False)
+        start_new(tmp_path / "keeper", "kill", use_cgroups=False)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -467,6 +467,6 @@ def test_the_next_supervisor_ends_a_stopped_keeper_that_does_not_greet(
     (keeper,) = [child.pid for child in psutil.Process(supervisor.pid).children()]
     os.kill(keeper, signal.SIGSTOP)
     supervisor.kill()
-    monkeypatch.setattr(shim_client, "_FIRST_WORDS", 1.0)
-    assert shim_client.connect_existing(ground.state / "keeper", "keep", fences=False) is None
+    monkeypatch.setattr(shim_client, "_HELLO_TIMEOUT_S", 1.0)
+    assert shim_client.connect_existing(ground.state / "keeper", "keep", use_cgroups=False) is None
     wait_for(lambda: gone(keeper), "the keeper is gone")

@@ -30,7 +30,7 @@ class Watch:
             self.poll,
             lambda after, call: self.timers.append((after, call)),
             lambda _, signal: self.done.append(signal),
-            lambda _: self.done.append("sweep"),
+            lambda _: self.done.append("kill_tree"),
         )
         self.absence.begin([self.kept])
 
@@ -102,14 +102,14 @@ def test_after_a_timeout_what_outlives_the_leader_is_killed(watch: Callable[...,
     assert after == 7.0
     one.kept.status = 15  # the leader obeyed, a child of it did not
     kill()
-    assert one.done == ["TERM", "sweep"]
+    assert one.done == ["TERM", "kill_tree"]
 
 
 def test_after_a_timeout_a_leader_that_does_not_end_is_killed(watch: Callable[..., Watch]) -> None:
     one = watch(timeout=0.0)
     one.timers[0][1]()
     one.timers[1][1]()
-    assert one.done == ["TERM", "sweep"]
+    assert one.done == ["TERM", "kill_tree"]
 
 
 def test_after_a_timeout_a_run_that_is_all_gone_is_left_alone(watch: Callable[..., Watch]) -> None:

@@ -18,8 +18,8 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a descriptor is tr
 
 
 class NestedPoller:
-    """An epoll inside the epoll of asyncio's loop. A run adds and removes two or three descriptors, which costs less here
-    than in the loop, and one wake-up serves many runs.
+    """An epoll inside the epoll of asyncio's loop. A run adds and removes two or three descriptors, which is cheaper
+    here than in the loop, and one wake-up serves many runs.
     """
 
     def __init__(self, loop: Loop) -> None:

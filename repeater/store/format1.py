@@ -1,4 +1,4 @@
-"""Format 1 of the database, which repeater 0.1.0 wrote: its migration to format 2, and how it is read as it is.
+"""Format 1 of the database, of repeater 0.1.0: its migration to format 2, and how it is read without a migration.
 
 Format 1 kept sentences. This module is the only place that reads them, and it is frozen: it describes what 0.1.0
 wrote, so no later wording changes it. Rows of slots keep their sentence, which is shown as it was stored. Only their
@@ -40,7 +40,7 @@ def migrate(db: sqlite3.Connection) -> None:
 
 
 def upgraded(data: str) -> str:
-    """The progress of one job as format 2 keeps it. What is not a progress of format 1 is given back unchanged."""
+    """The progress of one job as format 2 keeps it. Any other text is returned unchanged."""
     try:
         kept = json.loads(data)
     except ValueError:
@@ -52,19 +52,19 @@ def upgraded(data: str) -> str:
     if isinstance(kept.get("paused"), str):
         kept["paused"] = _kept("paused", text="" if kept["paused"] == "paused" else kept["paused"])
     if isinstance(kept.get("adaptive"), dict):
-        kept["adaptive"].pop("reason", None)  # the next decision gives another one
+        kept["adaptive"].pop("reason", None)  # the next decision makes a new one
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
 
 
 def _done(sentence: str) -> dict[str, Any]:
-    """The reason for which a job was done. What `stop` said with `all` is a list, parted by commas."""
+    """The reason for which a job was done. With `stop = { all = … }` the sentence is a list with commas."""
     one = _condition(sentence)
     if one is not None:
         return one
     parts = [_condition(part) for part in sentence.split(", ")]
     if all(part is not None for part in parts):
         return _kept("all_conditions", reasons=parts)
-    return _kept("stop_plugin", plugin="", text=sentence)  # the only one whose words were free
+    return _kept("stop_plugin", plugin="", text=sentence)  # the only one with free text
 
 
 def _condition(sentence: str) -> dict[str, Any] | None:

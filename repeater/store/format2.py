@@ -1,4 +1,4 @@
-"""Format 2 of the database: its migration to format 3, and how it is read as it is.
+"""Format 2 of the database: its migration to format 3, and how it is read without a migration.
 
 Format 3 has the memory and the CPU time of each run too. This module is frozen.
 """

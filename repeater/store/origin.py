@@ -1,6 +1,6 @@
-"""Which job file a state folder belongs to: one small JSON file, `origin`, beside the database.
+"""The job file that a state directory belongs to: one small JSON file, `origin`, beside the database.
 
-Only the owner of the lock writes it. Commands read it without the lock, to find out which project is meant.
+Only the owner of the lock writes it. Commands read it without the lock, to find the project.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _MOST = 64 * 1024  # bytes; paths have at most 4096
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The project of a state folder, and the absolute path of its first job file; `-` is standard input."""
+    """The project of a state directory, and the absolute path of its first job file; `-` is standard input."""
 
     project: str
     file: str
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """None if the folder has none, as those of 0.1.0, or if the file is not readable as one."""
+    """None if the directory has none (0.1.0), or if the file is not a valid origin."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         with (folder / ORIGIN).open("rb") as file:
             kept = json.loads(file.read(_MOST).decode("utf-8", "surrogateescape"))
@@ -35,7 +35,7 @@ def read_origin(folder: Path) -> Origin | None:
 
 
 def write_origin(folder: Path, origin: Origin) -> None:
-    """Replace it as a whole. Raises StateUnusable."""
+    """Replace it as a whole. Raises StateUnavailable."""
     path, new = folder / ORIGIN, folder / f"{ORIGIN}.new"
     text = json.dumps({"project": origin.project, "file": origin.file}, ensure_ascii=False) + "\n"
     try:

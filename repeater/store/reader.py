@@ -1,4 +1,4 @@
-"""Questions to the history. They need no lock and create nothing, so any command may ask while a supervisor writes."""
+"""Queries of the history. They need no lock and create nothing, so any command can read while a supervisor writes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Reader:
         return meta_list(self._db, key)
 
     def progress(self) -> dict[str, Progress]:
-        """What is remembered of each job. Raises StateUnusable that names the job whose row is damaged."""
+        """The progress of each job. Raises StateUnavailable that names the job of a damaged row."""
         found = {}
         for job, data in self._db.execute("SELECT job, data FROM progress"):
             try:
@@ -118,7 +118,7 @@ class Reader:
         return int(meta_value(self._db, "generation") or 0)
 
     def document(self) -> str:
-        """What `begin` was given with the last generation; empty if there is none."""
+        """The jobs of the last generation, as given to `begin`. Empty if there is none."""
         return meta_value(self._db, "document")
 
     def extras(self) -> str:
@@ -148,7 +148,7 @@ class Reader:
         self._db.close()
 
 
-_OUTCOMES = {  # as `RunRecord.outcome` says it
+_OUTCOMES = {  # as in `SlotRecord.outcome`
     "success": "state = 'succeeded'",
     "failed": "state IN ('failed', 'spawn_failed')",
     "running": "state IN ('claimed', 'running', 'retrying')",
@@ -157,9 +157,9 @@ _OUTCOMES = {  # as `RunRecord.outcome` says it
 
 
 def open_reader(folder: Path) -> Reader | None:
-    """A reader of the history in a folder, while a supervisor writes or not; None if there is no history yet.
+    """A reader of the history in a directory, also while a supervisor writes. None if there is no history yet.
 
-    Takes no lock and creates nothing. Raises StateUnusable for a database that cannot be read.
+    Takes no lock and creates nothing. Raises StateUnavailable for a database that cannot be read.
     """
     path = folder / DATABASE
     if not path.exists():

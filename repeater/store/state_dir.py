@@ -1,6 +1,6 @@
-"""The state folder: where it is, what is in it, and who owns it.
+"""The state directory: its path, its files and its lock.
 
-Who takes the lock owns the folder and may write; who does not may only read. Nothing here knows what a history is.
+The process that holds the lock may write. All other processes may only read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from repeater.errors import LockHeld, StateUnavailable
 from repeater.wire.trust import Untrusted, check_path, shown_user
 
 DATABASE = "history.db"
-MARKER = "began"  # stands beside the database from the first start on: its absence tells first start from loss
+MARKER = "began"  # beside the database since the first start; without it, a missing database means a first start
 LOCK = "lock"
 RECOVERY_HINT = "to start a new history, move the state directory away or use `--state-dir`"
 
@@ -42,10 +42,10 @@ def _state_root(environ: Mapping[str, str]) -> Path:
 
 
 class Lock:
-    """Who holds it owns the state folder. The kernel frees it with the process, however that ends."""
+    """Its holder owns the state directory. The kernel releases the lock when the process ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Take it, creating the folder (0700) if needed. Raises LockHeld, or StateUnusable if that cannot be."""
+        """Take the lock. Creates the directory (0700) if needed. Raises LockHeld or StateUnavailable."""
         import fcntl
 
         make_folder(folder)
@@ -62,33 +62,33 @@ class Lock:
             if isinstance(error, BlockingIOError):
                 raise LockHeld(str(folder), holder) from None
             raise state_unavailable(path, error) from error
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its words
+        with contextlib.suppress(OSError):  # a full disk: the lock works without its text
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()} {boot_id()}\n".encode(), 0)
 
     def release(self) -> None:
-        """The file stays: unlinking it would let two owners in."""
+        """The file stays, because without it two processes could hold a lock."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
 
 def _lock_owner(fd: int) -> int | None:
-    """Who holds a lock that is held; None if it does not say. One that has just taken it gets time to say so."""
+    """The pid in a lock that is held. None if there is none. A process that has just taken it gets time to write it."""
     for _ in range(50):
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int(os.pread(fd, 100, 0).split()[0])
             with contextlib.suppress(PermissionError):
-                os.kill(pid, 0)  # the words of one that is gone are older than the lock
+                os.kill(pid, 0)  # the pid of a process that has exited is older than the lock
             return pid
         time.sleep(0.01)
     return None
 
 
 def owner_of(folder: Path) -> int | None:
-    """The process that holds the lock of a state folder, without touching the lock; None if there is none.
+    """The process that holds the lock of a state directory. None if there is none. The lock is not touched.
 
-    `/proc/locks` knows; the words in the lock alone may be older than the lock.
+    The source is `/proc/locks`, because the text in the file may be older than the lock.
     """
     path = folder / LOCK
     try:
@@ -103,7 +103,7 @@ def owner_of(folder: Path) -> int | None:
         return pid if pid is not None and words[1:] == [boot_id()] and Path(f"/proc/{pid}").exists() else None
     holders = [line.split() for line in locks.splitlines() if name in line]
     holder = next((int(line[-4]) for line in holders if "FLOCK" in line and "->" not in line), None)
-    return pid if holder is not None and holder <= 0 else holder  # another PID namespace shows as 0 or -1
+    return pid if holder is not None and holder <= 0 else holder  # a process of another PID namespace has 0 or -1
 
 
 def boot_id() -> str:
@@ -115,8 +115,8 @@ def boot_id() -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a state folder that only this user can enter, if it is not there. What is missing on the way gets the mode
-    0700 whatever the umask is. Raises StateUnusable, also if another user could replace the folder.
+    """Create a state directory that only this user can enter, if it does not exist. Missing parents get the mode 0700,
+    independent of the umask. Raises StateUnavailable, also if another user could replace the directory.
     """
     missing = []
     there = Path(os.path.abspath(folder))
@@ -154,7 +154,7 @@ def state_unavailable(path: Path, why: object, hint: str | None = None) -> State
 
 
 def file_identities(folder: Path | None) -> list[tuple[int, int] | None]:
-    """Which files have the names of the lock, the database and its newest part now."""
+    """Device and inode of the lock, the database and its WAL, by their names."""
     found: list[tuple[int, int] | None] = []
     for name in (LOCK, DATABASE, f"{DATABASE}-wal") if folder is not None else ():
         try:

@@ -1,6 +1,6 @@
-"""The store of the one supervisor: what is written for each thing that it asks for, and what it may ask back.
+"""The store of a supervisor: what is written for each request, and what it can read.
 
-Its methods only say what to write; the writer does it later, in a thread of its own, and in the order asked for.
+The methods only queue what to write. The writer writes it later, in its own thread, in the order of the requests.
 """
 
 from __future__ import annotations
@@ -48,19 +48,18 @@ from repeater.store.state_dir import DATABASE, MARKER, RECOVERY_HINT, Lock, stat
 from repeater.store.write_queue import Then, WriteRequest
 from repeater.store.writer import AlreadyClaimed, CallSoon, Writer
 
-_STARTS = 10_000  # limited starts that are kept in any case
+_STARTS = 10_000  # limited starts that are always kept
 _OLD_STARTS_AFTER = 1000  # limited starts after which old ones are deleted
 _THREADS = "raise the process limit: `ulimit -u`, `TasksMax=` of a service, `pids.max` of a cgroup"
 
 
 class SqliteStore:
-    """`ports.Store`. `folder` None keeps everything in memory and nothing after it (`--ephemeral`).
+    """`ports.Store`. `folder` None keeps everything in memory (`--ephemeral`).
 
-    Methods are called in the loop's thread; `call_soon` brings `then` and `warn` back there
-    (`loop.call_soon_threadsafe`). `recorded` is told, there too, the runs whose end is in the database now. `moved` is
-    called with both names when the history of a job gets another name. At most `keep_rows` slots of each job and
-    `keep_days` of all are kept, older ones are deleted a few at a time. Raises LockHeld or StateUnusable when it cannot
-    be opened.
+    Methods are called in the loop's thread. `then`, `warn` and `recorded` are called through `call_soon`
+    (`loop.call_soon_threadsafe`), `recorded` with the runs whose end is durable now. `moved` is called with both names
+    when the history of a job gets another name. At most `keep_rows` slots of each job, and those of `keep_days`, are
+    kept; older ones are deleted a few at a time. Raises LockHeld or StateUnavailable when it cannot be opened.
     """
 
     def __init__(
@@ -154,7 +153,7 @@ class SqliteStore:
         self._ask(apply)
 
     def _record_heartbeat(self, *, is_over: bool) -> None:
-        """When this supervisor began, and when it ended in good order: `rpr why` tells downtimes by it."""
+        """Store when this supervisor started, and when it shut down. `rpr why` finds downtimes by that."""
         now = to_epoch_us_or_none(datetime.now(UTC))
 
         def apply(db: sqlite3.Connection) -> None:

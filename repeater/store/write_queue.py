@@ -1,4 +1,4 @@
-"""What waits to be written, between the thread that asks and the one that writes."""
+"""The queue of writes between the loop and the thread of the writer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 GROUP = 64
-_GATHER = 0.005  # seconds that a write nobody waits for may wait for others
+_GATHER = 0.005  # seconds that a write without a waiting caller waits for others
 
 Then: TypeAlias = Callable[[Exception | None], None]
 
 
 class WriteRequest:
-    """One thing to write. `then` is told what became of it, `done` is set after it. `begins` and `ends` name the run
-    whose beginning or end is written: a beginning whose end is in the same group need not be written at all.
+    """One write. `then` gets its result, `done` is set after it. `begins` and `ends` name the run whose start or end is
+    written: a start whose end is in the same group need not be written.
     """
 
     __slots__ = ("apply", "begins", "done", "ends", "is_claim", "is_urgent", "then")
@@ -44,10 +44,10 @@ class WriteRequest:
 
 
 class WriteQueue:
-    """What waits to be written, between the loop's thread and the writer's.
+    """The queue of writes.
 
-    A write that somebody waits for goes at once, with all that came before it. Results wait a moment for others, as one
-    commit for many costs little more than one for one, and only the first of them wakes the writer.
+    A write with a waiting caller is written immediately, with all earlier ones. Other writes wait a moment for more,
+    because one commit for many costs little more than a commit for one. Only the first of them wakes the writer.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class WriteQueue:
         self._urgent = self._urgent_taken = 0  # each is counted by one thread only
 
     def put(self, write: WriteRequest | None) -> None:
-        """None: nothing more will come."""
+        """Add a write. None closes the queue."""
         is_urgent = write is None or write.is_urgent
         self._urgent += is_urgent
         self._waiting.append(write)
@@ -66,8 +66,8 @@ class WriteQueue:
             self._bell.put(None)
 
     def next_batch(self, patience: float | None) -> tuple[list[WriteRequest], bool]:
-        """What waits, at most a group of it; whether more may come. Blocks until there is something, or `patience`
-        seconds.
+        """The next writes, at most a group, and whether the queue is open. Waits for a write, for `patience`
+        seconds at most.
         """
         with contextlib.suppress(queue.Empty):
             while not self._waiting:

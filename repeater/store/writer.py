@@ -1,9 +1,8 @@
-"""Writes the history: one thread, one connection, commits in groups, and old rows deleted in between.
+"""Writes the history: one thread, one connection, commits in groups. Old rows are deleted between commits.
 
-Durability. A claim is told as kept only after a commit with `synchronous=FULL`, so it survives a power cut.
-All other writes are committed with NORMAL: they survive the death of this process at once, and a power cut
-may take the last of them. A write that comes alone is committed at once; only those that pile up behind a
-commit share the next one.
+Durability. A claim is reported as durable only after a commit with `synchronous=FULL`, so it survives a power cut. All
+other writes are committed with NORMAL: they survive a crash of this process, and a power cut may lose the last ones. A
+single write is committed immediately; writes that arrive during a commit share the next one.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class WriteFailed(Exception):
 
 
 class DatabaseRemoved(Exception):
-    """The files under our name are not those that we hold open: what is written to these is lost."""
+    """The files were removed or replaced while they are open: what is written to them is lost."""
 
 
 class Writer:
@@ -116,7 +115,7 @@ class Writer:
         self._asked.put(write)
 
     def flush(self) -> None:
-        """Returns when everything asked for so far is durable, or cannot be for now."""
+        """Return when all earlier writes are durable, or have failed for now."""
         done = threading.Event()
         self.put(WriteRequest(lambda _: None, done=done))
         while not done.wait(0.1):
@@ -124,14 +123,14 @@ class Writer:
                 return
 
     def end(self) -> None:
-        """Returns when everything asked for is written, or cannot be. Nothing may be put any more."""
+        """Return when all writes are durable or have failed. Nothing may be put after this call."""
         self._asked.put(None)
         self._thread.join()
         if self._marker is not None:
             self._marker.close()
 
     def note_closed(self) -> None:
-        """Note beside the database that it was closed in good order. Raises OSError."""
+        """Store in the marker that the database was closed. Raises OSError."""
         if self._marker is not None:
             self._marker.write("closed", self._durable)
 
@@ -142,7 +141,7 @@ class Writer:
 
     @property
     def has_its_files(self) -> bool:
-        """Whether the files under our name are those that we hold open."""
+        """Whether the files with our names are the open ones."""
         return file_identities(self._folder) == self._files
 
     # --- in the writer's thread; the first three for what a write applies ---
@@ -187,14 +186,14 @@ class Writer:
                 self._prune()
 
     def _commit(self, group: list[WriteRequest]) -> None:
-        """All of a group become durable at once, or none. Writes that nobody waits for are kept for the next try."""
+        """All of a group become durable at once, or none. Writes without a waiting caller are kept for the next try."""
         writes = self._backlog + group
         outcomes: list[tuple[Then, Exception | None]] = []
         ended: list[str] = []
         try:
             with self._reading:
                 self._transact(writes, outcomes)
-        except Exception as error:  # noqa: BLE001 - a dead writer would leave every later claim without an answer
+        except Exception as error:  # noqa: BLE001 - without the thread no later claim would get a result
             told = WriteFailed(f"cannot write the history: {error}")
             outcomes = [(write.then, told) for write in group if write.then is not None]
             self._retain([write for write in writes if write.then is None and write.done is None], error)
@@ -234,7 +233,7 @@ class Writer:
                 except AlreadyClaimed as taken:
                     error = taken
                 except (TypeError, ValueError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as mistake:
-                    error = mistake  # this one would fail for ever, and hold up all others
+                    error = mistake  # this write would fail each time, and block all others
                     self._notify(because("history_row_unwritable", error=repr(mistake)))
                 if write.then is not None:
                     outcomes.append((write.then, error))
@@ -257,7 +256,7 @@ class Writer:
         self._commits += 1
 
     def _on_write_error(self, what: Literal["power cuts", "deaths"]) -> None:
-        """What the next commit has to survive."""
+        """Choose what the next commit survives."""
         if what != self._survives:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if what == 'power cuts' else 'NORMAL'}")
             self._survives = what
@@ -349,7 +348,7 @@ class Writer:
         self._later(lambda: self._warn(reason))
 
     def _later(self, call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._call_soon(call)
 
     # --- in the loop ---

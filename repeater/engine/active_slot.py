@@ -58,11 +58,11 @@ class ActiveSlot:
         "slot",
         "started",
         "tickets",
+        "timers",
         "uncounted_attempts",
         "usage",
         "wait_reason",
         "waits_on",
-        "wakes",
     )  # fmt: skip
 
     def __init__(self, slot: Slot, since: Instant) -> None:
@@ -82,7 +82,7 @@ class ActiveSlot:
         self.forced_outcome: tuple[SlotState, Reason] | None = None
         self.waits_on: tuple[Key, ...] = ()
         self.pool: tuple[Key, ...] = ()
-        self.wakes: list[Timer] = []
+        self.timers: list[Timer] = []
         self.tickets: dict[Key, Permit] = {}
         self.grants: dict[Key, SharedGrant] = {}
 

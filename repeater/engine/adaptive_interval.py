@@ -27,7 +27,7 @@ class Starts:
     def __init__(self) -> None:
         self._number = self._first = self._last = 0
 
-    def note(self, mono: Mono) -> None:
+    def count(self, mono: Mono) -> None:
         """The first attempt of a slot has started."""
         if not self._number:
             self._first = mono

@@ -103,7 +103,7 @@ class AdmissionControl:
 
     def usage(self) -> Iterator[tuple[str, str, int, int]]:
         """For each limit and pool: its kind, its name, how much of it is used, and its size."""
-        for name, used, most in self.limits.use():
+        for name, used, most in self.limits.usage():
             yield "limit", name, used, most
         for name, pool in self.pools.items():
             yield "pool", name, self._taken.get(Key("pool", name), 0), pool.slots
@@ -208,8 +208,8 @@ class AdmissionControl:
             if slot in job.open and slot.wait_reason is not None:
                 job.try_start(slot)
 
-        if not slot.wakes or all(wake.cancelled or wake.at.mono <= self._context.now.mono for wake in slot.wakes):
-            slot.wakes.append(self._context.call_in(length, look))
+        if not slot.timers or all(timer.cancelled or timer.at.mono <= self._context.now.mono for timer in slot.timers):
+            slot.timers.append(self._context.call_in(length, look))
 
     def _met_before(self, job: Job, need: Need, target: str) -> bool:
         """`started` and `healthy` block the first start only, unless the need has `while`."""

@@ -100,34 +100,34 @@ class Attempt:
     """The state of one attempt.
 
     `exit` is how its first process ended, None while it runs. `ended_by` is why the engine ended it, None if it did
-    not. `started` is since when its process exists. `told` is when the report of the start came, None if an earlier
+    not. `started` is since when its process exists. `reported` is when the report of the start came, None if an earlier
     supervisor got it.
     """
 
     __slots__ = (
-        "_alarm",
         "_context",
         "_ending",
         "_grace",
         "_later",
+        "_timer",
         "ended_by",
         "exit",
+        "reported",
         "run",
         "started",
         "state",
-        "told",
     )
 
     def __init__(self, context: Context, run: Run, ending: Termination) -> None:
         self._context = context
         self._ending = ending
-        self._alarm: Timer | None = None
+        self._timer: Timer | None = None
         self._grace: timedelta = ending.stop_timeout
         self._later: Event | None = None
         self.run = run
         self.state = State.STARTING
         self.started: Instant | None = None
-        self.told: Instant | None = None
+        self.reported: Instant | None = None
         self.exit: Exit | None = None
         self.ended_by: Reason | None = None
 
@@ -145,7 +145,7 @@ class Attempt:
         import copy  # only a preview needs it
 
         twin = copy.copy(self)
-        twin._context, twin._alarm = context, None
+        twin._context, twin._timer = context, None
         return twin
 
     def on(self, event: Event, exit: Exit | None = None) -> None:  # noqa: A002
@@ -163,7 +163,7 @@ class Attempt:
 
     def begin(self, since: Instant) -> None:
         """Its process exists since `since`."""
-        self.started, self.told = since, self._context.now
+        self.started, self.reported = since, self._context.now
         self.on(Event.STARTED)
 
     def resume(self, since: Instant) -> None:
@@ -184,19 +184,19 @@ class Attempt:
             self.ended_by = self.ended_by or reason
             self.on(Event.KILL)
 
-    def _set_alarm(self, length: timedelta, event: Event, since: Instant | None = None) -> None:
-        self._drop_alarm()
+    def _arm_timer(self, length: timedelta, event: Event, since: Instant | None = None) -> None:
+        self._disarm_timer()
         at = (since or self._context.now).plus(length)
-        self._alarm = self._context.call_at(at, "mono", lambda _: self.on(event))
+        self._timer = self._context.call_at(at, "mono", lambda _: self.on(event))
 
-    def _drop_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+    def _disarm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _arm_timeout(self) -> None:
         if self._ending.timeout is not None:
-            self._set_alarm(self._ending.timeout, Event.TIMED_OUT, self.started)
+            self._arm_timer(self._ending.timeout, Event.TIMED_OUT, self.started)
         if self._later is not None:
             self.on(self._later)
 
@@ -207,7 +207,7 @@ class Attempt:
         self._later = Event.KILL
 
     def _drain(self) -> None:
-        self._set_alarm(self._ending.drain_timeout, Event.DRAIN_OVER)
+        self._arm_timer(self._ending.drain_timeout, Event.DRAIN_OVER)
 
     def note_timeout(self) -> None:
         """Its timeout ended it, here or in the shim."""
@@ -223,14 +223,14 @@ class Attempt:
         slot = self.run.slot
         self._context.emit_event(RunStopping(slot.job, self.run.id, signal, self.ended_by or STOPPED))
         self._context.actions.append(SendSignal(self.run.id, signal))
-        self._set_alarm(self._grace, Event.GRACE_OVER)
+        self._arm_timer(self._grace, Event.GRACE_OVER)
 
     def _kill_tree(self) -> None:
-        self._drop_alarm()
+        self._disarm_timer()
         self._context.actions.append(KillTree(self.run.id))
 
     def _no_op(self) -> None:
         pass
 
     def _cancel_timers(self) -> None:
-        self._drop_alarm()
+        self._disarm_timer()

@@ -4,7 +4,7 @@ The engine counts distances on the monotonic clock, and writes them as wall time
 monotonic reading, in microseconds, that it uses for that; it changes only when the wall clock was set. Each progress
 says which offset its times were written with, so a later supervisor of the same boot finds the exact readings again.
 
-Times of day (`anchor` and `cursor` of a schedule that rides the wall clock) do not move with the clock. All other times
+Times of day (`anchor` and `cursor` of a schedule by the wall clock) do not move with the clock. All other times
 of a progress are distances, and move with it.
 """
 
@@ -18,7 +18,7 @@ from repeater._lazy_dataclasses import replace
 from repeater.model.run import Progress
 from repeater.model.time import MICROSECOND, Instant, to_epoch_us
 
-Rides = Literal["wall", "mono"]
+WhichClock = Literal["wall", "mono"]
 _MILLISECOND = 1000  # microseconds
 _PAST = ("first_start", "last_start", "last_end", "last_success", "began")
 _DISTANCES = (*_PAST, "pushed_until")
@@ -37,20 +37,20 @@ def offset_of(now: Instant, former: Iterable[int] = ()) -> int:
     return offset + steps
 
 
-def shifted(progress: Progress, step: int, rides: Rides, now: datetime) -> Progress:
+def shifted(progress: Progress, step: int, by_clock: WhichClock, now: datetime) -> Progress:
     """The progress after times moved by `step` microseconds. `now` is the new wall time."""
     by = step * MICROSECOND
-    names = [*_DISTANCES, "anchor", "cursor"] if rides == "mono" else list(_DISTANCES)
+    names = [*_DISTANCES, "anchor", "cursor"] if by_clock == "mono" else list(_DISTANCES)
     if progress.pause_rides == "mono":
         names.append("paused_until")
     moved = {name: at + by for name in names if (at := getattr(progress, name)) is not None}
-    if rides == "wall" and progress.cursor is None:
+    if by_clock == "wall" and progress.cursor is None:
         moved["anchor"] = min(progress.anchor, now)  # else the first slot would wait for the former time of day
     clock = None if progress.clock is None else progress.clock + step
     return replace(progress, **moved, clock=clock)
 
 
-def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boot: str) -> Progress:
+def recalled(progress: Progress, by_clock: WhichClock, *, now: Instant, offset: int, boot: str) -> Progress:
     """The progress of an earlier supervisor with its times written with `offset`.
 
     In the same boot the readings of the monotonic clock are known, even if the wall clock was set meanwhile. In
@@ -61,10 +61,10 @@ def recalled(progress: Progress, rides: Rides, *, now: Instant, offset: int, boo
         progress = replace(progress, began=min(progress.anchor, progress.first_start or progress.anchor))
     if is_same_boot(progress, now, boot):
         assert progress.clock is not None
-        return shifted(progress, offset - progress.clock, rides, now.wall)
-    names = [*_PAST, "anchor", "cursor"] if rides == "mono" else list(_PAST)
+        return shifted(progress, offset - progress.clock, by_clock, now.wall)
+    names = [*_PAST, "anchor", "cursor"] if by_clock == "mono" else list(_PAST)
     past = {name: min(at, now.wall) for name in names if (at := getattr(progress, name)) is not None}
-    if rides == "wall" and progress.cursor is None:
+    if by_clock == "wall" and progress.cursor is None:
         past["anchor"] = min(progress.anchor, now.wall)
     return replace(progress, **past, clock=offset, boot=boot or None)
 

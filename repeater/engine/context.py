@@ -25,7 +25,7 @@ class Context:
     with; it changes only when the wall clock is set. `boot` names this boot, and is empty if it is unknown.
     """
 
-    __slots__ = ("actions", "boot", "draw", "generation", "now", "offset", "seed", "timeline")
+    __slots__ = ("actions", "boot", "draw", "generation", "now", "offset", "seed", "timers")
 
     def __init__(self, now: Instant, seed: int, boot: str = "") -> None:
         self.now = now
@@ -34,7 +34,7 @@ class Context:
         self.seed = seed
         self.draw = random.Random(seed)  # noqa: S311
         self.generation = 0
-        self.timeline = TimerQueue()
+        self.timers = TimerQueue()
         self.actions: list[Action] = []
 
     @property
@@ -55,10 +55,10 @@ class Context:
 
     def call_in(self, length: timedelta, call: Callable[[Instant], None]) -> Timer:
         """A distance from now, on the monotonic clock."""
-        return self.timeline.add(self.now.plus(length), "mono", call)
+        return self.timers.add(self.now.plus(length), "mono", call)
 
-    def call_at(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
-        return self.timeline.add(at, rides, call)
+    def call_at(self, at: Instant, clock: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
+        return self.timers.add(at, clock, call)
 
     def new_run_id(self) -> str:
         """Twenty hexadecimal digits that sort by time: milliseconds since 1970, then a random tail."""

@@ -56,7 +56,7 @@ class Dependencies:
         if condition == "healthy":
             return upstream.ready is True
         attempts = [active.attempt for active in upstream.open if active.attempt is not None]
-        return any(attempt.told == self._context.now for attempt in attempts)
+        return any(attempt.reported == self._context.now for attempt in attempts)
 
     def is_needed(self, name: str) -> bool:
         """Whether another job that needs this one has an open slot."""

@@ -120,7 +120,7 @@ class Engine:
 
     def wait(self, now: Instant) -> int | None:
         """Microseconds until the engine needs TimePassed, if no other fact comes first: 0 for now, None for never."""
-        return self._context.timeline.wait(now)
+        return self._context.timers.wait(now)
 
     def handle(self, fact: Fact, now: Instant) -> list[Action]:
         """Everything that follows from one fact at one instant, in the order in which it has to be done."""
@@ -142,7 +142,7 @@ class Engine:
             self._dispatch(fact)
         self._follow_up()
         units = 0
-        while (timer := self._context.timeline.pop_due(now)) is not None:
+        while (timer := self._context.timers.pop_due(now)) is not None:
             if not timer.cancelled:
                 if units >= STEP:
                     units = 0
@@ -186,7 +186,7 @@ class Engine:
             case TimePassed():
                 pass  # timers are handled after every fact
             case SharedLimitGranted() | SharedLimitQueued() | RateLimiterDown() | RateLimiterUp() | QuotaWarned():
-                self.admission.limits.sharing.take(fact)
+                self.admission.limits.sharing.handle(fact)
             case LoadRead(name, readings):
                 if name in self.jobs:
                     self.jobs[name].load_read(readings)

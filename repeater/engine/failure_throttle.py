@@ -18,15 +18,15 @@ _SERVICE = Backoff(base=timedelta(seconds=1), max=timedelta(seconds=30))
 class FailureThrottle:
     """`not_before` is the earliest instant of the next start, None if it is not delayed."""
 
-    __slots__ = ("_delay", "_row", "not_before")
+    __slots__ = ("_delay", "_failures", "not_before")
 
     def __init__(self) -> None:
-        self._row = 0
+        self._failures = 0
         self._delay: timedelta | None = None
         self.not_before: Instant | None = None
 
     def reset(self) -> None:
-        self._row = 0
+        self._failures = 0
         self._delay = None
         self.not_before = None
 
@@ -47,14 +47,14 @@ class FailureThrottle:
         backoff = rule.backoff if rule else _SERVICE
         self.not_before = None
         if outcome.success or (rule and rule.on_exit is not None and code not in rule.on_exit):
-            self._row, self._delay = 0, None
+            self._failures, self._delay = 0, None
         else:
             # a service that ran long was healthy, so its failure is the first of a new series
             was_healthy = spec.is_service and lasted is not None and lasted >= backoff.max
-            self._row = 1 if was_healthy else self._row + 1
+            self._failures = 1 if was_healthy else self._failures + 1
             if rule is not None or spec.is_service:
-                before = self._delay if self._row > 1 else None
-                self._delay = backoff_delay(backoff, self._row, context.draw.random(), before)
+                before = self._delay if self._failures > 1 else None
+                self._delay = backoff_delay(backoff, self._failures, context.draw.random(), before)
                 self.not_before = now.plus(self._delay)
         if spec.is_service and lasted is not None:
             floor = now.plus(SERVICE_FLOOR - lasted)

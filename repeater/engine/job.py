@@ -68,7 +68,7 @@ class Job(JobData):
         twin.pending, twin.recent, twin.open = list(self.pending), dict(self.recent), []
         for active in self.open:
             second = copy.copy(active)
-            second.retry, second.wakes = None, []
+            second.retry, second.timers = None, []
             if active.attempt is not None:
                 second.attempt = active.attempt.twin(context)
             twin.open.append(second)
@@ -98,7 +98,7 @@ class Job(JobData):
         self.adaptive.restore(self.progress.adaptive)
         pushed_until, pushed = self.progress.pushed_until, self.progress.pushed
         if pushed_until is not None and pushed is not None:
-            self.admission.limits.take_up(spec, self.context.reading(pushed_until).mono, pushed)
+            self.admission.limits.restore_push_back(spec, self.context.reading(pushed_until).mono, pushed)
         if progress is not None:
             self.progress = replace(self.progress, schedule=schedule, stop=rule)
             if progress.stop != rule and (progress.done is not None or not at_start):
@@ -379,7 +379,7 @@ class Job(JobData):
             pushed=former.pushed,
             pause_rides=former.pause_rides,
         )
-        self.next_slot.begin_again()
+        self.next_slot.reset()
         self._stop_rules.reset()
         self.throttle.reset()
         self.adaptive.reset()

@@ -47,9 +47,9 @@ class Limits:
         self._touch = touch
         self._limits: Mapping[str, Limit] = {}
         self._ledgers: dict[Key, SlidingWindow] = {}
-        self._pushed: dict[str, tuple[Mono, Reason]] = {}
+        self._push_backs: dict[str, tuple[Mono, Reason]] = {}
         self._unreadable: dict[str, tuple[Unreadable, ...]] = {}
-        self._wakes: dict[Key, Timer] = {}
+        self._timers: dict[Key, Timer] = {}
         self._keys: dict[str, set[Key]] = {}
         self.sharing = SharedLimits(context, touch)
 
@@ -97,7 +97,7 @@ class Limits:
         self._recall(starts, edges, joined, starting, is_first=is_first)
         yield
         names = self._keys.keys()
-        self._pushed = {name: pushed for name, pushed in self._pushed.items() if name in names}
+        self._push_backs = {name: pushed for name, pushed in self._push_backs.items() if name in names}
         self._unreadable = {name: found for name, found in self._unreadable.items() if name in names}
 
     def _recall(
@@ -166,10 +166,10 @@ class Limits:
             self._keys[new] = {_own(new) if key == _own(old) else key for key in self._keys.pop(old)}
         if _own(old) in self._ledgers:
             self._ledgers[_own(new)] = self._ledgers.pop(_own(old))
-        if old in self._pushed:
-            self._pushed[new] = self._pushed.pop(old)
+        if old in self._push_backs:
+            self._push_backs[new] = self._push_backs.pop(old)
 
-    def use(self) -> Iterator[tuple[str, int, int]]:
+    def usage(self) -> Iterator[tuple[str, int, int]]:
         """For each named limit that was used: its name, the starts in its window, and their maximum."""
         for name in self._limits:
             ledger = self._ledgers.get(Key("limit", name))
@@ -196,14 +196,14 @@ class Limits:
                     self.sharing.alone(key, slot)
             return None
         asked = self._asked(spec)
-        if not asked and spec.name not in self._pushed:
+        if not asked and spec.name not in self._push_backs:
             return None
         elsewhere = [key for key, _, _ in asked if self.sharing.holds(key)]
         here = [one for one in asked if one[0] not in elsewhere]
-        held = self._held_here(spec, slot, here)
+        held = self._wait_here(spec, slot, here)
         if held is not None:
             until, key, why = held
-            self._wake(key, until)
+            self._check_at(key, until)
             wall = to_epoch_us(now.at_mono(until).wall.replace(microsecond=0))
             return key, Reason(why.code, {**why.detail, "until": wall})
         for key in elsewhere:  # at the end, because a grant must be used at once
@@ -215,18 +215,18 @@ class Limits:
             self._admit(slot, key, self._ledger(key, rate), pattern)
         return None
 
-    def _held_here(
+    def _wait_here(
         self, spec: JobSpec, slot: ActiveSlot, asked: Iterable[tuple[Key, Rate, Pattern]]
     ) -> tuple[Mono, Key, Reason] | None:
         """Until when, by which key and why the next attempt must wait in this process; None if it need not."""
         now = self._context.now
         held: tuple[Mono, Key, Reason] | None = None
-        if spec.name in self._pushed:
-            until, reason = self._pushed[spec.name]
+        if spec.name in self._push_backs:
+            until, reason = self._push_backs[spec.name]
             if until > now.mono:
                 held = until, Key("answer", spec.name), reason
             else:
-                del self._pushed[spec.name]
+                del self._push_backs[spec.name]
         for key, rate, pattern in asked:
             ledger, ticket = self._ledger(key, rate), slot.tickets.get(key)
             at = Mono(ledger.earliest(now.mono, pattern) if ticket is None else ledger.earliest_for(ticket, now.mono))
@@ -285,7 +285,7 @@ class Limits:
                 self._touch(key)
         slot.tickets.clear()
         if slot.grants:
-            self.sharing.dismiss(slot)
+            self.sharing.release(slot)
 
     def push_back(self, spec: JobSpec, delay: timedelta, reason: Reason) -> Instant:
         """A server asks to wait: this job, and all jobs with its limit. Returns the end of the wait."""
@@ -296,7 +296,7 @@ class Limits:
         self._context.emit_event(Warned(spec.name, because("pushed_back", cause=reason)))
         return until
 
-    def take_up(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
+    def restore_push_back(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
         """Continue a push-back of an earlier supervisor, for at most the `max_delay` of the job."""
         now = self._context.now
         if spec.http_aware is not None and until > now.mono:
@@ -311,8 +311,8 @@ class Limits:
             self._unreadable[job] = found
 
     def _hold(self, spec: JobSpec, until: Mono, reason: Reason) -> None:
-        if spec.name not in self._pushed or self._pushed[spec.name][0] < until:
-            self._pushed[spec.name] = until, reason
+        if spec.name not in self._push_backs or self._push_backs[spec.name][0] < until:
+            self._push_backs[spec.name] = until, reason
         if spec.limit is not None and spec.limit in self._limits:
             self._ledger(Key("limit", spec.limit), self._limits[spec.limit].rate).push_back(until)
 
@@ -359,18 +359,18 @@ class Limits:
             ledger = self._ledgers[key] = SlidingWindow(rate.count, to_us(rate.window))
         return ledger
 
-    def _wake(self, key: Key, until: Mono) -> None:
+    def _check_at(self, key: Key, until: Mono) -> None:
         """Check the slots of a key again at `until`, or at an earlier time that was set before."""
-        known = self._wakes.get(key)
+        known = self._timers.get(key)
         if known is not None and not known.cancelled and self._context.now.mono < known.at.mono <= until:
             return
         if known is not None:
             known.cancel()
         at = self._context.now.at_mono(until)
-        self._wakes[key] = self._context.call_at(at, "mono", lambda _: self._retry_offset(key))
+        self._timers[key] = self._context.call_at(at, "mono", lambda _: self._on_timer(key))
 
-    def _retry_offset(self, key: Key) -> None:
-        del self._wakes[key]
+    def _on_timer(self, key: Key) -> None:
+        del self._timers[key]
         self._touch(key)
 
 

@@ -53,13 +53,31 @@ class Coming(NamedTuple):
 class NextSlot:
     """The next slot of one job.
 
-    `come_due` is called with the slots of one instant, oldest first; nothing is armed then. `again` is called when a
+    `on_due` is called with the slots of one instant, oldest first; nothing is armed then. `on_retry` is called when a
     schedule that failed must be called again. `fault` says why it failed, None if it did not.
     """
 
     __slots__ = (
-        "_again", "_come_due", "_context", "_due", "_faults", "_is_busy", "_last", "_nominal", "_rung", "_told",
-        "_track", "_turn", "_wake", "anchor", "cursor", "fault", "last_end", "schedule", "slot", "spec",
+        "_context",
+        "_due",
+        "_due_count",
+        "_faults",
+        "_is_busy",
+        "_last",
+        "_nominal",
+        "_on_retry",
+        "_pass_due",
+        "_reported",
+        "_timer",
+        "_track",
+        "_turn",
+        "anchor",
+        "cursor",
+        "fault",
+        "last_end",
+        "schedule",
+        "slot",
+        "spec",
     )  # fmt: skip
 
     def __init__(
@@ -68,19 +86,19 @@ class NextSlot:
         spec: JobSpec,
         schedule: Schedule,
         track: Callable[[], Track],
-        come_due: Callable[[list[Coming]], None],
-        again: Callable[[], None],
+        on_due: Callable[[list[Coming]], None],
+        on_retry: Callable[[], None],
     ) -> None:
         self._context = context
         self._track = track
-        self._come_due = come_due
-        self._again = again
+        self._pass_due = on_due
+        self._on_retry = on_retry
         self._faults = 0
-        self._told = ""
+        self._reported = ""
         self._is_busy = False
-        self._wake: Timer | None = None
+        self._timer: Timer | None = None
         self._nominal = self._due = self._turn = context.now
-        self._rung = 0
+        self._due_count = 0
         self._last: tuple[JobSpec, Instant, tuple[Slot, Instant]] | None = None
         self.spec = spec
         self.schedule = schedule
@@ -121,7 +139,7 @@ class NextSlot:
         if self.fault is not None:
             self._ask_later(self.fault)
             return True
-        self._faults, self._told = 0, ""
+        self._faults, self._reported = 0, ""
         if nominal is None:
             return False
         slot, due = self._slot_at(nominal)
@@ -129,15 +147,15 @@ class NextSlot:
             due = due.at_mono(not_before.mono)
             slot = replace(slot, due=due.wall, due_mono=due.mono)
         self.slot, self._nominal, self._due = slot, nominal, due
-        self._wake = self._context.call_at(due, self.schedule.clock, self._on_due)
+        self._timer = self._context.call_at(due, self.schedule.clock, self._on_due)
         return True
 
     def disarm(self) -> None:
         """Wait for nothing."""
         self.slot = self.fault = None
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def restart(self, decided: datetime | None = None) -> None:
         """Start the schedule again from now. The next slot is later than now, and later than every decided slot, even
@@ -146,7 +164,7 @@ class NextSlot:
         self.anchor = self.now
         self.cursor = self._ahead_of(decided)
 
-    def begin_again(self) -> None:
+    def reset(self) -> None:
         """Start the schedule again from now. The next slot may be now."""
         self.anchor, self.cursor = self.now, None
 
@@ -175,14 +193,14 @@ class NextSlot:
 
     def _ask_later(self, fault: str) -> None:
         if self._is_busy:
-            self._wake = self._context.call_in(BUSY, lambda _: self._again())
+            self._timer = self._context.call_in(BUSY, lambda _: self._on_retry())
             return
         delay = backoff_delay(_PATIENCE, self._faults + 1, 0.0)
         self._faults += 1
-        if fault != self._told:
-            self._told = fault
+        if fault != self._reported:
+            self._reported = fault
             self._context.emit_event(Warned(self.spec.name, because("schedule_failed", error=fault)))
-        self._wake = self._context.call_in(delay, lambda _: self._again())
+        self._timer = self._context.call_in(delay, lambda _: self._on_retry())
 
     def _slot_at(self, nominal: Instant) -> tuple[Slot, Instant]:
         """The slot of a nominal time, and when it is due. The last result is cached, because it is needed twice."""
@@ -205,9 +223,9 @@ class NextSlot:
         self.disarm()
         self.cursor = nominal
         if self._turn is not now:
-            self._turn, self._rung = now, 0
-        self._rung += 1
-        if self._rung > MOST_IN_TURN:
+            self._turn, self._due_count = now, 0
+        self._due_count += 1
+        if self._due_count > MOST_IN_TURN:
             self.cursor = now  # omit the slots in between, or this loop would not end
         if self.schedule.waits_for_end:
             self._pass_on([Coming(slot)])
@@ -224,7 +242,7 @@ class NextSlot:
         if self.schedule.clock == "wall":
             now = self._context.now
             coming = [one._replace(slot=replace(one.slot, due_mono=now.at_wall(one.slot.due).mono)) for one in coming]
-        self._come_due(coming)
+        self._pass_due(coming)
 
     def _is_ahead(self, nominal: Instant) -> bool:
         _, due = self._slot_at(nominal)

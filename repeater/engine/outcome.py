@@ -54,7 +54,7 @@ class Outcome:
         active.pid = pid
         if active.started is None:
             active.started = active.slot.wall_at(at.mono)
-            job.starts.note(at.mono)
+            job.starts.count(at.mono)
         late = active.slot.late_by(at.mono).total_seconds()
         job.admission.limits.started(job.spec, active)
         record = active.record("running", None, None, job.context.generation)

@@ -110,9 +110,9 @@ def _changed(engine: Engine, entry: JobPlan, job: Job, node: Node, now: Instant)
 def _settled(job: Job, context: Context) -> Outlook:
     """The state of the job, after a deadline that has already passed has ended it."""
     begun = outlook(job)
-    while (wake := context.timeline.pop_due(context.now)) is not None:
-        if not wake.cancelled:
-            wake.call(context.now)
+    while (timer := context.timers.pop_due(context.now)) is not None:
+        if not timer.cancelled:
+            timer.call(context.now)
     after = outlook(job)
     return begun if after.done is None else after
 

@@ -26,65 +26,65 @@ SETTLED = timedelta(seconds=5)
 class ProbeMonitor:
     """The state of one probe of one job."""
 
-    __slots__ = ("_context", "_job", "_wake", "bad", "kind", "run")
+    __slots__ = ("_context", "_job", "_timer", "failures", "kind", "run")
 
     def __init__(self, context: Context, job: Job, kind: Kind) -> None:
         self._context = context
         self._job = job
-        self._wake: Timer | None = None
+        self._timer: Timer | None = None
         self.kind: Kind = kind
-        self.bad = 0
+        self.failures = 0
         self.run = ""
 
     @property
     def probe(self) -> Probe | None:
         return self._job.spec.ready if self.kind == "ready" else self._job.spec.live
 
-    def run_began(self, run: str) -> None:
+    def start(self, run: str) -> None:
         """A run of the service is live: start to probe it."""
         self.stop()
-        self.run, self.bad = run, 0
+        self.run, self.failures = run, 0
         if self.probe is not None:
-            self._ask_later()
+            self._run_later()
 
     def stop(self) -> None:
         """No run is live."""
         self.run = ""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def on_result(self, ok: bool, reason: Reason | None) -> bool:
         """Take a result. True if the service must be restarted because of it."""
         probe = self.probe
         if probe is None or not self.run:
             return False
-        self.bad = 0 if ok else self.bad + 1
+        self.failures = 0 if ok else self.failures + 1
         job = self._job
         if self.kind == "ready":
-            turned = (ok and job.ready is not True) or (self.bad >= probe.failures and job.ready is True)
+            turned = (ok and job.ready is not True) or (self.failures >= probe.failures and job.ready is True)
             if turned:
                 job.ready = ok
                 self._context.emit_event(JobReady(job.spec.name, ok, reason))
-        elif self.bad >= probe.failures:
+        elif self.failures >= probe.failures:
             return True
         if not (probe.log and ok):
-            self._ask_later()
+            self._run_later()
         return False
 
-    def _ask_later(self) -> None:
+    def _run_later(self) -> None:
         probe = self.probe
         assert probe is not None
 
-        def ask(_: object) -> None:
+        def run(_: object) -> None:
             now = self.probe  # a reload may have replaced it
             if now is not None:
                 self._context.actions.append(StartProbe(self._job.spec.name, self.kind, now, self._job.spec))
 
-        if self._wake is not None:
-            self._wake.cancel()  # a result of an earlier run can come in between
+        if self._timer is not None:
+            self._timer.cancel()  # a result of an earlier run can come in between
         if probe.log:  # the output reports the line when it comes
             self._context.actions.append(StartProbe(self._job.spec.name, self.kind, probe, self._job.spec))
             return
-        settled = self.kind == "ready" and self._job.ready is True and self.bad == 0
-        self._wake = self._context.call_in(max(probe.every, SETTLED) if settled else probe.every, ask)
+        settled = self.kind == "ready" and self._job.ready is True and self.failures == 0
+        self._timer = self._context.call_in(max(probe.every, SETTLED) if settled else probe.every, run)

@@ -49,7 +49,7 @@ class ServiceProbes:
         if adopted and spec.ready is not None and spec.ready.log is not None:
             job.ready = True
         for monitor in self._monitors[spec.name]:
-            monitor.run_began(run)
+            monitor.start(run)
 
     def stop(self, job: Job) -> None:
         """The run of a job has exited: stop its probes."""

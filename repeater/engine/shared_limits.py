@@ -51,7 +51,7 @@ class SharedLimits:
         self.asked: dict[Key, _PendingRequest] = {}
         self._limits: Mapping[Key, Limit] = {}
         self._count = 0
-        self._life = 0
+        self._epoch = 0
         self.lost: Reason | None = None
 
     def accept(self, limits: Mapping[Key, Limit]) -> None:
@@ -74,7 +74,7 @@ class SharedLimits:
         asked = self.asked.get(key)
         if asked is not None and asked.slot is slot and asked.granted is not None:
             del self.asked[key]
-            slot.grants[key] = SharedGrant(limit, asked.granted, asked.left, self._life, unconfirmed=True)
+            slot.grants[key] = SharedGrant(limit, asked.granted, asked.left, self._epoch, unconfirmed=True)
             return None
         if asked is None:
             asked = self._ask(key, limit, slot, offsets)
@@ -86,11 +86,13 @@ class SharedLimits:
 
     def alone(self, key: Key, slot: ActiveSlot) -> None:
         """The next attempt of a slot starts without the daemon: it is forced, or the daemon does not answer."""
-        slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._life, unconfirmed=True)
+        slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._epoch, unconfirmed=True)
 
     def _ask(self, key: Key, limit: Limit, slot: ActiveSlot, offsets: tuple[int, ...]) -> _PendingRequest:
         grant = slot.grants.get(key)
-        known = grant.reservation if grant is not None and grant.left and grant.connection_epoch == self._life else None
+        known = (
+            grant.reservation if grant is not None and grant.left and grant.connection_epoch == self._epoch else None
+        )
         left = grant.left - 1 if grant is not None and known else len(offsets) - 1
         self._count += 1
         asked = self.asked[key] = _PendingRequest(str(self._count), slot, limit, offsets, left)
@@ -99,7 +101,7 @@ class SharedLimits:
 
     # --- messages of the daemon ----------------------------------------------------------------------------------
 
-    def take(
+    def handle(
         self, fact: SharedLimitGranted | SharedLimitQueued | RateLimiterDown | RateLimiterUp | QuotaWarned
     ) -> None:
         match fact:
@@ -131,7 +133,7 @@ class SharedLimits:
 
     def _lost(self, reason: Reason) -> None:
         self.asked.clear()
-        self._life += 1
+        self._epoch += 1
         self.lost = reason
         for fail in ("open", "closed"):
             names = [limit.name for limit in self._limits.values() if limit.fail == fail]
@@ -156,10 +158,10 @@ class SharedLimits:
         """The attempt did not start."""
         self._spend(slot, started=False)
 
-    def dismiss(self, slot: ActiveSlot) -> None:
+    def release(self, slot: ActiveSlot) -> None:
         """The slot has ended: give back what it reserved."""
         for grant in slot.grants.values():
-            if grant.reservation is not None and grant.left and grant.connection_epoch == self._life:
+            if grant.reservation is not None and grant.left and grant.connection_epoch == self._epoch:
                 self._context.actions.append(ReleaseQuota(grant.reservation))
                 grant.unconfirmed = False
         self._spend(slot, started=False)

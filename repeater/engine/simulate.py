@@ -76,29 +76,29 @@ class SimulatedWorld:
         self._jobfile = jobfile
         self._plugins = plugins
         self._warn = warn
-        self._hold = hold
+        self._on_blocked = hold
         self._now = start
         self._durations = durations
         self._engine = Engine(start, seed=seed)
-        self._coming: list[tuple[Mono, int, Fact]] = []
-        self._told = 0
+        self._facts: list[tuple[Mono, int, Fact]] = []
+        self._order = 0
         self._live: set[str] = set()
         self._rows: dict[tuple[str, str], SlotRecord] = {}
-        self._over = False
+        self._has_exited = False
 
     def run(self, until: Instant, progress: Mapping[str, Progress]) -> list[SlotRecord]:
         plan = diff({}, self._jobfile.jobs)
         self._handle(PlanAccepted(1, plan, wire(self._jobfile, self._plugins), progress))
-        while not self._over:
+        while not self._has_exited:
             due = self._engine.wait(self._now)
             engine_at = None if due is None else Mono(self._now.mono + due)
-            world_at = self._coming[0][0] if self._coming else None
+            world_at = self._facts[0][0] if self._facts else None
             at = min((mono for mono in (engine_at, world_at) if mono is not None), default=None)
             if at is None or at >= until.mono:
                 break
             self._now = self._now.at_mono(at)
             if world_at is not None and world_at <= at:
-                self._handle(heapq.heappop(self._coming)[2])
+                self._handle(heapq.heappop(self._facts)[2])
             else:
                 self._handle(TimePassed())
         return list(self._rows.values())
@@ -112,33 +112,33 @@ class SimulatedWorld:
             match action:
                 case Start(run, spec, row):
                     self._live.add(run.id)
-                    self._keep(row)
-                    self._tell(RunStarted(run.id, 1))
+                    self._store(row)
+                    self._schedule(RunStarted(run.id, 1))
                     if spec.name in self._durations or not spec.is_service:
                         length = self._durations.get(spec.name, self._durations.get(spec.group, DEFAULT_DURATION))
-                        self._tell(RunEnded(run.id, Exit(code=0)), length)
+                        self._schedule(RunEnded(run.id, Exit(code=0)), length)
                 case SendSignal(run, signal):
-                    self._tell(RunEnded(run, Exit(signal=_SIGNAL_NUMBERS.get(signal, 15))))
+                    self._schedule(RunEnded(run, Exit(signal=_SIGNAL_NUMBERS.get(signal, 15))))
                 case KillTree(run):
-                    self._tell(RunEnded(run, Exit(signal=9)))
+                    self._schedule(RunEnded(run, Exit(signal=9)))
                 case Record(row) | RecordStarted(row):
-                    self._keep(row)
+                    self._store(row)
                 case StartProbe(job, kind):
-                    self._tell(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
+                    self._schedule(ProbeReported(job, "live" if kind == "live" else "ready", ok=True))
                 case Announce(SlotBlocked() as held):
-                    self._hold(held)
+                    self._on_blocked(held)
                 case Announce(Warned(job, reason)):
                     self._warn(job, reason)
                 case ExitSupervisor():
-                    self._over = True
+                    self._has_exited = True
                 case _:
                     pass
 
-    def _tell(self, fact: Fact, later: timedelta = timedelta(0)) -> None:
-        self._told += 1
-        heapq.heappush(self._coming, (self._now.plus(later).mono, self._told, fact))
+    def _schedule(self, fact: Fact, later: timedelta = timedelta(0)) -> None:
+        self._order += 1
+        heapq.heappush(self._facts, (self._now.plus(later).mono, self._order, fact))
 
-    def _keep(self, row: SlotRecord) -> None:
+    def _store(self, row: SlotRecord) -> None:
         key = (row.job, row.nominal.isoformat())
         before = self._rows.get(key)
         if row.state in INTERIM and before is not None and before.started is not None:

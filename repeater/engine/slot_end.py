@@ -76,7 +76,7 @@ class SlotEnd:
             outcome = None
         if active.retry is not None:
             active.retry.cancel()
-        for timer in active.wakes:
+        for timer in active.timers:
             timer.cancel()
         job.open.remove(active)
         admission.release(active)

@@ -137,7 +137,7 @@ class SlotLifecycle:
         deadline = job.spec.catch_up.start_deadline
         if deadline is not None:
             remaining = max(timedelta(0), deadline - slot.late_by(context.now.mono))
-            active.wakes.append(context.call_in(remaining, lambda _: self._expire(active)))
+            active.timers.append(context.call_in(remaining, lambda _: self._expire(active)))
         self.try_start(active)
 
     def _expire(self, active: ActiveSlot) -> None:

@@ -17,11 +17,11 @@ from repeater.model.time import Instant, Mono, to_us
 class Timer:
     """Something to do at an instant. `call` gets the actual reading of the clocks."""
 
-    __slots__ = ("at", "call", "cancelled", "order", "rides")
+    __slots__ = ("at", "call", "cancelled", "clock", "order")
 
-    def __init__(self, at: Instant, rides: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]):
+    def __init__(self, at: Instant, clock: Literal["wall", "mono"], order: int, call: Callable[[Instant], None]):
         self.at = at
-        self.rides = rides
+        self.clock = clock
         self.order = order
         self.call = call
         self.cancelled = False
@@ -37,20 +37,20 @@ class TimerQueue:
     def __init__(self) -> None:
         self._wall: list[tuple[datetime, int, Timer]] = []
         self._mono: list[tuple[Mono, int, Timer]] = []
-        self._asked = 0
+        self._number = 0
         self._tidy_at = 1024
 
-    def add(self, at: Instant, rides: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
+    def add(self, at: Instant, clock: Literal["wall", "mono"], call: Callable[[Instant], None]) -> Timer:
         """Call at `at`, by the wall clock or the monotonic clock."""
-        self._asked += 1
-        wake = Timer(at, rides, self._asked, call)
-        if rides == "wall":
-            heapq.heappush(self._wall, (at.wall, wake.order, wake))
+        self._number += 1
+        timer = Timer(at, clock, self._number, call)
+        if clock == "wall":
+            heapq.heappush(self._wall, (at.wall, timer.order, timer))
         else:
-            heapq.heappush(self._mono, (at.mono, wake.order, wake))
+            heapq.heappush(self._mono, (at.mono, timer.order, timer))
         if len(self._wall) + len(self._mono) > self._tidy_at:
             self._tidy()
-        return wake
+        return timer
 
     def pop_due(self, now: Instant) -> Timer | None:
         """Remove and return the earliest timer that is due; None if none is."""

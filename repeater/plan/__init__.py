@@ -1,1 +1,1 @@
-"""From two sets of specs to what changes between them, and to the graph that the engine runs. Pure."""
+"""The changes between two sets of specs, and the graph that the engine runs. Pure."""

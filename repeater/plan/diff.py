@@ -1,4 +1,4 @@
-"""What changes between two job files, and with which effect: the pure half of hot reload.
+"""What changes between two job files, and with which effect.
 
 `rpr plan` prints a `Plan`, the engine carries it out; both see the same object. Law, tested as a property: the old
 specs with the plan applied are the new specs.
@@ -53,7 +53,7 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class SharedChange:
-    """A pool or a limit that is new, changed or gone: its table before and after, None where there is none."""
+    """A pool or a limit that is new, changed or removed: its table before and after, None if it does not exist."""
 
     kind: Literal["pool", "limit"]
     name: str
@@ -105,7 +105,7 @@ def entries(old: Mapping[str, JobSpec], new: Iterable[JobSpec], removed: Collect
             yield JobPlan(name, "keep")
         else:
             changes = changes_between(before, spec)
-            yield JobPlan(name, reload_class(spec, changes), changes)  # "keep" if nothing that acts differs
+            yield JobPlan(name, reload_class(spec, changes), changes)  # "keep" if nothing with an effect differs
     for name in gone:
         yield JobPlan(name, "remove")
 
@@ -147,7 +147,7 @@ def _moves(known: Collection[str], names: Mapping[str, JobSpec], wanted: Mapping
 
 
 def _finder(gone: Mapping[str, JobSpec]) -> Callable[[JobSpec], str | None]:
-    """Finds a job that is gone and equal to a new one; each is found once."""
+    """Finds a removed job that is equal to a new one. Each is found once."""
     if not gone:
         return lambda _: None
 
@@ -163,7 +163,7 @@ def _finder(gone: Mapping[str, JobSpec]) -> Callable[[JobSpec], str | None]:
 def diff_shared(
     old_pools: Iterable[Pool], new_pools: Iterable[Pool], old_limits: Iterable[Limit], new_limits: Iterable[Limit]
 ) -> tuple[SharedChange, ...]:
-    """What changes of the pools and of the limits."""
+    """The changes of pools and limits."""
     pools = [{pool.name: dump_pool(pool) for pool in side} for side in (old_pools, new_pools)]
     limits = [{limit.name: dump_limit(limit) for limit in side} for side in (old_limits, new_limits)]
     return diff_tables(*pools, *limits)

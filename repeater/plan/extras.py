@@ -1,4 +1,4 @@
-"""What a generation has beside the definitions of its jobs: pools, limits, and a mark of each job's env-file contents.
+"""The parts of a generation other than job definitions: pools, limits, and marks of env-file contents.
 
 Stored with the definitions, so that a later plan can compare without the supervisor that applied them.
 """
@@ -51,7 +51,7 @@ def load_extras(text: str) -> Extras | None:
 
 
 def diff_extras(old: Extras, new: Extras) -> tuple[SharedChange, ...]:
-    """What changes of the pools and of the limits."""
+    """The changes of pools and limits."""
     return diff_tables(old.pools, new.pools, old.limits, new.limits)
 
 

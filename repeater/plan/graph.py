@@ -60,7 +60,7 @@ def wire(jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, N
 def wiring(
     jobfile: JobFile, plugins: Plugins | None = None, known: Mapping[str, Node] = _NONE, turn: int = 200
 ) -> Generator[None, None, Graph]:
-    """The same in pieces of `turn` jobs, for a caller that must not work for long at once."""
+    """The same in steps of `turn` jobs, for a caller that must not block for long."""
     groups: dict[str, list[str]] = {}
     for job in jobfile.jobs:
         groups.setdefault(job.group or job.name, []).append(job.name)

@@ -1,4 +1,4 @@
-"""Which jobs a person means: by name, by cell, by the name of a matrix, by glob, or by label.
+"""Which jobs a pattern selects: by name, cell, name of a matrix, glob, or label.
 
 One grammar wherever a JOB is taken: `poll`, `poll[region=eu]`, `db-*`, `tier=web`. Only `*` and `?` are special; the
 brackets of cells mean themselves. Pure.
@@ -27,7 +27,7 @@ def select(jobs: Sequence[JobSpec], patterns: Iterable[str]) -> tuple[JobSpec, .
 
 
 def matches(pattern: str, job: JobSpec) -> bool:
-    """Whether one pattern means one job."""
+    """Whether a pattern selects a job."""
     if pattern in (job.name, job.group) or (pattern[-1:] == "]" and cell_key(pattern) == cell_key(job.name)):
         return True
     key, equals, value = pattern.partition("=")

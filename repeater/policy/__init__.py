@@ -1,1 +1,1 @@
-"""WHETHER? Pure decisions about slots and runs: overlap, catch-up, stop, retry, verdict."""
+"""Pure decisions about slots and runs: overlap, catch-up, stop, retry, verdict."""

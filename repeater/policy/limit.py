@@ -61,10 +61,10 @@ class SlidingWindow:
         self._flying = 0
 
     def __len__(self) -> int:
-        """How many attempts are kept."""
+        """How many attempts are stored."""
         return len(self._attempts) + self._flying
 
-    # --- asking --------------------------------------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------------------------------
 
     def earliest(self, now: int, pattern: Pattern = ONE, late: int = 0) -> int:
         """The first instant, `now` or later, at which a request may be admitted, as far as is known now.
@@ -88,7 +88,7 @@ class SlidingWindow:
         past = bisect_right(self._attempts, now) - bisect_right(self._attempts, now - self.window)
         return past + self._flying
 
-    # --- taking --------------------------------------------------------------------------------------------------
+    # --- permits -------------------------------------------------------------------------------------------------
 
     def admit(self, now: int, pattern: Pattern = ONE) -> Permit | int:
         """Check and reserve in one: a ticket whose first attempt is granted, or the instant at which to ask again."""
@@ -143,7 +143,7 @@ class SlidingWindow:
         insort(self._attempts, at)
         return at
 
-    # --- telling -------------------------------------------------------------------------------------------------
+    # --- reports -------------------------------------------------------------------------------------------------
 
     def started(self, ticket: Permit, at: int) -> None:
         """The granted attempt of the ticket happened."""
@@ -159,7 +159,7 @@ class SlidingWindow:
             self._flying -= 1
 
     def release(self, ticket: Permit) -> None:
-        """Nothing more of the ticket will happen. What did stays; a second time changes nothing."""
+        """Give back the planned attempts of the ticket. A second call does nothing."""
         for attempt in ticket.planned:
             self._remove(attempt)
         ticket.planned.clear()
@@ -177,15 +177,15 @@ class SlidingWindow:
         return edge
 
     def forget(self, at: int) -> None:
-        """A start that was recorded at this instant did not happen, or not then."""
+        """Remove a start that was recorded at this instant."""
         self._remove(at)
 
     def push_back(self, until: int) -> None:
-        """No grant before `until`; an earlier one than known changes nothing."""
+        """Grant nothing before `until`, if no later instant was set before."""
         self.not_before = until if self.not_before is None else max(self.not_before, until)
 
     def change(self, count: int, window: int) -> None:
-        """The limit was edited. What is known counts against the new one."""
+        """The limit was edited. Attempts so far count for the new limit."""
         self.count, self.window = count, window
 
     def recent(self, now: int) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ class SlidingWindow:
         self._drop(now)
         return tuple(self._attempts[bisect_right(self._attempts, now - self.window) :])
 
-    # --- within --------------------------------------------------------------------------------------------------
+    # --- helpers -------------------------------------------------------------------------------------------------
 
     def _skip_ahead(self, at: int, pieces: Iterable[tuple[int, int, int, int]]) -> int | None:
         """Where to look next because `at` is too early; None if it is not."""
@@ -234,7 +234,7 @@ class SlidingWindow:
             del self._attempts[place]
 
     def _drop(self, now: int) -> None:
-        """Forget what no window that is still to come can hold; not at every call, so that it costs next to nothing."""
+        """Drop attempts that no future window can contain. It does not work at every call, so that it costs little."""
         attempts = self._attempts
         if len(attempts) > 2 * min(self.count, 1000) and attempts[len(attempts) // 2] <= now - self.window:
             del attempts[: bisect_right(attempts, now - self.window)]

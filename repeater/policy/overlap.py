@@ -8,7 +8,7 @@ from repeater.model.spec import Overlap
 
 Decision: TypeAlias = Literal["start", "skip", "queue_full", "keep_newest", "keep_first", "enqueue", "replace"]
 QUEUE_MOST = 1000
-"""How many slots a queue without `queue_max` keeps: everything is bounded."""
+"""The length of a queue without `queue_max`."""
 
 
 def decide(overlap: Overlap, live: int, pending: int) -> Decision:

@@ -1,4 +1,4 @@
-"""Whether a failed attempt is followed by another one in the same slot. How long it waits is `schedule.backoff`'s."""
+"""Whether a failed attempt is followed by another one in the same slot. `schedule.backoff` has the delays."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from repeater.model.reasons import ReasonCode
 
 WINDOW = 64 * 1024
-"""Bytes of a line that are searched at once, and the most that is kept of one."""
+"""Bytes of a line that are searched at once. No more of a line is kept."""
 SEARCH_LIMIT = 0.1
 """Seconds that one search may take; an ordinary one takes microseconds."""
 PATTERN_MOST = 4096
@@ -65,7 +65,7 @@ _FAILURE_PATTERN = Verdict(False, Reason("failure_pattern"))
 
 
 EXECUTOR_FAILED = 125
-"""The exit code that says that an executor plugin failed, not what it was to run; as timeout(1) and docker use it."""
+"""The exit code of an executor plugin that failed itself, as with timeout(1) and docker."""
 
 
 def of_executor(name: str, verdict: Verdict, exit: Exit) -> Verdict:  # noqa: A002
@@ -279,7 +279,7 @@ def _first_line(pattern: Any, text: str) -> int:
 
 
 def _search_with_deadline(pattern: Any, text: str) -> bool | None:
-    """Whether the pattern is in the text; None when it takes too long. Twice, as a busy machine may stop us once."""
+    """Whether the pattern is in the text; None if two searches take too long (a busy machine may delay one)."""
     for _ in range(2):
         try:
             return pattern.search(text, timeout=SEARCH_LIMIT) is not None

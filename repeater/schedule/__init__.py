@@ -1,1 +1,1 @@
-"""WHEN next? Pure: instants in, instants out. No clock is read here and nothing waits."""
+"""When a job runs next. Pure: instants in, instants out. No clock is read here and nothing waits."""

@@ -34,7 +34,7 @@ from repeater.model.reasons import reason as because
 from repeater.model.spec import Adaptive
 from repeater.model.time import MICROSECOND, to_us
 
-_SUCCESSES, _FAILURES = 6.0, 0.5  # what is believed before anything is known
+_SUCCESSES, _FAILURES = 6.0, 0.5  # the estimate before the first run
 _FORGETTING = 0.9
 _LEARNING = 1 / 16
 _TRIAL_SUCCEEDED = Reason("trial_succeeded")
@@ -91,7 +91,7 @@ def interval(spec: Adaptive, state: AdaptiveState | None) -> timedelta:
 
 
 def observe(spec: Adaptive, state: AdaptiveState | None, *, success: bool, latency: timedelta) -> AdaptiveState:
-    """What is known after one more run, which took `latency` from its start to its end."""
+    """The state after one more run, which took `latency` from its start to its end."""
     before = state or AdaptiveState(spec.base)
     pace = _bounded(spec, before.pace)
     after = replace(
@@ -151,7 +151,7 @@ def _after_success(spec: Adaptive, pace: timedelta, took: float, target: float |
 
 
 def _quicker(spec: Adaptive, pace: timedelta) -> timedelta:
-    """The interval when the rate has grown by one step; a step is smaller than a microsecond for no interval."""
+    """The interval after the rate has grown by one step. It always changes by at least a microsecond."""
     whole, now = _STEPS * to_us(spec.base), to_us(pace)
     return whole * now // (whole + now) * MICROSECOND
 

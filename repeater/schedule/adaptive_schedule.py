@@ -1,7 +1,6 @@
-"""The schedule whose distance changes: what `adaptive` and `load` want, from the end of the run before.
+"""The schedule of `adaptive` and `load`: an interval that changes, counted from the end of the previous run.
 
-What the distance is comes with the track (`Track.pace`); how it is found is the business of `schedule.adaptive` and
-`schedule.load_aware`.
+The track has the current interval (`Track.pace`). `schedule.adaptive` and `schedule.load_aware` compute it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Delays that grow with the number of the try, and the schedule made of them.
+"""Delays that grow with the number of tries, and the schedule made of them.
 
 `backoff_delay` is a pure function of the given random number; retries, slowdowns and the `backoff` schedule all use
 it. Decorrelated jitter follows https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
@@ -15,7 +15,7 @@ from repeater.model.time import MICROSECOND, Instant, to_us
 from repeater.schedule.base import Track, least_step
 from repeater.schedule.jitter import stable_fraction
 
-_REMEMBERED = 32  # tries that decorrelated jitter looks back, after which it has long forgotten where it began
+_REMEMBERED = 32  # tries that decorrelated jitter looks back: earlier ones have no effect
 
 
 def backoff_delay(backoff: Backoff, k: int, draw: float, previous: timedelta | None = None) -> timedelta:

@@ -44,14 +44,14 @@ def least_step(track: Track) -> timedelta:
 
 
 class Schedule(Protocol):
-    """`rides` says which clock its instants are kept by: `wall` for times of day, `mono` for distances."""
+    """`clock` is the clock that its instants follow: `wall` for times of day, `mono` for distances."""
 
     @property
     def clock(self) -> Literal["wall", "mono"]: ...
 
     @property
     def waits_for_end(self) -> bool:
-        """Whether the next slot counts from the end of the run before, so that it is not known while one is live."""
+        """Whether the next slot counts from the end of the run before, so that it is unknown while one is live."""
         ...
 
     @property

@@ -70,7 +70,7 @@ def _share_of_days(days: Days) -> Fraction:
 
 
 class CronSchedule:
-    """The schedule of a `Cron`. What is costly happens at the first `next`."""
+    """The schedule of a `Cron`. The first `next` does the costly work."""
 
     __slots__ = ("_pattern", "_spec", "_zone", "clock", "ends", "job", "waits_for_end")
 
@@ -140,7 +140,7 @@ class WallTimes:
         self._minutes = _minutes_of_day(meaning.hours, meaning.minutes)
         self._seconds = meaning.seconds
         self.every_hour = len(meaning.hours) == 24
-        self._seen = _SOME_DAY  # the day that was asked for last, and whether it is one of ours
+        self._seen = _SOME_DAY  # the last day that was checked, and whether it matches
         self._has = self._days.has(_SOME_DAY)
 
     def after(self, wall: datetime) -> datetime | None:

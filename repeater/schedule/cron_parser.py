@@ -1,4 +1,4 @@
-"""Cron expressions as people write them, rewritten in the one dialect that `schedule.cron` reads.
+"""Rewrites the dialects of cron expressions in the one that `schedule.cron` reads.
 
 Text in, text out: nicknames, the place of the seconds, `H`, `?`, `5L`, ranges from a value to itself, ranges around the
 end of a field. Steps that are larger than their field are errors.

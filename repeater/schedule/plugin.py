@@ -21,7 +21,7 @@ from repeater.schedule.base import Track
 
 @dataclass(frozen=True, slots=True)
 class PluginSchedule:
-    """It rides the wall clock, and ends when the plugin names no further time."""
+    """It follows the wall clock, and ends when the plugin names no further time."""
 
     spec: Plugin
     job: str

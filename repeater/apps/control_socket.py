@@ -1,7 +1,7 @@
-"""The control socket of a supervisor, for as long as it lives: bound at start, and bound again when its name is gone.
+"""The control socket of a supervisor: bound at start, and bound again when its name was removed.
 
-A logout removes `$XDG_RUNTIME_DIR`, and cleaners of temporary folders remove sockets. Without a new socket nobody could
-stop the supervisor or ask about it.
+A logout removes `$XDG_RUNTIME_DIR`, and cleaners of temporary folders remove sockets. Without a new socket no
+command could reach the supervisor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOOK_EVERY = 2_000_000
 
 
 class RebindingSocket:
-    """`place` says where the socket belongs now; `warn` reports that it cannot be bound, was removed, is bound again.
+    """`place` returns the path of the socket; `warn` reports that it cannot be bound, was removed, or is bound again.
 
     The caller holds the lock of the state folder.
     """
@@ -39,7 +39,7 @@ class RebindingSocket:
 
     @property
     def trouble(self) -> Reason | None:
-        """Why nobody can reach this supervisor; None if everybody can."""
+        """Why commands cannot reach this supervisor; None if they can."""
         return because("control_socket_missing", error=self._problem) if self._door is None else None
 
     def serve(self, server: Server) -> None:

@@ -1,6 +1,6 @@
-"""What this machine gives: the facts behind `rpr doctor`. It only looks; nothing is made, changed or asked of anybody.
+"""The checks of `rpr doctor`: what this machine offers. They read, and change nothing.
 
-Used by `app` only. A finding is `ok`, a `note` that explains a limit, or `bad`: something that keeps repeater from
+A finding is `ok`, a `note` that explains a limit, or `bad`: something that keeps repeater from
 working as it should.
 """
 
@@ -72,7 +72,7 @@ def _can_pidfd() -> bool:
 
 
 def _shim_checks(cgroups: str) -> Iterator[CheckResult]:
-    """What can be promised with a keeper; `cgroups` says which jobs shall have one of their own."""
+    """What can be promised with a shim; `cgroups` says which jobs get a cgroup of their own."""
     plain = "runs are tracked by a subreaper"
     try:
         folder = cgroup.delegated_root()
@@ -116,7 +116,7 @@ def _clock() -> Iterator[CheckResult]:
         from zoneinfo import ZoneInfo
 
         ZoneInfo("Europe/Berlin")
-    except Exception as error:  # noqa: BLE001 - whatever is broken in the zone files
+    except Exception as error:  # noqa: BLE001 - the zone files can be broken in any way
         yield CheckResult("time zones", "bad", f"cannot be read: {error}")
     else:
         yield CheckResult("time zones", "ok", "known")

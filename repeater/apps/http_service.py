@@ -1,6 +1,6 @@
-"""HTTP for a supervisor, put together: address, token, socket, metrics, server. Used by `assembly` if it is asked for.
+"""HTTP for a supervisor, assembled: address, token, socket, metrics, server.
 
-It listens on this machine alone unless somebody says `--allow-remote`, and there is no way to have it without a token.
+It listens on this machine only, unless `--allow-remote` is given. A token is always required.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _SHORTEST_TOKEN, _LONGEST_TOKEN = 16, 4096
 
 
 class HttpService:
-    """Listens from its making on, answers from `serve` on. A listener of events, for the metrics.
+    """Listens from its construction on, answers from `serve` on. `hear` counts events for the metrics.
 
-    `words` say where it is; `is_chosen`: the system chose the port, so nobody knows it yet.
+    `words` describe the address; `is_chosen`: the system chose the port, so the user does not know it yet.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HttpService:
             self._metrics(event)
 
     def serve(self, desk: ControlContext) -> None:
-        """Answer from now on."""
+        """Answer requests from now on."""
         from repeater.control.http.app import NO_METRICS, build
         from repeater.control.http.server import HttpServer
 
@@ -84,7 +84,7 @@ class HttpService:
             self._warn(because("metrics_missing", error=f"{NO_METRICS}: {extra_hint('web')}"))
 
         async def scrape() -> bytes:
-            """Whoever comes while another's are made gets the same."""
+            """A request that arrives while metrics are made gets the same metrics."""
             if self._making is None:
                 self._making = asyncio.ensure_future(self._make(desk))
                 self._making.add_done_callback(self._made)
@@ -101,7 +101,7 @@ class HttpService:
         self._server = HttpServer(app, self._door, self._warn, self._fault)
 
     async def sent(self) -> None:
-        """Returns when everybody has taken what was answered."""
+        """Return when all clients have received their replies."""
         if self._server is not None:
             await self._server.sent()
 
@@ -113,7 +113,7 @@ class HttpService:
         self._door.close()
 
     async def _make(self, desk: ControlContext) -> bytes:
-        """The metrics: looked at in the loop, a part at a time, and written down in a thread."""
+        """Collect the metrics in the loop, some jobs at a time, and format them in a thread."""
         from repeater.control.context import aside
 
         assert self._metrics is not None
@@ -222,7 +222,7 @@ def _token(options: HttpOptions, folder: Path | None, environ: Mapping[str, str]
 
 
 def _read(path: Path, *, is_ours: bool = False) -> str:
-    """The text of a token file. `is_ours`: the one in the state folder, which is no link and for this user alone."""
+    """The text of a token file. `is_ours`: the one in the state folder, which is not a link and only for this user."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if is_ours else 0)
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:

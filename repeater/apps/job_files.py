@@ -1,4 +1,4 @@
-"""Job files on the real disk: which one is meant, and the road over it."""
+"""Job files on the real disk: which file is meant, and reading it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_job_files(
     project: str | None = None,
     unnamed: str | None = None,
 ) -> Loaded:
-    """Walk the road over the real disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
+    """Read the job files from disk. No path: `RPR_FILE`, or the nearest of `JOB_FILES`, looked for upward.
 
     `project` wins over the key `project`. `unnamed` is the project of files without the key; None: by their folder.
     Raises JobFileError with every problem, UsageError if there is no file at all, RepeaterError if it takes more than
@@ -88,7 +88,7 @@ class _OutOfTime(Exception):
 
 
 class _OutOfPatience(BaseException):
-    """Reading still goes on, a second later."""
+    """Reading has not ended after a second."""
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def _check_owner(path: Path) -> None:
 
 
 def input_limits(environ: Mapping[str, str]) -> InputLimits:
-    """The caps of job files; `RPR_MAX_FILE_SIZE` and its kin raise or lower them."""
+    """The caps of job files; `RPR_MAX_FILE_SIZE` and similar variables change them."""
     from repeater.jobfile.document import InputLimits
 
     given = {}

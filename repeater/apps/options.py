@@ -20,14 +20,14 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorOptions:
-    """How to run job files. `state_dir` None: the project's own; `ephemeral`: nothing is kept at all.
+    """How to run job files. `state_dir` None: the default directory of the project; `ephemeral`: no state is stored.
 
-    `on_death` is what becomes of the jobs when the supervisor dies without a word: killed, or kept for the next one.
+    `on_death` is what happens to the jobs when the supervisor is killed: killed, or kept for the next supervisor.
     `cgroups` says which jobs get a cgroup of their own, where that can be.
-    `only` are globs over job names; nothing else is brought into force. `project` wins over the key `project` of the
-    files. `log` is a file that takes the place of the console; `log_format` is that of the words of rpr itself. `http`
-    None: nothing is served. `output_size` is how many bytes of output are kept on disk. `daemon` is the socket of the
-    rate-limit daemon, None for the usual place.
+    `only` selects the jobs that are applied. `project` takes precedence over the key `project` of the files. `log` is a
+    file that replaces the console; `log_format` is the format of messages of rpr. `http` None: HTTP is not served.
+    `output_size` limits the bytes of output on disk. `daemon` is the socket of the rate-limit daemon, None for the
+    default.
     """
 
     files: tuple[str, ...]
@@ -53,9 +53,9 @@ class SupervisorOptions:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitDaemonOptions:
-    """How to run a daemon. `socket` None: the first usual place that can be used. `mode` is that of the socket; with
-    more than 0600 everybody is let in whom the file lets in. `ephemeral`: nothing is kept over a restart. `patience`:
-    listen also where the Go tool of that name looks by default.
+    """How to run the rate-limit daemon. `socket` None: the first default path that can be used. `mode` is that of the
+    socket; with more than 0600, each user who may open the socket is accepted. `ephemeral`: no state is kept over a
+    restart. `patience`: listen also at the default path of the Go tool of that name.
     """
 
     socket: str | None = None

@@ -1,6 +1,6 @@
-"""Plugins for those who read job files: which are installed, and how those that a file uses are asked.
+"""Plugins of job files: which are installed, and how a command calls those that a file uses.
 
-Nothing of `repeater.plugins` is imported before somebody names a plugin.
+`repeater.plugins` is imported only when a job file names a plugin.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Who owns the processes of a supervisor, and what becomes of those that an earlier one left.
+"""The parent of the processes of a supervisor, and the processes that an earlier supervisor left.
 
-A keeper owns them where one can be had, else the supervisor itself.
+The parent is the shim where it can run, else the supervisor itself.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SHIM_FOLDER = "keeper"
 def make_spawner(
     tell: EmitFact, sink: RunSink, loop: Loop, warn: Warn, *, state: Path | None, on_death: OnDeath, cgroups: Cgroups
 ) -> Spawner:
-    """The spawner of `rpr apply`; `warn` is told, once, what is weaker without a keeper. `state` is the state folder,
-    whose lock is ours.
+    """The spawner of `rpr apply`. `warn` reports once what is weaker without a shim. `state` is the state directory;
+    this process holds its lock.
     """
     from repeater.processes.shim_client import ShimUnavailable
     from repeater.processes.shim_spawner import ShimSpawner
@@ -49,9 +49,9 @@ def make_spawner(
 def recover_runs(
     spawner: Spawner, remembered: StoredState, store: SqliteStore, jobfile: JobFile, warn: Warn
 ) -> tuple[Mapping[str, SurvivingRun], frozenset[str]]:
-    """Before time is accepted: the runs of open rows that go on, and the services among them that were changed.
+    """The live runs of open records, and the services among them that were changed. Called before the first plan.
 
-    Whatever else is left of an earlier supervisor is ended: no run may overlap with its own ghost.
+    All other processes of an earlier supervisor are ended, so that a new run does not overlap with an old one.
     """
     from repeater.shim import process_tree
 
@@ -59,10 +59,10 @@ def recover_runs(
     survivors = spawner.surviving_runs()
     open_runs = {row.run: row.job for row in remembered.open_rows if row.run is not None}
     living = {run: one for run, one in survivors.items() if open_runs.get(run) in jobs}
-    ghosts = {run: 0 for run in open_runs if run not in living}
-    if ghosts and any(True for _ in process_tree.find_by_run_id(ghosts)):
+    leftovers = {run: 0 for run in open_runs if run not in living}
+    if leftovers and any(True for _ in process_tree.find_by_run_id(leftovers)):
         warn(Reason("left_over_ended"))
-        if process_tree.kill(ghosts):
+        if process_tree.kill(leftovers):
             warn(Reason("left_over_alive"))
     spawner.kill_unclaimed(survivors.keys() - living.keys())
     return living, changed_services(store, jobfile) if living else frozenset()

@@ -1,7 +1,7 @@
-"""Job files read again for a supervisor, by a process of their own (`apps.reload_worker`); the supervisor's side of it.
+"""The supervisor's side of a reload: another process (`apps.reload_worker`) reads the job files.
 
-What comes is put together from pieces, in the loop, between other things. Nothing that a job file holds can hurt here:
-it is looked at elsewhere, and a reader that hangs, grows or dies becomes one line of words, the same each time.
+The result arrives in pieces, which the loop puts together between other work. A job file cannot harm the supervisor: a
+reader that hangs, grows or crashes becomes one error message, the same each time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ReloadWorkerClient:
         self._coming: list[JobSpec] = []
 
     def warm(self) -> None:
-        """A reading may come soon."""
+        """Start the process: a read may follow soon."""
         self._worker.prestart()
 
     def read(

@@ -1,9 +1,9 @@
-"""The process that reads job files again for a supervisor: the road, under limits, and its answers in small pieces.
+"""The process that reads job files for a supervisor: the whole pipeline, under limits, with results in small pieces.
 
-`main` runs in a process of its own, started through `worker`. Templates, patterns and aliases can ask for any
-time and memory; here they cost this process, never the supervisor. Between two readings it remembers what it told last,
-so that a job that did not change crosses the pipe as a number. It must never write to the state of the project, nor
-start anything. What it says is unpickled by the supervisor, whose own child it is.
+`main` runs in a separate process, started through `worker`. Templates, patterns and aliases can need any time and
+memory; here they cost this process, not the supervisor. The process remembers the last result, so that an unchanged job
+crosses the pipe as a number. It must not write to the state of the project, nor start processes. The supervisor
+unpickles the result, because this is its own child.
 """
 
 from __future__ import annotations
@@ -156,14 +156,14 @@ def limits(environ: Mapping[str, str]) -> Limits:
 
 
 class _SentCache:
-    """What was told last: the jobs, their places, their lines of the document."""
+    """The last result: the jobs, their places, their lines of the document."""
 
     def __init__(self) -> None:
         self.number = 0
         self._jobs: dict[str, tuple[JobSpec, int, str]] = {}
 
     def pieces(self, jobs: Sequence[JobSpec], known: int, salt: str) -> Iterator[Piece]:
-        """The jobs for the asker. From then on they are what was told last."""
+        """The jobs in pieces. At the end they are the last result."""
         before = self._jobs if known == self.number and known else {}
         told: dict[str, tuple[JobSpec, int, str]] = {}
         line = _writer(salt)
@@ -186,7 +186,7 @@ class _SentCache:
 
 
 def main() -> None:
-    """Answers until nobody asks any more."""
+    """Answer requests until the pipe is closed."""
     from repeater.worker.server import CpuTimeExceeded, HardTimeout, WorkerChannel
 
     bounds = limits(os.environ)
@@ -205,7 +205,7 @@ def main() -> None:
             cause = bounds.time_exceeded_message
         except RepeaterError as error:
             last = LoadResult(error.with_traceback(None))
-        except Exception as error:  # noqa: BLE001 - the supervisor lives on whatever went wrong here
+        except Exception as error:  # noqa: BLE001 - the supervisor continues after any error here
             cause = f"{type(error).__name__}: {error}"
         asker.wait_idle()
         if cause:
@@ -217,7 +217,7 @@ def main() -> None:
 
 
 def _answer(errand: LoadRequest, memory: _SentCache, send: Callable[[bytes], None]) -> LoadResult:
-    """Sends the jobs; what remains to be said is the last frame."""
+    """Send the jobs, and return the last frame."""
     loaded = load_selected(errand.files, errand.set_vars, errand.only, project=errand.project, unnamed=errand.unnamed)
     for piece in memory.pieces(loaded.jobfile.jobs, errand.known, errand.salt):
         send(_frame(piece))
@@ -243,7 +243,7 @@ _CALLS = copyreg.dispatch_table | {part: _as_call(part) for part in (JobSpec, Pr
 
 
 def _prepare(is_asked: Callable[[], bool]) -> None:
-    """Import what a reading may need while nobody waits, by reading a little of everything, the most usual first."""
+    """Import the modules that a read may need, before a request arrives: read small samples, the most usual first."""
     from repeater.jobfile.load import load
     from repeater.system.filesystem import Filesystem
 

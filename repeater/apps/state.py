@@ -1,4 +1,4 @@
-"""What the state folder of a project tells, read without its lock."""
+"""The contents of the state directory of a project, read without its lock."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def hiding(salt: str | None) -> Hiding:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a state folder tells of the last apply. `generation` is 0 if there was none. `done` says why those of its
-    jobs that are done are. `marks` makes the marks that stand in `specs` and `extras`. `extras` is None if they were
+    """The last apply, from the state directory. `generation` is 0 if there was none. `done` has the reasons of jobs
+    that are done. `marks` makes the marks that stand in `specs` and `extras`. `extras` is None if they were
     not stored. `removed` are names that have a state, but no job in `specs`.
     """
 

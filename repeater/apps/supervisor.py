@@ -72,12 +72,12 @@ if TYPE_CHECKING:
 
 
 def supervise(options: SupervisorOptions, loaded: Loaded, ready: Callable[[str], None] = lambda _: None) -> int:
-    """Run until every job is done or a signal asks to leave; the exit status of `rpr apply`.
+    """Run until every job is done or a signal stops it; returns the exit status of `rpr apply`.
 
-    `ready` is called when the jobs are in force and the socket answers, with words for a person.
+    `ready` gets a message when the jobs are active and the socket answers.
     """
-    # A start passes from the loop to the writer, back, to the spawner, and back: with the usual 5 ms, whoever of them
-    # computes keeps the others from going on.
+    # A start passes from the loop to the writer, back, to the spawner, and back. With the default of 5 ms, a thread
+    # that computes would delay the others.
     sys.setswitchinterval(0.0005)
     return asyncio.run(_supervise(options, loaded, ready))
 
@@ -96,7 +96,7 @@ async def _supervise(options: SupervisorOptions, loaded: Loaded, ready: Callable
 
 
 def _tune_gc() -> None:
-    """What was built by now stays: looking through it again and again for garbage would make starts late."""
+    """Exclude the objects that exist now from garbage collection: they stay, and collections would make starts late."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
@@ -222,8 +222,8 @@ class SupervisorApp:
         lifecycle.handle_signals(loop, self._stop, reload=self._requests.on_hangup)
 
     def _take_state(self, loaded: Loaded, closing: ExitStack) -> None:
-        """Let the state belong to these files, and keep the output of runs there. Raises ApplyRefused if the state
-        should not belong to them, before any process is touched.
+        """Record that the state belongs to these files, and store the output of runs there. Raises ApplyRefused if the
+        state belongs to other files, before any process is touched.
         """
         self._origin = Origin(self._project, first_file(loaded.name))
         self._active_before: frozenset[str] = frozenset()
@@ -282,7 +282,7 @@ class SupervisorApp:
         return None if job is None else job.spec
 
     def begin(self, loaded: Loaded, ready: Callable[[str], None]) -> None:
-        """Bring the first generation into force, and say so when it is."""
+        """Apply the first generation, and call `ready` when it is active."""
         self._output.prepare()
         self._plugins.prepare(loaded.plugins)
         former = self._store.load()
@@ -369,7 +369,7 @@ class SupervisorApp:
         return [problem for problem in found if problem is not None]
 
     def _on_recorded(self, runs: list[str]) -> None:
-        """The spawner is made after the store, which it outlives in nothing."""
+        """The records of these runs are written: the spawner can forget the runs."""
         self._spawner.acknowledge(runs)
 
     def _submit(self, fact: Fact) -> None:
@@ -402,7 +402,7 @@ class SupervisorApp:
             if wanted.globs:
                 globs = [os.path.relpath(glob, wanted.folder) for glob in wanted.globs]
                 self._watcher.watch(_INCLUDES, wanted.folder, globs)
-                # a file that came between reading and watching would be seen by nobody: look once more
+                # a file that was created between reading and watching causes no event: look once more
                 self._clock.call_after(_SECOND_LOOK, self._reload.file_changed)
             else:
                 self._watcher.unwatch(_INCLUDES)

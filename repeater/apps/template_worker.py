@@ -57,8 +57,8 @@ class RunTemplateWorker:
 
 
 def main() -> None:
-    """Answers until nobody asks any more. The limit of CPU time ends the process: a single step of a template may be
-    as long as the template likes, and cannot be interrupted.
+    """Answer requests until the pipe is closed. The limit of CPU time ends the process, because a single step of a
+    template can take any time and cannot be interrupted.
     """
     from repeater.jobfile.run_templates import render_all
     from repeater.jobfile.template import TemplateFailed, render_at_start

@@ -1,4 +1,4 @@
-"""What goes on without a supervisor: the live runs that a shim looks after, with their jobs from the history."""
+"""Live runs without a supervisor: those that a shim owns, with their jobs from the history."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Unattended:
 
 
 def unattended_runs(found: Records) -> Unattended:
-    """What goes on in a project without a supervisor. Raises Unreachable if the shim does not answer."""
+    """The live runs of a project without a supervisor. Raises Unreachable if the shim does not answer."""
     from repeater.processes.unattended_shim import UnattendedRuns
     from repeater.store.state_dir import owner_of
 
@@ -54,7 +54,7 @@ def unattended_runs(found: Records) -> Unattended:
 
 
 def end_unattended_runs(found: Records, *, kill: bool) -> tuple[LiveRun, ...]:
-    """End what goes on in a project without a supervisor, and return what was ended. No supervisor can begin meanwhile.
+    """End the live runs of a project without a supervisor, and return them. No supervisor can start meanwhile.
 
     Raises LockHeld, Unreachable, or RepeaterError if processes are left.
     """

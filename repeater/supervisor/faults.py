@@ -54,7 +54,7 @@ class Faults:
     def report(self, owner: FaultOwner, error: BaseException, *, job: str = "", name: str = "") -> None:
         """Keep a fault, and announce it unless the same one was announced within `QUIET`. Never raises an Exception."""
         if self._is_reporting:
-            return  # a listener failed while it was told of a fault
+            return  # a listener failed while it handled a fault
         self._is_reporting = True
         try:
             self._report(owner, error, job, name)

@@ -125,7 +125,7 @@ def cannot_render(process: ProcessSpec, cause: str) -> RepeaterError:
 def _executor_launch(
     launch: LaunchRequest, process: ProcessSpec, run: Run, executor: Plugin, plugins: Plugins | None
 ) -> LaunchRequest:
-    """The same process, but what runs in it is a plugin, which is told the rest on its standard input."""
+    """The same process with a plugin as its program; the plugin reads the request from its standard input."""
     import json
 
     from repeater.model.plugins import NO_PLUGINS

@@ -109,7 +109,7 @@ class Probes:
 
 
 class LogProbeSink:
-    """A sink in front of another one; it tells when a line of a service matches its `log` probe."""
+    """A sink in front of another one. It reports when a line of a service matches its `log` probe."""
 
     def __init__(self, behind: Output, tell: EmitFact) -> None:
         self._behind = behind

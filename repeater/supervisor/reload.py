@@ -1,8 +1,8 @@
-"""Hot reload: a hint that files changed, a stable read, the road, the plan, one new generation, or nothing at all.
+"""Reload: a change of files is noticed, the files are read, a plan is made, and a new generation is applied.
 
-Hints come from a `Watcher` and may be wrong, early, late or many; what counts is the content. A burst is awaited
-(`DEBOUNCE`), then the whole road is walked away from the loop; if the result is broken it is read once more, because
-half a file looks like a broken one. Any problem leaves the generation in force as it is and is told once.
+A `Watcher` reports changes. Its reports can be wrong, early, late or frequent, so the content decides. After a burst
+(`DEBOUNCE`) another process reads all files. An invalid result is read once more, because a half-written file looks
+invalid too. If the files have a problem, the active generation stays, and the problem is reported once.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ Read = Callable[[Answer], None]
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of a request to read: the plan, against the specs in force, and the generation that it led to.
+    """The result of a request to read: the plan against the active specs, and the new generation.
 
-    The plan is to be shown: values of secrets are marks in it.
+    The plan has marks in the place of secrets, because it is shown.
     """
 
     generation: int
@@ -113,7 +113,7 @@ class Foreseen:
 
 
 class Reload:
-    """`read` walks the road elsewhere and calls back in the loop's thread. `accepted` is told which files to watch."""
+    """`read` reads the files in another process and calls back in the loop. `accepted` gets the files to watch."""
 
     def __init__(  # noqa: PLR0913 - each is another port or option
         self,
@@ -156,11 +156,11 @@ class Reload:
 
     @property
     def rejected(self) -> Reason | None:
-        """Why the files as they are now are not in force; None if they are."""
+        """Why the current files were rejected; None if they are active."""
         return self._rejected
 
     def in_force(self, files: Mapping[str, str]) -> None:
-        """These contents are what runs now."""
+        """Set the contents of the active files."""
         self._in_force = files
 
     def file_changed(self) -> None:
@@ -193,9 +193,9 @@ class Reload:
         allow_removals: bool = False,
         dry_run: bool = False,
     ) -> None:
-        """Read now because somebody asks, and tell `then` what came of it; a refusal is told to nobody else.
+        """Read now for a client, and call `then` with the result. A refusal is reported to the client only.
 
-        `read` takes the place of the road walked so far, if what it gives is accepted. With `dry_run` nothing changes.
+        `read` replaces the current way to read the files, if its result is accepted. With `dry_run` nothing changes.
         """
 
         def answered(answer: LoadedFiles | RepeaterError) -> None:
@@ -246,7 +246,7 @@ class Reload:
     def _foresee(
         self, answer: LoadedFiles, *, allow_removals: bool, then: Callable[[Foreseen | RepeaterError], None]
     ) -> None:
-        """Handles some jobs in each turn of the loop. Begins again if another generation comes into force meanwhile."""
+        """Handle some jobs in each turn of the loop. Start over if another generation is applied meanwhile."""
         generation = self._engine.generation
         steps = self._foreseeing(answer, generation, allow_removals=allow_removals)
 
@@ -435,7 +435,7 @@ class Reload:
             guard_removals(self._engine.jobs, jobfile.jobs)
 
     def _retry_once(self, error: str) -> None:
-        """Perhaps somebody is still writing: believe it the second time."""
+        """The file may be half-written: accept the problem the second time."""
         if error == self._doubted:
             self._reject(error)
         else:

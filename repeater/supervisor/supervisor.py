@@ -95,7 +95,7 @@ _OF_RUNS = (RunStarted, RunEnded, RunExited, RunLost, SpawnFailed)
 
 
 class SinkFactory(Protocol):
-    """Where the output of runs goes; told before a run writes and after its slot is decided."""
+    """The destination of the output of runs. It is called before a run writes and after its slot is decided."""
 
     def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None: ...
 
@@ -165,7 +165,7 @@ class Supervisor:
         return self._steps is not None
 
     def submit(self, fact: Fact) -> None:
-        """Take a fact; it is handled in this turn of the loop or the next, in the order in which facts were told."""
+        """Take a fact. It is handled in this turn of the loop or the next, in the order of arrival."""
         self._inbox.append(fact)
         self._wake()
 
@@ -200,7 +200,7 @@ class Supervisor:
             self._outside.clock.call_after(0, self._run_once)
 
     def _process_inbox(self) -> Instant:
-        """What was told by now, with one reading of the clocks."""
+        """Handle all facts that have arrived, with one reading of the clocks."""
         now = self._outside.clock.now()
         while self._inbox and not self._over and self._steps is None:
             fact = self._inbox.popleft()
@@ -481,7 +481,7 @@ class Supervisor:
             self._start(launch, spec)
         except RepeaterError as refusal:
             self.submit(SpawnFailed(start.run.id, because("launch_failed", error=str(refusal))))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the fault of this run
+        except Exception as error:  # noqa: BLE001 - any error belongs to this run
             self._fail_start(start, error)
 
     def _start(self, launch: LaunchRequest, spec: JobSpec) -> None:

@@ -26,7 +26,6 @@ from tests.docs.pages import PAGES, ROOT, prose
 NOT_YET: dict[str, set[str]] = {
     "repeater/system": {"comments"},
     "repeater/worker": {"comments"},
-    "repeater/apps": {"comments"},
     "repeater/cli": {"comments"},
     "repeater/control": {"comments"},
     "repeater/ratelimitd": {"comments"},
@@ -36,7 +35,6 @@ NOT_YET: dict[str, set[str]] = {
     "repeater/output": {"comments"},
     "repeater/plugins": {"comments"},
     "repeater/ports.py": {"comments"},
-    "repeater/supervisor": {"comments"},
     "repeater/sentences": {"comments"},
     "repeater/settings.py": {"comments"},
     "repeater/wire": {"comments"},

@@ -1,8 +1,7 @@
-"""One job without a file: what a one-off command is, and running it.
+"""One job without a file: the options of a one-off command, and its run.
 
-Beside `app` the only package that sees the adapters. It decides nothing, and imports nothing that the one job does not
-need, because a one-off command must be there at once: `assembly` puts the parts together, `history` and `serving` are
-imported by those who ask for them.
+A one-off command must start fast, so this package imports only what its job needs. `app` assembles the parts; `history`
+and `metrics` are imported if an option asks for them.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from repeater.policy.exit_status import Goal
 
 @dataclass(frozen=True, slots=True)
 class HttpPorts:
-    """Ports of this machine at which metrics and health are served; None: not at all.
+    """Ports of this machine for metrics and health; None: not served.
 
-    `must`: what cannot be served is an error, because somebody asked for it here; else it is a warning.
+    `must` names those that the command line asks for. If they cannot be served, that is an error, else a warning.
     """
 
     metrics: int | None = None
@@ -35,7 +34,7 @@ class OneOff:
     """How to run one job. `passes_code`: without a success, the status of the last run is that of `rpr`.
 
     `kill_at_end`: a run that is live when the job is done is ended. `stdin`: the runs read rpr's standard input.
-    `shows_pace`: every change of an interval, or instant that a rate allows, is told. `history`: the runs are kept, as
+    `shows_pace`: report changes of an interval, or the next start that a rate allows. `history`: the runs are kept, as
     those of a project of their own. `shows` is what is served over HTTP to this machine. `limits` are those that the
     job names; `daemon` is the socket to ask for shared ones, None for the usual place. `log_json`: messages
     of `rpr` itself are JSON objects, one a line.

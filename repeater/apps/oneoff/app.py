@@ -1,4 +1,4 @@
-"""The parts of a supervisor for a single job, put together."""
+"""The supervisor of a single job, assembled from its parts."""
 
 from __future__ import annotations
 
@@ -126,19 +126,19 @@ class OneOffApp:
             self._watch_reader(loop, closing)
 
     def _null_ports(self, closing: ExitStack) -> int | None:
-        """What runs read that have nothing to read, opened once; None if there is something."""
+        """`/dev/null` as standard input of the runs, opened once; None if they have an input."""
         spec = self._oneoff.spec
         return None if spec.process.stdin or spec.executor else _opened(os.devnull, os.O_RDONLY, closing)
 
     def begin(self) -> None:
-        """Bring the job into force."""
+        """Apply the job."""
         jobfile = JobFile("command line", (self._oneoff.spec,), limits=self._oneoff.limits)
         generation = self._remembered.generation + 1
         if self._oneoff.history:
             from repeater.apps.oneoff.history import as_document
 
             self._store.begin(generation, as_document(jobfile, self._salt))
-        # counters and the place in the schedule begin anew; only what was left unfinished is told
+        # counters and the schedule start from the beginning; only unfinished slots are passed on
         open_rows = self._remembered.open_rows
         self._tell(PlanAccepted(generation, diff({}, jobfile.jobs), wire(jobfile), open_rows=open_rows))
         if self._oneoff.kill_at_end:
@@ -155,7 +155,7 @@ class OneOffApp:
         return quota
 
     def _end_in_time(self) -> None:
-        """The engine starts nothing new when the time is over, and lets live runs end; here they do not get to."""
+        """Stop live runs when the time is over. The engine alone would let them finish."""
         rule, now = self._oneoff.spec.stop, self._clock.now()
         ends = [] if rule.for_ is None else [to_us(rule.for_)]
         ends += [] if rule.until is None else [to_us(rule.until - now.wall)]
@@ -163,7 +163,7 @@ class OneOffApp:
             self._clock.call_after(max(0, min(ends)), lambda: self._tell(StopRequested("stop")))
 
     def report(self) -> None:
-        """The counts, when everything else was said."""
+        """Print the counts, after all other messages."""
         command, job = self._oneoff.spec.process.command, self._engine.jobs.get(self._oneoff.spec.name)
         if self._lifecycle.status == 127 and isinstance(command, tuple) and len(command) == 1 and " " in command[0]:
             line_printer(2, "hint: use `--shell` to run it with a shell\n")
@@ -185,10 +185,10 @@ class OneOffApp:
         closing.callback(store.close)
         return store, store.load(), store.salt
 
-    # --- what is told ---
+    # --- facts ---
 
     def _tell(self, fact: Fact) -> None:
-        """A run whose output waits for a slow reader has not ended yet; the next one would only pile up on it."""
+        """Pass on a fact. A run whose output waits for a slow reader counts as running, so the next run waits."""
         is_waiting = self._output is not None and self._output.is_full and self._lifecycle.requested is None
         if is_waiting and isinstance(fact, RunEnded):
             self._held.append(fact)
@@ -221,7 +221,7 @@ class OneOffApp:
             self._say(f"cannot write standard output: {os.strerror(error.errno or 0)}")
             self._lifecycle.leave("stop", 1)
 
-    # --- words ---
+    # --- messages ---
 
     def _narrator(self, job: str) -> Callable[[Event], None]:
         from repeater.output.event_printer import EventPrinter
@@ -290,7 +290,7 @@ class OneOffApp:
         return output
 
     def _watch_reader(self, loop: MinimalLoop, closing: ExitStack) -> None:
-        """The runs write to standard output themselves, so nobody else would notice that its reader is gone."""
+        """Notice that the reader of standard output is gone: the runs write there themselves."""
         if sys.platform != "linux":
             return
         import select
@@ -298,8 +298,8 @@ class OneOffApp:
         epoll = select.epoll()
         closing.callback(epoll.close)
         try:
-            epoll.register(1, 0)  # only what is always told: error and hang-up
-        except OSError:  # a file, which nobody has to read
+            epoll.register(1, 0)  # only error and hang-up, which are always reported
+        except OSError:  # a file, which needs no reader
             return
 
         def gone() -> None:

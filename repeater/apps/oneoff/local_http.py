@@ -1,8 +1,7 @@
-"""A small HTTP server for one-off commands: metrics and health, for this machine alone, for whoever asks.
+"""A small HTTP server of one-off commands: metrics and health, for clients on this machine.
 
-There is nothing that could be changed, so it needs no token; `Host` is checked all the same, so that no page of
-somebody else can read it. Connections are accepted when the loop says that there is one, and answered in a thread
-each, a few at once, so that a slow reader delays nobody. Used by `once`, and imported only if it is asked for.
+It is read-only, so it needs no token. `Host` is checked, so that a web page of another site cannot read it. The loop
+accepts connections; each is answered in a thread, a few at once, so that a slow reader does not delay others.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class LocalHttpServer:
         try:
             self._server.finish_request(connection, address)
             connection.shutdown(socket.SHUT_WR)
-        except OSError:  # whoever asked has left, or is too slow
+        except OSError:  # the client has gone, or is too slow
             pass
         finally:
             connection.close()

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class MetricsEndpoint:
-    """Serves from its making until `closing` is closed, from one server if both have the same port.
+    """Serves from its construction until `closing` is closed, from one server if both have the same port.
 
-    `warn` is told what cannot be served, unless it must be. `is_leaving` says whether rpr was asked to leave.
+    `warn` reports what cannot be served, unless it must be. `is_leaving` returns whether a stop was requested.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
-"""The real clocks, on an event loop: the only place where the time of this machine is read for a decision.
+"""The real clocks, on an event loop. Only this module reads the time of the machine to decide when a job runs.
 
-Nothing else may call `datetime.now` or `time.monotonic` to decide when a job runs. Used by `app`; the fake
-with the same contract is `tests/fakes/clock.py`.
+The fake with the same contract is `tests/fakes/clock.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from repeater.model.time import Instant, Mono
 from repeater.ports import Loop, TimerHandle
 
-_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs on while the machine sleeps; Linux only
+_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # runs also while the machine is suspended; Linux only
 _CLOSE = 50
 """Microseconds within which two readings count as one."""
 _MOST_TRIES = 20
@@ -24,10 +23,10 @@ class LoopClock:
     """`ports.Clock` on a loop.
 
     The wall clock is read between two readings of the monotonic clock. If the process lost the processor between them,
-    both clocks are read again: the pair that lies closest together counts.
+    both clocks are read again: the pair with the smallest distance counts.
 
-    `call_after` never calls early: a loop may wake up to its clock's resolution before the time, so the
-    alarm looks again and waits for the rest.
+    `call_after` never calls early. A loop may wake up to the resolution of its clock too early; then the timer waits
+    for the rest.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -40,7 +39,7 @@ class LoopClock:
             before, wall, after = read(), now(UTC), read()
             apart = after - before
             if best is None or apart < closest:
-                # the first reading, so that no instant lies ahead of the monotonic clock
+                # the first reading, so that no instant is ahead of the monotonic clock
                 best, closest = Instant(wall, Mono(before // 1000)), apart
             if apart <= _CLOSE * 1000:
                 break
@@ -53,7 +52,7 @@ class LoopClock:
         return (time.clock_gettime_ns(_BOOT) - time.monotonic_ns()) // 1000
 
     def boot(self) -> str:
-        """Linux: the boot id and the time namespace, which has a monotonic clock of its own."""
+        """Linux: the boot id and the time namespace, which has its own monotonic clock."""
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # one-off commands need no pathlib
                 return f"{file.read().strip()}/{os.readlink('/proc/self/ns/time')}"

@@ -1,6 +1,6 @@
-"""Leaves the terminal: a child in a session of its own goes on, the parent waits until it is ready or has failed.
+"""Detaches from the terminal: a child in its own session continues, the parent waits until it is ready or has failed.
 
-Must be called before any thread or loop is begun. Used by `app` for `rpr apply --detach`.
+Must be called before any thread or loop is started.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _LONGEST = 1 << 16
 
 
 class ReadyPipe:
-    """In the child: the way to tell the parent, once."""
+    """In the child: sends one message to the parent."""
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
 
     def report_ready(self, text: str) -> None:
-        """The parent returns with this text. Nothing happens the second time, or if the parent is gone."""
+        """The parent returns this text. A second call does nothing, also if the parent has exited."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 os.write(self._fd, text.encode()[:_LONGEST])
@@ -29,9 +29,9 @@ class ReadyPipe:
 
 
 def daemonize(log: Path | None) -> ReadyPipe | str:
-    """In the child a `ReadyPipe`. In the parent what the child told; empty if it ended without a word.
+    """In the child a `ReadyPipe`. In the parent the message of the child, empty if it exited without one.
 
-    Standard output and error of the child are appended to `log` (None: go nowhere), standard input is empty.
+    Standard output and error of the child are appended to `log` (None: discarded). Its standard input is empty.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -40,11 +40,11 @@ def daemonize(log: Path | None) -> ReadyPipe | str:
     if first:
         os.close(writer)
         os.waitpid(first, 0)
-        with open(reader, "rb") as told:
-            return told.read().decode(errors="replace")
+        with open(reader, "rb") as message:
+            return message.read().decode(errors="replace")
     os.close(reader)
     os.setsid()
-    if os.fork():  # whoever leads a session could get a terminal again by opening one
+    if os.fork():  # the leader of a session could get a terminal again by opening one
         os._exit(0)
     _redirect(log)
     return ReadyPipe(writer)

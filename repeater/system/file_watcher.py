@@ -1,16 +1,16 @@
-"""Tells when files change: messages of the operating system through watchfiles, and a slow look of our own behind it.
+"""Reports changes of files: by events of the operating system through watchfiles, and by polling once a second.
 
-Folders are watched, not files, because editors save by renaming; for a file that is reached through symbolic links,
-the folder of every link on the way, because Kubernetes swaps `..data`. Messages can be missing (network file systems,
-a folder that was removed and made again, too few inotify watches), so once a second the identity, size and times of
-the files, and the identity of the folders, are compared too. Everything told is a hint; contents are read elsewhere.
+Directories are watched, not files, because editors save by renaming. For a file behind symbolic links, the directory of
+each link is watched, because Kubernetes replaces `..data`. Events can be missing (network file systems, a directory
+that was removed and created again, too few inotify watches). So once a second the identity, size and times of the
+files, and the identity of the directories, are compared too. Each report is a hint; other code reads the contents.
 
-Where messages are not available, the trees are polled here: the poller of watchfiles compares whole seconds, and ends
-at a symbolic link that leads to a folder above it.
+Where events are not available, the trees are polled here. The poller of watchfiles compares whole seconds, and stops at
+a symbolic link to a directory above it.
 
-All waiting is done in threads: one for folders, one for whole trees, one for the slow look; each begins when it has
-something to do. A fault while the files of one key are compared ends the watch of this key alone (`failed`). Any other
-fault is reported, and the thread goes on after a pause; `revive` starts a thread again that has ended.
+Threads do the waiting: one for directories, one for whole trees, one for polling. Each starts when it has work. A fault
+while the files of one key are compared ends the watch of this key (`failed`). Any other fault is reported, and the
+thread continues after a pause. `revive` starts a thread that has ended.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from repeater.model.reasons import reason as because
 from repeater.policy.paths import PathSet
 
 SLOW_LOOK = 1.0
-"""Seconds between looks at what no message may come for."""
-_STEP = 50  # milliseconds: how often watchfiles looks for messages; ten times as often costs five times the CPU
+"""Seconds between polls of files, for which events may be missing."""
+_STEP = 50  # milliseconds between polls of watchfiles for events; ten times as often costs five times the CPU
 _DEBOUNCE = 100
-_HANDOVER = 0.5  # seconds for which old and new watches of folders live side by side, so that nothing falls between
+_HANDOVER = 0.5  # seconds for which old and new watches of directories overlap, so that no event is lost
 _MOST_FOUND = 1000
-_LONGEST_PAUSE = 60.0  # seconds between two tries of what keeps failing
-_POLL_SHARE = 10  # a look at all trees is followed by a pause that is this many times as long
+_LONGEST_PAUSE = 60.0  # seconds between tries after repeated failures
+_POLL_SHARE = 10  # the pause after a poll of all trees is this many times as long as the poll
 _MOST_LINKS = 40
 
 Changed = Callable[[str, tuple[str, ...]], None]
@@ -42,19 +42,19 @@ Changed = Callable[[str, tuple[str, ...]], None]
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Paths of one key, and what they looked like when it was last told."""
+    """Paths of one key, and their state at the last report."""
 
     paths: tuple[str, ...]
     looks: tuple[object, ...]
 
 
 class FileWatcher:
-    """`ports.Watcher`, by messages and by looking.
+    """`ports.Watcher`, by events and by polling.
 
-    `changed(key, paths)` is called in the loop's thread, through `call_soon` (`loop.call_soon_threadsafe`); so is
-    `warn`, once, when messages are not to be had and files are polled instead. `failed(key, error)` is called when the
-    watch of a key had to end; `fault(error)` when a thread had a fault of no key. `problem` is the fault of
-    a thread that has not worked since, None if all is well.
+    `changed(key, paths)` is called in the loop's thread, through `call_soon` (`loop.call_soon_threadsafe`). So is
+    `warn`, once, when events are not available and files are polled instead. `failed(key, error)` is called when the
+    watch of a key had to end, `fault(error)` when a thread had a fault that belongs to no key. `problem` is the fault
+    of a thread that has not worked since. None if there is none.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class FileWatcher:
             folders.set({folder: _identity(folder) for folder in wanted[deep]}, deep=deep)
 
     def _check_files(self, named: frozenset[str] | None = None) -> None:
-        """Tell which files look different from what was last told; all of `named`, whatever they look like."""
+        """Report the files that have changed since the last report, and all of `named`."""
         with self._lock:
             for key, entry in list(self._files.items()):
                 looks = tuple(_stat_all(path) for path in entry.paths)
@@ -197,7 +197,7 @@ class FileWatcher:
                     self._tell(key, hits)
 
     def _messages(self, named: frozenset[str]) -> None:
-        """What the operating system says has changed."""
+        """Handle events of the operating system."""
         concerns_files = any(not named.isdisjoint(way) for way in self._ways.values())
         if concerns_files:
             self._check_files(named)
@@ -207,7 +207,7 @@ class FileWatcher:
         if not globs:
             return
         folders = {path for path in named if os.path.isdir(path)}
-        gone = {path for path in named if not os.path.lexists(path)}  # files or folders, nobody knows any more
+        gone = {path for path in named if not os.path.lexists(path)}  # files or directories: that is unknown now
         found = sorted((named - folders).union(*map(_is_below, folders)))
 
         def tell(key: str, path_set: PathSet) -> None:
@@ -223,7 +223,7 @@ class FileWatcher:
         """A fault of one watch ends this watch."""
         try:
             look(key, path_set)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this key
+        except Exception as error:  # noqa: BLE001 - the fault belongs to this key
             with self._lock:
                 if self._globs.get(key) is path_set:
                     del self._globs[key]
@@ -288,12 +288,12 @@ class _Folders:
         _end(self._stop, self._thread)
 
     def _listen(self, folders: list[str], deep: bool, stop: threading.Event) -> None:
-        """Returns when `stop` is set, or when a folder has gone; then the slow look starts another thread."""
+        """Returns when `stop` is set, or when a directory was removed; then the polling thread starts another."""
         polls = self._polls or _asks_for_polling()
         while not stop.is_set():
             try:
                 for changes in _polled(folders, deep, stop) if polls else _told(folders, deep, stop):
-                    # A folder made again may have the number of the one removed: its identity does not tell.
+                    # A directory that was created again may have the inode of the removed one.
                     if any(path in self._watched and is_new for is_new, path in changes):
                         self._watched = {}
                     self._take(frozenset(path for _, path in changes))
@@ -398,7 +398,7 @@ def _end(stop: threading.Event, thread: threading.Thread | None) -> None:
 
 
 def _stat_all(path: str) -> object:
-    """What tells that a file may have changed: where its path leads, which file that is, its size and times."""
+    """The state of a file: where its path leads, its identity, size and times."""
     try:
         found = os.stat(path)
     except OSError as error:

@@ -1,6 +1,4 @@
-"""Stand-ins for ports that a one-off command does not need: a store that keeps nothing, a watcher and a prober that
-are never asked. Used by `app` only; no thread, no file, nothing to import.
-"""
+"""Null objects for ports that a one-off command does not need. They have no thread and no file, and import little."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NullStore:
-    """`ports.Store` that forgets at once: a claim always succeeds, there and then, for nobody else can claim."""
+    """`ports.Store` that stores nothing. A claim succeeds immediately, because there is no other process."""
 
     def load(self) -> StoredState:
         return StoredState()
@@ -105,7 +103,7 @@ class NullWatcher:
 
 
 class NullLoadProbe:
-    """`ports.LoadProbe` for a job that does not follow the load."""
+    """`ports.LoadProbe` for a job that does not depend on the load."""
 
     def read(self) -> LoadReadings:
         from repeater.schedule.load_aware import LoadReadings

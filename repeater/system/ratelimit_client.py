@@ -1,11 +1,10 @@
-"""Asks the rate-limit daemon for starts, through one connection that is made when needed: `ports.SharedRateLimiter` for
-real.
+"""Requests starts from the rate-limit daemon, through one connection that is opened when needed. This is the real
+`ports.SharedRateLimiter`.
 
-Works on any `ports.Loop`: asyncio's for a supervisor, the small one for a one-off command. Used by `app` and `once`
-only. Nothing blocks, and no wait is without end: a daemon that hangs is as good as none. It is looked for again after
-growing random delays, so that many clients do not come back at once. What happened meanwhile is told when it is there
-again. The wire is version 1.1 of `ratelimitd.protocol`; with a daemon that knows only 1.0 it is that, by
-`ratelimitd.client_v1`.
+It works on any `ports.Loop`. Nothing blocks, and each wait has a timeout: a daemon that hangs counts as unreachable.
+The client reconnects after growing random delays, so that many clients do not reconnect at the same time. Starts that
+happened meanwhile are reported after the reconnection. The protocol is version 1.1 of `ratelimitd.protocol`, or 1.0
+(`ratelimitd.client_v1`) for an older daemon.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ from repeater.wire.unix import cause_of
 ANSWER_WITHIN = 5.0
 """Seconds that the daemon has for an answer."""
 LOOK_EVERY = 20.0
-"""Seconds after which a waiting request asks how it stands; it shows that the daemon lives."""
+"""Seconds after which a waiting request asks for its position. The answer shows that the daemon works."""
 FIRST_RETRY, LONGEST_RETRY = 1.0, 10.0
-"""Seconds within which the first new try comes at random, and the later ones at most."""
+"""Maximum of the first random delay before a reconnection, and of all later ones, in seconds."""
 _MOST_UNTOLD = 10_000
 _MOST_WARNINGS = 100
 _MOST_WITHDRAWN = 10_000
 
 
 class RateLimitClient:
-    """`place` says where the daemon is, anew for each try."""
+    """`place` returns the path of the daemon. It is called for each connection."""
 
     def __init__(self, tell: EmitFact, loop: Loop, clock: Clock, place: Callable[[], Path], name: str = "rpr") -> None:
         self._tell = tell
@@ -65,16 +64,16 @@ class RateLimitClient:
         self._look: TimerHandle | None = None
         self._retry: TimerHandle | None = None
         self._tries = 0
-        self._old: FirstAsker | None = None  # the daemon speaks version 1.0 only
+        self._old: FirstAsker | None = None  # the daemon supports version 1.0 only
         self._warned: set[tuple[str, str]] = set()
         self._is_lost = self._is_closed = False
         self._withdrawn: deque[str] = deque(maxlen=_MOST_WITHDRAWN)
-        self._is_suspect = False  # it broke the protocol, and has granted nothing properly since
+        self._is_suspect = False  # it violated the protocol, and has granted nothing since
 
     # --- what the engine asks ------------------------------------------------------------------------------------
 
     def request(self, ask: RequestSharedStart) -> None:
-        if self._is_lost:  # told already, and on its way
+        if self._is_lost:  # reported already
             return
         self._asks[ask.id] = ask
         if self._sock is None:
@@ -136,7 +135,7 @@ class RateLimitClient:
     # --- the connection ------------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        """One try; what went wrong is told."""
+        """Try once to connect. A failure is reported."""
         self._path = self._place()
         try:
             sock = open_daemon(self._path, 0.0)
@@ -160,7 +159,7 @@ class RateLimitClient:
         self._watch()
 
     def _fall_back(self) -> None:
-        """The daemon does not speak version 1.1: begin anew with 1.0. Whatever was asked for is asked again."""
+        """The daemon does not support version 1.1: connect again with 1.0, and repeat the open requests."""
         self._disconnect()
         self._old = FirstAsker()
         self._connect()
@@ -183,7 +182,7 @@ class RateLimitClient:
             sent = self._sock.send(line)
         except BlockingIOError:
             sent = 0
-        except OSError:  # it is gone; what it said before comes first, then the end of the connection
+        except OSError:  # it has closed the connection; its earlier messages are read first
             return False
         if sent < len(line):
             self._on_connection_lost("it accepts no more messages")
@@ -265,7 +264,7 @@ class RateLimitClient:
                     said = told.get("reason")
                     self._tell(SharedLimitQueued(ask, length, because("text", text=str(said)) if said else None))
         elif kind == "warning_notice":
-            if told.get("warning"):  # of a daemon, which may be of another version: its sentence is shown as it is
+            if told.get("warning"):  # the daemon may have another version, so its sentence is shown unchanged
                 self._warn(because("text", text=str(told["warning"])[:400]))
         elif kind == "error":
             self._refused(str(told.get("error")), ask)
@@ -300,7 +299,7 @@ class RateLimitClient:
         self._watch()
 
     def _warn(self, reason: Reason) -> None:
-        """Each warning once, and only so many."""
+        """Report each warning once, and at most `_MOST_WARNINGS` of them."""
         key = (reason.code, repr(reason.detail))
         if key not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(key)
@@ -367,9 +366,9 @@ class RateLimitClient:
             self._watch()
 
     def _on_connection_lost(self, cause: str, *, quietly: bool = False) -> None:
-        """The connection is of no use any more. Quietly: nobody asked for anything, so nobody has to know."""
+        """The connection has failed. Quietly: no request was open, so nothing is reported."""
         self._disconnect()
-        self._old = None  # the next one may be newer
+        self._old = None  # the next daemon may be newer
         self._asks.clear()
         self._watch()
         if self._is_closed:

@@ -1,7 +1,7 @@
-"""Tells systemd how this supervisor is, as sd_notify(3) says; nothing at all where `NOTIFY_SOCKET` is not set.
+"""Reports the state of this supervisor to systemd, see sd_notify(3). Does nothing if `NOTIFY_SOCKET` is not set.
 
-For `Type=notify-reload`: READY, RELOADING with the monotonic time and READY after it, STOPPING, STATUS, and a sign of
-life for `WatchdogSec=`. Sending never blocks and never fails: nobody may wait for a service manager. Used by `app`.
+For `Type=notify-reload`: READY, RELOADING with the monotonic time and then READY, STOPPING, STATUS, and the keep-alive
+of `WatchdogSec=`. Sending never blocks and never fails.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 from collections.abc import Mapping
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID")
-"""What a service manager sets for us and not for our children."""
+"""Variables that a service manager sets for this process only, not for its children."""
 
 
 class SystemdNotifier:
-    """`watchdog` is every how many microseconds `alive` has to be called, None if nobody waits for it."""
+    """`watchdog` is the interval in microseconds within which `alive` must be called. None: no watchdog."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
@@ -36,7 +36,7 @@ class SystemdNotifier:
         self._send("READY=1", _status(status))
 
     def reloading(self) -> None:
-        """`ready` has to follow."""
+        """`ready` must follow."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def status(self, text: str) -> None:
@@ -64,7 +64,7 @@ def _status(text: str) -> str:
 
 
 def stdout_is_journal(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether a descriptor leads to journald, by `JOURNAL_STREAM`, as systemd.exec(5) says."""
+    """Whether a descriptor leads to journald, by `JOURNAL_STREAM`, see systemd.exec(5)."""
     device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         found = os.fstat(fd)

@@ -1,11 +1,11 @@
-"""Turns the signals that a person or a service manager sends into calls in the loop.
+"""Turns the signals of a person or a service manager into calls in the loop.
 
-INT and TERM count together: the first asks to drain, the second to stop, the third and all after it to kill. HUP asks
-to reload. Used by `app` only. The handlers do nothing but write down what came and wake the loop once, so that ten
-thousand signals are as harmless as three; asyncio's own handlers drop signals when their pipe is full.
+INT and TERM count together: the first requests to drain, the second to stop, the third and all later ones to kill. HUP
+requests a reload. The handlers only record the signal and wake the loop once, so ten thousand signals cost as little as
+three. The handlers of asyncio drop signals when their pipe is full.
 
-A handler only runs when the main thread next gets its turn. If a signal comes just before the loop falls asleep, or to
-another thread, that may be in half a minute: so the interpreter is told to write to a pipe that the loop reads.
+A handler runs when the main thread executes Python code again. If a signal arrives just before the loop waits, or in
+another thread, that may take half a minute. So the interpreter also writes to a pipe that the loop reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def _ignore_for_good() -> None:
-    """Ignore the signals in the last moments of the interpreter, which resets each Python handler to SIG_DFL.
+    """Ignore the signals at the end of the interpreter, which resets each Python handler to SIG_DFL.
 
     The signals are blocked first. No other thread is left here, so none can arrive during the change to SIG_IGN.
     """
@@ -40,7 +40,7 @@ def _ignore_for_good() -> None:
 
 
 class Signals:
-    """Listens from its making until `close`; both in the main thread.
+    """Handles signals until `close`. Create and close it in the main thread.
 
     `stop(level, name)` gets the level and the signal's name (`INT`, `TERM`), once for each level and in order;
     `reload()` comes once for any number of HUPs that arrive together. Both are called in the loop. `at_end`: this
@@ -66,7 +66,7 @@ class Signals:
         self._before = {number: signal.signal(number, self._on_readable) for number in _HEARD}
 
     def close(self) -> None:
-        """Give the signals back the meaning that they had before. With `at_end`, give them no meaning.
+        """Restore the former handlers. With `at_end`, ignore the signals.
 
         With `at_end` the handler becomes a function that does nothing. It does not become SIG_IGN: CPython writes a
         traceback ("Signal 15 ignored due to race condition") when a signal arrives during that change.
@@ -77,14 +77,14 @@ class Signals:
             atexit.register(_ignore_for_good)
         if self._before:
             self._before = {}
-            # A full pipe must not warn: CPython then takes a lock inside the C signal handler, and can block for ever.
+            # A full pipe must not warn: CPython then takes a lock inside the C signal handler, and can block.
             signal.set_wakeup_fd(self._woke, warn_on_full_buffer=False)
             self._loop.remove_reader(self._awake)
             os.close(self._awake)
             os.close(self._waker)
 
     def _drain(self) -> None:
-        """The handlers have run by now."""
+        """Empty the pipe. The handlers have already run."""
         with contextlib.suppress(BlockingIOError):
             while os.read(self._awake, 4096):
                 pass
@@ -93,7 +93,7 @@ class Signals:
         if number == signal.SIGHUP:
             self._reload_asked = True
         elif len(self._came) < len(_LEVELS):
-            # A handler may be interrupted by another one right here, so a few too many may come.
+            # Another handler may interrupt this one here, so the list may get a few names more.
             self._came.append(signal.Signals(number).name.removeprefix("SIG"))
         else:
             return

@@ -1,7 +1,7 @@
-"""An event loop in front of asyncio's: what is to be called soon is called in the same round, not in another one.
+"""An event loop in front of asyncio's. `call_soon` callbacks run in the current iteration, not in the next one.
 
-A round of asyncio's costs as much as what a start needs in it, and one event brings some calls one after another:
-output is read, facts are told, the engine has its turn, a message goes out. Used by `app` for clock, spawner and store.
+An iteration of asyncio costs as much as the work of one start, and one event causes several calls after one another:
+output is read, facts are emitted, the engine runs, a message is sent.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from repeater.ports import Loop, TimerHandle
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a reader is called again that failed
-_CALLS_AT_ONCE = 64  # then the rest of the world gets its turn
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0  # seconds until a reader that failed is called again
+_CALLS_AT_ONCE = 64  # then other callbacks of asyncio run
 
 
 class BatchingLoop:
-    """`ports.Loop` on another one."""
+    """`ports.Loop` on top of another loop."""
 
     def __init__(
         self, loop: Loop, measure: Callable[[Callable[..., object], tuple[Any, ...]], None] | None = None

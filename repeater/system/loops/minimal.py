@@ -1,7 +1,7 @@
-"""A small event loop for one-off commands: callbacks, timers, readable descriptors, nothing else.
+"""A small event loop for one-off commands: callbacks, timers and readable descriptors only.
 
-asyncio takes longer to import than a one-off command takes in all, and nothing of it but these five methods is used
-there. It is no place for coroutines. Used by `once` only; adapters know it, like asyncio's loop, as `ports.Loop`.
+The import of asyncio takes longer than a whole one-off command, which needs only these five methods. The loop runs no
+coroutines. Adapters use it, like asyncio's loop, through `ports.Loop`.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class MinimalLoop:
         self._ready.append((callback, args))
         if self._sleeps:
             self._sleeps = False
-            with contextlib.suppress(OSError):  # closed: nobody waits
+            with contextlib.suppress(OSError):  # the loop is closed
                 os.write(self._waker, b"\0")
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> _Timer:
-        """Calls once, `delay` seconds later, never earlier; what it gives can be cancelled."""
+        """Call once, `delay` seconds later, never earlier. The result can be cancelled."""
         timer = _Timer((lambda: callback(*args)) if args else callback)
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), timer))
         return timer

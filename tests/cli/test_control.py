@@ -474,7 +474,7 @@ def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., 
     rows = built.lines("history", "bad", "tick")
     assert list(rows[0]) == [
         "job", "nominal", "due", "started", "ended", "state", "reason", "reason_code", "detail", "run", "attempts", "exit",
-        "outcome", "trigger", "generation", "command",
+        "outcome", "trigger", "generation", "command", "memory", "cpu",
     ]  # fmt: skip
     assert [row["command"] for row in rows] == ["echo broken >&2; exit 3"] * 2 + ["echo tick"]
     assert [(row["job"], row["outcome"]) for row in rows] == [("bad", "failed"), ("bad", "failed"), ("tick", "success")]

@@ -11,14 +11,14 @@ from repeater.engine.attempt import Attempt
 from repeater.engine.facts import SurvivingRun
 from repeater.engine.job_data import SCHEDULE_ENDED, JobData
 from repeater.engine.job_states import TAKES_SLOTS, Event, State
-from repeater.engine.slots import SlotLifecycle
+from repeater.engine.slot_start import SlotStart
 from repeater.model.events import RunAdopted
 from repeater.model.run import Run, Slot, SlotRecord
 from repeater.model.spec import Always, Once
 from repeater.model.time import Mono, to_epoch_us, to_us
 
 
-def resume_slot(job: JobData, slots: SlotLifecycle, record: SlotRecord, former_offset: int | None) -> bool:
+def resume_slot(job: JobData, slot_start: SlotStart, record: SlotRecord, former_offset: int | None) -> bool:
     """Try a slot again that an earlier supervisor left open; False if it must not be tried again.
 
     A slot that waited for its next attempt is always tried again. A slot with a run of unknown end is tried again only
@@ -41,7 +41,7 @@ def resume_slot(job: JobData, slots: SlotLifecycle, record: SlotRecord, former_o
     active.uncounted_attempts = 0 if retries else record.attempts
     job.open.append(active)
     job.transition(Event.OPENED)
-    slots.try_start(active)
+    slot_start.try_start(active)
     return True
 
 

@@ -2,8 +2,8 @@
 
 `ACTIVE` means that at least one slot is open: it waits at a limit, has a live run, or waits for its next attempt. Every
 slot that comes up is decided exactly once and gets exactly one final record. `engine.job_states` has the states and the
-events that change them. The parts of a job are `engine.next_slot` (which slot comes next), `engine.slots` (whether and
-when a slot starts), `engine.attempt` (how one attempt ends), `engine.outcome` (whether another attempt follows),
+events that change them. The parts of a job are `engine.next_slot` (which slot comes next), `engine.slot_start` (whether
+and when a slot starts), `engine.attempt` (how one attempt ends), `engine.outcome` (whether another attempt follows),
 `engine.slot_end` (the final record), `engine.stop_rules` and `engine.pause`. They share the data of `engine.job_data`.
 """
 
@@ -22,7 +22,7 @@ from repeater.engine.job_states import TABLE, TAKES_SLOTS, Event, State
 from repeater.engine.outcome import Outcome
 from repeater.engine.pause import Pause
 from repeater.engine.slot_end import SlotEnd
-from repeater.engine.slots import SlotLifecycle
+from repeater.engine.slot_start import SlotStart
 from repeater.engine.stop_rules import StopRules, fingerprint, is_rule
 from repeater.model.events import IntervalChanged, JobDone
 from repeater.model.reasons import REMOVED, STOPPED, Reason
@@ -48,14 +48,14 @@ _METHODS = {move: sys.intern(f"_{move}") for move, _ in TABLE.values()}
 class Job(JobData):
     """What happens to a job as a whole. Facts about its runs go to `outcome`, requests for a pause to `pause`."""
 
-    __slots__ = ("_former_offset", "_slot_end", "_slots", "_stop_rules", "outcome", "pause")
+    __slots__ = ("_former_offset", "_slot_end", "_slot_start", "_stop_rules", "outcome", "pause")
 
     def __init__(self, context: Context, admission: Admission[Job], node: Node) -> None:
         super().__init__(context, admission, node, self._on_due)
         self._stop_rules = StopRules(self)
         self._slot_end = SlotEnd(self, self._stop_rules)
-        self._slots = SlotLifecycle(self, self._slot_end, self._stop_rules)
-        self.outcome = Outcome(self, self._slots, self._slot_end, self._stop_rules)
+        self._slot_start = SlotStart(self, self._slot_end, self._stop_rules)
+        self.outcome = Outcome(self, self._slot_start, self._slot_end, self._stop_rules)
         self.pause = Pause(self)
         self._former_offset: int | None = None
 
@@ -186,11 +186,11 @@ class Job(JobData):
 
     def _retime(self) -> None:
         """Start the schedule again from now."""
-        self._slots.drop_begun(_SCHEDULE_CHANGED)
+        self._slot_start.drop_begun(_SCHEDULE_CHANGED)
         self.next_slot.restart(self.progress.cursor)
         now = self.next_slot.anchor.wall
         self.progress = replace(self.progress, anchor=now, cursor=max(now, self.progress.cursor or now))
-        self._slots.drop_scheduled(_SCHEDULE_CHANGED)
+        self._slot_start.drop_scheduled(_SCHEDULE_CHANGED)
 
     def _set_enabled(self, enabled: bool) -> None:
         """`enabled` was edited. A live run of a timed job finishes, a service is stopped."""
@@ -198,7 +198,7 @@ class Job(JobData):
         if enabled:
             self.transition(Event.TURNED_ON)
         else:
-            self._slots.drop_begun(_DISABLED)
+            self._slot_start.drop_begun(_DISABLED)
             self.transition(Event.TURNED_OFF if self.spec.is_service else Event.DISABLED)
 
     # --- the clock ---------------------------------------------------------------------------------------------
@@ -253,17 +253,17 @@ class Job(JobData):
         self, trigger: Trigger, cause: Reason | None = None, *, nominal: datetime | None = None, forced: bool = False
     ) -> None:
         """Offer a slot beside the schedule, for a person, a changed file, another job, or a restart."""
-        self._slots.request_run(trigger, cause, nominal=nominal, forced=forced)
+        self._slot_start.request_run(trigger, cause, nominal=nominal, forced=forced)
 
     def try_start(self, active: ActiveSlot) -> None:
         """Start the next attempt of an open slot if admission allows it now."""
-        self._slots.try_start(active)
+        self._slot_start.try_start(active)
 
     def resume_slot(self, record: SlotRecord) -> bool:
         """Try a slot again that an earlier supervisor left open; False if it must not be tried again."""
         from repeater.engine.adoption import resume_slot
 
-        return resume_slot(self, self._slots, record, self._former_offset)
+        return resume_slot(self, self._slot_start, record, self._former_offset)
 
     def note_interrupted(self) -> None:
         """A run of an earlier supervisor is over and its end is unknown."""
@@ -284,10 +284,10 @@ class Job(JobData):
 
     def stop_runs(self, reason: Reason, *, kill: bool = False) -> None:
         """End every open slot as cancelled."""
-        self._slots.stop_runs(reason, kill=kill)
+        self._slot_start.stop_runs(reason, kill=kill)
 
     def _on_due(self, coming: list[Coming]) -> None:
-        self._slots.on_due(coming)
+        self._slot_start.on_due(coming)
 
     def on_slot_closed(self) -> None:
         """Continue after an open slot got its final record."""
@@ -295,7 +295,7 @@ class Job(JobData):
             if (self.state, Event.EMPTIED) in TABLE:  # the stop rule may have ended the other slots and the job before
                 self.transition(Event.EMPTIED)
         elif self.state is State.ACTIVE:
-            self._slots.take_pending()
+            self._slot_start.take_pending()
             if self.schedule.waits_for_end:
                 self.arm()
 
@@ -317,14 +317,14 @@ class Job(JobData):
     def drain(self, reason: Reason) -> None:
         """Start nothing more, because the job was removed or the supervisor exits. Live timed runs finish."""
         self.stop_reason = reason
-        self._slots.drop_pending(reason)
+        self._slot_start.drop_pending(reason)
         self.pause.disarm()
         if self.state is not State.REMOVED:
             self.transition(Event.LEAVE)
 
     def remove(self) -> None:
         """The job is not in the job file any more."""
-        self._slots.drop_begun(REMOVED)
+        self._slot_start.drop_begun(REMOVED)
         self.drain(REMOVED)
 
     # --- moves of the table ------------------------------------------------------------------------------------
@@ -343,10 +343,10 @@ class Job(JobData):
 
     def _disarm(self) -> None:
         self.next_slot.disarm()
-        self._slots.drop_pending(self.stop_reason or STOPPED)
+        self._slot_start.drop_pending(self.stop_reason or STOPPED)
 
     def _take_next(self) -> None:
-        self._slots.take_next()
+        self._slot_start.take_next()
 
     def _finish(self) -> None:
         self._disarm()

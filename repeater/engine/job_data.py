@@ -1,8 +1,8 @@
 """What the parts of one job share: its definition, its state, its slots, and its counters.
 
 `engine.job` extends `JobData` with what happens to the job as a whole. The other parts hold a reference to the same
-object and change it: `slots` starts slots, `outcome` handles facts about runs, `slot_end` ends slots, `stop_rules` and
-`pause` decide whether slots may start at all. No part reads a clock: everything happens at `context.now`.
+object and change it: `slot_start` starts slots, `outcome` handles facts about runs, `slot_end` ends slots, `stop_rules`
+and `pause` decide whether slots may start at all. No part reads a clock: everything happens at `context.now`.
 """
 
 from __future__ import annotations

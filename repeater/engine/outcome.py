@@ -16,7 +16,7 @@ from repeater.engine.job_data import JobData
 from repeater.engine.job_states import State
 from repeater.engine.limits import retry_rule
 from repeater.engine.slot_end import SlotEnd
-from repeater.engine.slots import SlotLifecycle
+from repeater.engine.slot_start import SlotStart
 from repeater.engine.stop_rules import StopRules
 from repeater.model.events import RunBegan, RunFinished, SpawnRejected, Warned
 from repeater.model.reasons import Reason
@@ -39,11 +39,11 @@ _RETRIES = (State.ACTIVE, State.FINISHING)
 class Outcome:
     """Handles the facts about the runs of one job."""
 
-    __slots__ = ("_job", "_slot_end", "_slots", "_stop_rules")
+    __slots__ = ("_job", "_slot_end", "_slot_start", "_stop_rules")
 
-    def __init__(self, job: JobData, slots: SlotLifecycle, slot_end: SlotEnd, stop_rules: StopRules) -> None:
+    def __init__(self, job: JobData, slot_start: SlotStart, slot_end: SlotEnd, stop_rules: StopRules) -> None:
         self._job = job
-        self._slots = slots
+        self._slot_start = slot_start
         self._slot_end = slot_end
         self._stop_rules = stop_rules
 
@@ -199,4 +199,4 @@ class Outcome:
 
     def _retry(self, active: ActiveSlot) -> None:
         active.retry = None
-        self._slots.try_start(active)
+        self._slot_start.try_start(active)

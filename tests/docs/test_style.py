@@ -41,7 +41,7 @@ NOT_YET: dict[str, set[str]] = {
 # Names of modules that occur twice.
 NOT_YET_UNIQUE = {
     "app", "context", "document", "foreign", "limits", "metrics", "options", "parse", "probes", "run", "settings", "spawn",
-    "slots", "supervisor",
+    "supervisor",
 }  # fmt: skip
 # How many names of tests are longer than 70 characters.
 NOT_YET_SHORT = 145

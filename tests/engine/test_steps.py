@@ -15,7 +15,7 @@ from repeater.engine.facts import ClockJumped, Fact, JobCommand, PlanAccepted, T
 from repeater.engine.generation import STEP
 from repeater.engine.job import Job
 from repeater.engine.slot_end import SlotEnd
-from repeater.engine.slots import SlotLifecycle
+from repeater.engine.slot_start import SlotStart
 from repeater.model.events import Event, GenerationApplied, JobChanged
 from repeater.model.spec import Every, JobFile, JobSpec, Manual
 from repeater.model.time import Instant
@@ -32,7 +32,7 @@ WORK = (
     (Job, "update"),
     (Job, "move_clock"),
     (Job, "remove"),
-    (SlotLifecycle, "try_start"),
+    (SlotStart, "try_start"),
     (SlotEnd, "reject"),
 )
 

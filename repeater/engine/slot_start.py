@@ -38,8 +38,8 @@ _REPLACED = Reason("replaced")
 _REPLACE = Overlap("replace")
 
 
-class SlotLifecycle:
-    """Decides whether and when each slot of one job starts."""
+class SlotStart:
+    """Decides whether and when each slot of one job starts. `SlotEnd` ends the slots."""
 
     __slots__ = ("_job", "_slot_end", "_stop_rules")
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from repeater.control.unix_socket import CannotListen, ControlSocket, SocketPath
+from repeater.control.unix_socket import ControlSocket, SocketPath
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
+from repeater.wire.unix_listener import CannotListen
 
 if TYPE_CHECKING:
     from repeater.control.server import Server

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from repeater._lazy_dataclasses import dataclass
-from repeater.errors import RepeaterError
-from repeater.wire.unix import cause_of, connect, proc_fd_path
+from repeater.wire.unix import cause_of
+from repeater.wire.unix_listener import CannotListen, UnixListener
 
 LINK = "control.sock"
-
-
-class CannotListen(RepeaterError):
-    """There is no place for a socket. A supervisor goes on without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,35 +71,19 @@ def all_socket_paths(environ: Mapping[str, str]) -> Iterator[Path]:
 # --- the listening end ----------------------------------------------------------------------------------------------
 
 
-class ControlSocket:
-    """A listening socket under its name. The caller holds the lock of the state that belongs to it."""
+class ControlSocket(UnixListener):
+    """The listening control socket and the link to it. The caller holds the lock of the state directory."""
 
     def __init__(self, place: SocketPath) -> None:
         """Raises CannotListen."""
-        self.path = place.path
         self._link: Path | None = None
         _check_folder(place.path.parent)
-        if _is_listening(place.path):
-            raise CannotListen(f"cannot listen on `{place.path}`: address in use by another supervisor")
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                place.path.unlink()
-            with contextlib.suppress(OSError):  # Linux gives the file these; elsewhere the folder alone guards it
-                os.fchmod(self.socket.fileno(), 0o600)
-            with proc_fd_path(place.path) as name:
-                self.socket.bind(name)
-            self._identity = _identity(place.path)
-            self.socket.listen(1024)
-            self.socket.setblocking(False)
-        except OSError as error:
-            self.socket.close()
-            raise CannotListen(f"cannot listen on `{place.path}`: {cause_of(error)}") from error
+        super().__init__(place.path, peer="supervisor")
         self._make_link(place)
 
     def keeps_its_name(self) -> bool:
-        """Whether clients that look for the name find this socket. A link that was removed is made again."""
-        if _identity(self.path) != self._identity:
+        """Whether clients that connect to the path reach this socket. Recreates the link if it was removed."""
+        if not self.owns_path():
             return False
         if self._link is not None and not self._link.is_symlink():
             self._make_link(SocketPath(self.path, self._link))
@@ -113,32 +92,20 @@ class ControlSocket:
     def _make_link(self, place: SocketPath) -> None:
         if place.link is None:
             return
-        with contextlib.suppress(OSError):  # a convenience only
+        with contextlib.suppress(OSError):  # clients also find the socket without the link
             place.link.unlink(missing_ok=True)
             place.link.symlink_to(place.path)
             self._link = place.link
 
     def close(self) -> None:
-        """Nobody is let in any more, and the name is free."""
-        self.socket.close()
-        with contextlib.suppress(OSError):
-            if _identity(self.path) == self._identity:
-                self.path.unlink()
+        """Stop listening, and remove the socket, the link and the fallback directory."""
+        super().close()
         with contextlib.suppress(OSError):
             if self._link is not None and self._link.readlink() == self.path:
                 self._link.unlink()
         if self.path.parent == _fallback_dir():
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name; None if there is none."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _check_folder(folder: Path) -> None:
@@ -155,13 +122,3 @@ def _check_folder(folder: Path) -> None:
         raise CannotListen(f"cannot use directory `{folder}` for the socket: it is a symbolic link")
     if found.st_uid != os.geteuid():
         raise CannotListen(f"cannot use directory `{folder}` for the socket: it belongs to user {found.st_uid}")
-
-
-def _is_listening(path: Path) -> bool:
-    try:
-        connect(path, 1.0).close()
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        return False
-    except OSError:
-        return path.exists() and not path.is_symlink() and path.is_socket()
-    return True

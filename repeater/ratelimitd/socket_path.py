@@ -16,19 +16,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from repeater.errors import ApplyRefused
 from repeater.wire.trust import Untrusted, check_path, check_peer, trusted_users
-from repeater.wire.unix import cause_of, connect, proc_fd_path
+from repeater.wire.unix import cause_of, connect
+from repeater.wire.unix_listener import CannotListen, UnixListener
 
 USUAL = Path("/var/run/patience/daemon.sock")
 
 
 PATIENCE_SOCKETS = (Path("/tmp/patience-daemon.sock"), Path("/tmp/retryd.sock"))  # noqa: S108 - fixed by the Go tool
 """Where the Go tool `patience` looks for its daemon by default, and where it sends the metrics of its runs."""
-
-
-class CannotListen(ApplyRefused):
-    """There is no place for the socket of a daemon, or it is taken."""
 
 
 def places(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -89,96 +85,26 @@ def _is_usable(folder: Path) -> bool:
     return folder.parent.is_dir() and os.access(folder.parent, os.W_OK | os.X_OK)
 
 
-class ListeningSocket:
-    """A listening socket under its name, with the lock that belongs to it. `mode` is that of the socket's file."""
+class ListeningSocket(UnixListener):
+    """The listening socket of the daemon. `mode` is the mode of the socket file."""
 
     def __init__(self, path: Path, mode: int = 0o600) -> None:
         """Raises CannotListen."""
-        self.path = path
-        self._lock = -1
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
         try:
-            _make_folder(path.parent)
-            self._lock = _take_lock(path)
-            _check_free(path)
-            with contextlib.suppress(OSError):  # Linux gives the file this mode, less the umask
-                os.fchmod(self.socket.fileno(), 0o600)
-            with proc_fd_path(path) as name:
-                self.socket.bind(name)
-            self._inode = path.lstat().st_ino
-            path.chmod(mode)
-            self.socket.listen(1024)
-            self.socket.setblocking(False)
+            _make_directory(path.parent)
         except OSError as error:
-            self.socket.close()
-            self._unlock()
             raise CannotListen(f"cannot listen on `{path}`: {cause_of(error)}") from error
-        except CannotListen:
-            self.socket.close()
-            self._unlock()
-            raise
-
-    def close(self) -> None:
-        """Nobody is let in any more, and the name is free. The file of the lock stays: others may be waiting at it."""
-        self.socket.close()
-        with contextlib.suppress(OSError):
-            if self.path.lstat().st_ino == self._inode:
-                self.path.unlink()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        super().__init__(path, peer="daemon", mode=mode, lock=True)
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder if it is not there; refuse one in which anybody could put another socket in our place."""
+def _make_directory(directory: Path) -> None:
+    """Create the directory. Refuse an existing one in which other users could replace the socket."""
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
-    found = folder.stat()
+        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+    found = directory.stat()
     if not stat.S_ISDIR(found.st_mode):
-        raise CannotListen(f"cannot listen in `{folder}`: it is not a directory")
+        raise CannotListen(f"cannot listen in `{directory}`: it is not a directory")
     if found.st_uid not in (0, os.geteuid()):
-        raise CannotListen(f"cannot listen in `{folder}`: it belongs to user {found.st_uid}")
+        raise CannotListen(f"cannot listen in `{directory}`: it belongs to user {found.st_uid}")
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        raise CannotListen(f"cannot listen in `{folder}`: it is world-writable")
-
-
-def _take_lock(path: Path) -> int:
-    import fcntl
-
-    fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    owner = os.fstat(fd).st_uid
-    if owner not in (0, os.geteuid()):
-        os.close(fd)
-        raise CannotListen(f"cannot listen on `{path}`: its lock belongs to user {owner}")
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise CannotListen(f"cannot listen on `{path}`: address in use by another daemon") from None
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check_free(path: Path) -> None:
-    """Remove what a dead daemon left. Raises CannotListen if somebody listens, or if it is no socket."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if found.st_uid not in (0, os.geteuid()):
-        raise CannotListen(f"cannot listen on `{path}`: it belongs to user {found.st_uid}")
-    if not stat.S_ISSOCK(found.st_mode):
-        raise CannotListen(f"cannot listen on `{path}`: the path exists and is not a socket")
-    try:
-        connect(path, 1.0).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on `{path}`: address in use ({cause_of(error)})") from None
-    else:
-        raise CannotListen(f"cannot listen on `{path}`: address in use by another process")
+        raise CannotListen(f"cannot listen in `{directory}`: it is world-writable")

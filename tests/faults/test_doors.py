@@ -198,7 +198,7 @@ def test_a_link_in_the_place_of_the_sockets_folder_is_refused_and_jobs_run(groun
     ground.socket.parent.symlink_to(ground.folder / "theirs")
     run = ground.apply(f"[jobs.a]\ncommand = {json.dumps(mark('start'))}\n", "--keep-alive")
     run.until_err("cannot reach this supervisor")
-    assert f"cannot use directory `{ground.socket.parent}` for the socket: it is a link" in run.err
+    assert f"cannot use directory `{ground.socket.parent}` for the socket: it is a symbolic link" in run.err
     wait_for(lambda: ground.effects.starts("a"), lambda: f"jobs run: {run.err}")
     assert list((ground.folder / "theirs").iterdir()) == []
 

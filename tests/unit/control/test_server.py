@@ -19,7 +19,7 @@ from repeater.control.commands import VERBS
 from repeater.control.context import ControlContext, SupervisorInfo
 from repeater.control.request_limits import MOST
 from repeater.control.server import MOST_IDLE, Server
-from repeater.control.unix_socket import CannotListen, ControlSocket, SocketPath
+from repeater.control.unix_socket import ControlSocket, SocketPath
 from repeater.errors import ApplyRefused
 from repeater.model.events import Warned
 from repeater.model.history_meta import HistoryMeta
@@ -29,6 +29,7 @@ from repeater.model.time import Instant, Mono
 from repeater.output.buffer import OutputBuffer
 from repeater.output.event_log import EventLog
 from repeater.wire.unix import connect
+from repeater.wire.unix_listener import CannotListen
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import seconds
 from tests.fakes.text import text_of

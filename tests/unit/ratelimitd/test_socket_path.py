@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from repeater.ratelimitd import socket_path
-from repeater.ratelimitd.socket_path import CannotListen, ListeningSocket, connect_path, listen_path, path_resolver
+from repeater.ratelimitd.socket_path import ListeningSocket, connect_path, listen_path, path_resolver
+from repeater.wire.unix_listener import CannotListen
 
 
 @pytest.fixture
@@ -88,3 +89,16 @@ def test_a_path_that_another_user_made_is_refused_and_left_alone(tmp_path: Path,
     with pytest.raises(CannotListen, match="belongs to user 12345"):
         ListeningSocket(path)
     assert path.exists() == (which == "socket")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_path_that_is_not_a_socket_is_kept(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "d.sock"
+    (tmp_path / "file").write_text("kept")
+    if kind == "link":
+        path.symlink_to(tmp_path / "file")
+    else:
+        (tmp_path / "file").rename(path)
+    with pytest.raises(CannotListen, match="is not a socket"):
+        ListeningSocket(path)
+    assert path.read_text() == "kept"

@@ -1,19 +1,19 @@
-"""Every error that repeater raises on purpose, and the exit code that it ends `rpr` with.
+"""Every error that repeater raises on purpose, and the exit code of `rpr` for it.
 
     RepeaterError            1   something went wrong while running
     ├── UsageError           2   the command line is wrong
-    │   ├── NotThere         2   it names a job or a run that does not exist
+    │   ├── NotFound         2   it names a job or a run that does not exist
     │   └── ForeignFile      2   the job file that was found belongs to another user
     ├── JobFileError         2   a job file is wrong; carries every `Problem` found
     ├── ApplyRefused         5   nothing was changed
     │   ├── LockHeld         5   another supervisor owns this state
-    │   └── StateUnusable    5   the state on disk is damaged, newer, or cannot be written
-    ├── PluginFailed         1   a plugin did not answer as it has to
+    │   └── StateUnavailable 5   the state on disk is damaged, newer, or cannot be written
+    ├── PluginFailed         1   a plugin did not answer as its contract requires
     │   └── PluginBusy       1   it has not answered yet
     └── Unreachable          6   no supervisor or daemon answers
 
-The text reads `cannot <verb> <object>: <cause>`, literals in backticks. An error carries facts; only `cli.main` prints
-one. Nothing here may import another module of repeater.
+A message has the form `cannot <verb> <object>: <cause>`, with literals in backticks. An error carries facts. Only
+`cli.main` prints errors. This module may not import another module of repeater.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from repeater._lazy_dataclasses import dataclass
 
 
 def one_line(text: str) -> str:
-    r"""The text with what is no visible character shown as an escape: `\x1b`, `\n`, `\u202e`."""
+    r"""Replace each non-printable character by an escape: `\x1b`, `\n`, `\u202e`."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -34,11 +34,11 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a job file (an error), or that is probably a mistake (a warning).
+    """An error in a job file, or a warning about a probable mistake.
 
-    A file with an error is refused. A warning changes nothing: the file is used as written.
-    `line` and `column` count from 1; 0 means that the place is not known. `column` counts characters, not bytes.
-    `key` is the dotted key path as the user wrote it (`jobs.health.schedule`), empty for the file as a whole.
+    A file with an error is rejected. A file with a warning is used as written.
+    `line` and `column` count from 1; 0 means that the position is not known. `column` counts characters, not bytes.
+    `key` is the dotted key path as the user wrote it (`jobs.health.schedule`), empty for the whole file.
     """
 
     file: str
@@ -50,14 +50,14 @@ class Problem:
     severity: Severity = "error"
 
     def __post_init__(self) -> None:
-        """Whatever a file holds, a problem is told in one line that steers no terminal."""
+        """Escape control characters of the file: a problem is one line and cannot control a terminal."""
         for name in ("file", "key", "message", "hint"):
             text = getattr(self, name)
             if text is not None and not text.isprintable():
                 object.__setattr__(self, name, one_line(text))
 
     def place(self) -> str:
-        """`file:line:col`, as far as it is known; editors and terminals make it a link."""
+        """`file:line:col`, shorter if a part is not known. Editors and terminals make it a link."""
         if not self.line:
             return self.file
         if not self.column:
@@ -69,19 +69,19 @@ class Problem:
         return f"{self.place()}:{severity} {self.text()}"
 
     def text(self) -> str:
-        """The key, the message and the hint, without the place."""
+        """The key, the message and the hint, without the position."""
         key = f"{self.key}: " if self.key else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{key}{self.message}{hint}"
 
 
 def by_place(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """The problems in the order of their files, lines and columns."""
+    """Sort problems by file, line and column."""
     return tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column, p.key)))
 
 
 class RepeaterError(Exception):
-    """The root. `exit_code` is what `rpr` ends with; `hint` is one line on what to do about it."""
+    """The base class. `exit_code` is the exit code of `rpr`; `hint` is one line that names a remedy."""
 
     exit_code = 1
 
@@ -91,7 +91,7 @@ class RepeaterError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors cross processes whole, whatever their making takes."""
+        """Pickle all attributes, so that an error crosses processes although `__init__` has other parameters."""
         return _rebuild_from_pickle, (type(self), self.args, self.__dict__)
 
 
@@ -102,23 +102,23 @@ def _rebuild_from_pickle(kind: type[RepeaterError], args: tuple[Any, ...], facts
 
 
 class UsageError(RepeaterError):
-    """The command line asks for something that cannot be."""
+    """The command line is not valid."""
 
     exit_code = 2
 
 
 class NotFound(UsageError):
-    """No job, or no run, has this name."""
+    """No job or run has this name."""
 
 
 class ForeignFile(UsageError):
-    """A job file that nobody named could have been written by another user."""
+    """The job file was found, not named on the command line, and another user could have written it."""
 
 
 class JobFileError(RepeaterError):
-    """One or more problems in a job file, sorted by place. Nothing of the file is used.
+    """One or more problems in a job file, sorted by position. Nothing of the file is used.
 
-    `files` are the absolute paths of all files that were read, so that they can be watched until they are mended.
+    `files` are the absolute paths of all files that were read, so that they can be watched until they are corrected.
     """
 
     exit_code = 2
@@ -130,18 +130,18 @@ class JobFileError(RepeaterError):
 
 
 class ApplyRefused(RepeaterError):
-    """An apply that was not carried out at all."""
+    """An apply was refused; nothing was changed."""
 
     exit_code = 5
 
 
 class LockHeld(ApplyRefused):
-    """Another supervisor owns the state folder. `pid` is None when it could not be read."""
+    """Another supervisor owns the state directory. `pid` is None if it could not be read."""
 
     def __init__(self, folder: str, pid: int | None) -> None:
-        who = f"process {pid}" if pid else "another process"
+        owner = f"process {pid}" if pid else "another process"
         super().__init__(
-            f"cannot use state directory `{folder}`: {who} is using it",
+            f"cannot use state directory `{folder}`: {owner} is using it",
             hint="stop the other supervisor, or give this one its own `--state-dir`",
         )
         self.folder = folder
@@ -149,18 +149,18 @@ class LockHeld(ApplyRefused):
 
 
 class StateUnavailable(ApplyRefused):
-    """The state on disk cannot be trusted or used; it was left exactly as it is."""
+    """The state on disk cannot be used. It was not changed."""
 
 
 class PluginFailed(RepeaterError):
-    """A plugin cannot be used, or did not answer as it has to; the text names it."""
+    """A plugin cannot be used, or its answer is not valid. The message names the plugin."""
 
 
 class PluginBusy(PluginFailed):
-    """A plugin has not answered yet; ask the same again in a moment."""
+    """A plugin has not answered yet. Repeat the same call after a moment."""
 
 
 class Unreachable(RepeaterError):
-    """No supervisor, or no rate-limit daemon, answers."""
+    """No supervisor or no rate-limit daemon answers."""
 
     exit_code = 6

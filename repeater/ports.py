@@ -1,7 +1,7 @@
-"""The seams between the decisions and the world: one protocol for each, and the plain values that cross them.
+"""The ports of the engine: one protocol for each kind of IO, and the plain values that are passed through them.
 
-Adapters implement them for real, `tests/fakes` in memory; both pass the same contract tests in
-`tests/contract`. Nothing here does anything.
+Adapters implement the ports; `tests/fakes` has implementations in memory. Both pass the same contract tests in
+`tests/contract`. This module has no behaviour.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from repeater.schedule.load_aware import LoadReadings
 
 EmitFact: TypeAlias = Callable[[Fact], None]
-"""Hands a fact to the supervisor. Only ever called in the thread of the loop."""
+"""Passes a fact to the supervisor. Must be called in the loop's thread."""
 
 
 class TimerHandle(Protocol):
-    """A pending call, as `asyncio.TimerHandle` is one."""
+    """A pending call, like `asyncio.TimerHandle`."""
 
     def cancel(self) -> None: ...
 
 
 class Loop(Protocol):
-    """What adapters need of an event loop. asyncio's is one; `system.loops.minimal` another."""
+    """The part of an event loop that adapters use. asyncio and `system.loops.minimal` implement it."""
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
 
@@ -50,42 +50,42 @@ class Loop(Protocol):
 
 
 class Clock(Protocol):
-    """The two clocks. `now` reads both at once.
+    """The wall clock and the monotonic clock. `now` reads both.
 
-    `call_after` calls once, `microseconds` later, in the loop's thread.
+    `call_after` calls once, after `microseconds`, in the loop's thread.
     """
 
     def now(self) -> Instant: ...
 
     def suspended_us(self) -> int:
-        """Microseconds that this machine has been suspended since it was started, as far as it can tell."""
+        """Microseconds for which this machine was suspended since boot; 0 if the system does not provide this."""
         ...
 
     def boot(self) -> str:
-        """Names this boot of the machine and its monotonic clock: readings of two processes can be compared if it is
-        the same. Empty where it is not known.
+        """The id of this boot of the machine. Monotonic readings of two processes are comparable if their boot ids
+        are equal. Empty if it is not known.
         """
         ...
 
     def call_after(self, microseconds: int, call: Callable[[], None]) -> TimerHandle: ...
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Calls after the current callback has returned."""
+        """Call `call` after the current callback has returned."""
         ...
 
 
 Users: TypeAlias = Callable[[str], Mapping[str, str]]
-"""Gives the environment variables of a user, by name or number; none for an unknown one."""
+"""Returns the environment variables of a user, by name or number; empty for an unknown user."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """A process to start, ready for the operating system: no template, no default is left in it.
+    """A process to start. Templates are rendered and defaults are filled in.
 
-    Its environment is `base`, which it shares with other launches (the same object, never changed), and `env` over it.
-    `stdin` is what it can read; empty means end of file at once. The process leads a new session. When to stop it is
-    the engine's decision; `timeout` and what follows it are for whoever looks after the run while there is no engine.
-    `is_service`: it is meant to live long, so its start may take its time. The facts about the process repeat `kind`.
+    Its environment is `base`, overridden by `env`. Several launches share one `base` object, which is never changed.
+    `stdin` is the content of standard input; empty means immediate end of file. The process leads a new session. The
+    engine decides when to stop it; the shim enforces `timeout`, `stop_signal` and `stop_timeout` while no supervisor
+    is connected. `is_service`: the run is long, so its start may be slower. The facts about the process repeat `kind`.
     """
 
     run: str
@@ -111,71 +111,71 @@ Stream: TypeAlias = Literal["stdout", "stderr"]
 
 
 class RunSink(Protocol):
-    """Takes a run's output, in the order written in each stream."""
+    """Receives the output of a run, each stream in the order written."""
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
-        """Takes a chunk. False: the reader must pause this run until it is told to go on."""
+        """Handle a chunk. False: the reader must pause this run until `resume_reading` is called."""
         ...
 
     def finish(self, run: str) -> frozenset[str]:
-        """The patterns found in the run's whole output. Called once, at its end or when it could not be started."""
+        """The patterns found in the whole output of the run. Called once, when the run ends or cannot be started."""
         ...
 
 
 class Spawner(Protocol):
-    """Owns processes. Starting never blocks the loop.
+    """Starts and stops processes. Starting never blocks the loop.
 
-    The facts of a run come through the `EmitFact` it was built with. After RunEnded nothing of the run is alive
-    (as far as the level of the adapter sees) and `Sink.write` will not be called for it again.
+    The facts of a run are emitted through an `EmitFact`, an argument of the constructor. After RunEnded no process of
+    the run that the adapter can find is running, and `RunSink.write` is not called for the run again.
     """
 
     def start(self, launch: LaunchRequest) -> None: ...
 
     def signal(self, run: str, signal: str) -> None:
-        """To every process of the session, then CONT. Unknown or ended runs are ignored."""
+        """Send the signal, then CONT, to every process of the session. Unknown or ended runs are ignored."""
         ...
 
     def kill_tree(self, run: str) -> None:
-        """Kills whatever is left and closes the output; RunEnded follows."""
+        """Kill all processes of the run and close its output. RunEnded follows."""
         ...
 
     def surviving_runs(self) -> Mapping[str, SurvivingRun]:
-        """The runs of an earlier client that somebody looked after. Each has to be adopted or disowned."""
+        """The runs of an earlier client that continue. Each must be passed to `adopt` or `kill_unclaimed`."""
         ...
 
     def adopt(self, run: str) -> None:
-        """Go on with a survivor as with a run of our own, from RunStarted on, which is not told."""
+        """Manage a surviving run like an own run that was started. RunStarted is not emitted."""
         ...
 
     def kill_unclaimed(self, runs: Iterable[str]) -> None:
-        """Kill survivors and forget them; nothing is told of them. Returns when they are dead."""
+        """Kill and drop surviving runs, without facts. Returns when their processes have exited."""
         ...
 
     def acknowledge(self, runs: Iterable[str]) -> None:
-        """What became of these is on record, so it need not be remembered elsewhere any more."""
+        """The ends of these runs are in the history, so the spawner may delete its own records of them."""
         ...
 
     def resume_reading(self, run: str) -> None:
-        """Go on reading a run that `Sink.write` asked to pause."""
+        """Continue reading a run that `RunSink.write` paused."""
         ...
 
     @property
     def trouble(self) -> Reason | None:
-        """Why processes can be neither started nor stopped now; None if they can."""
+        """Why processes can currently be neither started nor stopped; None if they can."""
         ...
 
     def force(self) -> None:
-        """From now on end by SIGKILL also what stands between us and the processes, if it does not answer."""
+        """From now on, kill the shim with SIGKILL if it does not answer."""
         ...
 
     def close(self) -> None:
-        """Kills whatever still lives and frees everything. Tells nothing any more."""
+        """Kill all remaining processes and release all resources. Emits no more facts."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What a store knows when it is opened: the last generation, every job's progress, unfinished rows."""
+    """The content of a store when it is opened: the last generation, the progress of each job, unfinished records."""
 
     generation: int = 0
     progress: Mapping[str, Progress] = field(default_factory=dict)
@@ -183,17 +183,17 @@ class StoredState:
 
 
 class Store(Protocol):
-    """Keeps rows and progress. Writes return at once and are committed in groups, in the order asked for.
+    """Stores records and progress. Writes return immediately and are committed in groups, in the order of the calls.
 
-    `then` is called in the loop's thread once the write is durable, with None, or with the error that kept it
-    from being so. What was reported as written survives `kill -9` of this process.
+    `then` is called in the loop's thread: with None once the write is durable, or with the error if it failed. A write
+    that was reported as durable survives `kill -9` of this process.
     """
 
     def load(self) -> StoredState: ...
 
     def begin(self, generation: int, document: str = "", extras: str = "") -> None:
-        """A new generation is in force. `document` is its jobs as text and `extras` the rest of what can be compared
-        later: pools, limits, and marks of env-file contents.
+        """Record a new active generation. `document` is its jobs as text. `extras` has the other parts that a later
+        plan compares: pools, limits, and marks of env-file contents.
         """
         ...
 
@@ -204,56 +204,56 @@ class Store(Protocol):
         then: Callable[[Exception | None], None],
         command: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Insert the row of a new attempt; fails if (job, nominal, attempt) was ever claimed.
+        """Insert the record of a new attempt. Fails if (job, nominal, attempt) was ever claimed.
 
-        `command` gives the text of the command for the row. A store that keeps no rows does not call it.
+        `command` returns the text of the command for the record. A store that keeps no records does not call it.
         """
         ...
 
     def set_command(self, row: SlotRecord, command: str | None) -> None:
-        """The command of a claimed attempt, once its late texts are rendered."""
+        """Store the command of a claimed attempt after its run templates are rendered."""
         ...
 
     def started(self, row: SlotRecord, pid: int) -> None: ...
 
     def record(self, row: SlotRecord, progress: Progress) -> None:
-        """Insert or close the row of (job, nominal, attempts), and keep the progress, in one transaction.
+        """Insert or close the record of (job, nominal, attempts), and store the progress, in one transaction.
 
-        A row without an attempt does not take the place of one with: what ran stays on record, also when the clock was
-        set back and the slot comes up again.
+        A record without an attempt does not replace one with attempts. So runs stay in the history if the clock is set
+        back and the slot becomes due again.
         """
         ...
 
     def keep_start(self, start: LimitedStart) -> None:
-        """Keep the start of an attempt that a limit counts, in the place of what was kept for the same run.
+        """Store the start of an attempt that a limit counts. Replaces the stored start of the same run.
 
-        It stays for at least `start.window`, whatever becomes of the rows of the job.
+        It is kept for at least `start.window`, even if the records of the job are deleted earlier.
         """
         ...
 
     def drop_start(self, run: str) -> None:
-        """The attempt of this run did not start."""
+        """Delete the stored start of this run, because its attempt did not start."""
         ...
 
     def starts(
         self, jobs: Sequence[str], limits: Sequence[str], window: timedelta, now: Instant, boot: str
     ) -> list[LimitedStart]:
-        """The starts of these jobs, and those under these limits, less than `window` before `now`, retries too.
+        """The starts of these jobs and under these limits, less than `window` before `now`, including retries.
 
         Starts of the boot `boot` are compared by the monotonic clock, others by the wall clock. A claimed attempt whose
-        start is not known is always among them. For runs that no limit counted, the rows of the history say when they
-        started; a retry then counts as starting when it ended.
+        start is not known is always included. For runs that no limit counted, start times come from the history; a
+        retry then counts as started when it ended.
         """
         ...
 
     def save(self, progress: Progress) -> None: ...
 
     def clock_set(self, before: datetime, after: datetime) -> None:
-        """The wall clock was set from `before` to `after`: the age of a row does not follow from its times alone."""
+        """Record that the wall clock was set from `before` to `after`. The age of a record depends on such changes."""
         ...
 
     def move(self, old: str, new: str) -> None:
-        """Rows and progress of job `old` belong to `new`."""
+        """Assign the records and progress of job `old` to job `new`."""
         ...
 
     def forget(self, jobs: Iterable[str]) -> None:
@@ -269,28 +269,28 @@ class Store(Protocol):
         until: datetime | None = None,
         outcomes: Sequence[str] = (),
     ) -> Iterator[SlotRecord]:
-        """The newest rows first, one for each slot.
+        """Records, newest first, one for each slot.
 
-        Only nominal times from `since` on and before `until`, and only these outcomes, if any are given.
+        Only records with a nominal time in `[since, until)` and, if `outcomes` is not empty, with a listed outcome.
         """
         ...
 
     def recent_durations(self) -> Mapping[str, float]:
-        """Median seconds of the last runs of each job; for simulation."""
+        """Median duration in seconds of the last runs of each job, for simulation."""
         ...
 
     def flush(self) -> None:
-        """Returns when everything asked for so far is durable."""
+        """Return when all earlier writes are durable."""
         ...
 
     def close(self) -> None: ...
 
 
 class Watcher(Protocol):
-    """Tells when files change, through the `changed(key, paths)` it was built with, in the loop's thread.
+    """Reports changes of files in the loop's thread, through the callback `changed(key, paths)`.
 
-    Hints only: one change may be told twice or with others, so whoever is told reads again and compares; none
-    is left out for longer than the slow look that stands behind the system's own messages.
+    Reports are hints: a change may be reported twice or together with others, so the receiver reads the files again
+    and compares. A change that the system does not report is found by slow polling.
     """
 
     def watch(self, key: str, folder: str, globs: Sequence[str], ignore: Sequence[str] = ()) -> None:
@@ -298,9 +298,9 @@ class Watcher(Protocol):
         ...
 
     def watch_files(self, key: str, paths: Sequence[str]) -> None:
-        """Report these files when what they lead to changes, also through symbolic links.
+        """Report these files when their content changes, also through symbolic links.
 
-        Appearing and going are changes. Replaces what `key` watched.
+        Creation and deletion are changes. Replaces what `key` watched.
         """
         ...
 
@@ -310,24 +310,24 @@ class Watcher(Protocol):
 
 
 class Prober(Protocol):
-    """Asks probes. Each answer is told once, as ProbeReported, within the probe's timeout."""
+    """Runs probes. Each result is reported once, as ProbeReported, within the timeout of the probe."""
 
     def run_probe(self, job: str, kind: str, probe: Probe, spec: JobSpec) -> None: ...
 
     def on_run_fact(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
-        """A fact about a run of kind `probe`, which only the prober knows."""
+        """Handle a fact about a run of kind `probe`. Only the prober knows these runs."""
         ...
 
     def close(self) -> None: ...
 
 
 class RunTemplateRenderer(Protocol):
-    """Renders late texts away from the loop, under a limit of time."""
+    """Renders run templates outside of the loop, with a time limit."""
 
     def render(
         self, process: ProcessSpec, run: Mapping[str, Any], then: Callable[[ProcessSpec | RepeaterError], None]
     ) -> None:
-        """Calls `then` once, later, in the loop's thread, with the process without late texts, or why there is none.
+        """Call `then` once, later, in the loop's thread, with the rendered process or with an error.
 
         `run` has the fields `template.RUN_FIELDS`.
         """
@@ -337,27 +337,27 @@ class RunTemplateRenderer(Protocol):
 
 
 class LoadProbe(Protocol):
-    """Reads how busy the machine is. Never blocks; asked too soon again, it gives the same readings."""
+    """Reads the load of the machine. Never blocks. Calls in short succession return the same readings."""
 
     def read(self) -> LoadReadings: ...
 
 
 class SharedRateLimiter(Protocol):
-    """Asks the rate-limit daemon for starts under shared limits. Never blocks.
+    """Requests starts under shared limits from the rate-limit daemon. Never blocks.
 
-    Each `ask` is answered by QuotaGranted, perhaps after QuotaWaits; or QuotaLost is told, once for all that was
-    asked, and QuotaFound when the daemon is there again. Nothing else has an answer, and nothing fails: what cannot be
-    told now is told when the daemon is back.
+    Each request is answered by SharedLimitGranted, possibly after SharedLimitQueued. If the daemon is unreachable,
+    RateLimiterDown is emitted once for all pending requests, and RateLimiterUp when it is reachable again. Other
+    calls have no answer and do not fail: messages are buffered until the daemon is back.
     """
 
     def request(self, ask: RequestSharedStart) -> None: ...
 
     def withdraw(self, ask: str) -> None:
-        """The start asked for under this id is not wanted any more; it may have been granted meanwhile."""
+        """Cancel the request with this id. It may have been granted meanwhile."""
         ...
 
     def report_start(self, limit: str, rate: Rate, reservation: str | None, *, started: bool) -> None:
-        """A granted attempt, or one without a reservation, happened just now; or it came to nothing."""
+        """Report that a granted attempt, or one without a reservation, has started now, or that it did not start."""
         ...
 
     def release(self, reservation: str) -> None: ...

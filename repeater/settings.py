@@ -1,7 +1,7 @@
-"""The settings of rpr itself: flags over `RPR_*` over the configuration file over the defaults.
+"""The settings of rpr itself. Precedence: flag, `RPR_*` variable, configuration file, default.
 
-Names and sections are those of the Go original's file, so that it can be kept. Pure: whoever calls hands in the text
-of the file and the environment. `rpr config` shows each value with its origin; the one-off commands use them.
+Names and sections are those of the Go original, so that its file can be used. Pure: the caller passes the text of the
+file and the environment. `rpr config` shows each value with its origin; the one-off commands use the values.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from repeater.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `section` and `name` place it in the file; `variables` are its names in the environment, the first
-    that is set counts. `default` None: not set. `read` raises ValueError for a text that it cannot be.
+    """One setting. `section` and `name` are its key in the file. `variables` are its environment variables; the first
+    that is set counts. `default` None: not set. `read` raises ValueError for a text that is not valid.
     """
 
     section: str
@@ -29,14 +29,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a setting is, and where that comes from: `default`, a variable, or a file."""
+    """The value of a setting and its origin: `default`, a variable, or a file."""
 
     text: str | None
     origin: str
 
 
 Settings = Mapping[str, Value]
-"""By the name of the setting; every one is there."""
+"""All settings by name."""
 
 
 def _duration(text: str) -> object:
@@ -113,19 +113,19 @@ SETTINGS = (
         str,
     ),
 )
-_FOREIGN = ("plugins",)  # sections of others
+_FOREIGN = ("plugins",)  # sections of the Go original that are ignored
 
 
 def config_path(environ: Mapping[str, str]) -> str:
-    """Where the configuration file is, if nobody says otherwise."""
+    """The default path of the configuration file."""
     home = environ.get("XDG_CONFIG_HOME") or environ.get("HOME", "") + "/.config"
     return f"{home}/repeater/config.toml"
 
 
 def resolve(environ: Mapping[str, str], text: str = "", name: str = "") -> Settings:
-    """Every setting. `text` is the content of the configuration file, `name` what to call it.
+    """All settings. `text` is the content of the configuration file, `name` its name in messages.
 
-    Raises UsageError with everything that is wrong.
+    Raises UsageError that lists all problems.
     """
     tables = _tables(text, name) if text else {}
     problems = [f"cannot use `{name}`: {cause}" for cause in _unknown(tables)]

@@ -1,1 +1,1 @@
-"""A process of our own that answers requests under limits and stays ready between them: its client and its server."""
+"""A worker process that handles requests under resource limits and is reused: its client and its server."""

@@ -1,8 +1,8 @@
-"""A process of our own that works on questions under limits, and is kept warm between them.
+"""The frames and limits of a worker process, which handles requests and is reused.
 
-It is a fresh interpreter, not a fork of this one, which has threads. Questions and answers are frames of bytes: their
-length, then they themselves. What the work is, nobody here knows. `parent` is the side that asks and must never wait,
-`child` the side that works and may die of it. Used by `app` only.
+The worker is a new interpreter, not a fork, because this process has threads. A request or a response is a frame: its
+length, then its bytes. `client` must never block. `server` may crash or be killed because of a request. This package
+does not know the content of the frames.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import sys
 from repeater._lazy_dataclasses import dataclass
 
 HEAD = struct.Struct("!I")
-"""What stands before each frame: how many bytes it has."""
+"""The header of each frame: its length in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a process may use for one question: bytes beyond what it has when it begins, seconds of CPU, seconds.
+    """Resources for one request. `memory`: bytes above the size at the first request; `cpu`, `wall`: seconds.
 
-    After `grace` more seconds of CPU the process is ended if its work does not notice that the time is over.
+    If the work ignores the CPU limit, the process is killed after `grace` further seconds of CPU.
     """
 
     memory: int
@@ -39,9 +39,9 @@ class Limits:
 
 
 def command(module: str) -> list[str]:
-    """The words that start `main` of a module of repeater, in this interpreter.
+    """The argv that runs `main` of a module of repeater with this interpreter.
 
-    The folder it is started in is no place for modules: there may be a `yaml.py` in it.
+    The current directory is not on the module path, because it may contain files such as `yaml.py`.
     """
     home = os.path.abspath(__file__)
     for _ in range(3):

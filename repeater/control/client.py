@@ -41,12 +41,12 @@ class Client:
         self._sock.close()
 
     def ask(self, verb: str, *, patience: float | None = PATIENCE, **args: Any) -> Answer:
-        """Send a request. `patience` None waits for ever. Its items have to be read before the next request."""
+        """Send a request. `patience` None waits without limit. Read the items before the next request."""
         try:
             self._sock.settimeout(patience)
             self._sock.sendall(encode_request(verb, args))
         except (BrokenPipeError, ConnectionResetError):
-            pass  # sent away: what it said is still to be read
+            pass  # the supervisor refused the connection: its reply can still be read
         except OSError as error:
             raise self._lost(error) from None
         return Answer(self)
@@ -102,7 +102,7 @@ class Answer:
                 raise error_from(message.get("error"))
 
     def result(self) -> dict[str, Any]:
-        """What it came to; items that nobody took are dropped. Raises the error that the supervisor answered with."""
+        """The result; unread items are dropped. Raises the error of the reply."""
         for _ in self:
             pass
         assert self._result is not None
@@ -158,7 +158,7 @@ def find(
 
 
 def running_sockets(environ: Mapping[str, str]) -> list[str]:
-    """The sockets at the usual places that somebody listens at."""
+    """The sockets at the default paths that a process listens on."""
     found = []
     for path in all_socket_paths(environ):
         client = _is_reachable(path)
@@ -169,7 +169,7 @@ def running_sockets(environ: Mapping[str, str]) -> list[str]:
 
 
 def _is_reachable(path: Path) -> Client | None:
-    """A connection; None if nobody listens. Nothing is sent before it is known whose process listens."""
+    """A connection; None if no process listens. The user of the listening process is checked before the first byte."""
     sock = None
     if not os.path.lexists(path):
         return None

@@ -1,7 +1,7 @@
-"""What the verbs may know of a supervisor and ask of it: everything in one place, and nothing else.
+"""The parts of a supervisor that verbs read, and the requests that they make to it.
 
-Put together by `app`. All of it is used in the loop's thread, but for `rows`, which reads the history and is called in
-another one. Verbs never change the engine: they tell it facts, like everybody.
+All of it is used in the thread of the loop, except `rows` and `meta`, which read the history and are called in another
+thread. Verbs do not change the engine: they pass facts to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from repeater.supervisor.faults import FaultRecord
 from repeater.supervisor.reload import Applied, Foreseen
 
 Send: TypeAlias = Callable[..., Awaitable[None]]
-"""Sends items to whoever asked; waits until they were taken."""
+"""Sends items to the client, and waits until the client can take more."""
 Args: TypeAlias = Mapping[str, Any]
 Result = TypeVar("Result")
 Level: TypeAlias = Literal["drain", "stop", "kill"]
@@ -51,7 +51,7 @@ class FindRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApplyRequest:
-    """Job files that shall be in force from now on, and how they are read."""
+    """Job files to apply, and the options to read them."""
 
     files: tuple[str, ...]
     set_vars: tuple[tuple[str, str], ...] = ()
@@ -59,7 +59,7 @@ class ApplyRequest:
 
 
 class ApplyCallback(Protocol):
-    """Reads job files (None: those of now) and brings them into force. Raises RepeaterError; then nothing changed."""
+    """Reads job files (None: the active ones) and applies them. Raises RepeaterError; then nothing changed."""
 
     async def __call__(
         self, request: ApplyRequest | None, *, allow_removals: bool = False, dry_run: bool = False
@@ -67,7 +67,7 @@ class ApplyCallback(Protocol):
 
 
 class Foresee(Protocol):
-    """Reads job files (None: those of now) and says what an apply would do. Raises RepeaterError."""
+    """Reads job files (None: the active ones) and returns what an apply would do. Raises RepeaterError."""
 
     async def __call__(self, request: ApplyRequest | None, *, allow_removals: bool = False) -> Foreseen: ...
 
@@ -78,7 +78,7 @@ async def _foresees_nothing(request: ApplyRequest | None, *, allow_removals: boo
 
 @dataclass(frozen=True, slots=True)
 class SupervisorInfo:
-    """Of one supervisor: who and since when. `state` is the folder, empty if it keeps nothing."""
+    """One supervisor. `state` is its directory, empty if it stores no state."""
 
     project: str
     pid: int
@@ -88,12 +88,11 @@ class SupervisorInfo:
 
 @dataclass(slots=True)
 class ControlContext:
-    """`leave` asks the supervisor to leave, as a signal would. `troubles` are what a health check complains about,
-    `faults` the recent unexpected exceptions, of one job only if it is named;
-    `rejected` is why the job files as they are now are not in force. `at_hand` are the requests that are being
-    answered, but for those without end. `outputs` keeps the output of runs on disk; None: nothing is kept there.
-    `earlier` has the last runs of jobs before this supervisor was started, as far as they were read.
-    `is_working`: what follows from a fact is being done, over many turns of the loop.
+    """`leave` shuts down the supervisor, as a signal does. `troubles` returns the problems of a health check, `faults`
+    the recent unexpected exceptions, of one job if it is given. `rejected` returns why the job files were rejected.
+    `at_hand` are requests in flight, except streams. `outputs` stores the output of runs on disk; None: no output
+    is stored. `earlier` has the last runs of jobs from before the start of this supervisor, as far as they were read.
+    `is_working` returns whether the effects of a fact are still in progress, over many turns of the loop.
     """
 
     life: SupervisorInfo
@@ -120,7 +119,7 @@ class ControlContext:
         return self.clock.now().wall
 
     def jobs(self, patterns: Iterable[str]) -> list[Job]:
-        """The jobs in force that are meant, in the order of the file; all without a pattern. Raises UsageError."""
+        """The active jobs that the patterns select, in the order of the file; no pattern: all. Raises UsageError."""
         patterns = tuple(patterns)
         jobs = self.engine.jobs
         if len(patterns) == 1 and patterns[0] in jobs:
@@ -130,14 +129,14 @@ class ControlContext:
         return [jobs[spec.name] for spec in select([job.spec for job in jobs.values()], patterns)]
 
     def require_jobs(self, patterns: Iterable[str]) -> list[Job]:
-        """The jobs that are meant, by at least one pattern: what changes jobs never means all by saying nothing."""
+        """The selected jobs. A pattern is required: a command without jobs must not change all jobs."""
         patterns = tuple(patterns)
         if not patterns:
             raise UsageError("cannot choose a job: no job given", hint="name jobs, or `'*'` for all")
         return self.jobs(patterns)
 
     async def submit(self, *facts: Fact) -> None:
-        """Tell facts and return when they were handled."""
+        """Pass facts to the engine, and return when they were handled."""
         for fact in facts:
             self.tell(fact)
         await asyncio.sleep(0)
@@ -162,7 +161,7 @@ class ControlContext:
             try:
                 await asyncio.wait_for(happened, 1.0)
             except TimeoutError:
-                pass  # some changes are no event
+                pass  # some changes cause no event
             finally:
                 deaf()
 

@@ -2,11 +2,11 @@
 
     request   {"v": 2, "verb": "status", "args": {"jobs": ["poll*"]}}
     reply     {"item": {...}} for each thing of a listing or a stream, then one of
-              {"done": {...}}   what it came to
+              {"done": {...}}   the result
               {"error": {"code": "...", "message": "...", "hint": "...", "exit": 2}}
 
-A line has at most `LONGEST` bytes. It is taken from somebody who may be hostile: duplicate keys, NaN, numbers without
-end and nests without bottom are refused, and so is every argument that a verb does not know. Both ends use it.
+A line has at most `LONGEST` bytes. The sender can be hostile: duplicate keys, NaN, very long numbers and very
+deep nesting are refused, and so is each argument that a verb does not know. Client and server use this module.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Params: TypeAlias = Mapping[str, Kind]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asks for; the arguments are not checked yet."""
+    """A request; its arguments are not checked yet."""
 
     verb: str
     args: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The answering end: takes requests of a few clients at once and carries them out, without ever delaying a job.
+"""The server of the control socket: carries out requests of a few clients at once, without delaying a job.
 
 One task for each request, one request at a time for each client. Everything is bounded: clients, requests, streams,
 lines, the time for a line to come, the time in which a client takes nothing. A client that asks nothing is ended when
@@ -38,7 +38,7 @@ _BATCH = 64 * 1024
 
 
 class Server:
-    """Listens on a socket that is bound already. `warn` tells of what should not happen; `fault` gets each unexpected
+    """Listens on a socket that is bound already. `warn` reports unusual conditions; `fault` gets each unexpected
     exception of a connection or a verb.
     """
 
@@ -73,17 +73,17 @@ class Server:
         self._warn(because("request_failed", error=f"{type(error).__name__}: {error}"))
 
     def close(self) -> None:
-        """Nobody new is let in. Those who are in stay, so that they see the end of the supervisor as theirs."""
+        """Accept no more clients. Connections stay open until the supervisor has ended."""
         if self._entrance is not None:
             self._entrance.close()
             self._entrance = None
 
     async def sent(self) -> None:
-        """Returns when everybody has taken what was answered."""
+        """Return when all clients have received their replies."""
         await asyncio.gather(*(client.sent() for client in self._clients))
 
     def hang_up(self) -> None:
-        """Ends every connection."""
+        """Close all connections."""
         self.close()
         for client in tuple(self._clients):
             client.end()
@@ -141,7 +141,7 @@ class _Client(asyncio.Protocol):
                 self._room = self._loop.create_future()
                 await asyncio.wait({self._room})
 
-    # --- what the loop tells ---
+    # --- callbacks of the loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -169,7 +169,7 @@ class _Client(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._asks_no_more = True
-        # Who closed only this direction still gets the answer; of one without end nobody would notice the rest.
+        # A client that closed only this direction still gets its reply. A stream ends: its end would stay unnoticed.
         return self._task is not None and not self._follows
 
     def pause_writing(self) -> None:
@@ -260,14 +260,14 @@ class _Client(asyncio.Protocol):
             self._room = self._loop.create_future()
             await asyncio.wait_for(self._room, STUCK)
         else:
-            await asyncio.sleep(0)  # a long listing is no reason to keep a job waiting
+            await asyncio.sleep(0)  # a long listing must not delay a job
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _refuse(self, refusal: BadMessage) -> None:
-        """After a line that was no request nothing that follows can be trusted."""
+        """Close the connection: after an invalid line, the following bytes cannot be trusted."""
         self._write(encode_error(refusal))
         if self._transport is not None:
             self._transport.close()

@@ -1,9 +1,9 @@
-"""Where the socket of a supervisor is, and how it gets there: paths, binding, connecting, and who is at the other end.
+"""The control socket of a supervisor: its path, binding, connecting, and the user of the other end.
 
 The usual place is `$XDG_RUNTIME_DIR/repeater/PROJECT.sock`, with a link in the state folder, so that it is also found
 without that variable. A supervisor with a state folder of its own (`--state-dir`) has it there; one without any
-(`--ephemeral`) beside the usual place, with its pid in the name. Binding is only for whoever holds the state lock: a
-name that a dead supervisor left is taken over, one that somebody answers at is not.
+(`--ephemeral`) beside the usual place, with its pid in the name. Only the holder of the state lock binds it. A
+stale name of an ended supervisor is replaced; a name that a process answers on is not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Why a slot was what it was, from the records alone: rows, the lives of supervisors, generations, the schedule.
+"""Explain a past slot from records: slots, supervisors, generations, and the schedule.
 
-Pure but for the `rows` it is given, which read the history. Used by the verb `why`, and by the command itself where no
-supervisor runs. The schedule it asks is the one of now: what a job was in an earlier generation is not kept.
+Only `rows` does I/O: it reads the history. The schedule is the current one, because definitions of earlier generations
+are not stored.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def explain(
     *,
     is_alive: bool = False,
 ) -> HistoryExplanation:
-    """What became of the slot of a job at a moment.
+    """Explain the slot of a job at a time.
 
     `pids` are the processes of live runs, which records lack. `is_alive`: the last supervisor of `meta` is the one that
     answers.
@@ -266,7 +266,7 @@ def _upstream(row: SlotRecord, spec: JobSpec | None, rows: FindRecords) -> Itera
 
 
 def _scheduled_times(spec: JobSpec | None, begin: datetime, until: datetime) -> Iterator[datetime]:
-    """The nominal times that the schedule of now names in a stretch, as far as time alone decides them."""
+    """The nominal times of the current schedule in a range, as far as time alone decides them."""
     if spec is None or not isinstance(spec.schedule, Cron | At):
         return
     schedule = schedule_for(spec)

@@ -49,7 +49,7 @@ async def history(desk: ControlContext, args: Args, send: Send) -> HistoryResult
 def read(
     rows: FindRecords, specs: Sequence[JobSpec], known: Iterable[str], args: Mapping[str, Any]
 ) -> list[SlotRecord]:
-    """The rows that are asked for. `known` are jobs that have a history but may not be in force. Raises UsageError."""
+    """The rows that a request selects. `known` are the jobs with a history, active or not. Raises UsageError."""
     for outcome in args["outcomes"]:
         if outcome not in OUTCOMES:
             raise UsageError(f"cannot filter by `{outcome[:60]}`: expected one of {', '.join(OUTCOMES)}")
@@ -59,7 +59,7 @@ def read(
 
 
 def names_of(specs: Sequence[JobSpec], known: Iterable[str], patterns: Sequence[str]) -> list[str] | None:
-    """The names that patterns mean among jobs in force and those that only have a past; None for all."""
+    """The names that patterns select among active jobs and jobs with a history; None for all."""
     if not patterns:
         return None
     here = {spec.name for spec in specs}

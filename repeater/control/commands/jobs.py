@@ -1,6 +1,6 @@
-"""`trigger`, `pause`, `resume`, `start`, `stop`, `restart`, `reset`: what a person asks of single jobs.
+"""`trigger`, `pause`, `resume`, `start`, `stop`, `restart`, `reset`: commands for single jobs.
 
-Each tells the engine one fact for each job and reports what became of it; the engine decides.
+Each passes one fact for each job to the engine, which decides, and reports the result.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Ordered(TypedDict):
 
 
 async def trigger(desk: ControlContext, args: Args, send: Send) -> TriggerResult:
-    """Runs each job once, now. An item says whether it was `started`, `blocked`, `queued` or `skipped`, and why."""
+    """Run each job once, now. An item says whether it was `started`, `blocked`, `queued` or `skipped`, and why."""
     refused, jobs, nominal = 0, desk.require_jobs(args["jobs"]), desk.now()
     while any(job.has_decided(nominal) for job in jobs):
         nominal += MICROSECOND
@@ -104,7 +104,7 @@ def _trigger_result(job: Job, before: set[Any]) -> _Triggered:
 
 
 async def pause(desk: ControlContext, args: Args, send: Send) -> None:
-    """Slots are skipped from now on; live runs go on."""
+    """Skip the slots of jobs from now on; live runs continue."""
     length = args["for"]
     length = None if length is None else timedelta(seconds=length)
     for job in desk.require_jobs(args["jobs"]):
@@ -139,7 +139,7 @@ async def restart(desk: ControlContext, args: Args, send: Send) -> None:
 
 
 async def reset(desk: ControlContext, args: Args, send: Send) -> None:
-    """Forgets counters and that the job is done."""
+    """Clear the counters and the done state."""
     await _for_each_job(desk, args, send, "reset")
 
 

@@ -1,8 +1,8 @@
-"""`logs`: what runs printed, as far as it is kept, and what they print from now on.
+"""`logs`: the stored output of runs, and new output.
 
-What is on disk is read there, by time (`output.run_reader`); of runs that are not kept on disk, the end is in memory
-(`output.buffer`). A client that follows and is slower than the jobs loses pieces, and gets the number of lost bytes; no
-job ever waits for it. `stored` and `why_nothing` also serve the command where no supervisor runs.
+Output on disk is read in the order of time (`output.run_reader`). For other runs, memory has the end of the output
+(`output.buffer`). A client that follows and is slower than the jobs loses pieces, and gets the number of lost bytes;
+jobs do not wait for it. `stored` and `why_nothing` also serve the command where no supervisor runs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LogsResult(TypedDict):
 
 
 async def logs(desk: ControlContext, args: Args, send: Send) -> LogsResult:
-    """An item for each piece: `time`, `job`, `run`, `stream`, and `text`, or `base64` for what is no UTF-8.
+    """An item for each piece: `time`, `job`, `run`, `stream`, and `text`, or `base64` for output that is not UTF-8.
 
     `tail` is in lines of each job. With `follow` it ends only with the client or the supervisor. If there is nothing,
     the result has the reason.
@@ -90,7 +90,7 @@ async def logs(desk: ControlContext, args: Args, send: Send) -> LogsResult:
 
 
 async def _past(desk: ControlContext, names: Collection[str] | None, args: Args) -> Iterator[Chunk]:
-    """What was printed until now; nothing of it is given to those who listen from now on."""
+    """The output until now. A follower gets none of it."""
     memory = desk.kept.pieces(names, run=args["run"], since=args["since"])
     failed = _failed_runs(desk) if args["failed"] else None
     store = desk.outputs

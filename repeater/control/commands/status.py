@@ -1,4 +1,4 @@
-"""`status` and `health`: how each job is, and whether the supervisor is well. Reads the engine, changes nothing."""
+"""`status` and `health`: the state of each job and of the supervisor. They read the engine and change nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from repeater.model.time import Instant, rfc3339
 from repeater.sentences import ReasonItem, as_item, coded, reason_item, text_of
 from repeater.supervisor.faults import FaultRecord
 
-_SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is no step of the wall clock
+_SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is not a step of the wall clock
 _RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
 _MOST_OUTPUTS = 20  # failed jobs of which the last lines are shown
 LINES = 3
@@ -172,10 +172,10 @@ async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
 
 
 async def health(desk: ControlContext, args: Args, send: Send) -> HealthResult:  # noqa: ARG001
-    """Whether all is well. `ready`: the supervisor does its work, and the services that have a `ready` probe are ready.
+    """Report the health. `ready`: the supervisor works, and all services with a `ready` probe are ready.
 
-    `ok`: it is ready, the job files as they are now are in force, and the clock is not behind decided slots. A bad edit
-    and a wrong clock change `ok`, not `ready`.
+    `ok`: it is ready, the current job files are active, and the clock is not behind decided slots. An invalid edit and
+    a wrong clock change `ok`, not `ready`.
     """
     await desk.settled()
     problems = [

@@ -1,4 +1,4 @@
-"""`apply`, `plan`, `reload`, `down`: what a person asks of the supervisor as a whole."""
+"""`apply`, `plan`, `reload`, `down`: commands for the supervisor as a whole."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class DownResult(TypedDict):
 
 
 async def apply(desk: ControlContext, args: Args, send: Send) -> ApplyResult:
-    """Brings job files into force, which it reads itself. An item for each job, unchanged ones left out."""
+    """Read and apply job files. An item for each changed job."""
     if not args["files"]:
         raise UsageError("cannot apply: no file given")
     applied = await desk.apply(_wanted(args), allow_removals=args["allow_removals"], dry_run=args["dry_run"])
@@ -98,12 +98,12 @@ async def apply(desk: ControlContext, args: Args, send: Send) -> ApplyResult:
 
 
 async def reload(desk: ControlContext, args: Args, send: Send) -> ApplyResult:
-    """Reads the job files of now again, also if they look unchanged."""
+    """Read and apply the current job files, also if they look unchanged."""
     return await _report(await desk.apply(None, allow_removals=args["allow_removals"]), send)
 
 
 async def plan(desk: ControlContext, args: Args, send: Send) -> PlanResult:
-    """What an apply would do now; nothing changes. An item for each job."""
+    """Report what an apply would do. Nothing changes. An item for each job."""
     wanted = _wanted(args) if args["files"] else None
     foreseen = await desk.foresee(wanted, allow_removals=args["allow_removals"])
     specs = {job.name: job for job in foreseen.jobfile.jobs}
@@ -175,7 +175,7 @@ def _result(generation: int, plan: Plan) -> ApplyResult:
 
 
 async def down(desk: ControlContext, args: Args, send: Send) -> DownResult:  # noqa: ARG001
-    """Asks the supervisor to leave. The connection ends when it has."""
+    """Shut down the supervisor. The connection ends when it has exited."""
     if args["level"] not in LEVELS:
         raise UsageError(f"cannot shut down with `{args['level'][:60]}`: expected `drain`, `stop` or `kill`")
     desk.leave(LEVELS[args["level"]])

@@ -1,4 +1,4 @@
-"""`why JOB` and `why JOB@TIME`: why a job runs, waits or does nothing now; what became of a slot then."""
+"""`why JOB` and `why JOB@TIME`: explain the current state of a job, or a past slot."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class _Endpoint:
         self._check_bounds(given)
         checked = check_args(route.verb, route.params, given)
         if route.verb == "events" and "follow" not in given:
-            checked["follow"] = True  # over HTTP this is a stream, unless somebody wants what is there
+            checked["follow"] = True  # over HTTP this is a stream by default
         if route.verb == "events" and checked["follow"] and checked["tail"] is None:
             checked["tail"] = 0
         if route.targets_one_job:
@@ -237,7 +237,7 @@ class _Endpoint:
                 raise BadMessage("args", f"cannot carry out `{self._route.verb}`: `{clip(name)}` {words}")
 
     def _check_name(self, name: str) -> None:
-        """A path names one job, or the matrix that cells belong to; whoever means many says so in `jobs`."""
+        """A path names one job, or a matrix with its cells. The argument `jobs` selects more jobs."""
         jobs = self._desk.engine.jobs
         if name in jobs:
             return
@@ -307,7 +307,7 @@ class _PagedResponse:
             await _start(self._send, "application/json")
             text = '{"items":[' + text
         await self._send({"type": "http.response.body", "body": text.encode(), "more_body": more})
-        await asyncio.sleep(0)  # a long listing is no reason to keep a job waiting
+        await asyncio.sleep(0)  # a long listing must not delay a job
 
 
 class _EventStream:
@@ -355,7 +355,7 @@ class _KeepAliveComment:
 
 
 class _KeepAlive:
-    """Around the verb of a stream: a comment at once, so that the reader knows that it is heard, and then regularly."""
+    """Around the verb of a stream: a comment at once, so the client knows that it arrived, and then regularly."""
 
     def __init__(self, write: Callable[[str], Awaitable[None]]) -> None:
         self._write = write

@@ -1,7 +1,7 @@
-"""Who may pass, over HTTP: one middleware in front of every route, known or not.
+"""Access control of HTTP: one middleware in front of every route, known or not.
 
-    421  `Host` is not on the list: somebody's page was made to point at this machine
-    403  `Origin` is another one: a page of somebody else asks
+    421  `Host` is not on the list: the DNS name of another site can point to this machine
+    403  `Origin` is another one: the request comes from a page of another site
     401  no token, or not this one; all but `OPEN` needs it, also on this machine, which other users share
     415  what changes something is JSON, which no form of a foreign page can send
     503  all places of requests are taken (`control.request_limits`); `OPEN` needs none

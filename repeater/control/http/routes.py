@@ -20,7 +20,7 @@ from repeater.control.protocol import Kind, Params
 READ_ONLY = frozenset({"status", "health", "logs", "history", "events", "why"})
 """Verbs that change nothing: GET. All others are POST, which is the safe guess for one that is new."""
 STREAMING = frozenset({"logs", "events"})
-"""Verbs that go on with what comes if they are asked to `follow`, as a stream of server-sent events."""
+"""Verbs that send new entries with `follow`, as a stream of server-sent events."""
 WITHOUT_ITEMS = frozenset({"health", "why", "down"})
 """Verbs whose answer is one object and no list."""
 
@@ -29,7 +29,7 @@ MOST_TEXTS = 100
 """Of one argument that is a list; over the socket it may be longer."""
 NEVER_EMPTY = ("jobs", "files")
 """Arguments of what changes something that have to name at least one."""
-_KINDS: Mapping[str, Kind] = {"at": "time"}  # a program has an instant, and no time of day of somebody's zone
+_KINDS: Mapping[str, Kind] = {"at": "time"}  # a program has an instant, not a time of day in a time zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,6 @@ def _routes() -> Iterator[Route]:
 
 ROUTES: tuple[Route, ...] = tuple(_routes())
 OPEN = ("/livez", "/readyz")
-"""What everybody may ask who can reach the port."""
+"""Routes that need no token."""
 AROUND = (*OPEN, "/healthz", "/metrics", "/api/openapi.json")
-"""The routes that are no verbs; all of them GET."""
+"""The routes that are not verbs; all of them GET."""

@@ -87,7 +87,7 @@ class HttpServer:
         return _Connection(self._config, self._state, self._entrance)
 
     async def sent(self) -> None:
-        """Returns when everybody has taken what was answered."""
+        """Return when all clients have received their replies."""
         for connection in tuple(self._state.connections):
             assert isinstance(connection, _Connection)
             await connection.sent()

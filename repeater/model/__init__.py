@@ -1,1 +1,1 @@
-"""What things are: frozen values, standard library only. Nothing here decides or does anything."""
+"""The data model: frozen values without IO or decisions. Imports only the standard library."""

@@ -1,8 +1,8 @@
 """Network addresses of probes: parse and check. Pure text; no name is resolved.
 
 `jobfile.build` checks an address with these functions when a job file is read; `system.net_probe` uses their result.
-So an address that passed the check can be asked without an error of its form. Errors are ValueError with what was found
-and what is allowed; the caller adds the place.
+So a probe of a checked address cannot fail because of its form. Errors are ValueError that names the found and the
+allowed value; the caller adds the position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _IN_PATH = "%/:=&?~#+!$,;'@()*[]"
-"""Characters of a path or query that stay as they are; `%` too, because the writer of a URL escapes it already."""
+"""Characters of a path or query that are not escaped. Includes `%`, because the URL is already escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class HttpTarget:
-    """What a URL asks for. `authority` is the value of the header Host, `path` the request target; both are ASCII."""
+    """The target of a URL. `authority` is the value of the header Host, `path` the request target; both are ASCII."""
 
     address: Address
     is_secure: bool
@@ -59,7 +59,7 @@ def parse_http_url(text: str) -> HttpTarget:
         raise ValueError(f"found `{_clip(text)}`, which contains a space or a control character, expected {URL_FORM}")
     try:
         parts = urlsplit(text)
-    except ValueError:  # brackets that do not match, or that hold something else than an IPv6 address
+    except ValueError:  # brackets do not match, or do not enclose an IPv6 address
         raise ValueError(f"found `{_clip(text)}`, expected {URL_FORM}") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"found `{_clip(text)}`, expected {URL_FORM}")

@@ -1,8 +1,8 @@
-"""From a spec back to the keys of a job file: what `rpr render` prints and `plan.diff` compares.
+"""Converts a spec back to the keys of a job file. `rpr render` prints the result and `plan.diff` compares it.
 
-Canonical: one spelling for each meaning, keys in the order of the reference page, nothing at its default.
-Law, tested as a property: building what was dumped gives the same spec. The name and the matrix cell of a job
-stand in its key (`poll[region=eu]`), not in its table. Knows nothing of files, YAML or TOML.
+The result is canonical: one spelling for each meaning, keys in the order of the reference page, no default values.
+A property test checks that building a dump gives the same spec. The name and the matrix cell of a job are in its key
+(`poll[region=eu]`), not in its table. This module does not depend on files, YAML or TOML.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ _OF_PROCESS = tuple(
     (name, getattr(_DEFAULT.process, name))
     for name in ("shell", "cwd", "env", "env_file", "env_mode", "stdin", "user", "group")
 )
-NEVER = "never"  # the duration that is none
+NEVER = "never"  # no duration
 
 
 def dump_job(spec: JobSpec) -> dict[str, Any]:
-    """The job's table, plain data: every key that is not at its default."""
+    """The job's table as plain data: every key that differs from its default."""
     return _escape_templates(_keys(spec), spec.process.late)
 
 
 def dump_json(spec: JobSpec) -> str:
-    """The same as JSON. Most jobs have no text that looks like a template, which shows in the whole sooner than in its
-    parts: outside of texts, JSON has no such marks.
+    """The same as JSON. Fast path: template marks occur in JSON only inside of strings, so one search in the whole text
+    finds that a job, as most jobs, has no text to escape.
     """
     keys = _keys(spec)
     text = _encoded(keys)
@@ -81,13 +81,13 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
     schedule = dump_schedule(spec.schedule)
     keys["schedule"] = None if schedule == "once" else schedule
     keys["matrix"] = {"max_parallel": spec.max_parallel} if spec.max_parallel is not None else None
-    keys["stop"] = _fields(spec.stop, _DEFAULT.stop) or None
-    keys |= _fields(spec.ending, _DEFAULT.ending)
+    keys["stop"] = _non_default(spec.stop, _DEFAULT.stop) or None
+    keys |= _non_default(spec.ending, _DEFAULT.ending)
     keys["retry"] = _retry(spec.retry, _DEFAULT.retry)
     if spec.slowdown is not None:
         keys["slowdown"] = _growth(spec.slowdown.backoff) | _plain("on_exit", spec.slowdown.on_exit)
-    keys["success"] = _fields(spec.success, _DEFAULT.success) or None
-    keys["http_aware"] = None if spec.http_aware is None else _fields(spec.http_aware, HttpAware()) or True
+    keys["success"] = _non_default(spec.success, _DEFAULT.success) or None
+    keys["http_aware"] = None if spec.http_aware is None else _non_default(spec.http_aware, HttpAware()) or True
     keys |= _overlap(spec.overlap, default_overlap(spec.schedule)) | _catch_up(spec.catch_up)
     keys["delivery"] = None if spec.delivery == _DEFAULT.delivery else spec.delivery
     keys["limit"] = spec.limit
@@ -96,14 +96,14 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
     keys["restart"] = None if spec.restart == _DEFAULT.restart else spec.restart
     keys["watch"] = list(spec.watch) or None
     keys["watch_ignore"] = list(spec.watch_ignore) or None
-    keys["ready"] = _fields(spec.ready, Probe()) if spec.ready else None
-    keys["live"] = _fields(spec.live, Probe()) if spec.live else None
+    keys["ready"] = _non_default(spec.ready, Probe()) if spec.ready else None
+    keys["live"] = _non_default(spec.live, Probe()) if spec.live else None
     keys["output"] = _output(spec.output) or None
     if spec.executor is not None:
         keys["executor"] = _value(spec.executor)
         if not spec.process.command:
             del keys["command"]
-    hooks = _fields(spec.hooks, _DEFAULT.hooks)
+    hooks = _non_default(spec.hooks, _DEFAULT.hooks)
     if spec.hooks.timeout is None:
         hooks["timeout"] = "never"
     keys["hooks"] = hooks or None
@@ -112,7 +112,7 @@ def _keys(spec: JobSpec) -> dict[str, Any]:
 
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
-_MAY_BE_LATE = ("command", "cwd", "stdin", "env")
+_WITH_RUN_TEMPLATES = ("command", "cwd", "stdin", "env")
 
 
 def _has_mark(text: str) -> bool:
@@ -120,9 +120,9 @@ def _has_mark(text: str) -> bool:
 
 
 def _escape_templates(keys: dict[str, Any], late: tuple[str, ...]) -> dict[str, Any]:
-    """The keys so that the road does not take their texts for templates; those that are, stay."""
+    """Escape the texts that the loader would treat as templates, except run templates."""
     return {
-        key: _non_default(value, key, late) if late and key in _MAY_BE_LATE else _literal(value)
+        key: _escape_value(value, key, late) if late and key in _WITH_RUN_TEMPLATES else _literal(value)
         for key, value in keys.items()
     }
 
@@ -131,15 +131,15 @@ def _literal(value: Any) -> Any:
     if isinstance(value, str):
         return "{{ " + ascii(value) + " }}" if _has_mark(value) else value
     if isinstance(value, dict):
-        return {key: _literal(one) for key, one in value.items()}
-    return [_literal(one) for one in value] if isinstance(value, list) else value
+        return {key: _literal(item) for key, item in value.items()}
+    return [_literal(item) for item in value] if isinstance(value, list) else value
 
 
 def literal_of(text: str) -> str | None:
-    """The text that `_literal` wrote as this template; None for any other template."""
+    """The inverse of `_literal`; None for any other template."""
     if not (text.startswith("{{ ") and text.endswith(" }}")):
         return None
-    import ast  # few definitions have such a text
+    import ast  # rarely needed
 
     try:
         found = ast.literal_eval(text[3:-3])
@@ -148,12 +148,12 @@ def literal_of(text: str) -> str | None:
     return found if isinstance(found, str) and _literal(found) == text else None
 
 
-def _non_default(value: Any, key: str, late: tuple[str, ...]) -> Any:
-    """The value with its late texts as they are: they are templates, and shall stay such."""
+def _escape_value(value: Any, key: str, late: tuple[str, ...]) -> Any:
+    """Escape the texts of a value, except run templates."""
     if isinstance(value, dict):
-        return {name: _non_default(one, f"{key}.{name}", late) for name, one in value.items()}
+        return {name: _escape_value(item, f"{key}.{name}", late) for name, item in value.items()}
     if isinstance(value, list):
-        return [_non_default(one, f"{key}[{number}]", late) for number, one in enumerate(value)]
+        return [_escape_value(item, f"{key}[{number}]", late) for number, item in enumerate(value)]
     return value if key in late else _literal(value)
 
 
@@ -209,7 +209,7 @@ def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
         case At():
             return {"at": rfc3339(schedule.at)}
         case OnChange():
-            return {"watch": list(schedule.globs)} | _fields(schedule, OnChange(schedule.globs), skip="globs")
+            return {"watch": list(schedule.globs)} | _non_default(schedule, OnChange(schedule.globs), skip="globs")
         case Growing():
             return {"backoff": schedule.backoff.kind} | _backoff(schedule.backoff)
         case Adaptive() | LoadAware() | RateLimited():
@@ -221,9 +221,9 @@ def dump_schedule(schedule: ScheduleSpec) -> str | dict[str, Any]:
 def _paced(schedule: Adaptive | LoadAware | RateLimited) -> dict[str, Any]:
     match schedule:
         case Adaptive():
-            return {"adaptive": _shares(_fields(schedule, Adaptive()))}
+            return {"adaptive": _shares(_non_default(schedule, Adaptive()))}
         case LoadAware():  # without `min` it is `base`
-            return {"load": _shares(_fields(schedule, LoadAware(min=schedule.base)))}
+            return {"load": _shares(_non_default(schedule, LoadAware(min=schedule.base)))}
         case RateLimited():
             pattern = {"retry_pattern": _value(schedule.retry_pattern)} if schedule.retry_pattern else {}
             return {"rate": str(schedule.rate)} | pattern
@@ -281,7 +281,7 @@ def _growth(backoff: Backoff) -> dict[str, Any]:
 def _backoff(backoff: Backoff) -> dict[str, Any]:
     is_random = backoff.kind == "decorrelated-jitter"
     default = Backoff(multiplier=DECORRELATED_MULTIPLIER) if is_random else Backoff()
-    keys = _fields(backoff, default, skip="kind")
+    keys = _non_default(backoff, default, skip="kind")
     return {key: value for key, value in keys.items() if key in BACKOFF_FIELDS[backoff.kind]}
 
 
@@ -305,7 +305,7 @@ def _catch_up(catch_up: CatchUp) -> dict[str, Any]:
 
 def _need(need: Need) -> dict[str, Any]:
     keys: dict[str, Any] = {"condition": need.condition}
-    rest = _fields(need, Need(need.job, need.condition), skip="condition")
+    rest = _non_default(need, Need(need.job, need.condition), skip="condition")
     if "hold" in rest:
         rest["while"] = rest.pop("hold")
     if need.timeout is None:
@@ -314,10 +314,10 @@ def _need(need: Need) -> dict[str, Any]:
 
 
 def _output(output: Output) -> dict[str, Any]:
-    keys = _with_sizes(_fields(output, _DEFAULT.output, skip="keep"), "max_size", "capture")
+    keys = _with_sizes(_non_default(output, _DEFAULT.output, skip="keep"), "max_size", "capture")
     if output.keep is None:
         return keys | {"keep": False}
-    keep = _with_sizes(_fields(output.keep, Keep()), "size")
+    keep = _with_sizes(_non_default(output.keep, Keep()), "size")
     return keys | {"keep": keep} if keep else keys
 
 
@@ -325,11 +325,11 @@ def _with_sizes(keys: dict[str, Any], *sizes: str) -> dict[str, Any]:
     return {key: format_size(value) if key in sizes else value for key, value in keys.items()}
 
 
-def _fields(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
+def _non_default(value: Any, default: Any, *, skip: str = "") -> dict[str, Any]:
     """The fields that differ from the default, in their order, as job-file values; None is left out."""
     found: dict[str, Any] = {}
     if value is default or value == default:
-        return found  # most parts of most jobs
+        return found  # the most frequent case
     for name in value.__match_args__:
         field = getattr(value, name)
         if field != getattr(default, name) and field is not None and name != skip:
@@ -350,5 +350,5 @@ def _value(value: Any) -> Any:
         keys = value.table()
         return {"plugin": value.name, **keys} if keys else value.name
     if isinstance(value, tuple):
-        return [_value(one) for one in value]
+        return [_value(item) for item in value]
     return value

@@ -1,7 +1,6 @@
-"""What happened, for whoever listens: one frozen class each, past tense. Observers read events and never steer.
+"""Events of the supervisor, for observers: one frozen class for each kind, in the past tense. Observers change nothing.
 
-Events carry codes and fields (`model.reasons`) for people and metrics, no sentences. What the engine itself needs are
-`engine.facts`.
+Events contain codes and fields (`model.reasons`), no sentences. The inputs of the engine are `engine.facts`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from repeater.model.run import Run, SlotRecord, Verdict
 
 @dataclass(frozen=True, slots=True)
 class GenerationApplied:
-    """A job file came into force. The numbers count jobs by what happened to them."""
+    """A job file was applied. The numbers count jobs by kind of change."""
 
     generation: int
     added: int = 0
@@ -27,7 +26,7 @@ class GenerationApplied:
 
 @dataclass(frozen=True, slots=True)
 class ReloadRejected:
-    """A changed job file was refused as a whole; generation `generation` stays in force."""
+    """A changed job file was rejected; generation `generation` remains active."""
 
     generation: int
     reason: Reason
@@ -42,7 +41,7 @@ class ReloadRecovered:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The supervisor was asked to leave and waits for these jobs; `level` is how hard it was asked."""
+    """The supervisor is shutting down and waits for these jobs; `level` is the shutdown mode."""
 
     level: str
     jobs: tuple[str, ...]
@@ -50,7 +49,7 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class JobAdded:
-    """A job is in force for the first time. `next` is its next start, None if it has none of its own."""
+    """A job is active for the first time. `next` is its next start, None if it has no scheduled start."""
 
     job: str
     next: datetime | None
@@ -66,7 +65,7 @@ class JobChanged:
 
 @dataclass(frozen=True, slots=True)
 class SlotBlocked:
-    """A slot that is due may not start yet; `reason` says what holds it, and until when if that is known."""
+    """A due slot is blocked; `reason` names the cause and, if known, the end."""
 
     job: str
     nominal: datetime
@@ -76,7 +75,7 @@ class SlotBlocked:
 
 @dataclass(frozen=True, slots=True)
 class IntervalChanged:
-    """An interval that adapts was decided anew; `reason` says why it is so long."""
+    """An adaptive interval was recalculated; `reason` explains its length."""
 
     job: str
     pace: timedelta
@@ -85,7 +84,7 @@ class IntervalChanged:
 
 @dataclass(frozen=True, slots=True)
 class JobRemoved:
-    """A job is no longer in the file."""
+    """A job was removed from the job file."""
 
     job: str
 
@@ -100,7 +99,7 @@ class JobDone:
 
 @dataclass(frozen=True, slots=True)
 class JobPaused:
-    """Slots of the job are skipped from now on, until somebody resumes it or, if given, `until`."""
+    """A job was paused: its slots are skipped until it is resumed or, if given, `until`."""
 
     job: str
     reason: Reason
@@ -109,7 +108,7 @@ class JobPaused:
 
 @dataclass(frozen=True, slots=True)
 class JobResumed:
-    """A pause ended; `reason` says how."""
+    """A pause ended; `reason` names the cause."""
 
     job: str
     reason: Reason
@@ -135,7 +134,7 @@ class RunBegan:
 
 @dataclass(frozen=True, slots=True)
 class RunAdopted:
-    """A run that a supervisor before this one began goes on."""
+    """A run of an earlier supervisor was adopted."""
 
     run: Run
     pid: int
@@ -143,7 +142,7 @@ class RunAdopted:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """An attempt ended. `retry_at` is when the next attempt of the same slot comes, None if there is none."""
+    """An attempt ended. `retry_at` is the time of the next attempt of the same slot, None if there is none."""
 
     run: Run
     verdict: Verdict
@@ -153,7 +152,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class SlotDecided:
-    """A slot has its final row. `count` is the number of slots for which the row stands."""
+    """A slot has its final record. `count` is the number of slots that the record represents."""
 
     row: SlotRecord
     count: int = 1
@@ -161,10 +160,10 @@ class SlotDecided:
 
 @dataclass(frozen=True, slots=True)
 class SlotsMissed:
-    """Slots passed while nobody could start them. `first` and `last` are nominal times.
+    """Slots were missed while no supervisor was running. `first` and `last` are nominal times.
 
-    Each has its own row, but where there are many, one row stands for those in the middle. `at_least`: the schedule
-    cannot count them, there were `count` or more.
+    Each slot has its own record, except that one record represents the middle of many slots. `at_least`: the schedule
+    cannot count them; there were `count` or more.
     """
 
     job: str
@@ -176,8 +175,8 @@ class SlotsMissed:
 
 @dataclass(frozen=True, slots=True)
 class SpawnRejected:
-    """A process of a run could not be started. `exit_code` is that of a shell that cannot start the command, 126 or
-    127; `temporary`: the machine lacked a resource, and the start is tried again soon.
+    """A process of a run could not be started. `exit_code` is 126 or 127, as from a shell that cannot start a command.
+    `temporary`: the machine lacked a resource, and the start will be retried soon.
     """
 
     job: str
@@ -188,7 +187,7 @@ class SpawnRejected:
 
 @dataclass(frozen=True, slots=True)
 class RunStopping:
-    """A run was asked to end; `reason` says why, `signal` how."""
+    """A run was sent `signal` to stop it; `reason` names the cause."""
 
     job: str
     run: str
@@ -198,7 +197,7 @@ class RunStopping:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something that a person should know; `job` is empty for the whole supervisor."""
+    """A warning for the user; `job` is empty for the whole supervisor."""
 
     job: str
     reason: Reason
@@ -208,13 +207,13 @@ FaultOwner: TypeAlias = Literal[
     "run", "job", "probe", "hook", "watch", "plugin", "connection", "reload", "limit", "output", "listener", "signal",
     "service",
 ]  # fmt: skip
-"""What an unexpected exception belongs to. `service`: a part of the supervisor that is tried again."""
+"""The kind of object that an unexpected exception affects. `service`: a part of the supervisor that is retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultContained:
-    """An unexpected exception cost its owner only. `job` is empty if it belongs to no job; `name` is the callback or
-    object; `error` is the exception; `count` says how often this owner had it.
+    """An unexpected exception was contained in one object. `job` is empty if the object belongs to no job; `name` is
+    the callback or object; `error` is the exception; `count` is the number of exceptions of this object.
     """
 
     owner: FaultOwner

@@ -1,4 +1,4 @@
-"""What the history keeps beside the records of slots: supervisors, generations, and the progress of jobs."""
+"""The contents of the history besides records of slots: supervisors, generations, and the progress of jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repeater.model.run import Progress
 
 @dataclass(frozen=True, slots=True)
 class SupervisorRun:
-    """One supervisor, from its start to its end. `ended` is None for one that runs or was killed."""
+    """One supervisor, from its start to its end. `ended` is None if it is running or was killed."""
 
     began: datetime
     ended: datetime | None

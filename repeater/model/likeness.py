@@ -1,4 +1,4 @@
-"""The nearest name of a word that was mistyped. A name that ends or removes something is never suggested."""
+"""Finds the nearest name of a mistyped word. A name that stops or removes something is never suggested."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ DESTRUCTIVE = frozenset({
     "down", "stop", "reset", "restart",
     "--kill", "--now", "--force", "--allow-removals", "--allow-remote", "--kill-at-end",
 })  # fmt: skip
-"""Commands, verbs and options that end runs, forget state, or take a protection away."""
+"""Commands, verbs and options that stop runs, delete state, or disable a protection."""
 
 
 def likely(word: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The name that `word` is most like; None if none is like it, or if that one is destructive."""
+    """The name that is most similar to `word`; None if no name is similar, or if that name is destructive."""
     import difflib
 
     near = difflib.get_close_matches(word[:100], list(names), 1, cutoff)

@@ -1,4 +1,4 @@
-"""Times that a person or a program writes: `03:00`, `2026-11-24`, `2026-11-24T03:00:00Z`."""
+"""Parses times as written by people and programs: `03:00`, `2026-11-24`, `2026-11-24T03:00:00Z`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """The range of time that a text names: `[begin, begin + span)`. `zone` is the zone of a text without an offset.
+    """A range of time: `[begin, begin + span)`. `zone` is the time zone of a text without an offset.
 
-    `gap` is the local time of the text, if the clocks skipped it. `again` is the second instant of a local time that
-    occurs twice.
+    `gap` is the local time of the text if a clock change skipped it. `again` is the second instant of a local time
+    that occurs twice.
     """
 
     text: str
@@ -29,7 +29,7 @@ class TimeRange:
 def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> TimeRange:
     """Parse RFC 3339, a local date and time, a date, or a time of day (the last one before `now`).
 
-    `zone` None is the zone of the machine. The range is as long as the unit of the text: a second, a minute or a day.
+    `zone` None is the zone of the machine. The range has the length of the unit of the text: second, minute or day.
     Raises UsageError.
     """
     given = text.strip()

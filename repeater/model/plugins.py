@@ -1,7 +1,7 @@
-"""What everybody may know of plugins: their kinds, what one says of itself, and how a running one is asked.
+"""The interface of plugins: their kinds, their descriptions, and the protocol for calls to a running plugin.
 
-Plain values and a protocol, so that the pure layers can ask a plugin without knowing that it lives in a process of its
-own. How it does is `repeater.plugins`; a job's use of one is `model.spec.Plugin`.
+Pure layers can call a plugin through this protocol without knowing that it runs in a separate process.
+`repeater.plugins` implements it; `model.spec.Plugin` is the use of a plugin by a job.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ WORDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a plugin says of itself. `schema` is the draft-07 schema of its keys; `target` where its class is, as
-    `module:name`; `answers` the questions that it takes; `distribution` the package that brought it.
+    """The description of a plugin. `schema` is the draft-07 schema of its keys; `target` is its class, as
+    `module:name`; `answers` are the calls that it supports; `distribution` is the package that contains it.
     """
 
     kind: Kind
@@ -42,32 +42,32 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How a run of an executor plugin is started: the arguments, and what its standard input has to say first."""
+    """The command of a run of an executor plugin: the arguments, and the beginning of its standard input."""
 
     argv: tuple[str, ...]
     request: Mapping[str, Any]
 
 
 class Plugins(Protocol):
-    """The plugins of the jobs in force. Every method answers in bounded time, or raises PluginFailed, which names the
-    plugin; PluginBusy if the same question may have an answer in a moment.
+    """The plugins of the active jobs. Every method returns in bounded time or raises PluginFailed, which names the
+    plugin. PluginBusy: the same call may succeed after a moment.
     """
 
     def call(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:
-        """An answer, as plain data."""
+        """Call the plugin and return its answer as plain data."""
         ...
 
     def program(self, plugin: Plugin) -> Program:
-        """For one run of an executor plugin."""
+        """The command for one run of an executor plugin."""
         ...
 
     def waits_for_end(self, plugin: Plugin) -> bool:
-        """Whether a schedule plugin counts from the end of the run before."""
+        """Whether a schedule plugin counts from the end of the previous run."""
         ...
 
 
 class NoPlugins:
-    """`Plugins` where there are none."""
+    """An implementation of `Plugins` without plugins."""
 
     def call(self, kind: Kind, plugin: Plugin, question: str, *arguments: Any) -> Any:  # noqa: ARG002
         raise PluginFailed(f"cannot use {WORDS[kind]} `{plugin.name}`: plugins are not loaded here")
@@ -88,24 +88,24 @@ class PluginCatalog(Protocol):
 
     @property
     def used(self) -> tuple[Description, ...]:
-        """Those that were described so far."""
+        """The plugins that were described so far."""
         ...
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with installed distributions that were looked at, one sentence each."""
+        """The problems of the installed distributions that were read, one sentence each."""
         ...
 
     def names(self, kind: Kind) -> tuple[str, ...]: ...
 
     def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
-        """These are about to be described; so that several can be loaded at the same time."""
+        """Start to load these plugins in parallel, before they are described."""
         ...
 
     def describe(self, kind: Kind, name: str) -> Description:
-        """Raises PluginFailed for one that cannot be loaded or is not what it has to be."""
+        """The description. Raises PluginFailed if the plugin cannot be loaded or is not valid."""
         ...
 
     def refusal(self, kind: Kind, plugin: Plugin) -> str | None:
-        """What the plugin has against keys that its schema admits; None if nothing. Raises PluginFailed."""
+        """Why the plugin rejects keys that its schema accepts; None if it accepts them. Raises PluginFailed."""
         ...

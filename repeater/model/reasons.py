@@ -1,7 +1,7 @@
-"""Why things happened: a code of a closed set, and typed fields. No sentence is kept, compared or parsed anywhere.
+"""Reasons: a code of a closed set, and typed fields. Sentences are not stored, compared or parsed.
 
-Verdicts, rows, waits, done causes, spawn failures, probe answers, warnings and events carry a `Reason`. The sentences
-for people are made at the edge, in `repeater.sentences`; docs/reference/reasons.md has the meaning of each code.
+Verdicts, records, waits, done causes, spawn failures, probe results, warnings and events contain a `Reason`. The
+sentences for people are made by `repeater.sentences`; docs/reference/reasons.md has the meaning of each code.
 
 The kinds of fields, and their values in `Reason.detail` and in the database:
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     ReasonCode: TypeAlias = Literal[
         # how a run ended
         "success", "success_pattern", "exit", "signal", "timeout", "failure_pattern", "executor_failed",
-        # why a slot was skipped or expired, and what an order or a change did to it
+        # why a slot was skipped, expired, replaced or cancelled
         "overlap", "superseded", "queue_full", "slowdown", "missed", "missed_many", "catch_up_max",
         "catch_up_window", "start_deadline", "paused", "done", "stopped", "decided_before", "upstream_failed",
         "schedule_changed", "disabled", "removed", "replaced",
-        # what asked for a slot beside the schedule, and what ended a pause
+        # why an unscheduled slot was created, and why a pause ended
         "requested", "reloaded", "definition_changed", "files_changed", "not_alive", "started_again", "pause_over",
-        # why nobody knows how a run ended
+        # why the exit of a run is unknown
         "supervisor_gone", "shim_gone",
         # why a job is done
         "runs_reached", "successes_reached", "failures_reached", "consecutive_failures", "time_passed",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         "waits_for_process", "attempt", "retry_at", "paused_until", "slowed_down", "not_enabled",
         "supervisor_stopping", "still_running", "not_active", "schedule_unknown",
         "waits_for_clock",
-        # how an interval that adapts was decided
+        # why an adaptive schedule has its current interval
         "adaptive", "trial_succeeded", "trial_failed", "circuit_opened", "slower_after_failure", "slower", "faster",
         "back_to_base", "unchanged", "load", "next_start_allowed",
         # why a process could not be started
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         "folder_unusable", "command_empty", "command_nul", "environment_nul", "environment_name", "user_unknown",
         "user_denied", "group_unknown", "limit_unknown", "limit_too_high", "nice_denied", "limits_unset",
         "claim_failed", "launch_failed",
-        # what a probe found
+        # results of probes
         "probe_timeout", "probe_status", "probe_not_http", "probe_failed",
         # warnings
         "run_lost", "slot_decided_before", "need_not_met", "pushed_back", "hint_unreadable",
@@ -80,21 +80,21 @@ if TYPE_CHECKING:
         # why changed job files were rejected
         "files_rejected",
         "last_files_active", "unreachable",
-        # what `why` answers about a job now
+        # answers of `why` about a job now
         "job_waits", "job_is", "job_idle", "schedule_asked_again", "schedule_manual", "schedule_watches",
         "service_not_started", "schedule_exhausted", "no_supervisor", "runs_unattended", "shim_keeps_runs",
-        # what `why` says beside its answer about a job now
+        # additional facts of `why` about a job now
         "run_goes_on", "slots_queued", "slot_skipped_for_run", "need_state", "place_held", "holder", "schedule_is",
         "start_put_off", "never_ran", "last_run_ended", "failed_in_row", "generation_active", "files_not_active",
         "internal_error",
-        # what `why` answers about a slot, and says beside its answer
+        # answers of `why` about a slot, and additional facts
         "slot_decided", "row_verdict", "slot_to_come", "slot_not_recorded", "no_slot_then", "run_started",
         "slot_jittered", "trigger_was", "run_went_on", "run_before", "upstream_slot", "local_time_skipped",
         "local_time_twice", "clock_change_rule", "interval_is", "cron_is", "slot_before", "slot_after",
         "lives_unknown_before", "clock_was_set_back", "supervisor_down", "supervisor_end_unknown", "generation_was",
         # why there is no output
         "output_ephemeral", "output_off", "output_empty", "output_gone",
-        # what other programs and older versions said
+        # messages of other programs and older versions
         "text", "legacy",
     ]  # fmt: skip
 else:
@@ -109,7 +109,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "timeout": "after:duration",
     "failure_pattern": "",
     "executor_failed": "plugin:name",
-    # why a slot was skipped or expired, and what an order or a change did to it
+    # why a slot was skipped, expired, replaced or cancelled
     "overlap": "",
     "superseded": "",
     "queue_full": "",
@@ -128,7 +128,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "disabled": "",
     "removed": "",
     "replaced": "cause:reason?",
-    # what asked for a slot beside the schedule, and what ended a pause
+    # why an unscheduled slot was created, and why a pause ended
     "requested": "",
     "reloaded": "",
     "definition_changed": "",
@@ -136,7 +136,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "not_alive": "",
     "started_again": "",
     "pause_over": "",
-    # why nobody knows how a run ended
+    # why the exit of a run is unknown
     "supervisor_gone": "",
     "shim_gone": "",
     # why a job is done
@@ -175,7 +175,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "not_active": "",
     "schedule_unknown": "error:text",
     "waits_for_clock": "job:name until:instant",
-    # how an interval that adapts was decided
+    # why an adaptive schedule has its current interval
     "adaptive": "every:duration change:reason? success:number? latency:number? target:number? usual:number? open:flag?",
     "trial_succeeded": "",
     "trial_failed": "",
@@ -212,7 +212,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "limits_unset": "error:text",
     "claim_failed": "error:text",
     "launch_failed": "error:text",
-    # what a probe found
+    # results of probes
     "probe_timeout": "",
     "probe_status": "status:count",
     "probe_not_http": "",
@@ -287,7 +287,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "files_rejected": "error:text",
     "last_files_active": "generation:count error:text",
     "unreachable": "error:text",
-    # what `why` answers about a job now
+    # answers of `why` about a job now
     "job_waits": "job:name due:instant left:duration",
     "job_is": "job:name state:name cause:reason?",
     "job_idle": "job:name cause:reason",
@@ -299,7 +299,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "no_supervisor": "job:name",
     "runs_unattended": "job:name pid:count since:instant",
     "shim_keeps_runs": "pid:count",
-    # what `why` says beside its answer about a job now
+    # additional facts of `why` about a job now
     "run_goes_on": "run:name since:instant lasts:duration pid:count?",
     "slots_queued": "count:count overlap:name",
     "slot_skipped_for_run": "nominal:instant overlap:name",
@@ -314,7 +314,7 @@ FIELDS: Mapping[ReasonCode, str] = {
     "generation_active": "generation:count",
     "files_not_active": "cause:reason",
     "internal_error": "owner:name name:name? job:name? error:text count:count last:instant",
-    # what `why` answers about a slot, and says beside its answer
+    # answers of `why` about a slot, and additional facts
     "slot_decided": "job:name nominal:instant verdict:reason slots:count",
     "row_verdict": "outcome:name state:name cause:reason?",
     "slot_to_come": "job:name nominal:instant",
@@ -343,36 +343,38 @@ FIELDS: Mapping[ReasonCode, str] = {
     "output_off": "job:name",
     "output_empty": "run:name?",
     "output_gone": "run:name runs:count failures:duration",
-    # what other programs and older versions said
+    # messages of other programs and older versions
     "text": "text:text",
     "legacy": "text:text",
 }
-"""The closed set of codes, each with its fields: `name:kind`, apart by blanks. A test holds it against `ReasonCode`."""
+"""The closed set of codes, each with its fields as `name:kind`, separated by spaces. A test compares it with
+`ReasonCode`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A code and its fields. `detail` is JSON-able; instants and durations in it are whole microseconds."""
+    """A code and its fields. `detail` can be written as JSON; its instants and durations are whole microseconds."""
 
     code: ReasonCode
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def kept(self) -> dict[str, Any]:
-        """The reason as a value of another reason's `detail`, or of a JSON document that `reason_of` reads back."""
+        """The reason as plain data, for another reason's `detail` or for storage; the inverse of `reason_of`."""
         return {"code": self.code, "detail": dict(self.detail)} if self.detail else {"code": self.code}
 
     def as_json(self) -> dict[str, Any]:
-        """The fields for people and programs outside: instants as RFC 3339 in UTC, durations in seconds."""
+        """The fields for people and other programs: instants as RFC 3339 in UTC, durations in seconds."""
         return {name: _shown(value, kind_of(self.code, name)) for name, value in self.detail.items()}
 
 
 def reason(code: ReasonCode, **fields: Any) -> Reason:
-    """A reason. Fields may be `datetime`, `timedelta` and `Reason`; those that are None or empty text are left out."""
+    """A reason. Fields can be `datetime`, `timedelta` and `Reason`; fields that are None or empty text are left out."""
     return Reason(code, {name: _stored(value) for name, value in fields.items() if value is not None and value != ""})
 
 
 def reason_of(kept: Any) -> Reason | None:
-    """The inverse of `Reason.kept`; None for None. A text, which is what version 0.1 kept, becomes `legacy`."""
+    """The inverse of `Reason.kept`; None for None. A text, as version 0.1 stored it, becomes `legacy`."""
     if kept is None:
         return None
     if isinstance(kept, Mapping):

@@ -1,8 +1,8 @@
-"""Slots, runs and the rows they leave.
+"""Slots, runs and their records.
 
 A *slot* is one nominal time of one job; it is decided at most once. A *run* is one attempt to carry it out. A
-`SlotRecord` is the row that is kept: flat and JSON-able. `Progress` is what must survive a restart about a job; it is
-stored in the same transaction as the row that changed it.
+`SlotRecord` is the stored record of a slot: flat, and written as JSON. `Progress` is the state of a job that must
+survive a restart; it is stored in the same transaction as the record that changed it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from repeater.model.time import Mono, from_epoch_us, from_rfc3339, rfc3339, to_e
 Trigger: TypeAlias = Literal["schedule", "catch_up", "manual", "watch", "dependency", "start", "restart"]
 
 SlotState: TypeAlias = Literal[
-    "claimed",  # interim: the slot is taken, nothing is started yet
+    "claimed",  # interim: the slot is claimed, nothing is started yet
     "running",  # interim
-    "retrying",  # interim: an attempt failed, another one follows
+    "retrying",  # interim: an attempt failed, a retry follows
     "succeeded",
     "failed",
     "spawn_failed",
@@ -33,7 +33,7 @@ SlotState: TypeAlias = Literal[
     "interrupted",
 ]
 RunKind: TypeAlias = Literal["run", "hook", "probe"]
-"""What a process is: an attempt of a slot, a hook of a decided slot, or an `exec` probe of a service."""
+"""The kind of a process: an attempt of a slot, a hook of a decided slot, or an `exec` probe of a service."""
 INTERIM: frozenset[str] = frozenset({"claimed", "running", "retrying"})
 
 Outcome: TypeAlias = Literal[
@@ -45,8 +45,8 @@ Outcome: TypeAlias = Literal[
 class Slot:
     """A nominal time of a job. `due` is nominal plus jitter and is never earlier.
 
-    `due_mono` is the reading of the monotonic clock at `due`, None in a slot that the engine did not make. All times in
-    the row of a slot are counted from this pair, so a clock that is set during the run does not distort them.
+    `due_mono` is the reading of the monotonic clock at `due`, None in a slot that the engine did not create. All times
+    in the record of a slot are counted from this pair, so a clock change during the run does not distort them.
     """
 
     job: str
@@ -57,19 +57,19 @@ class Slot:
     due_mono: Mono | None = None
 
     def wall_at(self, mono: Mono) -> datetime:
-        """What the wall clock shows at a monotonic reading, if it is not set after `due`."""
+        """The wall time at a monotonic reading, if the clock is not set after `due`."""
         assert self.due_mono is not None
         return self.due + timedelta(microseconds=mono - self.due_mono)
 
     def late_by(self, mono: Mono) -> timedelta:
-        """How long after `due` a monotonic reading is; negative before `due`."""
+        """The time from `due` to a monotonic reading; negative before `due`."""
         assert self.due_mono is not None
         return timedelta(microseconds=mono - self.due_mono)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One attempt. `id` sorts by time; `attempt` counts from 1; `generation` is the one that decided it."""
+    """One attempt. `id` sorts by time; `attempt` counts from 1; `generation` is the generation that decided it."""
 
     id: str
     slot: Slot
@@ -90,7 +90,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run needed: the largest memory in bytes, and CPU time in microseconds. None: not known."""
+    """The resources that a run used: peak memory in bytes, and CPU time in microseconds. None: not known."""
 
     memory: int | None = None
     cpu: int | None = None
@@ -98,7 +98,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an attempt succeeded, and why: `exit`, `timeout`, `failure_pattern`."""
+    """Whether an attempt succeeded, and the reason: `exit`, `timeout`, `failure_pattern`."""
 
     success: bool
     reason: Reason
@@ -123,10 +123,10 @@ class SlotJson(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """The row of a slot, as of its last attempt. `exit` is the exit code, or minus the number of the signal.
+    """The record of a slot after its last attempt. `exit` is the exit code, or minus the number of the signal.
 
-    `reason` says why the slot ended so; None only for interim states. `command` is what ran, as text with
-    secrets masked; only the rows of the store have it. `usage` is what the last attempt needed.
+    `reason` explains the outcome; None only for interim states. `command` is the command as text, with secrets masked;
+    only the records of the store have it. `usage` has the resources that the last attempt used.
     """
 
     job: str
@@ -146,7 +146,7 @@ class SlotRecord:
 
     @property
     def outcome(self) -> Outcome:
-        """The state without the distinctions that only the supervisor makes."""
+        """The state as users see it, without the distinctions that only the supervisor needs."""
         match self.state:
             case "succeeded":
                 return "success"
@@ -158,7 +158,7 @@ class SlotRecord:
                 return state
 
     def as_json(self, sentence: Callable[[Reason], str]) -> SlotJson:
-        """What `simulate --json` and `history --json` print of a slot, instants as RFC 3339 in UTC.
+        """The slot as `simulate --json` and `history --json` print it, with instants as RFC 3339 in UTC.
 
         `sentence` makes the text of `reason`; programs read `reason_code` and `detail`.
         """
@@ -183,10 +183,10 @@ class SlotRecord:
 class LimitedStart:
     """The start of one attempt of a job whose starts are limited.
 
-    `limit` is the name of the job's limit at that time, None if the job had only a rate of its own. `at` is the wall
-    time of the start and `mono` the monotonic reading in the boot `boot`; an empty boot means that only the wall time
-    is known. `window` is the longest window that counts the start, in microseconds. As long as `is_known` is False, the
-    attempt is claimed and its process may exist since then or not at all; `at` and `mono` are those of the claim.
+    `limit` is the name of the job's limit at that time, None if the job had only its own rate. `at` is the wall time
+    of the start and `mono` the monotonic reading in the boot `boot`; an empty boot means that only the wall time is
+    known. `window` is the longest window that counts the start, in microseconds. While `is_known` is False, the attempt
+    is claimed and its process may or may not have started; `at` and `mono` are the times of the claim.
     """
 
     run: str
@@ -201,17 +201,16 @@ class LimitedStart:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is remembered about a job over a restart. Counters count decided runs, not attempts.
+    """The state of a job that survives a restart. Counters count decided runs, not attempts.
 
-    `anchor` is where the schedule's grid begins, `cursor` the last nominal time that was decided (None: none yet),
-    `schedule` a fingerprint of the schedule that both belong to. `skipped` counts the slots that came to no run.
-    `done` says why the job is finished, None when it is not. `streak` counts outcomes in a row: positive successes,
-    negative failures. `paused` says why slots are skipped for now, None when they are not; `paused_until` is when
-    that ends by itself, None for never, and `pause_rides` is `mono` if that is a distance rather than a time of day.
-    `pushed_until` is until when a server's push-back holds the starts, `pushed` what it said; `refusals` counts the
-    answers in a row that refused without naming a delay. `began` is when the job came into force first; `stop.for`
-    counts from it. `clock` is the wall time minus the reading of the monotonic clock, in microseconds, with which the
-    distances among the times were written, in the boot `boot`; None: not known.
+    `anchor` is the start of the schedule's grid, `cursor` the last decided nominal time (None: none yet), `schedule` a
+    fingerprint of the schedule of both. `skipped` counts the slots without a run. `done` is the reason why the job is
+    finished, else None. `streak` counts consecutive outcomes: positive for successes, negative for failures. `paused`
+    is the reason of a pause, else None. `paused_until` is the automatic end of the pause, None if there is none;
+    `pause_rides` is `mono` if the end was given as a duration rather than a time of day. `pushed_until` is the end of
+    a server's push-back, `pushed` its reason. `refusals` counts consecutive refusals without a delay. `began` is the
+    first time when the job was active; `stop.for` counts from it. `clock` is the wall time minus the monotonic reading
+    in the boot `boot`, in microseconds, when the times were written; None: not known.
     """
 
     job: str
@@ -234,15 +233,15 @@ class Progress:
     began: datetime | None = None
     clock: int | None = None
     boot: str | None = None
-    adaptive: Mapping[str, Any] | None = None  # what an adaptive schedule has learnt
+    adaptive: Mapping[str, Any] | None = None  # learned state of an adaptive schedule
     pushed_until: datetime | None = None
     pushed: Reason | None = None
     refusals: int = 0
     skipped: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for the store, instants in microseconds since 1970; `from_json` reads it back, and leaves out keys
-        that it does not know.
+        """Plain data for the store, with instants in microseconds since 1970. `from_json` is the inverse and ignores
+        unknown keys.
         """
         return {
             name: to_epoch_us(value)

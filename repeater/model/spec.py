@@ -1,10 +1,9 @@
 """`JobSpec` and its parts: what one job is, complete, frozen and hashable.
 
-A spec is what is left of a job file after everything was expanded, checked and given its defaults: no template, no
-include, no missing value. Two specs are equal exactly when the jobs behave the same, so equality decides a reload.
-Defaults stand here and in `schemas/jobs.schema.json`; a test keeps both equal. Mappings are sorted tuples of pairs.
-Which change has which effect on a running job is `plan.diff`'s business, how a spec is written back as job-file keys is
-`model.dump`'s.
+A spec is a job of a job file after expansion, checks and defaults: it has no templates, includes or missing values.
+Two specs are equal exactly if the jobs behave the same, so a reload compares specs. Defaults are defined here and in
+`schemas/jobs.schema.json`; a test compares both. Mappings are sorted tuples of pairs. `plan.diff` decides the effect of
+a change on a running job; `model.dump` writes a spec back as job-file keys.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What is executed. A string `command` is given to `shell` as its last argument; a tuple is argv, no shell.
+    """The process of a job. A string `command` is the last argument of `shell`; a tuple is argv, without a shell.
 
-    `cwd` and `env_file` are absolute. `env` is the job's own (it wins), `env_from_files` what the `env_file`s held.
-    `stdin` is the text that the command reads, empty for end of file at once. `late` names the fields that still hold
-    a template over `run`, and over nothing else: `command`, `command[1]`, `env.DAY`, `stdin`, `cwd`.
+    `cwd` and `env_file` are absolute. `env` is the job's own and overrides `env_from_files`, the content of the env
+    files. `stdin` is the text that the command reads; empty means immediate end of file. `late` lists the fields whose
+    template uses only `run` and is rendered when the run starts: `command`, `command[1]`, `env.DAY`, `stdin`, `cwd`.
     """
 
     command: str | tuple[str, ...]
@@ -46,13 +45,13 @@ class ProcessSpec:
     umask: int | None = None
     nice: int = 0
     rlimits: tuple[tuple[str, tuple[int, int]], ...] = ()  # (name, (soft, hard)); -1 is unlimited
-    secrets: tuple[str, ...] = ()  # names of environment values that no log, status or history may show
+    secrets: tuple[str, ...] = ()  # environment variables whose values must not appear in logs, status or history
     late: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """How a run is brought to its end. `timeout` None means never."""
+    """How a run is stopped. `timeout` None: no limit."""
 
     timeout: timedelta | None = None
     stop_signal: str = "TERM"
@@ -65,9 +64,9 @@ class Termination:
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """A delay added to each nominal time, never early: at most `span`, or at most `share` of the distance to the next.
+    """A delay added to each nominal time: at most `span`, or at most `share` of the distance to the next time.
 
-    `stable` is the same for every slot of a job (a hash of its name), `random` is drawn for every slot.
+    `stable` is the same for every slot of a job (a hash of its name); `random` is chosen for each slot.
     """
 
     span: timedelta | None = None
@@ -82,12 +81,12 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class OnceEver:
-    """One run, whatever its outcome, and none at later starts."""
+    """One run in total, even if it fails; none at later starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manual:
-    """No slot of its own; runs when asked, or when an edge with `trigger` asks."""
+    """No scheduled slots; runs on request, or after a needed job whose edge has `trigger`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +95,12 @@ class Always:
 
 
 LEAST_DISTANCE = timedelta(milliseconds=1)
-"""No schedule has two slots closer than this, except that a run may follow the end of the one before at once."""
+"""The minimum distance of two slots, except that a run may follow the end of the previous one immediately."""
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """A grid of instants `every` apart; with `after_end` the distance counts from the last end, and may be none.
+    """A grid of instants with distance `every`. With `after_end` the distance counts from the last end and can be zero.
 
     `immediate`: the first slot is the anchor itself, not one step later. `offset` shifts the grid (matrix stagger).
     """
@@ -135,7 +134,7 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class OnChange:
-    """A slot when files that match change; `debounce` after the last of a burst of changes."""
+    """A slot when a matching file changes, `debounce` after the last of a burst of changes."""
 
     globs: tuple[str, ...]
     ignore: tuple[str, ...] = ()
@@ -147,8 +146,8 @@ BackoffKind: TypeAlias = Literal["fixed", "linear", "exponential", "fibonacci", 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A delay that grows with the number of the try, `schedule.backoff` has the formulas and which fields each kind
-    uses. `jitter` shortens it at random: `full` down to zero, `equal` down to a half.
+    """A delay that grows with the number of the attempt. `schedule.backoff` has the formulas and the fields of each
+    kind. `jitter` shortens it at random: `full` down to zero, `equal` down to a half.
     """
 
     kind: BackoffKind = "exponential"
@@ -171,29 +170,29 @@ BACKOFF_FIELDS: dict[BackoffKind, frozenset[str]] = {
 """The fields of `Backoff` that have an effect, for each kind."""
 
 DECORRELATED_MULTIPLIER = 3.0
-"""The default multiplier of `decorrelated-jitter`; the other kinds have that of `Backoff`."""
+"""The default multiplier of `decorrelated-jitter`; the other kinds use the default of `Backoff`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growing:
-    """Each slot follows the end of the run before by the next delay of `backoff`; the first comes at once."""
+    """Each slot follows the end of the previous run after the next delay of `backoff`; the first is immediate."""
 
     backoff: Backoff
 
 
 def _retry_growth(count: int) -> Fraction:
-    from fractions import Fraction  # 1.3 ms, which few commands need
+    from fractions import Fraction  # 1.3 ms, and few commands need it
 
     return Fraction(count, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
-    """Each slot follows the end of the run before by an interval between `min` and `max` that the runs themselves
-    decide: their latency and their success. `schedule.adaptive` has the formulas.
+    """Each slot follows the end of the previous run after an interval between `min` and `max`, which depends on the
+    latency and success of the runs. `schedule.adaptive` has the formulas.
 
-    The thresholds are multiples of `target_latency`, which is learnt from the runs if it is None; `failure_threshold`
-    is the share of failures, above 0 and at most 1, that opens the circuit.
+    The thresholds are multiples of `target_latency`, which is learned from the runs if it is None. `failure_threshold`
+    is the share of failures, above 0 and at most 1, that opens the circuit breaker.
     """
 
     base: timedelta = timedelta(seconds=1)
@@ -207,9 +206,10 @@ class Adaptive:
 
 @dataclass(frozen=True, slots=True)
 class LoadAware:
-    """Each slot follows the end of the run before by an interval between `min` and `max` that the machine decides.
+    """Each slot follows the end of the previous run after an interval between `min` and `max`, which depends on the
+    load of the machine.
 
-    `cpu` and `memory` are the shares up to which the machine counts as free, `load` is the load average for each CPU.
+    Above the shares `cpu` and `memory`, and above the load average `load` per CPU, the machine counts as busy.
     `schedule.load_aware` has the formulas.
     """
 
@@ -223,9 +223,9 @@ class LoadAware:
 
 @dataclass(frozen=True, slots=True)
 class RateLimited:
-    """As often as the rate allows, in any window, and no more; runs follow each other without a gap while it does.
+    """Runs follow each other without a gap, as often as the rate allows in any window.
 
-    A start reserves its further attempts at the offsets of `retry_pattern`, which begins with 0; empty: none.
+    A start reserves retries at the offsets of `retry_pattern`, which begins with 0; empty: no retries.
     """
 
     rate: Rate
@@ -234,14 +234,14 @@ class RateLimited:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A use of a plugin: its name, and the job's own keys for it as JSON, in a canonical spelling."""
+    """A use of a plugin: its name, and the job's keys for it as canonical JSON."""
 
     name: str
     keys: str = "{}"
 
     @classmethod
     def of(cls, name: str, keys: Mapping[str, Any]) -> Plugin:
-        """Raises ValueError for keys that JSON cannot hold."""
+        """Raises ValueError for keys that cannot be written as JSON."""
         import json
 
         return cls(name, json.dumps(keys, ensure_ascii=False, sort_keys=True, allow_nan=False))
@@ -275,9 +275,9 @@ ScheduleSpec: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """When the job is done: any of these, or all that are given if `all`. Counted are decided runs.
+    """When the job is done: any of these conditions, or all given ones if `all`. Decided runs are counted.
 
-    `on_exit`: at a run that exits with one of these codes; `except_exit`: at a failure with another code than these.
+    `on_exit`: after a run that exits with one of these codes. `except_exit`: after a failure with any other code.
     """
 
     times: int | None = None
@@ -297,10 +297,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Further attempts of a failed run in the same slot. `attempts` counts the first one too.
+    """Further attempts of a failed run in the same slot. `attempts` includes the first one.
 
-    `on_exit` None retries after any failure, except where another attempt cannot help (`policy.retry`), else only after
-    these exit codes.
+    `on_exit` None: retry after any failure, except if another attempt cannot help (`policy.retry`). Else retry only
+    after these exit codes.
     """
 
     attempts: int = 1
@@ -310,7 +310,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """After k failures in a row the next start waits at least `backoff(k)`, counted from the end."""
+    """After k consecutive failures the next start waits at least `backoff(k)` from the end of the last run."""
 
     backoff: Backoff = Backoff()
     on_exit: tuple[int, ...] | None = None
@@ -318,7 +318,7 @@ class Slowdown:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """What counts as success. A failure pattern beats a success pattern, which beats the exit code."""
+    """Criteria of success. A failure pattern overrides a success pattern, which overrides the exit code."""
 
     exit_codes: tuple[int, ...] = (0,)
     pattern: str | None = None
@@ -329,12 +329,12 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class HttpAware:
-    """Whether a server's push-back that is found in a run's output holds the next start, and for how long at most.
+    """Whether HTTP back-pressure in a run's output delays the next start, and the maximum delay.
 
-    `fields` are further JSON fields that hold a delay, by name or dotted path, with a unit after a colon if the name
-    does not end in one. `json_on_success`: JSON also counts in answers that did not refuse. `trust_client`: hints also
-    count in answers that blame the request (400, 401, 404 ...), `policy.http_aware` has the list. A refusal without a
-    hint holds by `min_delay`, or a second if that is zero, and longer each time.
+    `fields` are further JSON fields with a delay, by name or dotted path, with a unit after a colon if the name does
+    not end in one. `json_on_success`: JSON in successful responses also counts. `trust_client`: hints in 4xx responses
+    such as 400, 401 and 404 also count; `policy.http_aware` has the list. A refusal without a hint delays by
+    `min_delay`, or one second if that is zero, and longer after each further refusal.
     """
 
     max_delay: timedelta = timedelta(hours=1)
@@ -351,7 +351,7 @@ OverlapKind: TypeAlias = Literal["skip", "latest", "first", "queue", "replace", 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What happens to a slot that is due while a run is live. `most` is `queue_max` or `max_instances`."""
+    """How a slot is handled that is due during a run. `most` is `queue_max` or `max_instances`."""
 
     kind: OverlapKind = "skip"
     queue_max: int | None = None
@@ -362,15 +362,13 @@ _SKIP, _LATEST = Overlap(), Overlap("latest")
 
 
 def default_overlap(schedule: ScheduleSpec) -> Overlap:
-    """The overlap of a job that gives none: a change of files during a run starts one more run, other starts are
-    skipped.
-    """
+    """The default overlap: file changes during a run start one more run; other slots are skipped."""
     return _LATEST if type(schedule) is OnChange else _SKIP
 
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """What happens to slots missed while down, asleep or held. `start_deadline` counts from due."""
+    """How slots missed during downtime, suspension or a block are handled. `start_deadline` counts from due."""
 
     kind: Literal["skip", "latest", "earliest", "all"] = "skip"
     window: timedelta = timedelta(hours=24)
@@ -383,7 +381,7 @@ Condition: TypeAlias = Literal["started", "healthy", "completed", "succeeded", "
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One edge to another job. `within` None means ever; the matrix cells of a job are named by the job's name."""
+    """One dependency on another job. `within` None: no limit. The name of a matrix job means all of its cells."""
 
     job: str
     condition: Condition
@@ -396,7 +394,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """How a service is asked whether it is ready or alive: exactly one of `http`, `tcp`, `exec`, `log`."""
+    """A readiness or liveness probe of a service: exactly one of `http`, `tcp`, `exec`, `log`."""
 
     http: str | None = None
     tcp: str | None = None
@@ -409,8 +407,8 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which outputs of a job stay on disk: those of the last `runs`, and those of failed runs for the time `failures`.
-    Of each at most `size` bytes are kept, the beginning and the end.
+    """Which outputs of a job are kept on disk: those of the last `runs`, and of failed runs for the time `failures`.
+    Of each output at most `size` bytes are kept: its beginning and its end.
     """
 
     runs: int = 20
@@ -420,8 +418,8 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a run's output goes. `file` is absolute. `capture` is how many bytes of the end are kept in memory, `keep`
-    what is kept on disk; None: nothing. `plugins` get it too.
+    """Destinations of a run's output. `file` is absolute. `capture` is the number of bytes at the end that are kept in
+    memory; `keep` is the retention on disk, None: nothing. `plugins` also receive the output.
     """
 
     mode: Literal["stream", "aggregate", "suppress"] = "stream"
@@ -436,9 +434,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Commands run after a decided slot, with the run's facts as RPR_* in their environment.
+    """Commands that run after a decided slot, with the facts about the run as RPR_* in their environment.
 
-    A hook that runs longer than `timeout` is killed; None: there is no limit.
+    A hook that runs longer than `timeout` is killed; None: no limit.
     """
 
     on_success: str | tuple[str, ...] | None = None
@@ -455,7 +453,7 @@ class Hooks:
 class JobSpec:
     """One job. `group` is the name in the file, `name` that of the matrix cell (`poll[region=eu]`) or the same.
 
-    `executor` None runs `process` as a process of this machine; a plugin does with it what it likes.
+    `executor` None runs `process` on this machine; an executor plugin can run it in another way.
     """
 
     name: str
@@ -487,7 +485,7 @@ class JobSpec:
     output: Output = Output()
     hooks: Hooks = Hooks()
     executor: Plugin | None = None
-    moved_from: str | tuple[str, ...] | None = None  # of several old names, the first one that has a state
+    moved_from: str | tuple[str, ...] | None = None  # of several old names, the first one with stored state applies
 
     @property
     def is_service(self) -> bool:
@@ -501,7 +499,7 @@ def former_names(spec: JobSpec) -> tuple[str, ...]:
 
 
 def cell_key(name: str) -> str:
-    """The identity of a job name: that of a cell does not depend on the order of its axes."""
+    """The identity of a job name: for a matrix cell it does not depend on the order of the axes."""
     if name[-1:] != "]" or "," not in name:
         return name
     group, _, rest = name[:-1].partition("[")
@@ -510,7 +508,7 @@ def cell_key(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """At most `slots` runs at once, over all jobs that name it."""
+    """At most `slots` concurrent runs of all jobs that use this pool."""
 
     name: str
     slots: int
@@ -518,9 +516,9 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most so many starts in any window, over all jobs that name it; `shared`: over all processes of this machine
-    too, as a daemon knows it by the same name. `fail`: while the daemon does not answer, `open` limits the starts of
-    this process alone, `closed` starts nothing.
+    """Maximum number of starts in any window, for all jobs that use this limit. `shared`: for all processes of this
+    machine; the rate-limit daemon knows the limit by the same name. `fail`: while the daemon does not answer, `open`
+    enforces the limit locally and `closed` starts nothing.
     """
 
     name: str
@@ -531,7 +529,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class JobFile:
-    """A whole job file, built: what `plan` compares and `engine` runs. `jobs` are in the file's order."""
+    """A complete job file: input of `plan` and `engine`. `jobs` are in the order of the file."""
 
     project: str
     jobs: tuple[JobSpec, ...] = ()

@@ -1,9 +1,9 @@
 """Instants on two clocks that are never mixed.
 
-`Wall` (an aware `datetime` in UTC) names a time of day; people, cron and records use it; it may jump. `Mono` (whole
-microseconds of a clock that never jumps and has no meaning outside this boot) measures; intervals, timeouts and delays
-use it. Both have the resolution of `datetime`, so adding a `timedelta` to either is exact. Nothing here reads a clock:
-an `Instant` is one reading of both, taken once by whoever calls the engine.
+`Wall` (an aware `datetime` in UTC) is a time of day for people, cron and records; it may jump. `Mono` (whole
+microseconds of a clock that never jumps and has no meaning outside this boot) is for intervals, timeouts and delays.
+Both have the resolution of `datetime`, so adding a `timedelta` to either is exact. Nothing here reads a clock: an
+`Instant` is one reading of both clocks, and the caller of the engine reads them.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ class Instant:
     mono: Mono
 
     def plus(self, length: timedelta) -> Instant:
-        """The instant `length` later, as long as the wall clock is not set meanwhile."""
+        """The instant `length` later, if the wall clock is not set meanwhile."""
         return Instant(self.wall + length, Mono(self.mono + to_us(length)))
 
     def at_wall(self, wall: datetime) -> Instant:
-        """The instant at which the wall clock will show `wall`, as long as it is not set meanwhile."""
+        """The instant at which the wall clock will show `wall`, if the clock is not set meanwhile."""
         return Instant(wall, Mono(self.mono + to_us(wall - self.wall)))
 
     def at_mono(self, mono: Mono) -> Instant:
-        """The instant of a monotonic reading, as long as the wall clock is not set meanwhile."""
+        """The instant of a monotonic reading, if the wall clock is not set meanwhile."""
         return Instant(self.wall + timedelta(microseconds=mono - self.mono), mono)
 
 
 def to_epoch_us(wall: datetime) -> int:
-    """Whole microseconds since 1970, as they are stored."""
+    """Whole microseconds since 1970, the form of storage."""
     return to_us(wall - _EPOCH)
 
 
@@ -74,7 +74,7 @@ def rfc3339(wall: datetime | None) -> str | None:
         return None
     if wall.tzinfo is not UTC:
         wall = wall.astimezone(UTC)
-    return wall.isoformat()[:-6] + "Z"  # in the place of `+00:00`
+    return wall.isoformat()[:-6] + "Z"  # instead of `+00:00`
 
 
 def offset_text(local: datetime) -> str:
@@ -99,7 +99,7 @@ def from_rfc3339(text: str | None) -> datetime | None:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """How long ago in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
+    """The time from `then` in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
     return "" if since is None else span((now - since).total_seconds())
 
 

@@ -1,9 +1,9 @@
 """Durations, rates, sizes and shares as people write them: parse and format.
 
-One grammar for each, no guessing: a bare number is an error, because nobody agrees on its unit. Durations are Go's
-(https://pkg.go.dev/time#ParseDuration) with `d` and `w` added, largest unit first, each unit once; resolution is one
-microsecond. A `d` is 24 hours, always. Errors are ValueError with what was found and what is allowed; the caller adds
-the place.
+Each has one grammar. A number without a unit is an error, because its unit is ambiguous. Durations are those of Go
+(https://pkg.go.dev/time#ParseDuration) plus `d` and `w`, largest unit first, each unit once; the resolution is one
+microsecond. A `d` is always 24 hours. Errors are ValueError that names the found and the allowed value; the caller
+adds the position.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def parse_duration(text: str, *, zero: bool = False) -> timedelta:
 
 
 def _billionths(text: str) -> int | None:
-    """Billionths of a microsecond, for that is how fine a text may be; None for one that is no duration."""
+    """The length in billionths of a microsecond, the finest resolution of a text; None if it is not a duration."""
     total, place, smallest = 0, 0, 10**15
     while place < len(text):
         part = _PART.match(text, place)

@@ -1,7 +1,7 @@
-"""English sentences for the codes of `model.reasons`: made at the edge, for people, and never read back by a program.
+"""English sentences for the codes of `model.reasons`. They are for people; no program parses them.
 
 One module per kind of sentence. Each has a table `SENTENCES` from codes to a template over the fields, or to a function
-where fields may be left out. docs/adr/0021-reasons-are-codes.md says who may import this package.
+if fields are optional. docs/adr/0021-reasons-are-codes.md explains which packages may import this one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from repeater.sentences.fields import Fields, Maker
 
 
 def sentence(reason: Reason, clock: Callable[[datetime], str | None] = rfc3339) -> str:
-    """What a person reads. `clock` shows instants; the default is RFC 3339 in UTC."""
+    """The sentence of a reason. `clock` formats instants; the default is RFC 3339 in UTC."""
     make = MAKERS.get(reason.code)
-    if make is None:  # the code of a newer version
+    if make is None:  # a code of a newer version
         return str(reason.detail.get("text") or reason.code)
     fields = Fields(reason, clock, sentence)
     return make.format_map(fields) if isinstance(make, str) else make(fields)
@@ -76,4 +76,4 @@ MAKERS: Mapping[str, Maker] = {
     for module in (runs, slots, done, waits, states, pace, spawn, probes, warnings, explanations)
     for code, maker in module.SENTENCES.items()
 }
-"""The sentence of every code. Complete at import: when descriptors run out, nothing more can be imported."""
+"""The sentences of all codes. Complete at import, because a process without free descriptors cannot import modules."""

@@ -1,4 +1,4 @@
-"""The answers of `rpr why`, and the facts beside them."""
+"""The answers of `rpr why`, and additional facts."""
 
 from __future__ import annotations
 

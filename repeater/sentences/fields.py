@@ -1,4 +1,4 @@
-"""The fields of one reason as text, for templates and for the functions that make sentences."""
+"""The fields of one reason as text, for sentence templates and functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Sentence: TypeAlias = Callable[[Reason, Callable[[datetime], "str | None"]], str
 
 
 class Fields(Mapping[str, str]):
-    """Maps each field to its text, which is empty if it is left out. `raw` gives its value."""
+    """Maps each field to its text, which is empty if the field is absent. `raw` returns its value."""
 
     def __init__(self, reason: Reason, clock: Callable[[datetime], str | None], sentence: Sentence) -> None:
         self._reason = reason
@@ -37,11 +37,11 @@ class Fields(Mapping[str, str]):
         return len(self._reason.detail)
 
     def raw(self, name: str) -> Any:
-        """The value of a field as it is kept, None if it is left out."""
+        """The stored value of a field, None if the field is absent."""
         return self._reason.detail.get(name)
 
     def part(self, name: str, template: str) -> str:
-        """The template over all fields if this one is there, else nothing."""
+        """The rendered template if the field is present, else an empty text."""
         return template.format_map(self) if name in self else ""
 
     def _shown(self, value: Any, kind: str) -> str:

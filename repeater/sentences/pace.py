@@ -1,4 +1,4 @@
-"""How the interval of a schedule that adapts was decided."""
+"""Why an adaptive schedule has its current interval."""
 
 from __future__ import annotations
 

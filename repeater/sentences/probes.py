@@ -1,4 +1,4 @@
-"""What a probe found; exit codes and failures to start have the sentences of runs."""
+"""Results of probes; exit codes and failures to start have the sentences of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a slot was skipped, expired, replaced or cancelled, and what asked for one beside the schedule."""
+"""Why a slot was skipped, expired, replaced or cancelled, and why an unscheduled slot was created."""
 
 from __future__ import annotations
 

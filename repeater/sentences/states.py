@@ -1,4 +1,4 @@
-"""Why a job is in its state: what `status` and the verbs about single jobs show."""
+"""Why a job is in its state, for `status` and the commands about single jobs."""
 
 from __future__ import annotations
 

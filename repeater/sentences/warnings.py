@@ -1,4 +1,4 @@
-"""What a person should know: the text of `warned` events, and why changed job files were rejected."""
+"""Warnings: the text of `warned` events, and why changed job files were rejected."""
 
 from __future__ import annotations
 

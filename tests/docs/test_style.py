@@ -27,10 +27,8 @@ NOT_YET: dict[str, set[str]] = {
     "repeater/cli": {"comments"},
     "repeater/ratelimitd": {"comments"},
     "repeater/jobfile": {"comments"},
-    "repeater/model": {"comments"},
     "repeater/output": {"comments"},
     "repeater/plugins": {"comments"},
-    "repeater/sentences": {"comments"},
     "repeater/wire": {"comments"},
 }
 # Names of modules that occur twice.

@@ -82,7 +82,7 @@ def effects(folder: Path) -> Iterator[Callable[[], list[str]]]:
     yield lambda: (folder / "effects").read_text().splitlines() if (folder / "effects").exists() else []
 
 
-def test_a_file_of_finished_jobs_runs_and_leaves_with_0(rpr: Rpr) -> None:
+def test_a_file_of_finished_jobs_runs_and_exits_with_0(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo hello; echo oops >&2"\n')
     done = rpr("apply", "jobs.toml", "-q")
     done.is_(out="a | hello\n", err="a | oops\n")
@@ -131,7 +131,7 @@ def test_dry_run_does_nothing_at_all(rpr: Rpr) -> None:
     assert sorted(path.name for path in rpr.folder.iterdir()) == before
 
 
-def test_ctrl_c_drains_and_leaves_nothing(rpr: Rpr, live: Callable[..., Live]) -> None:
+def test_ctrl_c_drains_and_stops_every_process(rpr: Rpr, live: Callable[..., Live]) -> None:
     rpr.write(
         "jobs.toml",
         '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n'
@@ -165,7 +165,7 @@ def test_a_third_signal_kills_what_ignores_term(rpr: Rpr, live: Callable[..., Li
     assert run.leaves() == 130
 
 
-def test_a_second_supervisor_is_refused_and_told_who_holds_the_state(rpr: Rpr, live: Callable[..., Live]) -> None:
+def test_a_second_supervisor_is_refused_and_the_holder_is_named(rpr: Rpr, live: Callable[..., Live]) -> None:
     rpr.write("jobs.toml", '[jobs.s]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n')
     first = live("jobs.toml", "--state-dir", "state")
     first.until_out("up")
@@ -197,7 +197,7 @@ def test_counts_and_done_jobs_survive_a_restart(rpr: Rpr, live: Callable[..., Li
         again.leaves()
 
 
-def test_a_saved_change_is_in_force_and_nobody_else_notices(rpr: Rpr, live: Callable[..., Live]) -> None:
+def test_a_saved_change_becomes_active_and_other_jobs_continue(rpr: Rpr, live: Callable[..., Live]) -> None:
     service = '[jobs.s]\ncommand = "echo up $$; exec sleep 600"\nschedule = "always"\n'
     rpr.write("jobs.toml", service + '[jobs.a]\ncommand = "echo old"\nschedule = "every 100ms"\n')
     run = live("jobs.toml")
@@ -281,7 +281,7 @@ def test_a_swapped_symlink_as_of_a_config_map_is_noticed(rpr: Rpr, live: Callabl
 
 
 @pytest.mark.slow
-def test_a_hundred_saves_a_second_end_with_the_last_one_in_force(rpr: Rpr, live: Callable[..., Live]) -> None:
+def test_a_hundred_saves_a_second_end_with_the_last_one_active(rpr: Rpr, live: Callable[..., Live]) -> None:
     path = rpr.write("jobs.toml", '[jobs.a]\ncommand = "echo start"\nschedule = "every 100ms"\n')
     run = live("jobs.toml")
     run.until_out("a | start")
@@ -349,7 +349,7 @@ def test_an_ephemeral_run_keeps_nothing(rpr: Rpr) -> None:
     assert not (rpr.folder / ".state").exists()
 
 
-def test_only_brings_fitting_jobs_into_force(rpr: Rpr) -> None:
+def test_only_applies_matching_jobs(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.api]\ncommand = "echo api"\n[jobs.web]\ncommand = "echo web"\n')
     assert rpr("apply", "jobs.toml", "-q", "--only", "a*").out == "api | api\n"
     refused = rpr("apply", "jobs.toml", "-q", "--only", "x*")
@@ -357,7 +357,7 @@ def test_only_brings_fitting_jobs_into_force(rpr: Rpr) -> None:
     assert "cannot find job `x*`" in refused.err
 
 
-def test_a_new_included_file_is_in_force_and_so_is_a_changed_env_file(rpr: Rpr, live: Callable[..., Live]) -> None:
+def test_new_included_files_and_changed_env_files_become_active(rpr: Rpr, live: Callable[..., Live]) -> None:
     rpr.write("x.env", "WORD=one\n")
     rpr.write(
         "jobs.toml",

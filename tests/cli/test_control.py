@@ -243,7 +243,7 @@ def test_a_socket_that_a_killed_supervisor_left_is_taken_over(rpr: Rpr, house: C
 # --- status, health -------------------------------------------------------------------------------------------------
 
 
-def test_status_tells_a_tired_person_how_each_job_is(house: Callable[..., House]) -> None:
+def test_status_shows_the_state_of_each_job(house: Callable[..., House]) -> None:
     built = house(wait="tick | tick")
     built.until("tick", state="scheduled")
     built("trigger", "bad")
@@ -282,7 +282,7 @@ def test_jobs_are_chosen_by_name_glob_and_label_everywhere(house: Callable[..., 
     assert built("trigger").code == 2
 
 
-def test_health_waits_for_services_that_can_tell(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_health_waits_for_services_with_a_ready_probe(rpr: Rpr, house: Callable[..., House]) -> None:
     rpr.write(
         "jobs.toml",
         'project = "shop"\n[jobs.web]\ncommand = "sleep 600"\nschedule = "always"\n'
@@ -490,7 +490,7 @@ def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., 
     assert built.lines("history", "bad") == rows[:2], "of a job that is not in the file any more"
 
 
-def test_events_tell_what_happened_and_follow(house: Callable[..., House]) -> None:
+def test_events_show_past_events_and_follow_new_ones(house: Callable[..., House]) -> None:
     built = house(wait="tick | tick")
     reader = built.follow("events", "bad", "-f", "--tail", "1", "--json")
     try:
@@ -576,7 +576,7 @@ schedule = "{schedule}"
         ("once", "exec sleep 600", "stop"),
     ],
 )
-def test_an_order_that_ends_the_supervisor_is_answered_before_it_goes(
+def test_an_order_that_ends_the_supervisor_is_answered_before_it_exits(
     house: Callable[..., House], schedule: str, command: str, order: str
 ) -> None:
     here = house(jobs=ENDING.format(schedule=schedule, command=command))
@@ -593,7 +593,7 @@ def test_restart_replaces_the_live_run(house: Callable[..., House]) -> None:
     wait_for(lambda: [run["pid"] for run in built.job("web")["running"]] not in ([], [before["pid"]]), "a new run")
 
 
-def test_reset_begins_anew(house: Callable[..., House]) -> None:
+def test_reset_clears_the_state_of_a_job(house: Callable[..., House]) -> None:
     built = house("--keep-alive", jobs='[jobs.a]\ncommand = "true"\nschedule = "every 10ms"\nstop = { times = 2 }\n')
     built.until("a", state="done")
     assert built("status", "a").out.endswith("2 runs\n")
@@ -666,7 +666,7 @@ def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(rpr: Rpr
     assert len(built.lines("status")) == 1
 
 
-def test_an_apply_with_other_settings_is_in_force_and_stays_so(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_an_apply_with_other_settings_becomes_active_and_stays_active(rpr: Rpr, house: Callable[..., House]) -> None:
     text = (
         'project = "shop"\nvars = { word = "one" }\n[jobs.a]\ncommand = "echo {{ vars.word }}"\nschedule = "manual"\n'
     )
@@ -720,7 +720,7 @@ def test_detach_returns_when_it_is_ready_and_what_is_printed_is_in_the_log(rpr: 
         assert rpr("down", "--now", "-q").code == 0
 
 
-def test_detach_tells_the_reason_when_it_fails(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_detach_reports_the_reason_when_it_fails(rpr: Rpr, house: Callable[..., House]) -> None:
     built = house("--state-dir", "st")
     (rpr.folder / "st" / "control.sock").unlink()
     done = rpr("apply", "-d", "-q", "--state-dir", "st", "jobs.toml")
@@ -788,7 +788,7 @@ def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) ->
     assert "was not scheduled at that time" in built("why", "a[who=me@home]@03:00").out
 
 
-def test_why_tells_how_often_an_interval_comes_where_no_slot_was(house: Callable[..., House]) -> None:
+def test_why_shows_the_interval_of_a_job_where_no_slot_was(house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.e]\ncommand = "true"\nschedule = "every 1h"\n'
         '[jobs.n]\ncommand = "true"\nschedule = { every = "2h", after_end = true }\n'
@@ -797,7 +797,7 @@ def test_why_tells_how_often_an_interval_comes_where_no_slot_was(house: Callable
     assert "it is scheduled 2h after the end of each run" in built("why", "n@2026-01-01T00:00:00Z").out
 
 
-def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
+def test_why_explains_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.p]\ncommand = "true"\nschedule = "every 1h"\n'
         '[jobs.d]\ncommand = "true"\n'
@@ -815,7 +815,7 @@ def test_why_tells_pause_done_slowdown_and_disabled(house: Callable[..., House])
     assert built("why", "p@soon").code == 2
 
 
-def test_why_tells_of_downtime_and_generations_also_without_a_supervisor(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_why_explains_downtime_and_generations_also_without_a_supervisor(rpr: Rpr, house: Callable[..., House]) -> None:
     jobs = '[jobs.a]\ncommand = "true"\nschedule = "* * * * * *"\n'.replace(
         '"* * * * * *"', '{ cron = "* * * * * *", seconds = "first" }'
     )
@@ -895,7 +895,7 @@ class Manager:
         self._socket.close()
 
 
-def test_a_service_manager_hears_of_ready_reload_life_and_stop(rpr: Rpr) -> None:
+def test_a_service_manager_is_notified_of_ready_reload_watchdog_and_stop(rpr: Rpr) -> None:
     manager = Manager(rpr.folder)
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "env > seen"\nschedule = "every 1h"\n')
     rpr.env |= {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}

@@ -24,7 +24,7 @@ def test_it_says_where_it_listens_and_ends_in_good_order(rpr: Rpr) -> None:
         assert daemon.stop(signal.SIGINT) == (130, "")
 
 
-def test_the_state_of_a_daemon_is_shown_in_words_and_as_json(rpr: Rpr) -> None:
+def test_the_state_of_a_daemon_is_shown_as_text_and_as_json(rpr: Rpr) -> None:
     with running(rpr, "--ephemeral") as daemon, daemon.client() as client:
         client.reserve("a", "github", "5000/3600000")
         result = rpr("daemon", "--stats", "--socket", str(daemon.path))
@@ -51,7 +51,7 @@ def test_without_a_daemon_the_answer_is_one_line(rpr: Rpr) -> None:
     )
 
 
-def test_a_second_daemon_at_the_same_socket_is_refused_and_the_first_goes_on(rpr: Rpr) -> None:
+def test_a_second_daemon_at_a_socket_is_refused_and_the_first_runs_on(rpr: Rpr) -> None:
     with running(rpr) as daemon:
         rpr("daemon", "--socket", str(daemon.path)).is_(
             err=f"rpr: cannot listen on `{daemon.path}`: address in use by another daemon\n", code=5
@@ -59,7 +59,7 @@ def test_a_second_daemon_at_the_same_socket_is_refused_and_the_first_goes_on(rpr
         assert daemon.stats()["status"] == "ok"
 
 
-def test_what_is_no_socket_is_left_alone(rpr: Rpr) -> None:
+def test_a_file_that_is_not_a_socket_is_not_touched(rpr: Rpr) -> None:
     path = rpr.write("d.sock", "precious")
     rpr("daemon", "--socket", str(path)).is_(
         err=f"rpr: cannot listen on `{path}`: the path exists and is not a socket\n", code=5
@@ -67,7 +67,7 @@ def test_what_is_no_socket_is_left_alone(rpr: Rpr) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_folder_where_everybody_may_write_is_no_place_for_a_socket(rpr: Rpr) -> None:
+def test_a_socket_in_a_world_writable_folder_is_refused(rpr: Rpr) -> None:
     folder = rpr.folder / "open"
     folder.mkdir()
     folder.chmod(0o777)
@@ -83,7 +83,7 @@ def test_the_mode_says_who_may_ask(rpr: Rpr) -> None:
 
 
 @pytest.mark.parametrize("state", [b"", b"not a database" * 100])
-def test_damaged_ledgers_are_refused_by_name_and_left_as_they_are(rpr: Rpr, state: bytes) -> None:
+def test_damaged_ledgers_are_refused_by_name_and_not_changed(rpr: Rpr, state: bytes) -> None:
     folder = rpr.folder / "state"
     folder.mkdir(mode=0o700)
     path = rpr.write("state/ledgers.db", state)
@@ -94,7 +94,7 @@ def test_damaged_ledgers_are_refused_by_name_and_left_as_they_are(rpr: Rpr, stat
     assert path.read_bytes() == state
 
 
-def test_a_service_manager_is_told_when_it_is_ready(rpr: Rpr) -> None:
+def test_a_service_manager_is_notified_when_the_daemon_is_ready(rpr: Rpr) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = os.path.relpath(rpr.folder / "notify")
         manager.bind(address)

@@ -107,7 +107,7 @@ def datas(reply: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
 # --- use ------------------------------------------------------------------------------------------------------------
 
 
-def test_jobs_are_seen_and_told_over_http(site: Callable[..., Site]) -> None:
+def test_jobs_are_shown_and_controlled_over_http(site: Callable[..., Site]) -> None:
     web = site()
     assert web("GET", "/livez") == (200, "ok\n")
     assert web("GET", "/readyz") == (200, "ok\n")
@@ -173,7 +173,7 @@ def test_events_come_as_they_happen_and_end_with_the_supervisor(site: Callable[.
         one.close()
 
 
-def test_an_order_that_ends_the_supervisor_is_answered_before_it_goes(site: Callable[..., Site]) -> None:
+def test_an_order_that_ends_the_supervisor_is_answered_before_it_exits(site: Callable[..., Site]) -> None:
     there = site(jobs='project = "shop"\n[jobs.one]\ncommand = "true"\nschedule = "every 1h"\n')
     status, answer = there("POST", "/api/jobs/one/stop")
     assert (status, [item["job"] for item in answer["items"]]) == (200, ["one"])
@@ -242,7 +242,7 @@ def test_a_token_of_the_environment_is_taken_and_kept_from_jobs(rpr: Rpr, site: 
         (("--allow-remote",), {}, "cannot use `--allow-remote`: it requires `--http`", 2),
     ],
 )
-def test_what_cannot_be_served_is_told_and_nothing_runs(
+def test_a_server_that_cannot_start_is_reported_and_no_job_runs(
     rpr: Rpr, args: tuple[str, ...], env: dict[str, str], message: str, code: int
 ) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "touch ran"\n')
@@ -273,7 +273,7 @@ def test_after_a_crash_the_next_one_has_the_same_address_and_token(rpr: Rpr, sit
         again.live.process.wait(60)
 
 
-def test_a_port_that_is_taken_is_told_also_by_detach(rpr: Rpr, site: Callable[..., Site]) -> None:
+def test_a_port_in_use_is_reported_also_by_detach(rpr: Rpr, site: Callable[..., Site]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         rpr.write("other.toml", '[jobs.a]\ncommand = "true"\n')
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -306,7 +306,7 @@ def test_an_address_of_both_versions_answers_to_either(rpr: Rpr) -> None:
         assert rpr("down", "--now", "-q").code == 0
 
 
-def test_remote_access_needs_two_words_and_answers_to_the_address_that_was_called(rpr: Rpr) -> None:
+def test_remote_access_needs_two_options_and_answers_to_the_called_address(rpr: Rpr) -> None:
     (rpr.folder / ".run").mkdir(mode=0o700)
     rpr.env["RPR_HTTP_TOKEN"] = "0123456789abcdef"
     rpr.write("jobs.toml", JOBS)
@@ -438,7 +438,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("data", HOSTILE, ids=range(len(HOSTILE)))
-def test_what_is_no_request_gets_one_answer_or_none_and_the_jobs_go_on(data: bytes, shared: Site) -> None:
+def test_an_invalid_request_gets_at_most_one_answer_and_jobs_run_on(data: bytes, shared: Site) -> None:
     with socket.create_connection(("127.0.0.1", shared.port), timeout=30) as connection:
         with suppress(ConnectionError):
             connection.sendall(data)

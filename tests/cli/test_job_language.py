@@ -305,7 +305,7 @@ def test_restart_on_failure_lets_a_service_end_well(rpr: Rpr) -> None:
 
 
 @pytest.mark.parametrize(("delivery", "starts"), [("at-most-once", 1), ("at-least-once", 2)])
-def test_delivery_says_what_a_death_between_start_and_end_means(
+def test_delivery_decides_what_follows_a_crash_between_start_and_end(
     rpr: Rpr,
     live: Callable[..., Live],  # noqa: F811
     delivery: str,
@@ -360,7 +360,7 @@ def test_catch_up_runs_what_was_missed_while_down(rpr: Rpr) -> None:
     assert set((rpr.folder / "skips").read_text().split()) == {"schedule"}
 
 
-def test_output_goes_where_the_job_says(rpr: Rpr) -> None:
+def test_output_is_written_where_the_job_declares(rpr: Rpr) -> None:
     text = """
     [jobs.whole]
     command = "echo one; sleep 0.2; echo two"

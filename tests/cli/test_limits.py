@@ -121,7 +121,7 @@ def test_validate_names_the_jobs_that_a_limit_cannot_hold(rpr: Rpr) -> None:
     )
 
 
-def test_next_says_in_words_what_time_alone_does_not_decide(rpr: Rpr) -> None:
+def test_next_shows_in_text_what_time_alone_does_not_decide(rpr: Rpr) -> None:
     rpr.write(
         "jobs.toml",
         """
@@ -138,7 +138,7 @@ def test_next_says_in_words_what_time_alone_does_not_decide(rpr: Rpr) -> None:
     )
 
 
-def test_every_change_of_an_adapting_interval_is_told_when_asked_for(rpr: Rpr) -> None:
+def test_every_change_of_an_adapting_interval_is_logged_on_request(rpr: Rpr) -> None:
     result = rpr("adaptive", "-b", "20ms", "--max-interval", "80ms", "-t", "3", "--show-metrics", "--", "false")
     lines = result.err.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["rpr"] * len(lines)

@@ -34,7 +34,7 @@ def wait_for(path: Path, *, size: int = 1) -> None:
 # --- the commands -------------------------------------------------------------------------------------------------
 
 
-def test_count_runs_so_many_times_and_prints_nothing_of_its_own(rpr: Rpr) -> None:
+def test_count_runs_n_times_and_prints_nothing_of_its_own(rpr: Rpr) -> None:
     rpr("count", "--times", "3", "--", "echo", "hi").is_(out="hi\nhi\nhi\n")
 
 
@@ -43,11 +43,11 @@ def test_two_thousand_runs_give_two_thousand_lines(rpr: Rpr) -> None:
     assert (done.out, done.err, done.code) == ("hi\n" * 2000, "", 0)
 
 
-def test_the_separator_may_be_left_out_and_options_behind_the_command_are_its_own(rpr: Rpr) -> None:
+def test_the_separator_is_optional_and_later_options_belong_to_the_command(rpr: Rpr) -> None:
     rpr("c", "-t1", "echo", "-n", "--times", "9").is_(out="--times 9")
 
 
-def test_short_options_may_stand_together_with_their_value(rpr: Rpr) -> None:
+def test_short_options_can_be_combined_with_their_value(rpr: Rpr) -> None:
     rpr("c", "-qt2", "--", "sh", "-c", "echo x; echo y >>log").is_()
     assert lines(rpr.folder, "log") == ["y", "y"]
 
@@ -146,13 +146,13 @@ def test_a_strategy_stops_at_the_first_success(rpr: Rpr, name: str) -> None:
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("sleep 60", 124)])
-def test_a_strategy_that_never_succeeds_ends_with_the_status_of_its_last_run(rpr: Rpr, script: str, code: int) -> None:
+def test_a_strategy_without_a_success_ends_with_the_status_of_its_last_run(rpr: Rpr, script: str, code: int) -> None:
     done = rpr("exp", "--base-delay", "1ms", "-a", "2", "-T", "200ms", "--", "sh", "-c", f"echo x >>log; {script}")
     assert (done.out, done.code) == ("", code)
     assert len(lines(rpr.folder, "log")) == 2
 
 
-def test_a_command_that_is_not_there_gives_127_and_one_that_may_not_be_run_126(rpr: Rpr) -> None:
+def test_a_missing_command_gives_127_and_one_not_executable_gives_126(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "--", "no-such-command").is_(
         err="rpr: cannot start `no-such-command`: No such file or directory on the PATH\n", code=127
     )
@@ -227,7 +227,7 @@ def test_kill_timeout_is_the_time_between_term_and_kill(rpr: Rpr) -> None:
 # --- the process --------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_was_removed_is_no_place_to_run(rpr: Rpr) -> None:
+def test_a_removed_folder_is_refused_as_working_folder(rpr: Rpr) -> None:
     def run(*words: str) -> tuple[str, int]:
         line = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
         done = subprocess.run(
@@ -325,7 +325,7 @@ def test_stats_only_shows_the_counts_on_standard_output(rpr: Rpr) -> None:
     assert (figures["planned"], figures["skipped"], "average interval" in figures) == ("3", "0", True)
 
 
-def test_verbose_tells_starts_ends_and_counts_on_standard_error(rpr: Rpr) -> None:
+def test_verbose_reports_starts_ends_and_counts_on_standard_error(rpr: Rpr) -> None:
     done = rpr("c", "-t", "2", "-v", "--", "echo", "x")
     assert (done.out, done.code) == ("x\nx\n", 0)
     assert done.err.count("rpr: started, pid ") == 2
@@ -359,7 +359,7 @@ def test_output_file_takes_the_output_instead_of_the_console(rpr: Rpr) -> None:
     assert sorted(lines(rpr.folder, "out.txt")) == ["e", "e", "o", "o", "o"]
 
 
-def test_a_file_that_cannot_be_written_is_told_before_anything_runs(rpr: Rpr) -> None:
+def test_a_file_that_cannot_be_written_is_reported_before_anything_runs(rpr: Rpr) -> None:
     rpr("c", "-t", "1", "-o", ".", "--", "touch", "ran").is_(
         err=f"rpr: cannot write `{rpr.folder}`: Is a directory\n", code=2
     )
@@ -375,7 +375,7 @@ def test_log_file_takes_what_happened(rpr: Rpr) -> None:
     bad.is_(err="rpr: cannot write `no/such/log`: No such file or directory\n", code=2)
 
 
-def test_timestamps_stand_before_every_line(rpr: Rpr) -> None:
+def test_timestamps_begin_every_line(rpr: Rpr) -> None:
     done = rpr("c", "-t", "2", "--timestamps", "--", "printf", "a\\nb")
     texts = [line.split("Z ", 1) for line in done.out.splitlines()]
     assert [text for _, text in texts] == ["a", "b", "a", "b"]
@@ -383,7 +383,7 @@ def test_timestamps_stand_before_every_line(rpr: Rpr) -> None:
 
 
 @pytest.mark.parametrize("mode", [[], ["--aggregate"]])
-def test_a_reader_that_leaves_ends_the_runs_quietly(rpr: Rpr, mode: list[str]) -> None:
+def test_a_reader_that_closes_its_pipe_ends_the_runs_quietly(rpr: Rpr, mode: list[str]) -> None:
     done = subprocess.run(
         ["bash", "-c", '"$0" "$@" | head -1; exit ${PIPESTATUS[0]}', RPR, "i", "-e", "10ms", *mode, "--", "echo", "hi"],
         cwd=rpr.folder, env=rpr.env, capture_output=True, text=True, timeout=60,
@@ -391,7 +391,7 @@ def test_a_reader_that_leaves_ends_the_runs_quietly(rpr: Rpr, mode: list[str]) -
     assert (done.stdout, done.stderr, done.returncode) == ("hi\n", "", 141)
 
 
-def test_a_run_that_waits_is_ended_when_its_reader_leaves(rpr: Rpr) -> None:
+def test_a_waiting_run_is_ended_when_its_reader_closes_the_pipe(rpr: Rpr) -> None:
     begin = time.monotonic()
     script = '"$0" c -t 1 -- sh -c "echo hi; sleep 60" | head -1; exit ${PIPESTATUS[0]}'
     done = subprocess.run(
@@ -448,7 +448,7 @@ def test_runs_wait_for_a_slow_reader_instead_of_piling_up(rpr: Rpr) -> None:
     assert begun < 500
 
 
-def test_a_full_disk_is_no_reader_that_left(rpr: Rpr) -> None:
+def test_a_full_disk_is_not_mistaken_for_a_closed_pipe(rpr: Rpr) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     with open("/dev/full", "wb") as full:
@@ -541,7 +541,7 @@ def test_a_background_child_does_not_outlive_rpr(rpr: Rpr) -> None:
         (["c", "-t", "1", "--success-pattern", "(", "--", "x"], "cannot use `--success-pattern (`: "),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_as_the_job_file_would_naming_the_option(
+def test_a_wrong_value_is_reported_as_in_a_job_file_but_names_the_option(
     rpr: Rpr, words: list[str], message: str
 ) -> None:
     done = rpr(*words)
@@ -562,7 +562,7 @@ def test_unknown_options_and_commands_name_the_nearest(rpr: Rpr) -> None:
     assert "did you mean `rpr interval`?" in rpr("intervall").err
 
 
-def test_common_options_may_stand_before_the_command_word(rpr: Rpr) -> None:
+def test_common_options_are_accepted_before_the_name_of_the_command(rpr: Rpr) -> None:
     rpr.write("c.toml", '[scheduling]\ndefault_interval = "10ms"\n')
     rpr("--config", "c.toml", "--timeout=5s", "i", "-t", "2", "--", "echo", "x").is_(out="x\nx\n")
     rpr("-q", "c", "-t", "1", "--", "echo", "x").is_()
@@ -587,7 +587,7 @@ def test_history_keeps_what_became_of_the_runs(rpr: Rpr) -> None:
     assert history(rpr, "sh") == [("failed", 3, 1), ("failed", 3, 1), ("success", 0, 2)]
 
 
-def test_a_history_belongs_to_one_rpr_at_a_time_and_says_what_was_cut_short(rpr: Rpr) -> None:
+def test_a_history_has_one_rpr_at_a_time_and_shows_interrupted_runs(rpr: Rpr) -> None:
     words = ["--history", "--name", "slow", "--", "sh", "-c", "echo $$ >>log; sleep 60"]
     process = rpr.start("i", "-e", "1h", *words)
     wait_for(rpr.folder / "log")
@@ -631,7 +631,7 @@ def test_dry_run_and_as_job_do_nothing(rpr: Rpr) -> None:
         (["w", "*.c", "--max-failures", "2"], ["x  when files change: *.c", "ends: after 2 consecutive failures"]),
     ],
 )  # fmt: skip
-def test_dry_run_tells_when_it_would_run_and_end(rpr: Rpr, words: list[str], lines: list[str]) -> None:
+def test_dry_run_shows_when_it_would_run_and_end(rpr: Rpr, words: list[str], lines: list[str]) -> None:
     rpr(*words, "--dry-run", "--", "x").is_(out="\n".join(["would run: x", *lines]) + "\n")
 
 
@@ -641,7 +641,7 @@ def test_dry_run_lists_no_start_behind_the_end(rpr: Rpr) -> None:
 
 
 @pytest.mark.parametrize(("name", "ok"), [("nightly", True), ("a b", False), ("", False), ("-x", False)])
-def test_a_job_is_called_like_its_program_or_as_it_was_told(rpr: Rpr, name: str, ok: bool) -> None:
+def test_the_name_option_names_the_job_if_it_is_valid(rpr: Rpr, name: str, ok: bool) -> None:
     done = rpr("c", "-t", "1", f"--name={name}", "--as-job", "--", "./poll.sh")
     assert done.code == (0 if ok else 2)
     assert ("[jobs.nightly]" in done.out) if ok else done.err.startswith(f"rpr: cannot use `--name {name}`: expected ")
@@ -662,7 +662,7 @@ def test_as_job_refuses_what_no_file_can_hold(rpr: Rpr) -> None:
     assert done.stderr == b"rpr: cannot write a job file: the command contains bytes that are not valid UTF-8\n"
 
 
-def test_bytes_that_are_no_text_reach_the_command(rpr: Rpr) -> None:
+def test_bytes_that_are_not_text_reach_the_command(rpr: Rpr) -> None:
     done = subprocess.run(
         [RPR, "c", "-t", "1", "--", "printf", "%s", b"\xff\xfe"], cwd=rpr.folder, env=rpr.env, capture_output=True
     )
@@ -672,7 +672,7 @@ def test_bytes_that_are_no_text_reach_the_command(rpr: Rpr) -> None:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def test_settings_stand_behind_the_flags(rpr: Rpr) -> None:
+def test_settings_rank_below_the_flags(rpr: Rpr) -> None:
     rpr.write(
         ".config/repeater/config.toml", '[defaults]\ntimeout = "200ms"\n[scheduling]\ndefault_interval = "10ms"\n'
     )

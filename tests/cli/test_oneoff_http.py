@@ -97,7 +97,7 @@ def test_readers_that_read_nothing_delay_no_run(begin: Callable[..., subprocess.
             connection.close()
 
 
-def test_a_port_that_is_taken_is_an_error_before_anything_ran_if_it_was_asked_for(rpr: Rpr) -> None:
+def test_a_requested_port_in_use_is_an_error_before_anything_runs(rpr: Rpr) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for what in ("metrics", "health"):
@@ -119,7 +119,7 @@ def test_a_port_that_is_none_is_refused(rpr: Rpr, port: str) -> None:
     assert f"cannot use `--metrics-port {port}`".rstrip(" `") in done.err.replace("=", " ")
 
 
-def test_without_prometheus_client_metrics_say_how_to_get_it_and_health_needs_nothing(rpr: Rpr) -> None:
+def test_without_prometheus_client_metrics_name_it_and_health_works(rpr: Rpr) -> None:
     rpr.write("lib/sitecustomize.py", BLOCKED.format(names=["prometheus_client"]))
     env = {"PYTHONPATH": str(rpr.folder / "lib")}
     rpr("c", "-t", "1", "--metrics", "--", "echo", "x", env=env).is_(

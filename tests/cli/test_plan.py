@@ -52,7 +52,7 @@ def test_a_plan_names_the_keys_that_changed_and_the_next_start_that_moved(rpr: R
     assert jobs["b"] == {"job": "b", "class": "keep", "changes": [], "next": {"old": None, "new": None}}
 
 
-def test_every_class_is_told_apart(rpr: Rpr) -> None:
+def test_plan_distinguishes_every_class_of_change(rpr: Rpr) -> None:
     service = '[jobs.{}]\ncommand = "{}"\nschedule = "always"\n'
     applied(
         rpr,
@@ -88,13 +88,13 @@ def test_validate_plan_and_apply_reject_names_that_change_in_a_row(
     assert len({(answer.code, answer.out + answer.err) for answer in answers}) == 1
 
 
-def test_equal_meanings_in_other_words_are_no_change(rpr: Rpr) -> None:
+def test_equal_meanings_in_another_notation_are_not_a_change(rpr: Rpr) -> None:
     applied(rpr, '[jobs.a]\ncommand = "true"\nschedule = { cron = "*/15 * * * *" }\ntimeout = "60s"\n')
     same = planned(rpr, '[jobs.a]\ntimeout = "1m"\nschedule = "0-59/15 * * * *"\ncommand = "true" # said otherwise\n')
     assert same["a"]["class"] == "keep"
 
 
-def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None:
+def test_the_detailed_exit_code_shows_whether_anything_changes(rpr: Rpr) -> None:
     applied(rpr, TWO)
     assert rpr("plan", "jobs.toml", "--detailed-exitcode").code == 0
     rpr.write("jobs.toml", (rpr.folder / "jobs.toml").read_text().replace("0 3", "0 5"))
@@ -105,7 +105,7 @@ def test_the_detailed_exit_code_tells_whether_anything_changes(rpr: Rpr) -> None
     assert changed.out.endswith("generation 2: 1 to change, 2 unchanged\n")
 
 
-def test_a_secret_of_the_jobs_own_is_kept_and_shown_nowhere_but_its_change_is(rpr: Rpr) -> None:
+def test_a_secret_of_a_job_is_kept_and_only_its_change_is_shown(rpr: Rpr) -> None:
     job = (
         '[jobs.a]\ncommand = "true"\nschedule = "manual"\nsecrets = ["TOKEN"]\nenv = {{ TOKEN = "{}", OTHER = "x" }}\n'
     )

@@ -211,7 +211,7 @@ def test_a_broken_plugin_is_listed_with_its_fault_beside_the_others(with_broken:
     assert (found["jsonl"]["kind"], found["jsonl"]["package"]) == ("output", "repeater-example-places")
 
 
-def test_everything_that_is_wrong_with_the_use_of_plugins_is_told_at_once_with_its_place(with_broken: Rpr) -> None:
+def test_all_problems_of_plugins_are_reported_at_once_with_their_place(with_broken: Rpr) -> None:
     with_broken.write(
         "jobs.toml",
         """[jobs.name]
@@ -305,7 +305,7 @@ output = {{ mode = "aggregate", plugins = [{{ plugin = "jsonl", file = "{rows}",
     assert {row["outcome"] for row in written if row["run"]} == {"success", "failed"}
 
 
-def test_a_forecast_goes_on_with_the_other_jobs_when_a_plugin_cannot_tell(with_broken: Rpr) -> None:
+def test_a_forecast_shows_the_other_jobs_when_a_plugin_fails(with_broken: Rpr) -> None:
     with_broken.write(
         "jobs.toml",
         """[jobs.a]
@@ -327,7 +327,7 @@ schedule = { cron = "0 3 * * *" }
 
 
 @pytest.mark.slow
-def test_plugins_that_break_while_jobs_run_are_named_and_touch_no_other_job(with_broken: Rpr) -> None:
+def test_plugins_that_break_later_are_named_and_affect_no_other_job(with_broken: Rpr) -> None:
     names = ("crashes", "hangs", "raises", "wrong")
     uses = "\n".join(f'[jobs.{name}]\ncommand = "true"\nschedule = {{ plugin = "{name}" }}\n' for name in names)
     with_broken.write(
@@ -427,9 +427,7 @@ sys.exit(code or (str(loaded) if loaded else 0))
     assert done.returncode == 0, done.stderr
 
 
-def test_the_plugin_of_the_guide_works_as_it_is_shown_and_the_pages_hold_valid_files(
-    with_examples: Rpr, tmp_path: Path
-) -> None:
+def test_the_plugin_of_the_guide_works_and_the_pages_hold_valid_files(with_examples: Rpr, tmp_path: Path) -> None:
     guide, reference = (ROOT / "docs" / page for page in ("how-to/write-a-plugin.md", "reference/plugins.md"))
     module, test = (block.text for block in blocks(guide) if block.language == "python")
     package, listed, coming = (block.text for block in blocks(guide) if block.language == "text")

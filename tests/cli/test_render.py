@@ -191,7 +191,7 @@ def test_dot_quotes_what_must_be_quoted(rpr):
 # --- schema and init ---
 
 
-def test_the_schema_is_printed_as_it_is_shipped(rpr):
+def test_the_schema_is_printed_as_shipped(rpr):
     schema = json.loads(rpr("schema").out)
     jsonschema.Draft7Validator.check_schema(schema)
     assert rpr("schema", "--format", "markdown").out.startswith("# The keys of a job file\n")

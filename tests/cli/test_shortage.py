@@ -18,7 +18,7 @@ def allow(pid: int, files: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, hard))
 
 
-def test_too_few_descriptors_are_waited_for_and_are_no_failure_of_the_command(rpr: Rpr) -> None:
+def test_a_lack_of_descriptors_is_waited_for_and_is_not_a_failure(rpr: Rpr) -> None:
     running = rpr.start(
         "interval", "-e", "200ms", "-t", "4", "--fail-fast", "--success-pattern", "ran", "--", "echo", "ran"
     )
@@ -34,7 +34,7 @@ def test_too_few_descriptors_are_waited_for_and_are_no_failure_of_the_command(rp
     assert (out, err, running.returncode) == ("ran\n" * 3, "", 0), "each of the four runs was made once"
 
 
-def test_a_command_that_lacks_something_from_the_beginning_is_not_called_a_defect(rpr: Rpr) -> None:
+def test_a_lack_of_descriptors_from_the_start_is_not_called_a_defect(rpr: Rpr) -> None:
     done = subprocess.run(
         ["sh", "-c", 'ulimit -Sn 5; exec "$@"', "sh", sys.executable, RPR, "count", "-t", "2", "--", "true"],
         cwd=rpr.folder,

@@ -64,7 +64,7 @@ def supervised(rpr: Rpr) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("archive", ["v0.1.0.tar.gz", "v0.1.0-killed.tar.gz"])
-def test_history_and_why_read_the_state_of_0_1_0_as_it_is(rpr: Rpr, archive: str) -> None:
+def test_history_and_why_read_the_state_of_0_1_0_without_a_change(rpr: Rpr, archive: str) -> None:
     folder = install(rpr, archive)
     before = stored(folder)
     database = (folder / "history.db").read_bytes()
@@ -91,7 +91,7 @@ def test_plan_finds_that_an_upgrade_changes_nothing(rpr: Rpr) -> None:
 
 
 @pytest.mark.slow
-def test_a_supervisor_goes_on_with_the_state_of_0_1_0(rpr: Rpr) -> None:
+def test_a_supervisor_continues_with_the_state_of_0_1_0(rpr: Rpr) -> None:
     folder = install(rpr, "v0.1.0.tar.gz")
     before = stored(folder)
     with supervised(rpr):

@@ -63,7 +63,7 @@ def test_a_warning_has_a_place_and_does_not_change_the_exit_code(rpr):
     )
 
 
-def test_a_doubtful_cron_expression_is_a_warning_and_a_step_too_large_is_an_error(rpr):
+def test_a_doubtful_cron_expression_warns_and_a_step_too_large_is_an_error(rpr):
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "* 16 * * *"\n')
     result = rpr("validate")
     assert (result.code, result.out) == (0, "jobs.toml: 1 job, ok\n")
@@ -140,7 +140,7 @@ def test_no_file_at_all_points_to_init(rpr):
     ],
     ids=["missing", "folder", "fifo", "device", "circle", "huge"],
 )
-def test_what_cannot_be_read_is_told_in_one_line(rpr, make, cause):
+def test_an_unreadable_file_is_reported_in_one_line(rpr, make, cause):
     make(rpr.folder / "jobs.toml")
     rpr("validate", "jobs.toml", timeout=10).is_(err=f"jobs.toml: cannot read it: {cause}\n", code=2)
 
@@ -161,13 +161,13 @@ def test_set_reaches_the_file(rpr):
     rpr("validate", "--set", "x=echo").is_(out="jobs.toml: 1 job, ok\n")
 
 
-def test_validate_leaves_nothing_behind(rpr):
+def test_validate_creates_no_file(rpr):
     rpr.write("jobs.toml", GOOD)
     rpr("validate")
     assert sorted(path.name for path in rpr.folder.iterdir()) == ["jobs.toml"]
 
 
-def test_a_name_that_is_no_text_breaks_nothing(rpr):
+def test_a_name_that_is_not_text_breaks_nothing(rpr):
     result = rpr("validate", os.fsdecode(b"caf\xe9.toml"))
     assert result.code == 2
     assert "the file does not exist" in result.err

@@ -80,7 +80,7 @@ def test_a_copy_made_while_it_is_written_has_what_was_durable(tmp_path: Path) ->
     assert (tmp_path / "b.tgz").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_restored_folder_can_be_used_and_goes_on(made: Path, tmp_path: Path) -> None:
+def test_a_restored_folder_can_be_used_and_continued(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     found = restore_backup(made, folder)
     assert (found.project, found.slots, found.outputs) == ("shop", 10, 1)

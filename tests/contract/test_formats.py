@@ -147,7 +147,7 @@ def test_the_reason_of_an_old_pause_is_kept(sentence: str, kept: dict[str, objec
 
 
 @pytest.mark.parametrize("data", ["", "nothing", "[]", "7", '{"done": null}', '{"done": {"code": "run_failed"}}'])
-def test_what_is_no_progress_of_format_1_stays(data: str) -> None:
+def test_a_text_that_is_not_progress_of_format_1_stays(data: str) -> None:
     try:
         assert json.loads(upgraded(data)) == json.loads(data)
     except ValueError:

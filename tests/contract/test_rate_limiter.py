@@ -141,7 +141,7 @@ def test_what_the_limit_allows_is_granted(world: World) -> None:
     assert of(facts, RateLimiterDown) == []
 
 
-def test_who_waits_is_told_for_how_long_and_granted_no_earlier(world: World) -> None:
+def test_a_waiting_client_gets_a_delay_and_no_earlier_grant(world: World) -> None:
     facts: list[Fact] = []
     quota = world.quota(facts)
     first = take(world, quota, facts, QUICK)
@@ -177,7 +177,7 @@ def test_what_did_not_start_is_granted_to_the_next(world: World) -> None:
     world.until(lambda: bool(of(other, SharedLimitGranted)))
 
 
-def test_whoever_closes_gives_back(world: World) -> None:
+def test_a_client_that_closes_gives_back(world: World) -> None:
     mine: list[Fact] = []
     other: list[Fact] = []
     first, second = world.quota(mine), world.quota(other)
@@ -215,7 +215,7 @@ def test_a_push_back_holds_others_with_its_reason(world: World) -> None:
     assert text_of(of(facts, SharedLimitQueued)[0].reason) == "Retry-After: 3000"
 
 
-def test_a_daemon_that_is_not_there_is_told_once_and_found_again(world: World) -> None:
+def test_a_missing_daemon_is_reported_once_and_found_again(world: World) -> None:
     world.kill()
     facts: list[Fact] = []
     quota = world.quota(facts)
@@ -230,7 +230,7 @@ def test_a_daemon_that_is_not_there_is_told_once_and_found_again(world: World) -
     assert take(world, quota, facts, ask="3")
 
 
-def test_a_daemon_that_dies_while_one_waits_is_told_once(world: World) -> None:
+def test_a_daemon_that_exits_while_one_waits_is_reported_once(world: World) -> None:
     facts: list[Fact] = []
     quota = world.quota(facts)
     quota.report_start("api", SLOW, take(world, quota, facts), started=True)
@@ -243,7 +243,7 @@ def test_a_daemon_that_dies_while_one_waits_is_told_once(world: World) -> None:
     assert text_of(of(facts, RateLimiterDown)[0].reason).endswith(": it has exited")
 
 
-def test_the_end_of_a_daemon_that_nobody_waits_for_is_no_news(world: World) -> None:
+def test_the_end_of_a_daemon_without_waiting_requests_is_not_reported(world: World) -> None:
     facts: list[Fact] = []
     quota = world.quota(facts)
     quota.report_start("api", SLOW, take(world, quota, facts), started=True)
@@ -255,7 +255,7 @@ def test_the_end_of_a_daemon_that_nobody_waits_for_is_no_news(world: World) -> N
     assert take(world, quota, facts, ask="2", rate=Rate(2, SLOW.window))
 
 
-def test_starts_that_nobody_could_be_told_of_are_told_later(world: World) -> None:
+def test_unreported_starts_are_reported_later(world: World) -> None:
     mine: list[Fact] = []
     other: list[Fact] = []
     first = world.quota(mine)

@@ -168,7 +168,7 @@ def test_a_shim_of_0_1_0_forgets_a_run_that_is_acknowledged(shim: ShimConnection
         ({"op": "signal", "signal": "TERM"}, {"op": "signal", "signal": "TERM"}),
     ],
 )
-def test_messages_to_a_shim_of_0_1_0_use_its_words(new: dict[str, object], old: dict[str, object]) -> None:
+def test_messages_to_a_shim_of_0_1_0_use_its_names(new: dict[str, object], old: dict[str, object]) -> None:
     assert to_v2(new) == old
 
 
@@ -182,10 +182,10 @@ def test_messages_to_a_shim_of_0_1_0_use_its_words(new: dict[str, object], old: 
         ({"op": "started", "unfenced": "why"}, {"op": "started", "no_cgroup_reason": "why"}),
     ],
 )
-def test_messages_of_a_shim_of_0_1_0_get_the_new_words(old: dict[str, object], new: dict[str, object]) -> None:
+def test_messages_of_a_shim_of_0_1_0_get_the_new_names(old: dict[str, object], new: dict[str, object]) -> None:
     assert from_v2(old) == new
 
 
-def test_a_hello_has_the_words_of_both_versions() -> None:
+def test_a_hello_has_the_names_of_both_versions() -> None:
     hello = {"op": "hello", "version": 3, "use_cgroups": True}
     assert hello_for_both(hello) == {"op": "hello", "version": 3, "use_cgroups": True, "fences": True}

@@ -203,7 +203,7 @@ def test_a_run_ends_with_what_it_needed(world: World) -> None:
         assert (ended.usage.cpu or 0) > 1000
 
 
-def test_starting_tells_nothing_before_the_caller_returned(world: World) -> None:
+def test_starting_reports_nothing_before_the_caller_returned(world: World) -> None:
     world.begin("a", TRUE)
     assert world.facts == []
     world.until_told("a", RunEnded)
@@ -232,7 +232,7 @@ def test_many_runs_begun_at_once_all_begin_and_end_each_as_itself(world: World) 
             assert world.sink.written[f"r{number}"] == {"stdout": b"out\n", "stderr": b"err\n"}
 
 
-def test_output_of_both_streams_comes_whole_and_before_the_end(world: World) -> None:
+def test_output_of_both_streams_arrives_whole_and_before_the_end(world: World) -> None:
     world.begin("a", SPEAKS)
     world.until_told("a", RunEnded)
     assert world.sink.written["a"] == {"stdout": b"out\n", "stderr": b"err\n"}
@@ -291,7 +291,7 @@ def test_a_signal_to_an_ended_or_unknown_run_is_ignored(world: World) -> None:
     assert world.kinds("a") == ["RunStarted", "RunEnded"]
 
 
-def test_a_child_that_holds_the_output_keeps_the_run_open_until_it_is_swept(world: World) -> None:
+def test_a_child_that_holds_the_output_keeps_the_run_open_until_swept(world: World) -> None:
     world.begin("a", LEAVES_A_CHILD)
     world.until_told("a", RunExited)
     assert world.of("a")[-1] == RunExited("a", Exit(code=3))
@@ -338,7 +338,7 @@ def test_two_sweeps_are_one(world: World) -> None:
     assert world.kinds("a").count("RunEnded") == 1
 
 
-def test_a_paused_run_is_not_read_and_its_exit_waits_for_the_rest_of_its_output(world: World) -> None:
+def test_a_paused_run_is_not_read_and_its_exit_follows_its_output(world: World) -> None:
     world.sink.full.add("a")
     world.begin("a", SPEAKS_TWICE)
     world.until_told("a", RunExited)
@@ -349,7 +349,7 @@ def test_a_paused_run_is_not_read_and_its_exit_waits_for_the_rest_of_its_output(
     assert world.sink.written["a"]["stdout"] == b"one\ntwo\n"
 
 
-def test_a_swept_run_hands_over_what_it_had_said_while_paused(world: World) -> None:
+def test_a_swept_run_hands_over_its_output_from_the_pause(world: World) -> None:
     world.sink.full.add("a")
     world.begin("a", SPEAKS_TWICE)
     world.until_told("a", RunExited)
@@ -358,7 +358,7 @@ def test_a_swept_run_hands_over_what_it_had_said_while_paused(world: World) -> N
     assert world.sink.written["a"]["stdout"] == b"one\ntwo\n"
 
 
-def test_a_run_that_cannot_be_started_is_told_as_such_and_leaves_the_sink(world: World) -> None:
+def test_a_run_that_cannot_be_started_is_reported_and_releases_the_sink(world: World) -> None:
     if isinstance(world, FakeWorld):
         world.begin("a", Sample("", Act(refusal="it is not there")))
         reason = because("text", text="it is not there")
@@ -372,7 +372,7 @@ def test_a_run_that_cannot_be_started_is_told_as_such_and_leaves_the_sink(world:
     assert world.sink.ended == ["a"]
 
 
-def test_after_close_nothing_lives_and_nothing_is_told(world: World) -> None:
+def test_after_close_no_process_runs_and_nothing_is_reported(world: World) -> None:
     world.begin("a", SLEEPS)
     world.until_told("a", RunStarted)
     world.begin("b", SLEEPS)

@@ -140,7 +140,7 @@ def test_a_recorded_row_closes_the_claimed_one(kept: Kept) -> None:
     assert kept.store.load().progress == {"a": progress(runs=1)}
 
 
-def test_what_ran_stays_on_record_when_its_slot_comes_up_again_and_is_skipped(kept: Kept) -> None:
+def test_a_run_stays_on_record_when_its_slot_is_skipped_later(kept: Kept) -> None:
     kept.claim(row())
     kept.store.record(row(state="succeeded"), progress(runs=1))
     kept.store.record(row(state="skipped", attempt=0), progress(runs=2))
@@ -234,7 +234,7 @@ def test_a_moved_job_replaces_the_slots_of_a_removed_one_of_that_name(kept: Kept
     assert kept.store.load().open_rows == ()
 
 
-def test_a_forgotten_job_leaves_its_rows(kept: Kept) -> None:
+def test_a_forgotten_job_keeps_its_rows(kept: Kept) -> None:
     kept.store.record(row(state="succeeded"), progress())
     kept.store.forget(["a", "nobody"])
     kept.store.flush()
@@ -264,7 +264,7 @@ def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
     assert list(store.find_records()) == [row(second=1), row(second=0, state="succeeded")]
 
 
-def test_a_record_that_cannot_be_written_is_reported_and_others_are_written(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_reported_and_others_are_kept(tmp_path: Path) -> None:
     warnings: list[str] = []
     store = SqliteStore(tmp_path / "state", lambda call: call(), warn=lambda reason: warnings.append(reason.code))
     errors: list[Exception | None] = []

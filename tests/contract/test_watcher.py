@@ -101,7 +101,7 @@ def messages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     made.close()
 
 
-def test_a_change_of_a_watched_file_is_told_to_its_key_alone(disk: Disk) -> None:
+def test_a_change_of_a_watched_file_is_reported_to_its_key_alone(disk: Disk) -> None:
     disk.write("a", "1")
     disk.write("b", "1")
     disk.watcher.watch_files("first", [disk.path("a")])
@@ -136,7 +136,7 @@ def test_watching_again_replaces(disk: Disk) -> None:
     assert disk.hears("key", "b")
 
 
-def test_after_unwatch_nothing_is_told(disk: Disk) -> None:
+def test_after_unwatch_nothing_is_reported(disk: Disk) -> None:
     disk.write("a", "1")
     disk.watcher.watch_files("key", [disk.path("a")])
     disk.settle()
@@ -194,7 +194,7 @@ def test_a_swapped_symlink_above_the_file_is_seen(messages_only: Disk) -> None:
     assert real.hears("key", "jobs.toml")
 
 
-def test_a_file_in_a_folder_that_does_not_exist_yet_is_seen_when_it_comes(real: Disk) -> None:
+def test_a_file_in_a_missing_folder_is_seen_when_it_appears(real: Disk) -> None:
     real.watcher.watch_files("key", [real.path("no/such/file")])
     real.watcher.watch("job", str(real.root), ["new/**/*.py"])
     real.settle()
@@ -245,7 +245,9 @@ def test_without_messages_files_are_looked_at(real: Disk, monkeypatch: pytest.Mo
     assert real.hears("key", "file")
 
 
-def test_trouble_with_messages_is_told_and_polled_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trouble_with_messages_is_reported_and_polling_replaces_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import watchfiles
 
     original = watchfiles.watch
@@ -275,7 +277,7 @@ def test_trouble_with_messages_is_told_and_polled_around(tmp_path: Path, monkeyp
     assert warnings == ["cannot use file notifications of the system, so files are polled: no inotify watches are left"]
 
 
-def test_a_hundred_edits_a_second_are_told_and_few_times(real: Disk) -> None:
+def test_a_hundred_edits_a_second_are_reported_in_few_messages(real: Disk) -> None:
     real.write("file", "0")
     real.watcher.watch_files("key", [real.path("file")])
     real.settle()
@@ -322,7 +324,7 @@ def polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     made.close()
 
 
-def test_polling_sees_what_comes_changes_and_goes(polled: Disk) -> None:
+def test_polling_sees_files_appear_change_and_disappear(polled: Disk) -> None:
     polled.write("src/a.py", "1")
     polled.watcher.watch("job", str(polled.root), ["src/**/*.py"])
     polled.settle(0.5)

@@ -33,7 +33,7 @@ def launched(stage: Stage, name: str) -> int:
     return sum(launch.env["RPR_JOB"] == name for launch in stage.spawner.launches)
 
 
-def test_a_service_goes_on_with_its_run_its_start_and_its_counters() -> None:
+def test_a_service_continues_with_its_run_its_start_and_its_counters() -> None:
     first = Stage({"s": Act(lasts=FOR_EVER)})
     first.apply(job("s", Always()))
     first.advance(5)
@@ -52,7 +52,7 @@ def test_a_service_goes_on_with_its_run_its_start_and_its_counters() -> None:
     assert (stage.history("s"), stage.left) == (["cancelled(stopped) @0"], [0])
 
 
-def test_an_exit_while_nobody_listened_is_recorded_with_its_code_and_its_time() -> None:
+def test_an_exit_without_a_supervisor_is_recorded_with_its_code_and_time() -> None:
     first = Stage({"a": Act(lasts=seconds(20), exit=Exit(code=7))})
     first.apply(job("a", HOURLY))
     first.advance(5)
@@ -69,7 +69,7 @@ def test_an_exit_while_nobody_listened_is_recorded_with_its_code_and_its_time() 
     assert launched(stage, "a") == 1
 
 
-def test_output_goes_on_where_it_was() -> None:
+def test_output_continues_at_its_last_position() -> None:
     act = Act(
         lasts=seconds(60), says=(Said(b"one\n"), Said(b"two\n", at=seconds(20)), Said(b"three\n", at=seconds(50)))
     )
@@ -156,7 +156,7 @@ def test_a_job_that_runs_once_does_not_run_again_beside_its_adopted_run() -> Non
     assert stage.left == [0]
 
 
-def test_the_last_of_so_many_runs_ends_the_job() -> None:
+def test_the_last_of_n_runs_ends_the_job() -> None:
     spec = job("a", EVERY_10, stop=Stop(times=2))
     first = Stage({"a": [Act(), Act(lasts=seconds(30))]})
     first.apply(spec)
@@ -208,7 +208,7 @@ def test_a_service_that_was_ready_by_a_line_is_so_still() -> None:
     assert stage.engine.jobs["s"].ready is True
 
 
-def test_a_service_that_was_changed_meanwhile_is_restarted_and_a_timed_job_is_not() -> None:
+def test_a_service_changed_meanwhile_is_restarted_and_a_timed_job_is_not() -> None:
     first = Stage({"s": Act(lasts=FOR_EVER), "a": Act(lasts=seconds(30))})
     first.apply(job("s", Always()), job("a", HOURLY))
     first.advance(5)
@@ -235,7 +235,7 @@ def test_a_job_that_was_disabled_meanwhile_finishes_and_a_service_stops() -> Non
     assert stage.history("a") == ["ran @0"]
 
 
-def test_a_run_of_which_nobody_knows_is_interrupted_beside_those_that_go_on() -> None:
+def test_an_unknown_run_is_interrupted_beside_those_that_continue() -> None:
     first = Stage({"a": Act(lasts=FOR_EVER), "b": Act(starting=FOR_EVER)})
     first.apply(job("a", HOURLY), job("b", HOURLY))
     first.advance(5)
@@ -246,7 +246,7 @@ def test_a_run_of_which_nobody_knows_is_interrupted_beside_those_that_go_on() ->
     assert len(stage.spawner.live) == 1
 
 
-def test_a_second_death_changes_nothing() -> None:
+def test_a_second_crash_changes_nothing() -> None:
     first = Stage({"s": Act(lasts=FOR_EVER), "a": Act(lasts=seconds(50), exit=Exit(code=3))})
     jobs = (job("s", Always()), job("a", HOURLY))
     first.apply(*jobs)

@@ -99,7 +99,7 @@ def _needs(wait: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("after_end", [False, True])
-def test_an_interval_goes_on_after_a_restart(step: float, after_end: bool) -> None:
+def test_an_interval_continues_after_a_restart(step: float, after_end: bool) -> None:
     """The clock was wrong when the job came into force, and was set right before the supervisor was started again."""
     world = World(job("a", Every(seconds(10), after_end=after_end)), lasts=1)
     world.stage.advance(25)
@@ -229,7 +229,7 @@ def test_times_in_one_row_are_of_one_clock(step: float) -> None:
             assert row.ended - row.started == seconds(30)
 
 
-def test_a_cron_job_behind_a_clock_that_was_set_back_is_told_at_the_start() -> None:
+def test_a_cron_job_behind_a_clock_set_back_is_reported_at_the_start() -> None:
     world = World(job("c", Cron("* * * * *")), wall=EPOCH + timedelta(hours=3))
     world.stage.advance(120)
     world.set(EPOCH)

@@ -234,7 +234,7 @@ def test_an_exec_probe_gets_an_answer_after_an_exception(owner: str, method: str
     assert {owner for owner, _ in owners(stage)} == (set() if lasts > 5 else {"probe"})
 
 
-def test_a_job_goes_on_at_its_base_when_the_load_cannot_be_read() -> None:
+def test_a_job_continues_at_its_base_when_the_load_cannot_be_read() -> None:
     stage = Stage({"a": Act()})
     stage.load.readings = LoadReadings(cpu=0.99, memory=0.1, load=0.1)
     stage.apply(job("a", LoadAware(base=seconds(10), min=seconds(10), max=seconds(60))))

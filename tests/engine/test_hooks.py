@@ -45,7 +45,7 @@ def test_one_hook_of_a_kind_runs_at_a_time_and_then_the_newest() -> None:
     assert [(round(begun), slot) for begun, slot in stage.begun] == [(0, "00"), (34, "30"), (68, "00")]
 
 
-def test_without_a_limit_a_hook_goes_on() -> None:
+def test_a_hook_without_a_limit_runs_on() -> None:
     stage = Hooked(FOR_EVER, Hooks(on_success="notify", timeout=None))
     stage.advance(3600)
     assert len(stage.begun) == 1

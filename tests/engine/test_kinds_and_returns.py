@@ -26,7 +26,7 @@ def test_a_service_that_becomes_timed_is_stopped_and_its_schedule_begins() -> No
     assert stage.spawner.live == {} or not stage.spawner.live
 
 
-def test_a_timed_job_that_becomes_a_service_stops_its_run_and_starts_the_service() -> None:
+def test_a_timed_job_that_becomes_a_service_stops_its_run_and_starts_again() -> None:
     stage = Stage({"a": Act(lasts=FOR_EVER)})
     stage.apply(job("a", Manual()))
     stage.request("trigger", "a")
@@ -92,7 +92,7 @@ JITTERED = job("a", Every(seconds(100), jitter=Jitter(span=seconds(50))))
     ],
     ids=["schedule", "disabled", "removed"],
 )
-def test_an_edit_between_nominal_time_and_jitter_leaves_a_row(edit: JobSpec | None, code: str) -> None:
+def test_an_edit_between_nominal_time_and_jitter_records_a_row(edit: JobSpec | None, code: str) -> None:
     stage = Stage()
     other = job("b", Manual())
     stage.apply(JITTERED, other)

@@ -51,7 +51,7 @@ def holds(starts: list[float], count: int, window: float) -> bool:
 # --- limits -----------------------------------------------------------------------------------------------------
 
 
-def test_jobs_that_share_a_limit_start_in_turn_and_never_too_many_in_a_window() -> None:
+def test_jobs_with_a_shared_limit_take_turns_and_never_exceed_a_window() -> None:
     stage = Stage()
     jobs = [job(name, Once(), limit="api") for name in "abcde"]
     stage.apply(*jobs, limits=(limit("api", "2/10s"),))
@@ -74,7 +74,7 @@ def test_the_next_start_counts_from_when_the_late_one_really_came() -> None:
     assert stage.starts("b") == [14]
 
 
-def test_no_window_of_real_starts_holds_too_many_with_retries_and_slow_spawns() -> None:
+def test_no_window_of_real_starts_is_exceeded_with_retries_and_slow_spawns() -> None:
     lag = iter(range(1_000_000))
     acts = lambda launch: Act(  # noqa: E731
         starting=timedelta(milliseconds=next(lag) * 37 % 900),
@@ -142,7 +142,7 @@ def test_a_slot_that_a_limit_holds_too_long_expires() -> None:
     assert stage.history("b") == ["expired(start_deadline) @0"]
 
 
-def test_a_reload_keeps_what_a_limit_knows_and_an_edited_rate_counts_at_once() -> None:
+def test_a_reload_keeps_the_ledger_and_an_edited_rate_counts_at_once() -> None:
     stage = Stage()
     every = job("a", Every(seconds(1)), limit="api", overlap=Overlap("latest"))
     stage.apply(every, limits=(limit("api", "2/10s"),))
@@ -165,7 +165,7 @@ def test_a_renamed_job_keeps_its_rate() -> None:
     assert stage.starts("b") == [0, 0.000001, 10, 10.000001]
 
 
-def test_a_restart_is_no_way_around_a_limit() -> None:
+def test_a_restart_does_not_reset_a_limit() -> None:
     stage = Stage()
     jobs = [job(name, Every(seconds(1)), limit="api", overlap=Overlap("latest")) for name in "ab"]
     limits = (limit("api", "2/10s"),)
@@ -210,7 +210,7 @@ def test_runs_longer_than_a_rate_asks_for_follow_each_other() -> None:
     assert [round(start, 3) for start in stage.starts("a")] == [0, 7, 14, 21]
 
 
-def test_a_failed_run_is_tried_again_at_the_offsets_of_the_retry_pattern_in_its_reserved_places() -> None:
+def test_a_failed_run_is_retried_at_the_reserved_offsets_of_its_pattern() -> None:
     stage = Stage({"a": [Act(exit=FAIL), Act(exit=FAIL), Act(), Act()]})
     stage.apply(job("a", RateLimited(Rate(3, seconds(60)), (seconds(0), seconds(10), seconds(30))), stop=Stop(times=2)))
     stage.advance(200)
@@ -325,7 +325,7 @@ def reports(stage: Stage) -> list[str]:
     return [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
 
 
-def test_refusals_without_a_delay_hold_longer_each_time_until_one_is_no_refusal() -> None:
+def test_refusals_without_a_delay_hold_longer_until_one_run_is_not_refused() -> None:
     refused, fine = Act(says=(REFUSED,), exit=FAIL), Act()
     stage = Stage({"a": [refused, refused, refused, refused, fine, refused, fine]})
     stage.apply(job("a", Every(seconds(1)), http_aware=HttpAware(max_delay=seconds(6), min_delay=seconds(2))))
@@ -397,7 +397,7 @@ def test_a_hint_that_cannot_be_read_is_an_event_once() -> None:
 # --- intervals that adapt ---------------------------------------------------------------------------------------
 
 
-def test_an_adaptive_job_slows_down_when_it_is_slow_and_hurries_when_it_is_fast() -> None:
+def test_an_adaptive_job_slows_down_when_slow_and_speeds_up_when_fast() -> None:
     slow, fast = Act(lasts=seconds(3)), Act(lasts=seconds(0.1))
     stage = Stage({"a": [slow, slow, fast, fast]})
     stage.apply(job("a", Adaptive(base=seconds(10), max=seconds(60), target_latency=seconds(1))))

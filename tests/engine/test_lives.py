@@ -29,7 +29,7 @@ from tests.fakes.text import text_of
 HOUR = 3600
 
 
-def test_a_changed_cron_owes_nothing_from_before_the_change_after_a_restart() -> None:
+def test_a_changed_cron_owes_nothing_after_a_restart() -> None:
     stage = Stage()
     before = job("a", Cron("0 5 * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99))
     stage.apply(before)
@@ -154,7 +154,7 @@ def test_a_job_that_meets_an_edited_stop_rule_is_done_in_the_next_life() -> None
         (Manual(), None),
     ],
 )
-def test_the_event_of_a_new_job_tells_its_first_start(schedule: ScheduleSpec, first: float | None) -> None:
+def test_the_event_of_a_new_job_shows_its_first_start(schedule: ScheduleSpec, first: float | None) -> None:
     stage = Stage()
     begin = stage.clock.now()
     stage.apply(job("a", schedule))

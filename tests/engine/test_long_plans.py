@@ -39,7 +39,7 @@ def test_a_request_during_a_long_plan_is_handled_before_the_plan_is_made() -> No
     assert list(foreseen.prospects) == [f"j{number}" for number in range(MANY)]
 
 
-def test_a_long_plan_begins_again_when_another_generation_comes_into_force() -> None:
+def test_a_long_plan_begins_again_when_another_generation_becomes_active() -> None:
     house, found = house_of_many(), []
     applied: list[Any] = []
     house.reload.ask(applied.append)

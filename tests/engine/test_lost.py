@@ -40,7 +40,7 @@ def test_a_job_that_wants_at_least_one_start_is_tried_again() -> None:
     assert [launch.env["RPR_ATTEMPT"] for launch in stage.spawner.launches] == ["1", "2"]
 
 
-def test_a_run_that_is_lost_before_it_was_told_as_started_counts_as_begun() -> None:
+def test_a_run_lost_before_its_start_was_reported_counts_as_begun() -> None:
     stage = Stage({"a": Act(starting=seconds(10))})
     stage.apply(job("a", HOURLY))
     stage.advance(5)
@@ -50,7 +50,7 @@ def test_a_run_that_is_lost_before_it_was_told_as_started_counts_as_begun() -> N
     assert len(stage.spawner.launches) == 1
 
 
-def test_a_lost_service_comes_up_again() -> None:
+def test_a_lost_service_is_started_again() -> None:
     stage = Stage({"s": Act(lasts=FOR_EVER)})
     stage.apply(job("s", Always()))
     stage.advance(5)
@@ -60,7 +60,7 @@ def test_a_lost_service_comes_up_again() -> None:
     assert len(stage.spawner.launches) == 2
 
 
-def test_a_run_that_is_lost_while_it_was_being_stopped_is_what_it_was_stopped_for() -> None:
+def test_a_run_lost_while_it_was_stopped_has_the_outcome_of_the_stop() -> None:
     stage = Stage({"a": Act(lasts=FOR_EVER, ignores=frozenset({"TERM"}))})
     stage.apply(job("a", HOURLY, delivery="at-least-once"))
     stage.advance(5)
@@ -70,7 +70,7 @@ def test_a_run_that_is_lost_while_it_was_being_stopped_is_what_it_was_stopped_fo
     assert stage.left == [0]
 
 
-def test_a_lost_hook_is_told_and_nobody_waits_for_it() -> None:
+def test_a_lost_hook_is_reported_and_not_waited_for() -> None:
     stage = Stage({"a": [Act(), Act(lasts=FOR_EVER)]})
     stage.apply(job("a", HOURLY, hooks=Hooks(on_success=("notify",))))
     stage.advance(5)
@@ -84,7 +84,7 @@ def test_a_lost_hook_is_told_and_nobody_waits_for_it() -> None:
     assert stage.left == [0]
 
 
-def test_a_loss_that_nobody_waits_for_is_ignored() -> None:
+def test_an_unexpected_loss_is_ignored() -> None:
     stage = Stage()
     stage.apply(job("a", HOURLY))
     stage.advance(5)

@@ -59,7 +59,7 @@ def test_all_slots_that_do_not_run_are_counted_once(spec: ScheduleSpec, kind: st
 
 
 @pytest.mark.parametrize("passed", [10, 11, 12, 13])
-def test_the_newest_of_many_missed_starts_of_an_interval_is_the_one_that_runs(passed: int) -> None:
+def test_the_newest_of_many_missed_starts_of_an_interval_runs(passed: int) -> None:
     stage = Stage({"a": Act(lasts=timedelta(0))})
     stage.apply(job("a", Every(seconds(60)), catch_up=CatchUp("latest")))
     stage.advance(30)
@@ -136,7 +136,7 @@ def test_a_year_of_missed_seconds_is_counted_at_once() -> None:
         ("all", ["catch_up", "catch_up", "schedule"]),
     ],
 )
-def test_a_newest_time_of_day_that_is_on_time_runs_beside_what_is_caught_up(kind: Any, triggers: list[Any]) -> None:
+def test_a_time_of_day_that_is_on_time_runs_beside_missed_ones(kind: Any, triggers: list[Any]) -> None:
     stage = Stage()
     stage.apply(job("a", Cron("* * * * *"), catch_up=CatchUp(kind), overlap=Overlap("queue", queue_max=9)))
     stage.advance(90)
@@ -187,7 +187,7 @@ def test_the_newest_of_many_times_of_day_is_found_by_the_wall_clock(asleep: bool
 
 
 @pytest.mark.parametrize("step", [0, 86_400, -86_400], ids=["as it is", "set forward", "set back"])
-def test_the_newest_of_many_slots_of_an_interval_is_found_by_the_steady_clock(step: float) -> None:
+def test_the_newest_of_many_slots_of_an_interval_uses_the_steady_clock(step: float) -> None:
     stage = Stage()
     stage.apply(job("a", Every(seconds(60)), catch_up=CatchUp("latest")))
     stage.advance(30)

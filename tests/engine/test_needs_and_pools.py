@@ -246,7 +246,7 @@ def test_services_stop_in_reverse_order_of_need() -> None:
     assert order == [runs["api"], runs["db"]]
 
 
-def test_hooks_get_the_facts_of_the_slot_and_tell_failure_from_recovery() -> None:
+def test_hooks_get_the_facts_of_the_slot_and_failure_or_recovery() -> None:
     turns = iter([Act(), Act(exit=FAIL), Act()])
     stage = Stage(lambda launch: Act() if launch.kind == "hook" else next(turns))
     hooks = Hooks(on_success=("ok",), on_failure=("bad",), on_recovery=("again",), on_skip=("skip",))

@@ -27,7 +27,7 @@ def pause(stage: Stage, name: str, reason: str = "", lasts: float | None = None)
     stage.clock.settle()
 
 
-def test_a_paused_job_skips_its_slots_with_the_reason_and_goes_on_when_resumed() -> None:
+def test_a_paused_job_skips_its_slots_with_the_reason_until_it_is_resumed() -> None:
     stage = Stage()
     stage.apply(job("a", every(10)))
     pause(stage, "a", "deploy")
@@ -41,7 +41,7 @@ def test_a_paused_job_skips_its_slots_with_the_reason_and_goes_on_when_resumed()
     ]
 
 
-def test_a_pause_ends_by_itself_at_its_time_and_fires_nothing_for_what_was_missed() -> None:
+def test_a_pause_ends_at_its_time_and_starts_nothing_that_was_missed() -> None:
     stage = Stage()
     stage.apply(job("a", every(10)))
     pause(stage, "a", lasts=15)
@@ -112,7 +112,7 @@ def test_a_pause_that_ended_while_the_supervisor_was_down_is_over() -> None:
     assert second.engine.jobs["a"].paused is None
 
 
-def test_a_paused_service_runs_on_but_is_not_started_again_until_it_is_resumed() -> None:
+def test_a_paused_service_runs_on_and_is_not_restarted_until_resumed() -> None:
     stage = Stage({"web": Act(lasts=FOR_EVER)})
     stage.apply(job("web", Always()))
     pause(stage, "web")

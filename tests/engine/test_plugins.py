@@ -49,7 +49,7 @@ def test_a_job_starts_when_its_plugin_says() -> None:
     assert stage.starts("a") == [7, 14, 21, 28]
 
 
-def test_a_plugin_that_names_no_further_start_ends_the_job_and_the_supervisor() -> None:
+def test_a_plugin_without_a_further_start_ends_the_job_and_the_supervisor() -> None:
     stage = Stage(plugins=FakePlugins({"grid": grid}), keep_alive=False)
     stage.apply(job("a", use(last=20)))
     stage.advance(60)
@@ -73,7 +73,7 @@ def test_a_plugin_is_asked_at_most_twice_for_each_slot() -> None:
     assert plugins.asked <= 22
 
 
-def test_a_schedule_that_fails_is_named_once_and_asked_again_while_other_jobs_go_on() -> None:
+def test_a_failed_schedule_is_named_once_and_retried_while_other_jobs_run() -> None:
     plugins = FakePlugins({"grid": grid})
     plugins.broken["grid"] = "cannot use schedule plugin `grid`: it did not answer"
     stage = Stage(plugins=plugins, keep_alive=False)
@@ -143,7 +143,7 @@ def test_a_reload_keeps_the_place_in_a_plugins_schedule() -> None:
     assert stage.starts("a") == [10, 20, 30, 50]
 
 
-def test_a_restart_goes_on_where_the_schedule_was() -> None:
+def test_a_restart_continues_at_the_cursor_of_the_schedule() -> None:
     plugins = FakePlugins({"grid": grid})
     stage = Stage(plugins=plugins)
     stage.apply(job("a", use()))
@@ -168,7 +168,7 @@ def test_forecast_and_simulation_agree_with_the_live_run() -> None:
     assert len(live) == 10
 
 
-def test_a_simulation_tells_of_a_plugin_that_fails() -> None:
+def test_a_simulation_reports_a_plugin_that_fails() -> None:
     plugins = FakePlugins()
     plugins.broken["grid"] = "gone"
     told: list[tuple[str, str]] = []
@@ -202,7 +202,7 @@ class Late(FakePlugins):
         return super().call(kind, plugin, question, *arguments)
 
 
-def test_an_answer_that_takes_a_while_delays_nothing_and_is_no_failure() -> None:
+def test_an_answer_that_takes_a_while_delays_nothing_and_is_not_a_failure() -> None:
     stage = Stage(plugins=Late({"grid": grid}, 20))
     stage.apply(job("a", use(seconds=10)), job("b", Every(seconds(1))))
     stage.advance(0.5)
@@ -222,7 +222,7 @@ def test_a_condition_that_takes_a_while_is_asked_again_until_it_answers() -> Non
     assert warnings(stage) == []
 
 
-def test_a_condition_that_answers_later_than_the_next_run_is_asked_about_that_run_too() -> None:
+def test_a_condition_slower_than_the_interval_is_evaluated_again() -> None:
     stage = Stage({"a": Act(exit=Exit(code=1))}, plugins=Late({"x": failed_twice}, 30))
     stage.apply(job("a", Every(seconds(1)), stop=stopping(Plugin("x"))))
     stage.advance(30)
@@ -258,7 +258,7 @@ def test_with_all_every_condition_has_to_hold() -> None:
     assert text_of(stage.engine.jobs["a"].progress.done) == "4 runs, `x`: enough of this"
 
 
-def test_a_condition_is_told_the_counters_and_the_last_row() -> None:
+def test_a_condition_gets_the_counters_and_the_last_row() -> None:
     seen: list[dict[str, Any]] = []
 
     def look(_: dict[str, Any], tally: dict[str, Any]) -> None:
@@ -293,7 +293,7 @@ def test_a_condition_that_cannot_be_asked_does_not_hold_and_is_named_once() -> N
 # --- executors ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_an_executor_is_a_process_that_is_told_its_task() -> None:
+def test_a_run_of_an_executor_is_a_process_that_gets_its_task() -> None:
     stage = Stage(plugins=FakePlugins())
     process = ProcessSpec(command=("ship", "it"), cwd="/srv", env=(("TOKEN", "x"),), stdin="hello")
     stage.apply(job("a", Every(seconds(10)), process=process, executor=Plugin.of("boat", {"sails": 3})))

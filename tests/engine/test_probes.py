@@ -113,7 +113,7 @@ def remade(probe: Probe) -> Probe:
     return replace(probe, every=seconds(probe.every.total_seconds()))
 
 
-def test_a_live_probe_goes_on_after_an_edit_of_another_key() -> None:
+def test_a_live_probe_continues_after_an_edit_of_another_key() -> None:
     stage = Stage({"web": Act(lasts=FOR_EVER)})
     spec = job("web", Always(), live=PROBE)
     stage.apply(spec)
@@ -130,7 +130,7 @@ def test_a_live_probe_goes_on_after_an_edit_of_another_key() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ready", "live"])
-def test_a_probe_goes_on_after_a_rename(kind: str) -> None:
+def test_a_probe_continues_after_a_rename(kind: str) -> None:
     stage = Stage({"web": Act(lasts=FOR_EVER), "new": Act(lasts=FOR_EVER)})
     stage.prober.health["web"] = kind == "live"
     stage.apply(job("web", Always(), **{kind: PROBE}))

@@ -47,7 +47,7 @@ def test_a_disabled_job_cancels_its_queue_and_finishes_its_run() -> None:
     assert stage.history("a") == ["ran @0", "cancelled(disabled) @10", "cancelled(disabled) @20"]
 
 
-def test_a_supervisor_that_leaves_cancels_the_slots_of_a_queue() -> None:
+def test_a_supervisor_that_shuts_down_cancels_the_slots_of_a_queue() -> None:
     stage = queued()
     stage.stop()
     stage.advance(60)

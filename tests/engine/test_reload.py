@@ -120,7 +120,7 @@ def test_a_removed_timed_job_finishes_its_run_and_a_service_stops() -> None:
     assert stage.history("a") == ["ran @0"]
 
 
-def test_a_removed_job_that_comes_back_keeps_its_counters_and_owes_nothing() -> None:
+def test_a_removed_job_that_returns_keeps_its_counters_and_owes_nothing() -> None:
     stage = Stage()
     counted = job("a", Every(seconds(10)), stop=Stop(times=3))
     stage.apply(counted, job("b", Manual()))
@@ -198,7 +198,7 @@ def test_an_interval_missed_for_a_year_costs_few_rows_and_no_run() -> None:
     assert [row.state for row in rows][-3:] == ["succeeded", "succeeded", "succeeded"]
 
 
-def test_a_run_that_a_dead_supervisor_left_open_is_shown_interrupted_and_not_run_again() -> None:
+def test_a_run_left_open_by_a_crash_is_interrupted_and_not_run_again() -> None:
     stage = Stage({"a": Act(lasts=seconds(100))})
     hourly = job("a", Every(seconds(3600)))
     stage.apply(hourly)
@@ -267,7 +267,7 @@ def test_a_stall_of_a_minute_owes_an_interval_one_run() -> None:
     assert [row.state for row in stage.rows("a")] == ["succeeded"] * 3 + ["skipped"] * 2 + ["succeeded"] * 3
 
 
-def test_exit_of_a_live_run_after_removal_leaves_when_nothing_else_is_left() -> None:
+def test_the_exit_of_a_removed_last_run_ends_the_supervisor() -> None:
     stage = Stage({"a": Act(lasts=seconds(5), exit=Exit(code=0))}, keep_alive=False)
     stage.apply(job("a", Once()), job("b", Every(seconds(1))))
     stage.advance(1)
@@ -278,7 +278,7 @@ def test_exit_of_a_live_run_after_removal_leaves_when_nothing_else_is_left() -> 
     assert stage.left == [0]
 
 
-def test_at_least_once_tries_a_slot_again_that_a_dead_supervisor_left_open() -> None:
+def test_at_least_once_retries_a_slot_left_open_by_a_crash() -> None:
     stage = Stage({"a": Act(lasts=seconds(100))})
     hourly = job("a", Every(seconds(3600)), delivery="at-least-once", stop=Stop(times=2))
     stage.apply(hourly)
@@ -292,7 +292,7 @@ def test_at_least_once_tries_a_slot_again_that_a_dead_supervisor_left_open() -> 
     assert stage.engine.jobs["a"].progress.runs == 1
 
 
-def test_a_retry_that_was_awaited_goes_on_after_a_restart() -> None:
+def test_a_pending_retry_continues_after_a_restart() -> None:
     stage = Stage({"a": Act(exit=Exit(code=1))})
     retried = job("a", Every(seconds(3600)), retry=Retry(3, Backoff("fixed", base=seconds(30))))
     stage.apply(retried)
@@ -317,7 +317,7 @@ def test_an_after_end_job_that_allows_overlap_keeps_that_many_runs_going() -> No
     assert stage.left == [0]
 
 
-def test_a_suspended_machine_is_downtime_for_cron_and_owes_an_interval_nothing() -> None:
+def test_a_suspended_machine_is_downtime_for_cron_and_not_for_an_interval() -> None:
     stage = Stage()
     stage.apply(job("c", Cron("* * * * *")), job("i", Every(seconds(600))))
     stage.advance(65)

@@ -22,7 +22,7 @@ def cell(group: str, *axes: tuple[str, str], **keys: Any) -> JobSpec:
     return replace(job(name, **keys), group=group, cell=axes)
 
 
-def test_a_rename_without_a_supervisor_keeps_counters_stop_rule_and_history() -> None:
+def test_a_rename_without_a_supervisor_keeps_counters_and_history() -> None:
     stage = Stage()
     stage.apply(job("a", Every(seconds(10)), stop=Stop(times=3)))
     stage.advance(25)
@@ -47,7 +47,7 @@ def test_a_rename_without_a_supervisor_keeps_a_run_that_lives_on() -> None:
     assert all(row.job == "b" for row in again.store.find_records(most=100))
 
 
-def test_a_rename_during_a_live_run_leaves_one_record_under_the_new_name() -> None:
+def test_a_rename_during_a_live_run_makes_one_record_under_the_new_name() -> None:
     stage = Stage({"a": Act(lasts=seconds(30))})
     stage.apply(job("a", Manual()))
     stage.request("trigger", "a")

@@ -79,7 +79,7 @@ def check_nothing_changes(house: House) -> None:
         {"command": "true", "cwd": "/{{ run.id }}", "stdin": "{{ '{{' }}"},
     ],
 )
-def test_a_text_that_looks_like_a_template_is_no_change_without_a_supervisor(job: dict[str, Any]) -> None:
+def test_a_text_like_a_template_is_not_a_change_without_a_supervisor(job: dict[str, Any]) -> None:
     house = House(0)
     assert apply(house, {"/p/root.json": json.dumps({"project": "p", "jobs": {"a": job}})})
     check_nothing_changes(house)
@@ -88,7 +88,7 @@ def test_a_text_that_looks_like_a_template_is_no_change_without_a_supervisor(job
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(EDITS, st.lists(EDITS, min_size=1, max_size=3), st.floats(0, 20), st.booleans())
-def test_a_reverted_file_leaves_nothing_to_plan(first: Any, edits: list[Any], wait: float, restarts: bool) -> None:
+def test_a_reverted_file_makes_an_empty_plan(first: Any, edits: list[Any], wait: float, restarts: bool) -> None:
     house, state = House(0), edited(None, first)
     files = content(state, is_sound=True)
     if not apply(house, files):

@@ -49,7 +49,7 @@ def test_with_no_distance_one_run_follows_the_other() -> None:
     assert len(stage.spawner.live) == 1
 
 
-def test_runs_that_take_no_time_and_follow_each_other_have_slots_of_their_own() -> None:
+def test_runs_that_take_no_time_and_follow_each_other_have_separate_slots() -> None:
     stage = Stage({"a": Act(lasts=seconds(0))}, keep_alive=False)
     stage.apply(job("a", every(0, after_end=True), stop=Stop(times=50)))
     stage.advance(1)
@@ -104,7 +104,7 @@ def test_a_timeout_terminates_then_kills_the_tree() -> None:
     assert row.ended - row.started == timedelta(seconds=5)
 
 
-def test_a_background_child_that_holds_the_output_is_swept_after_the_drain_time() -> None:
+def test_a_background_child_that_holds_the_output_is_swept_after_the_drain() -> None:
     stage = Stage({"a": Act(leaves=seconds(300))})
     stage.apply(job("a", Once(), ending=Termination(drain_timeout=seconds(2))))
     stage.advance(1.9)
@@ -165,7 +165,7 @@ def test_consecutive_failures_end_a_job() -> None:
     assert stage.left == [1]
 
 
-def test_a_success_between_failures_starts_the_count_in_a_row_anew() -> None:
+def test_a_success_between_failures_resets_the_count_in_a_row() -> None:
     acts = [Act(exit=FAIL), Act(exit=FAIL), Act()]
     stage = Stage({"a": [*acts, *acts, *acts, Act(exit=FAIL), Act(exit=FAIL), Act(exit=FAIL), Act()]}, keep_alive=False)
     stage.apply(job("a", every(1), stop=Stop(consecutive_failures=3)))
@@ -204,7 +204,7 @@ def test_a_service_is_started_again_more_and_more_slowly() -> None:
     assert stage.starts("a") == [0, 1, 3, 7, 15]
 
 
-def test_a_service_that_lived_long_comes_back_at_once() -> None:
+def test_a_service_that_ran_long_is_restarted_at_once() -> None:
     stage = Stage({"a": [Act(lasts=seconds(100), exit=FAIL)]})
     stage.apply(job("a", Always()))
     stage.advance(400)
@@ -256,7 +256,7 @@ def test_a_service_that_was_stopped_runs_again_after_a_start(between: str) -> No
     assert len(stage.spawner.launches) == 2
 
 
-def test_a_timed_job_that_was_stopped_goes_on_with_its_next_slot_after_a_start() -> None:
+def test_a_stopped_timed_job_continues_with_its_next_slot_after_a_start() -> None:
     stage = Stage()
     stage.apply(job("a", every(10)))
     stage.advance(5)

@@ -43,7 +43,7 @@ def held(stage: Stage, name: str) -> str | None:
     return text_of(stage.engine.jobs[name].open[0].wait_reason)
 
 
-def test_supervisors_that_share_a_limit_never_start_too_many_together_and_use_what_it_allows() -> None:
+def test_supervisors_with_a_shared_limit_use_all_of_it_and_no_more() -> None:
     lag = iter(range(1_000_000))
     acts = lambda launch: Act(starting=timedelta(milliseconds=next(lag) * 37 % 90), lasts=seconds(0.2))  # noqa: E731
     clock, _, stages = several(4, acts)
@@ -79,7 +79,7 @@ def test_a_slot_that_ends_while_it_waits_takes_no_place_from_others() -> None:
     assert three.starts("a") == [10]
 
 
-def test_a_supervisor_that_is_gone_gives_back_what_it_did_not_use() -> None:
+def test_a_supervisor_that_exited_gives_back_what_it_did_not_use() -> None:
     clock, _, (one, two) = several(2, {"a": Act(starting=seconds(5))})
     for stage in (one, two):
         stage.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
@@ -134,7 +134,7 @@ def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
     assert two.starts("b") == [20]
 
 
-def test_the_slot_after_a_pattern_of_three_reserves_three_places_anew() -> None:
+def test_the_slot_after_a_pattern_of_three_reserves_three_places_again() -> None:
     clock, daemon, (one, two) = several(2, {"a": Act(exit=FAIL)})
     limits = (shared("3/20s"),)
     schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
@@ -150,7 +150,7 @@ def test_the_slot_after_a_pattern_of_three_reserves_three_places_anew() -> None:
     assert sum(one["reserved"] for one in daemon.book.stats(clock.now())["resources"]) == 0
 
 
-def test_attempts_that_a_shared_limit_cannot_reserve_together_ask_one_by_one() -> None:
+def test_attempts_not_reserved_together_are_requested_one_by_one() -> None:
     clock, daemon, (one,) = several(1, {"a": Act(exit=FAIL)})
     schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
     one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), limits=(shared("2/20s"),))
@@ -173,7 +173,7 @@ def test_places_that_a_success_makes_needless_are_given_back() -> None:
     assert two.starts("b") == [0]
 
 
-def test_retries_without_a_pattern_ask_like_everybody() -> None:
+def test_retries_without_a_pattern_request_like_first_attempts() -> None:
     clock, _, (one,) = several(1, {"a": [Act(exit=FAIL), Act()]})
     retry = Retry(attempts=2, backoff=Backoff("fixed", base=seconds(1)))
     one.apply(job("a", Once(), limit="api", retry=retry), limits=(shared("1/10s"),))
@@ -184,7 +184,7 @@ def test_retries_without_a_pattern_ask_like_everybody() -> None:
     assert (row.ended - row.nominal).total_seconds() == 10
 
 
-def test_a_forced_run_asks_nobody_and_counts_for_all() -> None:
+def test_a_forced_run_starts_without_a_grant_and_counts_for_all() -> None:
     clock, _, (one, two) = several(2)
     for stage in (one, two):
         stage.apply(job("a", Manual(), limit="api"), limits=(shared("1/10s"),))
@@ -210,7 +210,7 @@ def test_what_a_server_asks_of_one_holds_all() -> None:
 # --- without the daemon ----------------------------------------------------------------------------------------------
 
 
-def test_without_a_daemon_an_open_limit_is_held_by_each_alone_and_it_is_said_once() -> None:
+def test_without_a_daemon_an_open_limit_is_local_and_that_is_reported_once() -> None:
     clock, daemon, (one, two) = several(2)
     daemon.running = False
     for stage in (one, two):
@@ -239,7 +239,7 @@ def test_without_a_daemon_a_closed_limit_starts_nothing_until_it_is_there() -> N
     assert warnings(one)[1:] == ["quota_found"]
 
 
-def test_starts_without_the_daemon_are_told_when_it_is_back() -> None:
+def test_starts_without_the_daemon_are_reported_when_it_is_back() -> None:
     clock, daemon, (one, two) = several(2)
     daemon.running = False
     one.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
@@ -252,7 +252,7 @@ def test_starts_without_the_daemon_are_told_when_it_is_back() -> None:
     assert two.starts("b") == [10]
 
 
-def test_a_daemon_that_dies_while_slots_wait_holds_nobody_up_for_ever_and_forgets_no_start() -> None:
+def test_a_crashed_daemon_blocks_no_waiting_slot_and_loses_no_start() -> None:
     clock, daemon, stages = several(5)
     for stage in stages:
         stage.apply(
@@ -268,7 +268,7 @@ def test_a_daemon_that_dies_while_slots_wait_holds_nobody_up_for_ever_and_forget
     assert len(starts) >= 14
 
 
-def test_a_limit_that_is_edited_is_asked_for_anew() -> None:
+def test_an_edited_limit_is_requested_again() -> None:
     clock, _, (one,) = several(1)
     jobs = [job(name, Once(), limit="api") for name in "ab"]
     one.apply(*jobs, limits=(shared("1/1000s"),))

@@ -20,7 +20,7 @@ def shortages(stage: Stage) -> int:
     return sum(isinstance(event, SpawnRejected) for event in stage.events)
 
 
-def test_a_shortage_is_tried_again_after_longer_and_longer_pauses_and_counts_as_nothing() -> None:
+def test_a_shortage_is_retried_with_growing_pauses_and_not_counted() -> None:
     stage = Stage({"a": [*[SHORT] * 8, Act()]})
     stage.apply(job("a", stop=Stop(consecutive_failures=1)))
     asked = []
@@ -37,7 +37,7 @@ def test_a_shortage_is_tried_again_after_longer_and_longer_pauses_and_counts_as_
     assert len([event for event in stage.events if isinstance(event, RunFinished)]) == 1
 
 
-def test_a_shortage_takes_no_attempt_of_a_retry_and_does_not_slow_the_job_down() -> None:
+def test_a_shortage_uses_no_attempt_of_a_retry_and_causes_no_slowdown() -> None:
     stage = Stage({"a": [SHORT, FAILS, SHORT, SHORT, FAILS, Act()]})
     slow = Slowdown(Backoff(kind="fixed", base=seconds(1000), max=seconds(1000)))
     stage.apply(job("a", Every(seconds(100)), retry=Retry(2, Backoff(kind="fixed")), slowdown=slow))
@@ -51,7 +51,7 @@ def test_a_shortage_takes_no_attempt_of_a_retry_and_does_not_slow_the_job_down()
     assert [text_of(row.reason) for row in only_short.rows("a")] == ["success", "success"]
 
 
-def test_a_shortage_of_one_job_leaves_the_others_alone() -> None:
+def test_a_shortage_of_one_job_does_not_affect_the_others() -> None:
     stage = Stage({"a": SHORT})
     stage.apply(job("a"), job("b", Every(seconds(1))))
     stage.advance(60)
@@ -71,7 +71,7 @@ def test_a_run_that_waits_for_resources_can_be_given_up() -> None:
 
 
 @pytest.mark.parametrize(("act", "state"), [(BROKEN, "spawn_failed"), (FAILS, "failed")])
-def test_an_error_of_the_command_is_a_failure_and_follows_retry_and_slowdown(act: Act, state: str) -> None:
+def test_an_error_of_the_command_is_a_failure_with_retry_and_slowdown(act: Act, state: str) -> None:
     stage = Stage({"a": act})
     slow = Slowdown(Backoff(kind="fixed", base=seconds(25), max=seconds(25)))
     stage.apply(job("a", Every(seconds(10)), retry=Retry(2, Backoff(kind="fixed", base=seconds(2))), slowdown=slow))

@@ -107,7 +107,7 @@ def _plain(row: SlotRecord) -> dict[str, Any]:
     return plain
 
 
-def test_an_hour_with_services_and_skips_is_told_slot_by_slot() -> None:
+def test_an_hour_with_services_and_skips_is_listed_slot_by_slot() -> None:
     jobs = (job("slow", Every(seconds(600))), job("s", Always()), job("c", Cron("*/30 * * * *")))
     start = FakeClock().now()
     rows = list(simulate(JobFile("t", jobs), start, timedelta(hours=1), durations={"slow": timedelta(minutes=15)}))

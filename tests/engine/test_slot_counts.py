@@ -49,7 +49,7 @@ def test_a_held_slot_is_planned_before_it_runs() -> None:
     assert counts(stage) == (3, 1, 0)
 
 
-def test_all_missed_slots_count_when_one_row_stands_for_many() -> None:
+def test_all_missed_slots_count_when_one_row_represents_many() -> None:
     stage = Stage()
     stage.apply(job("a", Every(seconds(1)), catch_up=CatchUp("skip")))
     stage.clock.stall(timedelta(hours=1))
@@ -103,7 +103,7 @@ def test_every_slot_is_planned_once(every: int, lasts: int, kind: str, stalls: l
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_interval_in_force_is_that_of_the_next_slot(schedule: ScheduleSpec, intervals: list[float | None]) -> None:
+def test_the_active_interval_is_that_of_the_next_slot(schedule: ScheduleSpec, intervals: list[float | None]) -> None:
     stage = Stage({"a": Act(lasts=seconds(1))})
     stage.apply(job("a", schedule))
     found = []
@@ -117,7 +117,7 @@ def test_the_interval_in_force_is_that_of_the_next_slot(schedule: ScheduleSpec, 
     assert found == intervals
 
 
-def test_the_interval_in_force_follows_an_adaptive_pace() -> None:
+def test_the_active_interval_follows_an_adaptive_pace() -> None:
     from repeater.model.run import Exit
 
     stage = Stage({"a": Act(exit=Exit(1))})

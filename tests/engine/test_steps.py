@@ -145,7 +145,7 @@ def test_steps_give_the_actions_of_one_big_step(monkeypatch: pytest.MonkeyPatch)
     assert len(small) > 300
 
 
-def test_a_fact_that_comes_while_a_generation_is_taken_is_handled_after_it() -> None:
+def test_a_fact_that_arrives_during_a_reload_is_handled_after_it() -> None:
     stage = Stage()
     stage.apply(*jobs())
     stage.clock.settle()

@@ -112,7 +112,7 @@ acts = st.lists(
 
 @settings(max_examples=250, deadline=None)
 @given(files(), st.lists(moves, max_size=14), acts)
-def test_whatever_comes_the_laws_hold(first: tuple[JobSpec, ...], storm: list[Any], script: list[Act]) -> None:
+def test_the_laws_hold_under_random_events(first: tuple[JobSpec, ...], storm: list[Any], script: list[Act]) -> None:
     turn = Counter[str]()
 
     def act(launch: LaunchRequest) -> Act:

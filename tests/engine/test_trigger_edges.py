@@ -71,7 +71,7 @@ def test_a_request_for_several_jobs_gives_them_one_nominal_time() -> None:
     assert {row.nominal for row in stage.rows("m1")} == {row.nominal for row in stage.rows("m2")}
 
 
-def test_a_request_for_a_job_that_an_edge_started_already_is_a_slot_of_its_own() -> None:
+def test_a_request_for_a_job_started_by_an_edge_is_a_separate_slot() -> None:
     stage = Stage()
     stage.apply(job("up", Manual()), dependent("succeeded"))
     nominal = stage.clock.now().wall

@@ -80,7 +80,7 @@ def test_a_service_that_watches_nothing_any_more_is_left_alone() -> None:
     assert stage.watcher.watched == {}
 
 
-def test_other_ignores_are_in_force_after_a_reload() -> None:
+def test_other_ignores_are_active_after_a_reload() -> None:
     stage = Stage({"a": Act(lasts=seconds(1))})
     stage.apply(job("a", OnChange(("src/*",)), process=MAKE))
     stage.apply(job("a", OnChange(("src/*",), ("*.log",)), process=MAKE))
@@ -100,7 +100,7 @@ def test_globs_are_watched_in_the_folder_of_an_edited_cwd(kind: str) -> None:
     assert runs_after(stage, "/v/src/x.py") == 1
 
 
-def test_a_reload_of_another_key_keeps_a_change_that_waits_for_its_debounce() -> None:
+def test_a_reload_of_another_key_keeps_a_change_in_its_debounce() -> None:
     stage = Stage({"a": Act(lasts=seconds(1))})
     before = job("a", OnChange(("src/*",), debounce=seconds(5)), process=MAKE)
     stage.apply(before)

@@ -123,7 +123,7 @@ def daemon_of(pid: int) -> int:
 
 
 @pytest.mark.slow
-def test_a_daemon_that_escaped_from_everything_is_dead_when_stop_says_done(ground: Ground, home: str) -> None:
+def test_an_escaped_process_has_ended_when_stop_reports_done(ground: Ground, home: str) -> None:
     """Of a service: empty environment, session of its own, no parent, no output. Its keeper lives on."""
     ground.rpr.write("daemon.py", DAEMON)
     jobs = job("daemon", [sys.executable, "daemon.py"], schedule='"always"', stop_timeout="500ms")
@@ -165,7 +165,7 @@ def test_the_next_supervisor_ends_an_escaped_daemon_of_the_last_one(ground: Grou
 
 
 @pytest.mark.slow
-def test_what_a_service_leaves_behind_ends_with_its_drain_timeout(ground: Ground, home: str) -> None:
+def test_background_processes_of_a_service_end_with_its_drain_timeout(ground: Ground, home: str) -> None:
     leaves = DAEMON.replace("time.sleep(300)", "")
     ground.rpr.write("leaves.py", leaves)
     service = '"always"'
@@ -189,7 +189,7 @@ def test_with_cgroups_off_nothing_is_divided(ground: Ground, home: str) -> None:
     ground.down()
 
 
-def test_a_service_begins_inside_of_its_fence_and_its_keeper_stays_outside(fenced: Fenced) -> None:
+def test_a_service_starts_inside_its_cgroup_and_the_shim_stays_outside(fenced: Fenced) -> None:
     fenced.serve("first", "/bin/sh", "-c", "cat /proc/self/cgroup; sleep 60")
     fenced.until(lambda: b"0::" in fenced.sink.written["first"]["stdout"])
     said = fenced.sink.written["first"]["stdout"].decode()
@@ -216,7 +216,7 @@ def test_a_service_of_another_user_has_a_fence_too(
     assert gone(pid)
 
 
-def test_what_cannot_be_started_is_told_as_ever_and_leaves_no_fence(fenced: Fenced, home: str) -> None:
+def test_a_command_that_cannot_be_started_is_reported_and_keeps_no_cgroup(fenced: Fenced, home: str) -> None:
     fenced.serve("missing", "./no-such-command")
     (failed,) = fenced.told(SpawnFailed)
     assert isinstance(failed, SpawnFailed)
@@ -236,7 +236,7 @@ def test_a_run_is_not_over_before_its_fence_is_empty(fenced: Fenced, tmp_path: P
     assert gone(pid)
 
 
-def test_what_a_run_divided_its_fence_into_goes_with_it(fenced: Fenced, home: str) -> None:
+def test_cgroups_that_a_run_made_below_its_own_are_removed_with_it(fenced: Fenced, home: str) -> None:
     divides = (
         'd=$(sed -n s/^0:://p /proc/self/cgroup); mkdir -p "$1$d/a/b"; echo $$ > "$1$d/a/b/cgroup.procs"; exec sleep 60'
     )
@@ -249,7 +249,7 @@ def test_what_a_run_divided_its_fence_into_goes_with_it(fenced: Fenced, home: st
     fenced.until(lambda: not any("divides" in path for path in groups(home)))
 
 
-def test_a_killed_keeper_leaves_nothing_that_the_next_one_does_not_end(fenced: Fenced, tmp_path: Path) -> None:
+def test_processes_of_a_killed_shim_are_ended_by_the_next_one(fenced: Fenced, tmp_path: Path) -> None:
     script = tmp_path / "daemon.py"
     script.write_text(DAEMON)
     daemon = daemon_of(fenced.serve("daemon", sys.executable, str(script)))
@@ -261,7 +261,7 @@ def test_a_killed_keeper_leaves_nothing_that_the_next_one_does_not_end(fenced: F
     assert gone(daemon)
 
 
-def test_fences_of_keepers_that_live_are_left_alone(fenced: Fenced, home: str) -> None:
+def test_cgroups_of_running_shims_are_not_touched(fenced: Fenced, home: str) -> None:
     pid = fenced.serve("lives", "sleep", "60")
     other = Fenced()
     try:
@@ -274,7 +274,7 @@ def test_fences_of_keepers_that_live_are_left_alone(fenced: Fenced, home: str) -
     assert not gone(pid)
 
 
-def test_when_no_cgroup_can_be_made_a_service_runs_without_and_that_is_told_once(home: str) -> None:
+def test_without_a_cgroup_a_service_runs_and_a_warning_is_logged_once(home: str) -> None:
     """The kernel refuses: our cgroup may have no more of them below it."""
     part = Path(home) / f"test-{os.getpid()}-{time.monotonic_ns()}"
     part.mkdir()

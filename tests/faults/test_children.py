@@ -68,7 +68,7 @@ def unruly(names: list[str]) -> str:
 
 
 @pytest.mark.slow
-def test_when_stop_says_done_nothing_of_an_unruly_job_lives_and_down_leaves_nothing_at_all(ground: Ground) -> None:
+def test_stop_ends_all_processes_of_an_unruly_job_and_down_ends_all_jobs(ground: Ground) -> None:
     names = [name for name in UNRULY if name != "left_behind"]
     ground.apply(unruly(names), "-q")
     wait_for(lambda: {effect.job for effect in ground.effects.starts()} == set(names), "all of them begin")
@@ -80,7 +80,7 @@ def test_when_stop_says_done_nothing_of_an_unruly_job_lives_and_down_leaves_noth
 
 
 @pytest.mark.slow
-def test_what_a_job_leaves_in_the_background_ends_with_its_drain_timeout(ground: Ground) -> None:
+def test_background_processes_of_a_job_end_with_its_drain_timeout(ground: Ground) -> None:
     script = f"{mark('start')}; {UNRULY['left_behind']}"
     supervisor = ground.apply(job("left_behind", script, drain_timeout="300ms"), "-q")
     assert supervisor.leaves() == 0
@@ -89,7 +89,7 @@ def test_what_a_job_leaves_in_the_background_ends_with_its_drain_timeout(ground:
 
 
 @pytest.mark.slow
-def test_a_daemon_that_clears_its_environment_and_closes_everything_ends_too(ground: Ground) -> None:
+def test_a_process_without_environment_and_descriptors_ends_too(ground: Ground) -> None:
     if ground.level() == "A":
         pytest.skip("process level A (no keeper, no cgroup) does not promise this")
     ground.rpr.write("daemon.py", DAEMON)
@@ -99,7 +99,7 @@ def test_a_daemon_that_clears_its_environment_and_closes_everything_ends_too(gro
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_its_parent_neither_runs_twice_nor_leaves_anything(ground: Ground) -> None:
+def test_a_job_that_kills_its_parent_does_not_run_twice_and_is_cleaned_up(ground: Ground) -> None:
     """Its parent is the supervisor, or the keeper if there is one; the slot is spent in both cases."""
     killer = effectful("sleep 0.2; kill -KILL $PPID; sleep 0.2")
     jobs = job("killer", killer, schedule='"manual"')
@@ -118,7 +118,7 @@ def test_a_job_that_kills_its_parent_neither_runs_twice_nor_leaves_anything(grou
     assert len(ground.effects.starts("killer")) == 1
 
 
-def test_a_job_that_signals_its_group_and_its_session_reaches_nobody_else(ground: Ground) -> None:
+def test_a_job_that_signals_its_group_and_session_affects_no_other_process(ground: Ground) -> None:
     jobs = job("group", f"{mark('start')}; kill -TERM 0; sleep 300")
     jobs += job("bystander", effectful("sleep 0.5"))
     supervisor = ground.apply(jobs, "-q")
@@ -132,7 +132,7 @@ def test_a_job_that_signals_its_group_and_its_session_reaches_nobody_else(ground
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="a limit of processes holds for other users only, and only root can be one"
 )
-def test_a_fork_bomb_under_a_limit_hurts_nobody_else_and_is_gone_when_it_is_stopped(ground: Ground) -> None:
+def test_a_limited_fork_bomb_affects_no_other_job_and_ends_when_stopped(ground: Ground) -> None:
     bomb = "bomb() { sleep 300 & bomb | bomb & }; bomb; sleep 300"
     jobs = job(
         "bomb", bomb, user="nobody", cwd="/", rlimits="{ nproc = 60 }", schedule='"always"', output='{ mode = "suppress" }',
@@ -169,7 +169,7 @@ def test_every_exit_code_and_every_deadly_signal_is_recorded_exactly(ground: Gro
 
 
 @pytest.mark.slow
-def test_every_kind_of_command_that_cannot_be_executed_is_a_row_with_its_reason(ground: Ground) -> None:
+def test_every_kind_of_failed_start_is_a_row_with_its_reason(ground: Ground) -> None:
     (ground.folder / "folder").mkdir()
     (ground.folder / "loop").symlink_to("loop")
     for name, text, mode in (
@@ -234,7 +234,7 @@ def test_five_thousand_runs_that_end_at_once_cost_nothing_that_stays(ground: Gro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["stream", "aggregate"])
-def test_a_line_of_a_hundred_megabytes_comes_whole_and_costs_little_memory(ground: Ground, mode: str) -> None:
+def test_a_line_of_a_hundred_megabytes_is_kept_whole_with_little_memory(ground: Ground, mode: str) -> None:
     write = "head -c 100000000 /dev/zero | tr '\\0' x"
     output = f'{{ mode = "{mode}", file = "big.log", max_size = "200MB" }}'
     supervisor = ground.apply(job("big", effectful(write), output=output) + WAITS, "-q", **NOWHERE)
@@ -280,7 +280,7 @@ SAYS = {
 
 
 @pytest.mark.slow
-def test_what_a_job_writes_is_in_its_file_to_the_byte_and_steers_no_terminal(ground: Ground) -> None:
+def test_output_is_stored_byte_for_byte_and_does_not_control_a_terminal(ground: Ground) -> None:
     jobs = "".join(job(name, command, output=f'{{ file = "{name}.log" }}') for name, (command, _) in SAYS.items())
     supervisor = ground.apply(jobs + WAITS, "-q", **NOWHERE)
     supervisor.until_ready()

@@ -94,7 +94,7 @@ def test_a_step_of_the_clock_moves_no_interval_and_runs_no_slot_twice(step: time
         )
 
 
-def test_a_clock_set_forward_by_half_a_century_costs_no_more_than_one_of_a_day() -> None:
+def test_a_clock_set_forward_by_half_a_century_costs_no_more_than_one_day() -> None:
     """As on a machine without a battery, which knows the time only once it has a network."""
     stage = Stage(clock=FakeClock(datetime(1970, 1, 1, 0, 0, 30, tzinfo=UTC)))
     stage.apply(*(job(f"c{number}", Cron("* * * * *")) for number in range(20)))
@@ -112,7 +112,7 @@ def test_a_clock_set_forward_by_half_a_century_costs_no_more_than_one_of_a_day()
     assert [(row.nominal, row.state) for row in rows[-2:]] == [(EPOCH, "skipped"), (EPOCH + MINUTE, "succeeded")]
 
 
-def test_where_the_clock_was_set_back_jobs_wait_and_that_is_said_and_a_reset_begins_anew() -> None:
+def test_a_clock_set_back_makes_jobs_wait_with_a_warning_until_reset() -> None:
     stage = Stage()
     stage.apply(job("c", Cron("* * * * *")))
     stage.advance(600)
@@ -161,7 +161,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, min_size=1, max_size=10), st.sampled_from(["skip", "latest", "earliest", "all"]))
-def test_whatever_the_clocks_do_no_slot_runs_twice_and_every_slot_has_one_row(storm: Any, kind: Any) -> None:
+def test_no_clock_step_runs_a_slot_twice_and_every_slot_has_one_row(storm: Any, kind: Any) -> None:
     jobs = [job("c", Cron("*/20 * * * *"), catch_up=CatchUp(kind)), job("i", Every(timedelta(minutes=7)))]
     stages, passed, lives = [Stage()], 0, 1
     stages[0].apply(*jobs)
@@ -318,7 +318,7 @@ def until_more(ground: Ground, name: str, more: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_clock_that_is_set_both_ways_stops_nothing_and_repeats_nothing(ground: Ground, shim: Shim) -> None:
+def test_a_real_clock_set_both_ways_stops_and_repeats_nothing(ground: Ground, shim: Shim) -> None:
     began = time.monotonic()
     supervisor = ground.apply(JOBS, env=shim.env)
     until_more(ground, "c", 1)
@@ -432,7 +432,7 @@ def test_every_slot_is_decided_at_both_ends_of_time(ground: Ground, shim: Shim, 
 
 
 @pytest.mark.slow
-def test_a_machine_that_was_started_again_goes_on_where_it_was(ground: Ground) -> None:
+def test_jobs_continue_after_a_reboot(ground: Ground) -> None:
     """Up for a month before, up for some minutes after."""
     month = ["unshare", "--time", "--fork", "--monotonic", "2600000", "--boottime", "2600000"]
     if shutil.which("unshare") is None or subprocess.run([*month, "true"], capture_output=True).returncode != 0:

@@ -41,7 +41,7 @@ def goes_on(supervisor: Supervisor) -> None:
     assert supervisor.is_there
 
 
-def test_bad_probes_and_globs_that_are_saved_are_refused_and_all_goes_on(ground: Ground) -> None:
+def test_saved_bad_probes_and_globs_are_refused_and_jobs_run_on(ground: Ground) -> None:
     supervisor = ground.apply(service(""))
     supervisor.until_ready()
     for keys in (*BAD_PROBES, *BAD_GLOBS):
@@ -52,7 +52,7 @@ def test_bad_probes_and_globs_that_are_saved_are_refused_and_all_goes_on(ground:
     assert supervisor.down() == 0
 
 
-def test_a_watch_goes_on_after_a_bad_glob_was_refused(ground: Ground) -> None:
+def test_a_watch_continues_after_a_bad_glob_was_refused(ground: Ground) -> None:
     watched = "[jobs.seen]\ncommand = 'echo seen'\nschedule = { watch = [%s], debounce = '0s' }\n"
     supervisor = ground.apply(TICK + watched % "'src/*.py'")
     supervisor.until_ready()

@@ -188,7 +188,7 @@ def check_life_after_life(folder: Path, report: dict[str, Any], kills: int) -> d
 @pytest.mark.all
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
-def test_five_hundred_random_kills_double_nothing_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
+def test_five_hundred_random_kills_double_and_lose_no_slot(tmp_path: Path) -> None:
     side_by_side, kills = 5, 100
     places = [tmp_path / str(number) for number in range(side_by_side)]
     begun = []

@@ -76,7 +76,7 @@ HOSTILE = {
 }
 
 
-def test_hostile_lines_get_one_clear_error_each_and_the_daemon_goes_on(rpr: Rpr) -> None:
+def test_each_hostile_line_gets_one_clear_error_and_the_daemon_runs_on(rpr: Rpr) -> None:
     with running(rpr) as daemon:
         for name, (line, words) in HOSTILE.items():
             with daemon.client() as client:
@@ -218,7 +218,7 @@ def heard_from(path: Path, monkeypatch: pytest.MonkeyPatch, wanted: type[Any] = 
         (b'{"type":"handshake_response","status":"ok"}\n', "it does not answer"),
     ],
 )
-def test_a_daemon_that_hangs_or_is_none_is_given_up_soon_with_one_clear_reason(
+def test_a_daemon_that_hangs_is_given_up_soon_with_one_clear_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: bytes, words: str
 ) -> None:
     silent = Silent(tmp_path, says)
@@ -232,7 +232,7 @@ def test_a_daemon_that_hangs_or_is_none_is_given_up_soon_with_one_clear_reason(
     assert text_of(facts[0].reason).startswith(f"cannot reach the rate-limit daemon at `{silent.path}`: {words}")
 
 
-def test_what_a_daemon_says_that_nobody_asked_for_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_a_daemon_without_a_request_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says = (
         b'{"type":"handshake_response","status":"ok","version":"1.1"}\n{"type":"reserve_response","id":"99","status":"waiting"}\n'
         b'{"type":"weather","id":"1"}\n{"type":"reserve_response","id":"1","status":"waiting","wait_ms":"soon"}\n'
@@ -323,7 +323,7 @@ def test_statistics_of_a_daemon_that_hangs_are_not_waited_for(tmp_path: Path) ->
         silent.close()
 
 
-def test_a_command_that_the_daemon_leaves_alone_goes_on_or_waits_as_it_was_told(rpr: Rpr) -> None:
+def test_without_a_daemon_a_command_runs_or_waits_as_its_option_asks(rpr: Rpr) -> None:
     path = rpr.folder / "d.sock"
     shared = ("--daemon", "--resource-id", "api", "--rate", "2/1s", "--daemon-socket", str(path))
     done = rpr("count", "-t", "3", *shared, "--", "echo", "x")
@@ -341,7 +341,7 @@ def test_a_command_that_the_daemon_leaves_alone_goes_on_or_waits_as_it_was_told(
     assert err == "rpr: warning: rate-limit daemon reconnected\n"
 
 
-def test_a_job_file_says_who_holds_a_slot_and_when_nobody_does(rpr: Rpr) -> None:
+def test_a_job_shows_which_client_holds_the_slot_it_waits_for(rpr: Rpr) -> None:
     rpr.write(
         "jobs.toml",
         '[limits.api]\nrate = "1/1h"\nshared = true\nfail = "closed"\n'
@@ -369,7 +369,7 @@ def test_a_job_file_says_who_holds_a_slot_and_when_nobody_does(rpr: Rpr) -> None
             supervisor.communicate(timeout=PATIENCE)
 
 
-def test_fifty_clients_that_wait_when_the_daemon_is_killed_come_back_one_by_one(rpr: Rpr) -> None:
+def test_fifty_waiting_clients_return_one_by_one_after_a_killed_daemon(rpr: Rpr) -> None:
     """Its ledgers are there again, everybody is told once, and nobody tries more often than a few times."""
     rate, tries = parse_rate("1/1h"), [0] * 50
 

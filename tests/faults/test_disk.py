@@ -79,7 +79,7 @@ def agree(ground: Ground, *where: str) -> None:
 
 
 @pytest.mark.slow
-def test_on_a_full_disk_nothing_starts_unclaimed_and_all_goes_on_by_itself(ground: Ground, small_disk: Path) -> None:
+def test_on_a_full_disk_nothing_starts_unclaimed_and_jobs_continue_later(ground: Ground, small_disk: Path) -> None:
     where = ("--state-dir", str(small_disk / "state"))
     supervisor = ground.apply(TICK, "-q", *where)
     until_more(ground, 2)
@@ -211,7 +211,7 @@ def test_where_syncing_fails_nothing_starts_until_it_works(ground: Ground, shim:
 
 
 @pytest.mark.slow
-def test_a_state_folder_that_is_moved_away_while_in_use_is_told_and_nothing_starts(ground: Ground) -> None:
+def test_a_state_folder_moved_away_is_reported_and_stops_starts(ground: Ground) -> None:
     supervisor = ground.apply(TICK, "-q")
     until_more(ground, 2)
     aside = ground.state.with_name("aside")
@@ -230,7 +230,7 @@ def test_a_state_folder_that_is_moved_away_while_in_use_is_told_and_nothing_star
 
 
 @pytest.mark.slow
-def test_a_database_that_somebody_else_locks_for_a_while_delays_starts(ground: Ground) -> None:
+def test_a_database_locked_by_another_process_delays_starts(ground: Ground) -> None:
     supervisor = ground.apply(TICK, "-q")
     until_more(ground, 2)
     other = sqlite3.connect(ground.state / "history.db", isolation_level=None)
@@ -312,7 +312,7 @@ def take(state: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [cut, empty, remove, damage, age, lose_the_newest, take])
-def test_bad_state_is_refused_by_name_left_as_it_is_and_nothing_starts(
+def test_bad_state_is_refused_by_name_and_not_changed_and_nothing_starts(
     ground: Ground, old_state: Path, spoil: Callable[[Path], None]
 ) -> None:
     shutil.copytree(old_state, ground.state, symlinks=True)

@@ -92,7 +92,7 @@ def request(verb: str) -> bytes:
 
 
 @as_root
-def test_another_user_gets_no_answer_from_any_verb_not_even_past_the_permissions(ground: Ground) -> None:
+def test_another_user_gets_no_answer_from_any_verb_even_past_permissions(ground: Ground) -> None:
     run = ground.apply(f"[jobs.s]\n{SERVICE}")
     run.until_ready()
     folder = ground.socket.parent
@@ -117,7 +117,7 @@ def test_another_user_gets_no_answer_from_any_verb_not_even_past_the_permissions
 
 
 @as_root
-def test_the_state_of_another_user_is_not_used_where_anybody_could_have_laid_it(ground: Ground) -> None:
+def test_state_of_another_user_in_a_world_writable_folder_is_not_used(ground: Ground) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     place = ground.folder / "tmp"
     place.mkdir()
@@ -208,7 +208,7 @@ def test_a_link_in_the_place_of_the_sockets_folder_is_refused_and_jobs_run(groun
     ["", "garbage\n", "99999999 x\n", f"{os.getpid()} alive\n", "9" * 100_000],
     ids=["empty", "garbage", "no process", "a living process", "long"],
 )
-def test_a_lock_that_was_left_behind_locks_nobody_out(ground: Ground, left: str) -> None:
+def test_a_stale_lock_blocks_no_supervisor(ground: Ground, left: str) -> None:
     ground.state.mkdir(parents=True, mode=0o700)
     (ground.state / "lock").write_text(left)
     ground.write(f"[jobs.a]\ncommand = {json.dumps(mark('start'))}\n")
@@ -220,7 +220,7 @@ def test_a_lock_that_was_left_behind_locks_nobody_out(ground: Ground, left: str)
 
 
 @pytest.mark.slow
-def test_of_twins_that_start_in_the_same_instant_exactly_one_runs_the_jobs(ground: Ground) -> None:
+def test_of_two_supervisors_started_together_exactly_one_runs_the_jobs(ground: Ground) -> None:
     """The other ends with 5 and names it, or, if the first one answers already, hands its files over to it."""
     ground.write(f"[jobs.s]\ncommand = {json.dumps(mark('start') + '; exec sleep 600')}\nschedule = 'always'\n")
     refused = 0
@@ -254,7 +254,7 @@ def test_of_twins_that_start_in_the_same_instant_exactly_one_runs_the_jobs(groun
 # --- drips and floods -------------------------------------------------------------------------------------------
 
 
-def test_clients_that_drip_delay_no_job_and_keep_nobody_out(ground: Ground) -> None:
+def test_clients_that_send_slowly_delay_no_job_and_block_no_other_client(ground: Ground) -> None:
     run = ground.apply(f"[jobs.t]\ncommand = {json.dumps(mark('start'))}\nschedule = 'every 200ms'\n")
     run.until_ready()
     before = run.holds()
@@ -400,7 +400,7 @@ def test_no_text_of_a_job_or_its_file_can_steer_the_terminal_of_who_looks(hostil
     assert sum("x1b" in said for said in parts.values()) >= 8, "the test sees what it looks for"
 
 
-def test_what_jobs_print_under_a_terminal_is_made_visible_and_kept_in_files(ground: Ground) -> None:
+def test_output_is_made_visible_on_a_terminal_and_kept_raw_in_files(ground: Ground) -> None:
     ground.write(
         HOSTILE.partition("[jobs.later]")[0].replace("[jobs.failed]", "output = { file = 'raw' }\n[jobs.failed]")
     )

@@ -116,7 +116,7 @@ def test_a_secret_is_not_sent_to_a_spoofed_supervisor(ground: Ground, reachable:
 
 
 @as_root
-def test_a_process_of_another_user_at_our_socket_hears_nothing(ground: Ground, reachable: None) -> None:
+def test_a_process_of_another_user_at_our_socket_receives_nothing(ground: Ground, reachable: None) -> None:
     """The folder and the file are ours, and the process that listens is not."""
     path = ground.folder / "sockets" / "p.sock"
     with spoofed(path, owns_folder=False) as spoof:
@@ -128,7 +128,7 @@ def test_a_process_of_another_user_at_our_socket_hears_nothing(ground: Ground, r
 
 
 @as_root
-def test_a_spoofed_rate_limit_daemon_hears_nothing(ground: Ground, reachable: None) -> None:
+def test_a_spoofed_rate_limit_daemon_receives_nothing(ground: Ground, reachable: None) -> None:
     path = ground.folder / "limits" / "daemon.sock"
     with spoofed(path, owns_folder=False) as spoof:
         os.chown(path, os.geteuid(), -1)
@@ -141,7 +141,7 @@ def test_a_spoofed_rate_limit_daemon_hears_nothing(ground: Ground, reachable: No
 
 
 @as_root
-def test_a_keeper_in_a_folder_of_another_user_is_not_met(tmp_path: Path, reachable: None) -> None:
+def test_a_shim_in_a_folder_of_another_user_is_not_connected(tmp_path: Path, reachable: None) -> None:
     from repeater.processes.shim_client import connect_existing
 
     with spoofed(tmp_path / "keeper" / spool.SOCKET) as spoof:
@@ -414,7 +414,7 @@ def test_log_files_belong_to_the_user_of_their_job_and_rotate(ground: Ground, re
 
 
 @as_root
-def test_opening_a_file_as_a_user_leaves_the_rights_of_other_threads(tmp_path: Path) -> None:
+def test_opening_a_file_as_a_user_keeps_the_rights_of_other_threads(tmp_path: Path) -> None:
     from repeater.output.user_logfile import Folder, rights
 
     def filesystem_user(thread: int) -> str:

@@ -40,7 +40,7 @@ def test_with_no_descriptor_left_http_answers_and_jobs_go_on(ground: Ground) -> 
     assert "internal error" not in site.run.err
 
 
-def test_a_flood_of_connections_leaves_descriptors_to_the_jobs(ground: Ground) -> None:
+def test_a_flood_of_connections_spares_the_descriptors_of_the_jobs(ground: Ground) -> None:
     site = Site(ground, prefix=limited(256))
     before = site.run.holds().descriptors
     with contextlib.ExitStack() as closing:
@@ -102,7 +102,7 @@ def test_a_drip_of_bytes_keeps_no_good_client_out(ground: Ground) -> None:
             thread.join()
 
 
-def test_answers_that_nobody_reads_keep_no_good_client_out(ground: Ground) -> None:
+def test_unread_answers_block_no_other_client(ground: Ground) -> None:
     """Refusals need no token, so anybody can ask for many of them and read none."""
     site = Site(ground)
     ask = b"GET /api/jobs HTTP/1.1\r\nhost: localhost\r\n\r\n" * 20_000
@@ -120,7 +120,7 @@ def test_answers_that_nobody_reads_keep_no_good_client_out(ground: Ground) -> No
         site.goes_on()
 
 
-def test_event_streams_have_their_own_limit_and_requests_are_answered_beside_them(ground: Ground) -> None:
+def test_event_streams_have_their_own_limit_beside_other_requests(ground: Ground) -> None:
     site = Site(ground)
     ask = f"GET /api/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\r\n".encode()
     with held(site.connect, 64, ask) as socks:
@@ -162,7 +162,7 @@ def to(path: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("begin", [b"", b'{"v":2,"ve'], ids=["silent", "half a line"])
-def test_slow_or_idle_connections_of_the_control_socket_keep_nobody_out(control: Ground, begin: bytes) -> None:
+def test_slow_or_idle_control_connections_block_no_other_client(control: Ground, begin: bytes) -> None:
     with held(lambda: to(str(control.socket)), 200, begin):
         assert control("status").code == 0
         time.sleep(0.1)

@@ -102,7 +102,7 @@ schedule = "every 1h"
 """
 
 
-def test_jobs_outlive_a_killed_supervisor_and_the_next_one_goes_on_with_them(shop: Shop) -> None:
+def test_jobs_outlive_a_killed_supervisor_and_the_next_one_adopts_them(shop: Shop) -> None:
     shop.rpr.write("jobs.toml", COUNTS)
     first = shop.begin()
     wait_for(lambda: "line 3" in first.read_text() and "begun" in first.read_text(), "both jobs run")
@@ -129,7 +129,7 @@ def test_jobs_outlive_a_killed_supervisor_and_the_next_one_goes_on_with_them(sho
     assert len(missing) <= 4, missing  # what a supervisor had read and not yet written when it was killed
 
 
-def test_a_job_that_prints_much_while_nobody_is_there_does_not_wait_and_loses_nothing(shop: Shop) -> None:
+def test_a_job_that_prints_much_without_a_supervisor_loses_nothing(shop: Shop) -> None:
     command = "echo begun; until [ -e go ]; do sleep 0.05; done; seq 200000; echo done >> effects; echo last >&2"
     shop.rpr.write(
         "jobs.toml",
@@ -164,9 +164,7 @@ success = { failure_pattern = "^all is lost$" }
 
 
 @pytest.mark.parametrize("keeper_dies", [False, True])
-def test_patterns_are_found_in_what_was_said_while_nobody_was_there_and_not_in_what_the_dead_one_had_read(
-    shop: Shop, keeper_dies: bool
-) -> None:
+def test_patterns_are_found_in_output_that_was_not_read_before_the_kill(shop: Shop, keeper_dies: bool) -> None:
     shop.rpr.write("jobs.toml", PATTERNS)
     first = shop.begin()
     wait_for(lambda: first.read_text().count("begun") == 3, "all run")
@@ -190,7 +188,7 @@ def test_patterns_are_found_in_what_was_said_while_nobody_was_there_and_not_in_w
     }
 
 
-def test_timeouts_are_kept_while_nobody_is_there(shop: Shop) -> None:
+def test_timeouts_are_kept_without_a_supervisor(shop: Shop) -> None:
     command = "echo begun; trap 'echo told >> effects; exit 3' TERM; while :; do sleep 0.05; done"
     shop.rpr.write(
         "jobs.toml",
@@ -205,7 +203,7 @@ def test_timeouts_are_kept_while_nobody_is_there(shop: Shop) -> None:
     assert shop.rows("a")[0]["reason"] == "timed out after 2s"
 
 
-def test_the_next_supervisor_knows_how_runs_ended_although_their_keeper_is_gone_too(shop: Shop) -> None:
+def test_the_next_supervisor_gets_exits_although_the_shim_was_killed_too(shop: Shop) -> None:
     shop.rpr.write("jobs.toml", COUNTS)
     first = shop.begin()
     wait_for(lambda: "line 3" in first.read_text() and "begun" in first.read_text(), "both jobs run")
@@ -224,7 +222,7 @@ def test_the_next_supervisor_knows_how_runs_ended_although_their_keeper_is_gone_
     wait_for(lambda: not list((shop.folder / ".state").rglob("*.out")), "what was spooled is removed")
 
 
-def test_jobs_die_with_their_supervisor_unless_they_are_to_be_kept(shop: Shop) -> None:
+def test_jobs_end_with_their_supervisor_unless_they_are_to_be_kept(shop: Shop) -> None:
     shop.rpr.write("jobs.toml", COUNTS)
     first = shop.begin(on_death="kill")
     wait_for(lambda: "line 3" in first.read_text() and "begun" in first.read_text(), "both jobs run")
@@ -237,7 +235,7 @@ def test_jobs_die_with_their_supervisor_unless_they_are_to_be_kept(shop: Shop) -
     wait_for(lambda: shop.state("slow") == [("interrupted", None)], "it is shown as what it was")
 
 
-def test_a_service_that_was_changed_meanwhile_is_restarted_and_others_go_on(shop: Shop) -> None:
+def test_a_service_changed_meanwhile_is_restarted_and_others_run_on(shop: Shop) -> None:
     service = '[jobs.{0}]\ncommand = "echo {0} $$ >> effects; echo up; exec sleep {1}"\nschedule = "always"\n'
     shop.rpr.write("jobs.toml", 'project = "shop"\n' + service.format("a", 61) + service.format("b", 61))
     shop.begin()
@@ -252,7 +250,7 @@ def test_a_service_that_was_changed_meanwhile_is_restarted_and_others_go_on(shop
     assert [row["state"] for row in shop.rows("b")] == ["running"]
 
 
-def test_a_keeper_that_nobody_needs_leaves_by_itself(shop: Shop) -> None:
+def test_an_unused_shim_exits(shop: Shop) -> None:
     shop.rpr.write(
         "jobs.toml", 'project = "shop"\n[jobs.a]\ncommand = "echo x >> effects; exit 5"\nschedule = "every 1h"\n'
     )

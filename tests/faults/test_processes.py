@@ -147,7 +147,7 @@ def test_a_stopped_process_can_be_stopped_for_good(house: House) -> None:
     assert house.ended("a") == Exit(signal=signal.SIGTERM)
 
 
-def test_a_process_that_leads_its_own_group_in_the_session_gets_the_signal_too(house: House) -> None:
+def test_a_process_in_its_own_group_of_the_session_gets_the_signal(house: House) -> None:
     house.shell("a", "set -m; sleep 60 & echo up; wait")
     house.until_said("a", b"up")
     house.go_on(0.05)
@@ -169,7 +169,7 @@ def test_a_process_that_leads_its_own_group_in_the_session_gets_the_signal_too(h
     ],
     ids=["background", "setsid", "double-fork", "pipeline", "deaf-child", "deaf-daemon", "stopped-child"],
 )
-def test_a_sweep_leaves_nothing_alive(house: House, script: str) -> None:
+def test_a_sweep_ends_every_process(house: House, script: str) -> None:
     house.shell("a", script)
     house.until_said("a", b"up")
     house.go_on(0.05)
@@ -178,7 +178,7 @@ def test_a_sweep_leaves_nothing_alive(house: House, script: str) -> None:
     assert alive("a") == []
 
 
-def test_a_daemon_with_closed_output_does_not_outlive_a_run_that_was_stopped(house: House) -> None:
+def test_a_process_with_closed_output_does_not_outlive_a_stopped_run(house: House) -> None:
     house.shell("a", "setsid sleep 61 >/dev/null 2>&1 </dev/null & echo up; exec sleep 61")
     house.until_said("a", b"up")
     house.go_on(0.05)
@@ -207,7 +207,7 @@ def test_processes_of_other_runs_are_left_alone_by_a_sweep(house: House) -> None
     house.ended("ab")
 
 
-def test_a_late_writer_is_heard_until_the_end(house: House) -> None:
+def test_output_of_a_late_writer_is_read_until_the_end(house: House) -> None:
     house.shell("a", "(sleep 0.2; echo late) & exit 0")
     house.last("a", RunExited)
     house.ended("a")
@@ -223,7 +223,7 @@ def test_bytes_come_as_they_were_written(house: House) -> None:
     assert house.sink.data["a"] == bytes(range(256)) * 1000
 
 
-def test_output_without_a_newline_comes_whole(house: House) -> None:
+def test_output_without_a_newline_arrives_whole(house: House) -> None:
     house.shell("a", "printf abc")
     house.ended("a")
     assert house.sink.data["a"] == b"abc"
@@ -248,7 +248,7 @@ def test_a_process_reads_what_it_was_given(house: House) -> None:
     assert house.sink.data["a"] == b"x" * 300_000
 
 
-def test_input_that_is_never_read_holds_up_nobody(house: House) -> None:
+def test_input_that_is_never_read_blocks_no_other_run(house: House) -> None:
     house.begin("a", "true", stdin=b"x" * 3_000_000)
     assert house.ended("a") == Exit(code=0)
 
@@ -277,13 +277,13 @@ def test_a_missing_folder_is_not_mistaken_for_a_missing_command(house: House) ->
     assert text_of(house.refused("a").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
 
 
-def test_a_file_is_no_working_folder(house: House, tmp_path: Path) -> None:
+def test_a_file_is_refused_as_working_folder(house: House, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     house.begin("a", "true", cwd=str(tmp_path / "file"))
     assert text_of(house.refused("a").reason) == f"cannot enter directory `{tmp_path}/file`: Not a directory"
 
 
-def test_a_folder_is_no_command(house: House, tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_command(house: House, tmp_path: Path) -> None:
     house.begin("a", str(tmp_path))
     assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}`: Permission denied, it is a directory"
 
@@ -309,7 +309,7 @@ def test_a_missing_interpreter_is_named(house: House, tmp_path: Path) -> None:
     )
 
 
-def test_a_program_of_another_system_is_told_as_one(house: House, tmp_path: Path) -> None:
+def test_a_program_of_another_system_is_reported_as_such(house: House, tmp_path: Path) -> None:
     program = Path(shutil.which("true") or "").read_bytes()
     if b"/ld-" not in program:
         pytest.skip("`true` needs no loader here")
@@ -367,7 +367,7 @@ def test_an_unknown_user_or_group_is_named(house: House) -> None:
     assert text_of(house.refused("b").reason) == "cannot run as group `nobody-knows-us`: there is no such group"
 
 
-def test_a_spawner_goes_on_after_failures(house: House) -> None:
+def test_a_spawner_continues_after_failures(house: House) -> None:
     """Bursts, because starts that go on at once leave dead children to each other."""
     for burst in range(20):
         for number in range(20):
@@ -402,7 +402,7 @@ def test_a_process_inherits_no_descriptor(house: House) -> None:
     assert house.sink.data["a"].split() == [b"0", b"1", b"2"]
 
 
-def test_limits_and_nice_are_in_force_before_the_command_begins(house: House) -> None:
+def test_limits_and_nice_apply_before_the_command_begins(house: House) -> None:
     limits = (("nofile", (64, 128)), ("core", (0, 0)))
     house.shell("a", "ulimit -Sn; ulimit -Hn; ulimit -c; nice; echo $0", rlimits=limits, nice=5)
     assert house.ended("a") == Exit(code=0)
@@ -427,7 +427,7 @@ def test_a_process_of_another_user_has_that_users_groups_alone(house: House) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_limits_of_another_user_are_in_force_before_the_command_begins_and_nothing_else_changes(house: House) -> None:
+def test_limits_of_another_user_alone_apply_before_the_command_begins(house: House) -> None:
     limits = (("nofile", (64, 128)), ("nproc", (500, 500)))
     script = "ulimit -Sn; ulimit -Hn; nice; id -u; id -G; umask; pwd; ls /proc/$$/fd; echo $$ $(ps -o sid= -p $$)"
     house.shell("a", script, rlimits=limits, nice=5, user="nobody", umask=0o027, cwd="/usr")
@@ -441,7 +441,7 @@ def test_limits_of_another_user_are_in_force_before_the_command_begins_and_nothi
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_what_another_user_with_limits_cannot_start_is_named_like_for_anybody(house: House, tmp_path: Path) -> None:
+def test_a_failed_start_as_another_user_with_limits_is_named_as_usual(house: House, tmp_path: Path) -> None:
     house.begin("a", "no-such-command", nice=1, user="nobody")
     assert text_of(house.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
     command = script(tmp_path / "script", "#!/bin/sh\n")  # in a folder that only root can enter
@@ -459,7 +459,7 @@ def test_being_who_one_is_already_needs_no_privilege(house: House) -> None:
 # --- many -------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_runs_that_end_at_once_leave_no_descriptor_and_no_zombie(house: House) -> None:
+def test_a_thousand_runs_that_end_at_once_keep_no_descriptor_and_no_zombie(house: House) -> None:
     house.begin("first", "true")
     house.ended("first")
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -618,7 +618,7 @@ asyncio.run(main())
 """
 
 
-def test_as_process_one_orphans_are_buried_and_no_status_is_stolen() -> None:
+def test_as_process_one_orphans_are_reaped_and_no_status_is_stolen() -> None:
     unshare = ["unshare", "--fork", "--pid", "--mount-proc"]
     if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode != 0:
         pytest.skip("no process namespace can be made here")

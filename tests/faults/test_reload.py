@@ -275,7 +275,7 @@ STYLES = [
 
 
 @pytest.mark.slow
-def test_however_a_file_is_saved_it_comes_into_force_once(ground: Ground) -> None:
+def test_a_saved_file_becomes_active_once_by_every_way_to_save(ground: Ground) -> None:
     keep = f"[jobs.keep]\ncommand = {json.dumps(SERVICE)}\nschedule = 'always'\n"
     run = ground.apply(keep)
     run.until_ready()
@@ -291,7 +291,7 @@ def test_however_a_file_is_saved_it_comes_into_force_once(ground: Ground) -> Non
     )
 
 
-def test_a_mounted_volume_that_is_swapped_as_a_whole_comes_into_force(ground: Ground) -> None:
+def test_a_mounted_volume_that_is_swapped_as_a_whole_becomes_active(ground: Ground) -> None:
     """As Kubernetes updates a ConfigMap: `jobs.toml -> ..data/jobs.toml`, `..data -> ..2026_1`, and a rename."""
 
     def swap(number: int) -> None:
@@ -314,7 +314,7 @@ def test_a_mounted_volume_that_is_swapped_as_a_whole_comes_into_force(ground: Gr
 
 
 @pytest.mark.slow
-def test_a_hundred_edits_a_second_are_noticed_by_nobody_but_the_edited(ground: Ground) -> None:
+def test_a_hundred_edits_a_second_affect_the_edited_job_only(ground: Ground) -> None:
     run = Twenty(ground)
     path = ground.folder / "jobs.toml"
     good = path.read_text()

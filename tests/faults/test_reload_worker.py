@@ -116,7 +116,9 @@ BOMBS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_one_line_of_words_and_costs_the_asker_nothing(house: House, tmp_path: Path, name: str) -> None:
+def test_a_bomb_is_reported_in_one_line_and_costs_the_supervisor_nothing(
+    house: House, tmp_path: Path, name: str
+) -> None:
     good, bomb = tmp_path / "good.toml", tmp_path / name
     good.write_text(job("echo x"))
     bomb.write_text(BOMBS[name])
@@ -149,7 +151,7 @@ def test_a_template_that_wants_too_much_memory_is_named(house: House, tmp_path: 
     assert "needs too much memory" in answer.problems[0].message
 
 
-def test_what_needs_more_memory_as_a_whole_is_told_with_the_limit(
+def test_too_much_memory_for_all_files_is_reported_with_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RPR_MAX_RELOAD_MEMORY", "8MiB")
@@ -164,7 +166,9 @@ def test_what_needs_more_memory_as_a_whole_is_told_with_the_limit(
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_reader_that_dies_is_named_and_the_next_one_reads(house: House, tmp_path: Path, blow: signal.Signals) -> None:
+def test_a_worker_that_crashes_is_named_and_the_next_one_loads(
+    house: House, tmp_path: Path, blow: signal.Signals
+) -> None:
     good, slow = tmp_path / "good.toml", tmp_path / "slow.toml"
     good.write_text(job("echo x"))
     slow.write_text(SLOW)
@@ -178,7 +182,7 @@ def test_a_reader_that_dies_is_named_and_the_next_one_reads(house: House, tmp_pa
     assert len(house.good(good).jobfile.jobs) == 1
 
 
-def test_a_reader_that_dies_between_two_readings_is_missed_by_nobody(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_exits_between_two_loads_is_replaced(house: House, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     house.good(tmp_path / "jobs.toml")
     first = house.pid
@@ -189,7 +193,7 @@ def test_a_reader_that_dies_between_two_readings_is_missed_by_nobody(house: Hous
     assert house.pid not in (None, first)
 
 
-def test_a_reader_that_is_gone_but_not_buried_yet_is_asked_nothing(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_exited_and_is_not_reaped_yet_gets_no_request(house: House, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     house.good(tmp_path / "jobs.toml")
     process = house.rereading._worker._process
@@ -202,7 +206,7 @@ def test_a_reader_that_is_gone_but_not_buried_yet_is_asked_nothing(house: House,
     process._popen.poll = poll  # type: ignore[method-assign]
 
 
-def test_a_reader_that_stands_still_is_given_up(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_given_up(house: House, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     house.good(tmp_path / "jobs.toml")
     assert house.pid is not None
@@ -213,7 +217,9 @@ def test_a_reader_that_stands_still_is_given_up(house: House, tmp_path: Path) ->
     house.good(tmp_path / "jobs.toml")
 
 
-def test_a_reader_that_cannot_be_started_is_told(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_be_started_is_reported(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     monkeypatch.setattr(house.rereading._worker, "_argv", ["/no/such/python"])
     told = "cannot read the job files: cannot start a process for it: No such file or directory"
@@ -221,7 +227,7 @@ def test_a_reader_that_cannot_be_started_is_told(house: House, tmp_path: Path, m
     assert str(house.read(tmp_path / "jobs.toml")) == told
 
 
-def test_a_reader_goes_when_nobody_asks_for_a_while(house: House, tmp_path: Path) -> None:
+def test_an_idle_worker_exits(house: House, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
     house.rereading._worker._idle = 0.05
     first = house.good(tmp_path / "jobs.toml")
@@ -260,7 +266,7 @@ def test_a_job_that_did_not_change_stays_the_very_same_object(house: House, tmp_
     assert house.good(path).jobfile.jobs[0] is after["j299"]
 
 
-def test_a_job_equal_to_one_in_force_is_that_very_object(tmp_path: Path) -> None:
+def test_a_job_equal_to_an_active_one_is_the_same_object(tmp_path: Path) -> None:
     path = tmp_path / "jobs.toml"
     path.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(150)))
     in_force = {one.name: one for one in load_selected([str(path)]).jobfile.jobs}

@@ -28,7 +28,7 @@ def many(count: int, script: str) -> str:
 
 
 @pytest.mark.slow
-def test_with_sixty_four_descriptors_every_slot_runs_once_and_questions_are_answered(ground: Ground) -> None:
+def test_with_sixty_four_descriptors_each_slot_runs_once_and_requests_work(ground: Ground) -> None:
     supervisor = ground.apply(
         many(60, effectful("sleep 1")), "-q", "--keep-alive", prefix=limited("ulimit -n 64")
     )  # fmt: skip
@@ -66,9 +66,7 @@ def few_processes() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_where_no_process_can_be_made_starts_are_tried_again_until_they_can(
-    few_processes: Path, ground: Ground
-) -> None:
+def test_starts_are_retried_while_no_process_can_be_made(few_processes: Path, ground: Ground) -> None:
     join = f"echo $$ > {few_processes}/cgroup.procs"
     tick = f"[jobs.tick]\ncommand = '''{effectful('true')}'''\nschedule = \"every 200ms\"\n"
     burst = f"[jobs.burst]\ncommand = '''{effectful(':')}'''\nschedule = \"manual\"\n"
@@ -97,7 +95,7 @@ def ends(ground: Ground, name: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_thousand_live_runs_start_stop_and_are_gone_in_bounded_time(ground: Ground) -> None:
+def test_a_thousand_live_runs_start_and_stop_in_bounded_time(ground: Ground) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 6000:
         pytest.skip("too few descriptors are allowed here")
     supervisor = ground.apply(

@@ -142,7 +142,7 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: Home) -> None:
+def test_a_killed_shim_ends_its_runs_and_another_one_takes_over(home: Home) -> None:
     home.begin("lost-a", "echo heard; trap '' HUP; sleep 60")
     home.begin("lost-b", "setsid sleep 60 & exec sleep 60")
     home.until(lambda: len(home.told(RunStarted)) == 2 and home.sink.written["lost-a"]["stdout"])
@@ -163,7 +163,7 @@ def test_a_killed_keeper_takes_its_runs_along_and_another_one_takes_over(home: H
     ]
 
 
-def test_a_keeper_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shim_that_cannot_be_started_keeps_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(ShimUnavailable, match="it cannot be started"):
@@ -171,7 +171,7 @@ def test_a_keeper_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monke
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Home) -> None:
+def test_the_begin_of_a_run_is_that_of_its_process_not_of_the_report(home: Home) -> None:
     before = time.monotonic_ns() // 1000
     home.begin("short", "true")
     home.until(lambda: home.told(RunEnded))
@@ -181,7 +181,7 @@ def test_a_run_began_when_its_process_came_to_be_not_when_that_was_told(home: Ho
     assert before < began.at < time.monotonic_ns() // 1000
 
 
-def test_what_runs_inherit_reaches_them_also_by_another_keeper_and_their_own_values_win(home: Home) -> None:
+def test_another_shim_passes_on_inherited_variables_and_own_values_win(home: Home) -> None:
     base = {"PATH": PATH, "KEPT": "from base", "CHANGED": "from base"}
 
     def begin(run: str) -> None:
@@ -201,9 +201,7 @@ def test_what_runs_inherit_reaches_them_also_by_another_keeper_and_their_own_val
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
-def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_repeat_it(
-    tmp_path: Path, has_folder: bool
-) -> None:
+def test_a_shim_that_crashes_names_the_defect_and_the_next_one_avoids_it(tmp_path: Path, has_folder: bool) -> None:
     home = Home(tmp_path / "keeper" if has_folder else None)
     log = tmp_path / "keeper" / "log"
     try:
@@ -224,13 +222,13 @@ def test_a_keeper_that_dies_of_a_defect_says_of_which_and_the_next_one_does_not_
         home.close()
 
 
-def test_a_keeper_that_crashes_below_python_says_where(home: Home) -> None:
+def test_a_shim_that_crashes_below_python_names_the_place(home: Home) -> None:
     os.kill(home.spawner.keeper or 0, signal.SIGABRT)
     home.until(lambda: home.warnings)
     assert "exited unexpectedly: Fatal Python error: Aborted; killing" in home.warnings[0]
 
 
-def test_the_last_words_of_a_keeper_that_never_comes_up_are_bounded_and_no_job_can_write_among_them(
+def test_the_crash_log_of_a_shim_is_bounded_and_no_job_can_write_to_it(
     tmp_path: Path,
 ) -> None:
     home = Home(tmp_path)
@@ -246,7 +244,7 @@ def test_the_last_words_of_a_keeper_that_never_comes_up_are_bounded_and_no_job_c
     home.close()
 
 
-def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_next_one(home: Home) -> None:
+def test_a_run_requested_without_a_shim_is_started_by_the_next_one(home: Home) -> None:
     first = home.spawner.keeper
     assert first is not None
     os.kill(first, signal.SIGKILL)
@@ -257,7 +255,7 @@ def test_a_run_that_was_asked_for_while_there_is_no_keeper_is_started_by_the_nex
     assert home.told(RunLost) == []
 
 
-def test_a_keeper_is_not_impressed_by_signals_of_the_terminal_or_of_an_init(home: Home) -> None:
+def test_a_shim_ignores_signals_of_the_terminal_and_of_an_init(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
     home.begin("exits-5", "sleep 0.2; exit 5")
@@ -269,7 +267,7 @@ def test_a_keeper_is_not_impressed_by_signals_of_the_terminal_or_of_an_init(home
     assert home.spawner.keeper == keeper
 
 
-def test_a_stopped_keeper_holds_up_nobody_and_goes_on_where_it_was(home: Home) -> None:
+def test_a_stopped_shim_blocks_no_other_and_continues_later(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
     os.kill(keeper, signal.SIGSTOP)
@@ -317,7 +315,7 @@ ESCAPES = {
 }
 
 
-def test_when_the_client_is_killed_its_keeper_kills_everything_that_ever_came_of_a_run() -> None:
+def test_a_shim_whose_client_is_killed_ends_all_processes_of_its_runs() -> None:
     client = subprocess.Popen(
         [sys.executable, "-c", CLIENT, *ESCAPES.values()],
         stdout=subprocess.PIPE,
@@ -378,7 +376,7 @@ asyncio.run(main())
 """
 
 
-def test_output_for_which_no_descriptor_is_free_waits_in_its_pipe_until_there_is_one() -> None:
+def test_output_without_a_free_descriptor_waits_in_its_pipe_for_one() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SHORT_OF_DESCRIPTORS],
         capture_output=True,
@@ -392,7 +390,7 @@ def test_output_for_which_no_descriptor_is_free_waits_in_its_pipe_until_there_is
 # --- a keeper that is stopped -------------------------------------------------------------------------------------
 
 
-def test_a_stopped_keeper_is_noticed_and_its_return_too(home: Home) -> None:
+def test_a_stopped_shim_is_noticed_and_its_return_too(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
     os.kill(keeper, signal.SIGSTOP)
@@ -410,13 +408,13 @@ def test_a_stopped_keeper_is_noticed_and_its_return_too(home: Home) -> None:
     assert home.spawner.keeper == keeper
 
 
-def test_a_keeper_that_works_is_never_called_stuck(home: Home) -> None:
+def test_a_shim_that_works_is_never_called_stuck(home: Home) -> None:
     home.begin("r1", "sleep 5")
     home.until(lambda: home.told(RunEnded))
     assert home.warnings == []
 
 
-def test_force_ends_a_stopped_keeper_and_all_of_its_runs(home: Home) -> None:
+def test_force_ends_a_stopped_shim_and_all_of_its_runs(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
     home.begin("r1", "sleep 300")
@@ -430,7 +428,7 @@ def test_force_ends_a_stopped_keeper_and_all_of_its_runs(home: Home) -> None:
     assert gone(pid)
 
 
-def test_a_stopped_keeper_does_not_keep_a_spawner_from_closing(home: Home) -> None:
+def test_a_stopped_shim_does_not_keep_a_spawner_from_closing(home: Home) -> None:
     keeper = home.spawner.keeper
     assert keeper is not None
     home.begin("r1", "sleep 300")
@@ -444,7 +442,7 @@ def test_a_stopped_keeper_does_not_keep_a_spawner_from_closing(home: Home) -> No
 
 
 @pytest.mark.slow
-def test_down_kill_ends_a_supervisor_whose_keeper_is_stopped(ground: Ground) -> None:
+def test_down_kill_ends_a_supervisor_whose_shim_is_stopped(ground: Ground) -> None:
     supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q")
     supervisor.until_ready()
     wait_for(lambda: "web" in ground.jobs_living(), "web runs")
@@ -458,7 +456,7 @@ def test_down_kill_ends_a_supervisor_whose_keeper_is_stopped(ground: Ground) -> 
 
 
 @pytest.mark.slow
-def test_the_next_supervisor_ends_a_stopped_keeper_that_does_not_greet(
+def test_the_next_supervisor_ends_a_stopped_shim_that_does_not_greet(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = ground.apply('[jobs.web]\ncommand = "sleep 300"\nschedule = "always"\n', "-q", "--on-crash", "keep")

@@ -112,7 +112,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_reader_of_standard_error_that_goes_away_and_sigpipe_itself_end_nothing(ground: Ground) -> None:
+def test_a_closed_reader_of_standard_error_and_sigpipe_itself_end_nothing(ground: Ground) -> None:
     tick = f"[jobs.tick]\ncommand = '''{effectful('echo oops >&2')}'''\nschedule = \"every 100ms\"\n"
     supervisor = ground.apply(tick, stderr=subprocess.PIPE)
     assert supervisor.process.stderr is not None
@@ -126,7 +126,7 @@ def test_a_reader_of_standard_error_that_goes_away_and_sigpipe_itself_end_nothin
 
 
 @pytest.mark.slow
-def test_as_process_one_a_thousand_orphans_are_buried_and_no_status_is_lost(ground: Ground) -> None:
+def test_as_process_one_a_thousand_orphans_are_reaped_and_none_is_lost(ground: Ground) -> None:
     namespace = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
     if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], capture_output=True).returncode != 0:
         pytest.skip("no process namespace can be made here")

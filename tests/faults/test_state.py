@@ -112,7 +112,7 @@ def test_a_history_of_a_newer_rpr_is_refused(folder: Path) -> None:
     assert "it has format 99, but this rpr supports formats up to" in error.message
 
 
-def test_somebody_elses_database_is_refused(folder: Path) -> None:
+def test_a_database_of_another_program_is_refused(folder: Path) -> None:
     (folder / "history.db").unlink()
     db = sqlite3.connect(folder / "history.db")
     db.execute("CREATE TABLE mine (x)")
@@ -121,7 +121,7 @@ def test_somebody_elses_database_is_refused(folder: Path) -> None:
     assert "not a history of repeater" in refused(folder).message
 
 
-def test_a_history_that_was_there_and_is_gone_is_no_first_start(folder: Path) -> None:
+def test_a_history_that_disappeared_is_not_a_first_start(folder: Path) -> None:
     (folder / "history.db").unlink()
     assert "the database has been deleted" in refused(folder).message
 
@@ -224,7 +224,7 @@ def test_a_damaged_progress_row_is_an_error_that_names_the_job(folder: Path, dat
     assert str(folder / "history.db") in caught.value.message
 
 
-def test_a_second_supervisor_is_refused_at_once_and_told_who_holds_it(folder: Path) -> None:
+def test_a_second_supervisor_is_refused_at_once_with_the_holder(folder: Path) -> None:
     first = SqliteStore(folder, at_once)
     began = time.monotonic()
     try:
@@ -237,7 +237,7 @@ def test_a_second_supervisor_is_refused_at_once_and_told_who_holds_it(folder: Pa
     assert f"process {os.getpid()} is using it" in caught.value.message
 
 
-def test_a_lock_whose_words_are_gone_still_holds(folder: Path) -> None:
+def test_a_lock_without_its_text_still_holds(folder: Path) -> None:
     first = SqliteStore(folder, at_once)
     try:
         (folder / "lock").write_bytes(b"")
@@ -307,7 +307,7 @@ def test_a_reader_needs_no_lock_and_creates_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_reader_of_a_closed_history_leaves_the_folder_as_it_was(folder: Path) -> None:
+def test_a_reader_of_a_closed_history_does_not_change_the_folder(folder: Path) -> None:
     before = contents(folder)
     reader = open_reader(folder)
     assert reader is not None
@@ -316,7 +316,7 @@ def test_a_reader_of_a_closed_history_leaves_the_folder_as_it_was(folder: Path) 
     assert contents(folder) == before
 
 
-def test_a_reader_of_a_killed_supervisors_history_sees_the_last_rows_and_takes_nothing_away(tmp_path: Path) -> None:
+def test_a_reader_of_a_crashed_history_sees_its_rows_and_removes_nothing(tmp_path: Path) -> None:
     last = killed_supervisor(tmp_path / "state")
     reader = open_reader(tmp_path / "state")
     assert reader is not None
@@ -391,7 +391,7 @@ def killed_supervisor(folder: Path) -> int:
     return int(rest[-1] if rest else line)
 
 
-def test_an_ephemeral_store_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ephemeral_store_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = SqliteStore(None, at_once)
     assert claim(store, row()) is None
@@ -552,7 +552,7 @@ def test_a_read_only_file_system_is_refused_and_can_be_read(small_disk: Path) ->
     reader.close()
 
 
-def test_on_a_full_disk_claims_fail_results_wait_and_all_recovers_by_itself(small_disk: Path) -> None:
+def test_on_a_full_disk_claims_fail_results_wait_and_both_recover(small_disk: Path) -> None:
     warnings: list[str] = []
     store = SqliteStore(small_disk / "state", at_once, warn=lambda reason: warnings.append(sentence(reason)))
     assert claim(store, row(0)) is None
@@ -597,7 +597,7 @@ def test_nothing_is_claimed_in_a_history_that_was_removed_while_in_use(folder: P
     store.close()
 
 
-def test_a_supervisor_whose_folder_was_replaced_leaves_the_new_one_alone(folder: Path) -> None:
+def test_a_supervisor_whose_folder_was_replaced_does_not_touch_the_new_one(folder: Path) -> None:
     first = SqliteStore(folder, at_once)
     folder.rename(folder.with_name("aside"))
     second = SqliteStore(folder, at_once)
@@ -612,7 +612,7 @@ def test_a_supervisor_whose_folder_was_replaced_leaves_the_new_one_alone(folder:
     again.close()
 
 
-def test_a_full_disk_at_the_first_start_is_refused_and_leaves_no_half_history(small_disk: Path) -> None:
+def test_a_full_disk_at_the_first_start_is_refused_without_half_a_history(small_disk: Path) -> None:
     fill(small_disk / "ballast")
     with pytest.raises(StateUnavailable):
         SqliteStore(small_disk / "state", at_once)

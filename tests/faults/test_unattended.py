@@ -27,7 +27,7 @@ schedule = "manual"
 """
 
 
-def test_after_a_kill_commands_show_and_end_what_goes_on(shop: Shop) -> None:  # noqa: F811
+def test_after_a_kill_commands_show_and_end_the_kept_jobs(shop: Shop) -> None:  # noqa: F811
     shop.rpr.write("jobs.toml", JOBS)
     out = shop.begin()
     wait_for(lambda: "| up" in out.read_text(), "the service runs")

@@ -41,7 +41,7 @@ WORDS = {name: name.partition(",")[0] for name in LEAKS} | {
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_guard_names_what_each_test_leaves_and_no_other(tmp_path: Path) -> None:
+def test_the_guard_names_the_leaks_of_each_test_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(GUARD.read_text().replace("PATIENCE = 10.0", "PATIENCE = 0.3"))
     tests = [
         f"def test_leak_{number}(tmp_path):\n    os.chdir(tmp_path)\n    exec({leak!r})\n"

@@ -49,7 +49,7 @@ def test_a_secret_is_masked_before_a_long_command_is_cut() -> None:
     assert "s3c" not in text
 
 
-def test_a_user_that_cannot_be_looked_up_leaves_no_command() -> None:
+def test_an_unknown_user_makes_no_command_text() -> None:
     def unknown(_: str) -> dict[str, str]:
         raise RepeaterError("there is no such user")
 

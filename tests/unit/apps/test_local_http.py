@@ -15,7 +15,7 @@ from repeater.apps.oneoff.local_http import LocalHttpServer
 from repeater.system.loops.minimal import MinimalLoop
 
 
-def test_a_client_that_drips_keeps_no_place_and_a_lack_of_descriptors_is_waited_out(
+def test_a_slow_client_keeps_no_place_and_missing_descriptors_are_awaited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_WITHIN", 0.2)

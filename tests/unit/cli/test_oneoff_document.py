@@ -116,7 +116,7 @@ def test_no_two_options_of_a_command_share_a_flag(name: str) -> None:
     assert len(flags) == len(set(flags))
 
 
-def test_every_option_has_words_and_fills_a_key_or_is_read_by_rpr() -> None:
+def test_every_option_has_a_help_and_fills_a_key_or_is_read_by_rpr() -> None:
     for options in [group for _, group in COMMON] + [command.own for command in COMMANDS.values()]:
         for option in options:
             assert option.words.endswith((".", ").")) or option.words.endswith("."), option.name
@@ -127,7 +127,7 @@ def test_every_option_has_words_and_fills_a_key_or_is_read_by_rpr() -> None:
     st.sampled_from(list(COMMANDS)),
     st.lists(st.text(max_size=8) | st.sampled_from(["--", "-t", "--every", "-q", "1s"])),
 )
-def test_no_words_make_the_parser_crash(name: str, words: list[str]) -> None:
+def test_no_arguments_make_the_parser_crash(name: str, words: list[str]) -> None:
     with contextlib.suppress(UsageError):
         parse(COMMANDS[name], words)
 

@@ -68,7 +68,7 @@ def expanded(word: str, *, is_program: bool) -> str:
 
 
 @given(st.lists(st.one_of(TEXT, HARD), min_size=1, max_size=4))
-def test_words_of_the_command_come_out_as_they_went_in(given: list[str]) -> None:
+def test_arguments_of_the_command_are_quoted_without_loss(given: list[str]) -> None:
     line = "ExecStart=" + " ".join((_quoted("/p" + given[0], is_program=True), *map(_quoted, given[1:])))
     assert lines(line) == [line]
     first, *rest = words(line.removeprefix("ExecStart="))
@@ -97,6 +97,6 @@ def test_a_length_of_systemd_is_taken(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "5min\nExecStartPre=/bin/evil", "5min\r", "5min\\", "%i", "5 min ", "-1", "x", "1" * 60 + "!", "٣s"]
 )
-def test_what_is_no_length_of_systemd_is_refused(text: str) -> None:
+def test_an_invalid_duration_of_systemd_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         _time_span(text)

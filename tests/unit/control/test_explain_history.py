@@ -71,7 +71,7 @@ def test_downtime_lies_between_the_nearest_ends_of_lives() -> None:
     assert downtime("12:00:00", ("08:00:00", "09:00:00"), ("10:00:00", None), is_alive=True) == []
 
 
-def test_lives_of_a_clock_that_was_ahead_do_not_swap_the_ends_of_a_downtime() -> None:
+def test_sessions_with_a_clock_ahead_do_not_swap_the_ends_of_a_downtime() -> None:
     lives = [("13:00:00", "13:05:00"), ("10:10:00", "10:20:00"), ("10:30:00", "10:40:00")]
     assert downtime("10:25:00", *lives) == ["clock_was_set_back 13:05 10:10", "supervisor_down 10:20 10:30"]
     assert downtime("12:00:00", *lives) == ["clock_was_set_back 13:05 10:10", "supervisor_down 10:40 13:00"]

@@ -40,7 +40,7 @@ def test_what_is_encoded_is_decoded_and_is_one_line_of_ascii(message: dict[str, 
 
 
 @given(st.lists(OBJECTS, max_size=5), st.lists(st.integers(1, 40), min_size=1, max_size=200))
-def test_lines_come_out_as_they_went_in_however_they_are_cut(messages: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_lines_are_split_without_loss_however_they_are_cut(messages: list[dict[str, Any]], cuts: list[int]) -> None:
     stream = b"".join(map(encode, messages))
     lines, found, at = LineBuffer(), [], 0
     for number in range(len(stream)):
@@ -85,13 +85,13 @@ def test_any_bytes_are_a_request_or_one_refusal(line: bytes) -> None:
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else "",
 )
-def test_what_is_no_request_is_refused_with_its_cause(line: bytes, cause: str) -> None:
+def test_an_invalid_request_is_refused_with_its_cause(line: bytes, cause: str) -> None:
     with pytest.raises(BadMessage, match="cannot") as caught:
         decode_request(line)
     assert cause in caught.value.message
 
 
-def test_a_line_that_is_too_long_is_refused_before_its_end_comes() -> None:
+def test_a_line_that_is_too_long_is_refused_before_its_end_arrives() -> None:
     lines = LineBuffer(10)
     lines.feed(b"x" * 10)
     assert lines.take() is None
@@ -162,7 +162,7 @@ def test_an_error_about_the_version_says_what_to_do() -> None:
     assert "restart the supervisor" in error.hint
 
 
-def test_a_request_leaves_out_what_is_empty() -> None:
+def test_a_request_omits_empty_values() -> None:
     line = encode_request("logs", {"jobs": [], "run": "", "follow": True, "since": None})
     assert decode_request(line[:-1]) == Request("logs", {"follow": True})
     assert decode_request(encode_request("logs", {"tail": 0, "follow": False})[:-1]) == Request("logs", {"tail": 0})

@@ -175,7 +175,7 @@ async def test_who_closes_only_its_own_direction_still_gets_the_answer(house: Ho
 
 
 @live
-async def test_a_line_that_is_no_request_is_answered_and_ends_the_connection(house: House) -> None:
+async def test_a_line_that_is_not_a_request_is_answered_and_ends_the_connection(house: House) -> None:
     for line in (b"hello\n", b"{}\n", b'{"v":2,"verb":"explode"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"\n"):
         peer = await house.connect()
         peer.send(line)
@@ -226,7 +226,7 @@ def hostile() -> list[tuple[str, dict[str, Any]]]:
 
 
 @live
-async def test_hostile_values_for_every_argument_of_every_verb_get_an_answer_and_harm_nobody(house: House) -> None:
+async def test_hostile_values_for_every_argument_of_every_verb_get_an_answer(house: House) -> None:
     peer = await house.connect()
     for verb, args in hostile():
         _, end = await peer.answer(verb, **args)
@@ -335,7 +335,7 @@ def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, m
 
 
 @live
-async def test_a_long_answer_is_taken_to_its_end_before_the_server_goes_and_a_follower_is_not_waited_for(
+async def test_shutdown_waits_for_a_long_answer_and_not_for_a_follower(
     house: House,
 ) -> None:
     house.kept.begin("1", "tick", 4 << 20)
@@ -363,7 +363,7 @@ async def test_a_long_answer_is_taken_to_its_end_before_the_server_goes_and_a_fo
 
 
 @live
-async def test_a_slow_listener_loses_output_and_is_told_how_much(house: House) -> None:
+async def test_a_slow_listener_loses_output_and_the_amount_is_reported(house: House) -> None:
     sock = connect(house.door.path, 5)
     sock.sendall(b'{"v":2,"verb":"logs","args":{"follow":true}}\n')
     await asyncio.sleep(0.05)
@@ -439,7 +439,7 @@ async def test_a_fault_after_an_answer_ends_its_connection_only(house: House) ->
 
 
 @live
-async def test_a_fault_in_a_verb_is_told_and_harms_nobody(house: House) -> None:
+async def test_a_fault_in_a_verb_is_reported_and_contained(house: House) -> None:
     peer = await house.connect()
     house.desk.troubles = lambda: 1 / 0  # type: ignore[assignment, return-value]
     _, end = await peer.answer("health")
@@ -479,7 +479,7 @@ def test_the_socket_is_for_its_user_alone_whatever_the_umask(tmp_path: Path) -> 
     assert not (tmp_path / "new" / "x.sock").exists()
 
 
-def test_a_name_that_a_dead_supervisor_left_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None:
+def test_a_socket_of_a_crashed_supervisor_is_replaced_and_a_live_one_kept(tmp_path: Path) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(tmp_path / "x.sock"))
     dead.close()

@@ -81,7 +81,7 @@ def _instant(text: str) -> Any:
     return from_rfc3339(text)
 
 
-def test_status_of_many_jobs_comes_in_small_pieces(house: House) -> None:
+def test_status_of_many_jobs_is_sent_in_small_pieces(house: House) -> None:
     house.stage.apply(*(job(f"j{n}", Always()) for n in range(100)))
     pieces: list[int] = []
 

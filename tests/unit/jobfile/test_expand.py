@@ -19,7 +19,7 @@ env = { FROM = "template", T = "1" }
 """
 
 
-def test_the_order_is_default_then_defaults_then_template_then_job_then_set():
+def test_the_order_is_default_defaults_template_job_set():
     text = '[defaults]\ntimeout = "1s"\nnice = 1\numask = "001"\nstop_timeout = "1s"\n' + TEMPLATE
     text += '[jobs.a]\nextends = "check"\nwith = { url = "x" }\ntimeout = "9s"\n'
     assert jobs(text)["a"].ending.timeout == timedelta(seconds=9)
@@ -74,7 +74,7 @@ def test_the_keys_of_a_default_executor_reach_the_same_plugin_and_no_other(given
     assert (None if executor is None else executor.table()) == wanted
 
 
-def test_the_keys_of_a_default_schedule_plugin_reach_the_same_plugin_and_no_other():
+def test_keys_of_a_default_schedule_plugin_reach_the_same_plugin_only():
     text = '[defaults]\nschedule = { plugin = "sun", a = 1 }\n[jobs.a]\ncommand = "true"\nschedule = '
     assert jobs(f'{text}{{ plugin = "sun", b = 2 }}')["a"].schedule == Plugin.of("sun", {"a": 1, "b": 2})
     assert jobs(f'{text}{{ plugin = "moon", b = 2 }}')["a"].schedule == Plugin.of("moon", {"b": 2})
@@ -362,7 +362,7 @@ def test_set_of_a_variable_that_only_a_template_names_is_allowed():
     assert jobs(text, set_vars={"db.host": "h"})["a"].process.command == "h"
 
 
-def test_a_bad_value_of_set_is_told_as_such():
+def test_a_bad_value_of_set_is_reported_as_such():
     (told,) = problems('[jobs.a]\ncommand = "x"\n', set_vars={"jobs.a.timeout": "30"})
     words = "found `30`, expected a duration like `30s`, `1h30m`, `500ms` or `2d`, or `never` (write `30s` for seconds)"
     assert told == f"--set: jobs.a.timeout: {words}"
@@ -376,17 +376,17 @@ def test_the_environment_is_that_of_rpr():
 # --- where a problem is told ---
 
 
-def test_a_problem_of_a_default_is_told_once_and_at_its_place():
+def test_a_problem_of_a_default_is_reported_once_and_at_its_place():
     text = '[defaults]\ntimeout = "0s"\n' + "".join(f'[jobs.j{number}]\ncommand = "x"\n' for number in range(3))
     assert problems(text) == ["jobs.toml:2:1: defaults.timeout: found `0s`, expected more than zero, at least `1us`"]
 
 
-def test_a_problem_of_a_template_is_told_at_its_place():
+def test_a_problem_of_a_template_is_reported_at_its_place():
     text = '[templates.t]\ncommand = "x"\ntimeout = "0s"\n[jobs.a]\nextends = "t"\n[jobs.b]\nextends = "t"\n'
     assert problems(text) == ["jobs.toml:3:1: templates.t.timeout: found `0s`, expected more than zero, at least `1us`"]
 
 
-def test_a_problem_of_every_cell_is_told_once():
+def test_a_problem_of_every_cell_is_reported_once():
     text = '[jobs.a]\ncommand = "x"\nmatrix = { r = ["x", "y"] }\ntimeout = "0s"\n'
     assert problems(text) == ["jobs.toml:4:1: jobs.a.timeout: found `0s`, expected more than zero, at least `1us`"]
 
@@ -563,7 +563,7 @@ def test_relative_paths_count_from_the_folder_of_the_first_file():
     assert spec.process.env_from_files == (("A", "1"),)
 
 
-def test_every_file_that_was_read_is_told_with_its_digest():
+def test_every_file_that_was_read_is_reported_with_its_digest():
     more = {"d/b.toml": '[jobs.b]\ncommand = "x"\nenv_file = "e"\n', "e": "A=1"}
     loaded = road('include = ["d/*.toml"]\n', more=more)
     assert sorted(loaded.files) == ["/p/d/b.toml", "/p/e", "/p/jobs.toml"]
@@ -583,7 +583,7 @@ def test_a_glob_does_not_include_the_file_itself():
     assert list(jobs('include = ["*.toml"]\n[jobs.a]\ncommand = "x"\n', more=more)) == ["b", "a"]
 
 
-def test_a_glob_that_matches_only_files_on_the_way_is_no_circle():
+def test_a_glob_that_matches_only_including_files_is_not_a_cycle():
     assert list(jobs('include = ["*.toml"]\n[jobs.a]\ncommand = "x"\n')) == ["a"]
     more = {"d/b.toml": 'include = ["*.toml"]\n[jobs.b]\ncommand = "x"\n', "c.toml": 'include = ["j*.toml"]\n'}
     assert list(jobs('include = ["d/b.toml", "c.toml"]\n[jobs.a]\ncommand = "x"\n', more=more)) == ["b", "a"]

@@ -151,7 +151,7 @@ def test_a_value_of_the_wrong_shape_gets_the_right_form(keys, sentence):
 
 
 @pytest.mark.parametrize(("text", "form"), SCHEDULES)
-def test_words_for_a_schedule_get_the_form(text, form):
+def test_prose_for_a_schedule_gets_a_hint_with_the_syntax(text, form):
     assert hint(f'{JOB}schedule = "{text}"\n') == f"write `schedule = {form}`"
     assert problems(f"{JOB}schedule = {form}\n") == []
 
@@ -171,7 +171,7 @@ def test_another_version_gets_the_form_of_the_key(version):
     ("rate", "form"),
     [("5000/hour", "5000/1h"), ("10 per minute", "10/1m"), ("10/min", "10/1m"), ("5", "5/1s"), ("6 a day", "6/1d")],
 )
-def test_a_rate_in_words_gets_the_form(rate, form):
+def test_prose_for_a_rate_gets_a_hint_with_the_syntax(rate, form):
     assert hint(f'{JOB}schedule = {{ rate = "{rate}" }}\n') == f'write `rate = "{form}"`'
     assert hint(f'[limits.x]\nrate = "{rate}"\n{JOB}') == f'write `rate = "{form}"`'
 

@@ -61,7 +61,7 @@ def test_a_duration_of_other_programs_is_written_as_ours(text, written):
 
 
 @pytest.mark.parametrize("text", ["5x", "P", "PT", "P1Y", "min 5", "", "five minutes", "1m1h", "-5m", "1 month"])
-def test_what_is_no_duration_gets_no_hint(text):
+def test_an_invalid_duration_gets_no_hint(text):
     assert duration_hint(text) is None
 
 

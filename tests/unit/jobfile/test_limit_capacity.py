@@ -14,7 +14,7 @@ def told(text):
     return [message for _, message in overcommitted_limits(road(text).jobfile)]
 
 
-def test_a_limit_that_cannot_hold_its_jobs_is_named_with_those_that_ask_for_most():
+def test_a_limit_too_small_for_its_jobs_is_named_with_the_largest_users():
     text = """
         [limits.api]
         rate = "10/1m"

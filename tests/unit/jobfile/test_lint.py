@@ -56,7 +56,7 @@ def test_catch_up_all_of_an_interval_is_not_a_warning():
     assert warnings('schedule = "every 1h"\ncatch_up = "all"') == []
 
 
-def test_a_warning_of_defaults_is_reported_once_where_it_stands():
+def test_a_warning_of_defaults_is_reported_once_at_its_place():
     jobs = "\n".join(f'[jobs.j{number}]\ncommand = "true"\nschedule = "0 3 * * *"' for number in range(9))
     loaded = road(f'[defaults]\ncatch_up = "all"\n{jobs}')
     assert [(one.line, one.key) for one in loaded.warnings] == [(2, "defaults.catch_up")]

@@ -149,7 +149,7 @@ def test_a_flood_of_brackets_is_too_deep_wherever_the_parser_notices():
         read("[" * 200_000, "f.yaml")
 
 
-def test_yaml_that_was_written_is_read_as_the_same_however_deep_or_far_from_ascii():
+def test_written_yaml_is_read_as_the_same_however_deep_or_far_from_ascii():
     data = {"a": [{"b c": ["\U00010000", None, True, 1.5, {}], "no": {"x": [[], "\x1b", "on"]}}], "e": {}}
     assert read(to_yaml(data), "f.yaml").data == data
 

@@ -76,7 +76,7 @@ def test_a_template_gives(text, value):
         "{{ run.nominal }} {{ vars.missing }}",
     ],
 )  # fmt: skip
-def test_a_template_fails_in_words_and_at_once(text):
+def test_a_template_fails_at_once_with_a_clear_message(text):
     with pytest.raises(TemplateFailed) as caught:
         render(text, NAMES)
     assert str(caught.value)
@@ -93,7 +93,7 @@ def test_no_result_is_larger_than_a_mebibyte(text):
         render(text, {"vars": Names("vars", {"x": "a" * 600_000})})
 
 
-def test_a_missing_name_is_told_with_the_nearest():
+def test_a_missing_name_is_reported_with_the_nearest():
     with pytest.raises(TemplateFailed, match=r"^`vars.ap` is not defined; did you mean `vars.api`\?$"):
         render("{{ vars.ap }}", NAMES)
 

@@ -49,7 +49,7 @@ SPOILERS = VALUES | st.sampled_from([True, False, -1, 0, 1, 0.5, 10**9, "", "x",
 
 @settings(max_examples=400)
 @given(data=st.data(), table=st.sampled_from(TABLES))
-def test_a_valid_job_with_one_other_value_is_not_surely_valid_unless_it_is_valid(data, table):
+def test_the_quick_check_accepts_no_invalid_job_with_one_changed_value(data, table):
     """Most of the tables stay valid, or are nearly so: this is where the quick check could go wrong."""
     table = copy.deepcopy(table)
     node, keys = table, list(table)

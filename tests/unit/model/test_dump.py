@@ -229,7 +229,7 @@ def fields_that_leave_a_trace(strategy, plain, of):
     return seen
 
 
-def test_every_field_of_a_spec_leaves_a_trace():
+def test_every_field_of_a_spec_changes_the_dump():
     """A field that `dump_job` forgets would make a reload miss its change."""
     plain = JobSpec("a", ProcessSpec("x"))
     seen = fields_that_leave_a_trace(TIMED_JOBS | SERVICES, plain, lambda spec: spec)

@@ -49,6 +49,6 @@ def test_a_written_instant_reads_back_as_itself(wall):
 
 
 @pytest.mark.parametrize("text", ["2026-11-23T03:00:00", "2026-11-23", "now", "", "2026-13-01T00:00:00Z"])
-def test_a_text_without_an_offset_is_no_instant(text):
+def test_a_text_without_an_offset_is_not_an_instant(text):
     with pytest.raises(ValueError, match=r"offset|isoformat|month"):
         from_rfc3339(text)

@@ -53,7 +53,7 @@ def test_a_duration_is_exactly_what_it_says(text, length):
      "0.1us", "1.0000001s", "100y", "\x005s", "5s\x00", "1h-30m", "9" * 10_240, "9" * 10_240 + "s", "1" + "0" * 18 + "s",
      "1s" * 5000, "½h", "5ｓ"],
 )  # fmt: skip
-def test_anything_else_is_no_duration(text):
+def test_anything_else_is_not_a_duration(text):
     begin = time.monotonic()
     with pytest.raises(ValueError, match="found") as caught:
         parse_duration(text)
@@ -110,7 +110,7 @@ def test_a_rate_is_a_count_in_a_window():
 @pytest.mark.parametrize(
     "text", ["", "100", "100/", "/1h", "0/1h", "-1/1h", "1.5/1h", "100/0s", "100/1", "1/1h/1h", "１/1h", "1 / 1h"]
 )
-def test_anything_else_is_no_rate(text):
+def test_anything_else_is_not_a_rate(text):
     with pytest.raises(ValueError, match=r"found|in the rate"):
         parse_rate(text)
 
@@ -140,7 +140,7 @@ def test_a_size_is_exactly_what_it_says(text, size):
 @pytest.mark.parametrize(
     "text", ["", "10", "10 MB", "-1B", "1.5MB", "10mb", "10M", "1048577GiB", "9" * 5000 + "B", "１MB"]
 )
-def test_anything_else_is_no_size(text):
+def test_anything_else_is_not_a_size(text):
     with pytest.raises(ValueError, match="found"):
         parse_size(text)
 
@@ -158,6 +158,6 @@ def test_a_share_is_a_fraction_of_one():
 
 
 @pytest.mark.parametrize("text", ["", "10", "%", "101%", "100.1%", "-1%", "1e1%", "10 %", "１%", "nan%"])
-def test_anything_else_is_no_share(text):
+def test_anything_else_is_not_a_share(text):
     with pytest.raises(ValueError, match="expected a share"):
         parse_share(text)

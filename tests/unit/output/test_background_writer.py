@@ -108,7 +108,7 @@ def test_output_of_a_job_that_cannot_be_written_stops_no_other(
         assert sinks.warnings[0][1].startswith("cannot write output: ZeroDivisionError: ")
 
 
-def test_a_fifo_that_nobody_reads_stops_no_other_file(tmp_path: Path) -> None:
+def test_an_unread_fifo_stops_no_other_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "bad")
     sinks = Sinks(tmp_path)
     for name in ("bad", "good"):

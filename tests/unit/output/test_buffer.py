@@ -35,7 +35,7 @@ def test_since_chooses_by_the_time_of_writing() -> None:
     assert [piece.data for piece in kept.pieces(since=clock.now().wall)] == [b"late\n"]
 
 
-def test_a_line_that_comes_in_parts_is_one_piece() -> None:
+def test_a_line_that_arrives_in_parts_is_one_piece() -> None:
     kept = OutputBuffer(FakeClock())
     kept.begin("1", "a", 100)
     for letter in (b"w", b"h", b"y", b"?\n", b"because"):
@@ -75,7 +75,7 @@ def test_many_small_lines_cost_no_more_than_the_bound_of_pieces() -> None:
     assert len(kept.pieces()) <= 4096
 
 
-def test_a_listener_hears_each_piece_until_it_is_deaf_even_if_nothing_is_kept() -> None:
+def test_a_listener_gets_each_piece_until_removed_even_if_none_is_kept() -> None:
     kept, heard = OutputBuffer(FakeClock()), list[Chunk]()
     kept.begin("1", "a", 0)
     deaf = kept.listen(heard.append)
@@ -86,7 +86,7 @@ def test_a_listener_hears_each_piece_until_it_is_deaf_even_if_nothing_is_kept() 
     assert kept.pieces() == []
 
 
-def test_what_nobody_began_is_nobodys() -> None:
+def test_pieces_of_an_unknown_run_are_ignored() -> None:
     kept = OutputBuffer(FakeClock())
     kept.add("1", "stdout", b"x")
     kept.end("1")

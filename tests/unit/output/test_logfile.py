@@ -18,7 +18,7 @@ def log(path: Path, warnings: list[str], max_size: int = 100, backups: int = 2) 
     return LogFile(str(path), max_size, backups, lambda reason: warnings.append(str(text_of(reason))))
 
 
-def test_bytes_are_appended_as_they_are(tmp_path: Path, warnings: list[str]) -> None:
+def test_bytes_are_appended_without_a_change(tmp_path: Path, warnings: list[str]) -> None:
     (tmp_path / "log").write_bytes(b"before\n")
     file = log(tmp_path / "log", warnings)
     file.write(b"\x00\xff\x1b[31m")
@@ -27,7 +27,7 @@ def test_bytes_are_appended_as_they_are(tmp_path: Path, warnings: list[str]) -> 
     assert (tmp_path / "log").read_bytes() == b"before\n\x00\xff\x1b[31mno newline"
 
 
-def test_a_full_file_makes_way_between_lines_and_the_oldest_goes(tmp_path: Path, warnings: list[str]) -> None:
+def test_a_full_file_is_rotated_between_lines_and_the_oldest_is_removed(tmp_path: Path, warnings: list[str]) -> None:
     file = log(tmp_path / "log", warnings)
     lines = [f"{number:019}\n".encode() for number in range(20)]
     for line in lines:
@@ -58,7 +58,7 @@ def test_a_line_that_is_longer_than_a_file_is_cut(tmp_path: Path, warnings: list
     assert all(path.stat().st_size <= 100 for path in tmp_path.iterdir())
 
 
-def test_without_backups_the_file_begins_anew(tmp_path: Path, warnings: list[str]) -> None:
+def test_without_backups_the_file_is_emptied(tmp_path: Path, warnings: list[str]) -> None:
     file = log(tmp_path / "log", warnings, backups=0)
     file.write(b"a" * 99 + b"\n")
     file.write(b"b\n")
@@ -68,7 +68,7 @@ def test_without_backups_the_file_begins_anew(tmp_path: Path, warnings: list[str
 
 
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced", "truncated"])
-def test_a_file_that_somebody_else_handled_is_found_again(tmp_path: Path, warnings: list[str], how: str) -> None:
+def test_a_file_moved_by_another_process_is_found_again(tmp_path: Path, warnings: list[str], how: str) -> None:
     path = tmp_path / "log"
     file = log(path, warnings)
     file.write(b"old\n")
@@ -95,7 +95,7 @@ def test_missing_folders_are_made(tmp_path: Path, warnings: list[str]) -> None:
     assert (tmp_path / "a" / "b" / "log").read_bytes() == b"x"
 
 
-def test_what_cannot_be_written_is_told_once_and_marked_when_it_can(tmp_path: Path, warnings: list[str]) -> None:
+def test_a_failed_write_is_reported_once_and_marked_in_the_file_later(tmp_path: Path, warnings: list[str]) -> None:
     path = tmp_path / "log"
     path.mkdir()
     file = log(path, warnings)

@@ -107,7 +107,7 @@ def test_slots_without_a_run_are_counted_by_the_code_of_their_reason() -> None:
     assert "repeater_runs_total" not in str(found)
 
 
-def test_a_row_that_stands_for_many_slots_counts_all_of_them() -> None:
+def test_a_row_that_represents_many_slots_counts_all_of_them() -> None:
     meter = Meter()
     meter.tell(SlotDecided(row("a", "skipped", because("missed_many", until=T), attempts=0), 3589))
     assert meter.samples()["repeater_slots_skipped_total{job=a,reason=missed_many}"] == 3589
@@ -139,7 +139,7 @@ def test_a_shortage_of_the_machine_is_counted() -> None:
     assert meter.samples()["repeater_spawn_failures_total{reason=text}"] == 1
 
 
-def test_the_last_reload_and_the_generation_are_told() -> None:
+def test_the_last_reload_and_the_generation_are_exposed() -> None:
     meter = Meter()
     meter.tell(GenerationApplied(3))
     found = meter.samples()
@@ -153,7 +153,7 @@ def test_the_last_reload_and_the_generation_are_told() -> None:
     assert found["repeater_config_reloads_total{result=accepted}"] == 1
 
 
-def test_series_of_a_removed_job_disappear_and_do_not_come_back_with_its_last_run() -> None:
+def test_series_of_a_removed_job_do_not_return_with_its_last_run() -> None:
     meter = Meter()
     meter.tell(RunBegan(run("a"), 7, 0.0), RunFinished(run("a"), Verdict(True, SUCCESS), 0))
     meter.tell(SlotDecided(row("a", "skipped", OVERLAP, attempts=0)), RunBegan(run("a", 2), 7, 0.0))
@@ -173,7 +173,7 @@ def test_series_of_a_job_that_got_another_name_disappear_too() -> None:
     assert meter.names() == {"new"}
 
 
-def test_labels_are_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_JOBS", 3)
     meter = Meter()
     stage = Stage({f"j{n}": Act(lasts=seconds(5)) for n in range(10)})
@@ -189,7 +189,7 @@ def test_labels_are_bounded_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> N
     assert "j9" in meter.names()  # there is room again
 
 
-def test_how_jobs_are_now_comes_from_the_engine() -> None:
+def test_the_current_state_of_jobs_is_read_from_the_engine() -> None:
     stage = Stage({"a": Act(lasts=seconds(5)), "b": Act(exit=Exit(1))})
     db, api = Pool("db", 2), Limit("api", Rate(5, timedelta(minutes=1)))
     a, b = job("a", Every(seconds(10)), pool="db"), job("b", Every(seconds(10)), limit="api")

@@ -157,7 +157,7 @@ def test_lines_that_come_in_pieces_are_shown_whole(screen: Screen) -> None:
     assert screen.stdout() == "b | other\na | hello world\na | next\n"
 
 
-def test_a_prompt_is_shown_after_a_moment_and_its_rest_follows_on_the_same_line(screen: Screen) -> None:
+def test_a_prompt_is_shown_early_and_its_rest_follows_on_the_same_line(screen: Screen) -> None:
     screen.run("1", job("a"), b"password: ")
     assert screen.stdout() == ""
     screen.clock.advance(timedelta(milliseconds=100))
@@ -166,7 +166,7 @@ def test_a_prompt_is_shown_after_a_moment_and_its_rest_follows_on_the_same_line(
     assert screen.stdout() == "a | password: ok\na | done\n"
 
 
-def test_an_unfinished_line_is_ended_before_another_job_speaks(screen: Screen) -> None:
+def test_an_unfinished_line_is_ended_before_another_job_writes(screen: Screen) -> None:
     screen.run("1", job("a"), b"password: ")
     screen.clock.advance(timedelta(seconds=1))
     screen.run("2", job("b"), b"hello\n")
@@ -181,7 +181,7 @@ def test_an_unfinished_line_is_ended_at_the_end_of_the_run(screen: Screen) -> No
     assert screen.stdout() == "a | working\n"
 
 
-def test_words_of_rpr_stay_in_order_with_the_rest(terminal: Screen) -> None:
+def test_messages_of_rpr_stay_in_order_with_the_rest(terminal: Screen) -> None:
     terminal.run("1", job("a"), b"one\n")
     terminal.output.say("rpr: reloaded")
     assert terminal.stderr() == "rpr: reloaded\n"
@@ -223,7 +223,7 @@ def test_aggregated_output_is_shown_at_the_end_and_in_one_piece(screen: Screen) 
     assert (screen.stdout(), screen.stderr()) == ("b | between\na | one\na | two\n", "a | err\n")
 
 
-def test_much_aggregated_output_is_kept_outside_of_memory_and_comes_whole(screen: Screen) -> None:
+def test_much_aggregated_output_is_kept_on_disk_and_written_whole(screen: Screen) -> None:
     line = b"x" * 99 + b"\n"
     screen.output.begin("1", job("a", mode="aggregate"))
     for _ in range(100):
@@ -240,7 +240,7 @@ def test_a_long_line_in_aggregated_output_is_one_line(screen: Screen, size: int)
     assert screen.stdout() == f"a | {line}\na | end\na | \na | last\n"
 
 
-def test_timestamps_stand_before_every_line(screen: Screen, tmp_path: Path) -> None:
+def test_timestamps_begin_every_line(screen: Screen, tmp_path: Path) -> None:
     spec = job("a", timestamps=True, file=str(tmp_path / "log"))
     screen.run("1", spec, b"one\ntw", b"o\n")
     screen.output.finish("1")
@@ -262,7 +262,7 @@ def test_files_hold_the_bytes_of_both_streams(screen: Screen, tmp_path: Path) ->
     assert (tmp_path / "log").read_bytes() == b"\x00out\xfferrmore"
 
 
-def test_trouble_with_a_file_is_told_with_its_job(screen: Screen, tmp_path: Path) -> None:
+def test_trouble_with_a_file_is_reported_with_its_job(screen: Screen, tmp_path: Path) -> None:
     screen.run("1", job("a", file=str(tmp_path)), b"x\n")
     screen.output.flush()
     screen.loop()
@@ -321,7 +321,7 @@ def test_a_run_that_ended_while_it_was_paused_is_not_resumed() -> None:
     screen.close()
 
 
-def test_output_that_nobody_reads_for_too_long_is_left_out_and_that_is_told() -> None:
+def test_output_unread_for_too_long_is_dropped_and_that_is_reported() -> None:
     screen = Screen(stuck=True)
     for number in range(400):  # many short runs: each may write once before it is paused
         screen.run(str(number), job("a"), b"x" * 65_535 + b"\n")
@@ -332,7 +332,7 @@ def test_output_that_nobody_reads_for_too_long_is_left_out_and_that_is_told() ->
     screen.close()
 
 
-def test_a_reader_that_went_away_is_told_once_and_nothing_is_stuck() -> None:
+def test_a_reader_that_disconnects_is_reported_once_and_blocks_nothing() -> None:
     screen = Screen(stuck=True)
     os.close(screen.readers[0])
     screen.output.begin("1", job("a"))

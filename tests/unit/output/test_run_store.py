@@ -149,7 +149,7 @@ def test_of_a_long_output_the_beginning_and_the_end_stay(place: Place, at_once: 
     assert missing == f"[rpr: {total - kept} bytes are missing here]"
 
 
-def test_what_a_killed_supervisor_left_failed_unless_it_goes_on(place: Place, build: Build, tmp_path: Path) -> None:
+def test_open_runs_of_a_killed_supervisor_failed_unless_they_run_on(place: Place, build: Build, tmp_path: Path) -> None:
     place.run("r1", b"one\n", failed=None)
     place.run("r2", b"two\n", failed=None)
     place.written()

@@ -38,7 +38,7 @@ def test_a_character_is_never_cut_in_two(text: str) -> None:
     assert cut_here(data) == len(data)
 
 
-def test_bytes_that_are_no_text_are_not_held_back() -> None:
+def test_bytes_that_are_not_text_are_not_held_back() -> None:
     assert cut_here(b"\x80\x80\x80\x80") == 4
     assert cut_here(b"\xff") in {0, 1}
     assert cut_here(b"") == 0

@@ -64,7 +64,7 @@ def test_a_plugin_describes_itself_and_answers(talk: Callable[..., PluginChannel
     assert condition.ask("met", "{}", (TALLY,)) == "3 2030 None"
 
 
-def test_keys_that_a_plugin_refuses_are_told_in_its_words(talk: Callable[..., PluginChannel]) -> None:
+def test_keys_that_a_plugin_refuses_are_reported_with_its_message(talk: Callable[..., PluginChannel]) -> None:
     picky = talk("Picky")
     picky.ask("make", '{"seconds": 12}')
     with pytest.raises(Refusal, match=r"^thirteen brings bad luck$"):
@@ -84,7 +84,9 @@ def test_keys_that_a_plugin_refuses_are_told_in_its_words(talk: Callable[..., Pl
         ("Yes", "TypeError: `bad_plugins:Yes` is not a subclass of `repeater.plugins.Schedule`"),
     ],
 )
-def test_what_is_no_plugin_is_refused_at_once(talk: Callable[..., PluginChannel], name: str, told: str) -> None:
+def test_an_object_that_is_not_a_plugin_is_refused_at_once(
+    talk: Callable[..., PluginChannel], name: str, told: str
+) -> None:
     with pytest.raises(PluginFailed) as caught:
         talk(name)
     assert caught.value.message == f"cannot use `{name}`: {told}"
@@ -120,7 +122,7 @@ def test_a_plugin_that_does_not_say_what_it_is_cannot_be_used(
         ("import os\nos.abort()", "its process ended (signal 6)"),
     ],
 )
-def test_an_import_that_fails_is_told_with_its_place(
+def test_an_import_that_fails_is_reported_with_its_place(
     module: Path, talk: Callable[..., PluginChannel], text: str, told: str
 ) -> None:
     module.write_text(text)
@@ -138,7 +140,7 @@ def test_an_import_that_fails_is_told_with_its_place(
         ("Leaves", "SystemExit: bye (bad_plugins.py:52)"),
     ],
 )
-def test_an_answer_that_is_none_leaves_the_process_as_it_was(
+def test_an_invalid_answer_does_not_change_the_process(
     talk: Callable[..., PluginChannel], name: str, told: str
 ) -> None:
     bad = talk(name)
@@ -152,7 +154,7 @@ def test_an_answer_that_is_none_leaves_the_process_as_it_was(
 @pytest.mark.parametrize(
     ("name", "told"), [("Exits", "its process ended (exit 7)"), ("Dies", "its process ended (signal 11)")]
 )
-def test_a_crash_is_told_as_what_it_was(talk: Callable[..., PluginChannel], name: str, told: str) -> None:
+def test_a_crash_is_reported_with_its_cause(talk: Callable[..., PluginChannel], name: str, told: str) -> None:
     bad = talk(name)
     with pytest.raises(PluginFailed) as caught:
         bad.ask("next", "{}", (TRACK,))
@@ -170,7 +172,7 @@ def test_an_answer_is_waited_for_no_longer_than_the_limit(talk: Callable[..., Pl
     assert bad.is_over
 
 
-def test_a_plugin_that_says_true_is_told_what_is_expected(talk: Callable[..., PluginChannel]) -> None:
+def test_a_plugin_that_answers_true_gets_an_error_with_the_expected_type(talk: Callable[..., PluginChannel]) -> None:
     with pytest.raises(PluginFailed, match=r"TypeError: `met` gave True \(bool\), expected a reason or None"):
         talk("Yes", "stop_condition").ask("met", "{}", (TALLY,))
 
@@ -239,7 +241,7 @@ while len(open(os.environ["REPEATER_TEST_PIDS"]).read().split()) < 3:
         ("os._exit(0)", "its process ended (exit 0)"),
     ],
 )
-def test_a_plugin_that_forks_at_import_leaves_nothing_behind(
+def test_a_plugin_that_forks_at_import_is_cleaned_up(
     module: Path, talk: Callable[..., PluginChannel], monkeypatch: pytest.MonkeyPatch, last: str, told: str | None
 ) -> None:
     pids = module.with_name("pids")
@@ -264,9 +266,7 @@ def test_a_plugin_that_forks_at_import_leaves_nothing_behind(
         time.sleep(0.01)
 
 
-def test_what_a_plugin_has_started_does_not_outlive_the_kill_of_the_process_that_asks(
-    tmp_path: Path, module: Path
-) -> None:
+def test_children_of_a_plugin_do_not_outlive_the_kill_of_its_client(tmp_path: Path, module: Path) -> None:
     pids = tmp_path / "pids"
     pids.touch()
     module.write_text(MODULE + FORKS)
@@ -297,7 +297,7 @@ def test_an_import_that_hangs_takes_no_longer_than_the_limit(
     assert time.monotonic() - began < 8
 
 
-def test_a_plugin_is_not_under_the_limits_of_the_process_that_reads_job_files(
+def test_a_plugin_is_not_under_the_limits_of_the_reload_worker(
     talk: Callable[..., PluginChannel],
 ) -> None:
     limits = {one: resource.getrlimit(one) for one in (resource.RLIMIT_AS, resource.RLIMIT_CPU)}
@@ -338,7 +338,7 @@ def answer_of(one: PluginProcess, *, within: float = 30) -> object:
             time.sleep(0.01)
 
 
-def test_a_resident_that_was_killed_comes_back_after_a_rest(
+def test_a_resident_that_was_killed_returns_after_a_rest(
     resident: Callable[..., PluginProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "REST", 0.05)
@@ -352,7 +352,7 @@ def test_a_resident_that_was_killed_comes_back_after_a_rest(
     assert answer_of(good) == "2030-01-01T00:00:10+00:00"
 
 
-def test_a_plugin_that_hangs_keeps_nobody_waiting_is_killed_and_rests_longer_and_longer(
+def test_a_plugin_that_hangs_is_killed_and_rests_longer_each_time(
     resident: Callable[..., PluginProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "CALL_LIMIT", 0.3)
@@ -382,7 +382,7 @@ def test_a_plugin_that_hangs_keeps_nobody_waiting_is_killed_and_rests_longer_and
     assert rests == pytest.approx([1, 2, 4])
 
 
-def test_an_answer_that_comes_late_is_there_when_the_same_is_asked_again(
+def test_a_late_answer_is_used_when_the_same_is_requested_again(
     resident: Callable[..., PluginProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "WAIT", 0.0)
@@ -424,7 +424,7 @@ def test_an_ordinary_plugin_never_counts_as_slow(resident: Callable[..., PluginP
     assert good._slow == 0
 
 
-def test_a_resident_whose_plugin_cannot_be_loaded_says_so_whenever_it_is_asked(
+def test_a_resident_whose_plugin_cannot_be_loaded_reports_it_each_time(
     resident: Callable[..., PluginProcess],
 ) -> None:
     bad = resident("Nowhere")

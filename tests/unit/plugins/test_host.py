@@ -42,7 +42,7 @@ def start(tmp_path: Path):
     return begin
 
 
-def test_a_run_is_told_its_task_and_its_code_is_passed_on(start) -> None:
+def test_a_run_gets_its_task_and_its_code_is_passed_on(start) -> None:
     process = start("echo")
     out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (b"['do', 'it'] in 2 2030 a\n", b"", 3)

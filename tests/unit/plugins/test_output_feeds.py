@@ -114,7 +114,7 @@ def test_a_plugin_that_wants_rows_alone_is_sent_no_output(world: World) -> None:
     assert [thread for thread in threading.enumerate() if thread.name == "rpr-feed"]
 
 
-def test_one_that_fails_is_named_with_what_was_lost_and_goes_on(world: World, tmp_path: Path) -> None:
+def test_a_feed_that_fails_is_named_with_the_lost_amount_and_continues(world: World, tmp_path: Path) -> None:
     world.know("all", "Collects")
     told = tmp_path / "told"
     world.job("a", Plugin.of("all", {"file": str(told), "fail": "chunk"}))
@@ -129,7 +129,7 @@ def test_one_that_fails_is_named_with_what_was_lost_and_goes_on(world: World, tm
     assert warning.endswith("; an item was lost")
 
 
-def test_a_full_queue_leaves_out_and_says_how_much_while_the_job_never_waits(
+def test_a_full_queue_drops_and_counts_output_and_the_job_never_waits(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds_module, "FULL", 10_000)

@@ -36,7 +36,7 @@ def said(residents: PluginPool, name: str) -> str:
             time.sleep(0.01)
 
 
-def test_another_version_takes_over_and_what_nobody_uses_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_takes_over_and_unused_processes_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = tmp_path / "says.py"
     module.write_text(MODULE.format(words="one"))
     monkeypatch.syspath_prepend(str(tmp_path))

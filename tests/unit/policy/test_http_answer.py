@@ -75,7 +75,7 @@ def test_the_last_of_several_answers_counts(first: str) -> None:
     assert seconds(before + block("HTTP/1.1 200 OK", body="fine")) is None
 
 
-def test_answers_of_several_requests_are_told_apart() -> None:
+def test_answers_of_several_requests_are_distinguished() -> None:
     fine = block("HTTP/1.1 200 OK", DATE, body='{"ok": true}')  # no line end at the end of the body
     refused = block(REFUSED, DATE, "Retry-After: 3", body="{}")
     assert seconds(fine + refused) == 3

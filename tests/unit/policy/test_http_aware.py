@@ -191,7 +191,7 @@ def test_headers_and_json_are_read_only_if_they_shall_be() -> None:
     assert seconds(TELEGRAM, HttpAware(json=False)) is None
 
 
-def test_an_answer_that_blames_the_request_is_not_believed_unless_the_job_says_so() -> None:
+def test_an_answer_that_blames_the_request_needs_the_consent_of_the_job() -> None:
     blamed = answer("1.1 401 Unauthorized", "Retry-After: 30")
     assert seconds(blamed) is None
     assert seconds(blamed, HttpAware(trust_client=True)) == 30
@@ -241,13 +241,13 @@ def test_json_counts_in_an_answer_that_refused_or_has_no_status() -> None:
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "Infinity", "1e400"])
-def test_a_delay_that_is_no_finite_number_is_reported_and_not_obeyed(value: str) -> None:
+def test_a_delay_that_is_not_a_finite_number_is_reported_and_not_obeyed(value: str) -> None:
     assert reading(answer("2 502", f"Retry-After: {value}")) == Reading(None, (Unreadable("Retry-After", value),))
     assert seconds(answer("2 429", f"Retry-After: {value}")) == -1
 
 
 @pytest.mark.parametrize("value", ["Infinity", "-Infinity", "NaN", "1e400"])
-def test_a_field_that_is_no_finite_number_is_reported_and_not_obeyed(value: str) -> None:
+def test_a_field_that_is_not_a_finite_number_is_reported_and_not_obeyed(value: str) -> None:
     found = reading(f'{{"retry_after": {value}}}')
     assert found.push_back is None
     assert [one.source for one in found.unreadable] == ["retry_after"]

@@ -140,7 +140,7 @@ def test_a_window_is_half_open() -> None:
     assert ledger.earliest(9) == 10
 
 
-def test_a_grant_that_is_not_told_of_holds_others_back_until_it_is() -> None:
+def test_a_grant_without_a_report_holds_others_back_until_it_is_reported() -> None:
     ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0)
     assert isinstance(ticket, Permit)
@@ -226,7 +226,7 @@ def test_a_limit_of_nothing_is_refused(count: int, window: int) -> None:
         SlidingWindow(count, window)
 
 
-def test_a_ledger_that_is_filled_from_what_was_kept_goes_on_the_same() -> None:
+def test_a_ledger_restored_from_its_entries_behaves_the_same() -> None:
     rng = random.Random(6)
     first = SlidingWindow(3, 50)
     now = 0

@@ -28,7 +28,7 @@ def test_the_longer_of_two_secrets_wins() -> None:
     assert masked([b"abcdefgh"], "abcd", "abcdefgh") == b"***"
 
 
-def test_values_too_short_to_tell_from_words_are_left() -> None:
+def test_values_too_short_to_be_secrets_are_not_redacted() -> None:
     assert masked([b"yes, 1"], "yes", "1") == b"yes, 1"
 
 

@@ -38,7 +38,7 @@ def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, a
     assert should_retry(retry, attempt, exit) is again
 
 
-def test_a_start_that_failed_is_tried_again_unless_there_is_no_such_program():
+def test_a_failed_start_is_retried_unless_the_program_is_missing():
     assert should_retry(Retry(3), 1, None, failed_start=126)
     assert not should_retry(Retry(3), 1, None, failed_start=127)
     assert not should_retry(Retry(3, on_exit=(127,)), 1, None, failed_start=127)

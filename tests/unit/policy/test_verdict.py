@@ -51,7 +51,7 @@ def test_a_failure_pattern_beats_a_success_pattern_beats_the_exit_code(success, 
 
 
 @pytest.mark.parametrize("exit", [Exit(0), Exit(1), Exit(signal=15)])
-def test_what_was_ended_from_outside_failed_whatever_it_said(exit):  # noqa: A002
+def test_a_run_ended_from_outside_failed_despite_its_output(exit):  # noqa: A002
     result = judge(Success(pattern="x"), exit, frozenset({"success"}), because("timeout", after=timedelta(seconds=2)))
     assert (result.success, text_of(result.reason)) == (False, "timed out after 2s")
 
@@ -119,7 +119,7 @@ def test_the_stop_pattern_reads_both_streams_and_never_joins_them():
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_the_stop_pattern_is_found_on_either_stream_beside_one_of_stdout_alone(stream):
+def test_a_stop_pattern_is_found_on_either_stream_and_others_on_stdout(stream):
     matcher = Matcher(Success(pattern="ok", failure_pattern="bad"), "halt")
     matcher.feed(stream, b"halt\n")
     assert matcher.found() == {"stop"}
@@ -184,14 +184,14 @@ def test_a_pattern_that_unfolds_to_a_bomb_is_refused_before_it_is_compiled(text:
 @pytest.mark.parametrize(
     "text", [r"\d{1,3}(\.\d{1,3}){3}", r"\({1000}x{,1000}", "a{4}{", r"(?:[{]{99}){99}", "(?x) a {3} b"]
 )
-def test_ordinary_repeats_are_no_bomb(text: str) -> None:
+def test_ordinary_repeats_are_not_a_bomb(text: str) -> None:
     compile_pattern(text)
 
 
 @pytest.mark.parametrize(
     "text", ["(", "a(b", "[", "*", "(?P<a>", "a{2,1}", "\\", "(?<", "(" * 2000, "x" * (PATTERN_MOST + 1)]
 )
-def test_what_is_no_regular_expression_is_refused(text):
+def test_an_invalid_regular_expression_is_refused(text):
     with pytest.raises(ValueError, match=r"pattern|regular expression") as caught:
         compile_pattern(text)
     assert len(str(caught.value)) < 300

@@ -25,7 +25,7 @@ def breaks(starts: list[float], count: int, window: float) -> bool:
 # --- version 1.1 -----------------------------------------------------------------------------------------------------
 
 
-def test_waiting_clients_are_let_through_one_after_the_other_in_the_order_of_their_asking() -> None:
+def test_waiting_clients_are_admitted_in_the_order_of_their_requests() -> None:
     desk = Desk()
     first = desk.ask(1, "a", rate="1/1000")
     desk.tell(1, "start_notice", reservation=first)
@@ -76,14 +76,14 @@ def test_a_killed_client_gives_its_reservation_back() -> None:
     assert desk.figures()["used"] == desk.figures()["reserved"] == 0
 
 
-def test_a_client_that_started_and_is_gone_has_used_its_place() -> None:
+def test_a_client_that_started_and_disconnected_has_used_its_place() -> None:
     desk = Desk()
     desk.tell(1, "start_notice", reservation=desk.ask(1, "a", rate="1/1000"))
     desk.leave(1)
     assert desk.ask(2, "b")["wait_ms"] == 1000.0
 
 
-def test_a_client_that_waits_and_is_gone_leaves_the_row() -> None:
+def test_a_waiting_client_that_disconnects_is_removed_from_the_queue() -> None:
     desk = Desk()
     desk.tell(1, "start_notice", reservation=desk.ask(1, "a", rate="1/1000"))
     desk.ask(2, "b")
@@ -112,7 +112,7 @@ def test_a_request_is_withdrawn_by_its_id() -> None:
     assert desk.granted(3)
 
 
-def test_the_same_request_again_asks_how_it_stands_and_takes_no_second_place() -> None:
+def test_a_repeated_request_gets_its_wait_and_takes_no_second_place() -> None:
     desk = Desk()
     desk.tell(1, "start_notice", reservation=desk.ask(1, "a", rate="1/1000"))
     desk.ask(2, "b")
@@ -121,7 +121,7 @@ def test_the_same_request_again_asks_how_it_stands_and_takes_no_second_place() -
     assert desk.figures()["waiting"] == 1
 
 
-def test_later_attempts_of_a_reservation_have_their_places_and_lose_them_when_it_is_released() -> None:
+def test_later_attempts_of_a_reservation_keep_their_places_until_released() -> None:
     desk = Desk()
     held = desk.ask(1, "a", rate="2/1000", retry_offsets=[0, 100])
     desk.tell(1, "start_notice", reservation=held)
@@ -150,7 +150,7 @@ def test_a_forced_start_passes_the_limit_and_counts() -> None:
     assert desk.granted(3)
 
 
-def test_a_client_that_hangs_between_grant_and_start_stops_nobody_for_ever_and_may_still_tell() -> None:
+def test_a_client_that_hangs_after_its_grant_blocks_no_other() -> None:
     desk = Desk()
     held = desk.ask(1, "a", rate="1/1000")
     desk.ask(2, "b")
@@ -163,7 +163,7 @@ def test_a_client_that_hangs_between_grant_and_start_stops_nobody_for_ever_and_m
     assert desk.figures()["used"] == 2
 
 
-def test_a_push_back_holds_everybody_and_says_why() -> None:
+def test_a_push_back_delays_all_clients_and_gives_the_reason() -> None:
     desk = Desk()
     desk.tell(1, "push_back_notice", resource_id="api", rate_limit=5, window_ms=1000, delay_ms=700, reason="429")
     answer = desk.ask(2, "b")
@@ -181,7 +181,7 @@ def test_a_rate_that_its_only_client_changes_counts_at_once() -> None:
     assert len(desk.granted(1)) == 5
 
 
-def test_of_different_rates_the_strictest_of_the_window_counts_and_all_are_told() -> None:
+def test_of_different_rates_the_strictest_counts_and_all_are_shown() -> None:
     desk = Desk()
     strict = desk.ask(1, "a", rate="1/1000")
     desk.tell(1, "start_notice", reservation=strict)
@@ -286,7 +286,7 @@ def test_one_client_cannot_hold_without_end() -> None:
 # --- both together ---------------------------------------------------------------------------------------------------
 
 
-def test_no_window_holds_too_many_starts_whatever_clients_do_and_however_late_they_start() -> None:
+def test_no_window_holds_too_many_starts_however_late_clients_start() -> None:
     rng = random.Random(7)
     for _ in range(20):
         count, window = rng.randrange(1, 4), rng.randrange(50, 400)
@@ -359,7 +359,7 @@ def test_a_restart_keeps_the_starts_and_the_rates() -> None:
     assert desk.ask(1, "b")["wait_ms"] == 700.0
 
 
-def test_what_was_granted_before_a_restart_counts_until_its_client_says_what_became_of_it() -> None:
+def test_a_grant_before_a_restart_counts_until_its_client_reports() -> None:
     desk = Desk()
     started, failed, unknown = (desk.ask(1, name, name, rate="1/1000") for name in "abc")
     desk = again(desk, 300)
@@ -372,7 +372,7 @@ def test_what_was_granted_before_a_restart_counts_until_its_client_says_what_bec
     assert unknown
 
 
-def test_what_a_gone_client_gave_back_does_not_count_after_a_restart() -> None:
+def test_a_refund_of_a_disconnected_client_does_not_count_after_a_restart() -> None:
     desk = Desk()
     desk.ask(1, "a", rate="1/10000")
     desk.leave(1)
@@ -380,7 +380,7 @@ def test_what_a_gone_client_gave_back_does_not_count_after_a_restart() -> None:
     assert isinstance(desk.ask(2, "b"), str)
 
 
-def test_starts_of_a_resource_without_a_rate_do_not_hide_others_in_a_restart() -> None:
+def test_starts_without_a_rate_do_not_hide_others_in_a_restart() -> None:
     desk = Desk()
     register(desk, 1, int(desk.now.wall.timestamp()), resource="only-1.0")
     desk.tell(2, "start_notice", reservation=desk.ask(2, "a", rate="1/1000"))
@@ -389,7 +389,7 @@ def test_starts_of_a_resource_without_a_rate_do_not_hide_others_in_a_restart() -
     assert [one["resource_id"] for one in desk.book.stats(desk.now)["resources"]] == ["api"]
 
 
-def test_a_restart_after_clients_of_1_0_alone_knows_no_rate_and_goes_on() -> None:
+def test_a_restart_after_clients_of_1_0_alone_continues_without_a_rate() -> None:
     desk = Desk()
     register(desk, 1, int(desk.now.wall.timestamp()))
     desk = again(desk, 100)
@@ -397,14 +397,14 @@ def test_a_restart_after_clients_of_1_0_alone_knows_no_rate_and_goes_on() -> Non
     assert isinstance(desk.ask(2, "b", rate="1/1000"), str)
 
 
-def test_starts_that_were_made_alone_are_told_later_and_count() -> None:
+def test_starts_without_the_daemon_are_reported_later_and_count() -> None:
     desk = Desk()
     desk.run_to(1000)
     desk.tell(1, "start_notice", resource_id="api", rate_limit=1, window_ms=1000, ago_ms=400)
     assert desk.ask(2, "a")["wait_ms"] == 600.0
 
 
-def test_a_resource_that_nobody_uses_is_forgotten() -> None:
+def test_an_unused_resource_is_forgotten() -> None:
     desk = Desk()
     desk.tell(1, "start_notice", reservation=desk.ask(1, "a", rate="1/1000"))
     desk.run_to(130_000)
@@ -464,7 +464,7 @@ def register(desk: Desk, client: int, *times: int, resource: str = "api") -> Non
     assert desk.tell(client, "register_request", requests=requests)[0]["success"] is True
 
 
-def test_a_registration_counts_as_the_reservation_of_its_answer_whatever_time_it_names() -> None:
+def test_a_registration_counts_as_the_reservation_of_its_answer() -> None:
     desk = Desk()
     began = int(desk.now.wall.timestamp())
     assert schedule(desk, 1, count=2)["can_schedule"] is True
@@ -499,7 +499,7 @@ def test_a_client_that_slept_too_long_to_register_has_started_all_the_same() -> 
     assert schedule(desk, 3, window=60_000)["can_schedule"] is False
 
 
-def test_attempts_to_come_are_given_back_when_their_client_is_gone_and_past_ones_stay() -> None:
+def test_only_pending_attempts_of_a_disconnected_client_are_refunded() -> None:
     desk = Desk()
     schedule(desk, 1, count=2, window=10_000, offsets=[0, 5000])
     register(desk, 1, 0, 5)
@@ -509,7 +509,7 @@ def test_attempts_to_come_are_given_back_when_their_client_is_gone_and_past_ones
     assert desk.figures()["used"] + desk.figures()["reserved"] == 1
 
 
-def test_a_1_0_client_comes_after_those_that_wait_already() -> None:
+def test_a_1_0_client_queues_behind_those_that_wait_already() -> None:
     desk = Desk()
     desk.tell(1, "start_notice", reservation=desk.ask(1, "a", rate="1/1000"))
     desk.ask(2, "b")

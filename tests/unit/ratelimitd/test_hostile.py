@@ -138,7 +138,7 @@ def test_a_schedule_request_is_always_answered_with_a_schedule_response() -> Non
         {"retry_offsets": None},
     ],
 )
-def test_values_of_a_1_0_client_outside_the_bounds_are_counted_with_the_nearest(fields: dict[str, Any]) -> None:
+def test_values_of_a_1_0_client_out_of_bounds_are_counted_with_the_nearest(fields: dict[str, Any]) -> None:
     (answer,) = Desk().send(1, json.dumps({**MESSAGES["schedule"], **fields}))
     assert answer["type"] == "schedule_response"
 

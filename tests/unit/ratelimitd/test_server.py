@@ -81,7 +81,7 @@ def run(work: Any) -> None:
 STATS = b'{"type":"stats_request"}\n'
 
 
-def test_a_line_that_drips_ends_its_client_and_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_arrives_too_slowly_ends_only_its_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         monkeypatch.setattr(served, "LINE_WITHIN", 0.2)
         async with bench(tmp_path) as there:
@@ -103,7 +103,7 @@ def test_a_line_that_drips_ends_its_client_and_nobody_else(tmp_path: Path, monke
     run(work())
 
 
-def test_who_says_nothing_and_holds_nothing_is_sent_away_and_who_waits_is_not(
+def test_an_idle_client_is_disconnected_and_a_waiting_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:
@@ -170,9 +170,7 @@ def test_a_client_that_holds_nothing_makes_room_for_another_one(
     run(work())
 
 
-def test_more_clients_that_hold_something_than_there_is_room_for_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clients_with_grants_beyond_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         monkeypatch.setattr(served, "MOST_CLIENTS", 3)
         monkeypatch.setattr(served.Server, "holds", lambda *_: True)
@@ -189,9 +187,7 @@ def test_more_clients_that_hold_something_than_there_is_room_for_are_refused(
     run(work())
 
 
-def test_an_internal_error_in_a_request_ends_its_client_and_nobody_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_internal_error_in_a_request_ends_only_its_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("on purpose")
 
@@ -223,7 +219,7 @@ def test_another_user_is_sent_away(tmp_path: Path) -> None:
     run(work())
 
 
-def test_a_disk_that_is_full_keeps_nobody_from_starting_and_all_is_written_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_stops_no_start_and_all_is_written_later(tmp_path: Path) -> None:
     async def work() -> None:
         keeping = Failing()
         async with bench(tmp_path, keeping=keeping) as there:

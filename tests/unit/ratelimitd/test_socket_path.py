@@ -31,12 +31,14 @@ def test_the_usual_place_is_taken_where_it_can_be_made(usual: Path, environ: dic
     assert listen_path(environ) == usual
 
 
-def test_the_folder_of_the_user_stands_in(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_folder_of_the_user_is_the_fallback(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
     assert listen_path(environ) == tmp_path / "run" / "patience" / "daemon.sock"
     assert listen_path({"XDG_RUNTIME_DIR": "relative"}).parent.name.startswith("patience-")
 
 
-def test_whoever_asks_finds_the_one_that_listens(usual: Path, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_client_uses_the_socket_on_which_a_daemon_listens(
+    usual: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
     spare = tmp_path / "run" / "patience" / "daemon.sock"
     find = path_resolver(None, environ)
     assert find() == spare
@@ -52,7 +54,7 @@ def test_whoever_asks_finds_the_one_that_listens(usual: Path, environ: dict[str,
     assert connect_path(environ) == usual
 
 
-def test_a_name_that_a_dead_daemon_left_is_taken_over(tmp_path: Path) -> None:
+def test_a_socket_of_a_crashed_daemon_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -63,7 +65,7 @@ def test_a_name_that_a_dead_daemon_left_is_taken_over(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_name_at_which_somebody_else_answers_is_left_to_him(tmp_path: Path) -> None:
+def test_a_socket_of_another_program_that_answers_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "d.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))

@@ -53,7 +53,7 @@ def test_a_usual_run_leads_a_slow_job_back_to_base_and_no_further() -> None:
     assert paces(SLOW, *[OK] * 8)[1:] == pytest.approx([1.666666, 1.428571, 1.25, 1.111110, 1, 1, 1, 1], abs=1e-5)
 
 
-def test_a_usual_run_leaves_a_job_that_earned_speed_as_fast_as_it_is() -> None:
+def test_a_usual_run_does_not_slow_down_a_job_that_earned_speed() -> None:
     fast = after(FAST, FAST)
     assert after(OK, OK, state=fast).pace == fast.pace
 
@@ -64,7 +64,7 @@ def test_a_failure_doubles_the_interval_and_its_latency_says_nothing() -> None:
     assert state.latency == 0.1
 
 
-def test_three_failures_open_the_circuit_of_a_new_job_and_six_that_of_a_proven_one() -> None:
+def test_the_circuit_opens_after_three_failures_or_six_for_a_proven_job() -> None:
     def opens_at(proven: int) -> int:
         state = after(*[OK] * proven) if proven else None
         count = 0
@@ -86,7 +86,7 @@ def test_the_circuit_follows_the_share_of_failures(every: int, opens: bool) -> N
     assert opened is opens
 
 
-def test_an_open_circuit_waits_max_and_closes_at_base_when_the_trial_run_succeeds() -> None:
+def test_an_open_circuit_waits_max_and_closes_at_base_after_a_good_trial() -> None:
     broken = after(FAILED, FAILED, FAILED)
     assert broken.open
     assert interval(SPEC, broken) == SPEC.max
@@ -146,7 +146,7 @@ SPECS = st.builds(
 
 
 @given(SPECS, RUNS)
-def test_the_interval_is_always_within_its_bounds_and_the_state_survives_a_restart(
+def test_the_interval_stays_within_bounds_and_the_state_survives_a_restart(
     spec: Adaptive, runs: list[tuple[bool, timedelta]]
 ) -> None:
     state = None

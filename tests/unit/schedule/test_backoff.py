@@ -88,7 +88,7 @@ def test_delays_grow(kind, k):
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 60), st.floats(1, 10))
-def test_decorrelated_jitter_lies_between_the_base_and_the_multiple_of_the_delay_before(draw, before, multiplier):
+def test_decorrelated_jitter_lies_between_base_and_a_multiple_of_the_last(draw, before, multiplier):
     backoff = Backoff("decorrelated-jitter", SECOND, max=100 * SECOND, multiplier=multiplier)
     delay = backoff_delay(backoff, 9, draw, before * SECOND)
     assert SECOND <= delay <= min(100, max(1, multiplier * before)) * SECOND
@@ -139,7 +139,7 @@ def decorrelated_gaps(monkeypatch, draw, most, numbers):
     return [(schedule.next(Track(ANCHOR, cursor, cursor, runs)).mono - cursor.mono) / 1e6 for runs in numbers]
 
 
-def test_each_decorrelated_delay_comes_from_the_one_before(monkeypatch):
+def test_each_decorrelated_delay_derives_from_the_one_before(monkeypatch):
     # 1 + draw * (3 * before - 1), the first from the base
     assert decorrelated_gaps(monkeypatch, 0.5, 100, [1, 2, 3, 4, 5]) == [2, 3.5, 5.75, 9.125, 14.1875]
     assert decorrelated_gaps(monkeypatch, 0.25, 100, [1, 2, 3]) == [1.5, 1.875, 2.15625]

@@ -137,7 +137,7 @@ def test_santiago_has_nights_without_midnight():
     ]
 
 
-def test_a_slot_is_the_same_whether_asked_from_before_the_change_or_from_it():
+def test_the_next_slot_is_strictly_after_an_instant_at_the_clock_change():
     change = Instant(utc("2026-03-29T01:00:00"), Mono(0))
     schedule = CronSchedule(Cron("30 2,3 * * *", timezone="Europe/Berlin"), "job")
     before = Instant(change.wall - timedelta(microseconds=1), Mono(0))
@@ -196,7 +196,7 @@ def test_day_match_and_wants_both_days():
     assert schedule.next(Track(cursor, cursor)).wall == utc("2026-02-13")
 
 
-def test_seconds_stand_where_the_job_says():
+def test_seconds_are_read_at_the_position_that_the_job_declares():
     begin = Instant(utc("2026-01-01T00:00:00.5"), Mono(0))
     first = CronSchedule(Cron("*/20 0 * * * *", seconds="first"), "job")
     last = CronSchedule(Cron("0 * * * * */20", seconds="last"), "job")
@@ -347,7 +347,7 @@ def test_hashed_fields_stay_in_their_ranges(job, step):
         ("0 0 * * " + "1," * 400 + "1", "the limit is 500"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_words(expression, words):
+def test_an_unreadable_expression_is_refused_with_a_clear_message(expression, words):
     with pytest.raises(ValueError, match="found") as caught:
         check_cron(expression)
     assert words in str(caught.value)

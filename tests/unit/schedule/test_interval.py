@@ -38,7 +38,7 @@ def test_a_slot_is_strictly_after_the_cursor_even_if_the_cursor_is_one():
     assert every.next(Track(ANCHOR, at(86_405))) == at(86_410)
 
 
-def test_a_cursor_before_the_anchor_leaves_the_anchor_as_the_first_slot():
+def test_a_cursor_before_the_anchor_makes_the_anchor_the_first_slot():
     assert EverySchedule(Every(10 * SECOND)).next(Track(ANCHOR, at(-100))) == ANCHOR
     assert EverySchedule(Every(10 * SECOND, immediate=False)).next(Track(ANCHOR, ANCHOR)) == at(10)
 
@@ -70,7 +70,7 @@ def test_after_end_a_slot_without_a_run_counts_as_if_it_had_ended_at_once():
     assert schedule.next(Track(ANCHOR, at(17), last_end=None)) == at(27)
 
 
-def test_after_end_with_no_distance_a_slot_begins_where_the_run_ended_and_no_two_are_one():
+def test_after_end_without_a_distance_begins_at_the_end_of_the_run():
     schedule = EverySchedule(Every(timedelta(0), after_end=True))
     assert schedule.next(Track(ANCHOR)) == ANCHOR
     assert schedule.next(Track(ANCHOR, ANCHOR, last_end=at(7))) == at(7)
@@ -105,5 +105,5 @@ def test_stable_jitter_spreads_jobs_over_the_whole_width():
     assert max(b - a for a, b in pairwise(delays)) < 8 * SECOND
 
 
-def test_no_jitter_is_no_delay():
+def test_no_jitter_means_no_delay():
     assert EverySchedule(Every(SECOND)).delay("job", ANCHOR, 0.99) == timedelta(0)

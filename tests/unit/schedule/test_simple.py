@@ -77,7 +77,7 @@ def test_what_waits_to_be_asked_has_no_slot_of_its_own(spec):
     assert schedule(spec).next(Track(ANCHOR, ANCHOR, ANCHOR, 5)) is None
 
 
-def test_an_instant_comes_once_whatever_its_offset():
+def test_an_instant_occurs_once_whatever_its_offset():
     at = schedule(At(datetime(2026, 1, 1, 3, tzinfo=timezone(HOUR))))
     slot = at.next(Track(ANCHOR))
     assert slot == ANCHOR.plus(2 * HOUR)

@@ -352,7 +352,7 @@ def test_instants_are_shown_by_the_clock_of_the_reader() -> None:
     )
 
 
-def test_a_code_of_a_newer_version_is_shown_as_it_is() -> None:
+def test_a_code_of_a_newer_version_is_shown_without_a_change() -> None:
     assert sentence(Reason("brand_new")) == "brand_new"  # type: ignore[arg-type]
     assert sentence(Reason("brand_new", {"text": "so"})) == "so"  # type: ignore[arg-type]
 
@@ -373,7 +373,7 @@ def test_json_has_the_sentence_the_code_and_the_fields() -> None:
         ("skipped", "skipped: exit 3"),
     ],
 )
-def test_a_verdict_of_a_row_has_its_words_for_each_outcome(outcome: str, words: str) -> None:
+def test_a_verdict_of_a_row_has_a_text_for_each_outcome(outcome: str, words: str) -> None:
     cause = {"code": "exit", "detail": {"exit": 3}}
     assert sentence(Reason("row_verdict", {"outcome": outcome, "state": "starting", "cause": cause})) == words
 
@@ -388,7 +388,7 @@ def test_a_verdict_of_a_row_has_its_words_for_each_outcome(outcome: str, words: 
         ("stopped", "`a` is stopped; run `rpr start a` to start it"),
     ],
 )
-def test_a_state_of_a_job_has_its_words(state: str, words: str) -> None:
+def test_a_state_of_a_job_has_a_text(state: str, words: str) -> None:
     assert sentence(Reason("job_is", {"job": "a", "state": state})) == words
 
 

@@ -51,7 +51,7 @@ def test_our_own_cgroup_is_found_wherever_it_is_mounted(mounts: str, membership:
         ("nonsense\n\n - cgroup2 \n", "0::/\n", "no cgroup v2 mount"),
     ],
 )
-def test_what_cannot_be_ours_is_told_with_its_reason(mounts: str, membership: str, why: str) -> None:
+def test_a_cgroup_that_is_not_delegated_is_reported_with_its_reason(mounts: str, membership: str, why: str) -> None:
     with pytest.raises(NotDelegated, match=why):
         locate(mounts, membership)
 
@@ -92,15 +92,13 @@ def test_the_root_is_ours_only_where_systemd_does_not_own_it(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("systemd", [True, False])
-def test_a_cgroup_of_somebody_else_is_never_ours(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, systemd: bool
-) -> None:
+def test_a_cgroup_of_another_user_is_never_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, systemd: bool) -> None:
     at(monkeypatch, tmp_path, "/user.slice/session-1.scope", systemd=systemd)
     with pytest.raises(NotDelegated, match="not delegated"):
         cgroup.delegated_root()
 
 
-def test_without_a_way_to_kill_a_cgroup_there_is_no_fence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_way_to_kill_a_cgroup_none_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     at(monkeypatch, tmp_path, "/a", marked="user.delegate", systemd=True)
     (tmp_path / "a" / "cgroup.kill").unlink()
     with pytest.raises(NotDelegated, match=r"Linux 5\.14"):
@@ -115,7 +113,7 @@ def test_where_no_cgroup_can_be_made_a_run_is_started_all_the_same(tmp_path: Pat
     fences.close()
 
 
-def test_a_folder_that_is_no_cgroup_is_not_used_and_does_not_stay(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_cgroup_is_not_used_and_is_removed(tmp_path: Path) -> None:
     fences = RunCgroups(str(tmp_path), "me")
     outcome, fence, why = fences.begin("run", lambda: 7)
     assert (outcome, fence) == (7, None)

@@ -51,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_nobody_waits_for_is_told_with_what_comes_next(ends: Ends, clock: list[float]) -> None:
+def test_a_message_that_is_not_urgent_is_sent_with_the_next_one(ends: Ends, clock: list[float]) -> None:
     ends.link.send({"op": "started"}, hurries=False)
     assert ends.link.flush()
     assert ends.frames() == []
@@ -61,7 +61,7 @@ def test_what_nobody_waits_for_is_told_with_what_comes_next(ends: Ends, clock: l
     assert ends.frames() == [[{"op": "started"}, {"op": "exited"}]]
 
 
-def test_it_is_told_soon_if_nothing_comes(ends: Ends, clock: list[float]) -> None:
+def test_a_message_that_is_not_urgent_is_sent_soon_without_a_next_one(ends: Ends, clock: list[float]) -> None:
     ends.link.send({"op": "started"}, hurries=False)
     assert ends.link.next_flush == clock[0] + 0.005
     clock[0] += 0.004

@@ -112,7 +112,7 @@ def test_after_a_timeout_a_leader_that_does_not_end_is_killed(watch: Callable[..
     assert one.done == ["TERM", "kill_tree"]
 
 
-def test_after_a_timeout_a_run_that_is_all_gone_is_left_alone(watch: Callable[..., Watch]) -> None:
+def test_a_run_whose_processes_ended_after_a_timeout_is_not_signalled(watch: Callable[..., Watch]) -> None:
     one = watch(timeout=0.0)
     one.timers[0][1]()
     one.kept.status, one.kept.empty = 15, True
@@ -128,7 +128,7 @@ def test_timeouts_are_the_clients_as_soon_as_there_is_one(watch: Callable[..., W
     assert not one.kept.timed_out
 
 
-def test_a_client_that_comes_before_the_kill_decides_itself(watch: Callable[..., Watch]) -> None:
+def test_a_client_that_connects_before_the_kill_decides_itself(watch: Callable[..., Watch]) -> None:
     one = watch(timeout=0.0)
     one.timers[0][1]()
     one.absence.end()

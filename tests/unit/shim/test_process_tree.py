@@ -26,7 +26,7 @@ SEARCHES: list[Callable[[int], Any]] = [
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=["members", "groups", "offspring", "look", "signal", "gone"])
-def test_a_search_leaves_no_descriptor_open(search: Callable[[int], Any]) -> None:
+def test_a_search_closes_its_descriptors(search: Callable[[int], Any]) -> None:
     child = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
         before = sorted(DESCRIPTORS.iterdir())

@@ -27,7 +27,7 @@ def _spawn(run: str) -> dict[str, Any]:
     return {"op": "spawn", "run": run}
 
 
-def test_one_start_alone_is_told_so_and_needs_no_thread(wakes: tuple[int, int]) -> None:
+def test_a_single_start_is_marked_as_single_and_needs_no_thread(wakes: tuple[int, int]) -> None:
     pool = SpawnPool(lambda message, together: (message["run"], together), wakes[1])
     pool.submit(_spawn("a"))
     pool.run_here()
@@ -36,7 +36,7 @@ def test_one_start_alone_is_told_so_and_needs_no_thread(wakes: tuple[int, int]) 
     assert not pool.has_work
 
 
-def test_what_was_asked_about_a_run_comes_with_its_landing(wakes: tuple[int, int]) -> None:
+def test_a_deferred_request_about_a_run_is_returned_with_its_start(wakes: tuple[int, int]) -> None:
     pool = SpawnPool(lambda message, together: message["run"], wakes[1])
     pool.submit(_spawn("a"))
     pool.deferred["a"].append({"op": "kill_tree", "run": "a"})

@@ -8,7 +8,7 @@ from pathlib import Path
 from repeater.shim.spool import ENDS, SOCKET, Spool, clear, read_exits
 
 
-def test_clear_leaves_nothing_of_the_spool_and_everything_else(tmp_path: Path) -> None:
+def test_clear_removes_the_spool_and_nothing_else(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     for _ in range(3):
         os.close(spool.open()[1])
@@ -21,11 +21,11 @@ def test_clear_leaves_nothing_of_the_spool_and_everything_else(tmp_path: Path) -
     assert read_exits(str(tmp_path)) == {}
 
 
-def test_clear_of_a_folder_that_is_gone_does_nothing(tmp_path: Path) -> None:
+def test_clear_of_a_missing_folder_does_nothing(tmp_path: Path) -> None:
     clear(str(tmp_path / "gone"))
 
 
-def test_the_last_note_of_a_run_counts_and_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+def test_the_last_entry_of_a_run_counts_and_a_truncated_line_is_ignored(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path))
     for end in ({"run": "a", "status": 1}, {"run": "b", "status": 2}, {"run": "a", "status": 3}):
         spool.append_exit(end)

@@ -40,7 +40,7 @@ def test_what_a_call_asks_for_happens_before_anything_else(loop: asyncio.Abstrac
     assert called == ["first", "asked", "asked by that", "other"]
 
 
-def test_calls_that_ask_for_calls_for_ever_keep_nobody_waiting(loop: asyncio.AbstractEventLoop) -> None:
+def test_endless_calls_that_request_calls_block_no_other(loop: asyncio.AbstractEventLoop) -> None:
     turns, count = BatchingLoop(loop), 0
 
     def again() -> None:

@@ -64,7 +64,7 @@ def test_a_reader_that_raises_is_called_again_after_a_pause():
     assert min(calls[1] - calls[0], calls[2] - calls[1]) >= 0.04
 
 
-def test_a_wake_that_raises_leaves_the_others_alone_and_is_tried_again():
+def test_a_wake_that_raises_does_not_affect_the_others_and_is_retried():
     seen = []
 
     async def body(turns):

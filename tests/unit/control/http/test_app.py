@@ -146,7 +146,7 @@ def test_every_route_of_the_application_is_in_the_tables(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("method", "path"), PLACES)
-def test_every_route_is_closed_to_whoever_should_not_pass(method: str, path: str, tmp_path: Path) -> None:
+def test_every_route_is_closed_to_callers_without_the_right(method: str, path: str, tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
@@ -214,7 +214,7 @@ def test_probes_need_no_token(path: str, tmp_path: Path) -> None:
     check(tmp_path)
 
 
-def test_what_is_no_route_is_guarded_too(tmp_path: Path) -> None:
+def test_an_unknown_route_is_guarded_too(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
@@ -231,7 +231,7 @@ def test_what_is_no_route_is_guarded_too(tmp_path: Path) -> None:
     check(tmp_path)
 
 
-def test_a_header_that_comes_twice_counts_as_none(tmp_path: Path) -> None:
+def test_a_header_given_twice_counts_as_none(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
@@ -391,7 +391,7 @@ def test_rejected_files_are_a_problem_but_the_supervisor_stays_ready(tmp_path: P
     check(tmp_path)
 
 
-def test_readyz_says_why_not_in_words(tmp_path: Path) -> None:
+def test_readyz_gives_the_reason_as_text(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
@@ -432,7 +432,7 @@ def test_a_fault_inside_is_one_answer_and_one_warning(tmp_path: Path) -> None:
     check(tmp_path)
 
 
-def test_a_stream_shows_at_once_that_it_listens_then_what_happens_and_ends_with_its_reader(tmp_path: Path) -> None:
+def test_a_stream_begins_at_once_shows_events_and_ends_with_its_reader(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)

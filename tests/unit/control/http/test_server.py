@@ -139,7 +139,7 @@ def test_who_takes_nothing_of_an_answer_is_let_go_and_its_work_ends(monkeypatch:
     run(test)
 
 
-def test_who_leaves_ends_the_work_for_it() -> None:
+def test_a_client_that_disconnects_ends_the_work_for_it() -> None:
     async def test() -> None:
         app = Endless()
         async with listening(app) as port:

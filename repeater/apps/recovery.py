@@ -47,11 +47,12 @@ def make_spawner(
 
 
 def recover_runs(
-    spawner: Spawner, remembered: StoredState, store: SqliteStore, jobfile: JobFile, warn: Warn
+    spawner: Spawner, former: StoredState, remembered: StoredState, store: SqliteStore, jobfile: JobFile, warn: Warn
 ) -> tuple[Mapping[str, SurvivingRun], frozenset[str]]:
     """The live runs of open records, and the services among them that were changed. Called before the first plan.
 
-    All other processes of an earlier supervisor are ended, so that a new run does not overlap with an old one.
+    `former` is what was stored, and `remembered` is the same after the renames. All other processes of an earlier
+    supervisor are ended, so that a new run does not overlap with an old one.
     """
     from repeater.shim import process_tree
 
@@ -59,7 +60,7 @@ def recover_runs(
     survivors = spawner.surviving_runs()
     open_runs = {row.run: row.job for row in remembered.open_rows if row.run is not None}
     living = {run: one for run, one in survivors.items() if open_runs.get(run) in jobs}
-    leftovers = {run: 0 for run in open_runs if run not in living}
+    leftovers = {row.run: 0 for row in former.open_rows if row.run is not None and row.run not in living}
     if leftovers and any(True for _ in process_tree.find_by_run_id(leftovers)):
         warn(Reason("left_over_ended"))
         if process_tree.kill(leftovers):

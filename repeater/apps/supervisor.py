@@ -286,8 +286,9 @@ class SupervisorApp:
         self._output.prepare()
         self._plugins.prepare(loaded.plugins)
         former = self._store.load()
-        remembered = follow_renames(former, loaded.jobfile.jobs, self._store, self._active_before)
-        living, stale = recover_runs(self._spawner, remembered, self._store, loaded.jobfile, self._events.warn)
+        now = self._clock.now()
+        remembered = follow_renames(former, loaded.jobfile.jobs, self._store, self._active_before, now.wall)
+        living, stale = recover_runs(self._spawner, former, remembered, self._store, loaded.jobfile, self._events.warn)
         if self._runs is not None:
             self._runs.open(living.keys())
         generation = remembered.generation + 1

@@ -433,6 +433,7 @@ class Reload:
     def _guard(self, jobfile: JobFile, *, allow_removals: bool) -> None:
         if not (allow_removals or self._allow_removals):
             guard_removals(self._engine.jobs, jobfile.jobs)
+        guard_renames(self._engine, jobfile.jobs)
 
     def _retry_once(self, error: str) -> None:
         """The file may be half-written: accept the problem the second time."""
@@ -461,3 +462,16 @@ def guard_removals(before: Iterable[str], jobs: Iterable[JobSpec]) -> None:
             f"cannot apply: {len(removed)} of {len(known)} jobs would be removed",
             hint="if that is meant, use `rpr apply --allow-removals`",
         )
+
+
+def guard_renames(engine: Engine, jobs: Iterable[JobSpec]) -> None:
+    """Raises ApplyRefused if an active job would get the name of a removed job that still has a live run.
+
+    The records of both jobs would have the same names, so each job would overwrite the counters of the other.
+    """
+    for name, former in moves(engine.jobs, {job.name: job for job in jobs}).items():
+        if engine.find_gone(name) is not None:
+            raise ApplyRefused(
+                f"cannot apply: `{former}` cannot be renamed to `{name}`, as a run of the removed job `{name}` is live",
+                hint="apply again when that run has ended, or use another name",
+            )

@@ -150,7 +150,7 @@ class Stage:
         self.store.begin(self._generation, json.dumps([job.name for job in jobs]))
         first = not self.engine.jobs
         if first:
-            self._remembered = follow_renames(self._remembered, jobs, self.store, self._active)
+            self._remembered = follow_renames(self._remembered, jobs, self.store, self._active, self.clock.now().wall)
         jobfile = JobFile("test", tuple(jobs), pools, limits)
         self.tell(
             PlanAccepted(

@@ -22,6 +22,7 @@ from repeater._lazy_dataclasses import replace
 from repeater.engine.job import Job
 from repeater.engine.job_states import State
 from repeater.engine.preview import foresee
+from repeater.errors import ApplyRefused
 from repeater.model.run import INTERIM, Exit, SlotRecord
 from repeater.model.spec import (
     Always,
@@ -40,6 +41,7 @@ from repeater.model.spec import (
 )
 from repeater.plan.diff import diff
 from repeater.plan.graph import wire
+from repeater.supervisor.reload import guard_renames
 from tests.engine.stage import Stage, job
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
@@ -64,7 +66,8 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from([
             "rename", "rename", "rename back", "rename onto", "edit", "retime", "remove", "return", "return renamed", "turn axes", "trigger", "pause",
-            "resume", "crash", "keep", "crash renamed", "keep renamed", "crash amid rename", "clock", "wait",
+            "resume", "crash", "keep", "crash renamed", "keep renamed", "crash onto", "keep onto", "crash amid rename", "clock",
+            "wait", "displace", "displace crash", "displace keep",
         ]),
         JOBS,
         st.integers(0, 40),
@@ -145,6 +148,9 @@ class Model:
             if all(self.jobs[one].is_there for one in family):
                 self.rename(family, back=False)
             self.stage.store.begin(self.stage.engine.generation + 1, json.dumps([one.name for one in self.specs()]))
+        if verb == "displace":
+            number = self.remove_during_a_run(number)
+            verb, more = more, "onto"
         if verb in ("crash", "keep"):
             self.lives += 1  # the seed: two lives never make the same run id, also if the clock is set back
             again = self.stage.kept if verb == "keep" else self.stage.again
@@ -192,13 +198,21 @@ class Model:
             known.name, known.moved_from = name, former
 
     def take_name(self, number: int) -> None:
-        """A job takes the name of a removed job, which is forgotten: if it returns, it is a new job."""
+        """A job takes the name of a removed job, which is forgotten: if it returns, it is a new job.
+
+        A running supervisor refuses that while a run of the removed job is live.
+        """
         known, engine = self.jobs[number], self.stage.engine
         if number in CELLS or not known.is_there:
             return
         for at, other in enumerate(self.jobs):
-            is_free = at not in CELLS and not other.is_there and engine.find_gone(other.name) is None
+            is_free = at not in CELLS and not other.is_there
             if is_free and other.name[0] == known.name[0]:
+                if engine.find_gone(other.name) is not None:
+                    renamed = replace(self.spec(number), name=other.name, moved_from=known.name)
+                    with pytest.raises(ApplyRefused):
+                        guard_renames(engine, [one for one in self.specs() if one.name != known.name] + [renamed])
+                    continue
                 kept = {(row.nominal, row.run) for row in self.rows(known.name)}
                 times = {nominal for nominal, _ in kept}
                 rows = {(row.nominal, row.run) for row in self.rows(other.name)}
@@ -208,6 +222,17 @@ class Model:
                 other.cursor = other.nominal = None
                 other.is_new = True
                 return
+
+    def remove_during_a_run(self, number: int) -> int:
+        """Removes a job that has just begun a run, and returns a job that can take its name."""
+        known = self.jobs[number]
+        if number in CELLS or not known.is_there:
+            return number
+        self.stage.request("trigger", known.name)
+        known.is_there, known.nominal = False, None
+        self.apply()
+        others = [at for at, other in enumerate(self.jobs) if other.is_there and other.name[0] == known.name[0]]
+        return others[0] if others else number
 
     def rows(self, name: str) -> list[SlotRecord]:
         return list(self.stage.store.find_records([name], most=100_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,11 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from repeater._lazy_dataclasses import replace
+from repeater.control.commands import supervisor
+from repeater.errors import ApplyRefused
 from repeater.model.reasons import reason
 from repeater.model.run import INTERIM, Exit
 from repeater.model.spec import Always, Every, JobSpec, Manual, Once, Stop
 from repeater.plan.diff import moves
 from tests.engine.stage import Stage, job
+from tests.engine.test_plan_is_apply import House
+from tests.fakes.filesystem import MemoryDisk
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
 
@@ -226,3 +231,59 @@ def test_a_job_that_takes_the_name_of_a_removed_one_keeps_its_rows(restart: bool
     stage.apply(job("b", Every(seconds(10)), moved_from="a"))
     assert [row.state for row in stage.rows("b")] == ["failed"] * 4
     assert stage.engine.jobs["b"].progress.failures == 4
+
+
+@pytest.mark.parametrize("verb", ["plan", "apply"])
+def test_a_rename_onto_a_removed_job_with_a_live_run_is_refused(verb: str) -> None:
+    house = House(0)
+
+    def ask(jobs: dict[str, Any], run: Any = supervisor.apply) -> dict[str, Any]:
+        document = {
+            "project": "p",
+            "jobs": {name: {"command": "x", "schedule": "manual"} | jobs[name] for name in jobs},
+        }
+        house.disk = MemoryDisk({"/p/root.json": json.dumps(document)})
+        return house.verb(run)[1]
+
+    ask({"a": {}, "c": {}})
+    for name in ("a", "c", "c"):  # a run of `a` lasts three seconds, one of `c` one second
+        house.stage.request("trigger", name)
+    house.stage.advance(2)
+    ask({"c": {}})
+    renamed = {"a": {"moved_from": "c"}}
+    if verb == "plan":
+        refused = ask(renamed, supervisor.plan)["refused"]
+    else:
+        with pytest.raises(ApplyRefused) as refusal:
+            ask(renamed)
+        refused = {"message": refusal.value.message, "hint": refusal.value.hint}
+    assert refused == {
+        "message": "cannot apply: `c` cannot be renamed to `a`, as a run of the removed job `a` is live",
+        "hint": "apply again when that run has ended, or use another name",
+    }
+    house.stage.advance(2)
+    assert ask(renamed, supervisor.plan)["refused"] is None
+    ask(renamed)
+    house.stage.advance(10)
+    progress = house.stage.engine.jobs["a"].progress
+    assert (progress.runs, progress.failures) == (1, 1)
+    assert house.stage.store.progress["a"] == progress
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_rename_at_a_start_takes_no_run_of_a_removed_job(keep: bool) -> None:
+    stage = Stage({"b": Act(lasts=seconds(30))})
+    stage.apply(job("a", Manual()), job("b", Manual()))
+    stage.request("trigger", "b")
+    stage.advance(1)
+    stage.request("trigger", "a")
+    stage.advance(1)
+    stage.apply(job("a", Manual()))
+    again = stage.kept(away=1) if keep else stage.again(after=1)
+    again.apply(job("b", Manual(), moved_from="a"))
+    assert again.engine.jobs["b"].open == []
+    again.advance(60)
+    assert again.history("b") == ["interrupted(supervisor_gone) @0", "ran @1"]
+    progress = again.engine.jobs["b"].progress
+    assert (progress.runs, progress.successes) == (1, 1)
+    assert again.store.progress["b"] == progress

@@ -229,7 +229,7 @@ def test_a_socket_path_of_more_than_107_bytes_works(tmp_path: Path) -> None:
         built.end()
 
 
-def test_a_socket_that_a_killed_supervisor_left_is_taken_over(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_a_socket_of_a_killed_supervisor_is_replaced(rpr: Rpr, house: Callable[..., House]) -> None:
     first = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
     first.live.process.kill()
     first.live.process.wait()
@@ -511,7 +511,7 @@ def test_events_show_past_events_and_follow_new_ones(house: Callable[..., House]
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def test_trigger_says_what_became_of_it(house: Callable[..., House]) -> None:
+def test_trigger_reports_the_result(house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "manual"\n[jobs.k]\ncommand = "true"\nschedule = "every 1h"\n'
     )
@@ -542,7 +542,7 @@ def test_a_pause_is_there_after_a_restart(house: Callable[..., House]) -> None:
     assert again.job("tick")["paused"] == {"text": "holidays", "until": None}
 
 
-def test_stop_returns_when_nothing_is_left_and_start_begins_again(house: Callable[..., House]) -> None:
+def test_stop_returns_when_no_process_runs_and_start_begins_again(house: Callable[..., House]) -> None:
     built = house(wait="web  | up")
     (run,) = built.job("web")["running"]
     built("stop", "web", "--reason", "looking").is_(out="web: stopped\n")
@@ -601,9 +601,7 @@ def test_reset_clears_the_state_of_a_job(house: Callable[..., House]) -> None:
     wait_for(lambda: len(built.lines("history", "a", "--outcome", "success")) == 4, "two more runs")
 
 
-def test_down_waits_until_nothing_is_left_and_by_default_lets_runs_finish(
-    rpr: Rpr, house: Callable[..., House]
-) -> None:
+def test_down_waits_for_all_processes_and_by_default_drains_runs(rpr: Rpr, house: Callable[..., House]) -> None:
     built = house(
         jobs='[jobs.a]\ncommand = "until test -e go; do sleep 0.02; done; touch finished"\nschedule = "every 1h"\n'
         '[jobs.web]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n',
@@ -694,7 +692,7 @@ def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, 
     assert len(built.lines("status")) == 3
 
 
-def test_reload_says_what_changed(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_reload_reports_the_changes(rpr: Rpr, house: Callable[..., House]) -> None:
     built = house("--no-watch")
     built("reload").is_(out="generation 1 is active: no changes, 3 unchanged\n")
     rpr.write("jobs.toml", JOBS.replace("exit 3", "exit 4"))

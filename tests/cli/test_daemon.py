@@ -15,7 +15,7 @@ from tests.cli.conftest import Rpr
 from tests.cli.ratelimitd import PATIENCE, running, until
 
 
-def test_it_says_where_it_listens_and_ends_in_good_order(rpr: Rpr) -> None:
+def test_a_daemon_reports_its_socket_and_shuts_down_cleanly(rpr: Rpr) -> None:
     with running(rpr) as daemon:
         assert stat.S_IMODE(daemon.path.stat().st_mode) == 0o600
         assert daemon.stop(signal.SIGTERM) == (0, "")
@@ -76,7 +76,7 @@ def test_a_socket_in_a_world_writable_folder_is_refused(rpr: Rpr) -> None:
     )
 
 
-def test_the_mode_says_who_may_ask(rpr: Rpr) -> None:
+def test_the_mode_option_sets_the_permissions_of_the_socket(rpr: Rpr) -> None:
     with running(rpr, "--mode", "666", "--ephemeral") as daemon:
         assert stat.S_IMODE(daemon.path.stat().st_mode) == 0o666
     rpr("daemon", "--mode", "777").is_(err="rpr: cannot use `--mode 777`: expected `600`, `660` or `666`\n", code=2)
@@ -141,7 +141,7 @@ def test_the_metrics_of_a_run_are_taken_without_an_answer(rpr: Rpr) -> None:
         assert "runs by `patience`: 1 succeeded" in rpr("daemon", "--stats", "--socket", str(daemon.path)).out
 
 
-def test_with_patience_it_listens_where_the_go_tool_looks(rpr: Rpr) -> None:
+def test_with_patience_it_listens_where_the_go_tool_connects(rpr: Rpr) -> None:
     asked, metrics = PATIENCE_SOCKETS
     if any(path.exists() for path in PATIENCE_SOCKETS):
         pytest.skip("somebody listens there")

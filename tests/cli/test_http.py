@@ -150,7 +150,7 @@ def test_files_are_planned_and_applied_over_http(site: Callable[..., Site]) -> N
     assert web.live.leaves() == 0
 
 
-def test_events_come_as_they_happen_and_end_with_the_supervisor(site: Callable[..., Site]) -> None:
+def test_events_are_streamed_live_until_the_supervisor_exits(site: Callable[..., Site]) -> None:
     web = site()
     connection, reply = web.stream("/api/events?jobs=cell")
     assert reply.headers["content-type"] == "text/event-stream"
@@ -337,7 +337,7 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def test_without_the_extra_it_says_how_to_get_it(rpr: Rpr) -> None:
+def test_without_the_extra_the_error_shows_how_to_install_it(rpr: Rpr) -> None:
     rpr.write("lib/sitecustomize.py", BLOCKED.format(names=["uvicorn", "starlette", "prometheus_client"]))
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\n')
     rpr("apply", "-q", "--http", "0", "jobs.toml", env={"PYTHONPATH": str(rpr.folder / "lib")}).is_(
@@ -508,9 +508,7 @@ parameters = { "path.name" = "tick" }
     ],
     ids=["random", "boundaries"],
 )
-def test_schemathesis_finds_the_api_to_be_as_its_document_says(
-    site: Callable[..., Site], options: tuple[str, ...]
-) -> None:
+def test_schemathesis_confirms_the_api_document(site: Callable[..., Site], options: tuple[str, ...]) -> None:
     web = site("-q", "--no-watch")
     web.rpr.write("schemathesis.toml", CONFIG)
     done = subprocess.run(

@@ -148,7 +148,7 @@ def test_needs_order_jobs_and_a_failure_skips_what_needs_it(rpr: Rpr) -> None:
     assert done.code == 1
 
 
-def test_ready_by_log_http_tcp_and_exec_lets_the_dependents_go(rpr: Rpr) -> None:
+def test_ready_by_log_http_tcp_and_exec_starts_the_dependents(rpr: Rpr) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -53,7 +53,7 @@ def server() -> Iterator[tuple[str, list[float]]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize(("path", "how"), [("headers", "-si"), ("headers", "-sv"), ("json", "-s")])
-def test_what_a_server_asks_for_holds_the_next_start(
+def test_a_retry_after_of_a_server_delays_the_next_start(
     rpr: Rpr, server: tuple[str, list[float]], path: str, how: str
 ) -> None:
     url, times = server

@@ -64,7 +64,7 @@ def test_history_has_what_each_run_needed(ended: Rpr) -> None:
     assert "MiB" in first
 
 
-def test_where_nothing_is_kept_logs_say_why(ended: Rpr) -> None:
+def test_logs_give_the_reason_when_no_output_is_kept(ended: Rpr) -> None:
     off = "rpr: nothing of `off` is kept on disk, because its `output.keep` is `false`\n"
     ended("logs", "off").is_(err=off)
     nothing = "rpr: no output is kept: no run of these jobs printed anything\n"

@@ -53,7 +53,7 @@ def test_short_options_can_be_combined_with_their_value(rpr: Rpr) -> None:
 
 
 @pytest.mark.parametrize("word", [word for name, (_, shorts) in ONE_OFF.items() for word in (name, *shorts)])
-def test_every_word_of_a_command_has_its_help_with_an_example(rpr: Rpr, word: str) -> None:
+def test_every_command_has_a_help_with_an_example(rpr: Rpr, word: str) -> None:
     done = rpr(word, "-h")
     assert done.code == 0
     assert done.err == ""
@@ -175,7 +175,7 @@ def test_watch_runs_on_change(rpr: Rpr) -> None:
 # --- when to stop, and the exit status ----------------------------------------------------------------------------
 
 
-def test_any_failure_gives_1_and_the_runs_go_on(rpr: Rpr) -> None:
+def test_any_failure_gives_1_and_the_runs_continue(rpr: Rpr) -> None:
     done = rpr("c", "-t", "4", "-k", "--", "sh", "-c", "echo x >>log; [ $(wc -l <log) -ne 2 ]")
     done.is_(code=1)
     assert len(lines(rpr.folder, "log")) == 4
@@ -550,7 +550,7 @@ def test_a_wrong_value_is_reported_as_in_a_job_file_but_names_the_option(
     assert first == f"rpr: {message}" or (message.endswith(": ") and first.startswith(f"rpr: {message}"))
 
 
-def test_all_problems_come_at_once(rpr: Rpr) -> None:
+def test_all_problems_are_reported_at_once(rpr: Rpr) -> None:
     done = rpr("i", "-e", "x", "-T", "y", "--", "true")
     assert [line[:24] for line in done.err.splitlines()] == ["rpr: cannot use `--every", "rpr: cannot use `--timeo"]
 
@@ -580,7 +580,7 @@ def history(rpr: Rpr, name: str) -> list[tuple[str, int | None, int]]:
     return [(row["outcome"], row["exit"], row["generation"]) for row in reversed(rows)]
 
 
-def test_history_keeps_what_became_of_the_runs(rpr: Rpr) -> None:
+def test_history_keeps_the_results_of_the_runs(rpr: Rpr) -> None:
     rpr("c", "-t", "2", "--history", "--", "sh", "-c", "echo out; exit 3").is_(out="out\nout\n", code=1)
     rpr("c", "-t", "1", "--", "sh", "-c", "exit 4").is_(code=1)
     rpr("exp", "--base-delay", "1ms", "-a", "9", "--history", "--", "sh", "-c", "exit 0").is_()
@@ -647,7 +647,7 @@ def test_the_name_option_names_the_job_if_it_is_valid(rpr: Rpr, name: str, ok: b
     assert ("[jobs.nightly]" in done.out) if ok else done.err.startswith(f"rpr: cannot use `--name {name}`: expected ")
 
 
-def test_what_as_job_prints_is_a_job_file_that_does_the_same(rpr: Rpr) -> None:
+def test_as_job_prints_a_job_file_that_does_the_same(rpr: Rpr) -> None:
     words = ["c", "-t", "2", "--env", "A={{ x }}", "-T", "5s", "--as-job", "--", "sh", "-c", 'echo "$A {% y %}" >>log']
     rpr.write("jobs.toml", rpr(*words).out)
     assert rpr("apply", "jobs.toml", "--ephemeral", "--no-watch").code == 0
@@ -686,7 +686,7 @@ def test_settings_rank_below_the_flags(rpr: Rpr) -> None:
     )
 
 
-def test_no_time_limit_is_one_of_the_things_a_flag_may_say(rpr: Rpr) -> None:
+def test_a_flag_can_remove_the_time_limit(rpr: Rpr) -> None:
     for words, env in (["-T", "0s"], {"RPR_TIMEOUT": "9s"}), ([], {"RPR_TIMEOUT": "0s"}):
         assert "timeout" not in rpr("c", "-t", "1", *words, "--as-job", "--", "x", env=env).out
 

@@ -134,7 +134,7 @@ def test_a_secret_is_shown_in_no_other_key_either(rpr: Rpr) -> None:
         assert path.is_dir() or b"hunter" not in path.read_bytes(), path
 
 
-def test_a_rename_while_no_supervisor_runs_is_what_the_plan_says(rpr: Rpr) -> None:
+def test_a_rename_without_a_supervisor_follows_the_plan(rpr: Rpr) -> None:
     text = '[jobs.a]\ncommand = "true"\nstop = { times = 1 }\nschedule = "every 1h"\n'
     rpr.write("jobs.toml", 'project = "p"\n' + text)
     assert rpr("apply", "jobs.toml", "-q").code == 0

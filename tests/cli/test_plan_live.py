@@ -36,7 +36,7 @@ def classes(plan: dict[str, object]) -> dict[str, str]:
     return {job["job"]: job["class"] for job in plan["jobs"]}  # type: ignore[attr-defined,index]
 
 
-def test_plan_asks_the_running_supervisor_and_apply_does_what_it_says(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
+def test_plan_uses_the_running_supervisor_and_apply_follows_the_plan(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
     house("--keep-alive", "--no-watch", jobs=LIVE)
     same = live_plan(rpr)
     assert set(classes(same).values()) == {"keep"}  # `max_parallel` too

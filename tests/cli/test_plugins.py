@@ -150,7 +150,7 @@ def until(holds: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_what_is_installed_is_listed_and_explained(with_examples: Rpr) -> None:
+def test_installed_plugins_are_listed_and_explained(with_examples: Rpr) -> None:
     with_examples("plugins").is_(
         out=(
             "KIND            NAME          VERSION  PACKAGE                  STATE  DESCRIPTION\n"
@@ -412,7 +412,7 @@ schedule = { plugin = "office-hours", minutes = 1, opens = "00:00", closes = "23
         with_examples("down")
 
 
-def test_what_names_no_plugin_pays_for_none(rpr: Rpr) -> None:
+def test_a_command_without_plugins_loads_none(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "every 1m"\n')
     code = """
 import sys

@@ -53,7 +53,7 @@ def test_another_project_cannot_take_a_state_folder_over(rpr: Rpr) -> None:
     assert "belongs to project `shop`" in refused.err
 
 
-def test_a_file_that_was_moved_takes_its_state_along_and_says_so(rpr: Rpr) -> None:
+def test_a_moved_file_keeps_its_state_and_reports_it(rpr: Rpr) -> None:
     assert rpr("apply", "-q", place(rpr, "one", NAMED)).code == 0
     (rpr.folder / "one").rename(rpr.folder / "two")
     moved = rpr("apply", "-q", "two/jobs.toml")

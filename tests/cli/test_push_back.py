@@ -87,7 +87,7 @@ def service() -> Iterator[tuple[str, dict[str, list[float]]]]:
 
 
 @pytest.mark.slow
-def test_what_real_services_answer_holds_the_next_start(rpr: Rpr, service: tuple[str, dict[str, list[float]]]) -> None:
+def test_answers_of_real_services_delay_the_next_start(rpr: Rpr, service: tuple[str, dict[str, list[float]]]) -> None:
     url, times = service
     asked = [(f"/{name}/{how}", how) for name in ANSWERS for how in ("-si", "-sv")]
     asked += [("/discord/-s", "-s"), ("/aws/-s", "-s")]  # those that say it in the body, too

@@ -60,7 +60,7 @@ needs = {{ health = {{ condition = "succeeded" }} }}
 
 
 @pytest.mark.parametrize("form", ["toml", "yaml", "json"])
-def test_what_is_rendered_renders_to_itself(rpr, form):
+def test_a_rendered_file_renders_to_itself(rpr, form):
     rpr.write("jobs.toml", 'project = "shop"\n' + JOBS)
     once = rpr("render", "--format", form).out
     rpr.write(f"again.{form}", once)
@@ -107,7 +107,7 @@ jobs.health.overlap = "skip"
 
 
 @pytest.mark.parametrize("arguments", EXPLAINED, ids=" ".join)
-def test_explain_names_every_place_that_had_a_say(rpr, arguments):
+def test_explain_names_every_place_that_contributed(rpr, arguments):
     rpr.write("jobs.toml", JOBS)
     rpr("render", "--explain", *arguments).is_(out=EXPLAINED[arguments])
 
@@ -197,7 +197,7 @@ def test_the_schema_is_printed_as_shipped(rpr):
     assert rpr("schema", "--format", "markdown").out.startswith("# The keys of a job file\n")
 
 
-def test_the_starter_is_valid_and_an_existing_file_is_left_alone(rpr):
+def test_the_starter_is_valid_and_an_existing_file_is_not_replaced(rpr):
     rpr("init").is_(out="wrote jobs.toml; to run it: `rpr apply`\n")
     text = (rpr.folder / "jobs.toml").read_text()
     rpr("validate").is_(out="jobs.toml: 2 jobs, ok\n")

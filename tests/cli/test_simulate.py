@@ -76,7 +76,7 @@ def test_wrong_options_are_explained(rpr: Rpr) -> None:
         assert message in done.err
 
 
-def test_lengths_come_from_history(rpr: Rpr) -> None:
+def test_durations_are_taken_from_history(rpr: Rpr) -> None:
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "sleep 0.5"\nschedule = "every 1m"\nstop = { times = 1 }\n')
     assert rpr("apply", "jobs.toml", "-q").code == 0
     (row,) = rows(rpr, "--for", "30s")

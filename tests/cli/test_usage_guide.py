@@ -137,7 +137,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("line", "out", "code"), LINES, ids=[line for line, _, _ in LINES])
-def test_a_line_that_people_know_does_what_it_says(rpr: Rpr, line: str, out: str, code: int) -> None:
+def test_the_lines_of_the_usage_guide_work(rpr: Rpr, line: str, out: str, code: int) -> None:
     shown, _, status = shell(rpr, line)
     assert (shown, status) == (out, code)
 

@@ -18,7 +18,7 @@ def test_a_valid_file_is_counted(rpr):
     rpr("validate", "jobs.toml").is_(out="jobs.toml: 2 jobs, ok\n")
 
 
-def test_all_problems_come_at_once_in_the_order_of_the_file(rpr):
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(rpr):
     rpr.write("jobs.toml", BAD)
     rpr("validate", "jobs.toml").is_(err=f"jobs.toml:3:1: {TIMOUT}\njobs.toml:4:1: {OVERLAP}\n", code=2)
 

@@ -154,7 +154,7 @@ def test_a_bad_backup_changes_nothing(spoil: Callable[[Path], object], message: 
     assert {"restore.old", "restore.new"}.isdisjoint(names(state))
 
 
-def test_entries_that_lead_elsewhere_are_left_out(made: Path, tmp_path: Path) -> None:
+def test_entries_that_lead_elsewhere_are_omitted(made: Path, tmp_path: Path) -> None:
     with tarfile.open(made) as archive:
         parts = {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
     with tarfile.open(made, "w:gz") as archive:
@@ -236,7 +236,7 @@ def test_a_project_without_a_state_has_no_backup(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_output_that_is_removed_meanwhile_is_left_out(
+def test_output_that_is_removed_meanwhile_is_omitted(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = backup._content

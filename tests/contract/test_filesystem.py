@@ -61,7 +61,7 @@ def test_globs_are_sorted_files(disk_at, pattern, names):
     assert disk.glob(folder, pattern) == [f"{folder}/{name}" for name in names]
 
 
-def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path):
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     for path in (tmp_path / "fifo", "/dev/zero"):
@@ -81,7 +81,7 @@ def test_a_swapped_folder_link_is_read_through_like_kubernetes_mounts(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_says_so(tmp_path):
+def test_an_unreadable_file_is_reported(tmp_path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "a").chmod(0)
     with pytest.raises(Unreadable, match=r"^permission denied$"):

@@ -135,7 +135,7 @@ def take(world: World, quota: SharedRateLimiter, facts: list[Fact], rate: Rate =
     return next(str(fact.reservation) for fact in of(facts, SharedLimitGranted) if fact.id == ask)
 
 
-def test_what_the_limit_allows_is_granted(world: World) -> None:
+def test_a_request_within_the_limit_is_granted(world: World) -> None:
     facts: list[Fact] = []
     assert take(world, world.quota(facts), facts)
     assert of(facts, RateLimiterDown) == []
@@ -153,7 +153,7 @@ def test_a_waiting_client_gets_a_delay_and_no_earlier_grant(world: World) -> Non
     assert timedelta(0) < of(facts, SharedLimitQueued)[0].wait <= timedelta(milliseconds=300)
 
 
-def test_what_is_withdrawn_is_never_granted_and_takes_no_place(world: World) -> None:
+def test_a_withdrawn_request_is_never_granted_and_takes_no_place(world: World) -> None:
     mine: list[Fact] = []
     other: list[Fact] = []
     first, second = world.quota(mine), world.quota(other)
@@ -166,7 +166,7 @@ def test_what_is_withdrawn_is_never_granted_and_takes_no_place(world: World) -> 
     assert of(other, SharedLimitGranted) == []
 
 
-def test_what_did_not_start_is_granted_to_the_next(world: World) -> None:
+def test_the_place_of_a_failed_start_is_granted_to_the_next_request(world: World) -> None:
     mine: list[Fact] = []
     other: list[Fact] = []
     first, second = world.quota(mine), world.quota(other)

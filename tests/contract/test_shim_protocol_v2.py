@@ -137,7 +137,7 @@ def test_a_shim_of_0_1_0_reports_a_program_that_is_missing(supervisor: Superviso
     supervisor.until(lambda: supervisor.has(SpawnFailed, "a"))
 
 
-def test_a_shim_of_0_1_0_kills_what_a_run_left(supervisor: Supervisor) -> None:
+def test_a_shim_of_0_1_0_kills_the_remaining_processes_of_a_run(supervisor: Supervisor) -> None:
     supervisor.start("a", "sleep 60 >/dev/null 2>&1 &")
     supervisor.until(lambda: supervisor.has(RunExited, "a"))
     assert not supervisor.has(RunEnded, "a")

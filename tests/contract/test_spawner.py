@@ -239,7 +239,7 @@ def test_output_of_both_streams_arrives_whole_and_before_the_end(world: World) -
     assert world.sink.ended == ["a"]
 
 
-def test_patterns_found_by_the_sink_come_with_the_end(world: World) -> None:
+def test_patterns_found_by_the_sink_are_reported_with_the_end(world: World) -> None:
     world.sink.found["a"] = frozenset({"stop"})
     world.begin("a", TRUE)
     world.until_told("a", RunEnded)
@@ -269,7 +269,7 @@ def test_a_sweep_before_the_process_exists_ends_it(world: World) -> None:
     assert world.of("a")[-1] == RunEnded("a", Exit(signal=signal.SIGKILL))
 
 
-def test_a_process_that_ignores_term_lives_until_it_is_killed(world: World) -> None:
+def test_a_process_that_ignores_term_runs_until_it_is_killed(world: World) -> None:
     world.begin("a", DEAF)
     world.until_said("a", b"ready")
     world.spawner.signal("a", "TERM")

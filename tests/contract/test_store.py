@@ -161,7 +161,7 @@ def test_a_started_run_is_open_with_its_start(kept: Kept) -> None:
     assert kept.store.load().open_rows == (running,)
 
 
-def test_rows_come_newest_first_and_no_more_than_asked_for(kept: Kept) -> None:
+def test_rows_are_returned_newest_first_up_to_the_limit(kept: Kept) -> None:
     for second in (3, 1, 2):
         kept.store.record(row(second=second, state="succeeded"), progress())
     kept.store.record(row("b", second=9, state="succeeded"), progress("b"))
@@ -250,7 +250,7 @@ def test_durations_are_the_medians_of_runs(kept: Kept) -> None:
     assert dict(kept.store.recent_durations()) == {"a": 2.0}
 
 
-def test_what_was_kept_is_there_after_a_restart(kept: Kept) -> None:
+def test_stored_state_is_read_after_a_restart(kept: Kept) -> None:
     if isinstance(kept.store, SqliteStore) and kept.store.is_ephemeral:
         pytest.skip("it keeps nothing on purpose")
     kept.store.begin(2)
@@ -276,7 +276,7 @@ def test_a_record_that_cannot_be_written_is_reported_and_others_are_kept(tmp_pat
     assert warnings == ["history_row_unwritable"]
 
 
-def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:
+def test_answers_are_delivered_in_the_order_of_the_requests(kept: Kept) -> None:
     answers: list[int] = []
     for number in range(300):
         kept.store.claim(row(second=number), progress(), lambda _, number=number: answers.append(number))  # type: ignore[misc]
@@ -289,7 +289,7 @@ def test_answers_come_in_the_order_asked_for(kept: Kept) -> None:
     assert answers == list(range(300))
 
 
-def test_answers_come_through_the_loop_not_in_another_thread(kept: Kept) -> None:
+def test_answers_are_delivered_by_the_loop_not_by_another_thread(kept: Kept) -> None:
     threads: list[int] = []
     kept.store.claim(row(), progress(), lambda _: threads.append(threading.get_ident()))
     kept.store.flush()
@@ -369,7 +369,7 @@ def test_starts_follow_a_rename(kept: Kept) -> None:
     assert (found(kept), found(kept, ("b",))) == ([], ["1"])
 
 
-def test_rows_say_when_runs_started_that_no_limit_counted(kept: Kept) -> None:
+def test_rows_give_the_starts_of_runs_that_no_limit_counted(kept: Kept) -> None:
     kept.store.keep_start(start("a-90-1", 5))
     for one in (
         row(second=90, state="succeeded"),

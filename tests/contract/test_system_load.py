@@ -161,7 +161,7 @@ def test_a_limit_of_an_outer_group_counts(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0::/../..\n", "nonsense", "0::/missing\n"])
-def test_files_that_say_nothing_change_nothing(machine: Machine, text: str) -> None:
+def test_files_without_figures_change_nothing(machine: Machine, text: str) -> None:
     machine.write("proc/self/cgroup", text)
     machine.write("sys/fs/cgroup/cpu.max", "5 x\n")
     machine.write("sys/fs/cgroup/memory.max", "0\n")

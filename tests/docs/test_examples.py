@@ -33,7 +33,7 @@ def simulate(file: Path, length: str) -> list[dict[str, object]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [FIRST, *EXAMPLES], ids=lambda file: file.name)
-def test_an_example_lives_through_a_simulated_day(file: Path) -> None:
+def test_an_example_runs_for_a_simulated_day(file: Path) -> None:
     rows = simulate(file, "1h" if file == FIRST else "24h")
     assert list(rows[0]) == [
         "job",
@@ -67,7 +67,7 @@ def test_eight_examples_and_the_first_use_every_kind_of_schedule() -> None:
 
 
 @pytest.mark.slow
-def test_the_first_example_is_alive_soon_and_ends_cleanly(tmp_path: Path) -> None:
+def test_the_first_example_starts_soon_and_ends_cleanly(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

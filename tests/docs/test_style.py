@@ -51,12 +51,13 @@ BANNED = re.compile(
 )
 # In a name of a test also words that are good elsewhere: `leaves nothing open`, `the words of a command`.
 BANNED_IN_TEST_NAMES = re.compile(
-    r"""(?:^|_)(
+    r"""(?<=_)(
     told | tells? | telling | said | heard | hears? | speaks? | words | mourns?
     | born | birth | dies? | died | dead | death | bury | buries | buried | kin | twins?
     | whoever | somebody | nobody | everybody | anybody | anew | houses? | keepers?
     | (is|are|was|were)_no(?!_(longer|more)) | in(to)?_force | so_many | so_long | as_(it|they)_(is|are|stands?)
-    | leaves | goes | gone | went | comes | stands?
+    | leaves | goes | go_on | gone | went | comes? | came | stands? | says? | lives | for_ever
+    | left_(alone|out) | let_go | (?<=^test_)wh(at|o|ose|ere)
     )(?=_|$)""",
     re.VERBOSE,
 )

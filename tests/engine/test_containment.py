@@ -133,7 +133,7 @@ def test_an_exception_between_claim_and_launch_fails_the_slot_only() -> None:
 
 
 @pytest.mark.parametrize("method", ["signal", "kill_tree"])
-def test_what_the_spawner_fails_to_do_for_a_run_is_repeated(method: str) -> None:
+def test_a_failed_call_of_the_spawner_is_repeated(method: str) -> None:
     lasts = FOR_EVER if method == "signal" else seconds(5)
     stage = Stage({"web": Act(lasts=lasts, leaves=FOR_EVER, escaped=True)})
     fault = Once(getattr(stage.spawner, method))

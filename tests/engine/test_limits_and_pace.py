@@ -59,14 +59,14 @@ def test_jobs_with_a_shared_limit_take_turns_and_never_exceed_a_window() -> None
     assert [stage.starts(name) for name in "abcde"] == [[0], [0], [10], [10], [20]]
 
 
-def test_a_slot_held_by_a_limit_says_which_and_until_when() -> None:
+def test_a_slot_held_by_a_limit_names_the_limit_and_the_time() -> None:
     stage = Stage()
     stage.apply(job("a", Once(), limit="api"), job("b", Once(), limit="api"), limits=(limit("api", "1/10s"),))
     stage.advance(1)
     assert text_of(stage.engine.jobs["b"].open[0].wait_reason) == "limit `api` (1/10s) until 2026-01-01T00:00:10Z"
 
 
-def test_the_next_start_counts_from_when_the_late_one_really_came() -> None:
+def test_the_next_start_counts_from_the_real_start_of_a_late_one() -> None:
     stage = Stage({"a": Act(starting=seconds(4))})
     stage.apply(job("a", Once(), limit="api"), job("b", Once(), limit="api"), limits=(limit("api", "1/10s"),))
     stage.advance(60)
@@ -100,7 +100,7 @@ def test_no_window_of_real_starts_is_exceeded_with_retries_and_slow_spawns() -> 
     assert holds(starts, 5, 10)
 
 
-def test_what_could_not_be_started_does_not_count() -> None:
+def test_a_failed_start_does_not_count() -> None:
     stage = Stage({"a": Act(refusal="no such file")})
     stage.apply(job("a", Once(), limit="api"), job("b", Once(), limit="api"), limits=(limit("api", "1/1h"),))
     stage.advance(1)
@@ -203,7 +203,7 @@ def test_a_rate_starts_as_often_as_it_allows_and_no_more_in_any_window() -> None
     assert [round(start, 3) for start in stage.starts("a")] == [0, 1, 2, 10, 11, 12, 20, 21, 22]
 
 
-def test_runs_longer_than_a_rate_asks_for_follow_each_other() -> None:
+def test_runs_longer_than_the_distance_of_a_rate_follow_each_other() -> None:
     stage = Stage({"a": Act(lasts=seconds(7))})
     stage.apply(job("a", RateLimited(Rate(2, seconds(10)))))
     stage.advance(30)
@@ -264,7 +264,7 @@ def test_a_rate_under_a_limit_holds_both() -> None:
 SLOW_DOWN = Said(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 25\r\n\r\n")
 
 
-def test_a_push_back_holds_the_next_start_of_the_job_and_says_why() -> None:
+def test_a_push_back_delays_the_next_start_and_gives_the_reason() -> None:
     stage = Stage({"a": [Act(says=(SLOW_DOWN,)), Act()]})
     stage.apply(job("a", Every(seconds(10)), http_aware=HttpAware()))
     stage.advance(12)
@@ -415,7 +415,7 @@ def test_failures_open_the_circuit_and_one_success_closes_it() -> None:
     assert stage.starts("a")[:6] == [0, 2, 6, 66, 126, 127]
 
 
-def test_what_was_learnt_outlives_the_supervisor_and_a_reset_forgets_it() -> None:
+def test_learnt_figures_outlive_the_supervisor_and_a_reset_clears_them() -> None:
     adaptive = job("a", Adaptive(base=seconds(1), max=seconds(60)))
     stage = Stage({"a": Act(exit=FAIL)})
     stage.apply(adaptive)

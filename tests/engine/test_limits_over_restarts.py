@@ -224,7 +224,7 @@ def test_a_reload_counts_an_attempt_that_is_still_starting_once() -> None:
     assert stage.starts("other") == [1]
 
 
-def test_a_start_is_kept_if_the_limit_came_while_it_was_starting() -> None:
+def test_a_start_is_kept_if_the_limit_was_added_meanwhile() -> None:
     stage = Stage({"moved": Act(starting=seconds(2)), "other": Act()})
     moved, other, limit = job("moved", Every(seconds(100))), job("other", Manual()), Limit("h", parse_rate("1/10s"))
     stage.apply(moved, other, limits=(limit,))

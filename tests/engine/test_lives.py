@@ -44,7 +44,7 @@ def test_a_changed_cron_owes_nothing_after_a_restart() -> None:
     assert again.history("a") == ["ran @18000", "ran @46800", "ran @50400"]
 
 
-def test_a_changed_cron_catches_up_what_came_after_the_change() -> None:
+def test_a_changed_cron_catches_up_slots_after_the_change() -> None:
     stage = Stage()
     before = job("a", Cron("0 5 * * *"), catch_up=CatchUp("all"), overlap=Overlap("queue", queue_max=99))
     stage.apply(before)
@@ -97,7 +97,7 @@ TWICE = job("a", Every(seconds(1)), stop=Stop(times=2))
         (Stop(successes=2), 2, "2 successes"),
     ],
 )
-def test_a_job_that_is_done_takes_another_stop_rule_in_the_next_life(rule: Stop, runs: int, done: str) -> None:
+def test_a_job_that_is_done_uses_another_stop_rule_after_a_restart(rule: Stop, runs: int, done: str) -> None:
     stage = Stage()
     stage.apply(TWICE)
     stage.advance(10)
@@ -108,7 +108,7 @@ def test_a_job_that_is_done_takes_another_stop_rule_in_the_next_life(rule: Stop,
     assert text_of(again.engine.jobs["a"].progress.done) == done
 
 
-def test_a_job_that_is_done_runs_on_in_the_next_life_without_a_stop_rule() -> None:
+def test_a_job_that_is_done_runs_after_a_restart_without_a_stop_rule() -> None:
     stage = Stage()
     stage.apply(TWICE)
     stage.advance(10)
@@ -119,7 +119,7 @@ def test_a_job_that_is_done_runs_on_in_the_next_life_without_a_stop_rule() -> No
     assert len(again.spawner.launches) >= 3
 
 
-def test_a_job_that_an_exit_code_ended_stays_done_in_the_next_life() -> None:
+def test_a_job_ended_by_an_exit_code_stays_done_after_a_restart() -> None:
     stage = Stage({"a": [Act(), Act(exit=Exit(code=3)), Act()]})
     spec = replace(TWICE, stop=Stop(on_exit=(3,)))
     stage.apply(spec)
@@ -132,7 +132,7 @@ def test_a_job_that_an_exit_code_ended_stays_done_in_the_next_life() -> None:
     assert again.engine.jobs["a"].progress.done is not None
 
 
-def test_a_job_that_meets_an_edited_stop_rule_is_done_in_the_next_life() -> None:
+def test_a_job_that_meets_an_edited_stop_rule_is_done_after_a_restart() -> None:
     stage = Stage()
     stage.apply(replace(TWICE, stop=Stop()))
     stage.advance(5.5)
@@ -163,7 +163,7 @@ def test_the_event_of_a_new_job_shows_its_first_start(schedule: ScheduleSpec, fi
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_once_ever_does_not_run_in_later_lives(code: int) -> None:
+def test_once_ever_does_not_run_after_a_restart(code: int) -> None:
     stage = Stage({"a": Act(exit=Exit(code=code))})
     ever, every = job("a", OnceEver()), job("b", Once())
     stage.apply(ever, every)
@@ -204,7 +204,7 @@ def test_the_only_run_of_a_job_is_tried_again_if_it_may_start_twice(schedule: Sc
     assert len(last.rows("a")) == 1
 
 
-def test_once_ever_runs_in_the_next_life_if_its_slot_was_skipped() -> None:
+def test_once_ever_runs_after_a_restart_if_its_slot_was_skipped() -> None:
     needed = job("b", Once())
     spec = job("a", OnceEver(), needs=(Need("b", "succeeded"),))
     stage = Stage({"b": [Act(exit=Exit(code=1)), Act()]})
@@ -254,7 +254,7 @@ def test_the_result_of_the_last_run_is_remembered(code: int, known: bool) -> Non
     assert again.engine.jobs["a"].last_success is known
 
 
-def test_a_stopped_run_is_neither_success_nor_failure_in_the_next_life() -> None:
+def test_a_stopped_run_is_not_success_or_failure_after_a_restart() -> None:
     stage = Stage({"a": Act(lasts=seconds(100))})
     stage.apply(job("a", Manual()))
     stage.request("trigger", "a")

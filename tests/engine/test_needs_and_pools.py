@@ -210,7 +210,7 @@ def test_a_need_is_met_by_the_end_that_its_condition_names(condition: Any, code:
     ("condition", "code", "starts"),
     [("completed", 0, [3]), ("completed", 1, [3]), ("failed", 0, [13]), ("failed", 1, [3]), ("succeeded", 1, [13])],
 )
-def test_a_need_that_may_still_come_true_is_waited_for(condition: Any, code: int, starts: list[float]) -> None:
+def test_a_need_that_can_still_be_met_is_waited_for(condition: Any, code: int, starts: list[float]) -> None:
     stage = Stage(
         {"up": [Act(lasts=seconds(3), exit=Exit(code=code)), Act(lasts=seconds(3), exit=Exit(code=1 - code))]}
     )

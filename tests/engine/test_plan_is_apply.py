@@ -378,7 +378,7 @@ def compare(steps: list[Any], seed: int, back: bool) -> None:
 
 @pytest.mark.all
 @pytest.mark.slow
-def test_what_plan_says_is_what_apply_then_does() -> None:
+def test_apply_does_what_plan_shows() -> None:
     """At least 500 accepted edits are compared, and at least 20 of each kind. An edit may be of several."""
     COUNTS.clear()
     compare()

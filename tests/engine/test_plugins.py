@@ -42,7 +42,7 @@ def warnings(stage: Stage) -> list[str]:
     return [f"{event.job}: {text_of(event.reason)}" for event in stage.events if isinstance(event, Warned)]
 
 
-def test_a_job_starts_when_its_plugin_says() -> None:
+def test_a_job_starts_at_the_times_of_its_plugin() -> None:
     stage = Stage(plugins=FakePlugins({"grid": grid}))
     stage.apply(job("a", use(seconds=7)))
     stage.advance(30)
@@ -241,7 +241,7 @@ def stopping(*plugins: Plugin, **keys: Any) -> Stop:
     return Stop(plugins=plugins, **keys)
 
 
-def test_a_job_is_done_when_its_condition_says_so() -> None:
+def test_a_job_is_done_when_its_condition_is_met() -> None:
     stage = Stage({"a": Act(exit=Exit(code=1))}, plugins=FakePlugins({"x": failed_twice}), keep_alive=False)
     stage.apply(job("a", Every(seconds(10)), stop=stopping(Plugin("x"))))
     stage.advance(60)

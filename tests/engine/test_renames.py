@@ -39,7 +39,7 @@ def test_a_rename_without_a_supervisor_keeps_counters_and_history() -> None:
     assert again.history("a") == []
 
 
-def test_a_rename_without_a_supervisor_keeps_a_run_that_lives_on() -> None:
+def test_a_rename_without_a_supervisor_keeps_a_run_that_continues() -> None:
     stage = Stage({"a": Act(lasts=seconds(30))})
     stage.apply(job("a", Manual()))
     stage.request("trigger", "a")

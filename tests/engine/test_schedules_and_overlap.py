@@ -228,7 +228,7 @@ def test_a_service_with_restart_never_is_done_when_it_ends() -> None:
         ("never", [Act(exit=FAIL), Act()], 1),
     ],
 )
-def test_a_service_is_started_again_as_its_restart_says(restart: str, acts: list[Act], runs: int) -> None:
+def test_a_service_is_restarted_as_its_restart_key_declares(restart: str, acts: list[Act], runs: int) -> None:
     stage = Stage({"s": acts}, keep_alive=False)
     stage.apply(job("s", Always(), restart=restart))
     stage.advance(300)

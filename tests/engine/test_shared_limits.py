@@ -56,7 +56,7 @@ def test_supervisors_with_a_shared_limit_use_all_of_it_and_no_more() -> None:
     assert len(starts) >= 0.95 * 90
 
 
-def test_a_held_slot_says_which_limit_holds_it_and_until_when() -> None:
+def test_a_held_slot_names_its_limit_and_the_time() -> None:
     clock, _, (one, two) = several(2)
     for stage in (one, two):
         stage.apply(job("a", Once(), limit="api"), limits=(shared("1/10s"),))
@@ -120,7 +120,7 @@ def test_a_grant_that_a_pool_keeps_from_being_used_is_given_back() -> None:
     assert one.starts("a") == [60]
 
 
-def test_every_attempt_asks_and_a_retry_pattern_reserves_its_places() -> None:
+def test_every_attempt_needs_a_grant_and_a_retry_pattern_reserves_it() -> None:
     clock, _, (one, two) = several(2, {"a": Act(exit=FAIL)})
     pattern = (seconds(0), seconds(3), seconds(6))
     limits = (shared("3/20s"),)
@@ -197,7 +197,7 @@ def test_a_forced_run_starts_without_a_grant_and_counts_for_all() -> None:
     assert one.starts("a") == [0, 15]
 
 
-def test_what_a_server_asks_of_one_holds_all() -> None:
+def test_a_push_back_to_one_job_delays_all_jobs_of_the_limit() -> None:
     clock, _, (one, two) = several(2, {"a": Act(says=(Said(b"HTTP/1.1 429\r\nRetry-After: 30\r\n\r\n"),))})
     aware = HttpAware()
     one.apply(job("a", Once(), limit="api", http_aware=aware), limits=(shared("9/1s"),))

@@ -59,7 +59,7 @@ def test_all_missed_slots_count_when_one_row_represents_many() -> None:
     assert sum(event.count for event in stage.events if type(event).__name__ == "SlotDecided") == 3601
 
 
-def test_counts_go_on_after_a_restart_and_reset_clears_them() -> None:
+def test_counts_continue_after_a_restart_and_reset_clears_them() -> None:
     stage = Stage({"a": Act(lasts=seconds(25))})
     spec = job("a", Every(seconds(10), immediate=True))
     stage.apply(spec)

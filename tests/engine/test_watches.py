@@ -72,7 +72,7 @@ def test_the_default_overlap_depends_on_the_schedule(schedule: object, overlap: 
     assert build("a", dump_job(made)) == made
 
 
-def test_a_service_that_watches_nothing_any_more_is_left_alone() -> None:
+def test_a_service_without_its_former_watch_is_not_restarted() -> None:
     stage = Stage({"a": Act(lasts=FOR_EVER)})
     stage.apply(watching(("src/*",), "service"))
     stage.apply(job("a", Always(), process=MAKE))

@@ -129,7 +129,7 @@ def test_a_clock_set_back_makes_jobs_wait_with_a_warning_until_reset() -> None:
 
 
 @pytest.mark.parametrize("what", ["reset", "edit", "restart", "pause"])
-def test_what_was_decided_before_the_clock_was_set_back_stays_so(what: str) -> None:
+def test_a_slot_decided_before_the_clock_was_set_back_stays_decided(what: str) -> None:
     stages = [Stage()]
     stages[0].apply(job("c", Cron("* * * * *")))
     stages[0].advance(600)
@@ -248,7 +248,7 @@ NIGHTS = {
 @pytest.mark.parametrize("zone", NIGHTS)
 @pytest.mark.parametrize("gap", ["next", "shift", "skip"])
 @pytest.mark.parametrize("fold", ["first", "second", "both", "skip"])
-def test_jobs_run_on_the_nights_when_clocks_change_as_their_policy_says(
+def test_jobs_follow_their_policy_on_nights_of_clock_changes(
     zone: str, gap: Literal["next", "shift", "skip"], fold: Literal["first", "second", "both", "skip"]
 ) -> None:
     """Against a scan of every minute that knows nothing of cron."""
@@ -383,7 +383,7 @@ def test_a_wrong_clock_at_the_start_delays_and_doubles_no_interval(
 
 
 @pytest.mark.slow
-def test_a_job_that_waits_for_the_clock_says_so_everywhere_with_the_remedy(ground: Ground, shim: Shim) -> None:
+def test_a_job_that_waits_for_the_clock_shows_it_with_the_remedy(ground: Ground, shim: Shim) -> None:
     shim.set_clock(timedelta(days=2))
     ground.apply(JOBS, "-q", env=shim.env)
     until_more(ground, "c", 2)
@@ -453,7 +453,7 @@ def test_jobs_continue_after_a_reboot(ground: Ground) -> None:
 
 
 @pytest.mark.slow
-def test_a_supervisor_that_was_stopped_for_a_while_owes_what_catch_up_says(ground: Ground) -> None:
+def test_a_supervisor_that_was_stopped_runs_the_slots_of_catch_up(ground: Ground) -> None:
     jobs = JOBS + f"[jobs.l]\ncommand = '''{mark('start')}'''\nschedule = {EVERY_SECOND}\ncatch_up = \"latest\"\n"
     supervisor = ground.apply(jobs, "-q")
     until_more(ground, "l", 2)

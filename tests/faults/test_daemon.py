@@ -290,7 +290,9 @@ class Faulty:
     ],
     ids=["wrong ids", "hangs up"],
 )
-def test_a_daemon_that_breaks_the_protocol_is_asked_ever_more_rarely(tmp_path: Path, answer: bytes, words: str) -> None:
+def test_a_daemon_that_breaks_the_protocol_gets_fewer_and_fewer_requests(
+    tmp_path: Path, answer: bytes, words: str
+) -> None:
     faulty = Faulty(tmp_path, answer)
     loop, facts = MinimalLoop(), list[Fact]()
 

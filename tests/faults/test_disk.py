@@ -192,7 +192,7 @@ def test_a_slow_disk_delays_starts_and_nothing_else(ground: Ground, shim: Shim) 
 
 
 @pytest.mark.slow
-def test_where_syncing_fails_nothing_starts_until_it_works(ground: Ground, shim: Shim) -> None:
+def test_nothing_starts_while_syncing_fails(ground: Ground, shim: Shim) -> None:
     supervisor = ground.apply(TICK, "-q", env=shim.env)
     until_more(ground, 1)
     shim.set_sync(error=errno.EIO)
@@ -247,7 +247,7 @@ def test_a_database_locked_by_another_process_delays_starts(ground: Ground) -> N
 
 
 @pytest.mark.slow
-def test_logs_that_are_moved_removed_or_cut_go_on_under_their_name(ground: Ground) -> None:
+def test_logs_moved_removed_or_truncated_continue_under_their_name(ground: Ground) -> None:
     jobs = '[jobs.says]\ncommand = \'echo line\'\nschedule = "every 50ms"\noutput = { file = "job.log" }\n'
     ground.write(jobs)
     assert ground("apply", "-d", "-q", "jobs.toml").code == 0

@@ -390,7 +390,7 @@ for words in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_no_text_of_a_job_or_its_file_can_steer_the_terminal_of_who_looks(hostile: Ground) -> None:
+def test_no_text_of_a_job_or_its_file_can_control_a_terminal(hostile: Ground) -> None:
     seen = on_terminal(hostile, sys.executable, "-c", ONE_AFTER_THE_OTHER, *COMMANDS)
     assert "Traceback" not in seen
     parts = dict(part.split("\n", 1) for part in seen.split("\n===== ")[1:])

@@ -27,7 +27,7 @@ def is_alive(site: Site) -> bool:
     return site.get("/livez", timeout=5) == (200, "ok\n")
 
 
-def test_with_no_descriptor_left_http_answers_and_jobs_go_on(ground: Ground) -> None:
+def test_without_a_free_descriptor_http_answers_and_jobs_run_on(ground: Ground) -> None:
     """40 services under `ulimit -n 64` take more descriptors than there are."""
     services = "".join(f"[jobs.s{number}]\ncommand = 'exec sleep 600'\nschedule = 'always'\n" for number in range(40))
     site = Site(ground, JOBS + services, prefix=limited(64))
@@ -78,7 +78,7 @@ def test_slow_or_idle_connections_keep_no_good_client_out(ground: Ground, begin:
         site.goes_on()
 
 
-def test_a_drip_of_bytes_keeps_no_good_client_out(ground: Ground) -> None:
+def test_slow_bytes_block_no_other_client(ground: Ground) -> None:
     site = Site(ground)
     over = threading.Event()
     with held(site.connect, 400) as socks:
@@ -171,7 +171,7 @@ def test_slow_or_idle_control_connections_block_no_other_client(control: Ground,
         reset(to(str(control.socket)))
 
 
-def test_with_no_descriptor_left_the_rate_limit_daemon_answers(ground: Ground) -> None:
+def test_without_a_free_descriptor_the_rate_limit_daemon_answers(ground: Ground) -> None:
     """The daemon raises a low limit as far as it may, so its hard limit has to be low."""
     path = ground.folder / "limits.sock"
     process = subprocess.Popen(

@@ -41,7 +41,7 @@ def until_skipped(ground: Ground, count: int) -> None:
 
 
 @pytest.mark.parametrize("ends", ["kill", "stop"])
-def test_two_lives_in_a_window_share_its_starts(ground: Ground, ends: str) -> None:
+def test_two_sessions_in_a_window_share_its_starts(ground: Ground, ends: str) -> None:
     """Skipped slots between do not push the starts out of what is remembered."""
     for _ in range(2):
         supervisor = ground.apply(jobs())

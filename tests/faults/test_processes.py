@@ -188,13 +188,13 @@ def test_a_process_with_closed_output_does_not_outlive_a_stopped_run(house: Hous
     assert alive("a") == []
 
 
-def test_a_process_that_kills_its_own_group_ends_alone(house: House) -> None:
+def test_a_process_that_kills_its_group_does_not_end_other_runs(house: House) -> None:
     house.shell("a", "sleep 61 & kill -KILL 0")
     assert house.ended("a") == Exit(signal=signal.SIGKILL)
     assert alive("a") == []
 
 
-def test_processes_of_other_runs_are_left_alone_by_a_sweep(house: House) -> None:
+def test_a_sweep_does_not_end_processes_of_other_runs(house: House) -> None:
     house.shell("ab", "sleep 61")
     house.shell("a", "sleep 61")
     house.last("a", RunStarted)
@@ -217,7 +217,7 @@ def test_output_of_a_late_writer_is_read_until_the_end(house: House) -> None:
 # --- what they say ----------------------------------------------------------------------------------------------
 
 
-def test_bytes_come_as_they_were_written(house: House) -> None:
+def test_bytes_are_read_without_a_change(house: House) -> None:
     house.begin("a", sys.executable, "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)")
     assert house.ended("a") == Exit(code=0)
     assert house.sink.data["a"] == bytes(range(256)) * 1000
@@ -352,7 +352,7 @@ def test_too_many_arguments_are_refused(house: House) -> None:
     ],
     ids=["command", "argument", "value", "name", "empty"],
 )
-def test_what_no_system_can_take_is_refused(
+def test_an_argument_that_no_system_accepts_is_refused(
     house: House, argv: tuple[str, ...], env: dict[str, str], reason: str
 ) -> None:
     house.begin("a", *argv, env={"PATH": PATH, **env})
@@ -451,7 +451,7 @@ def test_a_failed_start_as_another_user_with_limits_is_named_as_usual(house: Hou
     assert house.ended("c") == Exit(code=0)
 
 
-def test_being_who_one_is_already_needs_no_privilege(house: House) -> None:
+def test_a_run_as_the_current_user_needs_no_privilege(house: House) -> None:
     house.shell("a", "id -u", user=pwd.getpwuid(os.geteuid()).pw_name)
     assert house.ended("a") == Exit(code=0)
 
@@ -633,7 +633,7 @@ def test_as_process_one_orphans_are_reaped_and_no_status_is_stolen() -> None:
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
-def test_closing_kills_what_left_the_session_too(house: House) -> None:
+def test_closing_kills_processes_in_other_sessions_too(house: House) -> None:
     house.shell("a", "setsid sleep 61 & echo up; sleep 61")
     house.until_said("a", b"up")
     house.go_on(0.05)

@@ -280,7 +280,7 @@ def test_a_job_equal_to_an_active_one_is_the_same_object(tmp_path: Path) -> None
     assert found["j7"].process.command == "y 7"
 
 
-def test_readings_that_are_asked_for_together_come_one_after_the_other(house: House, tmp_path: Path) -> None:
+def test_loads_requested_together_are_done_one_after_the_other(house: House, tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.toml" for n in range(5)]
     for number, path in enumerate(paths):
         path.write_text(job(f"echo {number}"))
@@ -328,7 +328,7 @@ asyncio.run(main())
 """
 
 
-def test_a_reader_does_not_outlive_who_asks_not_even_in_the_midst_of_work(tmp_path: Path) -> None:
+def test_a_worker_does_not_outlive_its_client_even_during_a_load(tmp_path: Path) -> None:
     good, slow = tmp_path / "good.toml", tmp_path / "slow.toml"
     good.write_text(job("echo x"))
     slow.write_text(SLOW)

@@ -125,7 +125,7 @@ def test_requests_that_are_too_big_for_one_frame_are_sent_in_several(
     assert home.told(SpawnFailed) == []
 
 
-def test_a_start_that_is_too_big_for_a_frame_fails_alone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_too_big_for_a_frame_affects_no_other_start(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repeater.shim.protocol.LONGEST_FRAME", 2000)
     home.begin("before", "true")
     home.begin("big", "true " + "x" * 3000)

@@ -72,7 +72,7 @@ def test_ten_thousand_hups_restart_nothing_and_the_next_change_is_read(ground: G
 
 
 @pytest.mark.slow
-def test_the_first_signal_lets_runs_finish_and_the_second_asks_them_to_end(ground: Ground) -> None:
+def test_the_first_signal_drains_runs_and_the_second_stops_them(ground: Ground) -> None:
     supervisor = ground.apply(SERVICE + WAITS)
     begun(ground, "service", "waits")
     supervisor.process.terminate()

@@ -133,7 +133,7 @@ def test_the_loss_of_the_newest_part_after_a_crash_is_noticed(tmp_path: Path) ->
     assert "the WAL file is missing, so recent history is lost" in refused(tmp_path / "state").message
 
 
-def test_a_wal_that_was_cut_is_refused_and_says_the_way_out(tmp_path: Path) -> None:
+def test_a_truncated_wal_is_refused_with_the_remedy(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     killed_supervisor(folder)
     wal = folder / "history.db-wal"
@@ -328,7 +328,7 @@ def test_a_reader_of_a_crashed_history_sees_its_rows_and_removes_nothing(tmp_pat
     store.close()
 
 
-def test_lives_and_generations_are_remembered_and_a_killed_life_has_no_end(tmp_path: Path) -> None:
+def test_sessions_and_generations_are_stored_and_a_killed_one_has_no_end(tmp_path: Path) -> None:
     killed_supervisor(tmp_path / "state")
     for generation in (7, 8):
         store = SqliteStore(tmp_path / "state", at_once)
@@ -399,7 +399,7 @@ def test_an_ephemeral_store_creates_nothing(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
+def test_old_rows_are_removed_and_new_ones_stay(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state", at_once, keep_rows=50, keep_days=1)
     ancient = START - timedelta(days=2)
     for second in range(500):
@@ -422,7 +422,7 @@ def test_old_rows_go_and_new_ones_stay(tmp_path: Path) -> None:
     store.close()
 
 
-def test_rows_that_are_too_old_go_also_if_their_job_never_runs_again(tmp_path: Path) -> None:
+def test_rows_too_old_are_removed_also_if_their_job_never_runs_again(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state", at_once)
     for second in range(900):
         store.record(

@@ -30,7 +30,7 @@ def told(keys: str, *, path: str = "/bin:/usr/bin", command: str = 'command = "l
         ('env = { PATH = "/nowhere" }', "3:1: warning: jobs.a.command", "there is no program `ls` in PATH"),
     ],
 )  # fmt: skip
-def test_what_a_job_names_and_this_machine_lacks_is_a_warning(keys, place, message):
+def test_a_name_that_this_machine_lacks_is_a_warning(keys, place, message):
     (warning,) = told(keys)
     assert warning.startswith(f"warning jobs.toml:{place}: {message}")
 

@@ -74,7 +74,7 @@ def test_a_foreign_option_of_a_one_off_command_names_ours(command, option, sente
     assert caught.value.hint == sentence
 
 
-def test_no_foreign_word_is_a_command_of_ours():
+def test_no_foreign_command_has_the_name_of_ours():
     assert not {word for words in _COMMANDS for word in words.split()} & set(_ALL)
 
 

@@ -62,7 +62,7 @@ def downtime(moment: str, *lives: tuple[str, str | None], is_alive: bool = False
     ]
 
 
-def test_downtime_lies_between_the_nearest_ends_of_lives() -> None:
+def test_downtime_lies_between_the_nearest_ends_of_sessions() -> None:
     lives = [("08:00:00", "09:00:00"), ("10:00:00", "11:00:00")]
     assert downtime("08:30:00", *lives) == []
     assert downtime("09:30:00", *lives) == ["supervisor_down 09:00 10:00"]
@@ -78,7 +78,7 @@ def test_sessions_with_a_clock_ahead_do_not_swap_the_ends_of_a_downtime() -> Non
     assert downtime("14:00:00", *lives) == ["supervisor_down 13:05"]
 
 
-def test_a_life_in_which_the_clock_was_set_back_has_no_downtime_inside() -> None:
+def test_a_session_with_a_clock_set_back_has_no_downtime_inside() -> None:
     assert downtime("12:00:00", ("13:00:00", "10:30:00")) == ["clock_was_set_back 13:00 10:30"]
     assert downtime("22:59:00", ("23:30:00", None), is_alive=True) == ["lives_unknown_before 23:00"]
 

@@ -57,7 +57,7 @@ def test_the_keys_are_those_of_a_running_supervisor() -> None:
     assert list(item) == list(describe(stage.engine.jobs["web"], stage.clock.now()))
 
 
-def test_why_says_what_runs_and_how_the_last_run_ended() -> None:
+def test_why_shows_the_running_job_and_the_result_of_the_last_run() -> None:
     stage, specs = left()
     now = stage.clock.now().wall
     progress = {name: one.progress for name, one in stage.engine.jobs.items()}

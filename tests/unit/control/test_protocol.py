@@ -32,7 +32,7 @@ OBJECTS = st.dictionaries(st.text(), JSON, max_size=5)
 
 
 @given(OBJECTS)
-def test_what_is_encoded_is_decoded_and_is_one_line_of_ascii(message: dict[str, Any]) -> None:
+def test_a_message_is_one_line_of_ascii_and_is_decoded_without_loss(message: dict[str, Any]) -> None:
     line = encode(message)
     assert line.count(b"\n") == 1
     assert line.isascii()
@@ -156,7 +156,7 @@ def test_a_former_argument_is_refused_with_its_new_name(former: tuple[str, str],
     assert caught.value.hint == f"the argument is now called `{name}`"
 
 
-def test_an_error_about_the_version_says_what_to_do() -> None:
+def test_an_error_about_the_version_has_the_remedy() -> None:
     error = error_from({"code": "version", "message": "cannot use version `2` of the protocol: this is version 1"})
     assert error.hint is not None
     assert "restart the supervisor" in error.hint

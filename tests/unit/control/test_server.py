@@ -163,7 +163,7 @@ async def test_one_connection_carries_many_requests_also_if_sent_at_once(house: 
 
 
 @live
-async def test_who_closes_only_its_own_direction_still_gets_the_answer(house: House) -> None:
+async def test_a_client_that_closes_its_sending_side_still_gets_the_answer(house: House) -> None:
     peer = await house.connect()
     peer.ask("status")
     peer.writer.write_eof()
@@ -246,7 +246,7 @@ async def test_every_verb_answers_with_nothing_given(house: House) -> None:
 
 
 @live
-async def test_what_changes_jobs_wants_a_job(house: House) -> None:
+async def test_verbs_that_change_jobs_need_a_job(house: House) -> None:
     peer = await house.connect()
     for verb in ("trigger", "pause", "resume", "start", "stop", "restart", "reset"):
         _, end = await peer.answer(verb)
@@ -293,7 +293,7 @@ async def test_streams_have_their_own_limit_and_take_no_place_of_a_request(house
         await peer.close()
 
 
-def test_a_line_that_drips_and_a_client_that_asks_nothing_are_given_up(
+def test_slow_lines_and_clients_without_a_request_are_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LINE_WITHIN", 0.2)

@@ -35,7 +35,7 @@ def test_the_corpus_is_there():
 
 
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: path.name)
-def test_an_invalid_file_says_what_is_wrong_and_where(path):
+def test_an_invalid_file_is_reported_with_its_problem_and_place(path):
     with pytest.raises(JobFileError) as caught:
         walk(path)
     told = str(caught.value).replace(str(path.parent), "FOLDER") + "\n"
@@ -56,7 +56,7 @@ def test_the_schema_alone_admits_every_valid_file_as_it_was_written(path):
 
 @pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.name)
-def test_what_is_rendered_means_the_same(path, form, tmp_path):
+def test_a_rendered_file_means_the_same(path, form, tmp_path):
     before = walk(path).jobfile
     (tmp_path / f"again.{form}").write_text(WRITERS[form](dump_file(before)))
     after = load([f"again.{form}"], files=Filesystem(), folder=str(tmp_path), environ={}).jobfile

@@ -478,7 +478,7 @@ def test_true_is_not_one_in_exclude_and_include(matrix, wanted):
         ),
     ],
 )
-def test_a_bad_matrix_says_what_is_wrong_and_where(matrix, wanted):
+def test_a_bad_matrix_is_reported_with_its_problem_and_place(matrix, wanted):
     (told,) = problems(f'[jobs.a]\ncommand = "x"\nmatrix = {matrix}\n')
     assert f"jobs.a.matrix{wanted}" in told
 
@@ -489,7 +489,7 @@ def test_a_value_with_slashes_names_a_cell(value):
 
 
 @pytest.mark.parametrize("mark", ["{#", "{{", "{%"])
-def test_a_mark_of_templates_in_a_command_says_how_to_write_it(mark):
+def test_a_template_mark_in_a_command_gets_a_hint_with_the_syntax(mark):
     text = '[jobs.a]\ncommand = "echo $' + mark + 'arr[@]}"\n'
     (told,) = problems(text)
     assert told.endswith(f"(to write `{mark}` itself, use `{{{{ '{mark}' }}}}`)")
@@ -503,7 +503,7 @@ def test_even_stagger_spreads_the_cells_over_the_distance():
     assert offsets == [0, 15, 30, 45]
 
 
-def test_axes_may_come_from_a_variable():
+def test_axes_can_be_taken_from_a_variable():
     text = 'vars = { rs = ["p", "q"] }\n' + MATRIX + 'matrix = { region = "{{ vars.rs }}" }\n'
     assert list(jobs(text)) == ["poll[region=p]", "poll[region=q]"]
 
@@ -541,7 +541,7 @@ def test_a_cell_has_at_most_400_characters(length, fits):
 # --- the file as a whole ---
 
 
-def test_the_project_is_named_by_the_folder_unless_the_file_says_so():
+def test_the_project_is_named_by_the_file_or_else_the_folder():
     assert road('[jobs.a]\ncommand = "x"\n').jobfile.project == "p"
     assert road('project = "shop"\n').jobfile.project == "shop"
     assert default_project("/srv/" + "x" * 70) == "x" * 64
@@ -571,7 +571,7 @@ def test_every_file_that_was_read_is_reported_with_its_digest():
     assert loaded.globs == ("/p/d/*.toml",)
 
 
-def test_an_include_may_not_leave_the_folder_by_a_link():
+def test_an_include_cannot_reach_outside_the_folder_by_a_link():
     told = problems('include = ["d/b.toml"]\n', more={"../q/b.toml": '[jobs.b]\ncommand = "x"\n'}, links={"/p/d": "/q"})
     assert told == [
         "jobs.toml:1:12: include[0]: `d/b.toml` leads to `/q/b.toml`, outside the directory of the first file"

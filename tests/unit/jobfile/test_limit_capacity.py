@@ -32,7 +32,7 @@ def test_a_limit_that_is_full_to_the_brim_is_well():
     assert told(text.format("5999999us")) != []
 
 
-def test_disabled_jobs_and_those_that_wait_ask_for_nothing():
+def test_disabled_and_waiting_jobs_need_no_capacity():
     text = """
         [limits.api]
         rate = "1/1h"

@@ -62,7 +62,7 @@ def test_a_warning_of_defaults_is_reported_once_at_its_place():
     assert [(one.line, one.key) for one in loaded.warnings] == [(2, "defaults.catch_up")]
 
 
-def test_warnings_come_in_the_order_of_the_file():
+def test_warnings_are_in_the_order_of_the_file():
     text = '[jobs.a]\ncommand = "true"\nschedule = "0 3 * * *"\ncatch_up = "all"\nenv = { PATH = "$PATH", A = "$HOME" }'
     assert [one.line for one in road(text).warnings] == [4, 5, 5]
 

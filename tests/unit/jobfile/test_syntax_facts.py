@@ -175,7 +175,7 @@ def test_json_is_read(text, value):
 
 
 @pytest.mark.parametrize(("name", "text", "place"), REFUSED, ids=lambda one: str(one)[:30])
-def test_what_is_not_allowed_is_refused_with_its_place(name, text, place):
+def test_a_forbidden_construct_is_refused_with_its_place(name, text, place):
     with pytest.raises(JobFileError) as caught:
         read(name, text)
     (problem,) = caught.value.problems

@@ -133,7 +133,7 @@ def test_a_changed_variable_that_no_template_names_changes_no_spec():
     assert one != job(text, set_vars={"x": "2", "y": "1"})
 
 
-def test_a_late_template_that_fails_at_run_time_says_so():
+def test_a_late_template_that_fails_at_run_time_is_reported():
     with pytest.raises(TemplateFailed):
         render_all(ProcessSpec("{{ run.trigger | date }}", late=("command",)), RUN)
 

@@ -127,7 +127,7 @@ def test_each_keyword_admits_surely_only_what_jsonschema_admits(rule):
     ],
     ids=str,
 )  # fmt: skip
-def test_each_keyword_says_yes_up_to_its_bound_and_no_beyond(rule, yes, no):
+def test_each_keyword_accepts_values_up_to_its_bound_only(rule, yes, no):
     sure = compile_fast_check(rule, lambda _: pytest.fail("there is no reference"))
     assert (sure(yes), sure(no)) == (True, False)
     assert [jsonschema.Draft7Validator(rule).is_valid(value) for value in (yes, no)] == [True, False]
@@ -246,7 +246,7 @@ def test_a_job_that_gives_every_default_is_the_plain_job():
     assert dump_job(spec) == {"command": "true", "cwd": "/p"}
 
 
-def test_the_reference_page_is_what_the_schema_says():
+def test_the_reference_page_matches_the_schema():
     page = Path(__file__).parents[3] / "docs/reference/job-file.md"
     assert page.read_text() == reference(), "run `rpr schema --format markdown > docs/reference/job-file.md`"
 

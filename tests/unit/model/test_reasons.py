@@ -48,7 +48,7 @@ def test_json_has_instants_as_rfc_3339_and_durations_as_seconds() -> None:
     assert reason("timeout", after=timedelta(seconds=2)).as_json() == {"after": 2.0}
 
 
-def test_fields_without_a_value_are_left_out() -> None:
+def test_fields_without_a_value_are_omitted() -> None:
     assert reason("paused", text="") == Reason("paused")
     assert reason("exit", exit=0) == Reason("exit", {"exit": 0})
 

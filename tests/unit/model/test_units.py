@@ -42,7 +42,7 @@ from repeater.model.units import (
         ("90m", timedelta(minutes=90)),
     ],
 )
-def test_a_duration_is_exactly_what_it_says(text, length):
+def test_a_duration_is_read_exactly(text, length):
     assert parse_duration(text) == length
 
 
@@ -133,7 +133,7 @@ def test_a_written_rate_reads_back_as_itself(count, microseconds):
         ("1048576GiB", 1 << 50),
     ],
 )
-def test_a_size_is_exactly_what_it_says(text, size):
+def test_a_size_is_read_exactly(text, size):
     assert parse_size(text) == size
 
 

@@ -13,7 +13,7 @@ from repeater.output.buffer import Chunk, OutputBuffer
 from tests.fakes.clock import FakeClock
 
 
-def test_pieces_of_all_runs_come_in_the_order_written() -> None:
+def test_pieces_of_all_runs_are_in_the_order_written() -> None:
     kept = OutputBuffer(FakeClock())
     kept.begin("1", "a", 100)
     kept.begin("2", "b", 100)

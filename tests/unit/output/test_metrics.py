@@ -121,7 +121,7 @@ def test_times_of_day_have_no_interval() -> None:
     assert "interval_seconds" not in str(found)
 
 
-def test_what_cannot_be_started_is_counted_also_when_it_is_tried_again() -> None:
+def test_failed_starts_are_counted_also_when_they_are_retried() -> None:
     meter = Meter()
     missing = because("program_missing", program="x")
     meter.tell(SpawnRejected("a", missing, 127, temporary=False), RunFinished(run(), Verdict(False, missing), None))
@@ -237,7 +237,7 @@ def test_names_are_those_of_the_field() -> None:
             assert not family.name.endswith("_total")
 
 
-def test_promtool_finds_nothing_to_say() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     promtool = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if promtool is None:
         pytest.skip("there is no promtool here")

@@ -135,7 +135,7 @@ def test_every_line_carries_its_jobs_name_padded_to_the_longest(screen: Screen) 
     assert screen.stdout() == "web      | one\nweb      | two\ndatabase | three\n"
 
 
-def test_streams_go_where_they_came_from(screen: Screen) -> None:
+def test_stdout_and_stderr_stay_separate(screen: Screen) -> None:
     screen.output.begin("1", job())
     screen.output.write("1", "stdout", b"out\n")
     screen.output.write("1", "stderr", b"err\n")
@@ -149,7 +149,7 @@ def test_a_very_long_name_is_cut(screen: Screen) -> None:
     assert screen.stdout() == "x" * 23 + "… | a\n" + "web".ljust(24) + " | b\n"
 
 
-def test_lines_that_come_in_pieces_are_shown_whole(screen: Screen) -> None:
+def test_lines_that_arrive_in_pieces_are_shown_whole(screen: Screen) -> None:
     screen.run("1", job("a"), b"he", b"llo")
     screen.run("2", job("b"), b"other\n")
     screen.output.write("1", "stdout", b" world\nnext")

@@ -33,7 +33,7 @@ def notes_of(chunks: list[tuple[int, str, bytes]]) -> list[Note]:
 
 
 @given(CHUNKS)
-def test_what_is_written_is_read_back(chunks: list[tuple[int, str, bytes]]) -> None:
+def test_written_output_is_read_back(chunks: list[tuple[int, str, bytes]]) -> None:
     notes = notes_of(chunks)
     text = run_file.encoded(notes)
     assert list(run_file.decoded(text)) == notes
@@ -50,7 +50,7 @@ def test_a_text_that_was_cut_off_gives_what_is_before_the_cut(chunks: list[tuple
 
 
 @given(st.integers(1, 300), st.integers(300, 4000))
-def test_a_shortened_text_says_how_much_is_missing(lines: int, most: int) -> None:
+def test_a_shortened_text_shows_how_much_is_missing(lines: int, most: int) -> None:
     notes: list[Note] = [(NOW + timedelta(seconds=n), "stdout", b"line %d\n" % n) for n in range(lines)]
     text = run_file.encoded(notes)
     short = run_file.shortened(text, most)
@@ -95,5 +95,5 @@ def test_each_job_has_a_folder_of_its_own(job: str) -> None:
     assert run_file.job_name(name, [job]) == job
 
 
-def test_a_job_named_dots_cannot_leave_the_folder() -> None:
+def test_a_job_named_dots_cannot_reach_outside_the_folder() -> None:
     assert run_file.folder_name("..") not in ("..", ".")

@@ -213,7 +213,7 @@ def test_a_reader_stops_at_the_position_that_it_is_given(place: Place) -> None:
 
 
 @pytest.mark.parametrize("run", ["../a/r1", "0" * 5000, "r1.gz", "\0", "ä"])
-def test_what_is_not_the_id_of_a_run_finds_nothing(place: Place, run: str) -> None:
+def test_an_invalid_id_of_a_run_finds_nothing(place: Place, run: str) -> None:
     place.run("r1", b"one\n")
     place.written()
     assert RunReader(place.folder).outputs(run=run) == []

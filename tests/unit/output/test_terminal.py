@@ -20,7 +20,7 @@ from repeater.output.terminal import colored, cut_here, visible, visible_text, w
         (b"\xed\xa0\x80", rb"\xed\xa0\x80"),
     ],
 )
-def test_what_could_steer_a_terminal_is_made_visible(written: bytes, shown: bytes) -> None:
+def test_control_sequences_are_made_visible(written: bytes, shown: bytes) -> None:
     assert visible(written) == shown
 
 

@@ -100,7 +100,7 @@ def test_an_object_that_is_not_a_plugin_is_refused_at_once(
         ("NotPlain", "TypeError: its `schema` is not JSON: Object of type object is not JSON serializable"),
     ],
 )
-def test_a_plugin_that_does_not_say_what_it_is_cannot_be_used(
+def test_a_plugin_without_a_valid_description_is_refused(
     talk: Callable[..., PluginChannel], name: str, told: str
 ) -> None:
     with pytest.raises(PluginFailed) as caught:
@@ -196,7 +196,7 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_a_plugin_does_not_outlive_the_process_that_asks_not_even_its_kill(tmp_path: Path) -> None:
+def test_a_plugin_does_not_outlive_its_client_even_after_a_kill(tmp_path: Path) -> None:
     asker = subprocess.Popen(
         [sys.executable, "-c", ASKS_AND_HANGS, str(tmp_path), json.dumps(TRACK)], stdout=subprocess.PIPE
     )
@@ -433,6 +433,6 @@ def test_a_resident_whose_plugin_cannot_be_loaded_reports_it_each_time(
             bad.ask("next", "{}", (TRACK,))
 
 
-def test_what_crosses_is_plain_json(talk: Callable[..., PluginChannel]) -> None:
+def test_messages_to_a_plugin_are_plain_json(talk: Callable[..., PluginChannel]) -> None:
     keys = json.dumps({"seconds": 1, "text": "\u2028 ü \\n"})
     assert talk("Good").ask("next", keys, (TRACK,)) == "2030-01-01T00:00:01+00:00"

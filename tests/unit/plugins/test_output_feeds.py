@@ -104,7 +104,7 @@ def test_a_plugin_gets_everything_of_its_jobs_in_order_and_nothing_else(world: W
     assert world.warnings == []
 
 
-def test_a_plugin_that_wants_rows_alone_is_sent_no_output(world: World) -> None:
+def test_a_plugin_that_wants_only_rows_gets_no_output(world: World) -> None:
     world.know("rows", "OnlyRecords", frozenset({"record"}))
     spec = world.job("a", Plugin("rows"))
     world.feeds.begin("1", spec)
@@ -165,7 +165,7 @@ def test_a_feed_that_no_job_uses_any_more_gives_what_it_has_and_ends(world: Worl
     until(lambda: "close" in (tmp_path / "two").read_text())
 
 
-def test_an_output_that_is_not_loaded_is_left_out(world: World) -> None:
+def test_an_output_that_is_not_loaded_is_ignored(world: World) -> None:
     spec = world.job("a", Plugin("gone"))
     world.feeds.begin("1", spec)
     world.feeds.write("1", "stdout", b"x")

@@ -46,7 +46,7 @@ def test_a_pattern_that_makes_a_failure_of_exit_code_0_gives_1() -> None:
         ("a failure", ("missing",), False, 127),
     ],
 )
-def test_the_exit_status_says_whether_the_goal_was_met(
+def test_the_exit_status_shows_whether_the_goal_was_met(
     goal: Goal, runs: tuple[int | str, ...], passes_code: bool, status: int
 ) -> None:
     assert exit_status(tally(*runs), goal, passes_code=passes_code) == status

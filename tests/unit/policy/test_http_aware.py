@@ -128,7 +128,7 @@ def test_real_answers_are_understood(output: str, wanted: float | None) -> None:
         b'{"retry_after": -1}', b'{"note": "retry_after: 5"}', b'{"retry_after": 5', b'{"remaining": 4, "reset": 30}',
     ],
 )  # fmt: skip
-def test_what_asks_for_nothing_pushes_nothing_back(output: bytes) -> None:
+def test_an_answer_without_a_delay_pushes_nothing_back(output: bytes) -> None:
     assert reading(output) == Reading()
 
 
@@ -254,7 +254,7 @@ def test_a_field_that_is_not_a_finite_number_is_reported_and_not_obeyed(value: s
 
 
 @pytest.mark.parametrize("value", ["-1", "-0.5", "-1e50", "-" + "9" * 400, '"-1"'])
-def test_a_negative_delay_asks_for_nothing(value: str) -> None:
+def test_a_negative_delay_is_ignored(value: str) -> None:
     assert reading(f'{{"retry_after": {value}}}') == Reading()
     assert reading(answer("2 502", f"Retry-After: {value}")).push_back is None
 
@@ -334,7 +334,7 @@ PIECES = st.sampled_from(
 @given(st.binary(max_size=2000) | st.lists(PIECES, max_size=40).map(lambda parts: "".join(parts).encode()))
 @example(b'{"retry_after": "1e400"}')
 @example(b"Retry-After: 1e300\n")
-def test_no_output_makes_it_raise_or_leave_its_bounds(output: bytes) -> None:
+def test_no_output_makes_it_raise_or_exceed_its_bounds(output: bytes) -> None:
     rule = HttpAware(max_delay=60 * SECOND, min_delay=SECOND)
     found = reading(output, rule).push_back
     assert found is None or found.given is None or SECOND <= found.given <= 60 * SECOND

@@ -56,7 +56,7 @@ def test_a_rule_that_keeps_nothing_removes_all() -> None:
     assert shelf.size == 0
 
 
-def test_beyond_the_total_successes_go_before_failures_oldest_first() -> None:
+def test_above_the_total_successes_are_removed_before_failures() -> None:
     shelf = Retention(total=30)
     for number, failed in ((1, True), (2, False), (3, False)):
         assert shelf.add(stored("a", number, failed=failed), NOW) == []

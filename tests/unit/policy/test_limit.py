@@ -157,7 +157,7 @@ def test_the_next_start_is_counted_from_the_late_one() -> None:
     assert ledger.admit(10) == 14
 
 
-def test_what_did_not_start_and_what_is_released_gives_its_place_back() -> None:
+def test_failed_starts_and_released_places_are_refunded() -> None:
     ledger = SlidingWindow(1, 10)
     ticket = ledger.admit(0, (0, 20))
     assert isinstance(ticket, Permit)
@@ -251,7 +251,7 @@ def test_memory_is_bounded_by_what_can_still_matter() -> None:
     assert most <= 201
 
 
-def test_what_is_used_counts_the_window_that_ends_now() -> None:
+def test_usage_counts_the_window_that_ends_now() -> None:
     ledger = SlidingWindow(5, 10)
     for at in (0, 5, 10):
         ledger.record(at)

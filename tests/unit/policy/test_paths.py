@@ -79,7 +79,7 @@ def test_ignores_follow_gitignore(ignore: list[str], hidden: list[str], seen: li
         ".#a",
     ],
 )
-def test_what_editors_and_tools_leave_is_ignored(name: str) -> None:
+def test_temporary_files_of_editors_and_tools_are_ignored(name: str) -> None:
     assert f"/p/{name}" not in PathSet("/p", ("**",))
 
 
@@ -175,7 +175,7 @@ PATHS = st.text(st.sampled_from("ab./-[]&\n"), max_size=16)
 
 @given(glob=GLOBS, ignore=GLOBS, path=PATHS)
 @settings(max_examples=300, deadline=None)
-def test_what_the_check_accepts_matches_without_an_exception(glob: str, ignore: str, path: str) -> None:
+def test_an_accepted_glob_matches_without_an_exception(glob: str, ignore: str, path: str) -> None:
     found = PathSet("/p", (glob,), (ignore,))
     with suppress(ValueError):
         found.check()
@@ -191,7 +191,7 @@ def test_what_the_check_accepts_matches_without_an_exception(glob: str, ignore: 
     path=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5).map("/".join),
 )
 @settings(max_examples=300, deadline=None)
-def test_a_glob_matches_as_its_definition_says(glob: str, path: str) -> None:
+def test_a_glob_matches_by_its_definition(glob: str, path: str) -> None:
     whole = normpath(join("/p", glob)).removeprefix("/p").removeprefix("/")
     fits = by_definition(whole.split("/"), path.split("/"))
     assert (f"/p/{path}" in PathSet("/p", (glob,), ("!**",))) == fits

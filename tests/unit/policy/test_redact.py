@@ -32,7 +32,7 @@ def test_values_too_short_to_be_secrets_are_not_redacted() -> None:
     assert masked([b"yes, 1"], "yes", "1") == b"yes, 1"
 
 
-def test_what_cannot_begin_a_secret_is_shown_at_once() -> None:
+def test_output_that_cannot_begin_a_secret_is_shown_at_once() -> None:
     mask = Mask(secret_forms(["hunter22"]))
     assert mask.feed(b"prompt> ") == b"prompt> "
     assert mask.feed(b"hun") == b""

@@ -34,7 +34,7 @@ from repeater.policy.retry import should_retry
         (Retry(3, on_exit=()), 1, Exit(1), False),
     ],
 )
-def test_a_failed_attempt_is_tried_again_as_the_job_says(retry, attempt, exit, again):  # noqa: A002
+def test_a_failed_attempt_is_retried_as_the_job_declares(retry, attempt, exit, again):  # noqa: A002
     assert should_retry(retry, attempt, exit) is again
 
 

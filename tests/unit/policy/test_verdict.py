@@ -104,7 +104,7 @@ def test_a_match_of_half_a_window_is_found_anywhere_in_a_long_line(before, chunk
     assert found(data, chunk, window=32, pattern="<x{14}>") == {"success"}
 
 
-def test_stderr_counts_only_if_the_job_says_so():
+def test_stderr_counts_only_if_the_job_declares_it():
     assert found(b"oops\n", stream="stderr", pattern="oops") == NOTHING
     assert found(b"oops\n", stream="stderr", pattern="oops", stderr=True) == {"success"}
 
@@ -157,7 +157,7 @@ def test_without_a_pattern_nothing_is_kept():
     assert not any(matcher._lines.values())
 
 
-def test_what_was_found_needs_no_more_output():
+def test_a_found_pattern_needs_no_more_output():
     matcher = Matcher(Success(pattern="ok"))
     assert not matcher.idle
     matcher.feed("stdout", b"ok\n")

@@ -161,7 +161,7 @@ def test_a_full_sink_pauses_both_pipes_until_it_resumes(world: World) -> None:
     assert world.sink.written["r"] == {"stdout": b"1", "stderr": b"2"}
 
 
-def test_a_full_chunk_and_an_empty_pipe_say_whether_more_may_come(world: World) -> None:
+def test_a_full_chunk_and_an_empty_pipe_show_whether_more_can_follow(world: World) -> None:
     world.write("stdout", b"x" * CHUNK)
     fd = world.run.open["stdout"]
     assert world.run.read("stdout", fd)

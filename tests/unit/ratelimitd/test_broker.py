@@ -93,7 +93,7 @@ def test_a_waiting_client_that_disconnects_is_removed_from_the_queue() -> None:
     assert desk.granted(3)
 
 
-def test_what_did_not_start_is_there_for_the_next() -> None:
+def test_the_place_of_a_failed_start_is_free_for_the_next_client() -> None:
     desk = Desk()
     first = desk.ask(1, "a", rate="1/1000")
     desk.ask(2, "b")
@@ -266,7 +266,7 @@ def test_resources_do_not_know_each_other() -> None:
         ("schedule_request", {"resource_id": "api"}, "`request_time`"),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_name(kind: str, fields: dict[str, Any], words: str) -> None:
+def test_an_impossible_value_is_refused_by_its_name(kind: str, fields: dict[str, Any], words: str) -> None:
     assert words in Desk().refused(1, kind, **fields)
 
 
@@ -543,7 +543,7 @@ def test_a_start_that_seems_to_lie_in_the_future_counts_as_now() -> None:
     assert 1000 <= desk.ask(1, "a")["wait_ms"] <= 1020
 
 
-def test_changes_that_were_taken_out_do_not_come_again() -> None:
+def test_changes_that_were_taken_are_not_returned_again() -> None:
     it = Desk()
     it.ask(1, "first", rate="2/1000")
     assert it.book.changes

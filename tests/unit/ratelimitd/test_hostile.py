@@ -143,7 +143,7 @@ def test_values_of_a_1_0_client_out_of_bounds_are_counted_with_the_nearest(field
     assert answer["type"] == "schedule_response"
 
 
-def test_attempts_that_never_fit_are_left_out_and_logged() -> None:
+def test_attempts_that_never_fit_are_dropped_and_logged() -> None:
     it = Desk()
     it.tell(
         1, "schedule_request", resource_id="api", rate_limit=2, window_ms=5000, retry_offsets=[0, 10, 20, 6000],

@@ -128,7 +128,7 @@ def test_an_idle_client_is_disconnected_and_a_waiting_one_is_not(
     run(work())
 
 
-def test_who_reads_no_answers_is_cut_off_before_they_fill_the_memory(tmp_path: Path) -> None:
+def test_a_client_that_reads_no_answers_is_disconnected_in_time(tmp_path: Path) -> None:
     async def work() -> None:
         async with bench(tmp_path) as there:
             deaf = socket.socket(socket.AF_UNIX)

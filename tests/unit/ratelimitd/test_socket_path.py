@@ -77,7 +77,7 @@ def test_a_socket_of_another_program_that_answers_is_not_replaced(tmp_path: Path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 @pytest.mark.parametrize("which", ["socket", "lock"])
-def test_a_path_that_another_user_made_is_refused_and_left_alone(tmp_path: Path, which: str) -> None:
+def test_a_path_of_another_user_is_refused_and_not_changed(tmp_path: Path, which: str) -> None:
     path = tmp_path / "d.sock"
     if which == "socket":
         left = socket.socket(socket.AF_UNIX)

@@ -58,7 +58,7 @@ def test_a_usual_run_does_not_slow_down_a_job_that_earned_speed() -> None:
     assert after(OK, OK, state=fast).pace == fast.pace
 
 
-def test_a_failure_doubles_the_interval_and_its_latency_says_nothing() -> None:
+def test_a_failure_doubles_the_interval_whatever_its_latency() -> None:
     state = after(OK, (False, timedelta(0)))
     assert state.pace == 2 * SECOND
     assert state.latency == 0.1

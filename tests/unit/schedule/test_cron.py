@@ -354,7 +354,7 @@ def test_an_unreadable_expression_is_refused_with_a_clear_message(expression, wo
     assert len(str(caught.value)) < 300
 
 
-def test_what_only_never_matches_with_both_days_is_refused_with_both_days():
+def test_an_expression_that_both_days_make_impossible_is_refused_with_both():
     check_cron("0 0 20 * fri#1")
     with pytest.raises(ValueError, match="never matches"):
         check_cron("0 0 20 * fri#1", day_match="and")

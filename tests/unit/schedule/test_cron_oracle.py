@@ -105,7 +105,7 @@ def starts(spec: Cron, begin: datetime, end: datetime) -> list[datetime]:
 @example("0-7 * * * *", NIGHTS[0], "next", "first", "or", 0)
 @example("0 0-7/2 * * *", NIGHTS[0], "next", "first", "or", 0)
 @example("0 12 * * 0-7", NIGHTS[0], "next", "first", "or", 0)
-def test_cron_starts_when_a_scan_of_every_minute_says(expression, night, gap, fold, match, offset):
+def test_cron_starts_match_a_scan_of_every_minute(expression, night, gap, fold, match, offset):
     zone, change = night
     begin = change + timedelta(minutes=offset)
     end = begin + timedelta(hours=26)

@@ -94,7 +94,7 @@ def theirs(expression: str, begin: datetime, count: int) -> list[datetime]:
     st.one_of(st.none(), lists(items(0, 59))),
     st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)),  # noqa: DTZ001
 )
-def test_random_expressions_start_when_cronsim_says(fields, second, begin):
+def test_random_expressions_match_cronsim(fields, second, begin):
     if second is not None:
         fields = (second, *fields)
     one, other = (" ".join(texts) for texts in zip(*fields, strict=True))
@@ -118,7 +118,7 @@ NIGHTS = [
     st.sampled_from(NIGHTS),
     st.integers(-30, -4),
 )
-def test_fixed_times_start_when_cronsim_says_on_nights_of_clock_changes(minute, hour, night, offset):
+def test_fixed_times_match_cronsim_on_nights_of_clock_changes(minute, hour, night, offset):
     zone, change = night
     begin = change + timedelta(hours=offset)
     schedule = CronSchedule(Cron(canonical(f"* {hour[0]} * * *")), "job")

@@ -26,7 +26,7 @@ def test_starts_are_strictly_after_the_instant_asked_for():
 
 
 @pytest.mark.parametrize("spec", [Once(), Manual(), Always(), Growing(Backoff()), At(NOW.wall)])
-def test_what_time_alone_does_not_start_has_no_forecast(spec):
+def test_a_schedule_that_time_alone_does_not_start_has_no_forecast(spec):
     assert forecast(spec) == []
 
 

@@ -21,12 +21,12 @@ SPEC = LoadAware(base=10 * SECOND, min=5 * SECOND, max=60 * SECOND)
     ("cpu", "wanted"),
     [(0.0, 5), (0.5, 6), (0.7, 10), (0.85, 20), (0.9, 30), (0.95, 60), (1.0, 60), (1.2, 60)],
 )
-def test_the_interval_grows_as_what_is_left_of_the_cpu_shrinks(cpu: float, wanted: float) -> None:
+def test_the_interval_grows_as_the_free_cpu_shrinks(cpu: float, wanted: float) -> None:
     assert interval(SPEC, LoadReadings(cpu=cpu)) / SECOND == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("memory", "wanted"), [(0.6, 5), (0.8, 10), (0.9, 20)])
-def test_the_interval_grows_as_what_is_left_of_the_memory_shrinks(memory: float, wanted: float) -> None:
+def test_the_interval_grows_as_the_free_memory_shrinks(memory: float, wanted: float) -> None:
     assert interval(SPEC, LoadReadings(memory=memory)) / SECOND == pytest.approx(wanted)
 
 
@@ -49,7 +49,7 @@ def test_without_a_reading_the_interval_is_base() -> None:
     assert sentence(explain(SPEC, None)) == "every 10s: no reading yet"
 
 
-def test_by_default_a_free_machine_is_not_used_more_than_base_says() -> None:
+def test_by_default_a_free_machine_is_used_at_base() -> None:
     assert interval(LoadAware(), LoadReadings(0.0, 0.0, 0.0)) == LoadAware().base
 
 

@@ -56,7 +56,7 @@ def schedule(spec: ScheduleSpec):
 
 
 @pytest.mark.parametrize(("spec", "rides", "waits", "ends"), SPECS)
-def test_each_kind_says_its_clock_and_what_it_waits_for(spec, rides, waits, ends):
+def test_each_kind_has_its_clock_and_knows_whether_it_waits_for_an_end(spec, rides, waits, ends):
     made = schedule(spec)
     assert (made.clock, made.waits_for_end, made.ends) == (rides, waits, ends)
     assert made.delay("job", ANCHOR, 0.9) == timedelta(0)
@@ -72,7 +72,7 @@ def test_once_is_the_anchor_and_then_nothing():
 
 
 @pytest.mark.parametrize("spec", [Manual(), OnChange(("src/**",))])
-def test_what_waits_to_be_asked_has_no_slot_of_its_own(spec):
+def test_a_schedule_that_waits_for_a_request_has_no_slot(spec):
     assert schedule(spec).next(Track(ANCHOR)) is None
     assert schedule(spec).next(Track(ANCHOR, ANCHOR, ANCHOR, 5)) is None
 

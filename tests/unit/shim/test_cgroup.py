@@ -105,7 +105,7 @@ def test_without_a_way_to_kill_a_cgroup_none_is_made(monkeypatch: pytest.MonkeyP
         cgroup.delegated_root()
 
 
-def test_where_no_cgroup_can_be_made_a_run_is_started_all_the_same(tmp_path: Path) -> None:
+def test_a_run_is_started_also_if_no_cgroup_can_be_made(tmp_path: Path) -> None:
     fences = RunCgroups(str(tmp_path / "gone"), "me")
     outcome, fence, why = fences.begin("run", lambda: 7)
     assert (outcome, fence) == (7, None)

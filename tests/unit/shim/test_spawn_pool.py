@@ -44,7 +44,7 @@ def test_a_deferred_request_about_a_run_is_returned_with_its_start(wakes: tuple[
     assert [later for _, _, later in pool.completed()] == [[{"op": "kill_tree", "run": "a"}]]
 
 
-def test_what_was_not_begun_can_be_dropped(wakes: tuple[int, int]) -> None:
+def test_a_start_that_has_not_begun_can_be_dropped(wakes: tuple[int, int]) -> None:
     pool = SpawnPool(lambda message, together: message["run"], wakes[1])
     pool.submit(_spawn("a"))
     pool.cancel_pending()
@@ -91,13 +91,15 @@ def test_a_process_that_is_started_elsewhere_is_there_and_leads_a_session(tmp_pa
         ("/bin/tr\0ue", ENV, "/", ValueError),
     ],
 )
-def test_what_cannot_be_started_is_refused(program: str, env: dict[str, str], cwd: str, error: type[Exception]) -> None:
+def test_a_command_that_cannot_be_started_raises(
+    program: str, env: dict[str, str], cwd: str, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         _output((program,), env, cwd)
 
 
 @needs_libc
-def test_other_threads_go_on_while_a_start_waits(wakes: tuple[int, int]) -> None:
+def test_other_threads_continue_while_a_start_waits(wakes: tuple[int, int]) -> None:
     """Both of two starts that wait for each other come to an end."""
     begun: list[str] = []
 

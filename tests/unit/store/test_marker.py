@@ -9,7 +9,7 @@ import pytest
 from repeater.store.marker import Marker
 
 
-def test_a_marker_gives_the_word_and_the_number_that_were_written(tmp_path: Path) -> None:
+def test_a_marker_returns_the_written_text_and_number(tmp_path: Path) -> None:
     marker = Marker(tmp_path / "open")
     assert marker.read() == ("", None)
     marker.write("open", 7)

@@ -26,7 +26,7 @@ def _until(loop: asyncio.AbstractEventLoop, condition: Callable[[], bool]) -> No
     loop.run_until_complete(wait())
 
 
-def test_what_a_call_asks_for_happens_before_anything_else(loop: asyncio.AbstractEventLoop) -> None:
+def test_calls_requested_by_a_call_happen_before_anything_else(loop: asyncio.AbstractEventLoop) -> None:
     turns, called = BatchingLoop(loop), list[str]()
 
     def first() -> None:

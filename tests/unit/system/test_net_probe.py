@@ -91,7 +91,7 @@ def ask(probe, spec):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=PROBES)
-def test_what_the_check_accepts_runs_without_an_exception(table, monkeypatch):
+def test_an_accepted_probe_runs_without_an_exception(table, monkeypatch):
     file = {"jobs": {"a": {"command": "true", "schedule": "always", "ready": table}}}
     try:
         spec = jobs(json.dumps(file), name="jobs.json")["a"]

@@ -185,9 +185,7 @@ def test_every_route_is_closed_to_callers_without_the_right(method: str, path: s
 
 
 @pytest.mark.parametrize(("method", "path"), PLACES)
-def test_every_route_lets_in_who_may_and_answers_without_cors_or_cookies(
-    method: str, path: str, tmp_path: Path
-) -> None:
+def test_every_route_admits_authorized_clients_without_cors_or_cookies(method: str, path: str, tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)
@@ -411,7 +409,7 @@ def test_readyz_gives_the_reason_as_text(tmp_path: Path) -> None:
     check(tmp_path)
 
 
-def test_without_prometheus_client_metrics_say_what_is_missing(tmp_path: Path) -> None:
+def test_without_prometheus_client_metrics_name_the_missing_package(tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         reply = await Web(house, scrape=None)("GET", "/metrics")
@@ -454,7 +452,7 @@ def test_a_stream_begins_at_once_shows_events_and_ends_with_its_reader(tmp_path:
     check(tmp_path)
 
 
-def test_a_silent_stream_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_sends_keep_alives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @live
     async def check(house: House) -> None:
         monkeypatch.setattr(module, "SIGN_EVERY", 0.005)
@@ -523,7 +521,7 @@ def test_the_document_has_the_answer_of_a_busy_server(
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_what_is_answered_is_what_the_document_says(route: Route, tmp_path: Path) -> None:
+def test_answers_match_the_api_document(route: Route, tmp_path: Path) -> None:
     @live
     async def check(house: House) -> None:
         web = Web(house)

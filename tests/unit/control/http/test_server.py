@@ -80,7 +80,7 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\nhost: x\r\n"], ids=["nothing", "half a head"])
-def test_who_does_not_ask_in_time_is_let_go(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_without_a_timely_request_is_disconnected(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_WITHIN", 0.05)
 
     async def test() -> None:
@@ -93,7 +93,7 @@ def test_who_does_not_ask_in_time_is_let_go(begin: bytes, monkeypatch: pytest.Mo
     run(test)
 
 
-def test_who_asks_a_byte_now_and_then_is_let_go_too_also_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_sends_single_bytes_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEAD_WITHIN", 0.5)
     monkeypatch.setattr(module, "IDLE", 0)
 
@@ -125,7 +125,7 @@ def test_a_connection_carries_many_requests_also_if_sent_at_once() -> None:
     run(test)
 
 
-def test_who_takes_nothing_of_an_answer_is_let_go_and_its_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_no_answer_is_disconnected_and_its_work_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STUCK", 0.1)
 
     async def test() -> None:
@@ -172,7 +172,7 @@ def test_a_slow_reader_gets_all_of_it() -> None:
     run(test)
 
 
-def test_signals_and_the_loop_are_left_as_they_were() -> None:
+def test_signals_and_the_loop_are_not_changed() -> None:
     async def test() -> None:
         before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
         async with listening(plain) as port:

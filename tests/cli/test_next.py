@@ -64,7 +64,7 @@ poll2[region=us]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
 def test_next_shows_runs_that_follow_each_other(rpr):
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = { every = "0s", after_end = true }\n')
     rpr("next", "jobs.toml", "--from", "2026-03-28T12:00:00Z").is_(
-        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then without a pause\n"
+        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then back to back\n"
     )
 
 

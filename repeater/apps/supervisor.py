@@ -43,6 +43,7 @@ from repeater.plugins.pool import PluginPool
 from repeater.ratelimitd.socket_path import path_resolver
 from repeater.store.origin import Origin
 from repeater.store.store import SqliteStore
+from repeater.supervisor.driven_ports import Ports
 from repeater.supervisor.faults import SupervisorFault, owner_of
 from repeater.supervisor.probes import LogProbeSink, Probes
 from repeater.supervisor.recent_starts import recent_limited_starts
@@ -51,7 +52,7 @@ from repeater.supervisor.renames import follow_renames
 from repeater.supervisor.sinks.containment import ContainedOutputs
 from repeater.supervisor.sinks.masking import MaskingSink
 from repeater.supervisor.sinks.push_back import PushBackDetector
-from repeater.supervisor.supervisor import Ports, Supervisor
+from repeater.supervisor.supervisor import Supervisor
 from repeater.system.clock import LoopClock
 from repeater.system.file_watcher import FileWatcher
 from repeater.system.loops.batching import BatchingLoop

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import assert_never
 
-from repeater._lazy_dataclasses import dataclass, replace
+from repeater._lazy_dataclasses import replace
 from repeater.engine.actions import (
     Action,
     Adopt,
@@ -57,27 +57,17 @@ from repeater.errors import RepeaterError
 from repeater.model.events import Event, Warned
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
-from repeater.model.run import RunKind
 from repeater.model.spec import JobSpec, ProcessSpec
-from repeater.model.time import Instant, to_epoch_us, to_us
+from repeater.model.time import Instant, to_epoch_us
 from repeater.ports import (
-    Clock,
     LaunchRequest,
-    LoadProbe,
-    Prober,
-    RunTemplateRenderer,
     SharedRateLimiter,
-    Spawner,
-    Store,
     TimerHandle,
-    Users,
-    Watcher,
 )
+from repeater.supervisor.auxiliary_runs import RETRY, AuxiliaryRuns
+from repeater.supervisor.driven_ports import Ports
 from repeater.supervisor.faults import Faults, SupervisorFault, describe
-from repeater.supervisor.launch import BaseEnvironment, hook_launch, launch_for, names_of, rendered
-
-if TYPE_CHECKING:
-    from repeater.model.plugins import Plugins
+from repeater.supervisor.launch import BaseEnvironment, launch_for, names_of, rendered
 
 LONGEST_WAIT = 30_000_000
 """Microseconds after which the two clocks are compared even if nothing is due."""
@@ -87,35 +77,9 @@ DRIFT = 500_000
 """Microseconds by which the times that distances are written with may differ from the wall clock, as NTP slews it."""
 HOOK_GRACE = 10_000_000
 """Microseconds that hooks get to end when everything else has."""
-RETRY = 1_000_000
-"""Microseconds until the spawner is asked again after it raised an exception."""
 _TIME_PASSED = TimePassed()
 _MAY_QUOTE = (SpawnFailed, ProbeReported)
 _OF_RUNS = (RunStarted, RunEnded, RunExited, RunLost, SpawnFailed)
-
-
-class SinkFactory(Protocol):
-    """The destination of the output of runs. It is called before a run writes and after its slot is decided."""
-
-    def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The ports that a supervisor drives, and what its children inherit."""
-
-    clock: Clock
-    spawner: Spawner
-    store: Store
-    watcher: Watcher
-    outputs: SinkFactory
-    prober: Prober
-    load: LoadProbe
-    quota: SharedRateLimiter
-    environ: Mapping[str, str]
-    plugins: Plugins | None = None
-    renderer: RunTemplateRenderer | None = None
-    users: Users = lambda _: {}
 
 
 class Supervisor:
@@ -148,12 +112,10 @@ class Supervisor:
         self._rendering: dict[
             str, list[SendSignal | KillTree]
         ] = {}  # what was asked of runs whose texts are being rendered
-        self._hooks: dict[str, tuple[str, str]] = {}  # kind of hook and job, by run
-        self._hook_alarms: dict[str, TimerHandle] = {}
-        self._next_hooks: dict[tuple[str, str], RunHook] = {}  # the newest that waits, by kind of hook and job
         self._leave: int | None = None
         self._over = False
         self.faults = Faults(outside.clock, self._listen, log)
+        self._auxiliary = AuxiliaryRuns(outside, self._inherited, self.faults, self._listen, self._exit_if_idle)
 
     @property
     def engine(self) -> Engine:
@@ -176,6 +138,7 @@ class Supervisor:
     def close(self) -> None:
         """Nothing is handled any more."""
         self._over = True
+        self._auxiliary.close()
         if self._alarm is not None:
             self._alarm.cancel()
 
@@ -208,9 +171,9 @@ class Supervisor:
                 fact = self._without_secrets(fact)
             if isinstance(fact, _OF_RUNS) and fact.kind != "run":
                 try:
-                    self._handle_auxiliary_run(fact)
+                    self._auxiliary.handle(fact)
                 except Exception as error:  # noqa: BLE001 - one hook or probe
-                    self._contain_aside(fact, error)
+                    self._auxiliary.contain(fact, error)
             else:
                 self._handle(fact, now)
         return now
@@ -241,7 +204,7 @@ class Supervisor:
         if isinstance(fact, SpawnFailed) and fact.run in self._engine.admission.runs:
             job = self._engine.admission.runs[fact.run][0]
         else:
-            name = fact.job if isinstance(fact, ProbeReported) else self._hooks.get(fact.run, ("", ""))[1]
+            name = fact.job if isinstance(fact, ProbeReported) else self._auxiliary.hook_of(fact.run)[1]
             if name not in self._engine.jobs:
                 return fact
             job = self._engine.jobs[name]
@@ -347,7 +310,7 @@ class Supervisor:
             case ReadLoad(job):
                 self.submit(LoadRead(job, outside.load.read()))
             case RunHook():
-                self._run_hook(action)
+                self._auxiliary.run_hook(action)
             case RequestSharedStart() | WithdrawQuota() | SpendQuota() | ReleaseQuota() | PushBackQuota():
                 _share(action, outside.quota)
             case ExitSupervisor(code):
@@ -498,97 +461,17 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001
             self.faults.report("watch", error, job=action.job)
 
-    def _run_hook(self, action: RunHook) -> None:
-        """One hook of each kind of a job runs at a time; of those that come meanwhile the newest is run after it."""
-        owner = action.kind, action.job
-        if owner in self._hooks.values():
-            self._next_hooks[owner] = action
-            return
-        command = getattr(action.spec.hooks, action.kind)
-        launch = hook_launch(action.spec, action.kind, command, action.row, self._inherited)
-        self._hooks[launch.run] = owner
-        timeout = action.spec.hooks.timeout
-        try:
-            self._start(launch, action.spec)
-        except Exception:
-            del self._hooks[launch.run]
-            raise
-        if timeout is not None:
-            end = partial(self._outside.spawner.kill_tree, launch.run)
-            self._hook_alarms[launch.run] = self._outside.clock.call_after(to_us(timeout), end)
-
-    def _hook_ended(self, run: str) -> tuple[str, str]:
-        """The kind and the job of a hook that has ended; the newest that waited for it is started."""
-        owner = self._hooks.pop(run, ("", ""))
-        alarm = self._hook_alarms.pop(run, None)
-        if alarm is not None:
-            alarm.cancel()
-        waiting = self._next_hooks.pop(owner, None)
-        if waiting is not None and not self._over:
-            try:
-                self._run_hook(waiting)
-            except Exception as error:  # noqa: BLE001 - one hook
-                self.faults.report("hook", error, job=waiting.job, name=waiting.kind)
-        return owner
-
-    def _handle_auxiliary_run(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed) -> None:
-        if fact.kind == "probe":
-            self._outside.prober.on_run_fact(fact)
-            if isinstance(fact, RunEnded):
-                self._outside.spawner.acknowledge([fact.run])
-            return
-        if isinstance(fact, RunExited):
-            self._outside.spawner.kill_tree(fact.run)
-        if isinstance(fact, RunStarted | RunExited):
-            return
-        self._outside.spawner.acknowledge([fact.run])
-        kind, job = self._hook_ended(fact.run)
-        if isinstance(fact, SpawnFailed):
-            self._listen(Warned(job, because("hook_spawn_failed", hook=kind, cause=fact.reason)))
-        elif isinstance(fact, RunLost):
-            self._listen(Warned(job, because("hook_lost", hook=kind, cause=fact.reason)))
-        elif fact.exit.code != 0:
-            self._listen(Warned(job, because("hook_failed", hook=kind, exit=fact.exit.code, signal=fact.exit.signal)))
-        self._exit_if_idle()
-
-    def _contain_aside(self, fact: RunStarted | RunExited | RunEnded | RunLost | SpawnFailed, error: Exception) -> None:
-        """An exception of a hook or an `exec` probe. The end of it still counts: the next hook of its kind may start,
-        and the probe gets an answer.
-        """
-        if fact.kind == "probe":
-            self.faults.report("probe", error, name=fact.run)
-        else:
-            kind, job = self._hooks.get(fact.run, ("", ""))
-            self.faults.report("hook", error, job=job, name=kind)
-        if isinstance(fact, RunStarted):
-            return
-        if isinstance(fact, RunExited):
-            self._outside.clock.call_after(RETRY, partial(self._outside.spawner.kill_tree, fact.run))
-            return
-        try:
-            if fact.kind == "probe":
-                self._outside.prober.on_run_fact(
-                    RunLost(fact.run, because("probe_failed", error=describe(error)), "probe")
-                )
-            elif fact.run in self._hooks:
-                self._hook_ended(fact.run)
-                self._exit_if_idle()
-        except Exception as second:  # noqa: BLE001 - the same hook or probe
-            self.faults.report("hook" if fact.kind == "hook" else "probe", second, name=fact.run)
-
     def _exit_if_idle(self) -> None:
         if self._leave is None or self._over:
             return
-        if self._hooks:
+        if self._auxiliary.has_hooks:
             self._outside.clock.call_after(HOOK_GRACE, self._give_up_hooks)
             return
         self.close()
         self._left(self._leave)
 
     def _give_up_hooks(self) -> None:
-        self._hooks.clear()
-        for alarm in self._hook_alarms.values():
-            alarm.cancel()
+        self._auxiliary.give_up_hooks()
         self._exit_if_idle()
 
     def _listen(self, event: Event) -> None:

@@ -30,7 +30,7 @@ OURS = {
     "output": {"run_summary"},
     "processes": {"completion", "fd_poller", "local_spawner"},
     "shim": {"posix_spawn", "process_tree", "spawn"},
-    "supervisor": {"faults", "launch", "supervisor"},
+    "supervisor": {"auxiliary_runs", "driven_ports", "faults", "launch", "supervisor"},
     "system": {"clock", "loops", "loops.minimal", "null", "signals"},
 }  # fmt: skip
 ALONE = {"_lazy_dataclasses", "errors", "ports", "settings"}

@@ -25,10 +25,11 @@ from repeater.model.spec import JobFile, JobSpec, Limit, Pool, Probe, ProcessSpe
 from repeater.plan.diff import Plan, diff
 from repeater.plan.graph import wire
 from repeater.ports import RunTemplateRenderer
+from repeater.supervisor.driven_ports import Ports
 from repeater.supervisor.recent_starts import needs_starts, recent_limited_starts
 from repeater.supervisor.renames import follow_renames
 from repeater.supervisor.sinks.push_back import PushBackDetector
-from repeater.supervisor.supervisor import Ports, Supervisor
+from repeater.supervisor.supervisor import Supervisor
 from tests.fakes.clock import EPOCH, FakeClock
 from tests.fakes.rate_limiter import FakeDaemon, FakeQuota
 from tests.fakes.sink import FakeSink

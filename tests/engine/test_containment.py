@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -148,9 +149,9 @@ def test_a_failed_call_of_the_spawner_is_repeated(method: str) -> None:
     assert owners(stage) == {("run", "web")}
 
 
-@pytest.mark.parametrize("port", ["spawner.acknowledge", "spawner.kill_tree", "supervisor._hook_ended"])
+@pytest.mark.parametrize("port", ["spawner.acknowledge", "spawner.kill_tree", "supervisor._auxiliary._end_hook"])
 def test_an_exception_at_the_end_of_a_hook_lets_the_next_one_start(port: str) -> None:
-    owner, method = port.split(".")
+    *path, method = port.split(".")
     started: list[float] = []
 
     def act(launch: LaunchRequest) -> Act:
@@ -162,7 +163,7 @@ def test_an_exception_at_the_end_of_a_hook_lets_the_next_one_start(port: str) ->
 
     hooks: set[str] = set()
     stage = Stage(act)
-    place = getattr(stage, owner)
+    place = reduce(getattr, path, stage)
     fault = Once(getattr(place, method), lambda what: not hooks.isdisjoint([what] if isinstance(what, str) else what))
     setattr(place, method, fault)
     stage.apply(job("tick", Every(seconds(10)), hooks=Hooks(on_success="notify")))
@@ -191,7 +192,8 @@ def probed(owner: str, method: str, lasts: timedelta) -> tuple[Stage, Once]:
 
     stage = Stage(act, clock=clock)
     probes = Probes(clock, stage.spawner, stage.prober, stage.tell, {})
-    stage.supervisor._outside = replace(stage.supervisor._outside, prober=probes)
+    ports = replace(stage.supervisor._outside, prober=probes)
+    stage.supervisor._outside = stage.supervisor._auxiliary._ports = ports
     place = stage.spawner if owner == "spawner" else probes
     fault = Once(
         getattr(place, method),

@@ -56,7 +56,8 @@ PORTS = {
     "repeater.output.event_printer.EventPrinter": ("__call__",),
     "repeater.output.event_log.EventLog": ("__call__",),
     "repeater.plugins.output_feeds.OutputFeeds": ("__call__", "begin", "write", "finish"),
-    "repeater.supervisor.supervisor.Supervisor": ("_handle_auxiliary_run", "_run_hook", "_watch", "_launch"),
+    "repeater.supervisor.supervisor.Supervisor": ("_watch", "_launch"),
+    "repeater.supervisor.auxiliary_runs.AuxiliaryRuns": ("handle", "run_hook"),
 }
 """Methods that the supervisor calls, by class: each may raise before it does anything."""
 FATAL = ("repeater.store.",)

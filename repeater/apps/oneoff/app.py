@@ -23,7 +23,8 @@ from repeater.plan.graph import wire
 from repeater.policy.exit_status import exit_status
 from repeater.ports import LoadProbe, SharedRateLimiter, Store, StoredState, Stream, Watcher
 from repeater.processes.local_spawner import LocalSpawner
-from repeater.supervisor.supervisor import Ports, Supervisor
+from repeater.supervisor.driven_ports import Ports
+from repeater.supervisor.supervisor import Supervisor
 from repeater.system.clock import LoopClock
 from repeater.system.loops.minimal import MinimalLoop
 from repeater.system.null import NullLoadProbe, NullProber, NullRateLimiter, NullStore, NullWatcher

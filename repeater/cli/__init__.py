@@ -1,1 +1,1 @@
-"""The command line: one module for each command, named as the command. Only `cli.main` prints errors."""
+"""The command line: one module for each command, with the name of the command. Only `cli.main` prints errors."""

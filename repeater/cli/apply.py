@@ -183,7 +183,7 @@ def apply(
 
 
 def _log_level() -> str:
-    """That of the settings."""
+    """The log level of the settings."""
     from repeater.cli.settings import load_settings
 
     return (load_settings()["log_level"].text or "").lower()

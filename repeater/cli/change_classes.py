@@ -1,4 +1,4 @@
-"""How `rpr plan`, `rpr apply` and `rpr reload` print each class of change: a sign and a phrase."""
+"""The sign and the phrase for each class of change in `rpr plan`, `rpr apply` and `rpr reload`."""
 
 SIGNS = {"add": "+", "remove": "-", "restart": "!", "retime": "~", "next_run": "~", "in_place": "~", "move": ">"}
 WORDS = {

@@ -1,4 +1,4 @@
-"""The tables of all commands: what `rpr --help` lists, and where each command is. The tables import nothing."""
+"""The tables of all commands: their summaries for `rpr --help`, and their modules. The tables import nothing."""
 
 Row = tuple[str, str, str, tuple[str, ...]]
 """(module, function, summary, short forms)."""
@@ -74,7 +74,7 @@ CONTROL = (
 RENAMED: dict[str, dict[str, str]] = {"history": {"--most": "--limit"}, "apply": {"--on-death": "--on-crash"}}
 """Command -> former name of an option -> name. Former names work until 0.4 and print a warning."""
 
-# one-off commands: name -> (words, short forms); all are `repeater.cli.oneoff`
+# one-off commands: name -> (summary, short forms); all are in `repeater.cli.oneoff`
 ONE_OFF: dict[str, tuple[str, tuple[str, ...]]] = {
     "interval": ("Run a command at fixed intervals.", ("int", "i")),
     "count": ("Run a command N times.", ("cnt", "c")),

@@ -1,7 +1,7 @@
-"""`rpr completion`: a script that completes commands and options, for the shells that people use.
+"""`rpr completion`: a completion script for commands and options, for common shells.
 
-The script holds all words, so that a shell never waits for rpr: one list for each command. What a value can be is
-left to the shell, which knows files.
+The script contains the words of each command, so that a shell never waits for rpr. Values are completed as file names
+by the shell.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def completion(shell: str) -> None:
 
 
 def completions() -> dict[str, tuple[str, list[str]]]:
-    """By command and short form: a description and the options."""
+    """Maps each command and short form to its description and its options."""
     from importlib import import_module
 
     from repeater.cli.oneoff.options import COMMANDS as ONE_OFF_COMMANDS

@@ -1,4 +1,4 @@
-"""`rpr daemon`: share limits of starts between processes, or look at the daemon that does."""
+"""`rpr daemon`: serve rate limits to all processes of this machine, or show the state of the running daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rpr doctor`: what this machine gives, and what it does not."""
+"""`rpr doctor`: check the features of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rpr events`: what happened lately, and what happens from now on."""
+"""`rpr events`: show recent and new events."""
 
 from __future__ import annotations
 

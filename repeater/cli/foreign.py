@@ -1,4 +1,4 @@
-"""Commands and options of other programs, and what does the same here. Asked before the nearest name."""
+"""Commands and options of other programs, and their equivalents here. Checked before the nearest name."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ _OPTIONS: Mapping[str, str] = {  # of one-off commands
 
 
 def command_hint(word: str) -> str | None:
-    """What does here what a command of another program does."""
+    """The equivalent of a command of another program."""
     return _SENTENCES.get(word.lower().lstrip("-"))
 
 
 def option_hint(command: str, option: str, has: Mapping[str, object] | frozenset[str]) -> str | None:
-    """What does here what an option of another program does. `has` are the options of the command."""
+    """The equivalent of an option of another program. `has` are the options of the command."""
     return next((hint for hint in _option_hints(command, option, has) if hint), None)
 
 

@@ -1,4 +1,4 @@
-"""`rpr graph`: the jobs and what they need, as a tree or for a drawing tool."""
+"""`rpr graph`: the jobs and their dependencies, as a tree or for a drawing tool."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def graph(files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], project
 
 
 def schedule_words(job: JobSpec) -> str:
-    """The schedule in a word or two: `every 30s`, `cron 0 3 * * *`, `always`."""
+    """A short form of the schedule: `every 30s`, `cron 0 3 * * *`, `always`."""
     schedule = dump_schedule(job.schedule)
     if isinstance(schedule, str):
         return schedule
@@ -46,7 +46,7 @@ def schedule_words(job: JobSpec) -> str:
 
 
 def _edges(jobfile: JobFile) -> Iterator[tuple[JobSpec, JobSpec, Need]]:
-    """(needed job, job that needs it, need); a need of a matrix job is one of all its cells."""
+    """(needed job, job that needs it, need). A need of a matrix job applies to all its cells."""
     members: dict[str, list[JobSpec]] = {}
     for job in jobfile.jobs:
         members.setdefault(job.name, []).append(job)
@@ -74,7 +74,7 @@ def _tree(jobfile: JobFile) -> Iterator[str]:
         dependent.add(job.name)
     seen: set[str] = set()
     yield jobfile.project
-    # (job, what comes before its line, whether it is the last of its siblings, how its edge is called)
+    # (job, prefix of its line, whether it is the last of its siblings, label of its edge)
     roots = [job for job in jobfile.jobs if job.name not in dependent]
     waiting = [(job, "", number == len(roots), "") for number, job in enumerate(roots, 1)][::-1]
     while waiting:

@@ -1,4 +1,4 @@
-"""The click group of `rpr`: commands from the table of `cli.main`, imported when used; nearest names for errors."""
+"""The click group of `rpr`: commands from `cli.commands`, imported when used; errors with the nearest names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALL = [
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is used."""
+    """A group that imports only the module of the command in use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -73,7 +73,7 @@ class UnknownCommand(click.UsageError):
 
 
 def explain(error: click.ClickException) -> tuple[str, str | None]:
-    """A click error in our words: the message and a hint."""
+    """The message and the hint for a click error."""
     path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "rpr"
     hint: str | None = f"see `{path} --help`"
     if isinstance(error, UnknownCommand):

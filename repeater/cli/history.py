@@ -1,4 +1,4 @@
-"""`rpr history`: what became of each slot, with or without a supervisor."""
+"""`rpr history`: show the records of slots, with or without a supervisor."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _usage(item: Mapping[str, Any]) -> tuple[str, str]:
-    """CPU time and peak memory; empty where they are not known, as in rows of older versions."""
+    """CPU time and peak memory; empty if they are not known, as in records of older versions."""
     cpu, memory = item.get("cpu"), item.get("memory")
     return (
         "" if cpu is None else format_duration(_rounded(timedelta(seconds=cpu))),

@@ -1,4 +1,4 @@
-"""`rpr trigger`, `pause`, `resume`, `start`, `stop`, `restart`, `reset`: what a person asks of single jobs."""
+"""`rpr trigger`, `pause`, `resume`, `start`, `stop`, `restart`, `reset`: commands about single jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rpr reload` and `rpr down`; and how `rpr apply` hands job files over to the supervisor that runs."""
+"""`rpr reload` and `rpr down`, and the part of `rpr apply` that passes job files to a running supervisor."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def down(now: bool, kill: bool, quiet: bool, where: SupervisorSelector) -> None:
 
 
 def _end_unattended(where: SupervisorSelector, error: Unreachable, *, kill: bool, quiet: bool) -> None:
-    """End the runs that go on without a supervisor. Raises `error` if there are none."""
+    """Stop the runs that continue without a supervisor. Raises `error` if there are none."""
     from repeater.apps.locate import records
     from repeater.apps.unattended import end_unattended_runs
 
@@ -81,9 +81,9 @@ def _end_unattended(where: SupervisorSelector, error: Unreachable, *, kill: bool
 
 
 def hand_over(client: Client, options: SupervisorOptions, file: str, *, dry_run: bool) -> None:
-    """Let a running supervisor read the files of an apply, and print what changed.
+    """Request the running supervisor to apply the files, and print the changes.
 
-    `file` is the absolute path of the first one. An apply that names no file means the files of the supervisor.
+    `file` is the absolute path of the first file. Without a named file, the supervisor reloads its own files.
     """
     for name, value in (
         ("--no-watch", not options.watch),
@@ -112,8 +112,8 @@ def hand_over(client: Client, options: SupervisorOptions, file: str, *, dry_run:
 def files_and_settings(
     client: Client, files: tuple[str, ...], set_vars: tuple[tuple[str, str], ...], file: str
 ) -> dict[str, Any]:
-    """The arguments of a request that say what is read. No file means the files of the supervisor; `file` is the
-    absolute path of the one that was found here.
+    """The arguments of the request that select the files. Without a file, the supervisor reloads its own files; `file`
+    is the absolute path of the file that was found here.
     """
     from repeater.jobfile.document import JsonText
 

@@ -1,4 +1,4 @@
-"""`rpr logs`: what jobs printed, and what they print from now on."""
+"""`rpr logs`: show stored and new output of jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from repeater.control.client import Client
 
 _LONGEST = 1 << 20
-_LOOK = 0.5  # seconds between looks whether a supervisor is running
+_LOOK = 0.5  # seconds between checks for a running supervisor
 
 
 @click.command(epilog="Example: rpr logs web -f --tail 20")
@@ -76,7 +76,7 @@ def logs(
 def _show(
     where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]
 ) -> Mapping[str, Any]:
-    """Show what is kept; the result says how much that is, or why it is nothing."""
+    """Print the stored output. Returns the amount, or the reason why there is none."""
     from repeater.apps.locate import connect
 
     try:
@@ -91,7 +91,7 @@ def _show(
 
 
 def _follow(where: SupervisorSelector, args: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> NoReturn:
-    """Show what is kept and what comes, from one supervisor after the other. Ends with Ctrl-C."""
+    """Print stored and new output, also across restarts of the supervisor, until Ctrl-C."""
     from repeater.apps.locate import SupervisorSelector, connect
 
     where = SupervisorSelector(where.found_project(), where.socket, where.state_dir)
@@ -162,7 +162,7 @@ def _from_disk(
 
 
 class _Screen:
-    """Puts pieces together to lines, so that the lines of two runs are never mixed."""
+    """Joins chunks to lines, so that the lines of two runs are never mixed."""
 
     def __init__(self, *, names: bool, times: bool, raw: bool) -> None:
         self._names = names
@@ -205,7 +205,7 @@ class _Screen:
         return head.encode() + (visible(line) if self._is_terminal else line) + b"\n"
 
     def close(self) -> None:
-        """What has no end of line yet."""
+        """The text without an end of line."""
         for job, time, held in self._held.values():
             self._write(self._line(job, time, held))
         sys.stdout.buffer.flush()

@@ -1,8 +1,8 @@
-"""`rpr`: which command is meant, and the one place that prints errors.
+"""The entry point of `rpr`: selects the command, and is the only module that prints errors.
 
-The tables of `cli.commands` are all that `rpr --help` needs; the module of a command is imported when the command is
-used, click itself only after `--version` was answered. Nothing heavy may be imported at the top of this file, and no
-command may print an error or call `sys.exit`: it raises, or it returns its exit code (None is 0).
+`rpr --help` needs only the tables of `cli.commands`. The module of a command is imported when the command is used, and
+click only after `--version` was handled. This file must not import slow modules at the top. A command must not print
+errors or call `sys.exit`: it raises an error or returns its exit code (None is 0).
 """
 
 import os
@@ -10,16 +10,16 @@ import sys
 
 from repeater.cli.commands import ONE_OFF
 
-CLOSED_PIPE = 141  # as a shell shows a process that SIGPIPE ended
+CLOSED_PIPE = 141  # as from a shell after SIGPIPE
 
 
 def main() -> None:
-    """The entry point of the `rpr` script; ends the process with the exit code of the command."""
+    """The entry point of the `rpr` script; exits with the exit code of the command."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command line and returns its exit code. Every error is printed here, on standard error."""
+    """Run one command line and return its exit code. Errors are printed here, to stderr."""
     if arguments[:1] in (["--version"], ["-V"], ["-v"], ["version"]):
         from repeater import __version__
 
@@ -37,13 +37,13 @@ def run(arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return _leave_closed_pipe()
-    except Exception as error:  # noqa: BLE001 - the last line of defence: one clear line, no traceback
+    except Exception as error:  # noqa: BLE001 - print one line instead of a traceback
         return _print_error(error)
     return code
 
 
 def _one_off(arguments: list[str]) -> list[str] | None:
-    """The words with the name of a one-off command first, which options may stand before; None if there is none."""
+    """The arguments with the name of a one-off command moved before any options; None if there is no such name."""
     place = 0
     if arguments and arguments[0].startswith("-"):
         from repeater.cli.oneoff.parse import options_ahead
@@ -58,7 +58,7 @@ def _one_off(arguments: list[str]) -> list[str] | None:
 def _invoke_one_off(arguments: list[str]) -> int:
     import gc
 
-    gc.disable()  # until the first run: what is imported stays
+    gc.disable()  # until the first run, because imported modules stay in memory
     try:
         from repeater.cli.oneoff.run import run as run_one_off
 
@@ -74,7 +74,7 @@ def _invoke(arguments: list[str]) -> int:
 
     from repeater.cli.group import rpr
 
-    gc.set_threshold(100_000, 20, 50)  # nearly all that a command makes stays until its end
+    gc.set_threshold(100_000, 20, 50)  # nearly all objects of a command live until its end
     try:
         code = rpr.main(arguments, prog_name="rpr", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -90,7 +90,7 @@ def _print_error(error: Exception) -> int:
 
     if isinstance(error, RepeaterError):
         text = error.message if isinstance(error, JobFileError) else f"rpr: {error.message}"
-        _report_crash(text, error.hint)
+        _print_error(text, error.hint)
         return error.exit_code
     import click
 
@@ -98,7 +98,7 @@ def _print_error(error: Exception) -> int:
         from repeater.cli.group import explain
 
         message, hint = explain(error)
-        _report_crash(f"rpr: {message}", hint)
+        _print_error(f"rpr: {message}", hint)
         return 2
     if os.environ.get("RPR_DEBUG") == "1":
         import traceback
@@ -107,9 +107,9 @@ def _print_error(error: Exception) -> int:
     if _is_resource_exhaustion(error):
         cause = "out of memory" if isinstance(error, MemoryError) else os.strerror(getattr(error, "errno", 0))
         hint = "a system limit was reached; see `ulimit -a`"
-        _report_crash(f"rpr: out of resources: {cause}", hint)
+        _print_error(f"rpr: out of resources: {cause}", hint)
         return 1
-    _report_crash(
+    _print_error(
         f"rpr: internal error: {type(error).__name__}: {error}",
         "this is a bug in rpr; please report it with the traceback shown by `RPR_DEBUG=1`",
     )
@@ -117,25 +117,25 @@ def _print_error(error: Exception) -> int:
 
 
 def _is_resource_exhaustion(error: Exception) -> bool:
-    """Whether something of the machine is used up, which is nobody's defect."""
+    """Whether a resource of the machine is exhausted, which is not a bug."""
     import errno
 
     shortages = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in shortages)
 
 
-def _report_crash(text: str, hint: str | None) -> None:
+def _print_error(text: str, hint: str | None) -> None:
     if hint:
         text += f"\nhint: {hint}"
     try:
         for line in text.split("\n"):
-            if not line.isprintable():  # words of a command line, a file or another process are in it
+            if not line.isprintable():  # contains text of a command line, a file or another process
                 from repeater.output.terminal import visible_text
 
                 line = visible_text(line)  # noqa: PLW2901
             print(line, file=sys.stderr)
     except OSError:
-        pass  # nobody is left to tell
+        pass  # there is no reader for this error
 
 
 def _print_version(version: str) -> int:
@@ -147,16 +147,16 @@ def _print_version(version: str) -> int:
 
 
 def _secure_streams() -> None:
-    """Names of files may hold any bytes, and the streams may be closed: neither may end in a traceback."""
+    """Prevent tracebacks for file names with invalid UTF-8 and for closed standard streams."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - lives as long as the process
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the process exits
         elif name == "stdout":
             stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_closed_pipe() -> int:
-    # What is still buffered has nowhere to go; Python would complain about it at exit.
+    # Discard buffered output; else Python reports an error at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return CLOSED_PIPE

@@ -95,7 +95,7 @@ def next_(
 
 
 class Forecast:
-    """The starts of jobs after an instant; `unknown` says by job why they cannot be told."""
+    """The starts of jobs after an instant. `unknown` maps jobs to the reason why their starts are not known."""
 
     def __init__(self, after: Instant, count: int, plugins: Plugins | None = None) -> None:
         self.after = after
@@ -122,7 +122,7 @@ def as_json_row(job: JobSpec, start: ForecastStart) -> dict[str, str | None]:
 
 
 def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
-    """The lines of the listing: a start each, or words where time alone does not decide."""
+    """The lines of the listing: one per start, or a text if the start does not depend on time only."""
     width = max((len(job.name) for job in jobs), default=3)
     for job in jobs:
         name = job.name
@@ -142,7 +142,7 @@ def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
 
 
 def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
-    """What starts a job that the clock alone does not start; empty if there is nothing to say."""
+    """The trigger of a job that does not start by time only; empty if there is none."""
     spec = job.schedule
     match spec:
         case _ if not job.enabled:

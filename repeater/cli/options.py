@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, spelled once."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ project_option = click.option(
 
 
 def set_option(command: Command) -> Command:
-    """The options `--set` and `--set-json`, which the command gets as `set_vars`: pairs of a key and a text."""
+    """Adds `--set` and `--set-json`, which the command receives as `set_vars`: pairs of a key and a text."""
 
     @functools.wraps(command)
     def with_settings(*args: Any, set_texts: tuple[str, ...], set_json: tuple[str, ...], **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`rpr plan`: what an apply would change, in jobs and in time."""
+"""`rpr plan`: the changes of jobs and next starts that an apply would make."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One job of a plan. `changes` are (key, old, new); `counters` are runs, successes and failures, of a job that is
-    back; `like` is an equal job that is removed.
+    """One job of a plan. `changes` are (key, old, new); `counters` are the runs, successes and failures of a job that
+    was removed earlier; `like` is an equal job that is removed.
     """
 
     job: str
@@ -50,8 +50,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What an apply would do. `shared` are changed pools and limits (`pool` or `limit`, name, old, new); `refused` is
-    why it would not do it, with a hint. `now` is when the plan was made.
+    """The changes of an apply. `shared` are changed pools and limits (`pool` or `limit`, name, old, new); `refused` is
+    the reason why the apply would be refused, with a hint. `now` is the time of the plan.
     """
 
     generation: int
@@ -112,7 +112,7 @@ def plan(
 
 
 def ask_plan(client: Client, request: Mapping[str, Any]) -> Planned:
-    """The plan that a running supervisor makes."""
+    """The plan from a running supervisor."""
     answer = client.ask("plan", patience=120.0, **request)
     entries = tuple(map(_entry_of, answer))
     result = answer.result()
@@ -158,9 +158,9 @@ def read_plan(
     for_people: bool = False,
     allow_removals: bool = False,
 ) -> Planned:
-    """The plan from what was applied last (nothing, if `ephemeral`) to the files, as of now.
+    """The plan from the last applied generation (empty if `ephemeral`) to the current files.
 
-    What a plugin cannot say now, is not known. `for_people`: next starts of those entries only that are shown to them.
+    If a plugin does not answer, its result is unknown. `for_people`: compute next starts only for displayed entries.
     """
     from repeater.apps.identity import check_loaded
     from repeater.apps.plugins import plugin_catalog
@@ -185,7 +185,7 @@ def read_plan(
 
 
 def plan_from(stored: Stored, jobfile: JobFile, plugins: Plugins, *, for_people: bool = False) -> Planned:
-    """The plan from what a store keeps of the last apply. `for_people` as in `read_plan`."""
+    """The plan from the generation that a store has. `for_people` as in `read_plan`."""
     from repeater.model.dump import dump_schedule
     from repeater.plan.extras import aligned, diff_extras, extras_of
     from repeater.schedule.factory import schedule_for
@@ -245,7 +245,7 @@ def plan_from(stored: Stored, jobfile: JobFile, plugins: Plugins, *, for_people:
 
 
 def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> None:
-    """The plan for people. `brief` leaves out the keys that changed."""
+    """The plan as text. `brief` omits the changed keys."""
     stream = sys.stderr if err else sys.stdout
     entries = [entry for entry in planned.entries if entry.reload != "keep"]
     kept = len(planned.entries) - len(entries)
@@ -326,7 +326,7 @@ def _show(value: Any) -> str:
 
 
 def _as_json(planned: Planned) -> dict[str, Any]:
-    """Keys that every plan has, and further ones where there is something to say."""
+    """The plan as JSON: fixed keys, and further keys if they have a value."""
     told: dict[str, Any] = {"generation": planned.generation, "jobs": list(map(_entry_json, planned.entries))}
     for kind, key in (("pool", "pools"), ("limit", "limits")):
         changes = [{"name": name, "old": old, "new": new} for one, name, old, new in planned.shared if one == kind]

@@ -1,4 +1,4 @@
-"""`rpr plugins`: which plugins are installed, what each says of itself, what is wrong with a broken one."""
+"""`rpr plugins`: the installed plugins, their descriptions, and the problems of broken ones."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _as_json(one: Found) -> dict[str, Any]:
 
 
 def _explain(one: Found) -> None:
-    """Everything about one plugin, for people."""
+    """The details of one plugin as text."""
     import json
 
     print(f"{one.name} {one.version}: {_words(one)}".rstrip())

@@ -1,4 +1,4 @@
-"""What all commands share that talk to a running supervisor: how it is named, and how answers are shown."""
+"""Shared code of commands that connect to a running supervisor: options that select it, and output of answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ some_jobs_argument = click.argument("jobs", nargs=-1, required=True, metavar="JO
 
 
 def supervisor_options(function: F) -> F:
-    """Adds `--file`, `--project`, `--socket` and `--state-dir`; the command gets them as `where`."""
+    """Adds `--file`, `--project`, `--socket` and `--state-dir`, which the command receives as `where`."""
 
     @click.option(
         "--file", metavar="FILE", help="Job file that names the project. Default: the job file in this directory."
@@ -56,7 +56,7 @@ def supervisor_options(function: F) -> F:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One line, at once: somebody may read it as it comes."""
+    """Print one line and flush, because a reader may follow the output."""
     print(json_line(value), flush=True)
 
 
@@ -69,7 +69,7 @@ def call_for_jobs(
     words: Callable[[Any], str],
     **args: Any,
 ) -> list[dict[str, Any]]:
-    """Carry out a verb about single jobs and print a line for each."""
+    """Send a command about single jobs and print one line for each job."""
     from repeater.apps.locate import connect
 
     items = []
@@ -94,7 +94,7 @@ def length_option(text: str | None, option: str) -> float | None:
 
 
 def instant_option(text: str | None, option: str) -> str | None:
-    """An instant for the wire: a time as `cli.time_args` reads it, or a duration, which means so long ago."""
+    """An instant for a request: a time as `cli.time_args` reads it, or a duration before now."""
     from repeater.cli.time_args import parse_time_option
     from repeater.model.time import rfc3339
 
@@ -112,13 +112,13 @@ def instant(text: str | None) -> datetime | None:
 
 
 def clock(text: str | None, now: datetime | None = None) -> str:
-    """A time for people in this machine's zone: only the time of day if it is today; `-` for none."""
+    """A time in the local zone: only the time of day if it is today; `-` for none."""
     moment = from_rfc3339(text)
     return "-" if moment is None else clock_of(moment, now)
 
 
 def clock_of(moment: datetime, now: datetime | None = None) -> str:
-    """The same of an instant."""
+    """The same for an instant."""
     local = moment.astimezone()
     if local.date() == _local_date(now or datetime.now(UTC)):
         return local.isoformat(timespec="seconds")[11:19]
@@ -131,9 +131,9 @@ def _local_date(now: datetime) -> date:
 
 
 def told(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
-    """The reason of an item as a sentence, with instants as `clock` shows them; empty for none.
+    """The reason of an item as a sentence, with instants formatted by `clock`; empty for none.
 
-    Made here from `reason_code` and `detail`; the sentence under `name` has instants in UTC.
+    Built from `reason_code` and `detail`, because the sentence under `name` has instants in UTC.
     """
     code = item.get("reason_code")
     if code is None:
@@ -145,7 +145,7 @@ def told(item: Mapping[str, Any], name: str = "reason", now: datetime | None = N
 
 
 def printable(text: str) -> str:
-    """A text of somebody else, with everything that could steer a terminal made visible."""
+    """A text from another program, with control characters escaped, so that it cannot control the terminal."""
     if text.isascii() and text.isprintable():
         return text
     from repeater.output.terminal import visible_text
@@ -154,7 +154,7 @@ def printable(text: str) -> str:
 
 
 def colors(stream: Any = None) -> bool:
-    """Whether to colour what goes to standard output."""
+    """Whether to colour standard output."""
     from repeater.output.terminal import wants_color
 
     try:
@@ -193,7 +193,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, paint: Ca
 
 
 def _terminal_width() -> int:
-    """Columns of the terminal on standard output; 0 if it is none."""
+    """The number of columns of standard output; 0 if it is not a terminal."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
     except (OSError, ValueError):

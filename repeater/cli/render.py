@@ -1,4 +1,4 @@
-"""`rpr render`: the jobs as they are after everything was expanded, and where each value came from."""
+"""`rpr render`: the expanded jobs, and the origin of each value."""
 
 from __future__ import annotations
 

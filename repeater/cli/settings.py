@@ -1,4 +1,4 @@
-"""The one place that reads the configuration file of rpr. Imported by every one-off command, so it imports nothing."""
+"""Reads the configuration file of rpr. Has no imports at the top, because every one-off command imports it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MOST = 1 << 20  # bytes of a configuration file
 
 
 def load_settings(path: str | None = None) -> Settings:
-    """The settings in force. `path` is that of `--config`; without it `RPR_CONFIG`, or the usual place if there is one.
+    """The active settings. `path` is the value of `--config`. Default: `RPR_CONFIG`, else the default path.
 
-    Raises UsageError for a file that was asked for and cannot be read, and for values that cannot be used.
+    Raises UsageError for a named file that cannot be read, and for invalid values.
     """
     asked = path or os.environ.get("RPR_CONFIG")
     name = asked or config_path(os.environ)

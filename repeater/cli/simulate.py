@@ -80,7 +80,7 @@ def simulate(
             for row in rows:
                 print(json_line(row.as_json(sentence)))
                 held.pop((row.job, row.nominal), None)
-            for one in held.values():  # not started when the time is over
+            for one in held.values():  # not started at the end of the simulation
                 print(json_line(_still_held(one).as_json(sentence) | {"state": "blocked"}))
         else:
             _print_rows(list(rows), held, span)
@@ -104,7 +104,7 @@ def _duration(option: str, text: str) -> timedelta:
 
 
 def _still_held(one: SlotBlocked) -> SlotRecord:
-    """A slot that has not started when the time is over."""
+    """A slot that has not started at the end of the simulation."""
     return SlotRecord(one.job, one.nominal, one.due, None, None, "claimed", one.reason, None, 0, None, "schedule", 1)
 
 
@@ -124,7 +124,7 @@ def _print_rows(rows: list[SlotRecord], held: dict[tuple[str, datetime], SlotBlo
 
 
 def _outcome(row: SlotRecord, held: SlotBlocked | None) -> str:
-    """`held`: what kept it when it was due, if anything did."""
+    """`held`: what blocked the slot when it was due, if anything did."""
     words = _kind(row)
     if row.started is not None and row.ended is not None:
         words += f" in {format_duration(row.ended - row.started)}"
@@ -139,11 +139,11 @@ def _outcome(row: SlotRecord, held: SlotBlocked | None) -> str:
 def _kind(row: SlotRecord) -> str:
     if row.state == "succeeded" or row.reason is None:
         return "ran" if row.state == "succeeded" else row.state
-    if row.state == "claimed":  # held when the time is over
+    if row.state == "claimed":  # blocked at the end of the simulation
         return sentence(row.reason)
     return f"{row.state} ({sentence(row.reason)})"
 
 
 def _without_until(reason: Reason) -> Reason:
-    """Why a slot was held, when it is known how long it was."""
+    """The reason of a block after it has ended, with its length."""
     return Reason(reason.code, {name: value for name, value in reason.detail.items() if name != "until"})

@@ -1,4 +1,4 @@
-"""`rpr status` and `rpr health`: how the jobs are, and whether the supervisor is well."""
+"""`rpr status` and `rpr health`: the states of the jobs, and the health of the supervisor."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _print(items: Sequence[Mapping[str, Any]], headline: str, now: datetime, *, 
 
 
 def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachable, *, as_json: bool) -> int:
-    """What is known without a supervisor."""
+    """The state from the history, without a supervisor."""
     from repeater.apps.locate import records
     from repeater.apps.unattended import unattended_runs
     from repeater.control.commands.last_output import FAILURES, last_output_on_disk
@@ -130,7 +130,7 @@ def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[s
 
 
 def _last_lines(items: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """The last lines that failed jobs printed."""
+    """The last output lines of failed jobs."""
     failed = [item for item in items if item["last"] is not None and item["last"].get("output")]
     for item in failed[:_MOST_OUTPUTS]:
         yield f"{printable(item['job'])} printed last:"
@@ -149,7 +149,7 @@ def _last(item: Mapping[str, Any], now: datetime) -> str:
 
 def _next(item: Mapping[str, Any], now: datetime) -> str:
     following = instant(item["next"])
-    if following is None or item["state"] in ("paused", "throttled"):  # its slots come, and are skipped
+    if following is None or item["state"] in ("paused", "throttled"):  # its slots are due but skipped
         return "-"
     return f"{clock(item['next'], now)}, in {age(now, following)}" if following > now else clock(item["next"], now)
 

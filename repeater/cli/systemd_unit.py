@@ -1,4 +1,4 @@
-"""`rpr systemd-unit`: a service of systemd for a job file."""
+"""`rpr systemd-unit`: a systemd service for a job file."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def _program() -> str:
 
 
 def _escaped(text: str) -> str:
-    """For a value that systemd does not cut into words: only specifiers are special."""
+    """Escape a value that systemd does not split into words: only specifiers are special."""
     return text.replace("%", "%%")
 
 
 def _folder(path: str) -> str:
-    """A path that is the whole value of a setting: nothing can be quoted there. Raises UsageError."""
+    """A path that is the complete value of a setting, where quotes are not supported. Raises UsageError."""
     if path != path.strip() or path.endswith("\\") or any(ord(char) < 32 or ord(char) == 127 for char in path):
         raise UsageError(
             f"cannot write a unit for the directory `{path}`: systemd cannot read its name",
@@ -101,14 +101,14 @@ def _folder(path: str) -> str:
 
 
 def _time_span(text: str) -> str:
-    """A length of time as systemd.time(7) reads it. Raises UsageError."""
+    """A duration in the format of systemd.time(7). Raises UsageError."""
     if re.fullmatch(r"infinity|[0-9]+|([0-9]+(\.[0-9]+)? ?[a-zA-Z]{1,9} ?)+", text) is None or text != text.strip():
         raise UsageError(f"cannot use `--grace {text}`: expected a time span of systemd such as `90s` or `5min 20s`")
     return text
 
 
 def _quoted(word: str, *, is_program: bool = False) -> str:
-    """A word of a command line, as systemd.service(5) reads it. Variables are not replaced in the name of a program."""
+    """Quote an argument for systemd.service(5). systemd does not expand variables in the name of the program."""
     word = _escaped(word)
     if not is_program:
         word = word.replace("$", "$$")
@@ -122,7 +122,7 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def _quoted_char(char: str) -> str:
-    """A character within quotes. Those that end a line or that cannot be shown become escapes of systemd.syntax(7)."""
+    """Escape a character within quotes: ends of lines and non-printable characters, see systemd.syntax(7)."""
     if char in _ESCAPES:
         return _ESCAPES[char]
     if char == " " or char.isprintable():

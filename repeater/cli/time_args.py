@@ -9,7 +9,7 @@ from repeater.model.time import parse_instant
 
 
 def parse_time_option(option: str, text: str) -> datetime:
-    """The instant, in UTC: RFC 3339, or a date, or a date and time; without an offset it is the machine's local time.
+    """The instant in UTC from RFC 3339, a date, or a date and time. Without an offset the time is in the local zone.
 
     Raises UsageError that names the option.
     """

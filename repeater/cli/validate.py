@@ -1,4 +1,4 @@
-"""`rpr validate`: is the job file right? Reads, never runs."""
+"""`rpr validate`: check job files without running anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment variables `RPR_*` that rpr reads or sets; others are probably typing errors."""
+"""The environment variables `RPR_*` that rpr reads or sets. Other names are probably typing errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ READ = (
     "RPR_METRICS_ENABLED", "RPR_METRICS_PORT", "RPR_PLUGIN_PROCESS", "RPR_PROJECT", "RPR_SLOW_CALLBACK", "RPR_SOCKET",
     "RPR_STATE_DIR", "RPR_TIMEOUT",
 )  # fmt: skip
-"""What commands read."""
+"""Variables that commands read."""
 SET = (
     "RPR_ATTEMPT", "RPR_DUE_TIME", "RPR_END_TIME", "RPR_EXIT", "RPR_GENERATION", "RPR_HOOK", "RPR_JOB",
     "RPR_LAST_SUCCESS", "RPR_NOMINAL_TIME", "RPR_REASON", "RPR_REASON_CODE", "RPR_RUN_ID",
     "RPR_START_TIME", "RPR_STATE", "RPR_TRIGGER",
 )  # fmt: skip
-"""What jobs and hooks get, so that an `rpr` in a job finds it."""
+"""Variables that rpr sets for jobs and hooks. An `rpr` in a job must accept them."""
 
 
 def warn_of_unknown(environ: Mapping[str, str]) -> None:
-    """A line on standard error for each variable that begins with `RPR_` and is not known."""
+    """Print a warning to stderr for each unknown variable that starts with `RPR_`."""
     for name in sorted(name for name in environ if name.startswith("RPR_") and name not in READ and name not in SET):
         import difflib
 

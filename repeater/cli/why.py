@@ -1,4 +1,4 @@
-"""`rpr why`: why a job runs, waits or does nothing; what became of a slot, and why."""
+"""`rpr why`: explain the state of a job, or the outcome of a slot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     """
     from repeater.apps.locate import connect
 
-    end = question.rfind("]") + 1  # a cell may have an `@` in its name
+    end = question.rfind("]") + 1  # the name of a matrix cell can contain `@`
     name, _, at = question[end:].partition("@")
     job = question[:end] + name
     result: Mapping[str, Any]

@@ -1,7 +1,7 @@
-"""From options to the table of a job: what a job file would say, key by key, so that both mean the same.
+"""Converts options to the table of a job with the keys of a job file, so that both have the same meaning.
 
-Texts of values are only brought into the shape that a job file has (`5` is a number, `a,b` a list); whether they are
-right is for the road to say, in its own words. `place` remembers which option filled which key, for the messages.
+Values are only converted to the types of a job file (`5` is a number, `a,b` a list); the loader checks them. `place`
+stores which option set which key, for messages.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 @dataclass(frozen=True, slots=True)
 class JobTable:
-    """A job as it would stand in a job file. `place` maps paths of keys to the words that filled them; `limits` are
-    the tables of the limits that it names.
+    """A job as in a job file. `place` maps paths of keys to the arguments that set them; `limits` are the tables of
+    the limits that the job uses.
     """
 
     name: str
@@ -35,9 +35,9 @@ class JobTable:
 
 
 def table_of(given: ParsedArgs, settings: Settings) -> JobTable:
-    """The job that the options describe. `settings` fill what they leave open, under the names of `repeater.settings`.
+    """The job of the options. `settings`, by the names of `repeater.settings`, apply where no option is given.
 
-    Raises UsageError for options that exclude each other.
+    Raises UsageError for mutually exclusive options.
     """
     job: dict[str, Any] = {"command": " ".join(given.argv) if given.has("--shell") else list(given.argv)}
     place: dict[Key, str] = {("command",): "command"}
@@ -67,20 +67,22 @@ def _limits(given: ParsedArgs) -> dict[str, dict[str, Any]]:
 
 
 def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, settings: Settings) -> None:
-    """What follows from several options together, and what the settings say."""
+    """Set keys that depend on several options or on the settings."""
     schedule = job.setdefault("schedule", {})
     if given.command.name in ("count", "duration") and "every" not in schedule:
         schedule |= BACK_TO_BACK
     if given.command.name == "interval":
-        _resolve_conflicts(job, place, ("schedule", "every"), settings["default_interval"])
+        _apply_setting(job, place, ("schedule", "every"), settings["default_interval"])
         percent = settings["jitter_percent"]
         if float(percent.text or 0) > 0:
-            _resolve_conflicts(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
+            _apply_setting(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
     if "jitter" in schedule and not given.command.strategy:
-        schedule["jitter_mode"] = "random"  # the usual one is the same for every start of a job, a mere delay
+        schedule["jitter_mode"] = (
+            "random"  # the default jitter is the same for every start of a job, so it would only be a delay
+        )
     if "file" in job.get("output", {}):
         job["output"].setdefault("mode", "suppress")
-        job["output"].setdefault("max_size", "1048576GiB")  # a file that somebody asked for is never rotated away
+        job["output"].setdefault("max_size", "1048576GiB")  # a file that the user named is never rotated
     if "max_instances" in job:
         job["overlap"] = "allow"
         if not given.has("--interleave"):
@@ -99,18 +101,18 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, set
             raise UsageError(f"cannot use exit code {both[0]} with `--retry-on` and with `--give-up-on`")
         hopeless = [code for code in HOPELESS if code not in retried and code not in given_up]
         stop["on_exit"] = [*given_up, *hopeless]
-        _resolve_conflicts(job, place, ("stop", "times"), settings["max_retries"], whole=True)
-    _resolve_conflicts(job, place, ("timeout",), settings["timeout"])
+        _apply_setting(job, place, ("stop", "times"), settings["max_retries"], whole=True)
+    _apply_setting(job, place, ("timeout",), settings["timeout"])
     if job.get("timeout") in ("0s", "0"):
-        del job["timeout"]  # none, also if the settings name one
+        del job["timeout"]  # none, even if the settings have one
     if settings["kill_timeout"].origin != "default":
-        _resolve_conflicts(job, place, ("stop_timeout",), settings["kill_timeout"])
+        _apply_setting(job, place, ("stop_timeout",), settings["kill_timeout"])
 
 
-def _resolve_conflicts(
+def _apply_setting(
     job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value, *, whole: bool = False
 ) -> None:
-    """A setting stands behind an option that was not given."""
+    """A setting applies if its option was not given."""
     if setting.text is not None and key not in place:
         _set(job, key, int(setting.text) if whole else setting.text)
         place[key] = setting.origin
@@ -134,7 +136,7 @@ def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str 
     if option.kind in ("list", "pair") and already:
         value = already + value if option.kind == "list" else {**already, **value}
     elif option.key == ("http_aware",) and isinstance(already, dict):
-        return  # a table says more
+        return  # a table has more keys
     elif already is True and option.key[0] == "http_aware":
         pass
     elif before is not None and already != value:
@@ -151,12 +153,12 @@ def _value(option: Option, text: str) -> Any:
             return _whole(text)
         case "number":
             return _number(text)
-        case "share":  # the Go original took `70` and `0.7`
+        case "share":  # the Go original accepts `70` and `0.7`
             number = _number(text)
             if isinstance(number, str):
                 return text
             if number < 0:
-                return text  # refused as it was typed
+                return text  # the loader rejects the text as typed
             return f"{number * 100 if number <= 1 else number:g}%"
         case "list" | "codes":
             return [text] if option.kind == "list" else [_whole(word.strip()) for word in text.split(",")]
@@ -178,7 +180,7 @@ def _whole(text: str) -> int | str:
 
 
 def _moment(option: Option, text: str) -> str | None:
-    """A time of day is the next one, here; anything else is an instant."""
+    """A time of day means its next occurrence in the local zone; anything else is an instant."""
     from datetime import datetime, timedelta
 
     from repeater.cli.time_args import parse_time_option
@@ -219,7 +221,7 @@ def _set(job: dict[str, Any], key: Key, value: Any) -> None:
 
 
 def _name(given: ParsedArgs) -> str:
-    """A name that a job may have: the one that was given, or one from the program that it runs."""
+    """A valid job name: the given one, or one derived from the program that the job runs."""
     asked = given.text("--name")
     if asked is not None:
         if not re.fullmatch(_NAME, asked):

@@ -1,4 +1,4 @@
-"""`rpr interval --help`: what a command does, its own options first, then those that all share."""
+"""`rpr interval --help`: the description of a command, its own options, then the common options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMN = 30
 
 
 def help_text(command: Command) -> str:
-    """The whole help of one command."""
+    """The complete help of one command."""
     width = min(100, shutil.get_terminal_size().columns if os.isatty(1) else 100)
     lines = [f"Usage: rpr {command.name} {command.usage}", "", f"  {command.words}", *_more(command, width), ""]
     shorts = ONE_OFF[command.name][1]

@@ -1,6 +1,6 @@
-"""`--daemon` and its kin: the limit that a one-off command shares with other processes.
+"""The limit that a one-off command shares with other processes: `--daemon` and the related options.
 
-The limit is a table of a job file, so that `--as-job` can print it; imported only where `--daemon` is given.
+The limit is a table of a job file, so that `--as-job` can print it. Imported only if `--daemon` is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from repeater.model.spec import Limit
 
 
 def limit_of(given: ParsedArgs) -> tuple[str, dict[str, Any]]:
-    """The name of the limit and its table. Raises UsageError for what is missing."""
+    """The name of the limit and its table. Raises UsageError for a missing option."""
     name = given.text("--resource-id")
     if name is None:
         raise _incomplete(given, "--resource-id NAME", "it names the shared limit")

@@ -1,6 +1,7 @@
-"""The options of the one-off commands, as a table: parser, help, completion, documents and tests all read it.
+"""The options of the one-off commands as a table, for the parser, help, completion, documents and tests.
 
-An option with a `key` fills that key of the job; the others are for rpr itself. Nothing here knows what a key means.
+An option with a `key` sets that key of the job; the other options are for rpr itself. This module does not interpret
+keys.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Kind = Literal["text", "whole", "number", "share", "moment", "list", "words", "c
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`metavar` is empty for a flag, which stands for `value`. `kind` says how the text of a value is read."""
+    """`metavar` is empty for a flag, which sets `value`. `kind` is the type of the value."""
 
     flags: tuple[str, ...]
     words: str
@@ -28,13 +29,13 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The long flag, which names the option in messages."""
+        """The long flag, used in messages."""
         return next(flag for flag in self.flags if flag.startswith("--"))
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `fixed` is what its job has in any case, `strategy` the kind of backoff that it is."""
+    """One command. `fixed` are keys that its job always has, `strategy` is its kind of backoff."""
 
     name: str
     words: str
@@ -46,7 +47,7 @@ class Command:
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """Its own, then the common ones whose flags it does not use itself."""
+        """Its own options, then the common options whose flags it does not redefine."""
         taken = {flag for option in self.own for flag in option.flags}
         rest = []
         for option in (option for _, group in COMMON for option in group):

@@ -1,7 +1,7 @@
-"""From the words behind `rpr interval` to options and a command. It judges no value: that is the job language's affair.
+"""Parses the arguments after `rpr interval` into options and a command. Values are checked later, by the loader.
 
-Written by hand because click takes longer to import than all of this program, and because what a user runs must
-arrive unchanged: the first word that is no option begins the command, and everything behind it belongs to it.
+Does not use click, because its import takes longer than the rest of the program, and because the command must be
+passed through unchanged: it starts at the first argument that is not an option, and includes everything after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from repeater.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class ParsedArgs:
-    """What was typed. `words` are the options in order with their texts (None for flags), `globs` those of `watch`."""
+    """A parsed command line. `words` are the options in order with their values (None for flags), `globs` are the globs
+    of `watch`.
+    """
 
     command: Command
     words: tuple[tuple[Option, str | None], ...]
@@ -31,7 +33,7 @@ class ParsedArgs:
 
 
 def parse(command: Command, arguments: list[str]) -> ParsedArgs:
-    """Takes a command line apart. Raises UsageError that names the word which is wrong."""
+    """Parse a command line. Raises UsageError that names the wrong argument."""
     flags = {flag: option for option in command.options for flag in option.flags}
     left = iter(arguments)
     words: list[tuple[Option, str | None]] = []
@@ -52,19 +54,19 @@ def parse(command: Command, arguments: list[str]) -> ParsedArgs:
 
 
 def options_ahead(arguments: list[str]) -> int:
-    """How many words at the beginning are options that all one-off commands share; all words if one is none."""
+    """The number of leading arguments that are common options; the number of all if another option is found."""
     flags = {flag: option for _, group in COMMON for option in group for flag in option.flags}
-    place = 0
-    while place < len(arguments) and arguments[place].startswith("-"):
-        name, equals, _ = arguments[place].partition("=")
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        name, equals, _ = arguments[position].partition("=")
         if name not in flags:
             return len(arguments)
-        place += 2 if flags[name].metavar and not equals else 1
-    return place
+        position += 2 if flags[name].metavar and not equals else 1
+    return position
 
 
 def check(given: ParsedArgs, *, has_interval: bool) -> None:
-    """Is everything there that the command needs? `has_interval`: the settings name an interval. Raises UsageError."""
+    """Raise UsageError if a required argument is missing. `has_interval`: the settings have an interval."""
     command = given.command
     for option in command.own:
         if option.needed and not given.has(option.name) and not (option.name == "--every" and has_interval):

@@ -1,4 +1,4 @@
-"""`rpr interval` and its kin, from the words that were typed to the exit status."""
+"""Runs a one-off command such as `rpr interval`, from its arguments to its exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: dict[str, str] = {word: name for name, (_, shorts) in ONE_OFF.items() for
 
 
 def run(word: str, arguments: list[str]) -> int:
-    """One command line. `word` is the command or a short form of it. Raises UsageError."""
+    """Run one command line. `word` is the command or its short form. Raises UsageError."""
     command = COMMANDS[NAMES[word]]
     given = parse(command, arguments)
     if given.has("--help"):
@@ -50,9 +50,9 @@ def run(word: str, arguments: list[str]) -> int:
 
 
 def _cwd(working_dir: str | None) -> str:
-    """The folder that paths count from. It may have been removed under our feet. Raises UsageError."""
+    """The current directory, to which paths are relative. Raises UsageError if it was removed."""
     try:
-        return os.getcwd()  # noqa: PTH109 - pathlib takes a tenth of the start-up
+        return os.getcwd()  # noqa: PTH109 - importing pathlib takes a tenth of the start-up time
     except OSError as error:
         if working_dir is not None and working_dir.startswith("/"):
             return working_dir
@@ -63,7 +63,7 @@ def _cwd(working_dir: str | None) -> str:
 
 
 def build_spec(table: JobTable, folder: str) -> JobSpec:
-    """The spec. Raises UsageError with everything that is wrong, each with the option that said it."""
+    """The spec. Raises UsageError that lists all problems, each with the option that caused it."""
     from repeater.jobfile.single_job import build_single_job
 
     spec, faults = build_single_job(table.name, table.job, folder)
@@ -74,7 +74,7 @@ def build_spec(table: JobTable, folder: str) -> JobSpec:
 
 
 def _as_usage_error(table: JobTable, path: tuple[str | int, ...], message: str) -> str:
-    """`path` led to a value, which one of the options filled; the nearest one is to blame."""
+    """The option that set the value at `path`, or the nearest one."""
     for end in range(len(path), 0, -1):
         words = table.place.get(tuple(map(str, path[:end])))
         if words is not None:
@@ -91,7 +91,7 @@ def _at(job: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def limits_of(table: JobTable) -> tuple[Limit, ...]:
-    """The limits that the job names. Raises UsageError."""
+    """The limits that the job uses. Raises UsageError."""
     if not table.limits:
         return ()
     from repeater.cli.oneoff.limits import build_limit
@@ -140,7 +140,7 @@ def _logs_json(given: ParsedArgs) -> bool:
 
 
 def _warn_of_shares(given: ParsedArgs) -> None:
-    """`1` is 1% for some and all of it for others."""
+    """Warn about `1`, which could mean 1% or 100%."""
     for option, text in given.words:
         if option.kind == "share" and text == "1":
             say = f"rpr: warning: `{option.name} 1` means 100%; write `1%` or `100%`"
@@ -148,7 +148,7 @@ def _warn_of_shares(given: ParsedArgs) -> None:
 
 
 def _http_ports(given: ParsedArgs, settings: Settings) -> HttpPorts:
-    """What is to be served, and where: a port that is named stands for the wish as well."""
+    """The ports of the metrics and health servers. An explicit port also enables its server."""
     from repeater.apps.oneoff import HttpPorts
 
     ports: dict[str, int | None] = {}

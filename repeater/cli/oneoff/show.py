@@ -1,4 +1,4 @@
-"""`--as-job` and `--dry-run`: the same as a job file, and what would happen."""
+"""`--as-job` prints an equivalent job file, `--dry-run` prints the planned runs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from repeater.model.time import Instant
 
 _SHOWN = 5
-"""So many starts to come are listed."""
+"""Maximum number of listed starts."""
 
 
 def document(table: JobTable) -> dict[str, Any]:
-    """A job file with this one job in it, so that reading it gives the same spec."""
+    """A job file that contains only this job. Loading it gives the same spec."""
     limits = {"limits": table.limits} if table.limits else {}
     return {"version": 1, **limits, "jobs": {table.name: literal(table.job)}}
 
 
 def literal(value: Any) -> Any:
-    """The value so that a job file does not take it for a template."""
+    """Escape a value that a job file would treat as a template."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
             raise UsageError("cannot write a job file: the command contains bytes that are not valid UTF-8")
@@ -44,7 +44,7 @@ def as_job(table: JobTable) -> str:
 
 
 def planned(spec: JobSpec) -> str:
-    """What would run, when, and when it would end."""
+    """Print the command, its next starts and its end condition."""
     from repeater.model.time import Instant, Mono
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import first_start
@@ -65,7 +65,7 @@ def planned(spec: JobSpec) -> str:
 
 
 def _starts(spec: JobSpec, now: Instant, *, at_once: bool) -> Iterator[str]:
-    """The first starts to come, those left out that will not come any more."""
+    """The next starts, without those after the end of the job."""
     from repeater.cli.next import Forecast, table
     from repeater.schedule.factory import schedule_for
     from repeater.schedule.forecast import starts
@@ -80,7 +80,7 @@ def _starts(spec: JobSpec, now: Instant, *, at_once: bool) -> Iterator[str]:
 
 
 def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:
-    """The waits between attempts, as far as nobody throws dice for them."""
+    """The delays between attempts, up to the first random one."""
     from repeater.model.units import format_duration
     from repeater.schedule.backoff import backoff_delay
 
@@ -103,7 +103,7 @@ def _gaps(schedule: Growing, times: int | None) -> Iterator[str]:
 
 
 def _end(rule: Stop) -> str:
-    """When a job of these options ends, in words."""
+    """The end condition of the job as text."""
     from repeater.model.time import rfc3339
     from repeater.model.units import format_duration
     from repeater.policy.retry import HOPELESS

@@ -90,7 +90,7 @@ def _print_error(error: Exception) -> int:
 
     if isinstance(error, RepeaterError):
         text = error.message if isinstance(error, JobFileError) else f"rpr: {error.message}"
-        _print_error(text, error.hint)
+        _print_message(text, error.hint)
         return error.exit_code
     import click
 
@@ -98,7 +98,7 @@ def _print_error(error: Exception) -> int:
         from repeater.cli.group import explain
 
         message, hint = explain(error)
-        _print_error(f"rpr: {message}", hint)
+        _print_message(f"rpr: {message}", hint)
         return 2
     if os.environ.get("RPR_DEBUG") == "1":
         import traceback
@@ -107,9 +107,9 @@ def _print_error(error: Exception) -> int:
     if _is_resource_exhaustion(error):
         cause = "out of memory" if isinstance(error, MemoryError) else os.strerror(getattr(error, "errno", 0))
         hint = "a system limit was reached; see `ulimit -a`"
-        _print_error(f"rpr: out of resources: {cause}", hint)
+        _print_message(f"rpr: out of resources: {cause}", hint)
         return 1
-    _print_error(
+    _print_message(
         f"rpr: internal error: {type(error).__name__}: {error}",
         "this is a bug in rpr; please report it with the traceback shown by `RPR_DEBUG=1`",
     )
@@ -124,7 +124,7 @@ def _is_resource_exhaustion(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in shortages)
 
 
-def _print_error(text: str, hint: str | None) -> None:
+def _print_message(text: str, hint: str | None) -> None:
     if hint:
         text += f"\nhint: {hint}"
     try:

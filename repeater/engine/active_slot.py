@@ -88,8 +88,8 @@ class ActiveSlot:
 
     def has_place(self, key: Key) -> bool:
         """Whether the next attempt has a reserved permit behind a key."""
-        ticket = self.tickets.get(key)
-        return ticket is not None and bool(ticket.planned)
+        ticket, grant = self.tickets.get(key), self.grants.get(key)
+        return bool((ticket is not None and ticket.planned) or (grant is not None and grant.left))
 
     def record(
         self,

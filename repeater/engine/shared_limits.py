@@ -1,15 +1,16 @@
 """Limits that the rate-limit daemon enforces for all processes: requests, grants, and reports about starts.
 
 For each limit there is one request at a time, for the slot that came first. It waits at the daemon, in the queue of all
-processes. A grant belongs to that slot. If the slot cannot start, the grant is given back at once, because others wait
-for it. While the daemon does not answer, `engine.limits` enforces `open` limits locally, and `closed` limits allow no
-start.
+processes. A retry with a reserved permit does not wait in that queue, so it has a request of its own. A grant belongs
+to the slot of its request. If the slot cannot start, the grant is given back at once, because others wait for it. While
+the daemon does not answer, `engine.limits` enforces `open` limits locally, and `closed` limits allow no start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from datetime import timedelta
+from typing import TypeAlias
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.engine.actions import PushBackQuota, ReleaseQuota, RequestSharedStart, SpendQuota, WithdrawQuota
@@ -24,6 +25,8 @@ from repeater.model.spec import Limit
 from repeater.model.time import Mono
 
 _FOUND = Reason("quota_found")
+_Place: TypeAlias = tuple[Key, ActiveSlot | None]
+"""A limit, and the slot if the slot has a reserved permit. All other slots of a limit share one place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +51,7 @@ class SharedLimits:
     def __init__(self, context: Context, touch: Callable[[Key], None]) -> None:
         self._context = context
         self._touch = touch
-        self.asked: dict[Key, _PendingRequest] = {}
+        self.asked: dict[_Place, _PendingRequest] = {}
         self._limits: Mapping[Key, Limit] = {}
         self._count = 0
         self._epoch = 0
@@ -56,9 +59,9 @@ class SharedLimits:
 
     def accept(self, limits: Mapping[Key, Limit]) -> None:
         """Use these shared limits, by key. Requests for changed limits are withdrawn."""
-        for key, asked in list(self.asked.items()):
-            if limits.get(key) != asked.limit:
-                self._drop(key)
+        for place, asked in list(self.asked.items()):
+            if limits.get(place[0]) != asked.limit:
+                self._drop(place)
         self._limits = limits
 
     def holds(self, key: Key) -> bool:
@@ -71,13 +74,19 @@ class SharedLimits:
         limit = self._limits[key]
         if self.lost is not None:
             return because("shared_limit", limit=limit.name, rate=str(limit.rate), cause=self.lost)
-        asked = self.asked.get(key)
+        reservation = self._reservation(key, slot)
+        place = key, None if reservation is None else slot
+        asked = self.asked.get(place)
         if asked is not None and asked.slot is slot and asked.granted is not None:
-            del self.asked[key]
+            del self.asked[place]
             slot.grants[key] = SharedGrant(limit, asked.granted, asked.left, self._epoch, unconfirmed=True)
             return None
         if asked is None:
-            asked = self._ask(key, limit, slot, offsets)
+            left = len(offsets) - 1 if reservation is None else slot.grants[key].left - 1
+            self._count += 1
+            asked = self.asked[place] = _PendingRequest(str(self._count), slot, limit, offsets, left)
+            request = RequestSharedStart(asked.id, limit.name, limit.rate, offsets, reservation)
+            self._context.actions.append(request)
         now = self._context.now
         is_over = asked.until is None or asked.until <= now.mono
         until = None if is_over or asked.until is None else now.at_mono(asked.until).wall.replace(microsecond=0)
@@ -88,16 +97,11 @@ class SharedLimits:
         """The next attempt of a slot starts without the daemon: it is forced, or the daemon does not answer."""
         slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._epoch, unconfirmed=True)
 
-    def _ask(self, key: Key, limit: Limit, slot: ActiveSlot, offsets: tuple[int, ...]) -> _PendingRequest:
+    def _reservation(self, key: Key, slot: ActiveSlot) -> str | None:
+        """The reservation of the daemon for the next attempt of the slot, None if there is none."""
         grant = slot.grants.get(key)
-        known = (
-            grant.reservation if grant is not None and grant.left and grant.connection_epoch == self._epoch else None
-        )
-        left = grant.left - 1 if grant is not None and known else len(offsets) - 1
-        self._count += 1
-        asked = self.asked[key] = _PendingRequest(str(self._count), slot, limit, offsets, left)
-        self._context.actions.append(RequestSharedStart(asked.id, limit.name, limit.rate, offsets, known))
-        return asked
+        is_valid = grant is not None and grant.left and grant.connection_epoch == self._epoch
+        return grant.reservation if grant is not None and is_valid else None
 
     # --- messages of the daemon ----------------------------------------------------------------------------------
 
@@ -117,19 +121,19 @@ class SharedLimits:
                 self._context.emit_event(Warned("", reason))
 
     def _granted(self, id_: str, reservation: str) -> None:
-        key = self._key_of(id_)
-        if key is None:
+        place = self._place_of(id_)
+        if place is None:
             self._context.actions.append(ReleaseQuota(reservation))
         else:
-            self.asked[key].granted = reservation
-            self._touch(key)
+            self.asked[place].granted = reservation
+            self._touch(place[0])
 
     def _waits(self, id_: str, wait: timedelta, reason: Reason | None) -> None:
-        key = self._key_of(id_)
-        if key is not None:
-            asked = self.asked[key]
+        place = self._place_of(id_)
+        if place is not None:
+            asked = self.asked[place]
             asked.until, asked.reason = self._context.now.plus(wait).mono, reason
-            self._touch(key)
+            self._touch(place[0])
 
     def _lost(self, reason: Reason) -> None:
         self.asked.clear()
@@ -174,12 +178,12 @@ class SharedLimits:
     def tidy(self, waiting: Mapping[Key, Container[ActiveSlot]]) -> bool:
         """Give back unused grants and withdraw requests without a waiting slot; True if that freed a limit."""
         freed = [
-            key
-            for key, asked in self.asked.items()
-            if asked.granted is not None or asked.slot not in waiting.get(key, ())
+            place
+            for place, asked in self.asked.items()
+            if asked.granted is not None or asked.slot not in waiting.get(place[0], ())
         ]
-        for key in freed:
-            self._drop(key)
+        for place in freed:
+            self._drop(place)
         return bool(freed)
 
     def _spend(self, slot: ActiveSlot, *, started: bool) -> None:
@@ -188,16 +192,16 @@ class SharedLimits:
                 self._context.actions.append(SpendQuota(grant.limit.name, grant.limit.rate, grant.reservation, started))
             grant.unconfirmed = False
 
-    def _drop(self, key: Key) -> None:
-        asked = self.asked.pop(key)
+    def _drop(self, place: _Place) -> None:
+        asked = self.asked.pop(place)
         if asked.granted is not None:
             self._context.actions.append(ReleaseQuota(asked.granted))
         else:
             self._context.actions.append(WithdrawQuota(asked.id))
-        self._touch(key)
+        self._touch(place[0])
 
-    def _key_of(self, id_: str) -> Key | None:
-        return next((key for key, asked in self.asked.items() if asked.id == id_), None)
+    def _place_of(self, id_: str) -> _Place | None:
+        return next((place for place, asked in self.asked.items() if asked.id == id_), None)
 
     def _touch_all(self) -> None:
         for key in self._limits:

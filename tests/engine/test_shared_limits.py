@@ -150,6 +150,22 @@ def test_the_slot_after_a_pattern_of_three_reserves_three_places_again() -> None
     assert sum(one["reserved"] for one in daemon.book.stats(clock.now())["resources"]) == 0
 
 
+def test_a_retry_with_a_reserved_permit_does_not_wait_behind_other_slots() -> None:
+    clock, daemon, (one,) = several(1, {"a": Act(exit=FAIL)})
+    schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))
+    others = [job(name, Manual(), limit="api") for name in "bc"]
+    one.apply(job("a", schedule, limit="api", stop=Stop(times=1)), *others, limits=(shared("3/20s"),))
+    clock.advance(timedelta(seconds=1))
+    for name in "bc":
+        one.request("trigger", name)
+    clock.advance(timedelta(seconds=40))
+    (row,) = one.rows("a")
+    assert (row.attempts, row.ended - row.nominal) == (3, seconds(6))  # type: ignore[operator]
+    assert [one.starts(name) for name in "bc"] == [[20], [23]]
+    assert daemon.refused == []
+    assert sum(one["reserved"] for one in daemon.book.stats(clock.now())["resources"]) == 0
+
+
 def test_attempts_not_reserved_together_are_requested_one_by_one() -> None:
     clock, daemon, (one,) = several(1, {"a": Act(exit=FAIL)})
     schedule = RateLimited(parse_rate("100/1s"), (seconds(0), seconds(3), seconds(6)))

@@ -63,7 +63,7 @@ class FileWatches:
         def run(_: object) -> None:
             self._bursts.pop(name, None)
             job = self._table.active.get(name)
-            if job is not None and job.state in TAKES_SLOTS:
+            if job is not None and (job.state in TAKES_SLOTS or job.may_run_again):
                 job.request_run("watch", _FILES_CHANGED)
 
         self._bursts[name] = (self._context.call_at(at, "mono", run), first)

@@ -253,7 +253,20 @@ class Job(JobData):
         self, trigger: Trigger, cause: Reason | None = None, *, nominal: datetime | None = None, forced: bool = False
     ) -> None:
         """Offer a slot beside the schedule, for a person, a changed file, another job, or a restart."""
+        runs_again = self.may_run_again and trigger in ("manual", "restart", "watch")
+        if runs_again:
+            self.progress = replace(self.progress, done=None)
+            self.stop_reason = None
+            self.transition(Event.REARMED)
+            self.save()
         self._slot_start.request_run(trigger, cause, nominal=nominal, forced=forced)
+        if runs_again and not self.open:  # the slot was rejected
+            self.arm()
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether the job is done and a request starts it: its service or its schedule has ended, no `stop` rule."""
+        return self.state is State.DONE and not is_rule(self.progress.done)
 
     def try_start(self, active: ActiveSlot) -> None:
         """Start the next attempt of an open slot if admission allows it now."""
@@ -307,8 +320,11 @@ class Job(JobData):
         self.transition(Event.TURNED_OFF)
 
     def start(self) -> None:
-        """Take slots again after a stop."""
-        self.transition(Event.TURNED_ON)
+        """Take slots again after a stop. A finished service or `once` job runs again."""
+        if self.may_run_again and isinstance(self.spec.schedule, Once | Always):
+            self.request_run("restart", _STARTED_AGAIN)
+        else:
+            self.transition(Event.TURNED_ON)
 
     def reset(self) -> None:
         """Clear counters and `done`, and start the schedule again."""
@@ -350,7 +366,7 @@ class Job(JobData):
 
     def _finish(self) -> None:
         self._disarm()
-        reason = self.stop_reason or STOPPED
+        reason = self.stop_reason or self.progress.done or STOPPED
         self.progress = replace(self.progress, done=reason)
         self.save()
         self.context.emit_event(JobDone(self.spec.name, reason))
@@ -363,7 +379,7 @@ class Job(JobData):
     def _rearm(self) -> None:
         self.skipped_last = False
         self.next_slot.skip_missed()
-        if self.open:
+        if self.open and self.spec.is_service:
             self.request_run("restart", _STARTED_AGAIN)
         else:
             self.arm()

@@ -95,7 +95,7 @@ def _may_start(job: Job) -> bool:
     """Whether a job has an open slot, or will start something without a request."""
     if job.open or job.pending or job.next is not None or job.next_slot.fault is not None:
         return True
-    return job.state in TAKES_SLOTS and watched_by(job.spec) is not None
+    return (job.state in TAKES_SLOTS or job.may_run_again) and watched_by(job.spec) is not None
 
 
 def _exit_code_of(job: Job) -> int:

@@ -34,6 +34,7 @@ from repeater.model.spec import Overlap
 from repeater.model.time import MICROSECOND
 from repeater.policy import overlap
 
+_DISABLED = Reason("disabled")
 _REPLACED = Reason("replaced")
 _REPLACE = Overlap("replace")
 
@@ -89,7 +90,7 @@ class SlotStart:
             self._admit(slot)
             return
         rule = job.spec.overlap
-        if slot.trigger in ("restart", "watch") and job.spec.is_service:
+        if slot.trigger == "restart" or (slot.trigger == "watch" and job.spec.is_service):
             rule = _REPLACE
         match overlap.decide(rule, len(job.open), len(job.pending)):
             case "start":
@@ -118,6 +119,8 @@ class SlotStart:
         job = self._job
         now, deadline = job.context.now, job.spec.catch_up.start_deadline
         if job.state not in TAKES_SLOTS and not (slot.forced and job.state is State.DONE):
+            if job.state is State.INACTIVE and not job.spec.enabled:
+                return "skipped", _DISABLED
             return "skipped", DONE if job.state is State.DONE else STOPPED
         paused = job.progress.paused
         if paused is not None and not slot.forced:

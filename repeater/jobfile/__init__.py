@@ -1,1 +1,1 @@
-"""From the text of job files to specs. Pure: the disk is reached only through the `Files` that is passed in."""
+"""Converts the text of job files to specs. Pure: files are read only through the `Files` argument."""

@@ -1,7 +1,7 @@
-"""From a job's complete and valid table to its `JobSpec`.
+"""Builds the `JobSpec` from a job's complete and valid table.
 
-What the schema cannot say is checked here: durations, instants, sizes, expressions, and which keys go together. What
-needs other jobs is `check`'s. Built specs share their default parts, so ten thousand plain jobs cost little.
+Checks what the schema cannot express: durations, instants, sizes, expressions, and combinations of keys. `cross_check`
+checks what depends on other jobs. Built specs share their default parts, so ten thousand plain jobs need little memory.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _DEFAULT = JobSpec("x", ProcessSpec(""))
 _LEAST_KEPT = 4096  # bytes of the output of one run
 _ENDING_KEYS = frozenset({"timeout", "stop_signal", "stop_timeout", "drain_timeout"})
 _OVERLAP_KEYS = frozenset({"overlap", "queue_max", "max_instances"})
-_DOUBTFUL_KEYS = frozenset({"env", "catch_up"})  # without them a job has no doubts
+_DOUBTFUL_KEYS = frozenset({"env", "catch_up"})  # without them a job has no warnings
 _CATCH_UP_KEYS = frozenset({"catch_up", "catch_up_window", "catch_up_max", "start_deadline"})
 _SERVICE_KEYS = ("restart", "watch", "watch_ignore", "ready", "live")
 OPEN: Any = ""
-"""The condition of a need whose default depends on the needed job; `check` fills it in."""
+"""The condition of a need whose default depends on the needed job; `cross_check` sets it."""
 
 
 class ReadEnv(Protocol):
-    """Gives the variables of an env file, or a text that says what is wrong; None for a missing file that is not
+    """Returns the variables of an env file, or the text of a problem; None for a missing file that is not
     required.
     """
 
@@ -63,14 +63,14 @@ class ReadEnv(Protocol):
 
 
 def no_env_files(_path: str, /, *, required: bool) -> Pairs:
-    """A `ReadEnv` for jobs that were built before, or that have no env files."""
+    """A `ReadEnv` for jobs that were built earlier, or that have no env files."""
     del required
     return ()
 
 
 @dataclass(frozen=True, slots=True)
 class BuildContext:
-    """What a job is built in. `catalog` knows the plugins that are installed; None leaves plugins unchecked."""
+    """The context of a build. `catalog` has the installed plugins; None: do not check plugins."""
 
     folder: str
     read_env: ReadEnv
@@ -78,7 +78,7 @@ class BuildContext:
 
 
 def build_job(job: ExpandedJob, around: BuildContext, report: Report) -> JobSpec:
-    """The spec. When an error was reported it stands for the job only in what is checked after it."""
+    """The spec. If an error was reported, the spec is used only for further checks."""
     table = job.table
     keys = table.keys()
     reading = TableReader(report, around.catalog)
@@ -86,7 +86,7 @@ def build_job(job: ExpandedJob, around: BuildContext, report: Report) -> JobSpec
     if not isinstance(schedule, Always):
         _refuse_service_keys(job, reading)
     elif "timeout" in keys and _is_default(job, "timeout"):
-        del table["timeout"]  # a default for the timed jobs; it would end a service again and again
+        del table["timeout"]  # a default for jobs with a schedule; it would stop a service repeatedly
     overlap = default_overlap(schedule)
     if keys & _OVERLAP_KEYS:
         overlap = _overlap(table, overlap, reading)
@@ -130,8 +130,8 @@ def build_job(job: ExpandedJob, around: BuildContext, report: Report) -> JobSpec
 
 
 def _moved_from(job: ExpandedJob) -> str | tuple[str, ...] | None:
-    """The old names. A matrix is named by its old group: each cell follows the cell of the same values there. Its own
-    name is that of the plain job that it was before.
+    """The former names. For a matrix job the key has its old group, and each cell takes the state of the old cell with
+    the same values. If the old group is the name of the job itself, it was a job without a matrix.
     """
     given = job.table["moved_from"]
     names = [given] if isinstance(given, str) else list(given)
@@ -152,7 +152,7 @@ def _refuse_service_keys(job: ExpandedJob, reading: TableReader) -> None:
                 )
                 reading.problem((key,), f'found `{key}`, which is for services only: `schedule = "always"`', hint)
             else:
-                del job.table[key]  # a default for the services among the jobs
+                del job.table[key]  # a default for services
 
 
 def _is_default(job: ExpandedJob, key: str) -> bool:
@@ -214,7 +214,7 @@ def _cwd(path: str | None, folder: str) -> str:
 
 
 def _run_templates(table: Mapping[str, Any], reading: TableReader) -> tuple[str, ...]:
-    """The fields that hold a template over `run`. Anywhere else such a template is a problem."""
+    """The fields with a run template. In other fields such a template is reported as a problem."""
     found: list[str] = []
     for key, value in table.items():
         if type(value) is str:
@@ -255,7 +255,7 @@ def _shell(value: str | list[str]) -> tuple[str, ...]:
 
 
 def _env_files(value: Any, reading: TableReader, around: BuildContext) -> tuple[tuple[str, ...], Pairs]:
-    """The absolute paths of the files that are used, and their variables; a file that may be missing is left out."""
+    """The absolute paths of the env files, and their variables, without optional files that are missing."""
     paths: list[str] = []
     values: dict[str, str] = {}
     many = isinstance(value, list)

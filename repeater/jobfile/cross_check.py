@@ -1,6 +1,6 @@
-"""What can only be said about all jobs together: needs, conditions, pools, limits, names, circles.
+"""Checks that need all jobs: needs, conditions, pools, limits, names, cycles.
 
-Also fills in the default condition of each need, which depends on the needed job.
+Also sets the default condition of each need, which depends on the needed job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from repeater.model.time import to_us
 
 
 class Report(Protocol):
-    """Takes a problem with the value at `path` of a job."""
+    """Reports a problem with the value at `path` of a job."""
 
     def __call__(
         self, job: JobSpec, path: Path, message: str, hint: str | None, severity: Severity = "error", /
@@ -34,7 +34,7 @@ def check_jobs(
     known: Mapping[str, object],
     limits: Mapping[str, object],
 ) -> list[JobSpec]:
-    """The jobs with every need complete. `known` are all names in the file, of broken jobs too."""
+    """The jobs with complete needs. `known` are all names in the file, including those of broken jobs."""
     targets: dict[str, JobSpec] = {job.name: job for job in jobs}
     for job in jobs:
         targets.setdefault(job.group, job)
@@ -170,7 +170,7 @@ def _still_there(job: JobSpec, former: str, other: JobSpec, sources: Mapping[str
 
 
 def _ring(name: str, source: str, sources: Mapping[str, list[str]]) -> list[str]:
-    """The way from a job over the sources of names back to the job; empty if there is none."""
+    """The cycle of former names that starts at a job; empty if there is none."""
     ways = [[name, source]]
     seen = {source}
     while ways:
@@ -185,9 +185,9 @@ def _ring(name: str, source: str, sources: Mapping[str, list[str]]) -> list[str]
 
 
 def _cycles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
-    """One circle for each knot of needs, its members in the order in which they need each other.
+    """One cycle for each strongly connected group of jobs, in the order of the needs.
 
-    A matrix job stands for its cells, so it is a node of its own that needs them all.
+    A matrix job is a separate node that needs all its cells.
     """
     edges: dict[str, list[str]] = {}
     names = {job.name for job in jobs}
@@ -196,7 +196,7 @@ def _cycles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
             edges[job.name] = [need.job for need in job.needs]
         if job.group not in names:
             edges.setdefault(job.group, []).append(job.name)
-    state: dict[str, int] = {}  # 1: on the way, 2: done
+    state: dict[str, int] = {}  # 1: on the current path, 2: finished
     for start, first in edges.items():
         if state.get(start):
             continue
@@ -213,7 +213,7 @@ def _cycles(jobs: list[JobSpec]) -> Iterator[tuple[str, ...]]:
                 circle = tuple(one for one in on_way[on_way.index(following) :] if one in names)
                 if len(circle) > 1:
                     yield circle
-                    state.update((one, 2) for one in on_way)  # one circle names the knot
+                    state.update((one, 2) for one in on_way)  # report one cycle per group
                     way.clear()
             elif following not in state and following in edges:
                 state[following] = 1

@@ -1,7 +1,7 @@
-"""A file as it was read: plain nested data, where it came from, and the place of every key.
+"""A parsed file: plain nested data, its path, and the position of every key.
 
-The only untyped thing on the road; it dies when specs are built. Places are looked for only when something has to be
-said about one, so a file without problems pays nothing for them.
+Documents are the only untyped data of the load pipeline and are dropped when specs are built. Positions are computed
+only for messages, so a file without problems does not need them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Places: TypeAlias = Mapping[Path, Place]
 
 @dataclass(frozen=True, slots=True)
 class InputLimits:
-    """What a job file may not exceed. Sizes in bytes, depth in levels, jobs after the matrix was unfolded."""
+    """Limits of a job file: sizes in bytes, depth in levels, the number of jobs after expansion of the matrix."""
 
     file_size: int = 8 << 20
     total_size: int = 8 << 20
@@ -30,14 +30,14 @@ class InputLimits:
 
 
 class Files(Protocol):
-    """The way to the disk that `app` hands in. Paths are absolute, with `/`."""
+    """Access to files, provided by the caller. Paths are absolute, with `/`."""
 
     def read(self, path: str, most: int) -> bytes:
-        """The content of a regular file. Raises `Unreadable` with a cause, also above `most` bytes."""
+        """The content of a regular file. Raises `Unreadable` with a cause, also for more than `most` bytes."""
         ...
 
     def resolve(self, path: str) -> str:
-        """The path without symbolic links; of a missing file, what is there of it resolved."""
+        """The path without symbolic links. Of a missing file, the existing part is resolved."""
         ...
 
     def glob(self, folder: str, pattern: str) -> list[str]:
@@ -46,21 +46,21 @@ class Files(Protocol):
 
 
 class Report(Protocol):
-    """Takes a problem with the value at `path` of a job's table; the receiver adds file, line and column."""
+    """Reports a problem with the value at `path` of a job's table; the receiver adds file, line and column."""
 
     def __call__(self, path: Path, message: str, hint: str | None, severity: Severity = "error", /) -> None: ...
 
 
 class Unreadable(Exception):
-    """A file that cannot be read; the text is the cause alone."""
+    """A file cannot be read; the text is only the cause."""
 
 
 class Missing(Unreadable):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 class Findings(dict[Problem, None]):
-    """Errors, each once; at `MOST` of them reading ends with `TooManyProblems`. Warnings are kept apart."""
+    """Collects errors, each once, and warnings. After `MOST` errors, loading ends with `TooManyProblems`."""
 
     MOST = 1000
 
@@ -69,7 +69,7 @@ class Findings(dict[Problem, None]):
         self.warnings: dict[Problem, None] = {}
 
     def add(self, problem: Problem) -> None:
-        """Adds an error or a warning. Of more than `MOST` warnings the rest is dropped."""
+        """Add an error or a warning. After `MOST` warnings, further ones are dropped."""
         if problem.severity == "warning":
             if len(self.warnings) < self.MOST:
                 self.warnings[problem] = None
@@ -80,7 +80,7 @@ class Findings(dict[Problem, None]):
 
 
 class TooManyProblems(Exception):
-    """Enough was found."""
+    """The maximum number of problems was found."""
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class Document:
     _places: Places | None = field(default=None, repr=False)
 
     def position(self, path: Path) -> Place:
-        """Where `path` stands, or the nearest thing around it."""
+        """The position of `path`, or of its nearest parent."""
         if self._places is None:
             self._places = self.find_places()
         if not self._places:
@@ -111,7 +111,7 @@ class Document:
 
 
 class RunTemplate(str):
-    """A text that is a template over `run` and over nothing else."""
+    """A text that is a template whose only name is `run`."""
 
     __slots__ = ()
 
@@ -132,14 +132,14 @@ def has_template(value: Any) -> bool:
 
 
 def join_key(tree: Any, part: str | int) -> Any:
-    """What stands at one part of a path below `tree`; None if there is nothing."""
+    """The child of `tree` at one part of a path; None if there is none."""
     if isinstance(tree, dict):
         return tree.get(part)
     return tree[part] if isinstance(tree, list) and isinstance(part, int) and part < len(tree) else None
 
 
 def omit(tree: Any, path: Path) -> Any:
-    """A copy of the tree without what stands at `path`, as far as it is tables; the tree itself is not changed."""
+    """A copy of the tree without the value at `path`; only tables on the path are copied, the tree is not changed."""
     if not isinstance(tree, dict) or not path:
         return tree
     if len(path) == 1 or not isinstance(tree.get(path[0]), dict):
@@ -148,7 +148,7 @@ def omit(tree: Any, path: Path) -> Any:
 
 
 def dotted(path: Path) -> str:
-    """The path as people write it: `jobs.web.watch[0]`; a part that is not a plain word is quoted."""
+    """The path as text: `jobs.web.watch[0]`; a part that is not a plain word is quoted."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -163,14 +163,14 @@ _PART = re.compile(r'"([^"]*)"|\[(\d+)\]|([^.\[\]]+)')
 
 
 def path_of(text: str) -> Path:
-    """The path that `dotted` writes so."""
+    """The inverse of `dotted`."""
     return tuple(
         int(part[2]) if part[2] else part[1] if part[1] is not None else part[3] for part in _PART.finditer(text)
     )
 
 
 def quote_value(value: object) -> str:
-    """A value for a message: one line, short, control characters made visible."""
+    """A value for a message: one short line with control characters escaped."""
     if isinstance(value, bool):
         return "true" if value else "false"
     text = one_line(str(value)[:200])
@@ -178,7 +178,7 @@ def quote_value(value: object) -> str:
 
 
 def describe(value: object) -> str:
-    """What was found, for a message: a scalar itself, in backticks, or the kind of thing it is."""
+    """A found value for a message: a scalar in backticks, or the name of its type."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):

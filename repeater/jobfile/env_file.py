@@ -25,7 +25,7 @@ _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v
 
 
 def parse_env(content: bytes) -> Pairs:
-    """The variables in the order of their first lines; the last value of a name counts. Raises ValueError that names
+    """The variables in the order of their first lines; the last value of a name applies. Raises ValueError that names
     the line.
     """
     try:

@@ -1,9 +1,9 @@
-"""From the documents to one complete table for each job: variables, defaults, templates, matrix, `--set`.
+"""Expands documents to one complete table per job: variables, defaults, templates, matrix, `--set`.
 
-A job is a pile of layers, the weakest first: defaults, templates, the job itself, `--set`. Each layer is rendered with
-the names that are known to it, then they are merged, tables key by key. The layers stay reachable, so that every
-value can be traced to the file and line that it came from (`origin`); nothing is remembered for that in advance.
-Nothing here knows what a key means, but for `extends`, `with`, `params`, `matrix` and `unset`.
+A job has several layers, the weakest first: defaults, templates, the job itself, `--set`. Each layer is rendered with
+the names that it can use; then the layers are merged, tables key by key. The layers are kept, so `origin` can find the
+file and line of each value on demand. This module interprets only the keys `extends`, `with`, `params`, `matrix` and
+`unset`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HOW = ("extends", "with", "params", "matrix", "unset")
 
 
 class Expansion:
-    """All documents of a job file, merged; gives its jobs one by one. Problems go to `findings`."""
+    """All documents of a job file, merged. Yields its jobs one by one. Problems are added to `findings`."""
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class Expansion:
             self._collect(document, "limits", self.limits)
         self.set = self._settings(settings)
         self.environ = Environ(environ)
-        self.torn: set[Path] = set()  # jobs and templates that lack a template: what else they lack is no news
+        self.torn: set[Path] = (
+            set()
+        )  # jobs and templates with a missing template; their further problems are not reported
         self.project = name(self._project(), folder)
         self.names: dict[str, Any] = {"env": self.environ, "project": self.project}
         self.names["vars"] = self._variables()
@@ -85,7 +87,7 @@ class Expansion:
         self.problems.add(document.problem(path, message, hint, severity))
 
     def origin(self, layers: tuple[Layer, ...], path: Path) -> Layer:
-        """The layer that the value at `path` of a job came from, or what is nearest to it."""
+        """The layer of the value at `path` of a job, or the nearest one."""
         best, depth = layers[-1 if layers[-1].kind == "job" else -2], -1
         for layer in reversed(layers):
             reached = _reach(layer.raw, path)
@@ -94,7 +96,7 @@ class Expansion:
         return best
 
     def problem_of(self, spec: JobSpec, path: Path, message: str, hint: str | None, severity: Severity) -> Problem:
-        """A problem with a value of a job that was built."""
+        """A problem with a value of a built job."""
         job = next((one for one in self.cells(spec.group) if one.name == spec.name), None)
         if job is None:
             return self.jobs[spec.group][0].problem(("jobs", spec.group, *path), message, hint, severity)
@@ -104,7 +106,7 @@ class Expansion:
     def report_job(
         self, job: ExpandedJob, path: Path, message: str, hint: str | None = None, severity: Severity = "error"
     ) -> None:
-        """Adds a problem with a value of a job; its place is the line that gives this value."""
+        """Add a problem with a value of a job; its position is the line that sets this value."""
         layer = self.origin(job.layers, path)
         self.report(layer.document, (*layer.base, *path), message, hint, severity)
 
@@ -126,7 +128,7 @@ class Expansion:
                 into[name] = (document, value)
 
     def _project(self) -> str | None:
-        """What the job files say; None if they say nothing. An included file must not say it."""
+        """The value from the job files; None if there is none. An included file must not contain the key."""
         own = (document for document in self.documents if document.included_by is None)
         named = [document for document in own if isinstance(document.data.get("project"), str)]
         for document in named[1:]:
@@ -142,7 +144,7 @@ class Expansion:
         return str(named[0].data["project"]) if named else None
 
     def _settings(self, settings: Mapping[str, str]) -> Document:
-        """`--set` as one more document, the last: a key of the file, or else the name of a variable."""
+        """`--set` as an additional, last document: a key of the file, or else the name of a variable."""
         data: dict[str, Any] = {}
         document = Document("--set", data, dict)
         for key, text in settings.items():
@@ -196,10 +198,10 @@ class Expansion:
         return path if head in TOP else ("vars", *path)
 
     def _setting_value(self, path: tuple[str, ...], text: str) -> Any:
-        """The value of a setting: of `--set-json` as it is, of `--set` the text itself.
+        """The value of an assignment: the JSON value of `--set-json`, or the text of `--set`.
 
-        `--set` gives a number or a truth where the file has one, and where the language admits no text. Raises
-        ValueError for a text in place of a list or a table.
+        `--set` converts the text to a number or boolean if the file has one there, or if the schema allows no text.
+        Raises ValueError if the schema requires a list or a table.
         """
         if isinstance(text, JsonText):
             try:
@@ -250,7 +252,7 @@ class Expansion:
     # --- the jobs ---
 
     def expand(self) -> Iterator[ExpandedJob]:
-        """Every job, in the order of the files; a job that cannot be expanded is reported and left out."""
+        """All jobs, in the order of the files. A job that cannot be expanded is reported and omitted."""
         left = self.caps.jobs
         for name, (document, raw) in self.jobs.items():
             if not isinstance(raw, dict):
@@ -263,7 +265,7 @@ class Expansion:
                 yield job
 
     def cells(self, name: str) -> Iterator[ExpandedJob]:
-        """The jobs that one entry of `jobs` stands for: one, or the cells of its matrix."""
+        """The jobs of one entry of `jobs`: one job, or the cells of its matrix."""
         document, raw = self.jobs[name]
         own = Layer("job", document, ("jobs", name), raw, self.names)
         over = self.set.data.get("jobs", {}).get(name)
@@ -291,7 +293,7 @@ class Expansion:
             ), written, one.values)  # fmt: skip
 
     def _filled(self, job: ExpandedJob, written: dict[str, Any], matrix: Mapping[str, Any]) -> ExpandedJob:
-        """The job with its layers and the table that they merge to."""
+        """The job with its layers and the merged table."""
         names = self.names
         own = job.layers
         has_names = self.defaults or matrix or "extends" in written or has_template(written)
@@ -319,7 +321,7 @@ class Expansion:
         return job
 
     def _unset(self, table: dict[str, Any], layer: Layer) -> dict[str, Any]:
-        """The table of the weaker layers without the keys that this layer takes back."""
+        """The table of the weaker layers without the keys that this layer unsets."""
         for number, path in taken_back(layer):
             if path[:1] and path[0] in inherited_keys():
                 table = omit(table, path)
@@ -340,10 +342,10 @@ class Expansion:
         *,
         spread: bool = False,
     ) -> Any:
-        """The value with every template rendered; a text that fails is reported and stays as it is.
+        """The value with all templates rendered. A text that fails is reported and not changed.
 
-        `spread`: in a list, an item that is one expression with a list as its value stands for the items of that list.
-        The keys of a plugin are its own, so their lists stay as they are.
+        `spread`: a list item that is one expression with a list as its value is replaced by the items of that list.
+        This is not done in the keys of a plugin.
         """
         if isinstance(value, str):
             if not has_template(value):
@@ -390,7 +392,7 @@ class Expansion:
         self, extends: Any, user: Layer, given: Mapping[str, Any], names: Mapping[str, Any], chain: tuple[str, ...],
         found: list[Layer], known: dict[str, None],
     ) -> None:  # fmt: skip
-        """Adds the layers of the templates that `user` extends, those that they extend first."""
+        """Add the layers of the templates that `user` extends, after the layers that those templates extend."""
         for name in [extends] if isinstance(extends, str) else extends if isinstance(extends, list) else ():
             at = (*user.base, "extends")
             if not isinstance(name, str) or name not in self.templates:
@@ -425,7 +427,7 @@ class Expansion:
                 passed = self._rendered(raw.get("with", {}), inner, document, (*base, "with"))
                 if not isinstance(passed, dict):
                     passed = {}
-                # A parameter of this template is its own business: it may pass another value on under the same name.
+                # A template may pass a different value to another template under the same parameter name.
                 passed = {
                     **passed,
                     **{key: value for key, value in given.items() if key not in declared or key not in passed},
@@ -435,7 +437,7 @@ class Expansion:
 
 
 def _mentions(tree: Any, name: str) -> bool:
-    """Whether a template in the tree has this word."""
+    """Whether a template in the tree contains this word."""
     if isinstance(tree, dict):
         return any(_mentions(one, name) for one in tree.values())
     if isinstance(tree, list):
@@ -444,7 +446,7 @@ def _mentions(tree: Any, name: str) -> bool:
 
 
 def nearest(name: str, names: Any) -> str | None:
-    """The hint that names the most similar one, or those that there are."""
+    """A hint with the most similar name, or with all names."""
     if len(names) > 200:  # difflib takes 10 us for each
         alike = (
             one for one in names if abs(len(one) - len(name)) < 3 and (one[:3] == name[:3] or one[-3:] == name[-3:])
@@ -457,7 +459,7 @@ def nearest(name: str, names: Any) -> str | None:
 
 
 def _reach(tree: Any, path: Path) -> int:
-    """How many parts of `path` the tree has."""
+    """The number of leading parts of `path` that exist in the tree."""
     for number, part in enumerate(path):
         if not (part in tree if isinstance(tree, dict) else join_key(tree, part) is not None):
             return number

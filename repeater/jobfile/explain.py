@@ -1,6 +1,6 @@
-"""Where a value of a job came from: the layers that gave it, with file and line, and the names in their templates.
+"""Finds the origin of a value: the layers that set it, with file and line, and the names in their templates.
 
-Nothing was remembered while the job was expanded; the layers are laid again and asked.
+Expansion does not record origins; the layers are built again on demand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(r"\b(vars|params|matrix)\.([A-Za-z_][A-Za-z0-9_]*)|\benv\(\s*
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One source of a value; a stronger one comes later.
+    """One source of a value. Stronger sources come later.
 
     `source` is `default`, `defaults`, `template NAME`, `job`, `--set`, `vars.NAME`, `params.NAME`, `matrix.NAME`,
     `env NAME` or `include`; `place` is `file:line:col`, empty if it has none.
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`found` is false when nothing, not even a default, gives the key."""
+    """`found` is false if neither a layer nor a default sets the key."""
 
     key: str
     value: Any
@@ -44,9 +44,9 @@ class Explanation:
 
 
 def explain(expansion: Expansion, key: str) -> Explanation:
-    """The chain behind a key such as `jobs.api.timeout` or `jobs.poll[region=eu].schedule.every`.
+    """The sources of a key such as `jobs.api.timeout` or `jobs.poll[region=eu].schedule.every`.
 
-    Raises UsageError when there is no such job.
+    Raises UsageError if the job does not exist.
     """
     job, path = _find(expansion, key)
     at = dotted(path)

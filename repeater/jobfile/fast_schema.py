@@ -1,8 +1,8 @@
-"""A schema as nested checks that say yes only to what it surely admits, some thirty times as quick as jsonschema.
+"""Fast path of validation: accepts documents that certainly match the schema, 30 times faster than jsonschema.
 
-`surely` knows the keywords that the schema of job files uses, answers no whenever it is not certain, and judges nothing
-by itself: whoever gets a no asks jsonschema. Ten thousand jobs go through here at every start and every reload, so the
-checks loop by hand: a generator for each of them is half of the time. Used by `validate` only.
+The checks support the keywords in the schema of job files. They return False if a match is not certain; then the caller
+validates with jsonschema. Ten thousand jobs are checked at each start and reload, so the checks use explicit loops
+instead of generators, which would double the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def compile_fast_check(node: Mapping[str, Any], at: Callable[[str], Sure]) -> Sure:
-    """A check that is true only for values that `node` admits. `at` gives the check of a `$ref`."""
+    """A check that is true only for values that `node` accepts. `at` returns the check of a `$ref`."""
     if "$ref" in node:
         return _reference(node["$ref"], at)
     checks: list[Sure] = []
@@ -55,7 +55,7 @@ def _reference(pointer: str, at: Callable[[str], Sure]) -> Sure:
 
     def check(value: Any) -> bool:
         nonlocal found
-        if found is None:  # not before its first use: the schema may be recursive
+        if found is None:  # built at its first use, because the schema can be recursive
             found = at(pointer)
         return found(value)
 
@@ -107,7 +107,7 @@ def _properties(node: Mapping[str, Any], at: Callable[[str], Sure]) -> Sure:
 
 
 def _known(known: Mapping[str, Sure]) -> Sure:
-    """Where any other key may stand as well."""
+    """A check of a table that accepts any other key."""
 
     def check(value: Any) -> bool:
         if type(value) is dict:
@@ -120,7 +120,7 @@ def _known(known: Mapping[str, Sure]) -> Sure:
 
 
 def _branch(node: Mapping[str, Any], at: Callable[[str], Sure]) -> Sure:
-    # `if` decides, so it must be answered exactly: only the forms that are, are used in the schema.
+    # The check of `if` must be exact. The schema uses only forms for which it is.
     condition = node["if"]
     negated = "not" in condition
     inner = condition["not"] if negated else condition
@@ -183,7 +183,7 @@ def _pattern(rule: str) -> Sure:
 
     def check(value: Any) -> bool:
         nonlocal search
-        if search is None:  # few of the patterns of a schema are ever asked
+        if search is None:  # only few patterns of the schema are used
             search = re.compile(rule).search
         return not isinstance(value, str) or search(value) is not None
 

@@ -1,8 +1,8 @@
-"""Keys of other programs, and the form that each has here.
+"""Keys of other programs, and their equivalents here.
 
-The table has the keys of cron, compose, systemd, supervisord, process-compose, dagu and cronstable, and words that
-people try. Keys are compared without `_`, `-` and capitals, so `depends_on`, `dependsOn` and `DependsOn` are one key.
-The table is looked at before the nearest name, because `image` is not a typing error for `timeout`.
+The table has the keys of cron, compose, systemd, supervisord, process-compose, dagu and cronstable, and other words
+that people try. Keys are compared without `_`, `-` and case, so `depends_on`, `dependsOn` and `DependsOn` are one key.
+The table is checked before the nearest name, because `image` is not a typing error for `timeout`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 from repeater.jobfile.hints import LONG, length, literal, rate_of
 
 Form: TypeAlias = "str | Callable[[Any], str]"
-"""A form to write, or what makes it of the value that was found."""
+"""The equivalent text, or a function that makes it from the found value."""
 
 
 def foreign_key(key: str, value: Any, place: str) -> str | None:
-    """How to write here what `key` means in another program; None if the key is not known.
+    """The equivalent of `key` of another program; None if the key is not known.
 
     `place` is the table: `job`, `top`, or a table of a job such as `retry`.
     """
@@ -35,7 +35,7 @@ def _plain(key: str) -> str:
 
 
 def _as(key: str) -> Callable[[Any], str]:
-    """The same value under another key, which stands alone if the value cannot be shown."""
+    """The same value under another key; only the key if the value cannot be printed."""
     return lambda value: f"{key} = {literal(value)}" if value and isinstance(value, str | int) else key
 
 
@@ -165,7 +165,7 @@ OVERLAPS = {
     "forbid": "skip", "ignore": "skip", "drop": "skip", "allow": "allow", "parallel": "allow", "concurrent": "allow",
     "replace": "replace", "kill": "replace", "restart": "replace", "wait": "queue", "serial": "queue", "true": "skip",
 }  # fmt: skip
-"""What other programs do when a start is due while a run is live."""
+"""Overlap policies of other programs."""
 _NAME = "the name of a job is that of its table: `[jobs.NAME]`"
 _CONTAINER = "a job is a command of this machine: `docker run` can be the command"
 _STEPS = "a job has one command: write one job for each step, and connect them with `needs`"
@@ -176,7 +176,7 @@ _MANY = "write `matrix = { number = [1, 2] }` for several jobs like this one"
 
 
 class _Table:
-    """The foreign keys of one table: forms and whole sentences by the plain key."""
+    """The foreign keys of one table: equivalents and complete sentences by normalized key."""
 
     def __init__(self, forms: Mapping[str, Form], sentences: Mapping[str, str] | None = None) -> None:
         self.forms: dict[str, Form] = dict(_by_key(forms))
@@ -307,5 +307,5 @@ _TABLES: Mapping[str, _Table] = {
 
 
 def known_keys(place: str) -> dict[str, Form]:
-    """The foreign keys of a table that have a form."""
+    """The foreign keys of a table that have an equivalent."""
     return _TABLES[place].forms

@@ -1,6 +1,6 @@
-"""Hints: how to write here what other programs write in another way.
+"""Hints: the equivalent here of values in the syntax of other programs.
 
-A hint never changes what a value means. It is looked for only when the value was refused.
+A hint never changes the meaning of a value. It is searched only after the value was rejected.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _DAILY = re.compile(
     r"\s*(?P<at>at|@)?\s*(?:(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-9]{2}))?(?::00)?\s*(?P<half>am|pm)?)?"
 )
 LONG = '"…"'
-"""What stands for a text that is too long for a hint."""
+"""Placeholder for a text that is too long for a hint."""
 _NICKNAMES = frozenset({"yearly", "annually", "monthly", "weekly", "daily", "midnight", "hourly"})
 
 
 def literal(value: Any) -> str:
-    """A value as TOML and JSON write it; `"…"` for one that is too long for a hint."""
+    """A value as in TOML and JSON; `"…"` if it is too long for a hint."""
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         text = "[" + ", ".join(map(literal, value)) + "]"
         return text if len(text) <= 60 else f"[{LONG}]"
@@ -77,7 +77,7 @@ def literal(value: Any) -> str:
 
 
 def length(value: Any, default: str) -> str:
-    """A length as it is written here. A number without a unit counts seconds."""
+    """A duration in the syntax of job files. A number without a unit means seconds."""
     text = str(value).strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) and not isinstance(value, bool):
         text += "s"
@@ -90,7 +90,7 @@ def length(value: Any, default: str) -> str:
 
 
 def duration_hint(text: str) -> str | None:
-    """`5 min`, `1h 30m`, `PT5M`, `5M`: the same length as it is written here."""
+    """Converts `5 min`, `1h 30m`, `PT5M`, `5M` to the syntax of job files."""
     lowered = text.strip().lower()
     if lowered.isdecimal() and lowered.isascii():
         return f"write `{lowered}s` for seconds"
@@ -132,7 +132,7 @@ def cron_hint(text: str) -> str | None:
 
 
 def every_hint(text: str) -> str:
-    """An interval as it is written in a `schedule`."""
+    """An interval in the syntax of `schedule`."""
     return f'write `schedule = "every {_every(text) or "5m"}"`'
 
 
@@ -201,7 +201,7 @@ def rate_of(text: str) -> str | None:
 
 
 def rate_hint(text: str) -> str | None:
-    """A rate as it is written here."""
+    """A rate in the syntax of job files."""
     rate = rate_of(text)
     return None if rate is None else f'write `rate = "{rate}"`'
 
@@ -216,7 +216,7 @@ _LIMIT_KEYS = {"shared": "limits.NAME.shared", "slots": "pools.NAME.slots"}
 
 
 def key_hint(key: str, known: Any) -> str | None:
-    """Where an unknown key of a table belongs; None if it is not known elsewhere. `known` are the keys of that table.
+    """The table to which an unknown key belongs; None if no table has it. `known` are the keys of the current table.
 
     Keys of other tables count only in a job.
     """
@@ -238,7 +238,7 @@ def _job_keys() -> frozenset[str]:
 
 @cache
 def _places() -> dict[str, str]:
-    """The keys of the tables of a job that are no keys of the job itself, with their places."""
+    """The keys of the tables of a job that are not keys of the job itself, with their paths."""
     found: dict[str, str] = {}
     for place, key in _keys_of_tables():
         if key not in _job_keys():

@@ -1,7 +1,7 @@
-"""From the files that were named to all files that belong to them: includes, globs, escapes, cycles, caps.
+"""Reads the named files and all included files: includes, globs, escapes, cycles, limits.
 
-The first file is the root; its folder is what every relative path of the job file counts from. An included file may
-not lie outside that folder, links resolved. Every file that was read is remembered with a digest, for hot reload.
+The first file is the root; all relative paths of the job file are relative to its directory. An included file must be
+inside that directory after links are resolved. A digest of each file is stored for hot reload.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STDIN = "-"
 
 @dataclass(slots=True)
 class IncludedDocuments:
-    """All documents, each once, an included one before the one that includes it, so that a later one wins.
+    """All documents, each once. An included document precedes the including one, because later ones override.
 
     `seen` maps the absolute path of every file that was read to the SHA-256 of its content; `globs` are the absolute
     patterns of the includes, because a new file that matches changes the result too.
@@ -36,9 +36,9 @@ class IncludedDocuments:
 def gather(
     names: Sequence[str], files: Files, caps: InputLimits, *, folder: str, stdin: bytes = b""
 ) -> IncludedDocuments:
-    """Reads the named files and all that they include. Problems are collected, not raised.
+    """Read the named files and all included files. Problems are collected, not raised.
 
-    `folder` is the current one: what `names` are relative to, and the root folder of standard input (`-`).
+    `folder` is the current directory: `names` are relative to it, and it is the root directory of stdin (`-`).
     """
     first = names[0]
     root = folder if first == STDIN else posixpath.dirname(posixpath.join(folder, first))
@@ -50,7 +50,7 @@ def gather(
 
 
 def read_beside(result: IncludedDocuments, path: str, files: Files, caps: InputLimits) -> bytes:
-    """The content of another file, such as an env file, remembered like a job file. Raises CannotRead."""
+    """The content of another file, such as an env file, which is recorded like a job file. Raises Unreadable."""
     content = files.read(path, caps.file_size)
     result.seen[path] = hashlib.sha256(content).hexdigest()
     return content
@@ -70,8 +70,8 @@ class _IncludeCollector:
         stdin: bytes = b"",
         asked_by: tuple[Document, Path] | None = None,
     ) -> None:
-        """Reads one file and what it includes. `chain` holds (real path, name) of the files that led here, `asked_by`
-        the place that includes it: a file that cannot be read is a problem of that line.
+        """Read one file and its includes. `chain` has (real path, name) of the including files, `asked_by` the position
+        of the include, at which a file that cannot be read is reported.
         """
         problems = self.result.problems
         real = self.files.resolve(path) if path else ""
@@ -139,7 +139,7 @@ class _IncludeCollector:
             shown = posixpath.join(own, name) if own else name
             real = self.files.resolve(path)
             if real in self.read and (is_glob or all(one != real for one, _ in chain)):
-                continue  # every file is read once; a glob may match the files that led to it
+                continue  # every file is read once; a glob can match the including files
             if not f"{real}/".startswith(self.files.resolve(folder).rstrip("/") + "/"):
                 cause = f"`{shown}` leads to `{real}`, outside the directory of the first file"
                 self.result.problems.append(document.problem(at, cause))
@@ -169,6 +169,6 @@ def _patterns(document: Document) -> list[tuple[Path, str]]:
         return []  # the schema says what is wrong
     found: list[tuple[Path, str]] = []
     for number, pattern in enumerate(value):
-        if isinstance(pattern, str) and pattern:  # what else there is, the schema tells
+        if isinstance(pattern, str) and pattern:  # other types are reported by the schema
             found.append((("include", number), pattern))
     return found

@@ -1,7 +1,7 @@
-"""The layers that a job is made of, and how a higher one goes over a lower one.
+"""The layers of a job, and the rules to merge them.
 
-`expand` piles them up and `build` reads what came out. Apart from both, because a job that was typed on the command
-line needs nothing of files, variables and matrices.
+`expand` merges layers and `build` reads the result. This is a separate module because a one-off command does not need
+files, variables and matrices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from repeater.model.spec import BACKOFF_FIELDS, Pairs
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One table that a job is made of: where it stands, as it was written, and the names that its templates see."""
+    """One table of a job before the merge: its position, its text, and the names that its templates can use."""
 
     kind: str  # `defaults`, `template http_check`, `job`, `--set`
     document: Document
@@ -27,7 +27,7 @@ class Layer:
 
 @dataclass(slots=True)
 class ExpandedJob:
-    """A job before it is checked; `expand` fills in its table.
+    """A job before it is checked; `expand` sets its table.
 
     `place` is (number of this cell, number of cells) for an even stagger, or None.
     """
@@ -43,7 +43,7 @@ class ExpandedJob:
 
 
 def taken_back(layer: Layer) -> Iterator[tuple[int, Path]]:
-    """The paths in `unset`, with their place in the list: what this layer takes back of the weaker ones."""
+    """The paths in `unset`, with their index in the list: the keys that this layer removes from weaker layers."""
     value = layer.raw.get("unset", ())
     for number, text in enumerate([value] if isinstance(value, str) else value if isinstance(value, list) else ()):
         if isinstance(text, str):
@@ -51,7 +51,7 @@ def taken_back(layer: Layer) -> Iterator[tuple[int, Path]]:
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """The higher table over the lower one, tables key by key. Neither is changed."""
+    """Merge the higher table over the lower one, tables key by key. Neither is changed."""
     merged = dict(low)
     for key, value in high.items():
         old = merged.get(key)
@@ -68,7 +68,7 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-# Tables that are one of several kinds: of another kind, only what both admit is taken over.
+# Tables with several kinds: if the kinds differ, only keys that both kinds allow are inherited.
 _JITTER = frozenset({"jitter", "jitter_mode"})
 _GROWTH = frozenset({"base", "max", "increment", "multiplier", "exponent", "jitter"})
 _KINDS: dict[str, dict[str, frozenset[str]]] = {
@@ -107,7 +107,7 @@ def _merge_kind(key: str, low: Any, high: Any) -> Any:
 
 
 def _without_effect_on(low: Mapping[str, Any], high: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The lower table without the keys that have no effect on the kind of backoff that the higher one chooses."""
+    """The lower table without the keys that have no effect on the backoff kind of the higher one."""
     kind = high.get("backoff")
     if kind not in BACKOFF_FIELDS:
         return low
@@ -115,7 +115,7 @@ def _without_effect_on(low: Mapping[str, Any], high: Mapping[str, Any]) -> Mappi
 
 
 def _merge_plugin(low: Mapping[str, Any], high: Any) -> Any:
-    """Keys are taken over by the same plugin, not by another one."""
+    """Keys are inherited only by a use of the same plugin."""
     table = {"plugin": high} if isinstance(high, str) and high != "local" else high
     if not isinstance(table, dict) or table.get("plugin", low.get("plugin")) != low.get("plugin"):
         return high
@@ -123,7 +123,7 @@ def _merge_plugin(low: Mapping[str, Any], high: Any) -> Any:
 
 
 def schedule_table(value: Any) -> Any:
-    """The short forms of a schedule as the table that they stand for; anything else as it is."""
+    """The table of a short form of a schedule; any other value unchanged."""
     if isinstance(value, str) and not has_template(value):
         text = value.strip()
         if text.startswith("every "):

@@ -1,7 +1,7 @@
-"""Whether limits can hold the schedules that share them: the sum of the mean rates against what a limit allows.
+"""Compares the sum of the mean rates of schedules with the limit that they share.
 
-A limit that cannot is no error, for it holds what it must; but some of the jobs' slots are then never run, and somebody
-should know. Retries, runs by hand and schedules that wait for the end of a run are not counted, so what is told holds.
+A limit below this sum is a warning, not an error: the limit is enforced, but some slots of the jobs will never run.
+Retries, manual runs and schedules that wait for the end of a run are not counted, so each warning is certain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 def overfull_warnings(loaded: Loaded) -> Iterator[Problem]:
-    """A warning for each limit that cannot hold its jobs, with the place of its rate."""
+    """A warning for each limit that is too low for its jobs, with the position of its rate."""
     for name, message in overcommitted_limits(loaded.jobfile):
         path: Path = ("limits", name, "rate")
         if loaded.expansion is None:
@@ -35,7 +35,7 @@ def overfull_warnings(loaded: Loaded) -> Iterator[Problem]:
 
 
 def overcommitted_limits(jobfile: JobFile) -> Iterator[tuple[str, str]]:
-    """The name and a message for each limit that cannot hold its jobs; it names those that ask for most."""
+    """The name and a message for each limit that is too low for its jobs. It names the jobs with the highest rates."""
     for limit in jobfile.limits:
         rates = {job.name: mean_rate(job) for job in jobfile.jobs if job.limit == limit.name and job.enabled}
         count, window = limit.rate.count, to_us(limit.rate.window)
@@ -50,7 +50,7 @@ def overcommitted_limits(jobfile: JobFile) -> Iterator[tuple[str, str]]:
 
 
 def mean_rate(job: JobSpec) -> Fraction:
-    """Starts for each microsecond that the schedule asks for in the long run, whatever the runs do."""
+    """The mean number of starts per microsecond of the schedule, independent of the runs."""
     schedule = job.schedule
     if isinstance(schedule, Every) and not schedule.after_end:
         return Fraction(1, to_us(schedule.every))

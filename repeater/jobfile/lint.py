@@ -1,7 +1,7 @@
-"""Warnings: what a job may say, but what is probably a mistake. A warning changes nothing.
+"""Warnings: valid definitions that are probably mistakes. A warning changes nothing.
 
-Here are those that need several keys, or a value as it was written. Warnings of one expression, such as a cron
-expression, are reported where the expression is read.
+This module has the warnings that depend on several keys or on the text of a value. Warnings about one expression, such
+as a cron expression, are reported where the expression is parsed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_EXPANDED = frozenset({"PATH", "HOME", "USER", "PWD"})
 def warn_of_doubts(
     table: Mapping[str, Any], schedule: ScheduleSpec, overlap: Overlap, catch_up: CatchUp, reading: TableReader
 ) -> None:
-    """Reports the warnings of one job."""
+    """Report the warnings of one job."""
     if "env" in table:
         _warn_of_references(table["env"], reading)
     if catch_up.kind == "all" and isinstance(schedule, Cron | Plugin):
@@ -40,7 +40,7 @@ def _warn_of_references(env: Any, reading: TableReader) -> None:
 
 
 def _warn_of_lost_slots(overlap: Overlap, catch_up: CatchUp, reading: TableReader) -> None:
-    """All missed slots are due at once, so `overlap` decides over all but the first."""
+    """All missed slots are due at the same time, so `overlap` decides about all except the first."""
     at = ("catch_up",)
     hint = 'use `overlap = "queue"`'
     if overlap.kind not in ("queue", "allow"):

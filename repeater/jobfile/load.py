@@ -1,6 +1,6 @@
-"""The road: files -> documents -> expanded jobs -> checked -> specs. The way in for everybody else.
+"""The load pipeline: files -> documents -> expanded jobs -> checked -> specs. The entry point of the package.
 
-All problems of all files are collected and raised at once; nothing of a file with a problem is used.
+The problems of all files are collected and raised together. Nothing of a file with an error is used.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from repeater.model.units import parse_rate
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A job file, built, and what it was built from.
+    """A loaded job file and its sources.
 
-    `name` is what the user calls it. `files` maps the absolute path of every file that was read (job files, includes,
-    env files) to the SHA-256 of its content; `globs` are the absolute patterns of its includes. `folder` is what
-    relative paths count from. `expansion` can trace values back to their lines. `plugins` are those that its jobs use,
-    if a catalog was asked. `warnings` are problems that do not forbid to use the file, in the order of their places.
+    `name` is the name given by the user. `files` maps the absolute path of each file that was read (job files,
+    includes, env files) to the SHA-256 of its content; `globs` are the absolute patterns of its includes. Relative
+    paths are relative to `folder`. `expansion` finds the lines of values. `plugins` are the plugins of its jobs, if a
+    catalog was given. `warnings` are sorted by position.
     """
 
     jobfile: JobFile
@@ -63,7 +63,7 @@ class Loaded:
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
 
 
-def load(  # noqa: PLR0913 - what is read, and what the outside gives
+def load(  # noqa: PLR0913 - the sources, and the ports
     names: Sequence[str],
     *,
     files: Files,
@@ -75,10 +75,10 @@ def load(  # noqa: PLR0913 - what is read, and what the outside gives
     catalog: PluginCatalog | None = None,
     name: NameProject = name_project,
 ) -> Loaded:
-    """Walks the whole road. `names` are the job files as the user wrote them, `-` is `stdin`; at least one.
+    """Load job files. `names` are the paths as the user wrote them, at least one; `-` is `stdin`.
 
-    `folder` is the current folder. Without a `catalog` plugins are taken as they are named. Raises JobFileError with
-    every problem that was found; its `files` are those that were read. `name` gives the project.
+    `folder` is the current directory. Without a `catalog`, plugins are not checked. Raises JobFileError with all
+    problems; its `files` are those that were read. `name` returns the project.
     """
     caps = caps or InputLimits()
     gathered = gather(names, files, caps, folder=folder, stdin=stdin)
@@ -121,7 +121,7 @@ def load(  # noqa: PLR0913 - what is read, and what the outside gives
 
 
 def _expect_plugins(documents: Iterable[Document], catalog: PluginCatalog) -> None:
-    """Let the plugins be loaded side by side if there are several."""
+    """Load several plugins in parallel."""
     named = dict.fromkeys(plugin for document in documents for plugin in named_plugins(document.data))
     if len(named) > 1:
         catalog.expect(named)
@@ -138,7 +138,7 @@ def _check_document(document: Document, findings: Findings) -> None:
 
 
 class _Loader:
-    """Takes each job from expansion to its spec."""
+    """Builds the spec of each expanded job."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class _Loader:
                 if fault.path or ("jobs", job.group) not in self.expansion.torn:
                     hint = fault.hint or _hint_for_nothing(job, fault.path)
                     self.expansion.report_job(job, fault.path, fault.message, hint)
-                # Without its broken keys the job is still looked at, for what else is wrong with it.
+                # The job is checked further without its broken keys, to find more problems.
                 job = replace(job, table={"command": "?", **omit(job.table, fault.path)})  # noqa: PLW2901
             built.append(build_job(job, around, self.reporter(job)))
         return built
@@ -174,7 +174,7 @@ class _Loader:
     def report(
         self, spec: JobSpec, path: Path, message: str, hint: str | None, severity: Severity = "error", /
     ) -> None:
-        """A problem of a job that was built already: its layers are laid again."""
+        """A problem of a job that was already built. Its layers are built again to find the position."""
         entry = spec.name if spec.name in self.expansion.jobs else spec.group
         for job in self.expansion.cells(entry):
             if job.name == spec.name:
@@ -186,7 +186,7 @@ class _Loader:
                 self.env_files[path] = parse_env(read_beside(self.gathered, path, self.files, self.caps))
             except Missing as error:
                 self.env_files[path] = error
-                self.gathered.globs.append(path)  # the file may come later
+                self.gathered.globs.append(path)  # the file may be created later
             except (Unreadable, ValueError) as error:
                 self.env_files[path] = f"cannot read `{path}`: {error}"
         found = self.env_files[path]
@@ -196,7 +196,7 @@ class _Loader:
 
 
 def _hint_for_nothing(job: ExpandedJob, path: Path) -> str | None:
-    """For `null`, which TOML does not have: how to take back an inherited value."""
+    """The hint for `null`, which TOML does not have: how to unset an inherited value."""
     value: Any = job.table
     for part in path:
         if not (part in value if isinstance(value, dict) else join_key(value, part) is not None):
@@ -229,7 +229,7 @@ def _limits(expansion: Expansion) -> tuple[Limit, ...]:
 
 
 def _sharing(table: Mapping[str, Any]) -> dict[str, Any]:
-    """What else a limit says, as far as it is sound; what is not was reported with the shape of the file."""
+    """The other valid keys of a limit. Invalid ones were reported by the schema check."""
     shared, fail = table.get("shared"), table.get("fail")
     return {
         **({"shared": shared} if isinstance(shared, bool) else {}),
@@ -242,7 +242,7 @@ def _ignore(*_: object) -> None:
 
 
 def _read_back(value: Any) -> Any:
-    """The value that a dump holds. A text that is still a template there is one over `run`."""
+    """The value in a dump. A text that is still a template is a run template."""
     if isinstance(value, str):
         if not has_template(value):
             return value
@@ -254,9 +254,9 @@ def _read_back(value: Any) -> Any:
 
 
 def rebuild(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, JobSpec]:
-    """Specs from what `model.dump.dump_job` made of them, by name; those that this version cannot read are left out.
+    """Specs by name from the output of `model.dump.dump_job`, without those that this version cannot read.
 
-    What a dump does not hold (the content of env files, the matrix that a cell came from) is empty.
+    Data that a dump does not contain (the content of env files, the matrix of a cell) is empty.
     """
     around = BuildContext("/", no_env_files)
     specs = {}

@@ -1,7 +1,7 @@
-"""A matrix of values to its cells: which there are, in which order, and what each is called.
+"""Expands a matrix of values to its cells, with their order and names.
 
-Axes in the order of the file, the last one varies fastest. A cell's name is stable: it holds the axes and nothing
-else, so adding a value to an axis leaves the other cells alone.
+Axes are in the order of the file; the last one varies fastest. The name of a cell is stable: it contains only the axes,
+so a new value of an axis does not rename other cells.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from repeater.model.spec import Pairs
 RESERVED = ("include", "exclude", "max_parallel", "stagger")
 LONGEST_VALUE = 100
 LONGEST_CELL = 400
-"""Characters of the part of a cell's name in brackets, as the schema of job files has it."""
+"""Maximum length of the part of a cell's name in brackets, as in the schema of job files."""
 _VALUE = re.compile(r"[^\s\[\],=\x00-\x1f\x7f]{1,100}")
 _NOT_IN_VALUE = re.compile(r"[\s\[\],=\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`axes` are the texts of the name; `values` are what templates see, keys added by `include` among them."""
+    """`axes` are the texts in the name. `values` are for templates, including keys added by `include`."""
 
     axes: Pairs
     values: Mapping[str, Any]
@@ -45,7 +45,7 @@ class BadMatrix(Exception):
 
 
 def unfold(matrix: Mapping[str, Any], most: int) -> list[Cell]:
-    """The cells of a rendered matrix, at least one and at most `most`. Raises BadMatrix."""
+    """The cells of a rendered matrix, between 1 and `most`. Raises BadMatrix."""
     axes: dict[str, list[Any]] = {}
     for axis, values in matrix.items():
         if axis in RESERVED:
@@ -120,7 +120,7 @@ def _named(names: list[str], cells: list[dict[str, Any]]) -> list[Cell]:
 
 
 def _fits_nothing(entry: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> str:
-    """Why an entry of `exclude` matches no cell: a value that its axis does not have, or a cell that is not there."""
+    """Why an entry of `exclude` matches no cell: its axis does not have the value, or the cell does not exist."""
     for axis, value in entry.items():
         if not any(_same(value, one) for one in axes[axis]):
             values = ", ".join(f"`{quote_value(one)}`" for one in axes[axis][:10])

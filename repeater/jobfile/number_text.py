@@ -1,8 +1,8 @@
 """Numbers that keep their text: `1.10`, `0777`, `1e3`.
 
 A number of a job file can become text: in `env`, in a command, in a label, in the name of a matrix cell, in a template.
-There `3.10` must not turn into `3.1`. `str()` of these numbers gives the text of the file; for everything else they are
-the numbers that they look like. A number whose text is the usual one is a plain `int` or `float`.
+There `3.10` must not become `3.1`. `str()` of these numbers returns the text of the file; otherwise they behave like
+numbers. A number whose text is the canonical one is a plain `int` or `float`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Bytes to a `Document`: TOML 1.1, YAML 1.2 core or JSON; whatever is wrong with a file is one line with its place.
+"""Parses bytes to a `Document`: TOML 1.1, YAML 1.2 core or JSON. Each syntax error is one line with its position.
 
-Nothing is interpreted here but the syntax. Dates of TOML become text, so that the three languages carry the same
-model. tomli and json are recursive but guarded; what nests deeper than `Caps.depth` is refused for all three.
+Only the syntax is interpreted. TOML dates become text, so that the three languages have the same data model. tomli and
+json are recursive, so nesting deeper than `Caps.depth` is rejected for all three.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SYNTAXES = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
 def read_document(name: str, content: bytes, caps: InputLimits, *, syntax: str | None = None) -> Document:
-    """The document in `content`. `syntax` None goes by the suffix of `name`, or else by the looks of the text.
+    """The document in `content`. `syntax` None: detect by the suffix of `name`, or else by the text.
 
     Raises JobFileError.
     """
@@ -63,7 +63,7 @@ def _byte_place(content: bytes, offset: int) -> Place:
 
 
 def _guess(text: str) -> str:
-    """The syntax of text without a telling name, such as standard input."""
+    """The syntax of a text whose name does not identify it, such as standard input."""
     for line in map(str.strip, text.splitlines()):
         if line and not line.startswith("#"):
             if line.startswith("{"):
@@ -96,7 +96,7 @@ def _read_toml(name: str, text: str, caps: InputLimits) -> tuple[Any, Any]:
 
         line, column = toml_depth_place(text, caps.depth)
         raise _syntax_error(name, f"not TOML: more than {caps.depth} levels of nesting", line, column) from None
-    except ValueError:  # a number with more digits than Python reads
+    except ValueError:  # a number with more digits than Python accepts
         found = re.search(r"[0-9_]{4000,}", text)
         line, column = _place_at(text, found.start() if found else 0)
         raise _syntax_error(name, f"not TOML: a number of more than {_MOST_DIGITS} digits", line, column) from None
@@ -113,7 +113,7 @@ def _read_toml(name: str, text: str, caps: InputLimits) -> tuple[Any, Any]:
 
 
 def _keep_texts(data: Any, text: str) -> None:
-    """Whole numbers keep their text, as numbers with a fraction do. In `env`, dates and times keep it too."""
+    """Integers keep their text, like numbers with a fraction. In `env`, dates and times also keep their text."""
     from repeater.jobfile.toml_positions import toml_texts
 
     for path, word in toml_texts(text).items():
@@ -150,7 +150,7 @@ def _read_json(name: str, text: str, caps: InputLimits) -> tuple[Any, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(items)
         if len(table) < len(items):
-            raise ValueError("duplicate key")  # `check_json` says which
+            raise ValueError("duplicate key")  # `check_json` reports the error
         return table
 
     def constant(word: str) -> Any:
@@ -191,7 +191,7 @@ _READERS = {"toml": _read_toml, "yaml": _read_yaml, "json": _read_json}
 
 
 def check_tree(document: Document, depth: int) -> None:
-    """Depth, numbers that are none, dates to text. Shared parts, as YAML's aliases give, are visited once."""
+    """Check depth and numbers, convert dates to text. Parts shared by YAML aliases are visited once."""
     level: list[tuple[Path, Any]] = [((), document.data)]
     seen: set[int] = set()
     for _ in range(depth):

@@ -1,8 +1,8 @@
-"""The use of a plugin in a job, read and checked: `"name"`, or a table with `plugin` and the plugin's own keys.
+"""Parses and checks the use of a plugin in a job: `"name"`, or a table with `plugin` and the plugin's own keys.
 
-Whether there is such a plugin, what its keys may be and whether it takes them is asked of a `PluginCatalog`, which is
-handed in; `repeater.plugins.catalog` is the real one. Without one nothing is asked: what was checked once, such as the
-jobs of the last generation, need not have its plugins at hand to be compared.
+A `PluginCatalog` argument checks that the plugin exists and accepts its keys; `repeater.plugins.catalog` implements it.
+Without a catalog plugins are not checked, so jobs that were checked earlier, such as those of the last generation, can
+be compared even if their plugins are not installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from repeater.model.spec import Plugin
 
 
 def named_plugins(data: Mapping[str, Any]) -> Iterator[tuple[Kind, str]]:
-    """The plugins that a document names, as far as it can be seen without expanding it."""
+    """The plugins in a document that can be found without expanding it."""
     tables = [data.get("defaults")]
     for key in ("jobs", "templates"):
         entries = data.get(key)
@@ -53,7 +53,7 @@ def read_plugins(kind: Kind, table: Mapping[str, Any], reading: TableReader, at:
 
 
 def read_plugin(kind_: Kind, value: Any, reading: TableReader, at: Path) -> Plugin:
-    """The use of one plugin. Problems go to `reading`; then the result means nothing."""
+    """The use of one plugin. Problems are added to `reading`; then the result is not valid."""
     table = value if isinstance(value, dict) else {"plugin": value}
     name = table.get("plugin")
     if not isinstance(name, str) or not name:

@@ -1,6 +1,6 @@
-"""The name of the project of a job file, without walking the road: also of a file that is broken just now.
+"""Finds the name of the project of a job file without loading the file, so it works for a file with errors.
 
-The commands that talk to a running supervisor use it to know which one is meant.
+Commands that connect to a running supervisor use it to select the supervisor.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _SAYS = re.compile(
 
 
 def default_project(folder: str) -> str:
-    """The name of a project that its file does not give: that of the folder, without what a name may not hold."""
+    """The name of a project without a key `project`: the name of the directory, without invalid characters."""
     word = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in folder.rpartition("/")[2])
     return word.lstrip("._-")[:64] or "project"
 
 
 _FIRST_TABLE = re.compile(rb"^[ \t]*\[", re.MULTILINE)
 NameProject: TypeAlias = Callable[[str | None, str], str]
-"""Gives the project of job files: from their key `project`, None if they have none, and the folder of the first one."""
+"""Returns the project of job files, from their key `project` (None if absent) and the directory of the first file."""
 
 
 def name_project(key: str | None, folder: str) -> str:
-    """The rule where no state is looked at: the key, or the name of the folder."""
+    """The rule without stored state: the key, or the name of the directory."""
     return default_project(folder) if key is None else key
 
 
 def project_of(path: str, files: Files, caps: InputLimits, name: NameProject = name_project) -> str:
-    """The project of the job file at an absolute path. A file that cannot be read counts as one without the key."""
+    """The project of the job file at an absolute path. A file that cannot be read counts as without the key."""
     folder = posixpath.dirname(path)
     try:
         content = files.read(path, caps.file_size)
@@ -52,10 +52,10 @@ def project_of(path: str, files: Files, caps: InputLimits, name: NameProject = n
 
 
 def _top_of(path: str, content: bytes, caps: InputLimits) -> Mapping[str, Any]:
-    """The keys of the whole file. Of TOML what stands before the first table is enough, and 10 000 jobs take long.
+    """The top-level keys. Of TOML only the part before the first table is parsed, because 10 000 jobs take long.
 
-    A line that only looks like the head of a table stands in a text or a list that is still open, which is an error.
-    Raises JobFileError.
+    If a line inside of a string or list looks like a table header, parsing the part fails and the whole file is
+    parsed. Raises JobFileError.
     """
     found = _FIRST_TABLE.search(content) if path.endswith(".toml") else None
     if found is not None:

@@ -1,4 +1,4 @@
-"""Writes the reference of all keys from the schema: `rpr schema --format markdown`, docs/reference/job-file.md."""
+"""Generates the reference of all keys from the schema: `rpr schema --format markdown`, docs/reference/job-file.md."""
 
 from __future__ import annotations
 

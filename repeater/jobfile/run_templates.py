@@ -1,10 +1,9 @@
-"""Plain late templates: those over `run` that are rendered in the event loop, without jinja2.
+"""Plain run templates, which are rendered in the event loop without jinja2.
 
-A late text is plain if each of its templates is `run.FIELD`, an attribute of an instant (`run.nominal.year`) or a
-literal, with any number of the filters `date`, `sh`, `tojson` and `default` whose arguments are literals. The time to
-parse and to render one is bounded by its length. Every other late text is a program of its user: it is rendered in a
-process of its own, under a limit of time (`ports.RunTemplateRenderer`). `template.render_late` gives the same text for
-both.
+A text is plain if each of its templates is `run.FIELD`, an attribute of an instant (`run.nominal.year`) or a literal,
+with any number of the filters `date`, `sh`, `tojson` and `default` whose arguments are literals. Its length bounds the
+time to parse and render it. Any other text is user code and is rendered in a separate process with a time limit
+(`ports.RunTemplateRenderer`). `template.render_late` returns the same text for both.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from repeater.jobfile.template import (
 from repeater.model.spec import ProcessSpec
 
 LONGEST_PLAIN = 8192
-"""Characters of all late texts of a job that are rendered in the loop."""
+"""Maximum number of characters of a job's run templates that are rendered in the loop."""
 RENDER_LIMIT = 0.25
-"""Seconds of CPU time that any other late text of a run may take, all together."""
+"""Maximum CPU time in seconds for all other run templates of a run."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
 _OTHER_SYNTAX = re.compile(r"\{(?:[{%#]|\Z)|\r")
 _TOKEN = re.compile(
@@ -44,7 +43,7 @@ _FILTERS = ("date", "sh", "tojson", "default", "d")
 
 @dataclass(frozen=True, slots=True)
 class _Expression:
-    """`path` is the field of `run` and what is read of it, () for the literal `value`; then the filters, in order."""
+    """`path` is the field of `run` and its attributes, () for the literal `value`; then the filters, in order."""
 
     path: tuple[str, ...]
     value: Any
@@ -55,13 +54,13 @@ _Part: TypeAlias = str | _Expression
 
 
 def is_plain(process: ProcessSpec) -> bool:
-    """Whether every late text of the process is plain, and all together are short."""
+    """Whether all run templates of the process are plain, and short in total."""
     texts = [text for _, text in _late_texts(process)]
     return sum(map(len, texts)) <= LONGEST_PLAIN and all(_parsed(text) is not None for text in texts)
 
 
 def render_plain(process: ProcessSpec, run: Mapping[str, Any]) -> ProcessSpec:
-    """The process with every late text rendered; `is_plain` must be true. `run` has the fields `RUN_FIELDS`.
+    """The process with all run templates rendered; `is_plain` must be true. `run` has the fields `RUN_FIELDS`.
 
     Raises TemplateFailed.
     """
@@ -70,12 +69,12 @@ def render_plain(process: ProcessSpec, run: Mapping[str, Any]) -> ProcessSpec:
 
 
 def render_all(process: ProcessSpec, run: Mapping[str, Any]) -> ProcessSpec:
-    """The same for any late texts, by jinja2. May take any time. Raises TemplateFailed."""
+    """The same for any run templates, with jinja2. The time is not bounded. Raises TemplateFailed."""
     return with_texts(process, {field: render_at_start(text, run) for field, text in _late_texts(process)})
 
 
 def with_texts(process: ProcessSpec, texts: Mapping[str, str]) -> ProcessSpec:
-    """The process with the rendered text of each late field; the fields are named as in `ProcessSpec.late`."""
+    """The process with the rendered text of each late field, named as in `ProcessSpec.late`."""
     command = process.command
     return replace(
         process,
@@ -126,13 +125,15 @@ def _value(expression: _Expression, run: Mapping[str, Any]) -> Any:
             value = _quoted(value)
         elif name == "tojson":
             value = _json(value)
-        elif len(args) > 1 and args[1] and not value:  # `run` always has its fields: only `boolean` can matter
+        elif (
+            len(args) > 1 and args[1] and not value
+        ):  # all fields of `run` are defined, so only `boolean` has an effect
             value = args[0]
     return value
 
 
 def _shown(value: Any) -> str:
-    """The value inside a text, as `template.as_text` shows it."""
+    """The value as text, as in `template.as_text`."""
     if isinstance(value, str) or type(value) in (int, float):
         return str(value)
     return _iso(value) if isinstance(value, datetime) else _json(value)
@@ -153,12 +154,12 @@ def _quoted(value: Any) -> str:
 
 
 class _OtherSyntax(Exception):
-    """More than a plain template."""
+    """The template is not plain."""
 
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> tuple[_Part, ...] | None:
-    """The parts of a plain text; None for any other."""
+    """The parts of a plain text; None if the text is not plain."""
     if len(text) > LONGEST_PLAIN:
         return None
     parts: list[_Part] = []
@@ -185,7 +186,7 @@ def _add(parts: list[_Part], text: str) -> None:
 
 
 class _Reader:
-    """Reads one expression up to the end of its template; raises _OtherSyntax for what is not plain."""
+    """Parses one expression up to the end of its template. Raises _OtherSyntax if it is not plain."""
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text

@@ -1,6 +1,6 @@
-"""The value of the key `schedule`, and the growing delays of `retry` and `slowdown`, as specs.
+"""Builds specs from the key `schedule` and from the backoff of `retry` and `slowdown`.
 
-Short forms and tables give equal specs for equal meanings: `"every 30s"`, `{ every = "30000ms" }`; `*/5`, `0-59/5`.
+Texts and tables with the same meaning give equal specs: `"every 30s"`, `{ every = "30000ms" }`; `*/5`, `0-59/5`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _FORMS = "`once`, `once-ever`, `manual`, `always`, `every 30s` or a cron express
 
 
 def read_schedule(value: Any, reading: TableReader, job: str, stagger: tuple[int, int] | None) -> ScheduleSpec:
-    """The schedule that `value` means. Problems go to `reading`; then the result means nothing.
+    """The schedule of `value`. Problems are added to `reading`; then the result is not valid.
 
-    `stagger` is (number of the cell, number of cells) for an even spread over the distance.
+    `stagger` is (number of the cell, number of cells) for an even spread over the interval.
     """
     table = value if isinstance(value, dict) else _WORDS.get(value) or schedule_table(value)
     schedule: ScheduleSpec
@@ -79,7 +79,7 @@ def read_schedule(value: Any, reading: TableReader, job: str, stagger: tuple[int
 
 
 def _fault_of_every(table: Mapping[str, Any]) -> str | None:
-    """What is wrong with the interval of a short form."""
+    """The problem of the interval of a short form."""
     try:
         parse_duration(str(table.get("every", "1s")), zero=True)
     except ValueError as error:
@@ -91,7 +91,7 @@ _GROWTH = ("base", "max", "increment", "multiplier", "exponent", "jitter")
 
 
 def read_backoff(table: Mapping[str, Any], reading: TableReader, at: Path) -> Backoff:
-    """The growing delay whose keys stand in `table`."""
+    """The backoff from the keys of `table`."""
     default = Backoff()
     growth = table.get("backoff", default.kind)
     if growth == "decorrelated-jitter":
@@ -203,7 +203,7 @@ def _load(table: Mapping[str, Any], reading: TableReader) -> LoadAware:
 def _bounds(
     table: Mapping[str, Any], reading: TableReader, at: Path, *, low: Callable[[timedelta], timedelta]
 ) -> tuple[timedelta, timedelta, timedelta]:
-    """`base`, `min` and `max`, in this order; `low` gives the default of `min`."""
+    """`base`, `min` and `max`, in this order; `low` returns the default of `min`."""
     default = Adaptive()
     base = reading.distance(table, "base", at, default.base)
     least = reading.distance(table, "min", at, low(base))
@@ -251,7 +251,7 @@ def _every(table: Mapping[str, Any], reading: TableReader, stagger: tuple[int, i
 
 @cache
 def _parse_cron() -> tuple[Callable[..., str], Callable[[str], object]]:
-    """Imported with the first expression, as many commands read none, and not looked up for each of many jobs."""
+    """Imported with the first expression, because many commands read none. Cached, because there can be many jobs."""
     from repeater.schedule.cron import check_cron
     from repeater.schedule.zone import zone_of
 

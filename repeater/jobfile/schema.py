@@ -12,7 +12,7 @@ from repeater.errors import RepeaterError
 
 @cache
 def schema_text() -> str:
-    """The schema of job files, as it is shipped: beside the package in a checkout, inside it when installed."""
+    """The text of the schema of job files, from the repository in a checkout, or from the installed package."""
     package = posixpath.dirname(posixpath.dirname(posixpath.abspath(__file__)))
     for folder in (package, posixpath.dirname(package)):
         try:
@@ -25,6 +25,6 @@ def schema_text() -> str:
 
 @cache
 def schema() -> dict[str, Any]:
-    """The schema as data; not to be changed."""
+    """The schema as data. Callers must not change it."""
     loaded: dict[str, Any] = json.loads(schema_text())
     return loaded

@@ -1,7 +1,7 @@
-"""A single table becomes a spec: the way of `rpr interval` and its kin onto the road, which they join at *check*.
+"""Builds the spec of a one-off command such as `rpr interval` from one table. Skips parsing and expansion.
 
-What the table holds is meant literally, `{{ }}` too, for it was not read from a file. The same schema and the same
-builder judge it as every job of a file.
+The values of the table are literal, including `{{ }}`, because they were not read from a file. The table is validated
+and built like a job of a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from repeater.model.spec import JobSpec
 
 
 def build_single_job(name: str, table: Mapping[str, Any], folder: str) -> tuple[JobSpec, list[Fault]]:
-    """The spec, and everything that is wrong; with faults the spec means nothing. Paths count from `folder`."""
+    """The spec, and all problems; with problems the spec is not valid. Paths are relative to `folder`."""
     faults = list(check_job(table))
     sound: dict[str, Any] = dict(table)
     for fault in faults:

@@ -1,7 +1,7 @@
-"""Syntax errors in plain words: what is wrong, the place where the fault began, and how to write it.
+"""Explains syntax errors: the problem, the position where it starts, and a correction.
 
-A parser reports where it could not continue. That is often far behind the mistake: a text without its closing quote
-ends at the end of the file. The functions here look at the text around the place that the parser reports.
+A parser reports the position where it could not continue. That is often far behind the mistake: a text without its
+closing quote ends at the end of the file. The functions here analyze the text around the reported position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A syntax error. `at` is the offset where it began."""
+    """A syntax error. `at` is the offset where it starts."""
 
     cause: str
     at: int
@@ -25,7 +25,7 @@ class Broken:
 
 
 def _word(text: str, at: int) -> str:
-    """The rest of the value at `at`: up to a comma, a bracket, a comment or the end of the line."""
+    """The remaining value at `at`: up to a comma, a bracket, a comment or the end of the line."""
     return re.split(r"[\n\r,\]}#]", text[at : at + 200], maxsplit=1)[0].strip()
 
 
@@ -69,7 +69,7 @@ _PAIRS = {"[": "]", "{": "}", "]": "[", "}": "{"}
 
 
 def toml_broken(text: str, at: int, message: str) -> Broken | None:
-    """What the message of tomli at `at` means. None: the message is plain enough."""
+    """An explanation of tomli's message at `at`. None: the message is clear."""
     for name, explain in _TOML.items():
         if message.startswith(name):
             return explain(text, at)
@@ -77,7 +77,7 @@ def toml_broken(text: str, at: int, message: str) -> Broken | None:
 
 
 def _toml_before(text: str, at: int) -> tuple[int, int | None, list[int]]:
-    """Of the text before `at`: where the statement began, an unclosed quote, and the open brackets."""
+    """From the text before `at`: the start of the statement, an unclosed quote, and the open brackets."""
     start, stack, fresh = 0, list[int](), True
     for match in _TOML_TOKEN.finditer(text):
         if match.start() >= at:
@@ -154,7 +154,7 @@ def _toml_template(text: str, at: int) -> Broken | None:
 
 
 def _toml_after(text: str, at: int) -> Broken | None:
-    """Something follows a value in its line."""
+    """Text follows a value on the same line."""
     rest, before = text[at:], text[:at].rstrip(" \t")
     if rest[:1] in (";", ","):
         return Broken(f"found `{rest[0]}` after the value", at, "remove it")
@@ -250,7 +250,7 @@ _JSON_TOKEN = re.compile(r'(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<open>[\[{])|(?P<c
 
 
 def json_broken(text: str, at: int, message: str) -> Broken | None:
-    """What the message of the JSON reader at `at` means. None: the message is plain enough."""
+    """An explanation of the JSON parser's message at `at`. None: the message is clear."""
     if message.startswith(("Unterminated string", "Invalid control character")):
         return _json_text(text, at)
     if message.startswith("Invalid \\"):
@@ -261,7 +261,7 @@ def json_broken(text: str, at: int, message: str) -> Broken | None:
 
 
 def _json_before(text: str, at: int, message: str) -> Broken | None:
-    """A fault that the character at `at` shows, whatever was expected there."""
+    """An error that the character at `at` identifies, independent of the expected character."""
     end = len(text[:at].rstrip())
     before, found = text[end - 1 : end], text[at : at + 1]
     if message.startswith("Illegal trailing comma"):
@@ -358,8 +358,8 @@ _INDICATORS = {"*": "an alias", "&": "an anchor", "!": "a tag", "|": "a block of
 
 
 def yaml_broken(text: str, at: int, context: int | None, message: str, last: tuple[int, int] | None) -> Broken | None:
-    """What the message of PyYAML at `at` means, with its `context`. `last` is the extent of the last text in quotes.
-    None: the message is plain enough.
+    """An explanation of PyYAML's message at `at`, with its `context`. `last` is the extent of the last text in quotes.
+    None: the message is clear.
     """
     if context is not None and ("end of stream" in message or "document separator" in message):
         return _unclosed_text(context, text[context]) if text[context : context + 1] in ("'", '"') else None
@@ -387,7 +387,7 @@ def _yaml_tab(text: str, at: int) -> Broken | None:
 
 
 def yaml_indicator(text: str, at: int) -> Broken | None:
-    """A text without quotes that begins with what means something else in YAML, at `at` or one place before."""
+    """A text without quotes that starts with a character of the YAML syntax, at `at` or one character before."""
     for place in (at, at - 1):
         sign = text[place : place + 1]
         if not sign or sign not in "*&!|>%@`" or not _begins_value(text, place):
@@ -405,7 +405,7 @@ def yaml_indicator(text: str, at: int) -> Broken | None:
 
 
 def _begins_value(text: str, at: int) -> bool:
-    """Whether nothing but the indicator of a key, an item or a collection stands before `at` in its line."""
+    """Whether the line before `at` has only the indicator of a key, an item or a collection."""
     before = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" ")
     return before == "" or before[-1] in ":-,[{?"
 

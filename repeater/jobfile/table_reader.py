@@ -1,7 +1,7 @@
-"""Takes typed values out of a job's table and collects what is wrong with them.
+"""Reads typed values from a job's table and collects their problems.
 
-The schema has been asked before, so a wrong type is rare (a text that a template produced) but never a crash. After a
-problem the default stands in, so that the rest is still looked at; the spec is thrown away in the end.
+The schema was checked before, so a wrong type is rare (a text from a template), but it must not cause a crash. After a
+problem the default is used, so that the remaining keys are still checked; the spec is then discarded.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TableReader:
-    """One job's table. `report` takes each problem. `catalog` knows the plugins that are installed; None leaves plugins
-    unchecked.
-    """
+    """One job's table. `report` receives each problem. `catalog` has the installed plugins; None: do not check."""
 
     def __init__(self, report: Report, catalog: PluginCatalog | None = None) -> None:
         self._report = report
@@ -37,7 +35,7 @@ class TableReader:
         self._report(path, message, hint)
 
     def warning(self, path: Path, message: str, hint: str | None = None) -> None:
-        """Reports what is valid, but probably a mistake."""
+        """Report a valid value that is probably a mistake."""
         self._report(path, message, hint, "warning")
 
     def duration(
@@ -53,7 +51,7 @@ class TableReader:
             return default
 
     def bad_duration(self, path: Path, message: str, text: str) -> None:
-        """Reports a text that is no duration, with the way to write it if it is clear what it means."""
+        """Report a text that is not a duration, with the correct syntax if its meaning is clear."""
         from repeater.jobfile.hints import duration_hint
 
         self.problem(path, message, duration_hint(text))
@@ -61,7 +59,7 @@ class TableReader:
     def distance(
         self, table: Mapping[str, Any], key: str, at: Path, default: timedelta, *, zero: bool = False
     ) -> timedelta:
-        """The distance between two slots, at least `LEAST_DISTANCE`, or none at all if `zero`."""
+        """The distance between two slots: at least `LEAST_DISTANCE`, or zero if `zero` is true."""
         length = self.duration(table, key, at, default, zero=zero)
         if length < LEAST_DISTANCE and not (zero and not length):
             least = f"at least `{format_duration(LEAST_DISTANCE)}`, the shortest interval between two starts"
@@ -107,14 +105,14 @@ class TableReader:
         return int(self.number(table, key, at, default))
 
     def optional_integer(self, table: Mapping[str, Any], key: str, at: Path) -> int | None:
-        """A whole number, None when it is not given."""
+        """An integer; None if it is absent."""
         return int(self.number(table, key, at, 1)) if key in table else None
 
     def octal(self, table: Mapping[str, Any], key: str, at: Path) -> int:
-        """Octal digits as text, or a number written as `0o27`. Of any other number nobody knows its base."""
+        """Octal digits as text, or a number written as `0o27`. The base of any other number would be ambiguous."""
         value = table[key]
         if has_template(value):
-            return 0  # a template that failed; this was reported
+            return 0  # a failed template, already reported
         text = str(value)
         if isinstance(value, str) or (text.startswith("0o") and 0 <= value <= 0o777):
             return int(text, 8)
@@ -133,7 +131,7 @@ class TableReader:
         return value
 
     def strings(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[str, ...]:
-        """One text or a list of texts, as a tuple; () when it is not given."""
+        """One text or a list of texts, as a tuple; () if it is absent."""
         if key not in table:
             return ()
         value = table[key]
@@ -145,7 +143,7 @@ class TableReader:
         return tuple(value)
 
     def globs(self, table: Mapping[str, Any], key: str, at: Path, *, ignore: bool = False) -> tuple[str, ...]:
-        """One glob or a list of globs that can be understood; `ignore`: in the form of gitignore(5)."""
+        """One valid glob or a list of them; `ignore`: in the format of gitignore(5)."""
         from repeater.policy.paths import check_glob, check_ignore, find_doubt
 
         globs = self.strings(table, key, at)
@@ -164,7 +162,7 @@ class TableReader:
         return globs
 
     def numbers(self, table: Mapping[str, Any], key: str, at: Path) -> tuple[int, ...]:
-        """A list of whole numbers, sorted, each once."""
+        """A list of integers, sorted, without duplicates."""
         value = table[key]
         if not isinstance(value, list) or not all(isinstance(one, int) and not isinstance(one, bool) for one in value):
             self.problem((*at, key), f"found {describe(value)}, expected a list of whole numbers")
@@ -172,7 +170,7 @@ class TableReader:
         return tuple(sorted(set(map(int, value))))
 
     def command(self, table: Mapping[str, Any], key: str, at: Path) -> str | tuple[str, ...] | None:
-        """A text for the shell, or the arguments; None when it is not given."""
+        """A text for the shell, or the arguments; None if it is absent."""
         value = table.get(key)
         if isinstance(value, list):
             value = tuple([one if isinstance(one, str) else str(one) for one in value])
@@ -181,7 +179,7 @@ class TableReader:
         return value
 
     def pairs(self, table: Mapping[str, Any], key: str, at: Path) -> Pairs:
-        """A table of texts, numbers and truths as sorted pairs of texts."""
+        """A table of texts, numbers and booleans as sorted pairs of texts."""
         value = table.get(key)
         if value is None:
             return ()
@@ -195,7 +193,7 @@ class TableReader:
         return tuple(sorted(pairs))
 
     def pattern(self, table: Mapping[str, Any], key: str, at: Path) -> str | None:
-        """A regular expression that compiles; None when it is not given."""
+        """A valid regular expression; None if it is absent."""
         text = table.get(key)
         if text is None:
             return None

@@ -1,11 +1,11 @@
-"""Jinja2 on parsed strings, fenced in. The home of jinja2, imported only when a string holds `{{` or `{%`.
+"""Renders templates in parsed strings with a restricted Jinja2, imported only if a string contains `{{` or `{%`.
 
-A template is a short expression, not a program: one level of loops, no macros or imports, a chosen set of filters and
-methods, results of at most 1 MiB. That bounds memory and nearly all time; what is left is bounded by the process that
-walks the road. A text that is one expression keeps the type of its value.
+A template is a short expression, not a program: one level of loops, no macros or imports, a fixed set of filters and
+methods, results of at most 1 MiB. This bounds memory and nearly all time; the worker process that loads the files
+enforces a time limit. A text that is one expression keeps the type of its value.
 
-Texts that refer to `run` are *late*: every other name in them is replaced by its value at load, so `render_late` needs
-nothing but the run. A late text gives what the same text gives when all names are known (property test).
+Texts that refer to `run` are *run templates*, or late: all other names are replaced by their values at load, so
+`render_late` needs only the run. The result equals that of rendering with all names known (property test).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _METHODS: dict[type, list[str]] = {
 
 
 class TemplateFailed(Exception):
-    """A template that gives no value; the text says why. `hint` says how to write what was probably meant."""
+    """A template has no value; the text is the cause. `hint` is a probable correction."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class TemplateFailed(Exception):
 
 
 class Names(dict[str, Any]):
-    """A table that templates see; it knows its own name, for messages."""
+    """A table for templates, with its name for messages."""
 
     def __init__(self, name: str, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -76,7 +76,7 @@ class Environ:
 
 
 def render(text: str, names: Mapping[str, Any]) -> Any:
-    """The value of one template; a `Late` text if it refers to `run`.
+    """The value of one template; a `RunTemplate` if it refers to `run`.
 
     Raises TemplateFailed.
     """
@@ -92,7 +92,7 @@ def render(text: str, names: Mapping[str, Any]) -> Any:
         return _plain(_finish(template, names))
     except TemplateFailed:
         raise
-    except Exception as error:  # noqa: BLE001 - a template is a program that a user wrote; it may fail in any way
+    except Exception as error:  # noqa: BLE001 - a template is user code, so it can raise any exception
         raise TemplateFailed(_cause(error)) from None
 
 
@@ -102,10 +102,10 @@ _NOT_PLAIN = object()
 
 
 def _replaced(text: str, names: Mapping[str, Any]) -> Any:
-    """The value of a text whose templates are names and nothing more, without jinja, as jinja would give it.
+    """The value of a text whose templates are only names, computed without jinja but equal to its result.
 
-    Most are, and compiling ten thousand of them takes nine seconds. `_NOT_PLAIN` for any other, and for names that
-    are missing: the words for that are jinja's.
+    Most texts are of this kind, and jinja needs nine seconds to compile ten thousand of them. `_NOT_PLAIN` for any
+    other text, and for missing names, for which jinja makes the message.
     """
     parts = _NAME.split(text)  # text, space, path, text, space, path, …, text
     out = []
@@ -156,7 +156,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
     from jinja2.visitor import NodeTransformer
 
     class Missing(StrictUndefined):
-        """Says which name is missing, and the nearest one that is there."""
+        """Reports the missing name and the nearest existing one."""
 
         @property
         def _undefined_message(self) -> str:
@@ -173,7 +173,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
             return f"`{quote_value(name)}` is not defined"
 
     class Joined(NodeTransformer):
-        """Turns `a ~ b` into the filter `join`, which knows how long its result may be."""
+        """Converts `a ~ b` to the filter `join`, which limits the length of its result."""
 
         def visit_Concat(self, node: Any) -> Any:  # noqa: N802 - the name is jinja's
             return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None, lineno=node.lineno)
@@ -189,7 +189,7 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
         intercepted_binops = frozenset({"*", "**", "%", "+"})
 
         def getattr(self, obj: Any, attribute: str) -> Any:
-            """A table's own keys come before its methods: `vars.items` is a variable."""
+            """The keys of a table have precedence over its methods: `vars.items` is a variable."""
             if isinstance(obj, dict) and attribute in obj:
                 return obj[attribute]
             return super().getattr(obj, attribute)
@@ -221,9 +221,9 @@ def _environment() -> Any:  # noqa: C901 - two small classes that need the impor
             return Joined().visit(tree)
 
         def wrap_str_format(self, value: Any) -> None:
-            """Jinja would let `str.format` through, with a width of any size."""
+            """Block `str.format`, which jinja allows with any width."""
 
-    # Neither optimized nor folded: jinja would evaluate constants while it compiles, also in branches never taken.
+    # No optimizer: jinja would evaluate constants at compile time, also in branches that are not executed.
     fence = Fence(
         undefined=Missing, autoescape=False, cache_size=0, keep_trailing_newline=True, finalize=as_text, optimized=False
     )
@@ -333,10 +333,10 @@ _CONSTANT_NAMES = ("vars", "params", "matrix", "job", "project", "env")
 
 
 def _freeze(text: str, names: Mapping[str, Any]) -> str:
-    """The late text with every name but `run` replaced by a literal of its value.
+    """The late text with every name except `run` replaced by a literal of its value.
 
-    A name that is not defined becomes an expression that is not defined either, so that `default` and `is defined`
-    give the same answer later. Raises TemplateFailed for a missing name if the text tests no name for being defined.
+    An undefined name becomes an undefined expression, so that `default` and `is defined` give the same result later.
+    Raises TemplateFailed for a missing name if the text does not test whether names are defined.
     """
     tokens = [(kind, word) for _, kind, word in _environment().lex(text)]
     words = {word for kind, word in tokens if kind == "name"}
@@ -376,7 +376,7 @@ _Tokens: TypeAlias = list[tuple[str, str]]
 
 
 def _frozen_name(tokens: _Tokens, at: int, value: Any, *, strict: bool) -> tuple[str, int]:
-    """The literal for the name at `at`, with its first attribute if it is one of our tables; the index after both."""
+    """The literal for the name at `at`, with its first attribute if it is a `Names`; the index after both."""
     after = [number for number in range(at + 1, len(tokens)) if tokens[number][0] != "whitespace"][:2]
     if isinstance(value, Names) and len(after) == 2 and tokens[after[0]][1] == ".":
         name = tokens[after[1]][1]
@@ -402,8 +402,8 @@ def _written(tokens: _Tokens, at: int, end: int, value: Any) -> Any:
 def _frozen_call(tokens: _Tokens, at: int, names: Mapping[str, Any], *, strict: bool) -> tuple[str, int]:
     """The literal for a call of `env` whose arguments are known at load; the index after it.
 
-    A call that fails at load stays a call, which fails in the same words if it is ever evaluated. Raises
-    TemplateFailed for arguments that only the run knows.
+    A call that fails at load remains a call, which fails with the same message if it is evaluated. Raises
+    TemplateFailed for arguments that depend on the run.
     """
     first = next((number for number in range(at + 1, len(tokens)) if tokens[number][0] != "whitespace"), at)
     if tokens[first][1] != "(":
@@ -429,7 +429,7 @@ def _frozen_call(tokens: _Tokens, at: int, names: Mapping[str, Any], *, strict: 
 
 
 def _literal(value: Any) -> str:
-    """The value as an expression that may stand anywhere."""
+    """The value as an expression that is valid in any context."""
     if isinstance(value, str):
         return ascii(value)
     if isinstance(value, dict):
@@ -445,7 +445,7 @@ def _literal(value: Any) -> str:
 
 
 def as_text(value: Any) -> Any:
-    """The value inside a text: text and numbers stay, an instant is RFC 3339, everything else is JSON."""
+    """The value as text: texts and numbers unchanged, an instant as RFC 3339, everything else as JSON."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return value
     if isinstance(value, datetime):
@@ -462,7 +462,7 @@ def _is_undefined(value: Any) -> bool:
 
 
 def _of_text(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter of texts that takes any other value as `as_text` shows it."""
+    """A filter of texts that converts other values with `as_text`."""
     return lambda value, *args, **named: filter_(as_text(value), *args, **named)
 
 

@@ -1,8 +1,8 @@
-"""Where each key of a TOML or JSON file stands: small indexes by tokens, for messages and `render --explain`.
+"""Indexes of the position of each key of a TOML or JSON file, for messages and `render --explain`.
 
-The TOML index is built only for text that tomli has accepted, so it need not judge: it walks headers, keys, arrays and
-inline tables, and skips every other value. The JSON index also finds what the JSON reader refuses without a place. An
-item of an array has the place of its first character, a key that of its first part.
+The TOML index is built only for text that tomli has accepted, so it does not validate: it parses headers, keys, arrays
+and inline tables, and skips other values. The JSON index also finds errors that the JSON parser reports without a
+position. The position of an array item is that of its first character; that of a key is its first part.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 def toml_positions(text: str) -> dict[Path, Place]:
-    """The place of every key and item of a TOML file."""
+    """The position of every key and item of a TOML file."""
     return _Index(text).places
 
 
@@ -41,7 +41,7 @@ def toml_texts(text: str) -> dict[Path, str]:
 
 
 def toml_depth_place(text: str, depth: int) -> Place:
-    """Where brackets of a TOML file open more than `depth` levels; (0, 0) if they do not."""
+    """The position where brackets of a TOML file exceed `depth` levels; (0, 0) if they do not."""
     level = 0
     for kind, word, at in _tokens(text):
         if kind == "end":
@@ -72,7 +72,7 @@ class _Index:
         self.tokens = _tokens(text)
         self.kind, self.text, self.at = "newline", "", 0
         self.end = 0
-        with suppress(RecursionError):  # too deep for a job file: what was found so far is enough
+        with suppress(RecursionError):  # too deep for a job file, so a partial index is sufficient
             self.walk()
 
     def walk(self) -> None:
@@ -191,7 +191,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 class JsonFault(Exception):
-    """What a JSON file holds although the grammar or this program forbids it. The place counts from 1."""
+    """Content of a JSON file that the grammar or this program does not allow. The position counts from 1."""
 
     def __init__(self, message: str, place: Place) -> None:
         super().__init__(message)
@@ -199,15 +199,15 @@ class JsonFault(Exception):
 
 
 def json_places(text: str) -> dict[Path, Place]:
-    """The place of every key and item of a JSON file that was accepted."""
+    """The position of every key and item of a valid JSON file."""
     places: dict[Path, Place] = {}
     _walk_json(text, places, None)
     return places
 
 
 def check_json(text: str, depth: int, most_digits: int) -> None:
-    """Raises JsonFault for the first of: a key twice, `NaN` and infinity, a long number, a lone surrogate, more than
-    `depth` levels. Text that the grammar does not allow for another reason ends the search.
+    """Raise JsonFault for the first of: a duplicate key, `NaN` and infinity, a long number, a lone surrogate, more than
+    `depth` levels. Any other syntax error ends the search.
     """
     with suppress(IndexError, ValueError, TypeError):
         _walk_json(text, {}, (depth, most_digits))

@@ -1,7 +1,7 @@
-"""The schema's judgement: every fault of a table, in our words. The home of jsonschema.
+"""Validates tables with the schema and makes messages for all faults. The only module that imports jsonschema.
 
-jsonschema takes 0.2 ms for a job, so it is asked only about tables that are not surely valid (`jobfile.fast_schema`).
-Faults name the found value, what is allowed, and the nearest name of an unknown key.
+jsonschema needs 0.2 ms per job, so it is used only for tables that are not certainly valid (`jobfile.fast_schema`).
+Messages contain the found value, the allowed values, and the nearest name for an unknown key.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from repeater.jobfile.fast_schema import Sure, compile_fast_check
 from repeater.jobfile.schema import schema
 
 HOW = ("extends", "with", "params", "matrix", "unset")
-"""The keys that say how a job is made."""
+"""The keys that control the expansion of a job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the schema holds against the value at `path`; the text of a message and of a hint."""
+    """A violation of the schema by the value at `path`, with the text of a message and of a hint."""
 
     path: Path
     message: str
@@ -30,9 +30,9 @@ class Fault:
 
 
 def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[Fault]:
-    """The faults of a document as it was written, less its jobs, which are checked when they are complete.
+    """The faults of a document before expansion, without its jobs, which are checked after expansion.
 
-    Values that hold templates are not judged.
+    Values with templates are not checked.
     """
     shell = dict(data)
     if included and "project" in shell:
@@ -60,7 +60,7 @@ def check_shell(data: Mapping[str, Any], *, included: bool = False) -> Iterator[
 
 
 def check_strategy(job: Mapping[str, Any]) -> Iterator[Fault]:
-    """The faults of the keys that say how a job is made, which are gone once it is complete."""
+    """The faults of the keys that control the expansion of a job, which its expanded table does not contain."""
     how = {key: job[key] for key in HOW if key in job}
     if how and not _sure("#/definitions/job")({"command": "x", **how}):
         for fault in _faults({"command": "x", **how}, "#/definitions/job"):
@@ -101,7 +101,7 @@ def check_job(table: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def check_keys(rule: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[Fault]:
-    """The faults of a plugin's keys, by the plugin's own schema. Unknown keys are faults unless it says otherwise."""
+    """The faults of a plugin's keys by the plugin's schema. Unknown keys are faults unless the schema allows them."""
     found: dict[tuple[Path, str], Fault] = {}
     for error in _draft7({"additionalProperties": False, "properties": {}, **rule}).iter_errors(keys):
         for fault in _as_problem(error):
@@ -110,7 +110,7 @@ def check_keys(rule: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[Fau
 
 
 def check_rule(rule: Any) -> str | None:
-    """What is wrong with a plugin's schema, None if nothing is."""
+    """The problem of a plugin's schema; None if it is valid."""
     import jsonschema
 
     try:
@@ -129,7 +129,7 @@ def check_rule(rule: Any) -> str | None:
 
 
 def _draft7(rule: Mapping[str, Any]) -> Any:
-    """A validator that never looks anything up elsewhere."""
+    """A validator that never loads remote references."""
     import jsonschema
     import referencing
 
@@ -279,8 +279,8 @@ def _is_duration(node: Mapping[str, Any]) -> bool:
 
 
 def _key_hint(key: str, value: Any, known: Any, path: Path) -> str | None:
-    """A key of another program has its form here. A name that is nearly the same is a typing error. Else the key may
-    belong to another place.
+    """The hint for an unknown key: the equivalent of a key of another program, the nearest name, or the table to which
+    the key belongs.
     """
     import difflib
 

@@ -1,4 +1,4 @@
-"""The right form of a value that was refused: `retry = 3`, `version = "1"`, `restart = "unless-stopped"`."""
+"""Corrections of rejected values such as `retry = 3`, `version = "1"`, `restart = "unless-stopped"`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SIGNALS = {"1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "10": "USR1", "12"
 
 
 def value_hint(path: Path, found: Any, schema: Mapping[str, Any]) -> str | None:
-    """The sentence that shows the right form; None if it is not clear what the value means.
+    """A sentence with the correct form; None if the meaning of the value is not clear.
 
-    `path` leads from a job, or from the top of the file. `schema` is what refused the value.
+    `path` is relative to a job or to the top of the file. `schema` is the schema that rejected the value.
     """
     if not path:
         return None
@@ -36,7 +36,7 @@ def value_hint(path: Path, found: Any, schema: Mapping[str, Any]) -> str | None:
 
 
 def name_hint(name: Any) -> str | None:
-    """A name that can be used in place of one that was refused."""
+    """A valid replacement for a rejected name."""
     text = re.sub(r"[^A-Za-z0-9._-]+", "-", str(name)[:100]).strip("-._")
     if not text or len(text) > 64:
         return None

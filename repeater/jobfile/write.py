@@ -1,7 +1,7 @@
-"""Job-file data as TOML, YAML or JSON text that the road reads back as the same data.
+"""Writes job-file data as TOML, YAML or JSON text. Parsing the text gives the same data.
 
-Own small writers, because the readers are strict about what plain words mean: in YAML 1.2 `0o17` is a number and `on`
-a text, which a writer for YAML 1.1 does not know. Everything that is not surely a plain word is quoted.
+The writers are written by hand, because YAML 1.2 gives plain words another meaning than YAML 1.1 writers assume:
+`0o17` is a number and `on` a text. Everything that is not certainly a plain word is quoted.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _yaml(value: Any) -> str:
 
 
 def _quoted(text: str, form: str) -> str:
-    """In double quotes; whatever is not printable is escaped, so that it can be seen and survives."""
+    """A text in double quotes, with non-printable characters escaped."""
     out = []
     for char in text:
         if char in _SHORT:

@@ -1,9 +1,9 @@
-"""YAML 1.2 core, from parse events, in one pass and without recursion.
+"""Loads YAML 1.2 core from parse events, in one pass and without recursion. The only module that imports PyYAML.
 
 PyYAML's own loader reads YAML 1.1 (`on` is true, `22:00:00` is 79200), keeps the last of duplicate keys, and its C
-composer dies of deep nesting; its parsers are sound. So only their events are used: scalars are resolved as the core
-schema says (https://yaml.org/spec/1.2.2/#103-core-schema), every key is text, duplicate keys and deep nesting are
-errors, and what aliases unfold to is counted. Merge keys (`<<`) are not part of YAML 1.2. The home of PyYAML.
+composer crashes on deep nesting. So only the events of its parsers are used: scalars are resolved by the core schema
+(https://yaml.org/spec/1.2.2/#103-core-schema), every key is text, duplicate keys and deep nesting are errors, and the
+expanded size of aliases is limited. Merge keys (`<<`) are not part of YAML 1.2.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from repeater.jobfile.document import Path, Place
 from repeater.jobfile.number_text import written_float, written_int
 
-MOST_NODES = 2_000_000  # after aliases were unfolded; 10 000 jobs have a tenth of it
+MOST_NODES = 2_000_000  # after expansion of aliases; 10 000 jobs have a tenth of it
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -25,8 +25,8 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class YamlSyntaxError(Exception):
-    """The text is not YAML as we read it. The place counts from 1. `index` is the offset in characters of what may be a
-    text without quotes; None if quotes would not help.
+    """The text is not valid YAML 1.2 core. The position counts from 1. `index` is the offset in characters of a text
+    that may need quotes; None if quotes would not help.
     """
 
     def __init__(self, message: str, line: int, column: int, hint: str | None = None, index: int | None = None) -> None:
@@ -55,7 +55,7 @@ def read_yaml(text: str, depth: int, places: dict[Path, Place] | None = None) ->
 
 
 def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None) -> YamlSyntaxError:
-    """The error of the parser in plain words. `quoted` is the extent of the last text in quotes."""
+    """An explanation of the parser's error. `quoted` is the extent of the last text in quotes."""
     from repeater.jobfile.syntax_errors import yaml_broken
 
     mark = error.problem_mark or error.context_mark
@@ -63,7 +63,7 @@ def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None
     if mark is None:
         return YamlSyntaxError(message, 0, 0)
     if _brackets(text, mark.index) > depth:
-        # newer parsers look ahead for a key, and give up before our own limit
+        # newer parsers look ahead for a key and fail before our own limit
         return YamlSyntaxError(f"more than {depth} levels of nesting", mark.line + 1, mark.column + 1)
     context = error.context_mark.index if error.context_mark else None
     broken = yaml_broken(text, mark.index, context, message, quoted)
@@ -73,7 +73,7 @@ def _explained(text: str, error: Any, depth: int, quoted: tuple[int, int] | None
 
 
 def _quoted(text: str, error: YamlSyntaxError) -> YamlSyntaxError:
-    """The error, with the way to write quotes if the fault may be a text without them."""
+    """The error, with a hint about quotes if missing quotes may be the cause."""
     from repeater.jobfile.syntax_errors import yaml_indicator
 
     broken = None if error.index is None else yaml_indicator(text, error.index)
@@ -89,12 +89,12 @@ def _place(text: str, at: int) -> Place:
 
 
 def _brackets(text: str, end: int) -> int:
-    """How many brackets are open at an offset, quotes and comments aside."""
+    """The number of open brackets at an offset, ignoring quotes and comments."""
     return sum(text.count(one, 0, end) for one in "[{") - sum(text.count(one, 0, end) for one in "]}")
 
 
 class _Tree:
-    """Takes events one by one; `open` holds the collections that are not finished, the outermost first."""
+    """Handles events one by one; `open` has the unfinished collections, the outermost first."""
 
     def __init__(self, depth: int, places: dict[Path, Place] | None) -> None:
         self.root: Any = None
@@ -189,7 +189,7 @@ class _Tree:
 
 
 class _Anchored:
-    """What an alias stands for; `text` is that of a scalar, None for a collection."""
+    """The value of an anchor; `text` is that of a scalar, None for a collection."""
 
     __slots__ = ("size", "text", "value")
 

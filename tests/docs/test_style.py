@@ -25,7 +25,6 @@ from tests.docs.pages import PAGES, ROOT, prose
 # Path -> what is still to be rewritten there: "comments" (with docstrings), "messages", "patterns" or "length" of docs.
 NOT_YET: dict[str, set[str]] = {
     "repeater/ratelimitd": {"comments"},
-    "repeater/jobfile": {"comments"},
     "repeater/output": {"comments"},
     "repeater/plugins": {"comments"},
     "repeater/wire": {"comments"},

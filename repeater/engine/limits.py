@@ -138,8 +138,8 @@ class Limits:
         """Give an open slot its permits in the new windows after `accept`.
 
         An attempt that was granted before the reload and has not started yet cannot be held any more. It counts as
-        granted in each ledger of its new spec, so that other attempts wait for it. `spec` is None if the job was
-        removed.
+        granted in each ledger of its new spec, so that other attempts wait for it. The daemon of a shared limit counts
+        it when it starts. `spec` is None if the job was removed.
         """
         for key in [key for key in slot.tickets if key not in self._ledgers]:
             del slot.tickets[key]
@@ -152,6 +152,8 @@ class Limits:
             if ticket is None or not ticket.flying:
                 slot.tickets[key] = self._ledger(key, rate).force(ticket)
                 is_new = True
+            if self._is_shared(key):
+                self.sharing.report_start_of(key, slot)
         if is_new:
             self._keep_start(spec, attempt.run.id, is_known=False)
 

@@ -97,6 +97,12 @@ class SharedLimits:
         """The next attempt of a slot starts without the daemon: it is forced, or the daemon does not answer."""
         slot.grants[key] = SharedGrant(self._limits[key], None, 0, self._epoch, unconfirmed=True)
 
+    def report_start_of(self, key: Key, slot: ActiveSlot) -> None:
+        """Report the start of the current attempt also if it was granted before its job had this limit."""
+        grant = slot.grants.get(key)
+        if grant is None or not grant.unconfirmed:
+            self.alone(key, slot)
+
     def _reservation(self, key: Key, slot: ActiveSlot) -> str | None:
         """The reservation of the daemon for the next attempt of the slot, None if there is none."""
         grant = slot.grants.get(key)

@@ -235,3 +235,20 @@ def test_a_start_is_kept_if_the_limit_was_added_meanwhile() -> None:
     stage.advance(1)
     [kept] = stage.store.kept_starts.values()
     assert (kept.job, kept.is_known) == ("moved", True)
+
+
+@pytest.mark.parametrize(("rate", "starts"), [("2/10s", [0, 10]), ("3/10s", [0, 2])])
+@pytest.mark.parametrize("starting", [0, 15])
+def test_a_limit_in_use_counts_the_attempt_of_a_job_that_joins(rate: str, starts: list[float], starting: int) -> None:
+    stage = Stage({"joins": Act(starting=seconds(starting))})
+    user, joins, limit = job("user", Manual(), limit="h"), job("joins", Manual()), Limit("h", parse_rate(rate))
+    stage.apply(user, joins, limits=(limit,))
+    stage.request("trigger", "user")
+    stage.advance(1)
+    stage.request("trigger", "joins")
+    stage.advance(1)
+    stage.apply(user, replace(joins, limit="h"), limits=(limit,))
+    stage.request("trigger", "user")
+    stage.advance(20)
+    assert stage.starts("user") == starts
+    assert stage.starts("joins") == [1 + starting]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from repeater._lazy_dataclasses import replace
 from repeater.engine.simulate import simulate
 from repeater.model.events import Warned
 from repeater.model.run import Exit
@@ -304,3 +307,22 @@ def test_a_simulation_takes_a_shared_limit_for_its_own() -> None:
     jobs = tuple(job(name, Once(), limit="api") for name in "ab")
     rows = list(simulate(JobFile("x", jobs, (), (shared("1/10s", "closed"),)), clock.now(), seconds(60)))
     assert [(row.started - row.nominal).total_seconds() for row in rows if row.started] == [0, 10]
+
+
+@pytest.mark.parametrize("former", [None, "other", "api"])
+def test_a_shared_limit_counts_an_attempt_that_starts_after_its_job_joins(former: str | None) -> None:
+    clock, daemon, (one, two) = several(2, {"joins": Act(starting=seconds(3))})
+    user, joins, limit = job("user", Manual(), limit="api"), job("joins", Manual(), limit=former), shared("2/10s")
+    before = replace(limit, shared=False)
+    one.apply(user, joins, limits=(before if former == "api" else limit, Limit("other", parse_rate("9/1s"))))
+    two.apply(user, limits=(limit,))
+    two.request("trigger", "user")
+    one.request("trigger", "joins")
+    clock.advance(timedelta(seconds=1))
+    one.apply(user, replace(joins, limit="api"), limits=(limit,))
+    clock.advance(timedelta(seconds=4))
+    two.request("trigger", "user")
+    clock.advance(timedelta(seconds=15))
+    assert one.starts("joins") == [3]
+    assert two.starts("user") == [0, 10]
+    assert daemon.refused == []

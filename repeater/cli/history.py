@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.remote import clock, instant, instant_option, jobs_argument, print_table, supervisor_options, told
+from repeater.cli.remote import (
+    clock,
+    instant,
+    instant_option,
+    jobs_argument,
+    print_table,
+    reason_text,
+    supervisor_options,
+)
 from repeater.errors import Unreachable
 from repeater.model.time import from_rfc3339
 from repeater.model.units import format_duration
@@ -108,7 +116,7 @@ def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreac
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
     began, ended = instant(item["started"]), instant(item["ended"])
     took = format_duration(_rounded(ended - began)) if began and ended else ""
-    reason = "" if item["outcome"] == "success" else told(item)
+    reason = "" if item["outcome"] == "success" else reason_text(item)
     tries = f"attempt {item['attempts']}" if item["attempts"] > 1 else ""
     notes = "; ".join(
         part for part in (reason, tries, "" if item["trigger"] == "schedule" else item["trigger"]) if part

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.remote import call_for_jobs, clock, length_option, some_jobs_argument, supervisor_options, told
+from repeater.cli.remote import call_for_jobs, clock, length_option, reason_text, some_jobs_argument, supervisor_options
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
@@ -32,7 +32,7 @@ def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: Supervisor
 
 def _result(item: Mapping[str, Any]) -> str:
     run = f", run {item['run']}" if item["run"] else ""
-    why = told(item)
+    why = reason_text(item)
     reason = f": {why}" if why and item["result"] != "started" else ""
     return f"{item['result']}{run}{reason}"
 
@@ -77,7 +77,7 @@ def _resumed(item: Mapping[str, Any]) -> str:
 
 
 def _state(item: Mapping[str, Any]) -> str:
-    why = f": {told(item, 'why')}" if item["why"] else ""
+    why = f": {reason_text(item, 'why')}" if item["why"] else ""
     following = f", next start {clock(item['next'])}" if item["next"] and item["state"] == "scheduled" else ""
     return f"{item['state']}{why}{following}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.remote import instant_option, jobs_argument, print_json, printable, supervisor_options, told
+from repeater.cli.remote import instant_option, jobs_argument, print_json, printable, reason_text, supervisor_options
 from repeater.errors import Unreachable, UsageError
 from repeater.model.time import MICROSECOND, from_rfc3339, rfc3339
 
@@ -70,7 +70,7 @@ def logs(
         if not as_json:
             screen.close()
     if result.get("reason"):
-        print(f"rpr: {told(result)}", file=sys.stderr)
+        print(f"rpr: {reason_text(result)}", file=sys.stderr)
 
 
 def _show(

@@ -44,14 +44,14 @@ def run(arguments: list[str]) -> int:
 
 def _one_off(arguments: list[str]) -> list[str] | None:
     """The arguments with the name of a one-off command moved before any options; None if there is no such name."""
-    place = 0
+    position = 0
     if arguments and arguments[0].startswith("-"):
         from repeater.cli.oneoff.parse import options_ahead
 
-        place = options_ahead(arguments)
-    word = arguments[place] if place < len(arguments) else ""
+        position = options_ahead(arguments)
+    word = arguments[position] if position < len(arguments) else ""
     if word in ONE_OFF or any(word in shorts for _, shorts in ONE_OFF.values()):
-        return [word, *arguments[:place], *arguments[place + 1 :]]
+        return [word, *arguments[:position], *arguments[position + 1 :]]
     return None
 
 

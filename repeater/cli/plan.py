@@ -327,18 +327,18 @@ def _show(value: Any) -> str:
 
 def _as_json(planned: Planned) -> dict[str, Any]:
     """The plan as JSON: fixed keys, and further keys if they have a value."""
-    told: dict[str, Any] = {"generation": planned.generation, "jobs": list(map(_entry_json, planned.entries))}
+    fields: dict[str, Any] = {"generation": planned.generation, "jobs": list(map(_entry_json, planned.entries))}
     for kind, key in (("pool", "pools"), ("limit", "limits")):
         changes = [{"name": name, "old": old, "new": new} for one, name, old, new in planned.shared if one == kind]
-        told |= {key: changes} if changes else {}
+        fields |= {key: changes} if changes else {}
     if planned.refused is not None:
         message, hint = planned.refused
-        told["refused"] = {"message": message, "hint": hint}
-    return told
+        fields["refused"] = {"message": message, "hint": hint}
+    return fields
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "job": entry.job,
         "class": entry.reload,
         "changes": [{"key": key, "old": old, "new": new} for key, old, new in entry.changes],
@@ -347,4 +347,4 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
     further: dict[str, Any] = {"from": entry.moved_from, "done": entry.done, "like": entry.like}
     if entry.counters is not None:
         further |= dict(zip(("runs", "successes", "failures"), entry.counters, strict=True))
-    return told | {key: value for key, value in further.items() if value is not None}
+    return fields | {key: value for key, value in further.items() if value is not None}

@@ -130,7 +130,7 @@ def _local_date(now: datetime) -> date:
     return now.astimezone().date()
 
 
-def told(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
+def reason_text(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
     """The reason of an item as a sentence, with instants formatted by `clock`; empty for none.
 
     Built from `reason_code` and `detail`, because the sentence under `name` has instants in UTC.

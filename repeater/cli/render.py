@@ -58,20 +58,20 @@ def _explain(expansion: object, key: str, *, as_json: bool) -> None:
     from repeater.jobfile.write import toml_value
 
     assert isinstance(expansion, Expansion)
-    told = explain(expansion, key)
-    if not told.found:
+    explained = explain(expansion, key)
+    if not explained.found:
         raise UsageError(f"cannot explain `{key}`: it has no value and no default")
     if as_json:
         steps = [
             {"source": one.source, "place": one.place, "value": one.value, "in_force": one.in_force}
-            for one in told.steps
+            for one in explained.steps
         ]
-        click.echo(json_line({"key": told.key, "value": told.value, "steps": steps}))
+        click.echo(json_line({"key": explained.key, "value": explained.value, "steps": steps}))
         return
-    click.echo(f"{told.key} = {toml_value(told.value)}")
-    places = max((len(one.place) for one in told.steps), default=0)
-    sources = max((len(one.source) for one in told.steps), default=0)
-    for one in told.steps:
+    click.echo(f"{explained.key} = {toml_value(explained.value)}")
+    places = max((len(one.place) for one in explained.steps), default=0)
+    sources = max((len(one.source) for one in explained.steps), default=0)
+    for one in explained.steps:
         mark = "*" if one.in_force else " "
         value = "not set" if one.value is None else toml_value(one.value)
         click.echo(f"{mark} {one.source:{sources}}  {one.place:{places}}  {value}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.remote import clock, instant, jobs_argument, print_table, printable, supervisor_options, told
+from repeater.cli.remote import clock, instant, jobs_argument, print_table, printable, reason_text, supervisor_options
 from repeater.errors import RepeaterError, Unreachable
 from repeater.model.time import age, span
 from repeater.output.terminal import json_line
@@ -116,7 +116,7 @@ def _headline(about: Mapping[str, Any]) -> str:
     lines = [f"project {printable(about['project'])}: {jobs}, {generation}, {process}"]
     if about.get("rejected"):
         lines.append(f"the current job files were rejected: {about['rejected']}")
-    problems = [told(problem) for problem in about.get("problem_reasons", ())] or about["problems"]
+    problems = [reason_text(problem) for problem in about.get("problem_reasons", ())] or about["problems"]
     lines += [f"problem: {problem}" for problem in problems]
     if faults := about.get("faults"):
         count = sum(fault["count"] for fault in faults)
@@ -157,7 +157,7 @@ def _next(item: Mapping[str, Any], now: datetime) -> str:
 def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     if item["why"]:
         waited = f" (for {item['waited']}s)" if item["waited"] else ""
-        yield told(item, "why", now) + waited
+        yield reason_text(item, "why", now) + waited
     for run in item["running"]:
         yield f"pid {run['pid']} for {span(run['seconds'])}"
     if item["pending"]:
@@ -168,7 +168,7 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
         yield f"internal error in {faults[0]['owner']}: {faults[0]['error']}"
     if failures := item["consecutive_failures"]:
         last = item["last"] or {}
-        reason = told(last) if last else ""
+        reason = reason_text(last) if last else ""
         if failures == 1 or item["state"] == "throttled":
             yield reason
         else:
@@ -201,7 +201,7 @@ def health(quiet: bool, ready: bool, as_json: bool, where: SupervisorSelector) -
     if as_json:
         print(json_line(result))
     elif not quiet:
-        problems = [*map(told, result["problem_reasons"])] if "problem_reasons" in result else result["problems"]
-        faults = [told(fault) or f"internal error: {fault['error']}" for fault in result.get("faults", ())]
+        problems = [*map(reason_text, result["problem_reasons"])] if "problem_reasons" in result else result["problems"]
+        faults = [reason_text(fault) or f"internal error: {fault['error']}" for fault in result.get("faults", ())]
         print("\n".join([*(problems or ["ok"]), *faults]))
     return 0 if result["ok"] or (ready and result.get("ready")) else 1

@@ -15,7 +15,7 @@ from repeater.errors import JobFileError
 from repeater.jobfile.document import Files, InputLimits, Unreadable
 from repeater.jobfile.parse import read_document
 
-_SAYS = re.compile(
+_PROJECT_LINE = re.compile(
     rb"^\s*[\"']?project[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9][A-Za-z0-9._-]{0,63})[\"']?\s*(?:[#,].*)?$", re.MULTILINE
 )
 
@@ -46,8 +46,8 @@ def project_of(path: str, files: Files, caps: InputLimits, name: NameProject = n
     try:
         data = _top_of(path, content, caps)
     except JobFileError:
-        said = _SAYS.search(content)
-        return name(said[1].decode() if said else None, folder)
+        declared = _PROJECT_LINE.search(content)
+        return name(declared[1].decode() if declared else None, folder)
     return name(str(data["project"]) if isinstance(data.get("project"), str) else None, folder)
 
 

@@ -1,6 +1,6 @@
 """Converts options to the table of a job with the keys of a job file, so that both have the same meaning.
 
-Values are only converted to the types of a job file (`5` is a number, `a,b` a list); the loader checks them. `place`
+Values are only converted to the types of a job file (`5` is a number, `a,b` a list); the loader checks them. `sources`
 stores which option set which key, for messages.
 """
 
@@ -24,13 +24,13 @@ _NO_NAME = r"[^A-Za-z0-9._-]+"
 
 @dataclass(frozen=True, slots=True)
 class JobTable:
-    """A job as in a job file. `place` maps paths of keys to the arguments that set them; `limits` are the tables of
+    """A job as in a job file. `sources` maps paths of keys to the arguments that set them; `limits` are the tables of
     the limits that the job uses.
     """
 
     name: str
     job: dict[str, Any]
-    place: dict[Key, str]
+    sources: dict[Key, str]
     limits: dict[str, dict[str, Any]]
 
 
@@ -40,17 +40,17 @@ def table_of(given: ParsedArgs, settings: Settings) -> JobTable:
     Raises UsageError for mutually exclusive options.
     """
     job: dict[str, Any] = {"command": " ".join(given.argv) if given.has("--shell") else list(given.argv)}
-    place: dict[Key, str] = {("command",): "command"}
+    sources: dict[Key, str] = {("command",): "command"}
     for key, value in given.command.fixed:
         _set(job, key, value)
     if given.globs:
         _set(job, ("schedule", "watch"), list(given.globs))
-        place["schedule", "watch"] = "GLOB"
+        sources["schedule", "watch"] = "GLOB"
     for option, text in given.words:
         if option.key:
-            _fill(job, place, option, text)
-    _complete(job, place, given, settings)
-    return JobTable(_name(given), job, place, _limits(given))
+            _fill(job, sources, option, text)
+    _complete(job, sources, given, settings)
+    return JobTable(_name(given), job, sources, _limits(given))
 
 
 def _limits(given: ParsedArgs) -> dict[str, dict[str, Any]]:
@@ -66,16 +66,16 @@ def _limits(given: ParsedArgs) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, settings: Settings) -> None:
+def _complete(job: dict[str, Any], sources: dict[Key, str], given: ParsedArgs, settings: Settings) -> None:
     """Set keys that depend on several options or on the settings."""
     schedule = job.setdefault("schedule", {})
     if given.command.name in ("count", "duration") and "every" not in schedule:
         schedule |= BACK_TO_BACK
     if given.command.name == "interval":
-        _apply_setting(job, place, ("schedule", "every"), settings["default_interval"])
+        _apply_setting(job, sources, ("schedule", "every"), settings["default_interval"])
         percent = settings["jitter_percent"]
         if float(percent.text or 0) > 0:
-            _apply_setting(job, place, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
+            _apply_setting(job, sources, ("schedule", "jitter"), replace(percent, text=f"{percent.text}%"))
     if "jitter" in schedule and not given.command.strategy:
         schedule["jitter_mode"] = (
             "random"  # the default jitter is the same for every start of a job, so it would only be a delay
@@ -88,7 +88,7 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, set
         if not given.has("--interleave"):
             job.setdefault("output", {}).setdefault("mode", "aggregate")
     if given.text("--limit") is not None or given.text("--window") is not None:
-        _rate(schedule, place, given)
+        _rate(schedule, sources, given)
     if given.command.name == "rate-limit" and "rate" not in schedule:
         raise UsageError("cannot run `rpr rate-limit`: missing `--rate N/DURATION`, or `--limit` and `--window`")
     if given.command.strategy:
@@ -101,38 +101,38 @@ def _complete(job: dict[str, Any], place: dict[Key, str], given: ParsedArgs, set
             raise UsageError(f"cannot use exit code {both[0]} with `--retry-on` and with `--give-up-on`")
         hopeless = [code for code in HOPELESS if code not in retried and code not in given_up]
         stop["on_exit"] = [*given_up, *hopeless]
-        _apply_setting(job, place, ("stop", "times"), settings["max_retries"], whole=True)
-    _apply_setting(job, place, ("timeout",), settings["timeout"])
+        _apply_setting(job, sources, ("stop", "times"), settings["max_retries"], whole=True)
+    _apply_setting(job, sources, ("timeout",), settings["timeout"])
     if job.get("timeout") in ("0s", "0"):
         del job["timeout"]  # none, even if the settings have one
     if settings["kill_timeout"].origin != "default":
-        _apply_setting(job, place, ("stop_timeout",), settings["kill_timeout"])
+        _apply_setting(job, sources, ("stop_timeout",), settings["kill_timeout"])
 
 
 def _apply_setting(
-    job: dict[str, Any], place: dict[Key, str], key: Key, setting: Value, *, whole: bool = False
+    job: dict[str, Any], sources: dict[Key, str], key: Key, setting: Value, *, whole: bool = False
 ) -> None:
     """A setting applies if its option was not given."""
-    if setting.text is not None and key not in place:
+    if setting.text is not None and key not in sources:
         _set(job, key, int(setting.text) if whole else setting.text)
-        place[key] = setting.origin
+        sources[key] = setting.origin
 
 
-def _rate(schedule: dict[str, Any], place: dict[Key, str], given: ParsedArgs) -> None:
+def _rate(schedule: dict[str, Any], sources: dict[Key, str], given: ParsedArgs) -> None:
     limit, window = given.text("--limit"), given.text("--window")
     if "rate" not in schedule and limit is not None and window is None and "/" in limit:
         schedule["rate"] = limit
-        place["schedule", "rate"] = "--limit"
+        sources["schedule", "rate"] = "--limit"
         return
     if "rate" in schedule or limit is None or window is None:
         raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window`")
     schedule["rate"] = f"{limit}/{window}"
-    place["schedule", "rate"] = "--limit"
+    sources["schedule", "rate"] = "--limit"
 
 
-def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str | None) -> None:
+def _fill(job: dict[str, Any], sources: dict[Key, str], option: Option, text: str | None) -> None:
     value = option.value if text is None else _value(option, text)
-    before, already = place.get(option.key), _get(job, option.key)
+    before, already = sources.get(option.key), _get(job, option.key)
     if option.kind in ("list", "pair") and already:
         value = already + value if option.kind == "list" else {**already, **value}
     elif option.key == ("http_aware",) and isinstance(already, dict):
@@ -144,7 +144,7 @@ def _fill(job: dict[str, Any], place: dict[Key, str], option: Option, text: str 
             raise UsageError(f"cannot use `{option.name}` twice, with `{already}` and `{value}`")
         raise UsageError(f"cannot use `{option.name}` together with `{before}`")
     _set(job, option.key, value)
-    place[option.key] = option.name
+    sources[option.key] = option.name
 
 
 def _value(option: Option, text: str) -> Any:

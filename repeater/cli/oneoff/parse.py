@@ -95,8 +95,8 @@ def _short(
     word: str, flags: dict[str, Option], left: Iterator[str], command: Command
 ) -> Iterator[tuple[Option, str | None]]:
     """`-qv`, `-t 5`, `-t5`, `-qt5`."""
-    for place in range(1, len(word)):
-        name, rest = "-" + word[place], word[place + 1 :]
+    for index in range(1, len(word)):
+        name, rest = "-" + word[index], word[index + 1 :]
         option = flags.get(name)
         if option is None:
             raise _unknown(name, flags, command)

@@ -76,7 +76,7 @@ def build_spec(table: JobTable, folder: str) -> JobSpec:
 def _as_usage_error(table: JobTable, path: tuple[str | int, ...], message: str) -> str:
     """The option that set the value at `path`, or the nearest one."""
     for end in range(len(path), 0, -1):
-        words = table.place.get(tuple(map(str, path[:end])))
+        words = table.sources.get(tuple(map(str, path[:end])))
         if words is not None:
             value = _at(table.job, path)
             shown = f" {value}" if isinstance(value, str | int | float) and words.startswith("-") else ""
@@ -143,8 +143,8 @@ def _warn_of_shares(given: ParsedArgs) -> None:
     """Warn about `1`, which could mean 1% or 100%."""
     for option, text in given.words:
         if option.kind == "share" and text == "1":
-            say = f"rpr: warning: `{option.name} 1` means 100%; write `1%` or `100%`"
-            print(say, file=sys.stderr)
+            message = f"rpr: warning: `{option.name} 1` means 100%; write `1%` or `100%`"
+            print(message, file=sys.stderr)
 
 
 def _http_ports(given: ParsedArgs, settings: Settings) -> HttpPorts:

@@ -207,7 +207,7 @@ def main() -> None:
             last = LoadResult(error.with_traceback(None))
         except Exception as error:  # noqa: BLE001 - the supervisor continues after any error here
             cause = f"{type(error).__name__}: {error}"
-        asker.wait_idle()
+        asker.lift_limits()
         if cause:
             last = LoadResult(RepeaterError(f"cannot read the job files: {cause}"))
         asker.send(_frame(replace(last, leave=bool(cause) or asker.memory_grew)))

@@ -74,5 +74,5 @@ def main() -> None:
             answer = str(failure)
         except MemoryError:
             answer = _limits().memory_exceeded_message
-        asker.wait_idle()
+        asker.lift_limits()
         asker.send(pickle.dumps(answer))

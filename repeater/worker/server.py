@@ -67,7 +67,7 @@ class WorkerChannel:
         signal.setitimer(signal.ITIMER_PROF, self._limits.cpu + self._limits.grace)
         return request
 
-    def wait_idle(self) -> None:
+    def lift_limits(self) -> None:
         """Remove the limits after the work has ended or failed, before the response is sent."""
         self._works = False
         signal.setitimer(signal.ITIMER_PROF, 0)

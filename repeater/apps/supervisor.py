@@ -132,7 +132,7 @@ class SupervisorApp:
             soon,
             environ=environ | _COLORS.get(options.color, {}),
             warn=lambda job, reason: self._events.warn(reason, job),
-            gone=self._on_connection_closed,
+            on_closed=self._on_connection_closed,
             console=(1, 2) if options.log is None else options.log,
         )
         closing.callback(self._output.close)

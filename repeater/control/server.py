@@ -64,8 +64,8 @@ class Server:
             self._check,
             self._make,
             lambda code, error: self._warn(because(code, error=error)),
-            most=MOST_IDLE,
-            within=IDLE,
+            max_idle=MOST_IDLE,
+            first_byte_timeout=IDLE,
         )
         self._entrance.fault = self._fault
 

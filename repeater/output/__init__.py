@@ -1,1 +1,1 @@
-"""Subscribers: they read events and output, and never steer."""
+"""Subscribers of events and output. They have no effect on jobs."""

@@ -1,7 +1,7 @@
-"""A thread that writes, so that nobody else has to wait: for a terminal that was stopped, a full pipe, a slow disk.
+"""A writer thread, so that no other thread waits for a stopped terminal, a full pipe or a slow disk.
 
-What is put in is written in that order. The buffer is bounded by asking: `put` says False when it holds too much, and
-`room` is called once it does not any more. Used by `output.router`, once for the console and once for files.
+Calls are carried out in order. The buffer is bounded by backpressure: `put` returns False when the buffer is full, and
+`room` is called when it has room again.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from repeater._lazy_dataclasses import dataclass
 from repeater.output.logfile import LogFile
 
 FULL = 1 << 20
-"""Bytes that wait to be written from which on `put` asks for a pause."""
+"""Pending bytes above which `put` returns False."""
 _ROOM = FULL // 4
-_PACE = 0.01  # seconds between two looks at what waits, as long as that is little: each costs the thread a wake
+_BATCH_S = 0.01  # seconds between batches while few bytes are pending, because each batch wakes the thread
 _LITTLE = 1 << 16  # bytes
 
 
 class Writer:
-    """Carries out calls, one after the other, in a thread that begins with the first. `room` is called there.
+    """Carries out calls one after the other in a thread that starts with the first call. `room` is called there.
 
     A call that raises is dropped, and `fault` gets its job and the exception, in that thread. The next calls follow.
-    What comes after a pause is carried out at once, what comes soon after it together with what comes next, unless it
-    writes nothing: then somebody waits for it.
+    The first call after a pause is carried out at once, later ones in batches. A call that writes nothing is not
+    delayed, because a caller waits for it.
     """
 
     def __init__(
@@ -52,9 +52,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     def put(self, call: Callable[[], None], size: int, job: str = "") -> bool:
-        """Take a call that writes `size` bytes of a job. False: it was taken, but no more should come until there is
-        room.
-        """
+        """Add a call that writes `size` bytes of a job. False: it was added, but pause until `room`."""
         with self._changed:
             if self._closed:
                 return True
@@ -70,7 +68,7 @@ class Writer:
             return not self._was_full
 
     def _begin(self) -> threading.Thread | None:
-        """None when the system has no more threads to give: what waits is written once it has."""
+        """The started thread, or None if the system has no more threads. Then a later `put` tries again."""
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         try:
             thread.start()
@@ -80,17 +78,17 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Bytes that were taken and are not written yet."""
+        """Bytes that are not written yet."""
         return self._waiting
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should come until there is room."""
+        """Whether callers should pause until there is room."""
         return self._was_full
 
-    def flush(self, within: float) -> bool:
-        """Wait until all is written, `within` seconds at most; whether it was."""
-        end = time.monotonic() + within
+    def flush(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until all is written. Returns whether it was."""
+        end = time.monotonic() + timeout
         with self._changed:
             self._hurries = True
             self._changed.notify_all()
@@ -101,9 +99,9 @@ class Writer:
                 self._changed.wait(left)
         return True
 
-    def close(self, within: float) -> bool:
-        """Write what is left, `within` seconds at most, and end; whether all was written."""
-        written = self.flush(within)
+    def close(self, timeout: float) -> bool:
+        """Write the pending calls for at most `timeout` seconds, and end. Returns whether all was written."""
+        written = self.flush(timeout)
         with self._changed:
             self._closed = True
             self._todo.clear()
@@ -113,7 +111,7 @@ class Writer:
         return written
 
     def _work(self) -> None:
-        while todo := self._is_ours():
+        while todo := self._next_batch():
             for call, size, job in todo:
                 self._try(call, job)
                 with self._changed:
@@ -127,15 +125,15 @@ class Writer:
                     self._try(self._room, "")
 
     def _try(self, call: Callable[[], None], job: str) -> None:
-        """Contains every exception: without this thread nothing of any job would be written."""
+        """Contain every exception, because without this thread no job's output would be written."""
         try:
             call()
         except BaseException as error:  # noqa: BLE001
             with contextlib.suppress(Exception):
                 self._fault(job, error)
 
-    def _is_ours(self) -> Sequence[tuple[Callable[[], None], int, str]]:
-        """What waits, once there is something; nothing when it is over."""
+    def _next_batch(self) -> Sequence[tuple[Callable[[], None], int, str]]:
+        """Wait for pending calls and take them. Empty when the writer is closed."""
         with self._changed:
             self._busy = False
             if not self._todo:
@@ -146,17 +144,17 @@ class Writer:
                 self._changed.wait(left)
             todo, self._todo = self._todo, deque()
             self._hurries = False
-            self._next = time.monotonic() + _PACE
+            self._next = time.monotonic() + _BATCH_S
             self._busy = bool(todo)
             return todo
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleChunk:
-    """Something to show. `head` (the name of the job) is left out when the same owner's line is still unfinished.
+    """Text for the console. `head` (the name of the job) is omitted when the same owner's line is unfinished.
 
-    `body` may hold many lines with their heads in it. `continues`: it begins in the middle of a line. `is_open`: its
-    last line has no end yet. Owner None is nobody in particular, who never leaves a line open.
+    `body` may contain many lines with their heads. `continues`: it begins in the middle of a line. `is_open`: its last
+    line is unfinished. A chunk without owner never leaves a line unfinished.
     """
 
     owner: object
@@ -169,27 +167,26 @@ class ConsoleChunk:
 class Console:
     """Standard output or error. Called in a writer's thread only, so that it may block.
 
-    A line that is not finished yet when somebody else has something to say is ended first. `gone` is called once, in
-    that thread, when nothing can be written any more, with the reason; after that everything is dropped. `log` takes
-    the place of `fd`.
+    An unfinished line is ended before a chunk of another owner. `on_closed` is called once, in that thread, with the
+    error after which nothing can be written. From then on everything is dropped. `log` replaces `fd`.
     """
 
-    def __init__(self, fd: int, gone: Callable[[OSError], None], log: LogFile | None = None) -> None:
+    def __init__(self, fd: int, on_closed: Callable[[OSError], None], log: LogFile | None = None) -> None:
         self.fd = fd
         self._log = log
-        self._gone = gone
-        self._is_gone = False
+        self._on_closed = on_closed
+        self._is_closed = False
         self._owner: object = None
         self._partner: Console | None = None
 
     def share_with(self, other: Console) -> None:
-        """Both are the same terminal, so an unfinished line of one is in the way of the other."""
+        """If both are the same terminal, end an unfinished line of one before the other writes."""
         if _identity(self.fd) == _identity(other.fd):
             self._partner, other._partner = other, self
 
     def show(self, pieces: Iterable[ConsoleChunk]) -> None:
         for piece in pieces:
-            if self._is_gone:
+            if self._is_closed:
                 return
             data = piece.body
             partner = self._partner
@@ -208,16 +205,16 @@ class Console:
         if self._log is not None:
             self._log.write(data)
             return
-        rest = memoryview(data)
-        while rest and not self._is_gone:
+        remaining = memoryview(data)
+        while remaining and not self._is_closed:
             try:
-                rest = rest[os.write(self.fd, rest) :]
-            except BlockingIOError:  # somebody else made the terminal non-blocking
+                remaining = remaining[os.write(self.fd, remaining) :]
+            except BlockingIOError:  # another process made the terminal non-blocking
                 with contextlib.suppress(OSError):
                     select.select([], [self.fd], [], 1)
             except OSError as error:
-                self._is_gone = True
-                self._gone(error)
+                self._is_closed = True
+                self._on_closed(error)
 
 
 def _identity(fd: int) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
-"""The last events, for those who ask later, and each new one for those who listen now. Reads events, never steers.
+"""The last events in memory, for later queries and for live listeners.
 
-In memory and bounded (`MOST`): what has to last is the history. Called in the loop's thread.
+Bounded by `MAX_EVENTS`. The history is the lasting record. All methods are called in the loop's thread.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from repeater._lazy_dataclasses import dataclass
 from repeater.model.events import Event
 from repeater.ports import Clock
 
-MOST = 2000
+MAX_EVENTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event and when it was told."""
+    """An event and the time of its report."""
 
     at: datetime
     event: Event
@@ -27,9 +27,9 @@ class Entry:
 class EventLog:
     """A listener of events."""
 
-    def __init__(self, clock: Clock, most: int = MOST) -> None:
+    def __init__(self, clock: Clock, limit: int = MAX_EVENTS) -> None:
         self._clock = clock
-        self._entries: deque[Entry] = deque(maxlen=most)
+        self._entries: deque[Entry] = deque(maxlen=limit)
         self._listeners: list[Callable[[Entry], None]] = []
 
     def __call__(self, event: Event) -> None:
@@ -39,10 +39,10 @@ class EventLog:
             listener(entry)
 
     def entries(self) -> list[Entry]:
-        """The oldest first."""
+        """All entries, the oldest first."""
         return list(self._entries)
 
     def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
-        """Every event from now on; what is returned ends it. A listener must not raise, and not take long."""
+        """Call `listener` with every new event. It must not raise or block. The result removes the listener."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)

@@ -1,7 +1,7 @@
-"""What `rpr apply` says about the jobs, one line a fact: the words only, no decision about where they go.
+"""The messages of `rpr apply` about the jobs, one line per event.
 
-Quiet by default: what the commands print is what people want to see, so successes and ordinary starts are not told
-unless asked for. Called as a listener of events; gives each line to `say`.
+By default successes and ordinary starts are not printed, because users want to see the output of the jobs. A listener
+of events that passes each line to `log`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from repeater.model.run import SlotRecord
 from repeater.model.units import format_duration
 from repeater.sentences import sentence
 
-Say = Callable[[str, str, Event], None]
-"""Takes the name of a job (empty for the supervisor itself), a line without newline, and the event of the line."""
+Log = Callable[[str, str, Event], None]
+"""Gets the name of a job (empty for the supervisor itself), a line without newline, and the event of the line."""
 
 
 _CHANGED = {
@@ -52,17 +52,17 @@ _CHANGED = {
 
 
 class EventPrinter:
-    """`verbose` tells every start and end; `quiet` only what went wrong."""
+    """`verbose` prints every start and exit, `quiet` prints problems only."""
 
-    def __init__(self, say: Say, *, verbose: bool = False, quiet: bool = False) -> None:
-        self._say = say
+    def __init__(self, log: Log, *, verbose: bool = False, quiet: bool = False) -> None:
+        self._log = log
         self._verbose = verbose
         self._quiet = quiet
         self._overlapping: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         for job, line in self._lines(event):
-            self._say(job, line, event)
+            self._log(job, line, event)
 
     def _lines(self, event: Event) -> Iterator[tuple[str, str]]:
         match event:
@@ -85,7 +85,7 @@ class EventPrinter:
             case Warned(job, reason):
                 yield job, f"warning: {sentence(reason, _day_unless_today)}"
             case SpawnRejected(job, reason, _, temporary):
-                if temporary:  # else the run is finished, which is reported too
+                if temporary:  # otherwise the end of the run is reported too
                     yield job, f"warning: {sentence(reason, _time)}; retrying"
             case FaultContained(owner, job, name, error, count):
                 again = f" ({count} times)" if count > 1 else ""
@@ -141,10 +141,10 @@ class EventPrinter:
 
     def _decided(self, row: SlotRecord) -> Iterator[tuple[str, str]]:
         if row.state == "skipped" and row.reason == MISSED and not self._verbose:
-            return  # told once for all of them
+            return  # reported once for all of them
         why = "" if row.reason is None else sentence(row.reason, _time)
         if row.state == "skipped" and row.reason == OVERLAP:
-            if row.job not in self._overlapping:  # told once for each run that goes on too long
+            if row.job not in self._overlapping:  # reported once for each overlapping run
                 self._overlapping.add(row.job)
                 yield row.job, "skipped: previous run is still running"
         elif row.state in ("skipped", "expired", "interrupted"):
@@ -155,7 +155,7 @@ class EventPrinter:
 
 
 def priority(event: Event) -> int:
-    """How urgent an event is, as syslog(3) counts: 3 an error, 4 a warning, 6 information."""
+    """The syslog(3) level of an event: 3 error, 4 warning, 6 information."""
     match event:
         case ReloadRejected() | FaultContained():
             return 3
@@ -176,7 +176,7 @@ def _day_and_time(instant: datetime) -> str:
 
 
 def _day_unless_today(instant: datetime) -> str:
-    """The date too if it is not today's: a wrong clock can be years off."""
+    """The time, with the date if it is not today: a wrong clock can be years off."""
     local = instant.astimezone()
     return _time(instant) if local.date() == datetime.now().astimezone().date() else _day_and_time(instant)
 

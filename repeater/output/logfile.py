@@ -1,8 +1,8 @@
-"""The file that a job's output is appended to: rotated by size, reopened when somebody else moved or removed it.
+"""The log file of a job: rotated by size, reopened when another process moved or removed it.
 
-`name`, `name.1` (the newest of the old ones) to `name.N`. Bytes are written as they come; a file is cut between lines
-where one fits. Called in a writer's thread only (`output.background_writer`), so that a slow disk delays nobody. It
-must never raise: what cannot be written is counted, told once, and marked in the file when writing works again.
+The files are `name`, `name.1` (the newest backup) to `name.N`. A file is cut between lines if a whole line fits. Called
+in a writer's thread only (`output.background_writer`), so that a slow disk does not delay the loop. It never raises:
+lost bytes are counted, reported once, and noted in the file when writing works again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from repeater.output import user_logfile
 class LogFile:
     """A file, opened with the first write. `max_size` 0 never rotates. `warn` is called in the writing thread.
 
-    `is_ours`: it is rpr's own, for its user alone, and found through no link. A job's may be wherever its user wants.
-    `owner` is the user and the group of a job that runs as another user. `ownfile` opens the file of such a job, and
-    any file of a job that another user could replace while this process is root.
+    `is_ours`: it is rpr's own file, readable by its user only and not reached through a link. `owner` is the user and
+    the group of a job that runs as another user. `user_logfile` opens the file of such a job. It also opens any file of
+    a job that another user could replace while this process is root.
     """
 
     def __init__(
@@ -47,28 +47,28 @@ class LogFile:
         self._lost = 0
 
     def write(self, data: bytes) -> None:
-        """Append, across a rotation if need be."""
-        rest = data
+        """Append, and rotate if needed."""
+        remaining = data
         try:
             self._open()
             if self._lost:
                 self._append(f"\n[rpr: {self._lost} bytes could not be written here]\n".encode())
                 self._lost = 0
-            while rest:
-                fits = self._fitting(rest)
+            while remaining:
+                fits = self._fitting(remaining)
                 if fits == 0:
                     self._rotate()
                     continue
-                written = self._append(rest[:fits])
-                rest = rest[written:]
+                written = self._append(remaining[:fits])
+                remaining = remaining[written:]
         except OSError as error:
             if not self._lost:
                 self._warn(because("file_unwritable", path=self.path, errno=errno.errorcode.get(error.errno or 0)))
-            self._lost += len(rest)
+            self._lost += len(remaining)
             self.close()
 
     def skip(self, size: int) -> None:
-        """So many bytes were not even tried."""
+        """Count bytes that were dropped before writing."""
         self._lost += size
 
     def close(self) -> None:
@@ -81,12 +81,12 @@ class LogFile:
             self._folder = None
 
     def _open(self) -> None:
-        """The file that has the name now, with its size as it is now."""
+        """Open the file that has the path now, and read its current size."""
         if self._fd is not None:
             with contextlib.suppress(FileNotFoundError):
                 there, ours = self._stat(), os.fstat(self._fd)
                 if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
-                    self._size = ours.st_size  # somebody may have truncated it
+                    self._size = ours.st_size  # another process may have truncated it
                     return
             self.close()
         if self.owner is not None or (not self._is_ours and user_logfile.needs_care(self.path)):
@@ -96,14 +96,14 @@ class LogFile:
             self._size = os.fstat(self._fd).st_size
             return
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        # O_NONBLOCK: a FIFO that nobody reads would block the thread that writes the files of all jobs.
+        # O_NONBLOCK: a FIFO without reader would block the thread that writes the files of all jobs.
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         flags |= os.O_NOFOLLOW if self._is_ours else 0
         self._fd = os.open(self.path, flags, 0o600 if self._is_ours else 0o644)
         self._size = os.fstat(self._fd).st_size
 
     def _fitting(self, data: bytes) -> int:
-        """How many bytes still go into this file; 0 asks for the next one."""
+        """Number of bytes that fit into this file; 0: rotate first."""
         if not self.max_size:
             return len(data)
         room = self.max_size - self._size
@@ -112,7 +112,7 @@ class LogFile:
         line_end = data.rfind(b"\n", 0, max(0, room)) + 1
         if line_end:
             return line_end
-        # The line does not fit. If it can begin in the next file it does, unless that is empty already.
+        # The line does not fit. It begins in the next file, unless this one is empty already.
         return max(1, room) if self._size == 0 else 0
 
     def _append(self, data: bytes) -> int:

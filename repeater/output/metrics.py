@@ -1,9 +1,8 @@
-"""Metrics in the format of Prometheus: a listener of events, and a look at the engine when somebody asks. The home of
-prometheus-client, with a registry of its own.
+"""Prometheus metrics: counts events, and samples the engine at each scrape. Has its own registry of prometheus-client.
 
-It reads and never steers. Names, units and labels are a promise to dashboards, listed in docs/how-to/monitor.md. Labels
-are bounded: after `MOST_JOBS` jobs the others share the label `_other`, which is no name that a job can have, and the
-series of a job that is removed go with it. Told in the loop's thread; `expose` may be called in another.
+Names, units and labels are a stable interface for dashboards, listed in docs/how-to/monitor.md. Labels are bounded:
+after `MAX_JOBS` jobs the others share the label `_other`, which is not a valid name of a job. The series of a removed
+job are removed too. Events arrive in the loop's thread; `expose` may be called in another one.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ from repeater.model.events import (
 from repeater.model.run import Outcome, SlotRecord
 from repeater.sentences.spawn import SENTENCES
 
-MOST_JOBS = 1000
-MOST_LIMITS = 200
+MAX_JOBS = 1000
+MAX_LIMITS = 200
 OTHER = "_other"
 _AT_ONCE = 200
 _OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -55,27 +54,27 @@ _DELAYS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60
 _RAN = ("succeeded", "failed", "spawn_failed")
 
 
-values.ValueClass = values.MutexValue  # PROMETHEUS_MULTIPROC_DIR, if it is set, is meant for a job
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter, which nobody asks for
+values.ValueClass = values.MutexValue  # PROMETHEUS_MULTIPROC_DIR, if set, is for the jobs
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series per counter, without use here
 
 
 class ResourceUsage(Protocol):
-    """The engine as far as places are concerned: limits and pools, each with what is used and what there is."""
+    """The current use of limits and pools."""
 
     def __call__(self) -> Iterable[tuple[str, str, int, int]]:
-        """`limit` or `pool`, its name, used, most."""
+        """`limit` or `pool`, its name, its use, its size."""
         ...
 
 
 class Metrics:
-    """`clock` gives seconds, for how long runs take."""
+    """`clock` returns seconds, for the duration of runs."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._known: set[str] = set()
         self._began: dict[str, tuple[str, float]] = {}
         self._orphans: set[str] = set()
-        self._codes: dict[str, set[str]] = {}  # of slots that came to no run, by label of a job
+        self._codes: dict[str, set[str]] = {}  # of slots without a run, by label of a job
         self._registry = registry = CollectorRegistry(auto_describe=False)
         self._runs = Counter(
             "repeater_runs", "Runs that ended, by job and outcome; each attempt counts as one run.", ["job", "outcome"],
@@ -95,7 +94,7 @@ class Metrics:
         self._unstarted = Counter(
             "repeater_spawn_failures", "Processes that could not be started, by reason.", ["reason"], registry=registry
         )
-        for code in SENTENCES:  # a series that begins with its first failure would hide it from `increase`
+        for code in SENTENCES:  # `increase` needs the series to exist before its first failure
             self._unstarted.labels(code)
         self._reloads = Counter(
             "repeater_config_reloads", "Job files that were applied or rejected.", ["result"],
@@ -154,29 +153,29 @@ class Metrics:
                 pass
 
     def attach(self, use: ResourceUsage) -> None:
-        """From now on `use` tells of limits and pools."""
+        """Use `use` for the metrics of limits and pools."""
         self._look.use = use
 
     def sample(self, jobs: Mapping[str, Job]) -> Iterator[None]:
-        """Look at the jobs in force, a part at a time: whoever drives the loop goes on in between. Before `expose`."""
-        there = list(jobs.items())
+        """Sample the active jobs in parts, so that the loop can run in between. Call it before `expose`."""
+        active = list(jobs.items())
         self._look.begin()
-        for first in range(0, len(there), _AT_ONCE):
-            for _, job in there[first : first + _AT_ONCE]:
+        for first in range(0, len(active), _AT_ONCE):
+            for _, job in active[first : first + _AT_ONCE]:
                 self._look.see(job)
             yield
-        for name in self._known.difference(name for name, _ in there):
+        for name in self._known.difference(name for name, _ in active):
             self._forget(name)
 
     def expose(self) -> bytes:
-        """Everything, in the text format. Not by two callers at once."""
+        """All metrics in the text format. Not for concurrent callers."""
         return generate_latest(self._registry)
 
     def label(self, job: str) -> str:
-        """What stands for a job: its name, as long as there is room."""
+        """The label of a job: its name, or `_other` beyond the bound."""
         if job in self._known:
             return job
-        if len(self._known) >= MOST_JOBS:
+        if len(self._known) >= MAX_JOBS:
             return OTHER
         self._known.add(job)
         return job
@@ -188,7 +187,7 @@ class Metrics:
                 self._codes.setdefault(label, set()).add(row.reason.code)
                 self._skipped.labels(label, row.reason.code).inc(count)
         elif row.state not in _RAN and row.run is not None:
-            self._ended(row.run, row.job, row.outcome)  # cancelled, replaced, interrupted: told by nothing else
+            self._ended(row.run, row.job, row.outcome)  # cancelled, replaced, interrupted: there is no other event
 
     def _ended(self, run: str, job: str, outcome: str) -> None:
         _, began = self._began.pop(run, (job, None))
@@ -212,12 +211,12 @@ class Metrics:
 
 def _remove(metric: Counter | Histogram, *labels: str) -> None:
     with contextlib.suppress(KeyError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it says of several processes
+        warnings.simplefilter("ignore")  # a warning about several processes
         metric.remove(*labels)
 
 
 _Seen: TypeAlias = tuple[str, tuple[float | None, ...]]
-"""The name of a job, and its values in the order of `_OF_JOBS`; None: no sample."""
+"""The name of a job, and its values in the order of `_OF_JOBS`. None: no sample."""
 _OF_JOBS: tuple[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str], ...] = (
     (GaugeMetricFamily, "repeater_job_runs_live", "Live runs of a job."),
     (GaugeMetricFamily, "repeater_job_consecutive_failures", "Consecutive failures of a job."),
@@ -234,7 +233,7 @@ def _seconds(length: timedelta | None) -> float | None:
 
 
 class _Collector(Collector):
-    """How jobs are at this moment: `begin`, then `see` for each of them, then it is collected."""
+    """Samples of the current jobs: call `begin`, then `see` for each job, then `collect`."""
 
     def __init__(self) -> None:
         self.use: ResourceUsage | None = None
@@ -245,13 +244,13 @@ class _Collector(Collector):
     def begin(self) -> None:
         self._jobs = []
         self._rest = self._count = 0
-        self._used = [] if self.use is None else list(self.use())[:MOST_LIMITS]
+        self._used = [] if self.use is None else list(self.use())[:MAX_LIMITS]
 
     def see(self, job: Job) -> None:
-        """One job; after `MOST_JOBS` only its live runs count, all together."""
-        running = sum(held.attempt is not None and held.attempt.started is not None for held in job.open)
+        """Sample one job. After `MAX_JOBS` jobs only the sum of live runs is counted."""
+        running = sum(slot.attempt is not None and slot.attempt.started is not None for slot in job.open)
         self._count += 1
-        if len(self._jobs) >= MOST_JOBS:
+        if len(self._jobs) >= MAX_JOBS:
             self._rest += running
             return
         progress = job.progress
@@ -268,7 +267,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("repeater_jobs", "Active jobs.", self._count)
-        families = [family(name, words, labels=["job"]) for family, name, words in _OF_JOBS]
+        families = [family(name, help_text, labels=["job"]) for family, name, help_text in _OF_JOBS]
         for name, found in self._jobs:
             for family, value in zip(families, found, strict=True):
                 if value is not None:
@@ -276,14 +275,14 @@ class _Collector(Collector):
         if self._count > len(self._jobs):
             families[0].add_metric([OTHER], self._rest)
         yield from families
-        for kind, used_words, most_words in (
+        for kind, used_help, size_help in (
             ("limit", "Starts in the current window of a limit.", "Maximum number of starts in a window of a limit."),
             ("pool", "Current runs in a pool.", "Maximum number of concurrent runs in a pool."),
         ):
-            used = GaugeMetricFamily(f"repeater_{kind}_used", used_words, labels=[kind])
-            size = GaugeMetricFamily(f"repeater_{kind}_size", most_words, labels=[kind])
-            for what, name, taken, most in self._used:
-                if what == kind:
-                    used.add_metric([name], taken)
-                    size.add_metric([name], most)
+            used = GaugeMetricFamily(f"repeater_{kind}_used", used_help, labels=[kind])
+            size = GaugeMetricFamily(f"repeater_{kind}_size", size_help, labels=[kind])
+            for resource_kind, name, count, limit in self._used:
+                if resource_kind == kind:
+                    used.add_metric([name], count)
+                    size.add_metric([name], limit)
             yield from (used, size)

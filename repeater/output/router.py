@@ -1,9 +1,9 @@
-"""Takes the output of all runs and brings it where the job wants it: console, file, the tail that is kept, patterns.
+"""Routes the output of all runs to the console, the log file, the buffer of recent output, and the patterns of the job.
 
-`ports.RunSink` for `processes.local_spawner`; `supervisor.supervisor` announces a run by `begin`. On the console every
-line carries its job's name, lines are never mixed, and a part of a line is shown when nothing follows for a moment.
-Nothing here waits: writing is done by threads, and a run whose output cannot be written is paused. Memory is bounded by
-`WINDOW` for a line, `writer.FULL` for what waits, `output.buffer` for what is kept.
+Implements `ports.RunSink`. `begin` announces a run. On the console every line has its job's name, lines are never
+mixed, and a partial line is shown when nothing follows for a moment. No method waits: threads do the writing, and a run
+whose output cannot be written is paused. Memory is bounded by `WINDOW` for a line, `background_writer.FULL` for pending
+output, and `output.buffer` for recent output.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from repeater.policy.verdict import Matcher
 from repeater.ports import Clock, Stream, TimerHandle
 
 WINDOW = 64 * 1024
-"""Bytes of a line without end that are held back at most."""
+"""Maximum number of bytes of a partial line that are held back."""
 PATIENCE = 100_000
-"""Microseconds after which the beginning of a line is shown although its end has not come."""
+"""Microseconds after which a partial line is shown."""
 WIDEST_NAME = 24
-_MOST_WAITING = 16 << 20  # bytes; beyond it output is left out, and how much is told
+_MAX_PENDING = 16 << 20  # bytes; beyond it output is dropped, and the number of dropped bytes is reported
 _SPOOL = 256 * 1024  # bytes of an aggregated run in memory, the rest is in a nameless file
 _LOG_SIZE, _LOG_BACKUPS = 10_000_000, 3
-_LEAVING = 2.0  # seconds that a console or disk that does not take anything gets at the end
+_CLOSE_TIMEOUT_S = 2.0  # seconds for a blocked console or disk at the end
 _STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 
 
 @dataclass(slots=True)
 class _Line:
-    """The line that one stream of a run is in the middle of."""
+    """The current partial line of one stream of a run."""
 
-    held: bytes = b""
+    pending: bytes = b""
     is_shown: bool = False  # its beginning is on the console
     is_in_file: bool = False  # its beginning is in the file
     alarm: TimerHandle | None = None
@@ -62,15 +62,15 @@ class _Run:
 
 
 class OutputRouter:
-    """`ports.RunSink`, and the voice of rpr itself. All methods are called in the loop's thread.
+    """`ports.RunSink`, and rpr's own messages. All methods are called in the loop's thread.
 
-    `resume` continues a paused run; it may be set later, before the first run. `warn(job, reason)` tells what a
-    person should know; `gone(stream, error)` that `stdout` or `stderr` cannot be written any more, as a rule because
-    nobody reads it. All three are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`), and so are
-    `has_room`, when `is_full` has come to an end, and `fault(job, error)`, for an unexpected exception of a writer.
-    `plain` passes the jobs' bytes on, with times if the job wants them, but without names. `console` are the
-    descriptors of both, or a file that takes their place and is rotated. `runs` keeps the output on disk; it may be set
-    before the first run, and its owner closes it.
+    `resume` continues a paused run; it may be set later, before the first run. `warn(job, reason)` reports a problem.
+    `on_closed(stream, error)` reports that `stdout` or `stderr` cannot be written any more, usually because its reader
+    exited. `has_room` is called when `is_full` becomes false, and `fault(job, error)` for an unexpected exception of a
+    writer. All five are called in the loop, through `call_soon` (`loop.call_soon_threadsafe`). `plain` prints the jobs'
+    bytes without names, with times if the job wants them. `console` are the descriptors of both streams, or a rotated
+    file that replaces them. `runs` stores the output on disk; it may be set before the first run, and its owner closes
+    it.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class OutputRouter:
         environ: Mapping[str, str],
         resume: Callable[[str], None] = lambda _: None,
         warn: Callable[[str, Reason], None] = lambda _job, _reason: None,
-        gone: Callable[[Stream, OSError], None] = lambda *_: None,
+        on_closed: Callable[[Stream, OSError], None] = lambda *_: None,
         plain: bool = False,
         console: tuple[int, int] | str = (1, 2),
     ) -> None:
@@ -91,7 +91,7 @@ class OutputRouter:
         self._clock = clock
         self._call_soon = call_soon
         self._warn = warn
-        self._gone = gone
+        self._on_closed = on_closed
         self.fault: Callable[[str, BaseException], None] = self._warn_of_fault
         self._faulty: set[str] = set()
         self.has_room: Callable[[], None] = lambda: None
@@ -113,26 +113,26 @@ class OutputRouter:
         self._consoles["stdout"].share_with(self._consoles["stderr"])
         self._is_terminal = {stream: is_terminal(fd) for stream, fd in _pairs(fds)}
         self._is_colored = {stream: wants_color(fd, environ) for stream, fd in _pairs(fds)}
-        self._console = Writer("rpr-console", self._on_writable, self._told_of_fault)
-        self._disk = Writer("rpr-files", self._on_writable, self._told_of_fault)
+        self._console = Writer("rpr-console", self._on_writable, self._on_fault)
+        self._disk = Writer("rpr-files", self._on_writable, self._on_fault)
 
     def prepare(self) -> None:
-        """Be able to speak also when the system has no more threads to give later."""
+        """Start the thread of the console now, in case the system has no more threads later."""
         self._console.put(lambda: None, 0)
 
     def align(self, jobs: Iterable[str]) -> None:
-        """These are the jobs of now: names are padded to the longest of them."""
+        """Pad names to the longest name of the active jobs."""
         self._width = min(WIDEST_NAME, max(map(len, jobs), default=0))
         self._heads.clear()
 
     def say(self, text: str) -> None:
-        """Words of rpr itself, one line or more, to standard error, in order with everything else."""
+        """Print a message of rpr on standard error, in order with all other output."""
         self._show("stderr", ConsoleChunk(None, b"", f"{text}\n".encode("utf-8", "backslashreplace")))
 
     # --- runs ---
 
     def begin(self, run: str, spec: JobSpec, kind: RunKind = "run") -> None:
-        """A run of this job is about to start; its output comes next."""
+        """A run of this job is about to start."""
         if len(spec.name) > self._width < WIDEST_NAME:
             self._width = min(WIDEST_NAME, len(spec.name))
             self._heads.clear()
@@ -143,7 +143,7 @@ class OutputRouter:
         self._runs[run] = _Run(run, spec, matcher, self._open_file(spec), {stream: _Line() for stream in _STREAMS})
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
-        """Take a chunk; False asks to pause the run until `resume`. Unknown runs are dropped."""
+        """Take a chunk. False: pause the run until `resume`. Output of unknown runs is dropped."""
         state = self._runs.get(run)
         if state is None:
             return True
@@ -156,19 +156,19 @@ class OutputRouter:
             now = self._clock.now().wall
             self.kept.add(run, stream, data, now)
             self.runs.add(run, stream, data, now)
-        goes_on = True
+        has_room = True
         if state.file is not None:
-            goes_on = self._write_file(state, state.file, stream, data)
+            has_room = self._write_file(state, state.file, stream, data)
         if output.mode == "stream":
-            goes_on = self._stream(state, stream, data) and goes_on
+            has_room = self._stream(state, stream, data) and has_room
         elif output.mode == "aggregate":
-            goes_on = self._spool(state, stream, data) and goes_on
-        if not goes_on:
+            has_room = self._spool(state, stream, data) and has_room
+        if not has_room:
             self._paused.add(run)
-        return goes_on
+        return has_room
 
     def finish(self, run: str) -> frozenset[str]:
-        """The patterns found in the run's whole output. The run is over: what was held back is shown now."""
+        """The run has ended: show its partial lines. Returns the patterns that its whole output matched."""
         state = self._runs.pop(run, None)
         if state is None:
             return frozenset()
@@ -176,8 +176,8 @@ class OutputRouter:
         for stream, line in state.lines.items():
             if line.alarm is not None:
                 line.alarm.cancel()
-            if line.held or line.is_shown:
-                body = self._text(stream, line.held) + b"\n"
+            if line.pending or line.is_shown:
+                body = self._text(stream, line.pending) + b"\n"
                 piece = ConsoleChunk((run, stream), self._head(state, stream), body, continues=line.is_shown)
                 self._show(stream, piece, state.spec.name)
         if state.spool is not None:
@@ -192,33 +192,33 @@ class OutputRouter:
         return state.matcher.found()
 
     def tail(self, run: str) -> bytes:
-        """The last `capture` bytes that a run wrote, both streams as they came; ended runs are forgotten in time."""
+        """The last `capture` bytes of a run, both streams in order of arrival. Output of old runs is dropped."""
         return self.kept.tail(run)
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be written that no more should come for now."""
+        """Whether callers should pause, because too much output is pending."""
         return self._console.is_full or self._disk.is_full
 
-    def written(self, then: Callable[[], None]) -> None:
-        """Calls `then` in the loop once all that was taken until now is written, however long that takes."""
+    def written(self, on_done: Callable[[], None]) -> None:
+        """Call `on_done` in the loop when all pending output is written. There is no time limit."""
 
         def ask_disk() -> None:
-            self._disk.put(partial(self._later, then), 0)
+            self._disk.put(partial(self._later, on_done), 0)
 
         self._console.put(ask_disk, 0)
 
     def flush(self) -> None:
-        """Blocks until what was taken is written, two seconds at most for each of console and disk."""
-        self._disk.flush(_LEAVING)
-        self._console.flush(_LEAVING)
+        """Block until all pending output is written, at most two seconds each for console and disk."""
+        self._disk.flush(_CLOSE_TIMEOUT_S)
+        self._console.flush(_CLOSE_TIMEOUT_S)
 
     def close(self) -> None:
-        """Blocks like `flush`; what cannot be written by then is lost."""
+        """Block like `flush`, then drop unwritten output."""
         for run in list(self._runs):
             self.finish(run)
-        self._disk.close(_LEAVING)
-        self._console.close(_LEAVING)
+        self._disk.close(_CLOSE_TIMEOUT_S)
+        self._console.close(_CLOSE_TIMEOUT_S)
         if self._log is not None:
             self._log.close()
 
@@ -231,35 +231,34 @@ class OutputRouter:
         if line.alarm is not None:
             line.alarm.cancel()
             line.alarm = None
-        data = line.held + data
+        data = line.pending + data
         head = self._head(state, stream)
-        goes_on = True
+        has_room = True
         if end := data.rfind(b"\n") + 1:
             body = self._text(stream, data[:end])[:-1].replace(b"\n", b"\n" + head) + b"\n"
             piece = ConsoleChunk((state.id, stream), head, body, continues=line.is_shown)
-            goes_on = self._show(stream, piece, state.spec.name)
+            has_room = self._show(stream, piece, state.spec.name)
             line.is_shown = False
-        line.held = data[end:]
-        if len(line.held) > WINDOW:
-            self._show_so_far(state, stream)
-            goes_on = not self._console.is_full
-        if line.held:
-            line.alarm = self._clock.call_after(PATIENCE, partial(self._show_so_far, state, stream))
-        return goes_on
+        line.pending = data[end:]
+        if len(line.pending) > WINDOW:
+            self._show_partial_line(state, stream)
+            has_room = not self._console.is_full
+        if line.pending:
+            line.alarm = self._clock.call_after(PATIENCE, partial(self._show_partial_line, state, stream))
+        return has_room
 
-    def _show_so_far(self, state: _Run, stream: Stream) -> None:
-        """Show what is there of a line that has no end yet."""
+    def _show_partial_line(self, state: _Run, stream: Stream) -> None:
         line = state.lines[stream]
         line.alarm = None
-        cut = cut_here(line.held)
-        text, line.held = self._text(stream, line.held[:cut]), line.held[cut:]
+        cut = cut_here(line.pending)
+        text, line.pending = self._text(stream, line.pending[:cut]), line.pending[cut:]
         head = self._head(state, stream)
         piece = ConsoleChunk((state.id, stream), head, text, continues=line.is_shown, is_open=True)
         line.is_shown = True
         self._show(stream, piece, state.spec.name)
 
     def _show(self, stream: Stream, piece: ConsoleChunk, job: str = "") -> bool:
-        if self._console.waiting > _MOST_WAITING:
+        if self._console.waiting > _MAX_PENDING:
             self._left_out += len(piece.body)
             return False
         return self._console.put(partial(self._consoles[stream].show, (piece,)), len(piece.body), job)
@@ -301,7 +300,7 @@ class OutputRouter:
         return not self._console.is_full
 
     def _show_spooled(self, state: _Run, spool: IO[bytes]) -> None:
-        """In the writer's thread: a whole run at once, from wherever it was kept."""
+        """Show a whole run at once, in the writer's thread."""
         with spool:
             spool.seek(0)
             for stream, size in state.spooled:
@@ -313,14 +312,14 @@ class OutputRouter:
                 size -= len(data)
                 yield ConsoleChunk(None, b"", data)
             return
-        head, owner, is_shown, held = self._head(state, stream), (state.id, stream), False, b""
+        head, owner, is_shown, pending = self._head(state, stream), (state.id, stream), False, b""
         while size > 0 and (data := spool.read(min(WINDOW, size))):
             size -= len(data)
-            data = held + data
+            data = pending + data
             end = len(data) if size <= 0 else data.rfind(b"\n") + 1
             is_open = not end
             end = end or cut_here(data)
-            text, held = self._text(stream, data[:end]), data[end:]
+            text, pending = self._text(stream, data[:end]), data[end:]
             if not is_open:
                 text = text.removesuffix(b"\n").replace(b"\n", b"\n" + head) + b"\n"
             yield ConsoleChunk(owner, head, text, continues=is_shown, is_open=is_open)
@@ -348,13 +347,13 @@ class OutputRouter:
         return file
 
     def _owner(self, spec: JobSpec) -> tuple[int, int] | None:
-        """User and group that a log file belongs to; None: those of this process."""
-        wanted = (spec.process.user, spec.process.group)
+        """User and group that own a log file. None: those of this process."""
+        names = (spec.process.user, spec.process.group)
         if spec.process.user is None:
             return None
-        if wanted not in self._owners:
-            self._owners[wanted] = file_owner(spec.process.user, spec.process.group)
-        return self._owners[wanted]
+        if names not in self._owners:
+            self._owners[names] = file_owner(spec.process.user, spec.process.group)
+        return self._owners[names]
 
     def _release_file(self, file: LogFile, job: str) -> None:
         key = file.path, file.owner
@@ -372,7 +371,7 @@ class OutputRouter:
             line.is_in_file = not data.endswith(b"\n")
             body = data.removesuffix(b"\n").replace(b"\n", b"\n" + stamp)
             data = start + body + (b"" if line.is_in_file else b"\n")
-        if self._disk.waiting > _MOST_WAITING:
+        if self._disk.waiting > _MAX_PENDING:
             file.skip(len(data))
             return False
         return self._disk.put(partial(file.write, data), len(data), state.spec.name)
@@ -380,16 +379,16 @@ class OutputRouter:
     # --- from the writers' threads ---
 
     def _on_broken_pipe(self, stream: Stream, error: OSError) -> None:
-        self._later(partial(self._gone, stream, error))
+        self._later(partial(self._on_closed, stream, error))
 
     def _on_write_error(self, job: str, reason: Reason) -> None:
         self._later(partial(self._warn, job, reason))
 
-    def _told_of_fault(self, job: str, error: BaseException) -> None:
+    def _on_fault(self, job: str, error: BaseException) -> None:
         self._later(partial(self.fault, job, error))
 
     def _warn_of_fault(self, job: str, error: BaseException) -> None:
-        """Once for each job: a console that fails would fail with every warning about it."""
+        """Warn once for each job, because a broken console fails for every warning too."""
         if job not in self._faulty:
             self._faulty.add(job)
             self._warn(job, because("output_unwritable", error=f"{type(error).__name__}: {error}"))
@@ -402,7 +401,7 @@ class OutputRouter:
             self._call_soon(call)
 
     def _resume_runs(self) -> None:
-        """There is room again: all that were paused may try."""
+        """Resume all paused runs, because there is room again."""
         if self.is_full:
             return
         self.has_room()

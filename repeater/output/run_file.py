@@ -1,4 +1,4 @@
-"""The files that hold the output of runs: their names, their text, and how a long text is shortened.
+"""The files with the output of runs: their names and their format, and how a long output is shortened.
 
 `output/JOB/RUN.log` is the output of a live run, as text. When the run has ended it becomes `RUN.gz`, or
 `RUN.failed.gz`, which `zcat` can read. JOB is the name of the job in the form of URLs, `poll%5Bregion%3Deu%5D`; a long

@@ -32,7 +32,7 @@ _MUCH = 1 << 20  # bytes that are written at once
 _MOST_WAITING = 16 << 20  # bytes that wait for the disk; more are lost
 _SMALL = 4096  # bytes: what continues a line is added to the note before it up to this size
 _UNDECIDED = 5_000_000  # microseconds after which a run without a verdict counts as failed
-_LEAVING = 2.0  # seconds that a disk gets at the end
+_CLOSE_TIMEOUT_S = 2.0  # seconds for a slow disk at the end
 _MOST_OPEN = 16  # folders that are open at a time
 _LOOK = 3600.0  # seconds between looks at the age of failures
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -56,7 +56,7 @@ class _Live:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What the thread has to write of one run. `failed` None: the run goes on."""
+    """Output of one run that the thread must write. `failed` None: the run is still live."""
 
     run: str
     job: str
@@ -94,9 +94,9 @@ class RunStore:
 
     # --- in the loop ---
 
-    def open(self, living: Collection[str]) -> None:
-        """Find what is there. The `living` runs of an earlier supervisor go on; all others are over."""
-        self._put(partial(self._disk.scan, frozenset(living)), 0)
+    def open(self, surviving: Collection[str]) -> None:
+        """Scan the stored output. The `surviving` runs of an earlier supervisor are live; all others have ended."""
+        self._put(partial(self._disk.scan, frozenset(surviving)), 0)
         self._look_again()
 
     def limit(self, jobs: Iterable[JobSpec]) -> None:
@@ -117,7 +117,7 @@ class RunStore:
             self._live[run] = _Live(run, job, keep.size)
 
     def add(self, run: str, stream: Stream, data: bytes, at: datetime) -> None:
-        """Take what a run wrote. Never waits."""
+        """Take output of a run. Never waits."""
         live = self._live.get(run)
         if live is None:
             return
@@ -143,7 +143,7 @@ class RunStore:
             self._alarm = self._clock.call_after(FLUSH, self._flush_timed)
 
     def _drop_middle(self, live: _Live) -> None:
-        """A run writes more than is kept. Only its first and last bytes go to the thread."""
+        """Drop the middle of output that exceeds the limit. The thread gets the first and last bytes only."""
         first, last, middle = 0, len(live.notes), 0
         size = 0
         while size < live.most // 4 and first < last:
@@ -166,7 +166,7 @@ class RunStore:
             live.ended = self._clock.now().mono
 
     def decide(self, run: str, *, failed: bool) -> None:
-        """The run is over, and this is known about it."""
+        """The run has ended with this verdict."""
         live = self._live.pop(run, None)
         if live is None:
             return
@@ -178,7 +178,7 @@ class RunStore:
                 self._alarm = self._clock.call_after(FLUSH, self._flush_timed)
 
     def totals(self) -> dict[str, int]:
-        """How much each live run has written since this supervisor takes its output."""
+        """Number of bytes that each live run has written since this supervisor took over its output."""
         return {run: live.total for run, live in self._live.items()}
 
     def positions(self, totals: Mapping[str, int]) -> dict[str, int]:
@@ -194,20 +194,20 @@ class RunStore:
         """Whether the last attempt to write failed."""
         return self._is_failing
 
-    def flush(self, then: Callable[[], None]) -> None:
-        """Call `then` when everything that was taken until now is on disk, or is lost."""
+    def flush(self, on_done: Callable[[], None]) -> None:
+        """Call `on_done` when all output that was taken until now is on disk, or is lost."""
         self._hand_over()
-        self._put(partial(self._later, then), 0)
+        self._put(partial(self._later, on_done), 0)
 
     def close(self) -> None:
-        """Write what is left, for two seconds at most. Runs without a verdict count as failed."""
+        """Write pending output for at most two seconds. Runs without a verdict count as failed."""
         for run in list(self._live):
             self.decide(run, failed=True)
         for alarm in (self._alarm, self._look):
             if alarm is not None:
                 alarm.cancel()
         self._hand_over()
-        self._writer.close(_LEAVING)
+        self._writer.close(_CLOSE_TIMEOUT_S)
 
     def _flush_timed(self) -> None:
         self._alarm = None
@@ -220,7 +220,7 @@ class RunStore:
             self._alarm = self._clock.call_after(FLUSH, self._flush_timed)
 
     def _hand_over(self) -> None:
-        """Give the thread what was collected."""
+        """Pass the collected output to the thread."""
         parts, self._done = self._done, []
         if self._collected:
             for live in self._live.values():
@@ -241,7 +241,7 @@ class RunStore:
     # --- in the thread ---
 
     def _carry_out(self, call: Callable[[], OSError | None]) -> None:
-        """Report the first of several errors, and that there are no more."""
+        """Report the first of several errors, and the recovery."""
         self._disk.has_written = False
         try:
             error = call()
@@ -277,7 +277,7 @@ class _Disk:
         self._folder_fds: dict[str, int] = {}
 
     def scan(self, living: frozenset[str]) -> OSError | None:
-        """Learn what is there, and complete what an earlier supervisor left."""
+        """Scan the stored output, and complete the unfinished files of an earlier supervisor."""
         found: list[tuple[float, Stored]] = []
         failed: OSError | None = None
         for job, folder in self._folders():
@@ -317,7 +317,7 @@ class _Disk:
         found.append((there.st_mtime, Stored(job, run, name, ended, name.endswith(FAILED), _on_disk(there.st_size))))
 
     def _folders(self) -> Iterable[tuple[str, int]]:
-        """The job of each folder, as its own name tells, and a descriptor that the caller closes."""
+        """The job of each folder, from its name, and a descriptor that the caller closes."""
         try:
             root = run_file.open_folder(self._folder)
         except FileNotFoundError:

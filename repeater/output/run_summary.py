@@ -1,7 +1,7 @@
-"""The few words that rpr says around a one-off command, and what it counts.
+"""The messages and the counts of a one-off command.
 
-Silent by default: standard output and error belong to the command. What only rpr can know (it could not be started, it
-took too long) is told all the same. A listener of events: it never steers.
+By default rpr prints nothing, because standard output and error belong to the command. It reports only start errors,
+timeouts and warnings, which the command cannot print itself. A listener of events.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class RunSummary:
-    """Counts runs; `say` gets a line for what nobody else can tell."""
+    """Counts runs. `log` gets a line for each start error and timeout."""
 
-    def __init__(self, say: Callable[[str], None], warn: Callable[[str], None] | None = None) -> None:
+    def __init__(self, log: Callable[[str], None], warn: Callable[[str], None] | None = None) -> None:
         self.tally = Tally()
-        self._say = say
-        self._warn = warn or (lambda message: say(f"warning: {message}"))
+        self._log = log
+        self._warn = warn or (lambda message: log(f"warning: {message}"))
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._lengths: list[timedelta] = [timedelta.max, timedelta(0), timedelta(0)]  # shortest, sum, longest
@@ -43,7 +43,7 @@ class RunSummary:
                 refusal = 0 if code is not None or verdict.success else self._refusal
                 self.tally.count(success=verdict.success, exit_code=code, refusal=refusal, timed_out=timed_out)
                 if refusal or timed_out:
-                    self._say(sentence_of(verdict.reason))
+                    self._log(sentence_of(verdict.reason))
             case SlotDecided():
                 self._measure(event.row)
             case SpawnRejected(_, reason, exit_code, temporary):
@@ -65,7 +65,7 @@ class RunSummary:
         self._lengths = [min(shortest, length), total + length, max(longest, length)]
 
     def counts(self, job: Job | None) -> str:
-        """What `--stats-only` and `--verbose` print at the end; a line for each figure."""
+        """The text that `--stats-only` and `--verbose` print at the end, one line per figure."""
         tally = self.tally
         runs = tally.successes + tally.failures
         shortest, total, longest = self._lengths
@@ -73,14 +73,14 @@ class RunSummary:
         if self._first is not None and self._last is not None:
             lines.append(f"took: {format_approx((self._last - self._first).total_seconds())}")
             if runs:
-                least, mean, most = (format_approx(one.total_seconds()) for one in (shortest, total / runs, longest))
-                lines.append(f"a run: {least} to {most}, {mean} on average")
+                low, mean, high = (format_approx(one.total_seconds()) for one in (shortest, total / runs, longest))
+                lines.append(f"a run: {low} to {high}, {mean} on average")
         lines += [] if job is None else [f"{name}: {value}" for name, value in pace_of(job)]
         return "\n".join(lines) + "\n"
 
 
 def pace_of(job: Job) -> Iterator[tuple[str, str]]:
-    """The slots that came up and those without a run, the interval in force and the average one, if there are any."""
+    """The numbers of due and skipped slots, and the current and the average interval if there are any."""
     yield "planned", str(job.planned)
     yield "skipped", str(job.progress.skipped)
     for name, length in (("interval", job.interval), ("average interval", job.starts.average)):
@@ -89,7 +89,7 @@ def pace_of(job: Job) -> Iterator[tuple[str, str]]:
 
 
 def sentence_of(reason: Reason) -> str:
-    """Most commands need no sentence, so they are imported late. When descriptors run out they cannot be imported."""
+    """The sentence of a reason. Imported late, because most commands need none. Without descriptors it is minimal."""
     try:
         from repeater.sentences import sentence
     except (ImportError, OSError):
@@ -102,7 +102,7 @@ def sentence_of(reason: Reason) -> str:
 
 
 class NullSink:
-    """Stands for `output.router.OutputRouter` when the runs write to rpr's own descriptors and nobody listens."""
+    """Replaces `output.router.OutputRouter` when the runs write to rpr's own descriptors."""
 
     def begin(self, run: str, spec: object, kind: RunKind = "run") -> None:
         pass
@@ -115,11 +115,11 @@ class NullSink:
 
 
 def line_printer(fd: int, text: str) -> None:
-    """Write a line of rpr's own; if nobody reads, it is lost."""
-    rest = text.encode("utf-8", "backslashreplace")
+    """Write a message of rpr. Errors are ignored."""
+    remaining = text.encode("utf-8", "backslashreplace")
     with contextlib.suppress(OSError):
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+        while remaining:
+            remaining = remaining[os.write(fd, remaining) :]
 
 
 def stamped(text: str) -> str:

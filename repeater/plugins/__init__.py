@@ -1,13 +1,13 @@
-"""What authors of plugins import: four kinds, each a class to derive from, and the values that they are given.
+"""The interface for authors of plugins: a base class for each of four kinds, and the values that they get.
 
 A plugin is a class that an installed package names as an entry point:
 
     [project.entry-points."repeater.schedules"]
     sun = "my_package:Sun"
 
-It runs in a process of its own, never in the one that runs the jobs: one that raises, hangs or crashes is named in a
-message and does no further harm. For each set of keys that a job file gives there is one instance.
-`docs/reference/plugins.md` says what is promised, `docs/how-to/write-a-plugin.md` leads through an example.
+It runs in a separate process, never in the supervisor. A plugin that raises, hangs or crashes causes a message and does
+not affect other jobs. There is one instance for each set of keys in the job files. `docs/reference/plugins.md`
+describes the interface, `docs/how-to/write-a-plugin.md` explains an example.
 
 Only the standard library is used here. Everything else of repeater may change at any time; what this module offers
 changes with the major version.
@@ -30,12 +30,12 @@ GROUPS = {
 
 
 class Plugin:
-    """What all kinds have. `description` is one line for people; `version` is that of the package unless given;
-    `schema` is a JSON schema (draft-07) of the plugin's keys in a job file, none by default.
+    """The base of all kinds. `description` is one line for users. `version` defaults to the version of the package.
+    `schema` is a JSON schema (draft-07) of the plugin's keys in a job file; by default there are no keys.
 
-    `keys` are the job's keys, already valid, with the `default`s of the schema. An `__init__` of your own may refuse
-    them with a ValueError, which the user sees with the place in the file; it must do nothing else, for it is also
-    called when a file is only checked.
+    `keys` are the job's keys, already valid, with the `default`s of the schema. An `__init__` may refuse them with a
+    ValueError, which is shown with its position in the file. It must have no side effects, because it is also called
+    when a file is only validated.
     """
 
     description: ClassVar[str] = ""
@@ -48,11 +48,11 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What a schedule may know. Every instant is in UTC.
+    """The input of a schedule. Every instant is in UTC.
 
-    `anchor` is when the job came into force; `after` is the instant after which the next start is wanted, exclusive:
-    the last one that was decided; None when there was none, then `anchor` itself may be one. `last_end` is the end of
-    the last run, None before the first; `runs` counts the runs, `failures_in_row` the failures since the last success.
+    `anchor` is when the job became active. `after` is the last decided start; the next start must be later. It is None
+    before the first start, which may be `anchor` itself. `last_end` is the end of the last run, None before the first.
+    `runs` counts the runs, `failures_in_row` the failures since the last success.
     """
 
     job: str
@@ -64,9 +64,9 @@ class Track:
 
 
 class Schedule(Plugin):
-    """When next? A pure function: the same track gives the same answer, now, in a forecast and in a simulation.
+    """Computes the next start. A pure function: forecasts and simulations rely on equal results for equal tracks.
 
-    With `waits_for_end` the next start counts from the end of the run before, and is not asked for while one is live.
+    With `waits_for_end` the next start counts from the end of the previous run, and is not requested during a run.
     """
 
     waits_for_end: ClassVar[bool] = False
@@ -78,9 +78,9 @@ class Schedule(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run for an executor. `command` is the job's: text, a list, or None; `stdin` is what it would read.
+    """A run for an executor. `command` is the job's command: text, a list, or None. `stdin` is its standard input.
 
-    `os.environ` and the working folder are the job's too, and so are its limits, user and group.
+    The process has the environment, working directory, limits, user and group of the job.
     """
 
     job: str
@@ -94,10 +94,10 @@ class Task:
 
 
 class Executor(Plugin):
-    """Runs a run in its own way. Each run is a process of its own, so it may take its time and use what it likes.
+    """Carries out runs. Each run has a separate process, so it may block.
 
-    What is printed is the output of the run. The job's `timeout` and `rpr stop` end it with SIGTERM, which raises
-    SystemExit here so that `finally` blocks are carried out, and with SIGKILL if it does not end in time.
+    Printed text is the output of the run. The job's `timeout` and `rpr stop` end it with SIGTERM, which raises
+    SystemExit here so that `finally` blocks run, and with SIGKILL if it does not exit in time.
     """
 
     def run(self, task: Task) -> int | None:
@@ -114,29 +114,29 @@ class Run:
 
 
 class Output(Plugin):
-    """Gets what jobs print, or what became of their slots, or both. Override what is of interest; no more is sent.
+    """Receives the output of jobs, or the records of their slots, or both. Only overridden methods are called.
 
-    Calls come one after the other and never while the job waits: if the plugin is too slow, a part is left out and a
-    warning says how much.
+    Calls are sequential, and jobs never wait for them. If the plugin is too slow, items are dropped and a warning has
+    their number.
     """
 
     def begin(self, run: Run) -> None:
         """A run is about to start."""
 
     def chunk(self, run: Run, stream: Literal["stdout", "stderr"], data: bytes) -> None:
-        """Bytes that it printed, in the order in which they came; not lines."""
+        """Bytes that the run printed, in order. They need not end at a line end."""
 
     def record(self, record: Mapping[str, Any]) -> None:
         """A slot was decided: the ten keys of `rpr history --json`, `outcome`, `trigger` and `generation`."""
 
     def close(self) -> None:
-        """No job uses this any more, or the supervisor leaves."""
+        """No job uses this plugin any more, or the supervisor exits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a stop condition judges. Counters are of runs, not of attempts or skipped slots; `streak` counts outcomes in
-    a row, failures as negative numbers; `last` is the last slot that was decided, with the ten keys of
+    """The input of a stop condition. Counters count runs, not attempts or skipped slots. `streak` counts consecutive
+    equal outcomes, failures as negative numbers. `last` is the last decided slot, with the ten keys of
     `rpr history --json`.
     """
 
@@ -155,10 +155,10 @@ class Tally:
 
 
 class StopCondition(Plugin):
-    """Is the job done? Asked after every decided slot; a pure function of what it is told."""
+    """Decides after every decided slot whether the job is done. A pure function of its input."""
 
     def met(self, tally: Tally) -> str | None:
-        """Why the job is done, in a few words; None when it is not."""
+        """A short reason why the job is done, or None if it is not."""
         raise NotImplementedError
 
 

@@ -1,9 +1,8 @@
-"""The plugins that are installed: entry points, and what each says of itself when it is looked at.
+"""The installed plugins: their entry points and their descriptions. Implements `jobfile.plugins.PluginCatalog`.
 
-A look is taken when a job file names a plugin, or somebody asks for the list; importing `importlib.metadata` alone
-costs more than most commands. Each plugin is looked at in a process of its own that is gone afterwards, so that a
-broken one harms nothing, and one that was installed anew is seen as it is now. Implements
-`jobfile.plugins.PluginCatalog`.
+Installed packages are scanned only when a job file names a plugin, or for the list of plugins, because importing
+`importlib.metadata` takes longer than most commands. Each plugin is described by a temporary process, so that a broken
+plugin does no harm and a newly installed version is used.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Kind, ...] = ("schedule", "executor", "output", "stop_condition")
 _TAKEN = ("plugin", "every", "cron", "at", "watch", "backoff", "rate", "adaptive", "load")
-"""Keys that mean something else beside `plugin` in a schedule."""
+"""Keys that are reserved beside `plugin` in a schedule."""
 _LOOK_LIMIT = 10.0
 _AT_ONCE = 8
 """Plugins that are imported at the same time."""
@@ -34,7 +33,7 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry point: the plugin's name, where its class is, and which distribution brought it."""
+    """An entry point: the plugin's name, the path of its class, and the distribution that provides it."""
 
     kind: Kind
     name: str
@@ -44,7 +43,7 @@ class Entry:
 
 
 class InstalledPlugins:
-    """One look at what is installed. Closed when the job files were read: nothing of it stays."""
+    """One scan of the installed plugins. Close it when the job files are read; its processes then end."""
 
     def __init__(self) -> None:
         self._entries: dict[Kind, dict[str, list[Entry]]] | None = None
@@ -60,19 +59,19 @@ class InstalledPlugins:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with installed distributions whose entry points cannot be read."""
+        """Messages about installed distributions whose entry points cannot be read."""
         return tuple(self._unreadable)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         return tuple(sorted(self._of(kind)))
 
     def expect(self, plugins: Iterable[tuple[Kind, str]]) -> None:
-        """Import these plugins side by side, because they are about to be described. Unknown ones are ignored."""
+        """Start to import these plugins in parallel, because `describe` follows. Unknown plugins are ignored."""
         self._expected.extend(one for one in dict.fromkeys(plugins) if one[1] in self._of(one[0]))
         self._begin_expected()
 
     def entries(self) -> list[Entry]:
-        """All of them, those with a name that another one has too."""
+        """All entry points, including those with a duplicate name."""
         return [entry for kind in KINDS for _, found in sorted(self._of(kind).items()) for entry in found]
 
     def describe(self, kind: Kind, name: str) -> Description:
@@ -97,7 +96,7 @@ class InstalledPlugins:
         return self._refusals[kind, plugin]
 
     def close(self) -> None:
-        """End the processes; what was found stays."""
+        """End the processes. The descriptions stay available."""
         for talk in self._talks.values():
             talk.close()
         self._talks.clear()
@@ -113,7 +112,7 @@ class InstalledPlugins:
         return self._entries[kind]
 
     def _begin_expected(self) -> None:
-        """Start the processes of the next plugins that are expected, without waiting for them."""
+        """Start the processes of the next expected plugins without waiting for them."""
         while self._expected and sum(talk.is_loading for talk in self._talks.values()) < _AT_ONCE:
             kind, name = self._expected.popleft()
             if (kind, name) not in self._talks and (kind, name) not in self._described:
@@ -124,24 +123,24 @@ class InstalledPlugins:
 
     def _scan(self, kind: Kind, name: str) -> Description:
         entry, *others = self._of(kind)[name]
-        words = f"cannot use {WORDS[kind]} `{name}`"
+        prefix = f"cannot use {WORDS[kind]} `{name}`"
         if others:
             names = " and ".join(f"`{one.distribution}`" for one in (entry, *others))
-            raise PluginFailed(f"{words}: {names} both provide one with this name", hint="remove one of them")
-        told = self._talk(kind, name).ask("describe", "{}", limit=_LOOK_LIMIT)
-        problem = check_rule(told["schema"]) or _too_many_message(kind, told["schema"])
+            raise PluginFailed(f"{prefix}: {names} both provide one with this name", hint="remove one of them")
+        described = self._talk(kind, name).ask("describe", "{}", limit=_LOOK_LIMIT)
+        problem = check_rule(described["schema"]) or _reserved_key_problem(kind, described["schema"])
         if problem is not None:
-            raise PluginFailed(f"{words}: {problem}")
+            raise PluginFailed(f"{prefix}: {problem}")
         return Description(
             kind,
             name,
-            told["version"] or entry.version,
-            told["description"],
+            described["version"] or entry.version,
+            described["description"],
             entry.target,
             entry.distribution,
-            told["schema"],
-            frozenset(told["answers"]),
-            told["waits_for_end"],
+            described["schema"],
+            frozenset(described["answers"]),
+            described["waits_for_end"],
         )
 
     def _talk(self, kind: Kind, name: str) -> PluginChannel:
@@ -165,8 +164,8 @@ class InstalledPlugins:
 def _entry_points(unreadable: list[str]) -> Iterator[tuple[EntryPoint, tuple[str, str]]]:
     """The entry points of every installed distribution, with its name and version.
 
-    Of several distributions of one name the first on the path counts. One whose entry points cannot be read is left
-    out, with a message in `unreadable`.
+    If several distributions have the same name, the first on the path counts. A distribution whose entry points cannot
+    be read is left out, with a message in `unreadable`.
     """
     from importlib.metadata import distributions
 
@@ -178,7 +177,7 @@ def _entry_points(unreadable: list[str]) -> Iterator[tuple[EntryPoint, tuple[str
         seen.add(name)
         try:
             points = [(point, point.name, point.group) for point in dist.entry_points]
-        except Exception as error:  # noqa: BLE001 - whatever is in a file of somebody else
+        except Exception as error:  # noqa: BLE001 - the file of another package may be broken in any way
             cause = " ".join(str(error).split())[:200] or type(error).__name__
             unreadable.append(f"cannot read the entry points of the distribution `{name}`: {cause}")
             continue
@@ -194,7 +193,7 @@ def _target(point: EntryPoint) -> str:
     return re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value).replace(" ", "")
 
 
-def _too_many_message(kind: Kind, schema: dict[str, Any]) -> str | None:
+def _reserved_key_problem(kind: Kind, schema: dict[str, Any]) -> str | None:
     taken = _TAKEN if kind == "schedule" else _TAKEN[:1]
     bad = next((key for key in schema.get("properties", {}) if key in taken), None)
     return None if bad is None else f"its schema defines the key `{bad}`, which is reserved"

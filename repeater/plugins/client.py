@@ -1,9 +1,9 @@
-"""The process of a plugin, seen from the process that asks it: started, asked with a limit, killed, left alone a while.
+"""Client of a plugin process: starts it, sends requests with a time limit, kills it, and restarts it after a delay.
 
-`PluginChannel` is one such process; it ends with the first answer that does not come. `PluginProcess` keeps one alive
-for the jobs in force. Its promise to the loop: `ask` takes no longer than `WAIT`; what is not answered by then is
-`PluginBusy`, and asking the same again later gives the answer; a plugin that does not answer within `CALL_LIMIT`, or
-takes too much of the loop's time, is killed and rests, and a process is started away from the loop.
+`PluginChannel` is one process, which is killed after the first missing response. `PluginProcess` keeps a process
+running for the active jobs. It guarantees to the loop that `ask` takes at most `WAIT`. If there is no response by then,
+`ask` raises `PluginBusy`, and repeating the same request later returns the response. A plugin that does not respond
+within `CALL_LIMIT`, or delays the loop too much, is killed. A thread starts it again after a delay.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from repeater.model.plugins import WORDS, Description, Kind
 from repeater.shim import process_tree
 
 START_LIMIT = 10.0
-"""Seconds for a process to begin and its plugin to be imported."""
+"""Seconds for the start of a process and the import of its plugin."""
 CALL_LIMIT = 2.0
-"""Seconds for an answer."""
+"""Seconds for a response."""
 WAIT = 0.05
-"""Seconds that the loop waits for one."""
+"""Seconds that the loop waits for a response."""
 QUICK = 0.01
-"""Seconds that an answer may keep the loop waiting without being called slow."""
+"""Seconds of a call that do not count as slow."""
 SLOWNESS = 1.0
-"""Seconds beyond `QUICK` that a plugin may keep the loop waiting in all; one is forgiven every `FORGIVEN` seconds."""
+"""Total seconds beyond `QUICK` that a plugin may delay the loop. Every `FORGIVEN` seconds, one second is deducted."""
 FORGIVEN = 30.0
 REST, LONGEST_REST = 1.0, 300.0
-"""Seconds for which a plugin that was killed is not asked, at first and at most; doubled each time."""
-_MOST = 1 << 20
-"""Bytes of an answer."""
+"""First and maximum delay in seconds before a killed plugin is restarted. The delay doubles each time."""
+_MAX_RESPONSE = 1 << 20
+"""Bytes of a response."""
 _LEAVING = 0.5
 _SAY_LIMIT = 0.5
 _ANSWERS_KEPT = 1000
@@ -49,20 +49,20 @@ _ROUNDS = 50
 
 
 class Refusal(Exception):
-    """What a plugin has against its keys."""
+    """A plugin refused its keys."""
 
 
 class _NotYet(Exception):
-    """No answer so far."""
+    """There is no response yet."""
 
 
 _Question: TypeAlias = tuple[str, str, str]
-"""What is asked, the keys, and the arguments as JSON."""
+"""The name of the request, the keys, and the arguments as JSON."""
 
 
 class PluginChannel:
-    """One process, which begins to import its plugin at once. Not for several threads at once. `words` name the plugin
-    in messages. Raises PluginFailed if there can be no process.
+    """One process, which starts to import its plugin at once. Not thread-safe. `words` begins its error messages.
+    Raises PluginFailed if the process cannot be started.
     """
 
     def __init__(self, kind: Kind, target: str, words: str) -> None:
@@ -103,11 +103,11 @@ class PluginChannel:
 
     @property
     def is_loading(self) -> bool:
-        """Whether nobody has waited for the import of the plugin so far."""
+        """Whether `ready` was not called yet."""
         return self._load_until is not None and not self.is_over
 
     def ready(self) -> None:
-        """Wait until the plugin is imported, at most `START_LIMIT` from the start on. Raises PluginFailed."""
+        """Wait until the plugin is imported, at most `START_LIMIT` after the start. Raises PluginFailed."""
         if self._load_until is None:
             return
         left, self._load_until = self._load_until - time.monotonic(), None
@@ -120,7 +120,7 @@ class PluginChannel:
             raise self.timed_out(START_LIMIT) from None
 
     def ask(self, question: str, keys: str, arguments: tuple[Any, ...] = (), limit: float = CALL_LIMIT) -> Any:
-        """An answer. Raises Refusal, or PluginFailed: then `is_over` says whether the process is gone."""
+        """The response. Raises Refusal, or PluginFailed; then `is_over` is True if the process has ended."""
         self.ready()
         self.send(question, keys, arguments, limit)
         try:
@@ -129,17 +129,17 @@ class PluginChannel:
             raise self.timed_out(limit) from None
 
     def send(self, question: str, keys: str, arguments: tuple[Any, ...], limit: float) -> None:
-        """Ask without waiting for the answer. Raises PluginFailed."""
+        """Send a request without waiting for the response. Raises PluginFailed."""
         self._write({"question": question, "keys": keys, "arguments": arguments, "limit": limit})
 
     def receive(self, wait: float) -> Any:
-        """The answer, if it comes within `wait` seconds; raises what `ask` raises, or _NotYet."""
+        """The response, if it arrives within `wait` seconds. Raises the errors of `ask`, or _NotYet."""
         until = time.monotonic() + wait
         while b"\n" not in self._rest:
             try:
                 data = os.read(self._answers, 65_536)
             except BlockingIOError:
-                if self._has_ended():  # what it has started may still hold its end of the pipe
+                if self._has_ended():  # its children may still hold its end of the pipe
                     raise self._ended() from None
                 if not _comes((self._answers, self._pidfd), select.POLLIN, until):
                     raise _NotYet from None
@@ -147,23 +147,23 @@ class PluginChannel:
             if not data:
                 raise self._ended()
             self._rest += data
-            if len(self._rest) > _MOST:
+            if len(self._rest) > _MAX_RESPONSE:
                 self.kill()
-                raise self._failed(f"its answer has more than {_MOST} bytes")
+                raise self._failed(f"its answer has more than {_MAX_RESPONSE} bytes")
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            told: dict[str, Any] = json.loads(line)
-            if "refused" in told:
-                raise Refusal(str(told["refused"]))
-            if "failed" in told:
-                raise self._failed(str(told["failed"]))
-            return told["answer"]
+            response: dict[str, Any] = json.loads(line)
+            if "refused" in response:
+                raise Refusal(str(response["refused"]))
+            if "failed" in response:
+                raise self._failed(str(response["failed"]))
+            return response["answer"]
         except (ValueError, KeyError, TypeError):
             self.kill()
             raise self._failed("its answer cannot be read") from None
 
     def timed_out(self, limit: float) -> PluginFailed:
-        """The answer did not come in time: the end of the process."""
+        """Kill the process because the response did not arrive in time."""
         self.kill()
         return self._failed(f"it did not answer within {limit:g} s")
 
@@ -172,7 +172,7 @@ class PluginChannel:
         return self._answers < 0
 
     def close(self) -> None:
-        """Let it end by itself, within a moment."""
+        """Let the process exit, and kill it after `_LEAVING` seconds."""
         if self.is_over:
             return
         with contextlib.suppress(OSError):
@@ -186,12 +186,12 @@ class PluginChannel:
         self.kill()
 
     def end(self) -> None:
-        """Kill the process and everything in its session; for another thread than the one that asks."""
+        """Kill the process group. May be called in any thread."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """End the process and everything that it started."""
+        """Kill the process and its descendants."""
         if self.is_over:
             return
         with contextlib.suppress(OSError):
@@ -200,14 +200,14 @@ class PluginChannel:
         self._answers = -1
         if not self._has_ended():
             _kill_offspring(self._process.pid)
-        self.end()  # before its process is reaped: until then nobody else can have its number
+        self.end()  # before the process is reaped: until then its pid cannot be reused
         self._process.wait()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
     def _has_ended(self) -> bool:
-        """Whether the process has ended. It is not reaped, so that its number stays its own."""
+        """Whether the process has ended. It is not reaped, so that its pid cannot be reused."""
         if self._process.returncode is not None:
             return True
         try:
@@ -215,22 +215,22 @@ class PluginChannel:
         except ChildProcessError:
             return True
 
-    def _write(self, told: Mapping[str, Any]) -> None:
-        rest = memoryview(json.dumps(told).encode() + b"\n")
+    def _write(self, request: Mapping[str, Any]) -> None:
+        remaining = memoryview(json.dumps(request).encode() + b"\n")
         until = time.monotonic() + _SAY_LIMIT
         fd = self._questions.fileno()
-        while rest:
+        while remaining:
             if not _comes((fd,), select.POLLOUT, until):
                 raise self.timed_out(_SAY_LIMIT)
             try:
-                rest = rest[os.write(fd, rest) :]
+                remaining = remaining[os.write(fd, remaining) :]
             except BlockingIOError:
                 continue
             except OSError:
                 raise self._ended() from None
 
     def _ended(self) -> PluginFailed:
-        """The process ended by itself: what it had started may have left its session before."""
+        """The process exited. Its descendants may have left its session, so they are found by the environment."""
         self.kill()
         _kill_marked(self._mark.encode())
         code = self._process.returncode
@@ -242,7 +242,7 @@ class PluginChannel:
 
 
 def _kill_offspring(pid: int) -> None:
-    """Kill what descends from a process that takes in its orphans (`host`). Ends after some rounds in any case."""
+    """Kill the descendants of a process that is a subreaper (`host`). Stops after `_ROUNDS` rounds."""
     for _ in range(_ROUNDS):
         found = list(process_tree.descendants(pid, token=False))
         for member in found:
@@ -253,7 +253,7 @@ def _kill_offspring(pid: int) -> None:
 
 
 def _kill_marked(mark: bytes) -> None:
-    """Kill every process with this variable in its environment, wherever it went. Reads all of /proc."""
+    """Kill every process with this variable in its environment. Reads all of /proc."""
     with contextlib.suppress(OSError):
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
@@ -274,9 +274,7 @@ def _comes(fds: Iterable[int], event: int, until: float) -> bool:
 
 
 class PluginProcess:
-    """A plugin of the jobs in force. A process that ended is followed by another one, which is started by a thread once
-    the plugin has rested.
-    """
+    """A plugin of the active jobs. After its process has ended, a thread starts another one with a delay."""
 
     def __init__(self, description: Description, clock: Callable[[], float] = time.monotonic) -> None:
         self.description = description
@@ -296,19 +294,19 @@ class PluginProcess:
         self._closed = False
 
     def start(self) -> None:
-        """Start the process and wait for it; not for the loop. A failure is kept for the next question."""
+        """Start the process and wait for it, outside of the loop. The next request raises a failure."""
         self.begin()
         self.finish()
 
     def begin(self) -> None:
-        """Start the process; `finish` waits for it. Several may begin before the first is waited for."""
+        """Start the process. `finish` waits for it, so several processes can start in parallel."""
         try:
             self._begun = PluginChannel(self.description.kind, self.description.target, self._words)
         except PluginFailed as failure:
             self._disable(failure.message)
 
     def finish(self) -> None:
-        """Wait for the process that was begun."""
+        """Wait for the process that `begin` started."""
         talk, self._begun = self._begun, None
         if talk is None:
             return
@@ -324,7 +322,7 @@ class PluginProcess:
         talk.kill()
 
     def ask(self, question: str, keys: str, arguments: tuple[Any, ...]) -> Any:
-        """For the loop: an answer within `WAIT`. Raises PluginBusy if there is none yet, PluginFailed."""
+        """For the loop: the response within `WAIT`. Raises PluginBusy if there is none yet, or PluginFailed."""
         if not self._turn.acquire(timeout=WAIT):
             raise PluginBusy(f"{self._words}: it has not answered yet")
         began = self._clock()
@@ -335,7 +333,7 @@ class PluginProcess:
             self._turn.release()
 
     def ask_and_wait(self, question: str, keys: str, arguments: tuple[Any, ...], patience: float) -> Any:
-        """For everybody else: an answer within `patience`, in seconds. Raises PluginFailed."""
+        """For other threads: the response within `patience` seconds. Raises PluginFailed."""
         if not self._turn.acquire(timeout=patience):
             raise PluginFailed(f"{self._words}: it is busy")
         try:
@@ -351,7 +349,7 @@ class PluginProcess:
             self._turn.release()
 
     def close(self) -> None:
-        """End the process, within a moment."""
+        """End the process without waiting long."""
         with self._lock:
             self._closed = True
         if self._turn.acquire(timeout=1):
@@ -360,7 +358,7 @@ class PluginProcess:
                 talk.close()
             self._turn.release()
         elif self._talk is not None:
-            self._talk.end()  # who waits for its answer hears of it, and tidies up
+            self._talk.end()  # the thread that waits for the response gets an error and cleans up
         if self._starter is not None:
             self._starter.join(_LEAVING)
 
@@ -383,7 +381,7 @@ class PluginProcess:
         return answer
 
     def _settle(self, talk: PluginChannel, wait: float) -> None:
-        """Take the answer to the open question. Raises PluginBusy while there is none, PluginFailed at the end."""
+        """Take the response to the open request. Raises PluginBusy while there is none, PluginFailed at the end."""
         assert self._open is not None
         wanted, since = self._open
         answer: Any
@@ -401,7 +399,7 @@ class PluginProcess:
         if talk.is_over:
             self._check_alive(talk, answer)
             raise answer
-        if len(self._answers) >= _ANSWERS_KEPT:  # of jobs that have changed their mind
+        if len(self._answers) >= _ANSWERS_KEPT:  # responses to requests that are not repeated
             self._answers.clear()
         self._answers[wanted] = answer
 
@@ -421,7 +419,7 @@ class PluginProcess:
             starter = threading.Thread(target=self.start, name="rpr-plugin", daemon=True)
             try:
                 starter.start()
-            except RuntimeError:  # the system has no more threads to give
+            except RuntimeError:  # the system has no more threads
                 raise PluginFailed(f"{self._words}: there is no thread to start its process") from None
             self._starter = starter
         raise PluginFailed(self._trouble or f"{self._words}: its process has not started yet")

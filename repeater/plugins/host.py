@@ -1,11 +1,11 @@
-"""The process in which a plugin lives: reads questions, asks the plugin, writes answers. The standard library only.
+"""The main module of a plugin process: reads requests, calls the plugin, writes responses. Standard library only.
 
-    python -m repeater.plugins.host serve FD      questions and answers as lines of JSON, for as long as there are any
+    python -m repeater.plugins.host serve FD      requests and responses as lines of JSON, until standard input closes
     python -m repeater.plugins.host run           one run of an executor; the request is a line on standard input
 
-Started by `repeater.plugins.client` and, for runs, by the spawner like any command. It must never outlive the process
-that started it: a thread waits for the end of the questions and ends everything, whatever the plugin is doing; and a
-plugin that holds the interpreter so that not even that thread gets a turn is ended by a watchdog that needs none.
+It must not outlive the process that started it. A thread waits for the end of standard input and then ends the process,
+even during a call of the plugin. If the plugin blocks that thread by holding the interpreter lock, a watchdog of
+`faulthandler` ends the process.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from typing import IO, Any
 from repeater.plugins import KINDS, Executor, Output, Plugin, Run, Schedule, StopCondition, Tally, Task, Track
 
 FAILED = 125
-"""The exit code of a run whose plugin failed; `policy.verdict` knows it too."""
+"""The exit code of a run whose plugin failed. Also defined in `policy.verdict`."""
 _ROUNDS = 50
-"""Looks at what a plugin has started, at its end."""
+"""Maximum number of rounds that kill the descendants of a plugin."""
 _LONGEST = 500
 """Characters of an explanation."""
 _INSTANTS = ("anchor", "after", "last_end", "now", "first_start", "last_start", "last_success", "nominal", "due")
 
 
 class Refused(Exception):
-    """What the plugin has against its keys; the text is for people."""
+    """The plugin refused its keys. The text is shown to the user."""
 
 
 def load(kind: str, target: str) -> type[Plugin]:
-    """The class that `module:name` means. Raises whatever its import raises, TypeError for what is no plugin."""
+    """The class at `module:name`. Raises the exceptions of its import, and TypeError if it is not a plugin."""
     from importlib import import_module
 
     module, _, name = target.partition(":")
     found: Any = import_module(module)
     for part in name.split(".") if name else ():
         found = getattr(found, part)
-    wanted = KINDS[kind]
-    if not isinstance(found, type) or not issubclass(found, wanted):
-        raise TypeError(f"`{target}` is not a subclass of `repeater.plugins.{wanted.__name__}`")
+    base = KINDS[kind]
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise TypeError(f"`{target}` is not a subclass of `repeater.plugins.{base.__name__}`")
     return found
 
 
 def describe(kind: str, plugin: type[Plugin]) -> dict[str, Any]:
-    """What a plugin says of itself, as plain data. Raises TypeError for what cannot be right."""
-    for name, wanted in (("description", str), ("version", str), ("schema", Mapping), ("waits_for_end", bool)):
-        if not isinstance(getattr(plugin, name, False), wanted):
-            raise TypeError(f"its `{name}` is not {_NAMES[wanted]}")
+    """The description of a plugin as plain data. Raises TypeError if it is invalid."""
+    for name, kind_of_value in (("description", str), ("version", str), ("schema", Mapping), ("waits_for_end", bool)):
+        if not isinstance(getattr(plugin, name, False), kind_of_value):
+            raise TypeError(f"its `{name}` is not {_NAMES[kind_of_value]}")
     if not plugin.description.strip():
         raise TypeError("it has no `description`")
     questions = [name for name in vars(KINDS[kind]) if callable(vars(KINDS[kind])[name]) and not name.startswith("_")]
@@ -80,7 +80,7 @@ _NAMES: dict[Any, str] = {str: "a text", Mapping: "a mapping", bool: "true or fa
 
 
 def make(plugin: type[Plugin], keys: Mapping[str, Any]) -> Plugin:
-    """An instance for these keys. Raises Refused when the plugin does not take them."""
+    """An instance for these keys. Raises Refused if the plugin does not accept them."""
     properties = plugin.schema.get("properties", {})
     defaults = {key: one["default"] for key, one in properties.items() if isinstance(one, dict) and "default" in one}
     try:
@@ -98,7 +98,7 @@ class Host:
         self._made: dict[str, Plugin] = {}
 
     def answer(self, question: str, keys: str, arguments: list[Any]) -> Any:
-        """The answer, as plain data."""
+        """The response as plain data."""
         if question == "describe":
             return describe(self._kind, self._class)
         plugin = self._made.get(keys)
@@ -129,10 +129,10 @@ def _deliver(plugin: Output, item: list[Any]) -> None:
             plugin.record(record)
 
 
-def _instants_in(told: Mapping[str, Any]) -> dict[str, Any]:
+def _instants_in(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: datetime.fromisoformat(value) if name in _INSTANTS and value is not None else value
-        for name, value in told.items()
+        for name, value in fields.items()
     }
 
 
@@ -155,35 +155,35 @@ def _reason_out(answer: object) -> str | None:
 def _shown(value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - it is the plugin's
+    except Exception:  # noqa: BLE001 - `repr` is code of the plugin
         text = "?"
     return f"{text[:80]} ({type(value).__name__})"
 
 
 def explained(error: BaseException) -> str:
-    """An exception in one line: what it is, and the last place outside of here that it came from."""
+    """An exception in one line: its type and text, and the last position in code of the plugin."""
     import traceback
 
     text = " ".join(str(error).split())
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in frames if "importlib" not in frame.filename]
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
-    return words[:_LONGEST] + place
+    position = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
+    return message[:_LONGEST] + position
 
 
 # --- serving ----------------------------------------------------------------------------------------------------
 
 
 def serve(out: int) -> None:
-    """Answer until there are no more questions. The first line on standard input says which plugin it is."""
+    """Respond to requests until standard input closes. The first line names the plugin."""
     questions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     source = os.fdopen(os.dup(0), "rb")
     _silence()
     _lift_limits()
     _take_orphans_in()
     threading.Thread(target=_read, args=(source, questions), daemon=True).start()
-    os.set_inheritable(out, False)  # what a plugin starts must not hold the pipe when the plugin is gone
+    os.set_inheritable(out, False)  # children of the plugin must not keep the pipe open
     answers = os.fdopen(out, "wb")
     begin = json.loads(questions.get())
     sys.path[:] = begin["path"]
@@ -207,17 +207,17 @@ def _answer(answers: IO[bytes], limit: float, call: Callable[[], Any]) -> None:
 
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(2 * limit + 5, exit=True, file=nowhere)
-        told: dict[str, Any]
+        response: dict[str, Any]
         try:
-            told = {"answer": call()}
+            response = {"answer": call()}
         except Refused as refusal:
-            told = {"refused": " ".join(str(refusal).split())[:_LONGEST]}
-        except BaseException as error:  # noqa: BLE001 - SystemExit and the like too: it is the plugin's
-            told = {"failed": explained(error)}
+            response = {"refused": " ".join(str(refusal).split())[:_LONGEST]}
+        except BaseException as error:  # noqa: BLE001 - also SystemExit, because the plugin raised it
+            response = {"failed": explained(error)}
         if os.getpid() != pid:
-            os._exit(0)  # a copy of this process that the plugin made with fork(), and left running
+            os._exit(0)  # a child that the plugin made with fork() returned here
         faulthandler.cancel_dump_traceback_later()
-    answers.write(json.dumps(told).encode() + b"\n")
+    answers.write(json.dumps(response).encode() + b"\n")
     answers.flush()
 
 
@@ -226,11 +226,11 @@ def _read(source: IO[bytes], questions: queue.SimpleQueue[bytes]) -> None:
         questions.put(line)
     with contextlib.suppress(Exception):
         _kill_offspring()
-    os._exit(0)  # nobody asks any more
+    os._exit(0)  # there are no more requests
 
 
 def _take_orphans_in() -> None:
-    """What loses its parent below this process becomes its child, so that it is found at the end. See prctl(2)."""
+    """Make this process a subreaper (prctl(2)), so that orphaned descendants are found at the end."""
     import ctypes
 
     pr_set_child_subreaper = 36
@@ -239,7 +239,7 @@ def _take_orphans_in() -> None:
 
 
 def _kill_offspring() -> None:
-    """End everything that the plugin has started."""
+    """Kill all descendants of the plugin."""
     from repeater.shim import process_tree
 
     for _ in range(_ROUNDS):
@@ -252,7 +252,7 @@ def _kill_offspring() -> None:
 
 
 def _lift_limits() -> None:
-    """Job files are read under limits of their own (`apps.reload_worker`), which are not meant for what they name."""
+    """Raise the limits of the process that reads job files (`apps.reload_worker`), which do not apply to plugins."""
     import resource
 
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_CPU):
@@ -262,7 +262,7 @@ def _lift_limits() -> None:
 
 
 def _silence() -> None:
-    """What a resident plugin prints belongs to nobody; `RPR_DEBUG=1` lets it through on standard error."""
+    """Discard the output of a resident plugin. With `RPR_DEBUG=1` it goes to standard error."""
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     if os.environ.get("RPR_DEBUG") == "1":
@@ -293,7 +293,7 @@ def run() -> int:
             raise TypeError(f"`run` gave {_shown(code)}, expected an exit code from 0 to {FAILED - 1}")
     except SystemExit:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the plugin's
+    except BaseException as error:  # noqa: BLE001 - the plugin may raise anything
         with contextlib.suppress(OSError):
             if not isinstance(error, Refused):
                 _print_traceback(error)

@@ -1,8 +1,8 @@
-"""What jobs print, and the rows of their slots, for output plugins: a sink in front of another one, and a listener.
+"""Passes the output of jobs and the records of their slots to output plugins. A decorator of a sink, and a listener.
 
-For each use of a plugin there is a feed: a bounded queue and a thread that asks the plugin to take what is in it. The
-loop only puts in; when a queue is full, what comes next is left out, and a warning says how much. A plugin that fails
-loses what it was given with that call, no job notices anything else.
+Each use of a plugin has a feed: a bounded queue, and a thread that delivers batches to the plugin. The loop only adds
+items. When a queue is full, items are dropped, and a warning has their number. A plugin that fails loses the batch of
+that call. Jobs are not affected.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from repeater.sentences import sentence
 from repeater.supervisor.probes import Output
 
 FULL = 4 << 20
-"""Bytes that wait for a plugin at most, each item counted with some for itself."""
+"""Maximum number of pending bytes of a plugin, with `_ITEM` bytes of overhead per item."""
 _ITEM = 200
 _BATCH = 128 * 1024
 _PATIENCE = 10.0
-"""Seconds that a plugin may take for what it is given at once."""
+"""Seconds that a plugin may take for a batch."""
 _PAUSE = 0.5
-"""Seconds between two looks whether a plugin that rests takes something again."""
+"""Seconds between attempts to deliver to a plugin that failed."""
 LEAVING = 2.0
-"""Seconds that all feeds together get at the end."""
+"""Seconds that all feeds together have at the end."""
 
 
 class OutputFeeds:
-    """`ports.RunSink`, and a listener of events. `spec_of` gives the spec of a job in force; `warn(job, reason)` is
+    """`ports.RunSink`, and a listener of events. `spec_of` returns the spec of an active job. `warn(job, reason)` is
     called in the loop, through `call_soon`.
     """
 
     def __init__(
         self,
-        behind: Output,
+        next_sink: Output,
         residents: PluginPool,
         *,
         spec_of: Callable[[str], JobSpec | None],
         warn: Callable[[str, Reason], None],
         call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
-        self._behind = behind
+        self._next_sink = next_sink
         self._residents = residents
         self._spec_of = spec_of
         self._warn = warn
@@ -67,18 +67,18 @@ class OutputFeeds:
             self._runs[run] = spec.name, spec.output.plugins
             for plugin in spec.output.plugins:
                 self._feed(plugin).put("begin", ["begin", spec.name, run], 0)
-        self._behind.begin(run, spec, kind)
+        self._next_sink.begin(run, spec, kind)
 
     def write(self, run: str, stream: Stream, data: bytes) -> bool:
         if run in self._runs:
             job, plugins = self._runs[run]
             for plugin in plugins:
                 self._feed(plugin).put("chunk", ["chunk", job, run, stream, data], len(data))
-        return self._behind.write(run, stream, data)
+        return self._next_sink.write(run, stream, data)
 
     def finish(self, run: str) -> frozenset[str]:
         self._runs.pop(run, None)
-        return self._behind.finish(run)
+        return self._next_sink.finish(run)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, SlotDecided):
@@ -87,7 +87,7 @@ class OutputFeeds:
                 self._feed(plugin).put("record", ["record", _record(event.row)], 0)
 
     def accepted(self, jobfile: JobFile) -> None:
-        """These jobs are in force now. A feed that nobody uses gives what it has, and ends."""
+        """These jobs are active now. A feed without use delivers its pending items and ends."""
         used = {plugin for job in jobfile.jobs for plugin in job.output.plugins}
         used |= {plugin for _, plugins in self._runs.values() for plugin in plugins}
         for plugin in [plugin for plugin in self._feeds if plugin not in used]:
@@ -98,11 +98,11 @@ class OutputFeeds:
 
     @property
     def names(self) -> set[str]:
-        """The plugins that have something to do, or may have."""
+        """The plugins with feeds, including feeds that are ending."""
         return {feed.plugin.name for feed in (*self._feeds.values(), *self._leaving)}
 
     def close(self) -> None:
-        """Blocks until everything was taken, `LEAVING` seconds at most; what is left then is lost."""
+        """Block until all items are delivered, at most `LEAVING` seconds. Later items are lost."""
         feeds = [*self._feeds.values(), *self._leaving]
         for feed in feeds:
             feed.end()
@@ -122,7 +122,7 @@ class OutputFeeds:
 
 
 class _Feed:
-    """One use of an output plugin. Its thread begins with the first item."""
+    """One use of an output plugin. Its thread starts with the first item."""
 
     def __init__(self, plugin: Plugin, residents: PluginPool, warn: Callable[[Reason], None]) -> None:
         self.plugin = plugin
@@ -135,7 +135,7 @@ class _Feed:
         self._waiting = 0
         self._left_out = 0
         self._ending = False
-        self._told = ""
+        self._reported = ""
         self._thread: threading.Thread | None = None
 
     @property
@@ -143,7 +143,7 @@ class _Feed:
         return self._thread is not None and self._thread.is_alive()
 
     def put(self, method: str, item: list[Any], size: int) -> None:
-        """Take an item, if the plugin has this method."""
+        """Add an item if the plugin overrides this method."""
         if method not in self._answers:
             return
         with self._changed:
@@ -157,7 +157,7 @@ class _Feed:
             self._changed.notify()
 
     def _begin(self) -> threading.Thread | None:
-        """None when the system has no more threads to give: what waits is delivered once it has."""
+        """The started thread, or None if the system has no more threads. Then a later `put` tries again."""
         thread = threading.Thread(target=self._work, name="rpr-feed", daemon=True)
         try:
             thread.start()
@@ -208,11 +208,11 @@ class _Feed:
         try:
             self._ask("take", items)
         except PluginFailed as failure:
-            if failure.message != self._told:
-                self._told = failure.message
+            if failure.message != self._reported:
+                self._reported = failure.message
                 self._warn(because("plugin_failed", error=failure.message, items=len(items)))
             return False
-        self._told = ""
+        self._reported = ""
         return True
 
     def _ask(self, question: str, *arguments: Any) -> None:

@@ -1,7 +1,7 @@
-"""The plugins of the jobs in force: `model.plugins.Plugins`, by processes that stay.
+"""Long-running processes of the plugins of the active jobs. Implements `model.plugins.Plugins`.
 
-`prepare` is told of every generation before it comes into force, away from the loop; `keep` afterwards. Between both,
-old and new plugins are there side by side. One that is installed in another version is started anew.
+`prepare` is called outside of the loop before a generation becomes active, and `retain_only` afterwards. Between the
+two calls old and new plugins run at the same time. A plugin with a new version is restarted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _AT_ONCE = 8
 
 
 class PluginPool:
-    """Asked in the loop's thread, but for outputs, which `plugins.output_feeds` asks in a thread of its own for each.
+    """Called in the loop's thread, except for outputs, which `plugins.output_feeds` calls in a thread for each use.
 
-    Without a loop that must not wait (`live` false) an answer is waited for.
+    With `live` false there is no loop, so `call` waits for the response.
     """
 
     def __init__(self, descriptions: Iterable[Description] = (), *, live: bool = True) -> None:
@@ -36,11 +36,11 @@ class PluginPool:
         self.prepare(descriptions)
 
     def update_catalog(self, descriptions: Iterable[Description]) -> bool:
-        """Whether all of these are prepared."""
+        """Whether all of these plugins are prepared."""
         return all(self._known.get((one.kind, one.name)) == one for one in descriptions)
 
     def prepare(self, descriptions: Iterable[Description]) -> None:
-        """Start the processes of plugins that are new, side by side, and wait for them."""
+        """Start the processes of new plugins in parallel, and wait for them."""
         new = {(one.kind, one.name): one for one in descriptions if self._known.get((one.kind, one.name)) != one}
         residents = {key: PluginProcess(one) for key, one in new.items() if one.kind in _STAY}
         waiting = list(residents.values())
@@ -60,19 +60,19 @@ class PluginPool:
                 old.close()
 
     def retain_only(self, jobfile: JobFile, outputs: Iterable[str] = ()) -> None:
-        """Only these jobs are in force, and only these outputs have something to do: end what nobody uses."""
-        wanted: set[tuple[Kind, str]] = {(kind, plugin.name) for kind, plugin in uses(jobfile)}
-        wanted.update(("output", name) for name in outputs)
+        """End the plugins that neither the active jobs nor these outputs use."""
+        used: set[tuple[Kind, str]] = {(kind, plugin.name) for kind, plugin in uses(jobfile)}
+        used.update(("output", name) for name in outputs)
         with self._lock:
-            gone = [self._residents.pop(key) for key in list(self._residents) if key not in wanted]
-            self._known = {key: one for key, one in self._known.items() if key in wanted}
-        if gone:  # one that hangs takes a moment, and nobody has to wait for that
-            ending = threading.Thread(target=_close_all, args=(gone,), name="rpr-plugin", daemon=True)
+            unused = [self._residents.pop(key) for key in list(self._residents) if key not in used]
+            self._known = {key: description for key, description in self._known.items() if key in used}
+        if unused:  # in a thread, because a plugin that hangs takes a moment to end
+            ending = threading.Thread(target=_close_all, args=(unused,), name="rpr-plugin", daemon=True)
             try:
                 ending.start()
                 self._ending = [thread for thread in (*self._ending, ending) if thread.is_alive()]
-            except RuntimeError:  # the system has no more threads to give
-                _close_all(gone)
+            except RuntimeError:  # the system has no more threads
+                _close_all(unused)
 
     def describe(self, kind: Kind, name: str) -> Description | None:
         return self._known.get((kind, name))
@@ -84,7 +84,7 @@ class PluginPool:
         return resident.ask_and_wait(question, plugin.keys, arguments, CALL_LIMIT)
 
     def resident(self, kind: Kind, name: str) -> PluginProcess:
-        """Raises PluginFailed if there is none."""
+        """The process of a plugin. Raises PluginFailed if there is none."""
         resident = self._residents.get((kind, name))
         if resident is None:
             raise PluginFailed(f"cannot use {WORDS[kind]} `{name}`: it is not loaded")
@@ -102,7 +102,7 @@ class PluginPool:
         return known is not None and known.waits_for_end
 
     def close(self) -> None:
-        """Blocks until everything has ended, which takes a moment."""
+        """End all processes, and block until they have exited."""
         _close_all(self._residents.values())
         self._residents.clear()
         for thread in self._ending:

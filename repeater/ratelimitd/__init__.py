@@ -1,1 +1,1 @@
-"""The daemon that shares limits of starts between processes: its ledgers, its words, its two ends."""
+"""The daemon that shares rate limits between processes: admission, protocol, server and clients."""

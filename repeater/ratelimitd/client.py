@@ -1,6 +1,6 @@
-"""The asking end, as far as it needs no loop: one question, one answer, for the commands of `rpr`. Blocking.
+"""Blocking client of the rate-limit daemon for commands of `rpr`: one request, one response.
 
-Jobs ask through `system.ratelimit_client`.
+Jobs use `system.ratelimit_client`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from repeater.wire.trust import Untrusted
 from repeater.wire.unix import cause_of
 
 PATIENCE = 5.0
-"""Seconds that a daemon has for its answer."""
+"""Seconds in which the daemon must answer."""
 
 
 def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
-    """How the daemon behind a socket stands. Raises Unreachable."""
+    """The statistics of the daemon that listens at `path`. Raises Unreachable."""
     import time
 
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + patience
     try:
         sock = open_daemon(path, patience)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
@@ -40,7 +40,7 @@ def ask_stats(path: Path, patience: float = PATIENCE) -> dict[str, Any]:
         try:
             sock.sendall(encode("stats_request"))
             while (line := lines.take()) is None:
-                sock.settimeout(max(0.001, until - time.monotonic()))
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
                 data = sock.recv(1 << 16)
                 if not data:
                     raise Unreachable(f"cannot reach the rate-limit daemon at `{path}`: it closed the connection")

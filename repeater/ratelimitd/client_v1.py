@@ -1,8 +1,8 @@
-"""The asking end of version 1.0, for daemons that speak nothing newer, such as `patienced` of the Go tool. Sans-IO.
+"""Client of protocol 1.0, for daemons without a newer version, such as `patienced` of the Go tool. Sans-IO.
 
-Answers have no ids, so they are matched to requests by their order. What is granted is registered at once with all its
-attempts; nothing can be told or given back after that, and instants are whole seconds. `system.ratelimit_client` drives
-it.
+Responses have no ids, so they are matched to requests by their order. A granted request is registered at once with all
+its attempts. After that it cannot be reported or released, and instants are whole seconds. `system.ratelimit_client`
+drives it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from repeater.model.time import Instant, from_rfc3339
 from repeater.ratelimitd.protocol import encode
 
 PREFIX = "1.0-"
-"""Begins the names of reservations that were made here; a daemon does not know them."""
+"""Prefix of the ids of reservations that this client made up. The daemon does not have them."""
 _NO_TIME = timedelta(minutes=1)
 _SOONEST = timedelta(milliseconds=10)
 _EXPIRES = 3600  # seconds
 
 
 class Granted(NamedTuple):
-    """The start may happen now; `line` registers it."""
+    """The start may happen now. `line` registers it."""
 
     ask: str
     reservation: str
@@ -38,13 +38,13 @@ class Waits(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """The daemon cannot carry out the request; `ask` is empty for a registration."""
+    """The daemon cannot carry out the request. `ask` is empty for a registration."""
 
     ask: str
     error: str
 
 
-class _Asked(NamedTuple):
+class _PendingRequest(NamedTuple):
     id: str
     resource: str
     offsets: tuple[int, ...]
@@ -54,40 +54,40 @@ class FirstAsker:
     """The requests of one connection."""
 
     def __init__(self) -> None:
-        self._expected: deque[_Asked | None] = deque()  # None: a registration
+        self._expected: deque[_PendingRequest | None] = deque()  # None: a registration
         self._given = 0
 
     def ask(self, ask: str, resource: str, rate: Mapping[str, int], offsets: Sequence[int], now: Instant) -> bytes:
-        """The line that asks for a start. `offsets` are microseconds, `rate` is as the protocol has it."""
-        wanted = tuple(-(-offset // 1000) for offset in offsets)
-        self._expected.append(_Asked(ask, resource, wanted))
+        """The line that requests a start. `offsets` are microseconds, `rate` has the fields of the protocol."""
+        rounded = tuple(-(-offset // 1000) for offset in offsets)
+        self._expected.append(_PendingRequest(ask, resource, rounded))
         return encode(
-            "schedule_request", resource_id=resource, **rate, retry_offsets=list(wanted),
+            "schedule_request", resource_id=resource, **rate, retry_offsets=list(rounded),
             request_time=int(now.wall.timestamp()),
         )  # fmt: skip
 
     def started(self, resource: str, ago: float, now: Instant) -> bytes:
-        """The line that registers a start that nobody asked for, `ago` seconds ago."""
+        """The line that registers a start without a request, `ago` seconds ago."""
         return self._register(resource, (0,), now.wall.timestamp() - ago)
 
     def take(self, message: Mapping[str, Any], now: Instant) -> Granted | Waits | Refused | None:
-        """What an answer means; None if it asks for nothing."""
+        """The meaning of a response. None if no action is needed."""
         kind = message.get("type")
         if kind not in ("schedule_response", "register_response", "error") or not self._expected:
             return None
-        asked = self._expected.popleft()
+        request = self._expected.popleft()
         if kind == "error":
-            return Refused("" if asked is None else asked.id, str(message.get("error")))
-        if asked is None:
+            return Refused("" if request is None else request.id, str(message.get("error")))
+        if request is None:
             return None
         if message.get("can_schedule") is True:
             self._given += 1
-            line = self._register(asked.resource, asked.offsets, now.wall.timestamp())
-            return Granted(asked.id, f"{PREFIX}{self._given}", line)
-        return Waits(asked.id, max(_SOONEST, _wait(message.get("wait_until"), now)))
+            line = self._register(request.resource, request.offsets, now.wall.timestamp())
+            return Granted(request.id, f"{PREFIX}{self._given}", line)
+        return Waits(request.id, max(_SOONEST, _wait(message.get("wait_until"), now)))
 
     def forget_registration(self) -> None:
-        """The line that was made last is not sent."""
+        """Forget the last registration, because its line is not sent."""
         self._expected.pop()
 
     def _register(self, resource: str, offsets: Sequence[int], begin: float) -> bytes:

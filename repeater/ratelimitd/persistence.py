@@ -1,6 +1,6 @@
-"""What of the ledgers is kept over a restart, as changes to be written. Plain values.
+"""The state of the rate-limit daemon that survives a restart, as changes to store. Plain values.
 
-`ratelimitd.broker` makes them, whoever keeps them (`store.rate_limits`) hands them back when the next life begins.
+`ratelimitd.broker` makes the changes. `store.rate_limits` stores them and loads the records after a restart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["started", "flying", "planned"]
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One attempt as it is kept over a restart."""
+    """A stored attempt."""
 
     row: int
     resource: str
@@ -28,7 +28,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class ResourceRecord:
-    """What is kept of a resource beside its attempts."""
+    """A stored resource, without its attempts."""
 
     resource: str
     rate: Rate
@@ -37,14 +37,14 @@ class ResourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttemptDeleted:
-    """An attempt that is not to be kept any more."""
+    """Delete a stored attempt."""
 
     row: int
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptsPruned:
-    """No attempt of a resource from then or before matters; `gone`: nor does the resource itself."""
+    """Delete the attempts of a resource up to `until`. With `gone` also delete the resource."""
 
     resource: str
     until: Mono
@@ -55,21 +55,21 @@ Change: TypeAlias = AttemptRecord | ResourceRecord | AttemptDeleted | AttemptsPr
 
 
 class LimitStore(Protocol):
-    """Keeps changes; what was applied survives the death of this process."""
+    """Stores changes. Applied changes survive a crash of this process."""
 
     def load(self) -> tuple[list[ResourceRecord], list[AttemptRecord]]:
-        """What an earlier life left, as instants of the clock of now."""
+        """The stored records, with instants of the current monotonic clock."""
         ...
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """In one transaction. Raises OSError when it cannot be written; nothing of it is then."""
+        """Store the changes in one transaction. Raises OSError if that fails; then none is stored."""
         ...
 
     def close(self) -> None: ...
 
 
 class NullLimitStore:
-    """Keeps nothing."""
+    """Stores nothing."""
 
     def load(self) -> tuple[list[ResourceRecord], list[AttemptRecord]]:
         return [], []

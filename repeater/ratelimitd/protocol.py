@@ -1,13 +1,13 @@
-"""What is said to the rate-limit daemon and by it: JSON objects, one a line. Sans-IO: lines in, checked values out.
+"""The protocol of the rate-limit daemon: JSON objects, one per line. Sans-IO: lines in, checked values out.
 
-Version 1.0 is spoken by the Go tool `patience`; its answers are kept byte for byte. Version 1.1 is ours; both may be
-mixed on one connection, for 1.1 only adds. `docs/reference/daemon.md` is the page about it, with every field.
+The Go tool `patience` uses version 1.0, and the responses match its daemon byte for byte. Version 1.1 adds messages, so
+both may be mixed on one connection. `docs/reference/daemon.md` describes every field.
 
     1.0   handshake   schedule_request   register_request   an object with the metrics of a run, without a type
     1.1   reserve_request   start_notice   release_request   push_back_notice   stats_request
 
-What comes may be hostile: fields of a wrong kind, too large or too many are refused with one error that names them,
-fields that nobody knows are ignored, so that later versions can add some. Notices are not answered.
+Clients may be hostile. A field of a wrong type or size is refused with an error that names the field. Unknown fields
+are ignored, so that later versions can add some. Notices are not answered.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from repeater.wire.json_lines import BadMessage, clip, decode
 
 VERSIONS = ("1.0", "1.1")
 LONGEST = 64 * 1024
-"""Bytes of one line to the daemon, its end not counted."""
+"""Bytes of one line to the daemon, without its newline."""
 LONGEST_ANSWER = 16 << 20
-"""Bytes of one line from the daemon: statistics list every resource."""
+"""Bytes of one line from the daemon. Statistics list every resource."""
 LONGEST_NAME = 256
 MOST_OFFSETS = 64
 MOST_STARTS = 1_000_000
@@ -36,7 +36,7 @@ _PROBE = "test-connection"
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Who speaks, and which version. `name` is the program, `client` tells its processes apart."""
+    """The version and the client. `name` is the program, `client` identifies its process."""
 
     version: str
     name: str
@@ -56,10 +56,10 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """1.0: may it start now? `at` is Unix seconds, `offsets` microseconds, ascending. `probes`: nothing is wanted.
+    """1.0: request a start. `at` is in Unix seconds, `offsets` in microseconds, ascending. `probes`: a connection test.
 
-    The Go client takes an error for a permission to start in a minute, so what it sends is used as far as possible:
-    a rate outside the bounds is the nearest one inside, and offsets that cannot be used are left out.
+    The Go client treats an error as permission to start in a minute, so its request is used as far as possible. A rate
+    out of bounds becomes the nearest allowed rate, and unusable offsets are left out.
     """
 
     resource: str
@@ -71,17 +71,17 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """1.0: these attempts will be made, each (resource, Unix seconds, Unix seconds at which it no longer counts)."""
+    """1.0: announce attempts. Each is (resource, Unix seconds, Unix seconds of its expiry)."""
 
     attempts: tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """1.1: check and reserve in one. `id` is the client's own name for the request: sent again, it asks how it stands.
+    """1.1: check the limit and reserve. `id` is chosen by the client; repeating it queries the state of the request.
 
-    `rate` None: the one that is known of the resource. `reservation`: the next attempt of that one. `forced` passes
-    the limit, and counts.
+    Without `rate` the rate of the resource applies. `reservation` requests the next attempt of that reservation.
+    `forced` ignores the limit, but counts.
     """
 
     id: str
@@ -94,9 +94,9 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class StartReport:
-    """1.1: the granted attempt of a reservation happened `ago` microseconds ago, or, not `started`, did not.
+    """1.1: the granted attempt started `ago` microseconds ago, or, without `started`, it did not start.
 
-    Without a reservation it is a start that nobody asked for; then `resource` is there.
+    Without `reservation` it reports a start of `resource` that was not requested.
     """
 
     reservation: str | None
@@ -108,7 +108,7 @@ class StartReport:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """1.1: nothing more of a reservation will happen; or, by `id`, of a request that waits."""
+    """1.1: give up a reservation, or a queued request by its `id`."""
 
     id: str | None
     reservation: str | None
@@ -116,7 +116,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class PushBackReport:
-    """1.1: a server asks everybody to wait for `delay` microseconds."""
+    """1.1: a server asks all clients to wait for `delay` microseconds."""
 
     resource: str
     rate: Rate | None
@@ -126,12 +126,12 @@ class PushBackReport:
 
 @dataclass(frozen=True, slots=True)
 class StatsRequest:
-    """1.1: how everything stands."""
+    """1.1: request statistics."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """What `patience` tells of a run that has ended; it waits for no answer."""
+    """Metrics of a finished run, sent by `patience`, which expects no response."""
 
     command: str
     hash: str
@@ -150,7 +150,7 @@ Message: TypeAlias = (
 
 
 def read_message(line: bytes) -> Message:
-    """The message of a line. Raises BadMessage: code `malformed` when nothing that follows can be trusted either."""
+    """The message of a line. Raises BadMessage; with the code `malformed` the following lines cannot be trusted."""
     fields = decode(line)
     kind = fields.get("type")
     if kind is None and "final_status" in fields:
@@ -162,12 +162,12 @@ def read_message(line: bytes) -> Message:
 
 
 def id_of(line: bytes) -> str | None:
-    """The id of a request that was refused, so that its client knows which it was; None if it has none."""
+    """The id of a refused request, for the error response; None if it has none."""
     try:
-        given = decode(line).get("id")
+        request_id = decode(line).get("id")
     except BadMessage:
         return None
-    return given if isinstance(given, str) and len(given) <= LONGEST_NAME else None
+    return request_id if isinstance(request_id, str) and len(request_id) <= LONGEST_NAME else None
 
 
 def _handshake(fields: Mapping[str, Any]) -> Handshake:
@@ -197,7 +197,7 @@ def _schedule(fields: Mapping[str, Any]) -> Schedule:
 
 
 def _resource_of_first(fields: Mapping[str, Any]) -> str:
-    """The Go client derives names from commands, so a name that is too long gets a short one that is its own."""
+    """The resource of a 1.0 request. The Go client derives it from a command, so a long name is shortened by a hash."""
     value = fields.get("resource_id")
     if isinstance(value, str) and len(value) > LONGEST_NAME and _is_unicode(value):
         import hashlib
@@ -243,10 +243,10 @@ def _start_notice(fields: Mapping[str, Any]) -> StartReport:
 
 
 def _release(fields: Mapping[str, Any]) -> Release:
-    given, reservation = _name_if_given(fields, "id"), _name_if_given(fields, "reservation")
-    if given is None and reservation is None:
+    request_id, reservation = _name_if_given(fields, "id"), _name_if_given(fields, "reservation")
+    if request_id is None and reservation is None:
         _wrong("reservation", None, "the key, or `id`")
-    return Release(given, reservation)
+    return Release(request_id, reservation)
 
 
 def _push_back(fields: Mapping[str, Any]) -> PushBackReport:
@@ -303,7 +303,7 @@ def _name(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a store can keep the text: JSON can carry half of a surrogate pair, which no encoding has."""
+    """Whether the text can be stored. JSON can contain half of a surrogate pair, which cannot be encoded."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -339,7 +339,7 @@ def _rate_if_given(fields: Mapping[str, Any]) -> Rate | None:
 
 
 def _offsets(fields: Mapping[str, Any]) -> tuple[int, ...]:
-    """In microseconds, ascending; (0,) where there are none."""
+    """Offsets in microseconds, ascending; (0,) if there are none."""
     offsets = fields.get("retry_offsets")
     if offsets is None or offsets == []:
         return (0,)
@@ -349,11 +349,11 @@ def _offsets(fields: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted(one * 1000 for one in offsets))
 
 
-# --- saying ----------------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def encode(kind: str, **fields: Any) -> bytes:
-    """A line; the order of the fields is that of the arguments, for 1.0 is compared byte for byte."""
+    """A line. The fields have the order of the arguments, because 1.0 responses must match byte for byte."""
     return json.dumps({"type": kind, **fields}, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 

@@ -1,9 +1,9 @@
-"""Clients of version 1.0, as `patience` is one: they are told yes or an instant, and say nothing of starts.
+"""Protocol 1.0, used by `patience`: responses are "granted" or "retry at", and clients do not report starts. Sans-IO.
 
-From the answer on such a client holds its attempts, each as if it came up to `LATE` after its instant; a registration
-on the same connection confirms them, at the time at which it comes. What is not confirmed in time is given back, unless
-the client had to sleep for so long that it cannot register any more (it gives up after five seconds, and starts all the
-same). Its attempts to come are given back when it is gone. Sans-IO; called by `ratelimitd.broker` only.
+After the response the attempts of the client count, each as if it started up to `LATE` after its instant. A
+registration on the same connection confirms them at the time at which it arrives. Unconfirmed attempts are refunded
+after a time. There is one exception: a client that had to wait for five seconds gives up registering and starts
+anyway. The future attempts of a client are refunded when it disconnects.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from repeater.ratelimitd.resources import Resource, ResourceTable
 from repeater.wire.json_lines import BadMessage, clip
 
 REGISTER_WITHIN = 15_000_000
-"""Microseconds that a client has to register, from the instant that it was given."""
+"""Microseconds in which a client must register, from the instant of its response."""
 GIVES_UP = 5_000_000
-"""Microseconds after its question in which a client can still register."""
+"""Microseconds after its request in which a client can still register."""
 MOST_HELD = 256
-_FALLBACK = timedelta(minutes=1)  # what the client waits for if it gets no time
+_FALLBACK = timedelta(minutes=1)  # the client waits this long if the response has no time
 
 
 @dataclass(slots=True, eq=False)
 class _Hold:
-    """Attempts of one client: the instant and the row of each. `until`: when it has to be registered by, or when the
-    last of them is over.
+    """Attempts of one client: the instant and the row of each. `until` is the deadline of the registration, or the end
+    of the last attempt.
     """
 
     resource: Resource
@@ -42,14 +42,12 @@ class _Hold:
     registered: bool = False
 
     def started_unregistered(self) -> bool:
-        """Whether the client had to wait for so long that it starts without a registration."""
+        """Whether the client had to wait too long to register, so that it starts without a registration."""
         return self.attempts[0][0] - self.late - self.asked >= GIVES_UP
 
 
 class V1Sessions:
-    """Answers are lines to send. After every call that may have freed places the row of the resource is for the caller
-    to look after.
-    """
+    """Returns lines to send. After a call that may refund attempts, the caller must evaluate the queue again."""
 
     def __init__(self, ledgers: ResourceTable, warnings: list[Reason]) -> None:
         self._ledgers = ledgers
@@ -57,10 +55,11 @@ class V1Sessions:
         self.warnings = warnings
 
     def schedule(self, client: int, ask: Schedule, now: Instant) -> bytes:
-        """May it start now, and if not, when? What is answered is reserved.
+        """Respond whether the client may start now, and if not, when. The instant of the response is reserved.
 
-        The answer is always a `schedule_response`: this client starts uncounted after any other. Attempts that the
-        limit can never hold are not counted; then, and where there is no room, `warnings` gets a reason.
+        The response is always a `schedule_response`, because the client starts without a reservation after any other.
+        Attempts that the limit can never admit are not counted. `warnings` gets a reason for that, and for a request
+        that cannot be stored.
         """
         if ask.probes:
             return _answer(now, now, "nothing was reserved")
@@ -97,13 +96,13 @@ class V1Sessions:
         self._held[_Hold(resource, attempts, now.mono, Mono(at + REGISTER_WITHIN), late, client)] = None
         resource.promise(attempts[-1][0], now)
         resource.grants += 1
-        words = "the limit allows it" if at <= now.mono else f"the limit of {resource.rate.count} is used up until then"
+        text = "the limit allows it" if at <= now.mono else f"the limit of {resource.rate.count} is used up until then"
         if resource.rate != ask.rate:
-            words += f"; other clients use {resource.rate}; the strictest applies"
-        return _answer(now.at_mono(at), now, words)
+            text += f"; other clients use {resource.rate}; the strictest applies"
+        return _answer(now.at_mono(at), now, text)
 
     def register(self, client: int, attempts: tuple[tuple[str, int, int], ...], now: Instant) -> bytes:
-        """The attempts of an answer are confirmed, whatever times the client gives them; others are recorded.
+        """Confirm the attempts of a response at their own instants, and record the other attempts.
 
         Raises BadMessage before anything is changed.
         """
@@ -125,14 +124,14 @@ class V1Sessions:
         return say_registered(f"registered {confirmed + len(attempts)} requests")
 
     def disconnect(self, client: int, now: Instant) -> list[Resource]:
-        """The client is gone; where places became free."""
+        """Refund the attempts of a client that disconnected. Returns the resources that changed."""
         mine = self._of(client)
         for tentative in mine:
             self._abandon(tentative, now)
         return [one.resource for one in mine]
 
     def pass_time(self, now: Instant) -> list[Resource]:
-        """What was not registered in time is free, what was is over; where that changed something."""
+        """Refund attempts that were not registered in time, and drop those that are over. Returns changed resources."""
         changed = []
         for tentative in [one for one in self._held if one.until <= now.mono]:
             if not tentative.registered and tentative.started_unregistered():
@@ -156,7 +155,7 @@ class V1Sessions:
         return [one for one in self._held if one.client == client]
 
     def _confirm(self, tentative: _Hold, now: Instant) -> None:
-        """The first attempt starts now; the others hold their places, as long as the client is there."""
+        """The first attempt starts now. The others stay reserved until the client disconnects."""
         resource = tentative.resource
         (at, row), *later = tentative.attempts
         resource.ledger.forget(at)
@@ -169,7 +168,7 @@ class V1Sessions:
         tentative.until = Mono(max(one for one, _ in tentative.attempts))
 
     def _abandon(self, tentative: _Hold, now: Instant) -> None:
-        """The client is gone, did not register, or is over: what cannot have happened is given back."""
+        """Refund the attempts that cannot have started. The client disconnected, did not register, or has finished."""
         del self._held[tentative]
         may_have_started = tentative.registered or tentative.started_unregistered()
         for at, row in tentative.attempts:

@@ -1,7 +1,7 @@
-"""The resources that the daemon knows: the ledger of each, who waits at it, and what is to be kept of it.
+"""The resources of the daemon: the ledger and the queue of each, and the changes to store. Sans-IO, reads no clock.
 
-Clockless and sans-IO. `ratelimitd.broker` decides who may start, `ratelimitd.protocol_v1` speaks with clients of
-version 1.0; both write down here what happened, so that each attempt in a ledger is also one in `changes`.
+`ratelimitd.broker` admits requests, `ratelimitd.protocol_v1` serves clients of version 1.0. Both record attempts here,
+so that each attempt in a ledger is also in `changes`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from repeater.wire.json_lines import BadMessage
 
 MOST_RESOURCES = 10_000
 LATE = 50_000
-"""Microseconds from the instant of an attempt to its start, at most, as far as we know."""
-_EARLIER_LIFE = 0  # no client has this number
+"""Upper bound of the microseconds from the instant of an attempt to its start."""
+_BEFORE_RESTART = 0  # stands for the clients before a restart; no client has this number
 _MOST_RATES = 64  # different rates of one resource that are remembered
-_FORESEEN = 64  # places in a row that are foreseen one by one
+_FORESEEN = 64  # queued requests whose starts are estimated one by one
 
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """What a 1.1 client holds. `assumed` is the start that was taken for granted because none was told."""
+    """A reservation of a 1.1 client. `assumed_started` is the instant of a start that was assumed without a report."""
 
     id: str
     client: int
@@ -36,12 +36,12 @@ class Reservation:
     ticket: Permit
     row: int = 0
     granted: int = 0
-    assumed: Mono | None = None
+    assumed_started: Mono | None = None
 
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """A request in the row of a resource."""
+    """A request in the queue of a resource."""
 
     client: int
     ask: Reserve
@@ -51,12 +51,12 @@ class QueuedRequest:
 
 @dataclass(slots=True, eq=False)
 class Resource:
-    """One limit. `known`: somebody has said its rate. `reason` is that of the last push-back.
+    """One limit. `known`: a client has requested its rate. `reason` is the reason of the last push-back.
 
-    `rate` is in force: the strictest of those that were asked for in the window that ends now (`asked`, with the
-    instants at which they were asked for last), or by a client that is connected (`of_clients`). A client of version
-    1.0 is promised an instant and starts up to `late` after it, so its attempts are intervals. They are recorded at
-    their ends, and until `promised_until` the ledger keeps starts apart by that much more than the window.
+    `rate` is the active rate: the strictest of those that were requested in the window that ends now (`asked`, with the
+    instants of the last request), or by a connected client (`of_clients`). A client of version 1.0 is promised an
+    instant and starts up to `late` after it, so its attempts are intervals. They are recorded at their ends. Until
+    `promised_until` the ledger adds `late` to the window.
     """
 
     name: str
@@ -75,16 +75,16 @@ class Resource:
 
     @property
     def late(self) -> int:
-        """Microseconds from an attempt to its start, at most, as far as we know."""
+        """Upper bound of the microseconds from an attempt to its start."""
         return min(LATE, self.rate.window // 20)
 
     @property
     def way(self) -> int:
-        """Microseconds from a grant to the instant at which its start counts, at most, as far as we know."""
+        """Upper bound of the microseconds from a grant to the instant at which its start counts."""
         return self.late + min(self.settling, self.rate.window // 50)
 
     def ask_for(self, rate: Rate, client: int, now: Instant) -> None:
-        """A client says the rate; its own former rate no longer counts if nobody else wants it."""
+        """A client requests a rate. Its former rate is dropped unless another client requests it."""
         former = self.of_clients.get(client)
         self.of_clients[client] = rate
         if former is not None and former != rate and former not in self.of_clients.values():
@@ -96,14 +96,14 @@ class Resource:
         self.settle_rate(now)
 
     def leave(self, client: int, now: Instant) -> None:
-        """A client is gone; its rate counts until the window is over."""
+        """A client disconnected. Its rate counts until the window is over."""
         rate = self.of_clients.pop(client, None)
         self.warned.pop(client, None)
         if rate in self.asked:
             self.asked[rate] = now.mono
 
     def settle_rate(self, now: Instant) -> None:
-        """Brings the rate of now into force."""
+        """Apply the rate that is valid now."""
         if len(self.asked) > 1:
             wanted = set(self.of_clients.values())
             for rate in [
@@ -118,7 +118,7 @@ class Resource:
             self.ledger.change(self.rate.count, window)
 
     def changes_at(self, now: Instant) -> int | None:
-        """The next instant at which another rate may come into force; None if there is none."""
+        """The next instant at which the active rate may change, or None."""
         wanted = set(self.of_clients.values())
         ends = (
             [at + rate.window for rate, at in self.asked.items() if rate not in wanted] if len(self.asked) > 1 else []
@@ -130,16 +130,16 @@ class Resource:
         return self.promised_until > now.mono
 
     def promise(self, until: int, now: Instant) -> None:
-        """An attempt of version 1.0 counts, its interval ends at `until`."""
+        """Count an attempt of version 1.0 whose interval ends at `until`."""
         self.promised_until = max(self.promised_until, until + self.rate.window + self.late)
         self.settle_rate(now)
 
     def usable(self, pattern: Pattern) -> Pattern:
-        """The attempts of a pattern that the limit in force can hold."""
+        """The attempts of a pattern that the active limit can admit."""
         return pattern if len(pattern) == 1 else fitting(pattern, Rate(self.ledger.count, self.ledger.window))
 
     def too_early(self, waiting: QueuedRequest, now: Instant) -> int | None:
-        """The instant until which a grant of now could start too close to a promise; None if it cannot."""
+        """The instant until which a grant could start too close to a promise, or None if a grant is safe now."""
         if not self.is_promised(now):
             return None
         if waiting.reservation is not None:
@@ -154,7 +154,7 @@ class Resource:
         return self.ledger.not_before is not None and self.ledger.not_before > now.mono
 
     def estimate_start(self, waiting: QueuedRequest, now: Instant) -> tuple[int, int]:
-        """When a request of the row may be granted, as far as is known, and how many are before it."""
+        """The estimated instant of the grant of a queued request, and the number of requests before it."""
         ahead = list(self.queue).index((waiting.client, waiting.ask.id))
         tickets = [self.ledger.reserve(now.mono, self.usable(one.pattern)) for one in self._head(ahead + 1)]
         at = tickets[-1].planned[0] if tickets else now.mono
@@ -164,9 +164,9 @@ class Resource:
         return at + -(-beyond // self.ledger.count) * self.ledger.window, ahead
 
     def earliest_after_queue(self, offsets: Pattern, now: Instant) -> int:
-        """The earliest instant for a promise that comes after all those that wait.
+        """The earliest instant for a promise after all queued requests.
 
-        The plan includes the way of each of them from its grant to its start.
+        The estimate includes the time from each grant to its start.
         """
         way, late = self.way, self.late
         tickets = [self.ledger.reserve(now.mono, self.usable(one.pattern), way) for one in self._head(len(self.queue))]
@@ -178,26 +178,26 @@ class Resource:
         return at
 
     def figures(self, now: Instant) -> dict[str, Any]:
-        """For the statistics."""
-        used, kept = self.ledger.used(now.mono), len(self.ledger.recent(now.mono))
+        """Figures for the statistics."""
+        used, recorded = self.ledger.used(now.mono), len(self.ledger.recent(now.mono))
         return {
             "resource_id": self.name,
             "rate_limit": self.rate.count if self.known else None,
             "window_ms": self.rate.window // 1000 if self.known else None,
             "used": used,
-            "reserved": max(0, kept - used),
+            "reserved": max(0, recorded - used),
             "waiting": len(self.queue),
             "next_in_ms": (self.ledger.earliest(now.mono) - now.mono) / 1000,
             "grants": self.grants,
             "starts": self.starts,
         }
 
-    def _head(self, most: int) -> Iterator[QueuedRequest]:
-        return (one for _, one in zip(range(min(most, _FORESEEN)), self.queue.values(), strict=False))
+    def _head(self, limit: int) -> Iterator[QueuedRequest]:
+        return (request for _, request in zip(range(min(limit, _FORESEEN)), self.queue.values(), strict=False))
 
 
 class ResourceTable:
-    """All resources by name. `settling`: how many microseconds after its start a process has its first effect."""
+    """All resources by name. `settling` is the number of microseconds from a start to its first effect."""
 
     def __init__(self, settling: int) -> None:
         self.changes: list[Change] = []
@@ -210,19 +210,19 @@ class ResourceTable:
         return len(self._resources)
 
     def __iter__(self) -> Iterator[Resource]:
-        """By name."""
+        """All resources, ordered by name."""
         return (resource for _, resource in sorted(self._resources.items()))
 
     def get(self, name: str) -> Resource | None:
         return self._resources.get(name)
 
     def room_for(self, names: Iterable[str]) -> None:
-        """Raises BadMessage if the resources that are new among these would be too many."""
+        """Raises BadMessage if there would be too many resources with these names."""
         if len(self._resources) + len({name for name in names if name not in self._resources}) > MOST_RESOURCES:
             raise BadMessage("busy", f"cannot store more than {MOST_RESOURCES} resources")
 
     def get_or_create(self, name: str, rate: Rate | None, client: int, now: Instant, *, known: bool = True) -> Resource:
-        """The resource, new if it has to be. The strictest of the rates that clients say counts. Raises BadMessage."""
+        """The resource, created if needed. The strictest rate that clients request applies. Raises BadMessage."""
         resource = self._resources.get(name)
         if rate is None and (resource is None or not resource.known):
             raise BadMessage("unknown", f"resource `{name}` has no rate yet")
@@ -244,92 +244,92 @@ class ResourceTable:
         return resource
 
     def leave(self, client: int, now: Instant) -> None:
-        """The client is gone; the rates that it named count until their windows are over."""
+        """The client disconnected. The rates that it requested count until their windows are over."""
         for name in self._named_by.pop(client, ()):
             resource = self._resources.get(name)
             if resource is not None:
                 resource.leave(client, now)
 
     def restore(
-        self, known: Iterable[ResourceRecord], kept: Iterable[AttemptRecord], now: Instant
+        self, resources: Iterable[ResourceRecord], attempts: Iterable[AttemptRecord], now: Instant
     ) -> dict[str, tuple[Resource, int]]:
-        """What an earlier life left. What was granted and not told of counts as started now; it is given back, by
-        reservation, with its row.
+        """Load the state from before a restart. Granted, unreported attempts count as started now. They are returned
+        by reservation, with their rows.
         """
-        for one in known:
-            self.get_or_create(one.resource, one.rate, _EARLIER_LIFE, now).ledger.not_before = one.not_before
-        self.leave(_EARLIER_LIFE, now)
+        for record in resources:
+            self.get_or_create(record.resource, record.rate, _BEFORE_RESTART, now).ledger.not_before = record.not_before
+        self.leave(_BEFORE_RESTART, now)
         self.changes.clear()
-        untold: dict[str, tuple[Resource, int]] = {}
-        for attempt in kept:
+        unconfirmed: dict[str, tuple[Resource, int]] = {}
+        for attempt in attempts:
             self._rows = max(self._rows, attempt.row)
             resource = self._resources.get(attempt.resource)
             if resource is None:
                 continue
             if attempt.kind == "flying":
-                untold[attempt.reservation] = (resource, attempt.row)
+                unconfirmed[attempt.reservation] = (resource, attempt.row)
                 self.changes.append(AttemptRecord(attempt.row, attempt.resource, now.mono, "started"))
             at = now.mono if attempt.kind == "flying" else attempt.at
             if attempt.kind == "started" and at > (latest := self.settled(resource, now.mono)):
-                at = latest  # the wall clock was ahead before a restart of the machine, or is behind now
+                at = latest  # the wall clock was ahead before a reboot, or is behind now
                 self.changes.append(AttemptRecord(attempt.row, attempt.resource, at, "started"))
             resource.ledger.record(at)
-            if attempt.kind == "planned":  # an attempt of version 1.0 that may come
+            if attempt.kind == "planned":  # a future attempt of version 1.0
                 resource.promise(attempt.at, now)
-        return untold
+        return unconfirmed
 
     def prune(self, now: Instant, is_held: Callable[[Resource], bool]) -> None:
-        """Forget what no window can hold any more, and resources that nobody uses."""
+        """Delete attempts that are older than every window, and unused resources."""
         for name, resource in list(self._resources.items()):
             resource.settle_rate(now)
             live = bool(resource.ledger.recent(now.mono)) or bool(resource.queue) or resource.is_pushed(now)
-            gone = not live and not is_held(resource)
-            self.changes.append(AttemptsPruned(name, Mono(now.mono - resource.ledger.window), gone))
-            if gone:
+            is_unused = not live and not is_held(resource)
+            self.changes.append(AttemptsPruned(name, Mono(now.mono - resource.ledger.window), is_unused))
+            if is_unused:
                 del self._resources[name]
 
-    # --- writing down --------------------------------------------------------------------------------------------
+    # --- recording -----------------------------------------------------------------------------------------------
 
     def keep_known(self, resource: Resource) -> None:
-        """The rate, or the push-back, is another one."""
+        """Store a changed rate or push-back."""
         if resource.known:
             until = resource.ledger.not_before
             self.changes.append(ResourceRecord(resource.name, resource.rate, None if until is None else Mono(until)))
 
     def keep(self, resource: Resource, at: Mono, kind: Kind, reservation: str = "") -> int:
-        """A new attempt, which is in the ledger already; its row."""
+        """Store a new attempt that is in the ledger already. Returns its row."""
         self._rows += 1
         self.changes.append(AttemptRecord(self._rows, resource.name, at, kind, reservation))
         return self._rows
 
     def moved(self, resource: Resource, row: int, at: Mono) -> None:
-        """The attempt of a row happened at this instant; the ledger knows."""
+        """Store that the attempt of a row started at this instant. The ledger is up to date."""
         resource.starts += 1
         self.changes.append(AttemptRecord(row, resource.name, at, "started"))
 
     def drop(self, row: int) -> None:
-        """The attempt of a row did not happen; the ledger knows."""
+        """Delete the attempt of a row, which did not happen. The ledger is up to date."""
         self.changes.append(AttemptDeleted(row))
 
     def record(self, resource: Resource, at: Mono) -> None:
-        """A start that nobody asked for."""
+        """Record a start without a reservation."""
         at = self.settled(resource, at)
         resource.ledger.record(at)
         resource.starts += 1
         self.keep(resource, at, "started")
 
     def settled(self, resource: Resource, at: Mono) -> Mono:
-        """When a start shows: what others see are its effects, and they must not come closer together than starts."""
+        """The instant of the first effect of a start, which counts because a rate-limited server sees effects only."""
         return Mono(at + min(self._settling, resource.rate.window // 50))
 
 
 def _strictness(rate: Rate) -> tuple[Fraction, int]:
-    """The strictest is the least: the fewest starts in the long run, of equal ones the fewest in one window."""
+    """Sort key: the strictest rate has the fewest starts in the long run, then the fewest in one window."""
     return Fraction(rate.count, rate.window), rate.count
 
 
 def check(pattern: Pattern, rate: Rate) -> None:
-    """Raises BadMessage for attempts that can never be made under a rate."""
+    """Raises BadMessage if the rate can never admit these attempts."""
     try:
         check_pattern(pattern, rate.count, rate.window)
     except ValueError as error:
@@ -337,7 +337,7 @@ def check(pattern: Pattern, rate: Rate) -> None:
 
 
 def fitting(pattern: Pattern, rate: Rate) -> Pattern:
-    """The attempts that a rate can hold, taken in order; the first always fits."""
+    """The attempts that a rate can admit, taken in order. The first always fits."""
     fits: Pattern = ()
     for offset in pattern:
         try:

@@ -1,4 +1,4 @@
-"""What `patience` tells of its runs: counts, and the last of them. Pure; read by `ratelimitd.broker`."""
+"""Counts of the runs that `patience` reports, and the last run of each command. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = 20
 
 
 class RunStats:
-    """Counts from the start of the daemon."""
+    """Counts since the start of the daemon."""
 
     def __init__(self) -> None:
         self._counts = {"succeeded": 0, "failed": 0, "attempts": 0, "failed_attempts": 0}
@@ -38,6 +38,6 @@ class RunStats:
             self._last.popitem(last=False)
 
     def figures(self) -> Mapping[str, Any]:
-        """For the statistics; the newest run first."""
+        """Figures for the statistics, the newest run first."""
         runs = {**self._counts, "seconds": round(self._seconds, 6)}
         return {"runs": runs, "last_runs": list(reversed(self._last.values()))}

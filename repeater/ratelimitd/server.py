@@ -1,10 +1,9 @@
-"""The answering end of the rate-limit daemon: takes lines of many clients, lets the book decide, keeps, answers.
+"""The server of the rate-limit daemon: reads lines of many clients, calls the broker, stores changes, responds.
 
-What one turn of the loop brought is decided, kept in one transaction, and answered only then, so that no grant is
-known outside that a restart would forget. Everything is bounded: clients, lines, how long a line may take to come, how
-long a client that holds nothing may be silent, how much of its answers it may leave unread. A client that holds
-nothing is ended when there is no room for another one. A process of a user that is not admitted is refused before a
-byte is read.
+Each loop iteration decides all received messages, commits once, then responds, so that no grant is visible before it is
+durable. Everything is bounded: clients, lines, the time for a line to arrive, the idle time of a client without
+reservations, its unread responses. A client without reservations is disconnected to make room for another one. A
+process of a user that is not allowed is refused before a byte is read.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from repeater.wire.unix import user_of
 
 MOST_CLIENTS = 1024
 LINE_WITHIN = 10.0
-"""Seconds for a line to come, from its first byte; also for the first line of a client."""
+"""Seconds in which a line must arrive after its first byte, and the first line after the connection."""
 IDLE = 600.0
-"""Seconds that a client may say nothing if it holds nothing."""
+"""Seconds after which a silent client without reservations is disconnected."""
 MOST_ERRORS = 32
 """Lines with errors that a client may send."""
-_UNREAD = 1 << 20  # bytes of answers that a client may leave unread
-_MOST_UNKEPT = 100_000  # changes that wait for a disk
-_REMEMBERED = 1000  # lines of the log that are not repeated
+_MAX_UNREAD = 1 << 20  # bytes of responses that a client may leave unread
+_MAX_UNSTORED = 100_000  # changes that wait for a disk
+_REMEMBERED = 1000  # log messages that are not repeated
 _FATAL = ("malformed", "too_long", "version")
 
 
 class Server:
-    """`now` reads the clocks. `users` may come in, None: everybody who can open the socket. `about` goes into the
-    statistics. `warn` tells of what should not happen.
+    """`now` reads the clocks. `users` may connect; None: every user who can open the socket. `about` is added to the
+    statistics. `warn` logs problems.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Server:
         self._users = users
         self._about = about or {}
         self._loop = asyncio.get_running_loop()
-        self._entrances: list[Acceptor[_Client]] = []
+        self._acceptors: list[Acceptor[_Client]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._clients: dict[int, _Client] = {}
         self._last = 0
@@ -70,17 +69,17 @@ class Server:
         self._trouble: Reason | None = None
         self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def listen(self, *doors: socket.socket) -> None:
-        """Let clients in through sockets that are bound and not blocking."""
-        for door in doors:
-            self._entrances.append(
+    def listen(self, *listeners: socket.socket) -> None:
+        """Accept clients of these sockets, which are bound and non-blocking."""
+        for listener in listeners:
+            self._acceptors.append(
                 Acceptor(
-                    door,
+                    listener,
                     self._check,
                     self._make,
                     lambda code, error: self._warn(because(code, error=error)),
-                    most=MOST_CLIENTS,
-                    within=LINE_WITHIN,
+                    max_idle=MOST_CLIENTS,
+                    first_byte_timeout=LINE_WITHIN,
                     may_end=lambda client: not self.holds(client.number),
                     full=encode_error(f"cannot serve more than {MOST_CLIENTS} clients at once"),
                 )
@@ -88,17 +87,17 @@ class Server:
         self.flush()
 
     def close(self) -> None:
-        """Nobody is let in any more; every connection ends; what was decided is kept."""
-        for entrance in self._entrances:
-            entrance.close()
-        self._entrances.clear()
+        """Stop accepting, close every connection, and store the decided changes."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
         if self._alarm is not None:
             self._alarm.cancel()
         for client in tuple(self._clients.values()):
             client.end()
         self._keep()
 
-    # --- coming in -----------------------------------------------------------------------------------------------
+    # --- connecting ----------------------------------------------------------------------------------------------
 
     def _check(self, sock: socket.socket) -> bytes | None:
         user = user_of(sock)
@@ -112,10 +111,10 @@ class Server:
         self._book.connect(self._last)
         return client
 
-    # --- what clients tell ---------------------------------------------------------------------------------------
+    # --- messages of clients -------------------------------------------------------------------------------------
 
     def take(self, client: int, line: bytes) -> bool:
-        """One line of a client. False: nothing more of it can be trusted."""
+        """Carry out one line of a client. Returns False if the following lines cannot be trusted."""
         try:
             message = read_message(line)
             if isinstance(message, StatsRequest):
@@ -123,9 +122,9 @@ class Server:
             else:
                 self._book.handle(client, message, self._now())
         except BadMessage as refusal:
-            known = refusal.code not in _FATAL
-            self.refuse(client, refusal.message, id_of(line) if known else None)
-            return known and self._clients[client].error_allowed()
+            is_readable = refusal.code not in _FATAL
+            self.refuse(client, refusal.message, id_of(line) if is_readable else None)
+            return is_readable and self._clients[client].error_allowed()
         except Exception as error:  # noqa: BLE001 - a fault of one request must not end the others
             self._warn(because("client_request_failed", client=client, error=repr(error)))
             self.refuse(client, "internal error")
@@ -135,7 +134,7 @@ class Server:
         return True
 
     def refuse(self, client: int, message: str, request: str | None = None) -> None:
-        """Answer with an error, in the order of the answers."""
+        """Respond with an error, in the order of the responses."""
         self._book.outbox.append((client, encode_error(message, request)))
         self._retry_persist()
 
@@ -143,12 +142,12 @@ class Server:
         return client in self._clients and self._book.holds(client)
 
     def spoke(self, client: _Client) -> None:
-        """The client sent a whole line, so others are ended before it when there is no room."""
-        for entrance in self._entrances:
-            entrance.idle(client)
+        """The client sent a whole line, so other idle clients are disconnected first when there is no room."""
+        for acceptor in self._acceptors:
+            acceptor.idle(client)
 
     def left(self, client: int) -> None:
-        """A client is gone."""
+        """A client disconnected."""
         if self._clients.pop(client, None) is not None:
             self._book.disconnect(client, self._now())
             self._retry_persist()
@@ -169,21 +168,21 @@ class Server:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Keep what was decided, say it, and know when to look again."""
+        """Store the decisions, send the responses, and schedule the next call."""
         self._turn_is_coming = False
         book = self._book
         book.advance_to(self._now())
         self._keep()
         self._log()
-        said, book.outbox = book.outbox, []
-        for number, line in said:
+        outbox, book.outbox = book.outbox, []
+        for number, line in outbox:
             client = self._clients.get(number)
             if client is not None:
                 client.send(line)
         self._arm()
 
     def _log(self) -> None:
-        """Each warning once, as long as it is among the last `_REMEMBERED`."""
+        """Log each warning once while it is among the last `_REMEMBERED`."""
         for reason in self._book.warnings:
             key = (reason.code, repr(reason.detail))
             if key not in self._logged:
@@ -201,8 +200,8 @@ class Server:
         try:
             self._keeping.apply(changes)
         except OSError as error:
-            # The ledgers in memory hold all the same, and are written when that is possible again.
-            self._book.changes = changes[-_MOST_UNKEPT:]
+            # The ledgers in memory stay valid. The changes are stored when the disk works again.
+            self._book.changes = changes[-_MAX_UNSTORED:]
             if self._trouble is None:
                 self._warn(because("ledgers_unwritable", error=str(error)))
             self._trouble = because("ledgers_failing", error=str(error))
@@ -216,8 +215,8 @@ class Server:
             self._alarm.cancel()
             self._alarm = None
         due = self._book.next_due()
-        if due is not None and self._entrances:
-            # a little late is right, a little early is another turn
+        if due is not None and self._acceptors:
+            # slightly late is correct, slightly early costs another call
             wait = max(0, due - self._now().mono) / 1e6
             self._alarm = self._loop.call_later(min(wait, 3600.0), self.flush)
 
@@ -236,7 +235,7 @@ class _Client(asyncio.Protocol):
         self._is_over = False
 
     def error_allowed(self) -> bool:
-        """Whether a client that made another error may go on."""
+        """Count an error of the client. Returns whether it may send more lines."""
         self._errors += 1
         return self._errors < MOST_ERRORS
 
@@ -245,14 +244,14 @@ class _Client(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         transport.write(line)
-        if transport.get_write_buffer_size() > _UNREAD:
+        if transport.get_write_buffer_size() > _MAX_UNREAD:
             transport.abort()
 
     def end(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
-    # --- what the loop tells ---
+    # --- callbacks of the loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -269,12 +268,12 @@ class _Client(asyncio.Protocol):
             return
         began = self._lines.waiting == 0
         self._lines.feed(data)
-        took = False
+        has_line = False
         try:
             while (line := self._lines.take()) is not None:
-                if not took:
+                if not has_line:
                     self._server.spoke(self)
-                took = True
+                has_line = True
                 if line.strip() and not self._server.take(self.number, line):
                     self._close_soon()
                     return
@@ -284,11 +283,11 @@ class _Client(asyncio.Protocol):
             return
         if not self._lines.waiting:
             self._wait()
-        elif began or took:
+        elif began or has_line:
             self._end_in(LINE_WITHIN)
 
     def eof_received(self) -> bool:
-        """A run's metrics come without the end of their line."""
+        """Handle the metrics of a run, which arrive without a newline."""
         if self._lines.waiting and not self._is_over:
             self._lines.feed(b"\n")
             with contextlib.suppress(BadMessage):
@@ -299,19 +298,19 @@ class _Client(asyncio.Protocol):
         return True
 
     def _close_soon(self) -> None:
-        """When what was said is written; who does not read it has little time."""
+        """Close after the responses are written. A client that does not read them has `LINE_WITHIN` seconds."""
         self._is_over = True
         if self._transport is None:
             return
         self._transport.pause_reading()
         self._end_in(LINE_WITHIN)
-        # the turn that writes the answers was asked for before
+        # the flush that writes the responses was scheduled before
         self._loop.call_soon(self._transport.close)
 
     # --- deadlines ---
 
     def _wait(self) -> None:
-        """Nothing is half said: who holds nothing may be silent for a while only."""
+        """There is no partial line: disconnect the client after `IDLE` seconds unless it has reservations."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = self._loop.call_later(IDLE, self._check_idle)

@@ -1,9 +1,8 @@
-"""Where the socket of the rate-limit daemon is, and how it gets there.
+"""The path of the socket of the rate-limit daemon, and its listener.
 
-`/var/run/patience/daemon.sock` is the place of the Go tool's daemon, `patienced`; who may not make it has one in the
-runtime folder of the user. The client of the Go tool looks in `/tmp` by default: `PATIENCE_SOCKETS`. Binding is only
-for whoever holds the lock beside the socket: a name that a dead daemon left is taken over, one that somebody answers
-at is not. Used by `app` and by whoever looks for the daemon.
+The Go tool's daemon, `patienced`, uses `/var/run/patience/daemon.sock`. A user who cannot create it has a socket in the
+user's runtime directory. The client of the Go tool looks in `/tmp` by default: `PATIENCE_SOCKETS`. A daemon holds the
+lock beside its socket. It replaces a stale socket, but not one at which a process listens.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ USUAL = Path("/var/run/patience/daemon.sock")
 
 
 PATIENCE_SOCKETS = (Path("/tmp/patience-daemon.sock"), Path("/tmp/retryd.sock"))  # noqa: S108 - fixed by the Go tool
-"""Where the Go tool `patience` looks for its daemon by default, and where it sends the metrics of its runs."""
+"""The default paths at which the Go tool `patience` looks for its daemon, and to which it sends metrics of runs."""
 
 
 def places(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Where the daemon of this machine may be if nobody names a socket, the first choice first."""
+    """The default paths of the socket of this machine's daemon, the preferred path first."""
     yield USUAL
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and os.path.isdir(runtime):
@@ -38,17 +37,17 @@ def places(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def listen_path(environ: Mapping[str, str]) -> Path:
-    """The first place that can be used by us."""
+    """The first path at which this user can create a socket."""
     usual, spare = places(environ)
     return usual if _is_usable(usual.parent) else spare
 
 
 def connect_path(environ: Mapping[str, str]) -> Path:
-    """The first place where a socket is; where none is, the one that `rpr daemon` would use."""
+    """The first path with a socket, or else the path that `rpr daemon` would use."""
     for path in places(environ):
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
-                with contextlib.suppress(Untrusted):  # anybody makes folders in /tmp
+                with contextlib.suppress(Untrusted):  # every user can create directories in /tmp
                     check_path(path)
                     return path
     return listen_path(environ)
@@ -72,7 +71,7 @@ def open_daemon(path: Path, timeout: float) -> socket.socket:
 
 
 def path_resolver(named: str | None, environ: Mapping[str, str]) -> Callable[[], Path]:
-    """Gives the place to ask, anew at each call: the one that was named, or the usual one as it is then."""
+    """A function that returns the named path, or looks for the daemon at each call."""
     if named:
         path = Path(named).absolute()
         return lambda: path

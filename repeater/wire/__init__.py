@@ -1,1 +1,1 @@
-"""What every socket of repeater needs: lines of JSON, Unix sockets under long names, the peer's user, accepting."""
+"""Shared code of all sockets: JSON lines, Unix sockets, listeners, the user of the peer, accepting connections."""

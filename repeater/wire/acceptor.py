@@ -1,13 +1,13 @@
-"""Accepts connections of a listening socket, a few in each turn of the loop, and decides which one to end for another.
+"""Accepts connections of a listening socket, a few per loop iteration, and ends idle connections to make room.
 
-A connection is *idle* until its server says that it is *busy*: it has not sent a whole request, or was answered. Only
-idle connections are ended to make room, the one first that is idle for longest. Room is short when `most` connections
-are idle, or when the process has few free descriptors: `wire.descriptors.reserve` of them are left to the jobs. A few
-descriptors belong to the listening socket itself, so that it can serve a client when the jobs have taken all others.
-When there is no room at all, accepting pauses.
+A connection is *idle* until its server calls `busy`: it has not sent a whole request, or its request was answered. Only
+idle connections are ended to make room, starting with the one that has been idle longest. Room is short when
+`max_idle` connections are idle, or when the process has few free descriptors: `wire.descriptors.reserve` of them are
+kept for the jobs. The listening socket owns a few descriptors, so that it can serve a client when the jobs use all
+others. When there is no room at all, accepting pauses.
 
-A client object and a transport are made when the first byte has come, because a flood of silent connections has to be
-cheap. An exception in a callback of a connection ends that connection, is reported by `fault`, and goes no further.
+The client object and its transport are created when the first byte arrives, because a flood of silent connections has
+to be cheap. An exception in a callback of a connection ends only that connection, and `fault` reports it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 from repeater.wire.descriptors import LACKING, Spares, free_descriptors, reserve
 
 _AT_ONCE = 32
-_PAUSE = 0.2  # seconds; to ask again at once when no descriptor is left would take the whole processor
-_SPARE = 4  # connections that can be accepted whatever the jobs have taken
+_PAUSE = 0.2  # seconds; retrying at once without a free descriptor would use the whole processor
+_SPARE = 4  # connections that can be accepted when the jobs use all other descriptors
 _COUNT_EVERY = 0.02  # seconds between two counts of the free descriptors while there are many
 _MANY = 64
-_MOST_NEW = 64  # connections of which nothing was read yet
-_TRIED = 32  # idle connections that are looked at to find one that may be ended
+_MAX_NEW = 64  # connections of which nothing was read yet
+_TRIED = 32  # idle connections that are checked to find one that may be ended
 
 
 class Connection(Protocol):
-    """What a server makes for a client: an `asyncio.Protocol` that can be ended at any time."""
+    """The server's object for a client: an `asyncio.Protocol` that can be ended at any time."""
 
     def connection_made(self, transport: Any) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -40,40 +40,40 @@ class Connection(Protocol):
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
     def end(self) -> None:
-        """Close at once; what was not sent is dropped."""
+        """Close at once and drop unsent data."""
 
 
 Fault: TypeAlias = Literal["accept_failed", "connection_ended"]
-"""The code of the reason that the owner of the entrance makes of it."""
+"""The code of the reason that the owner of the acceptor reports."""
 Client = TypeVar("Client", bound=Connection)
 
 
 class Acceptor(Generic[Client]):
-    """`door` is bound, listens and does not block. `check` gets an accepted socket and returns bytes to send before it
-    is closed; None lets it in. `make` makes the client of a connection. `within` is the number of seconds for the first
-    byte to come. `report` gets the code of a fault and the text of its error. `may_end` says whether an idle client may
-    be ended for another one; `full` is sent when none may. `fault` may be set to get each unexpected exception of a
-    connection; without it `report` gets the code `connection_ended`.
+    """`listener` is bound, listening and non-blocking. `check` gets a socket and returns None to accept it, or
+    bytes to send before it is closed. `make` creates the client of a connection. The first byte must arrive within
+    `first_byte_timeout` seconds. `report` gets the code of a fault and the text of its error. `may_end` returns whether
+    an idle client may be ended for another one; `full` is sent when none may. `fault` may be set to get each unexpected
+    exception of a connection; without it `report` gets the code `connection_ended`.
     """
 
     def __init__(
         self,
-        door: socket.socket,
+        listener: socket.socket,
         check: Callable[[socket.socket], bytes | None],
         make: Callable[[], Client],
         report: Callable[[Fault, str], None],
         *,
-        most: int,
-        within: float,
+        max_idle: int,
+        first_byte_timeout: float,
         may_end: Callable[[Client], bool] = lambda _: True,
         full: bytes = b"",
     ) -> None:
-        self._door = door
+        self._listener = listener
         self._check = check
         self._make = make
         self._report = report
-        self._most = most
-        self._within = within
+        self._max_idle = max_idle
+        self._first_byte_timeout = first_byte_timeout
         self._may_end = may_end
         self._full = full
         self.fault: Callable[[Exception], None] = self._report_ended
@@ -81,19 +81,19 @@ class Acceptor(Generic[Client]):
         self._alarm: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._is_closed = False
-        self._coming: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._silent: dict[_Silent, None] = {}  # in the order of their deadlines
         self._clients: set[Client] = set()
-        self._new: set[Client | _Silent] = set()  # what they have sent already was not read yet
+        self._new: set[Client | _Silent] = set()  # nothing was read from them yet
         self._idle: dict[Client | _Silent, None] = {}
         self._spares = Spares(_SPARE)
         self._free, self._counted = 0, -1.0
         self._open()
 
     def close(self) -> None:
-        """Accept no other connection, and end those that have sent nothing. The others stay."""
+        """Stop accepting, and end the connections that have sent nothing. The others stay."""
         self._is_closed = True
-        self._loop.remove_reader(self._door.fileno())
+        self._loop.remove_reader(self._listener.fileno())
         self._spares.close()
         for timer in (self._pause, self._alarm):
             if timer is not None:
@@ -102,12 +102,12 @@ class Acceptor(Generic[Client]):
             silent.end()
 
     def busy(self, client: Client | _Silent) -> None:
-        """The client must not be ended for another one: a request of it is being answered."""
+        """Do not end the client for another one, because its request is being answered."""
         self._new.discard(client)
         self._idle.pop(client, None)
 
     def idle(self, client: Client | _Silent) -> None:
-        """The client was answered: from now on it waits, and may be ended after those that wait for longer."""
+        """The client was answered. It may be ended after the clients that have been idle longer."""
         self.busy(client)
         if client in self._clients or client in self._silent:
             self._idle[client] = None
@@ -116,31 +116,31 @@ class Acceptor(Generic[Client]):
 
     def _open(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._door.fileno(), self._accept_some)
+        self._loop.add_reader(self._listener.fileno(), self._accept_some)
 
-    def _rest(self) -> None:
-        self._loop.remove_reader(self._door.fileno())
+    def _suspend(self) -> None:
+        self._loop.remove_reader(self._listener.fileno())
         self._pause = self._loop.call_later(_PAUSE, self._open)
 
     def _accept_some(self) -> None:
         for number in range(_AT_ONCE):
-            if len(self._new) >= _MOST_NEW:
+            if len(self._new) >= _MAX_NEW:
                 return
-            # Only of the first one it is known that it is there: for it others may have to be ended.
+            # Only the first connection certainly exists, so only for it another one may be ended.
             if not self._has_descriptors() and not (number == 0 and self._get_descriptor()):
                 return
             try:
-                sock, _ = self._door.accept()
+                sock, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 self._spares.refill()
                 return
             except OSError as error:
                 if error.errno not in LACKING:
                     self._report("accept_failed", error.strerror or str(error))
-                self._rest()
+                self._suspend()
                 return
             self._free -= 1
-            is_full = len(self._new) + len(self._idle) >= self._most and not self._end_idlest() and not self._new
+            is_full = len(self._new) + len(self._idle) >= self._max_idle and not self._end_idlest() and not self._new
             try:
                 self._take(sock, is_full=is_full)
             except Exception as error:  # noqa: BLE001 - the fault of one connection must not end the others
@@ -154,24 +154,26 @@ class Acceptor(Generic[Client]):
         return self._free > reserve()
 
     def _get_descriptor(self) -> bool:
-        """Make sure that there is a descriptor for a connection that waits. If not True, accepting goes on in the next
-        turn of the loop, or pauses.
+        """Free a descriptor for a waiting connection. If it returns False, accepting continues in the next loop
+        iteration, or pauses.
         """
-        if self._end_idlest() or self._new:  # there is a descriptor in the next turn, or a new one can be ended soon
+        if (
+            self._end_idlest() or self._new
+        ):  # a descriptor is free in the next iteration, or a new one can be ended soon
             return False
         if self._spares.give_up():
             return True
-        self._rest()
+        self._suspend()
         return False
 
     def _end_idlest(self) -> bool:
-        """End the connection that is idle for longest. Its descriptor is free in the next turn of the loop."""
-        for one in tuple(islice(self._idle, _TRIED)):
-            if isinstance(one, _Silent) or self._may_end(one):
-                self.busy(one)
-                one.end()
+        """End the connection that has been idle longest. Its descriptor is free in the next loop iteration."""
+        for connection in tuple(islice(self._idle, _TRIED)):
+            if isinstance(connection, _Silent) or self._may_end(connection):
+                self.busy(connection)
+                connection.end()
                 return True
-            self.idle(one)  # so that the next search begins with others
+            self.idle(connection)  # so that the next search begins with others
         return False
 
     def _take(self, sock: socket.socket, *, is_full: bool) -> None:
@@ -200,17 +202,17 @@ class Acceptor(Generic[Client]):
     def _wait_for_silent(self) -> None:
         if self._alarm is None and self._silent:
             first = next(iter(self._silent))
-            self._alarm = self._loop.call_at(first.began + self._within, self._end_silent)
+            self._alarm = self._loop.call_at(first.began + self._first_byte_timeout, self._end_silent)
 
     def _end_silent(self) -> None:
         self._alarm = None
         now = self._loop.time()
-        while self._silent and (first := next(iter(self._silent))).began + self._within <= now:
+        while self._silent and (first := next(iter(self._silent))).began + self._first_byte_timeout <= now:
             first.end()
         self._wait_for_silent()
 
     def forget_silent(self, silent: _Silent, *, has_begun: bool) -> None:
-        """It is no longer silent: its first byte has come, or it is over."""
+        """The connection is no longer silent: its first byte has arrived, or it has ended."""
         self._silent.pop(silent, None)
         self.busy(silent)
         if not has_begun:
@@ -228,8 +230,8 @@ class Acceptor(Generic[Client]):
         client = self._make()
         self._clients.add(client)
         task = self._loop.create_task(self._connect(client, sock))
-        self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
         self._new.add(client)
 
     async def _connect(self, client: Client, sock: socket.socket) -> None:
@@ -240,15 +242,15 @@ class Acceptor(Generic[Client]):
             client.connection_lost(error)
             self._lost(client)
             return
-        self._loop.call_soon(self._settle, client)  # after what it has sent already was read
+        self._loop.call_soon(self._settle, client)  # after the data that has arrived was read
 
     def _begin_new(self, silent: _Silent) -> None:
         self._new.add(silent)
-        self._loop.call_soon(self._loop.call_soon, self._settle, silent)  # after the next look at all descriptors
+        self._loop.call_soon(self._loop.call_soon, self._settle, silent)  # after the next poll of all descriptors
 
-    def _settle(self, one: Client | _Silent) -> None:
-        if one in self._new:
-            self.idle(one)
+    def _settle(self, connection: Client | _Silent) -> None:
+        if connection in self._new:
+            self.idle(connection)
 
     def _lost(self, client: Client) -> None:
         self._clients.discard(client)
@@ -268,7 +270,7 @@ class Acceptor(Generic[Client]):
 
 
 def _has_begun(sock: socket.socket) -> bool | None:
-    """Whether a byte has come; None if not yet, False if none will."""
+    """True if a byte has arrived, None if it may still arrive, False if the connection has ended."""
     try:
         return bool(sock.recv(1, socket.MSG_PEEK))
     except (BlockingIOError, InterruptedError):
@@ -278,10 +280,10 @@ def _has_begun(sock: socket.socket) -> bool | None:
 
 
 class _Silent:
-    """An accepted socket of which no byte has come."""
+    """An accepted socket from which no byte has arrived."""
 
-    def __init__(self, entrance: Acceptor[Any], sock: socket.socket) -> None:
-        self._entrance = entrance
+    def __init__(self, acceptor: Acceptor[Any], sock: socket.socket) -> None:
+        self._acceptor = acceptor
         self._loop = asyncio.get_running_loop()
         self.sock = sock
         self.began = self._loop.time()
@@ -289,17 +291,17 @@ class _Silent:
 
     def end(self) -> None:
         self._loop.remove_reader(self.sock.fileno())
-        self._entrance.forget_silent(self, has_begun=False)
+        self._acceptor.forget_silent(self, has_begun=False)
 
     def _look(self) -> None:
         has_begun = _has_begun(self.sock)
         if has_begun is not None:
             self._loop.remove_reader(self.sock.fileno())
-            self._entrance.forget_silent(self, has_begun=has_begun)
+            self._acceptor.forget_silent(self, has_begun=has_begun)
 
 
 class _Contained(asyncio.Protocol, Generic[Client]):
-    """Hands all calls on to a client. An exception ends its connection and is reported."""
+    """Forwards all calls to a client. An exception ends its connection and is reported."""
 
     def __init__(self, client: Client, lost: Callable[[Client], None], fault: Callable[[Exception], None]) -> None:
         self._client = client
@@ -332,7 +334,7 @@ class _Contained(asyncio.Protocol, Generic[Client]):
         try:
             return method(*args)
         except Exception as error:  # noqa: BLE001 - the fault of one connection must not end the supervisor
-            if not isinstance(error, OSError):  # the other end is gone
+            if not isinstance(error, OSError):  # the peer has closed the connection
                 self._fault(error)
             if self._transport is not None:
                 self._transport.abort()

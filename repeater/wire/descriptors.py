@@ -13,7 +13,7 @@ import resource
 import sys
 
 LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-"""Errors that mean: this process or the system has no descriptor or no memory for another socket."""
+"""Errors of a process or system that has no descriptor or no memory for another socket."""
 MOST_RESERVED = 32
 _LISTING = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -25,7 +25,7 @@ def free_descriptors() -> int:
         limit = 1 << 30
     try:
         used = len(os.listdir(_LISTING)) - 1  # the listing itself is one of them
-    except FileNotFoundError:  # a system without such a folder: only `accept` can tell
+    except FileNotFoundError:  # a system without this directory: only `accept` can report the lack
         return limit
     except OSError:
         return 0
@@ -39,33 +39,33 @@ def reserve() -> int:
 
 
 class Spares:
-    """`most` descriptors that are held open. Giving one up makes sure that the next `accept` gets one."""
+    """Keeps `count` descriptors open. Giving one up guarantees that the next `accept` gets one."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held: list[int] = []
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._fds: list[int] = []
         self.refill()
 
     def give_up(self) -> bool:
-        """Close one of them. False if none is left."""
-        if not self._held:
+        """Close one of them. Returns False if none is left."""
+        if not self._fds:
             return False
-        os.close(self._held.pop())
+        os.close(self._fds.pop())
         return True
 
     @property
     def are_missing(self) -> bool:
-        return len(self._held) < self._most
+        return len(self._fds) < self._count
 
     def refill(self) -> None:
-        """Open what is missing, as far as that is possible."""
+        """Open the missing descriptors, as far as possible."""
         try:
             while self.are_missing:
-                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+                self._fds.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             return
 
     def close(self) -> None:
-        self._most = 0
+        self._count = 0
         while self.give_up():
             pass

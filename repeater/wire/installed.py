@@ -18,7 +18,7 @@ def extra_hint(extra: Extra, prefix: str | None = None) -> str:
     if (root / "uv-receipt.toml").exists():
         return f"uv tool install {package}"
     try:
-        is_of_uv = "\nuv = " in f"\n{(root / 'pyvenv.cfg').read_text()}"
+        is_made_by_uv = "\nuv = " in f"\n{(root / 'pyvenv.cfg').read_text()}"
     except OSError:
-        is_of_uv = False
-    return f"{'uv ' if is_of_uv else ''}pip install {package}"
+        is_made_by_uv = False
+    return f"{'uv ' if is_made_by_uv else ''}pip install {package}"

@@ -1,7 +1,7 @@
-"""JSON objects, one a line, as all sockets of repeater carry them. Sans-IO: bytes in, values out.
+"""JSON objects, one per line: the framing of all sockets of repeater. Sans-IO: bytes in, values out.
 
-What comes is taken from somebody who may be hostile: a line has at most `LONGEST` bytes, duplicate keys, NaN, numbers
-without end and nests without bottom are refused. Called by `control` and `daemon`; what a message means is theirs.
+The peer may be hostile. A line has at most `LONGEST` bytes. Duplicate keys, NaN, infinite numbers and too deep nesting
+are refused.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 from repeater.errors import RepeaterError
 
 LONGEST = 1 << 20
-"""Bytes of one line, its end not counted."""
+"""Bytes of one line without its newline."""
 
 
 class BadMessage(RepeaterError):
-    """A line that is no message of this protocol. `code` is told to the other end."""
+    """A line that is not a message of this protocol. `code` is sent to the peer."""
 
     exit_code = 2
 
@@ -27,37 +27,37 @@ class BadMessage(RepeaterError):
 
 
 class LineBuffer:
-    """Cuts what comes into lines. Never holds more than `longest` bytes and what came last."""
+    """Splits received bytes into lines. Never holds more than `longest` bytes and the last chunk."""
 
     def __init__(self, longest: int = LONGEST) -> None:
         self._longest = longest
-        self._held = bytearray()
+        self._pending = bytearray()
         self._looked = 0
 
     @property
     def waiting(self) -> int:
-        """Bytes that were fed and not taken."""
-        return len(self._held)
+        """Number of bytes that were fed and not taken."""
+        return len(self._pending)
 
     def feed(self, data: bytes) -> None:
-        self._held += data
+        self._pending += data
 
     def take(self) -> bytes | None:
-        """The next whole line without its end, None if there is none yet. Raises BadMessage if it is too long."""
-        end = self._held.find(b"\n", self._looked)
-        if (len(self._held) if end < 0 else end) > self._longest:
+        """The next whole line without its newline, or None. Raises BadMessage if the line is too long."""
+        end = self._pending.find(b"\n", self._looked)
+        if (len(self._pending) if end < 0 else end) > self._longest:
             raise BadMessage("too_long", f"cannot accept the message: it has more than {self._longest} bytes")
         if end < 0:
-            self._looked = len(self._held)
+            self._looked = len(self._pending)
             return None
-        line = bytes(self._held[:end])
-        del self._held[: end + 1]
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
         self._looked = 0
         return line
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
-    """A message as a line, its end included; only ASCII, so that any text can be carried."""
+    """A message as a line with its newline. Only ASCII, so that lone surrogates can be sent."""
     return _encoded(message).encode("ascii") + b"\n"
 
 
@@ -96,7 +96,7 @@ _decoded = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_reject_co
 
 
 def clip(value: Any) -> str:
-    """A value for a message: short, and nothing in it that a terminal would obey."""
+    """A value for a message: short and without control characters."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except RecursionError:

@@ -1,9 +1,9 @@
 """Whether a path, or the process at the other end of a socket, belongs to this user or to root.
 
-A path is trusted if no other user could put something else in its place: every folder on the way, and every link that
-is followed, belongs to this user or to root, and no other user may write in such a folder, unless it is sticky, like
-`/tmp`, where only the owner of an entry can replace it. The check takes no lock: only this user and root can change a
-path that has passed it.
+A path is trusted if no other user could replace it. Every directory on the way, and every link that is followed, must
+belong to this user or to root. No other user may write in such a directory, unless it is sticky, like `/tmp`, where
+only the owner of an entry can replace it. The check takes no lock, because only this user and root can change a path
+that has passed it.
 """
 
 from __future__ import annotations
@@ -25,31 +25,32 @@ class Untrusted(Exception):
 
 
 def trusted_users() -> frozenset[int]:
-    """This user and root; in a user namespace also the number that stands for all users outside of it."""
+    """This user and root. In a user namespace also the overflow id, which stands for all users outside of it."""
     users = {os.geteuid(), 0}
     with contextlib.suppress(OSError, ValueError):
         first, _, length = map(int, Path("/proc/self/uid_map").read_text(encoding="ascii").split()[:3])
-        if first != 0 or length < 1 << 16:  # root outside has no number here, and shows as this one
+        if first != 0 or length < 1 << 16:  # root outside has no id here and appears as the overflow id
             users.add(int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii")))
     return frozenset(users)
 
 
 def check_path(path: Path, *, users: Collection[int] | None = None, links: bool = True, of: Path | None = None) -> None:
-    """Raises Untrusted if another user than `users` (this one and root) could replace what the path leads to, and
-    FileNotFoundError if nothing is there. `links` False: neither the path nor the folder that it is in may be a link,
-    unless root made it. `of` is what the message calls `it`, if that is not the path.
+    """Raises Untrusted if a user outside `users` (default: this one and root) could replace the target of the path.
+
+    Raises FileNotFoundError if the path does not exist. With `links` False, neither the path nor its directory may be
+    a link, unless root made it. `of` is the path that the message calls `it`, if that is another one.
     """
-    known = trusted_users() if users is None else users
+    allowed = trusted_users() if users is None else users
     asked = Path(os.path.abspath(of or path))
-    rest = list(Path(os.path.abspath(path)).parts[1:])
+    remaining = list(Path(os.path.abspath(path)).parts[1:])
     here, followed = Path("/"), 0
-    _check_one(here, here.lstat(), known, asked)
-    depth = len(rest)
-    while rest:
-        here = here / rest.pop(0)
+    _check_one(here, here.lstat(), allowed, asked)
+    depth = len(remaining)
+    while remaining:
+        here = here / remaining.pop(0)
         found = here.lstat()
         if stat.S_ISLNK(found.st_mode):
-            if found.st_uid not in known:
+            if found.st_uid not in allowed:
                 raise Untrusted(f"{_name(here, asked)} is a symbolic link of {shown_user(found.st_uid)}")
             if not links and not followed and found.st_uid != 0 and len(here.parts) - 1 >= depth - 1:
                 raise Untrusted(f"{_name(here, asked)} is a link")
@@ -57,13 +58,13 @@ def check_path(path: Path, *, users: Collection[int] | None = None, links: bool 
             if followed > _MOST_LINKS:
                 raise Untrusted(f"{_name(here, asked)} is part of a chain of too many symbolic links")
             target = here.readlink()
-            rest = [*(part for part in target.parts if part != "/"), *rest]
+            remaining = [*(part for part in target.parts if part != "/"), *remaining]
             here = Path("/") if target.is_absolute() else here.parent
-            # `..` is taken by its meaning for the system: the folder that holds the one that was reached
+            # `..` means the same as for the system: the parent of the directory that was reached
         elif here.name == "..":
             here = here.parent.parent
         else:
-            _check_one(here, found, known, asked)
+            _check_one(here, found, allowed, asked)
 
 
 def _check_one(path: Path, found: os.stat_result, users: Collection[int], asked: Path) -> None:
@@ -78,7 +79,7 @@ def _name(path: Path, asked: Path) -> str:
 
 
 def check_peer(sock: socket.socket, users: Collection[int] | None = None) -> None:
-    """Raises Untrusted if the process at the other end belongs to another user than `users` (this one and root)."""
+    """Raises Untrusted if the peer belongs to a user outside `users` (default: this one and root)."""
     user = user_of(sock)
     if user is not None and user not in (trusted_users() if users is None else users):
         raise Untrusted(f"the process that listens there belongs to {shown_user(user)}")

@@ -1,4 +1,4 @@
-"""Unix sockets: connecting, names that are too long for the system, and who is at the other end."""
+"""Unix sockets: connecting, paths that are too long for the system, and the user and process of the peer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST_PATH = 107 if sys.platform == "linux" else 103
-"""Bytes that `sun_path` holds, without the zero at its end."""
+"""Bytes that `sun_path` holds without the trailing zero byte."""
 
 
 def connect(path: Path, timeout: float) -> socket.socket:
-    """A connected socket. Raises OSError: FileNotFoundError and ConnectionRefusedError mean that nobody listens."""
-    until = time.monotonic() + timeout
+    """A connected socket. Raises OSError; FileNotFoundError and ConnectionRefusedError mean that no process listens."""
+    deadline = time.monotonic() + timeout
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
         sock.settimeout(timeout)
@@ -27,10 +27,10 @@ def connect(path: Path, timeout: float) -> socket.socket:
                 try:
                     sock.connect(name)
                     break
-                except BlockingIOError:  # too many others wait to be accepted
+                except BlockingIOError:  # the queue of pending connections is full
                     if not timeout:
                         raise
-                    if time.monotonic() > until:
+                    if time.monotonic() > deadline:
                         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
                     time.sleep(0.01)
     except BaseException:
@@ -40,7 +40,7 @@ def connect(path: Path, timeout: float) -> socket.socket:
 
 
 def user_of(sock: socket.socket) -> int | None:
-    """The user id of the process at the other end, None where the system does not tell."""
+    """The user id of the peer, or None if the system does not provide it."""
     if hasattr(socket, "SO_PEERCRED"):
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return int(uid)
@@ -51,7 +51,7 @@ def user_of(sock: socket.socket) -> int | None:
 
 
 def pid_of(sock: socket.socket) -> int | None:
-    """The process at the other end (of a client: the one that listens), None where the system does not tell."""
+    """The pid of the peer (for a client: of the listening process), or None if the system does not provide it."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -60,7 +60,7 @@ def pid_of(sock: socket.socket) -> int | None:
 
 @contextlib.contextmanager
 def proc_fd_path(path: Path) -> Iterator[str]:
-    """A name for the same place that fits into `sun_path`: through a descriptor of the folder if it has to."""
+    """A name of the path that fits into `sun_path`. A long path is reached through a descriptor of its directory."""
     name = os.fspath(path)
     if len(os.fsencode(name)) <= LONGEST_PATH:
         yield name
@@ -79,7 +79,7 @@ def proc_fd_path(path: Path) -> Iterator[str]:
 
 
 def cause_of(error: OSError) -> str:
-    """The cause in words, without its number and names of files."""
+    """The cause as text without the error number and file names."""
     if error.errno == errno.ENAMETOOLONG and error.strerror:
         return error.strerror
     return os.strerror(error.errno) if error.errno else str(error)

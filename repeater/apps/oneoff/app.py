@@ -283,7 +283,7 @@ class OneOffApp:
             soon,
             environ=environ,
             warn=lambda _, reason: self._warn(reason),
-            gone=self._gone,
+            on_closed=self._gone,
             plain=True,
         )
         output.has_room = self._go_on

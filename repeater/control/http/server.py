@@ -77,8 +77,8 @@ class HttpServer:
             lambda _: None,
             self._make,
             lambda code, error: warn(because(code, error=error)),
-            most=MOST_IDLE,
-            within=HEAD_WITHIN,
+            max_idle=MOST_IDLE,
+            first_byte_timeout=HEAD_WITHIN,
         )
         if fault is not None:
             self._entrance.fault = fault

@@ -56,7 +56,7 @@ def test_the_tail_is_the_end_of_everything_written(most: int, chunks: list[bytes
 
 
 def test_runs_that_are_over_make_room_for_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_KEPT", 10_000)
+    monkeypatch.setattr(module, "MAX_KEPT", 10_000)
     kept = OutputBuffer(FakeClock())
     for number in range(100):
         kept.begin(str(number), "a", 1000)

@@ -174,7 +174,7 @@ def test_series_of_a_job_that_got_another_name_disappear_too() -> None:
 
 
 def test_labels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_JOBS", 3)
+    monkeypatch.setattr(module, "MAX_JOBS", 3)
     meter = Meter()
     stage = Stage({f"j{n}": Act(lasts=seconds(5)) for n in range(10)})
     stage.listeners.append(meter.metrics)

@@ -48,7 +48,7 @@ class Screen:
         self._fds = fds
         self.output = OutputRouter(
             self.clock, self._calls.append, environ={}, resume=self.resumed.append,
-            warn=lambda job, message: self.warned.append((job, str(text_of(message)))), gone=lambda stream, _: self.gone.append(stream),
+            warn=lambda job, message: self.warned.append((job, str(text_of(message)))), on_closed=lambda stream, _: self.gone.append(stream),
             console=(fds[0], fds[1]), **more,
         )  # fmt: skip
         self.size = 0

@@ -72,7 +72,7 @@ def snapshot(desk: Desk) -> Any:
     ]  # fmt: skip
     clients = [(number, sorted(who.waiting), sorted(who.reservations)) for number, who in book._clients.items()]
     held = [(one.resource.name, list(one.attempts), one.registered) for one in book._first._held]
-    return ledgers, clients, held, list(book.changes), list(book.outbox), list(book._flying), book._runs.figures()
+    return ledgers, clients, held, list(book.changes), list(book.outbox), list(book._unconfirmed), book._runs.figures()
 
 
 def desk() -> Desk:

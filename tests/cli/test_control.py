@@ -39,8 +39,8 @@ labels = { team = "a" }
 """
 
 
-class House:
-    """A supervisor in the foreground, and commands asked from the same folder."""
+class Supervisor:
+    """A supervisor in the foreground, and commands that run in the same folder."""
 
     def __init__(self, rpr: Rpr, *args: str, jobs: str = JOBS, wait: str = "") -> None:
         self.rpr = rpr
@@ -99,13 +99,13 @@ class House:
 
 
 @pytest.fixture
-def house(rpr: Rpr) -> Iterator[Callable[..., House]]:
-    built: list[House] = []
+def launch(rpr: Rpr) -> Iterator[Callable[..., Supervisor]]:
+    built: list[Supervisor] = []
     (rpr.folder / ".run").mkdir(mode=0o700)
     rpr.env["TMPDIR"] = str(rpr.folder / ".run")  # where others have no socket
 
-    def build(*args: str, **more: Any) -> House:
-        built.append(House(rpr, *args, **more))
+    def build(*args: str, **more: Any) -> Supervisor:
+        built.append(Supervisor(rpr, *args, **more))
         return built[-1]
 
     yield build
@@ -146,8 +146,10 @@ def test_health_without_a_supervisor_is_1(rpr: Rpr) -> None:
 # --- finding it -----------------------------------------------------------------------------------------------------
 
 
-def test_it_is_found_from_below_by_file_project_socket_and_state_folder(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house()
+def test_it_is_found_from_below_by_file_project_socket_and_state_folder(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
+    built = launch()
     sock = rpr.folder / ".run" / "repeater" / "shop.sock"
     assert sock.is_socket()
     assert sock.stat().st_mode & 0o777 == 0o600
@@ -174,8 +176,8 @@ def test_it_is_found_from_below_by_file_project_socket_and_state_folder(rpr: Rpr
     assert not (rpr.folder / ".state/repeater/shop/control.sock").is_symlink()
 
 
-def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house()
+def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch()
     rpr.write("jobs.toml", JOBS + "\n[jobs.tick\n")
     assert built("status").code == 0
     built.live.until_err("job files rejected")
@@ -200,8 +202,10 @@ def test_a_broken_job_file_does_not_keep_one_from_asking(rpr: Rpr, house: Callab
     assert names.index("reload_rejected") < names.index("reload_recovered")
 
 
-def test_one_with_a_state_folder_of_its_own_or_none_has_a_socket_too(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--ephemeral")
+def test_one_with_a_state_folder_of_its_own_or_none_has_a_socket_too(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
+    built = launch("--ephemeral")
     assert "project shop" in built("status").out
     rpr.write("other/jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
     other = Live(rpr, "other/jobs.toml", "--state-dir", "st")
@@ -222,29 +226,29 @@ def test_a_socket_path_of_more_than_107_bytes_works(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     rpr = Rpr(folder)
     rpr.env["XDG_STATE_HOME"] = str(tmp_path / "state")
-    built = House(rpr, "--state-dir", "st")
+    built = Supervisor(rpr, "--state-dir", "st")
     try:
         assert "project shop" in rpr("status", "--state-dir", "st").out
     finally:
         built.end()
 
 
-def test_a_socket_of_a_killed_supervisor_is_replaced(rpr: Rpr, house: Callable[..., House]) -> None:
-    first = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+def test_a_socket_of_a_killed_supervisor_is_replaced(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    first = launch(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
     first.live.process.kill()
     first.live.process.wait()
     (path,) = (rpr.folder / ".run" / "repeater").iterdir()
     assert path.is_socket()
     assert first("status").code == 6
-    second = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
+    second = launch(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 1h"\n')
     assert second("status").code == 0
 
 
 # --- status, health -------------------------------------------------------------------------------------------------
 
 
-def test_status_shows_the_state_of_each_job(house: Callable[..., House]) -> None:
-    built = house(wait="tick | tick")
+def test_status_shows_the_state_of_each_job(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="tick | tick")
     built.until("tick", state="scheduled")
     built("trigger", "bad")
     built.until("bad", consecutive_failures=1)
@@ -257,8 +261,8 @@ def test_status_shows_the_state_of_each_job(house: Callable[..., House]) -> None
     assert re.fullmatch(r"bad +idle +failed \d+s ago +- +exit 3", told[4]), told[4]
 
 
-def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., House]) -> None:
-    built = house(wait="web  | up")
+def test_status_json_has_stable_keys_and_ps_is_the_same(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="web  | up")
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]
     assert list(built.job("web")) == [
         "job", "state", "why", "reason_code", "detail", "waited", "next", "last", "running", "runs", "successes", "failures",
@@ -273,8 +277,8 @@ def test_status_json_has_stable_keys_and_ps_is_the_same(house: Callable[..., Hou
     os.kill(run["pid"], 0)
 
 
-def test_jobs_are_chosen_by_name_glob_and_label_everywhere(house: Callable[..., House]) -> None:
-    built = house()
+def test_jobs_are_chosen_by_name_glob_and_label_everywhere(launch: Callable[..., Supervisor]) -> None:
+    built = launch()
     assert [item["job"] for item in built.lines("status", "team=a")] == ["tick", "bad"]
     assert [item["job"] for item in built.lines("status", "w*", "bad")] == ["web", "bad"]
     assert [item["job"] for item in built.lines("pause", "team=a")] == ["tick", "bad"]
@@ -282,7 +286,7 @@ def test_jobs_are_chosen_by_name_glob_and_label_everywhere(house: Callable[..., 
     assert built("trigger").code == 2
 
 
-def test_health_waits_for_services_with_a_ready_probe(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_health_waits_for_services_with_a_ready_probe(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
     rpr.write(
         "jobs.toml",
         'project = "shop"\n[jobs.web]\ncommand = "sleep 600"\nschedule = "always"\n'
@@ -312,8 +316,8 @@ schedule = "manual"
 """
 
 
-def test_logs_show_what_was_printed_with_names_unless_one_job_is_named(house: Callable[..., House]) -> None:
-    built = house("--keep-alive", jobs=TALKER)
+def test_logs_show_what_was_printed_with_names_unless_one_job_is_named(launch: Callable[..., Supervisor]) -> None:
+    built = launch("--keep-alive", jobs=TALKER)
     built("trigger", "a", "b")
     built.until("a", successes=1)
     built.until("b", successes=1)
@@ -329,8 +333,8 @@ def test_logs_show_what_was_printed_with_names_unless_one_job_is_named(house: Ca
     assert streams == {("stdout", "other\n"), ("stderr", "problem\n")}
 
 
-def test_logs_of_one_run_and_of_one_that_is_not_known(house: Callable[..., House]) -> None:
-    built = house("--keep-alive", jobs=TALKER)
+def test_logs_of_one_run_and_of_one_that_is_not_known(launch: Callable[..., Supervisor]) -> None:
+    built = launch("--keep-alive", jobs=TALKER)
     for number in (1, 2):
         built("trigger", "a")
         built.until("a", successes=number)
@@ -342,8 +346,8 @@ def test_logs_of_one_run_and_of_one_that_is_not_known(house: Callable[..., House
 JOB_THAT_TAILS = '[jobs.a]\ncommand = "tail -n +1 -f feed"\nschedule = "always"\n[jobs.b]\ncommand = "sleep 99"\n'
 
 
-def test_logs_follow_within_a_blink_and_over_supervisors(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house(jobs=JOB_THAT_TAILS)
+def test_logs_follow_within_a_blink_and_over_supervisors(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch(jobs=JOB_THAT_TAILS)
     rpr.write("feed", "")
     reader = built.follow("logs", "a", "-f")
     try:
@@ -359,7 +363,7 @@ def test_logs_follow_within_a_blink_and_over_supervisors(rpr: Rpr, house: Callab
         built("down", "--kill", "-q")
         said = Lines(reader.stderr)
         assert said.next() == "rpr: the supervisor has exited; waiting for the next one"
-        house(jobs=JOB_THAT_TAILS)
+        launch(jobs=JOB_THAT_TAILS)
         assert said.next() == "rpr: a supervisor is running again"
         while (line := shown.next()) != "2":  # the new run reads the file from its beginning
             assert line in ("0", "1") or line.startswith("tail:"), line
@@ -368,8 +372,8 @@ def test_logs_follow_within_a_blink_and_over_supervisors(rpr: Rpr, house: Callab
         reader.communicate()
 
 
-def test_a_closed_pipe_ends_logs_quietly(house: Callable[..., House]) -> None:
-    built = house("--keep-alive", jobs='[jobs.a]\ncommand = "seq 4000"\nschedule = "manual"\n')
+def test_a_closed_pipe_ends_logs_quietly(launch: Callable[..., Supervisor]) -> None:
+    built = launch("--keep-alive", jobs='[jobs.a]\ncommand = "seq 4000"\nschedule = "manual"\n')
     built("trigger", "a")
     built.until("a", successes=1)
     done = subprocess.run(
@@ -378,11 +382,11 @@ def test_a_closed_pipe_ends_logs_quietly(house: Callable[..., House]) -> None:
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_secrets_are_hidden_in_logs_events_and_plans(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_secrets_are_hidden_in_logs_events_and_plans(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
     text = (
         '[jobs.a]\ncommand = "echo key is $KEY"\nschedule = "manual"\nenv = { KEY = "hunter22" }\nsecrets = ["KEY"]\n'
     )
-    built = house("--keep-alive", jobs=text)
+    built = launch("--keep-alive", jobs=text)
     built("trigger", "a")
     built.until("a", successes=1)
     assert built("logs", "a").out == "key is ***\n"
@@ -466,8 +470,8 @@ def test_history_has_the_command_as_it_ran(rpr: Rpr) -> None:
     }
 
 
-def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., House]) -> None:
-    built = house(wait="tick | tick")
+def test_history_is_the_same_with_and_without_a_supervisor(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="tick | tick")
     for number in (1, 2):
         built("trigger", "bad")
         built.until("bad", failures=number)
@@ -490,8 +494,8 @@ def test_history_is_the_same_with_and_without_a_supervisor(house: Callable[..., 
     assert built.lines("history", "bad") == rows[:2], "of a job that is not in the file any more"
 
 
-def test_events_show_past_events_and_follow_new_ones(house: Callable[..., House]) -> None:
-    built = house(wait="tick | tick")
+def test_events_show_past_events_and_follow_new_ones(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="tick | tick")
     reader = built.follow("events", "bad", "-f", "--tail", "1", "--json")
     try:
         told = Lines(reader.stdout)
@@ -511,8 +515,8 @@ def test_events_show_past_events_and_follow_new_ones(house: Callable[..., House]
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def test_trigger_reports_the_result(house: Callable[..., House]) -> None:
-    built = house(
+def test_trigger_reports_the_result(launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "manual"\n[jobs.k]\ncommand = "true"\nschedule = "every 1h"\n'
     )
     assert re.fullmatch(r"a: started, run \w{20}\n", built("trigger", "a").out)
@@ -522,8 +526,8 @@ def test_trigger_reports_the_result(house: Callable[..., House]) -> None:
     assert len(built.job("a")["running"]) == 2
 
 
-def test_pause_and_resume(house: Callable[..., House]) -> None:
-    built = house(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 100ms"\n')
+def test_pause_and_resume(launch: Callable[..., Supervisor]) -> None:
+    built = launch(jobs='[jobs.a]\ncommand = "true"\nschedule = "every 100ms"\n')
     built("pause", "a", "--reason", "deploy").is_(out="a: paused until it is resumed\n")
     wait_for(lambda: built.lines("history", "-n", "1")[0]["reason"] == "paused: deploy", "a skipped slot")
     assert built("trigger", "a").out == "a: skipped: paused: deploy\n"
@@ -534,16 +538,16 @@ def test_pause_and_resume(house: Callable[..., House]) -> None:
     assert built("pause", "a", "--for", "soon").code == 2
 
 
-def test_a_pause_is_there_after_a_restart(house: Callable[..., House]) -> None:
-    built = house()
+def test_a_pause_is_there_after_a_restart(launch: Callable[..., Supervisor]) -> None:
+    built = launch()
     built("pause", "tick", "--reason", "holidays")
     built("down", "-q")
-    again = house()
+    again = launch()
     assert again.job("tick")["paused"] == {"text": "holidays", "until": None}
 
 
-def test_stop_returns_when_no_process_runs_and_start_begins_again(house: Callable[..., House]) -> None:
-    built = house(wait="web  | up")
+def test_stop_returns_when_no_process_runs_and_start_begins_again(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="web  | up")
     (run,) = built.job("web")["running"]
     built("stop", "web", "--reason", "looking").is_(out="web: stopped\n")
     with pytest.raises(ProcessLookupError):
@@ -577,32 +581,32 @@ schedule = "{schedule}"
     ],
 )
 def test_an_order_that_ends_the_supervisor_is_answered_before_it_exits(
-    house: Callable[..., House], schedule: str, command: str, order: str
+    launch: Callable[..., Supervisor], schedule: str, command: str, order: str
 ) -> None:
-    here = house(jobs=ENDING.format(schedule=schedule, command=command))
+    here = launch(jobs=ENDING.format(schedule=schedule, command=command))
     done = here(order, "one")
     assert (done.code, done.err) == (0, ""), here.live.err
     assert done.out.startswith("one: "), done
     assert here.live.process.wait(PATIENCE) == 0
 
 
-def test_restart_replaces_the_live_run(house: Callable[..., House]) -> None:
-    built = house(wait="web  | up")
+def test_restart_replaces_the_live_run(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="web  | up")
     (before,) = built.job("web")["running"]
     built("restart", "web")
     wait_for(lambda: [run["pid"] for run in built.job("web")["running"]] not in ([], [before["pid"]]), "a new run")
 
 
-def test_reset_clears_the_state_of_a_job(house: Callable[..., House]) -> None:
-    built = house("--keep-alive", jobs='[jobs.a]\ncommand = "true"\nschedule = "every 10ms"\nstop = { times = 2 }\n')
+def test_reset_clears_the_state_of_a_job(launch: Callable[..., Supervisor]) -> None:
+    built = launch("--keep-alive", jobs='[jobs.a]\ncommand = "true"\nschedule = "every 10ms"\nstop = { times = 2 }\n')
     built.until("a", state="done")
     assert built("status", "a").out.endswith("2 runs\n")
     built("reset", "a")
     wait_for(lambda: len(built.lines("history", "a", "--outcome", "success")) == 4, "two more runs")
 
 
-def test_down_waits_for_all_processes_and_by_default_drains_runs(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house(
+def test_down_waits_for_all_processes_and_by_default_drains_runs(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         jobs='[jobs.a]\ncommand = "until test -e go; do sleep 0.02; done; touch finished"\nschedule = "every 1h"\n'
         '[jobs.web]\ncommand = "echo up; exec sleep 600"\nschedule = "always"\n',
         wait="web | up",
@@ -624,8 +628,8 @@ def test_down_waits_for_all_processes_and_by_default_drains_runs(rpr: Rpr, house
     assert built.live.leaves() == 0
 
 
-def test_down_now_stops_live_runs(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house(jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "every 1h"\n')
+def test_down_now_stops_live_runs(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch(jobs='[jobs.a]\ncommand = "sleep 600"\nschedule = "every 1h"\n')
     built.until("a", state="running")
     began = time.monotonic()
     built("down", "--now", "-q")
@@ -636,8 +640,8 @@ def test_down_now_stops_live_runs(rpr: Rpr, house: Callable[..., House]) -> None
 # --- apply, reload --------------------------------------------------------------------------------------------------
 
 
-def test_apply_hands_over_to_the_supervisor_that_runs(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--no-watch", wait="web  | up")
+def test_apply_hands_over_to_the_supervisor_that_runs(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch("--no-watch", wait="web  | up")
     (run,) = built.job("web")["running"]
     rpr.write(
         "jobs.toml", JOBS.replace("every 1h", "every 2h") + '\n[jobs.new]\ncommand = "true"\nschedule = "manual"\n'
@@ -653,8 +657,10 @@ def test_apply_hands_over_to_the_supervisor_that_runs(rpr: Rpr, house: Callable[
     built("apply", "jobs.toml").is_(out="generation 2 is active: no changes, 4 unchanged\n")
 
 
-def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--no-watch")
+def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
+    built = launch("--no-watch")
     rpr.write("jobs.toml", 'project = "shop"\n[jobs.tick]\ncommand = "echo tick"\nschedule = "every 1h"\n')
     refused = built("apply", "jobs.toml")
     assert (refused.code, refused.out) == (5, "")
@@ -664,11 +670,13 @@ def test_an_apply_that_would_remove_most_jobs_is_refused_unless_allowed(rpr: Rpr
     assert len(built.lines("status")) == 1
 
 
-def test_an_apply_with_other_settings_becomes_active_and_stays_active(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_an_apply_with_other_settings_becomes_active_and_stays_active(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
     text = (
         'project = "shop"\nvars = { word = "one" }\n[jobs.a]\ncommand = "echo {{ vars.word }}"\nschedule = "manual"\n'
     )
-    built = house("--keep-alive", jobs=text)
+    built = launch("--keep-alive", jobs=text)
     assert built("apply", "jobs.toml", "--set", "word=two").code == 0
     built("trigger", "a")
     built.live.until_out("two")
@@ -684,16 +692,18 @@ def test_an_apply_with_other_settings_becomes_active_and_stays_active(rpr: Rpr, 
     assert "there is no variable `wrod` (did you mean `word`?)" in refused.err
 
 
-def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--no-watch")
+def test_an_apply_of_a_broken_file_or_another_project_changes_nothing(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
+    built = launch("--no-watch")
     rpr.write("jobs.toml", JOBS + "[jobs.x]\n")
     assert built("apply", "jobs.toml").code == 2
     assert built("apply", "--keep-alive", "jobs.toml").code == 2
     assert len(built.lines("status")) == 3
 
 
-def test_reload_reports_the_changes(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--no-watch")
+def test_reload_reports_the_changes(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch("--no-watch")
     built("reload").is_(out="generation 1 is active: no changes, 3 unchanged\n")
     rpr.write("jobs.toml", JOBS.replace("exit 3", "exit 4"))
     built("reload").is_(
@@ -718,8 +728,8 @@ def test_detach_returns_when_it_is_ready_and_what_is_printed_is_in_the_log(rpr: 
         assert rpr("down", "--now", "-q").code == 0
 
 
-def test_detach_reports_the_reason_when_it_fails(rpr: Rpr, house: Callable[..., House]) -> None:
-    built = house("--state-dir", "st")
+def test_detach_reports_the_reason_when_it_fails(rpr: Rpr, launch: Callable[..., Supervisor]) -> None:
+    built = launch("--state-dir", "st")
     (rpr.folder / "st" / "control.sock").unlink()
     done = rpr("apply", "-d", "-q", "--state-dir", "st", "jobs.toml")
     assert done.code == 5
@@ -746,8 +756,8 @@ def test_a_dry_run_has_no_side_effect_at_all(rpr: Rpr) -> None:
 # --- why ------------------------------------------------------------------------------------------------------------
 
 
-def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..., House]) -> None:
-    built = house(
+def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         jobs="[pools.db]\nslots = 1\n"
         '[jobs.long]\ncommand = "sleep 600"\nschedule = "every 100ms"\npool = "db"\n'
         '[jobs.poor]\ncommand = "true"\nschedule = "manual"\npool = "db"\n'
@@ -778,16 +788,16 @@ def test_why_names_the_holder_of_an_overlap_a_pool_and_a_need(house: Callable[..
     assert f"run `{run['run']}` (pid {run['pid']}) has been running since " in told
 
 
-def test_why_takes_a_cell_with_an_at_in_its_name(house: Callable[..., House]) -> None:
-    built = house(
+def test_why_takes_a_cell_with_an_at_in_its_name(launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         "--keep-alive", jobs='[jobs.a]\nmatrix = { who = ["me@home"] }\ncommand = "true"\nschedule = "manual"\n'
     )
     assert built("why", "a[who=me@home]").out.startswith("`a[who=me@home]` has no next start")
     assert "was not scheduled at that time" in built("why", "a[who=me@home]@03:00").out
 
 
-def test_why_shows_the_interval_of_a_job_where_no_slot_was(house: Callable[..., House]) -> None:
-    built = house(
+def test_why_shows_the_interval_of_a_job_where_no_slot_was(launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         jobs='[jobs.e]\ncommand = "true"\nschedule = "every 1h"\n'
         '[jobs.n]\ncommand = "true"\nschedule = { every = "2h", after_end = true }\n'
     )
@@ -795,8 +805,8 @@ def test_why_shows_the_interval_of_a_job_where_no_slot_was(house: Callable[..., 
     assert "it is scheduled 2h after the end of each run" in built("why", "n@2026-01-01T00:00:00Z").out
 
 
-def test_why_explains_pause_done_slowdown_and_disabled(house: Callable[..., House]) -> None:
-    built = house(
+def test_why_explains_pause_done_slowdown_and_disabled(launch: Callable[..., Supervisor]) -> None:
+    built = launch(
         jobs='[jobs.p]\ncommand = "true"\nschedule = "every 1h"\n'
         '[jobs.d]\ncommand = "true"\n'
         '[jobs.s]\ncommand = "false"\nschedule = "every 1s"\nslowdown = { base = "1h" }\n'
@@ -813,11 +823,13 @@ def test_why_explains_pause_done_slowdown_and_disabled(house: Callable[..., Hous
     assert built("why", "p@soon").code == 2
 
 
-def test_why_explains_downtime_and_generations_also_without_a_supervisor(rpr: Rpr, house: Callable[..., House]) -> None:
+def test_why_explains_downtime_and_generations_also_without_a_supervisor(
+    rpr: Rpr, launch: Callable[..., Supervisor]
+) -> None:
     jobs = '[jobs.a]\ncommand = "true"\nschedule = "* * * * * *"\n'.replace(
         '"* * * * * *"', '{ cron = "* * * * * *", seconds = "first" }'
     )
-    built = house(jobs=jobs)
+    built = launch(jobs=jobs)
     wait_for(lambda: built.lines("history", "a", "--outcome", "success"), "a run")  # the newest may be running
     row = built.lines("history", "a", "--outcome", "success")[0]
     told = built("why", f"a@{row['nominal']}").out
@@ -830,7 +842,7 @@ def test_why_explains_downtime_and_generations_also_without_a_supervisor(rpr: Rp
     assert "it was scheduled at this time, but no slot is recorded" in told
     assert re.search(r"the supervisor was down from \S+ \S+", told)
     assert "no supervisor is running" in built("why", "a").out
-    again = house(jobs=jobs)
+    again = launch(jobs=jobs)
 
     def missed_slots() -> list[dict[str, Any]]:
         """On a busy machine others are skipped because the run before goes on."""
@@ -843,8 +855,8 @@ def test_why_explains_downtime_and_generations_also_without_a_supervisor(rpr: Rp
     assert re.search(r"the supervisor was down from \S+ \S+ until \S+ \S+", told)
 
 
-def test_why_knows_the_nights_when_clocks_change(house: Callable[..., House]) -> None:
-    built = house(jobs='[jobs.n]\ncommand = "true"\nschedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }\n')
+def test_why_knows_the_nights_when_clocks_change(launch: Callable[..., Supervisor]) -> None:
+    built = launch(jobs='[jobs.n]\ncommand = "true"\nschedule = { cron = "30 2 * * *", timezone = "Europe/Berlin" }\n')
     told = built("why", "n@2027-03-28T02:30").out
     assert "02:30 did not exist on 2027-03-28 in this zone (clocks went forward)" in told
     assert "gap = `next`, fold = `first`" in told
@@ -1016,8 +1028,8 @@ def test_no_option_breaks_out_of_its_line_of_a_systemd_unit(rpr: Rpr, words: tup
 
 
 @pytest.mark.slow
-def test_status_of_ten_thousand_jobs_is_complete(house: Callable[..., House]) -> None:
+def test_status_of_ten_thousand_jobs_is_complete(launch: Callable[..., Supervisor]) -> None:
     jobs = "".join(f'[jobs.j{n}]\ncommand = "true"\nschedule = "manual"\n' for n in range(10_000))
-    built = house("--keep-alive", jobs=jobs)
+    built = launch("--keep-alive", jobs=jobs)
     assert len(built("status").out.splitlines()) == 10_002
     assert len(built.lines("status")) == 10_000

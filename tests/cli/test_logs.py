@@ -76,10 +76,10 @@ def test_logs_give_the_reason_when_no_output_is_kept(ended: Rpr) -> None:
         ended("logs", "--run", row["run"]).is_(err=f"rpr: cannot show run `{row['run']}`: {why}{hint}", code=2)
 
 
-def test_why_and_status_show_the_last_lines_of_a_failed_job(ended: Rpr, house_of: Callable[[Rpr], Live]) -> None:
+def test_why_and_status_show_the_last_lines_of_a_failed_job(ended: Rpr, launch_on: Callable[[Rpr], Live]) -> None:
     assert ended("why", "bad").out.endswith("  the last lines of the failed run:\n    broken\n")
     assert "last lines" not in ended("why", "good").out
-    house_of(ended)
+    launch_on(ended)
     wait_for(lambda: ended("health", "-q").code == 0, "a supervisor")
     assert ended("status").out.endswith("bad printed last:\n  broken\n")
     assert ended("why", "bad").out.endswith("  the last lines of the failed run:\n    broken\n")
@@ -115,8 +115,8 @@ def test_output_of_a_killed_supervisor_is_there(rpr: Rpr) -> None:
         live.process.wait(60)
 
 
-def test_a_running_supervisor_shows_output_of_the_one_before(ended: Rpr, house_of: Callable[[Rpr], Live]) -> None:
-    house_of(ended)
+def test_a_running_supervisor_shows_output_of_the_one_before(ended: Rpr, launch_on: Callable[[Rpr], Live]) -> None:
+    launch_on(ended)
     wait_for(lambda: ended("health", "-q").code == 0, "a supervisor")
     assert ended("logs", "good", "--json").out.count("fine") >= 1
     assert ended("logs", "bad", "--failed").out.startswith("broken\n")
@@ -125,7 +125,7 @@ def test_a_running_supervisor_shows_output_of_the_one_before(ended: Rpr, house_o
 
 
 @pytest.fixture
-def house_of() -> Iterator[Callable[[Rpr], Live]]:
+def launch_on() -> Iterator[Callable[[Rpr], Live]]:
     """Starts a supervisor that stays, and ends it after the test."""
     started: list[Live] = []
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.cli.conftest import Rpr
 from tests.cli.test_apply import wait_for
-from tests.cli.test_control import House, house  # noqa: F401 - a fixture
+from tests.cli.test_control import Supervisor, launch  # noqa: F401 - a fixture
 
 LIVE = """
 project = "p"
@@ -36,8 +36,11 @@ def classes(plan: dict[str, object]) -> dict[str, str]:
     return {job["job"]: job["class"] for job in plan["jobs"]}  # type: ignore[attr-defined,index]
 
 
-def test_plan_uses_the_running_supervisor_and_apply_follows_the_plan(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
-    house("--keep-alive", "--no-watch", jobs=LIVE)
+def test_plan_uses_the_running_supervisor_and_apply_follows_the_plan(
+    rpr: Rpr,
+    launch: Callable[..., Supervisor],  # noqa: F811
+) -> None:
+    launch("--keep-alive", "--no-watch", jobs=LIVE)
     same = live_plan(rpr)
     assert set(classes(same).values()) == {"keep"}  # `max_parallel` too
     assert list(same) == ["generation", "jobs"]
@@ -78,16 +81,22 @@ def test_plan_uses_the_running_supervisor_and_apply_follows_the_plan(rpr: Rpr, h
     assert back["class"] == "add"
 
 
-def test_a_trigger_of_a_matrix_gives_its_cells_one_nominal_time(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
-    built = house("--keep-alive", "--no-watch", jobs=LIVE.replace(", max_parallel = 1", ""))
+def test_a_trigger_of_a_matrix_gives_its_cells_one_nominal_time(
+    rpr: Rpr,
+    launch: Callable[..., Supervisor],  # noqa: F811
+) -> None:
+    built = launch("--keep-alive", "--no-watch", jobs=LIVE.replace(", max_parallel = 1", ""))
     assert built("trigger", "m").code == 0
     wait_for(lambda: len(built.lines("history", "m")) == 2, "both cells in the history")
     assert len({row["nominal"] for row in built.lines("history", "m")}) == 1
 
 
-def test_a_plan_of_the_supervisor_shows_next_starts_of_its_own_grid(rpr: Rpr, house: Callable[..., House]) -> None:  # noqa: F811
+def test_a_plan_of_the_supervisor_shows_next_starts_of_its_own_grid(
+    rpr: Rpr,
+    launch: Callable[..., Supervisor],  # noqa: F811
+) -> None:
     text = '[jobs.tick]\ncommand = "true"\nschedule = { every = "1h", immediate = false }\nlabels = { a = "1" }\n'
-    house("--keep-alive", "--no-watch", jobs=text)
+    launch("--keep-alive", "--no-watch", jobs=text)
     known = json.loads(rpr("status", "tick", "--json").out)["next"]
     rpr.write("jobs.toml", text.replace('"1"', '"2"'))
     (job,) = live_plan(rpr)["jobs"]  # type: ignore[misc]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from repeater.control.commands import supervisor
-from tests.engine.test_plan_is_apply import House
+from tests.engine.test_plan_is_apply import SimulatedSupervisor
 from tests.fakes.filesystem import MemoryDisk
 
 MANY = 1000
@@ -17,22 +17,22 @@ def files(command: str) -> dict[str, str]:
     return {"/p/root.json": json.dumps({"project": "p", "jobs": jobs})}
 
 
-def house_of_many() -> House:
-    house = House(0)
-    house.disk = MemoryDisk(files("true"))
-    house.verb(supervisor.apply)
-    house.disk = MemoryDisk(files("other"))
-    return house
+def supervisor_of_many() -> SimulatedSupervisor:
+    simulated = SimulatedSupervisor(0)
+    simulated.disk = MemoryDisk(files("true"))
+    simulated.verb(supervisor.apply)
+    simulated.disk = MemoryDisk(files("other"))
+    return simulated
 
 
 def test_a_request_during_a_long_plan_is_handled_before_the_plan_is_made() -> None:
-    house, found = house_of_many(), []
+    simulated, found = supervisor_of_many(), []
     order: list[str] = []
-    house.stage.listeners.append(lambda event: order.append(type(event).__name__))
-    house.reload.foresee(lambda answer: (order.append("Foreseen"), found.append(answer)))
+    simulated.stage.listeners.append(lambda event: order.append(type(event).__name__))
+    simulated.reload.foresee(lambda answer: (order.append("Foreseen"), found.append(answer)))
     assert order == []
-    house.stage.request("trigger", "j7")
-    house.stage.advance(1)
+    simulated.stage.request("trigger", "j7")
+    simulated.stage.advance(1)
     assert order.index("RunBegan") < order.index("Foreseen")
     (foreseen,) = found
     assert [entry.reload for entry in foreseen.plan.jobs] == ["next_run"] * MANY
@@ -40,42 +40,42 @@ def test_a_request_during_a_long_plan_is_handled_before_the_plan_is_made() -> No
 
 
 def test_a_long_plan_begins_again_when_another_generation_becomes_active() -> None:
-    house, found = house_of_many(), []
+    simulated, found = supervisor_of_many(), []
     applied: list[Any] = []
-    house.reload.ask(applied.append)
-    house.reload.foresee(found.append)
-    house.stage.advance(1)
+    simulated.reload.ask(applied.append)
+    simulated.reload.foresee(found.append)
+    simulated.stage.advance(1)
     (foreseen,) = found
     assert {entry.reload for entry in foreseen.plan.jobs} == {"keep"}
-    assert foreseen.generation == house.stage.engine.generation == 2
+    assert foreseen.generation == simulated.stage.engine.generation == 2
 
 
 def test_a_reload_is_planned_in_turns_and_the_newest_content_is_taken() -> None:
-    house, turns = house_of_many(), []
+    simulated, turns = supervisor_of_many(), []
 
     def turn() -> None:
         """Another callback of the loop, as often as the plan lets it."""
-        turns.append(house.stage.engine.generation)
+        turns.append(simulated.stage.engine.generation)
         if len(turns) == 5:
-            house.disk = MemoryDisk(files("newest"))
-            house.reload.read_now()
+            simulated.disk = MemoryDisk(files("newest"))
+            simulated.reload.read_now()
         if len(turns) < 20:
-            house.stage.clock.call_after(0, turn)
+            simulated.stage.clock.call_after(0, turn)
 
-    house.reload.read_now()
-    house.stage.clock.call_after(0, turn)
-    house.stage.clock.settle()
+    simulated.reload.read_now()
+    simulated.stage.clock.call_after(0, turn)
+    simulated.stage.clock.settle()
     assert turns == [1] * 20, "others have their turn while the plan is made"
-    house.stage.advance(1)
-    assert house.stage.engine.generation == 2
-    assert {job.spec.process.command for job in house.stage.engine.jobs.values()} == {"newest"}
+    simulated.stage.advance(1)
+    assert simulated.stage.engine.generation == 2
+    assert {job.spec.process.command for job in simulated.stage.engine.jobs.values()} == {"newest"}
 
 
 def test_two_requests_to_apply_at_once_are_taken_one_after_the_other() -> None:
-    house, applied = house_of_many(), []
+    simulated, applied = supervisor_of_many(), []
     for command in ("first", "second"):
-        house.disk = MemoryDisk(files(command))
-        house.reload.ask(applied.append)
-    house.stage.advance(1)
+        simulated.disk = MemoryDisk(files(command))
+        simulated.reload.ask(applied.append)
+    simulated.stage.advance(1)
     assert [answer.generation for answer in applied] == [2, 3]
-    assert {job.spec.process.command for job in house.stage.engine.jobs.values()} == {"second"}
+    assert {job.spec.process.command for job in simulated.stage.engine.jobs.values()} == {"second"}

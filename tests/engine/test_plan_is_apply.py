@@ -193,8 +193,8 @@ class Answer:
         self.document, self.extras = reading.document, reading.extras
 
 
-class House:
-    """A supervisor in virtual time that reads job files from memory, with the verbs `plan` and `apply` before it."""
+class SimulatedSupervisor:
+    """A supervisor in virtual time that reads job files from memory and has the verbs `plan` and `apply`."""
 
     def __init__(self, seed: int, stage: Stage | None = None) -> None:
         acts = {"a": Act(lasts=seconds(3)), "b": Act(lasts=FOR_EVER), "c": Act(lasts=seconds(1), exit=Exit(code=1))}
@@ -217,16 +217,16 @@ class House:
         except RepeaterError as error:
             answer(error)
 
-    def restarted(self, files: dict[str, str]) -> House:
-        """The next life of the supervisor, which begins with these files."""
-        house = House(0, self.stage.again(after=1))
-        house.disk = MemoryDisk(files)
-        answer = Answer(load(["root.json"], files=house.disk, folder="/p"))
-        jobfile, stage = answer.jobfile, house.stage
+    def restarted(self, files: dict[str, str]) -> SimulatedSupervisor:
+        """The supervisor after a restart with these files."""
+        simulated = SimulatedSupervisor(0, self.stage.again(after=1))
+        simulated.disk = MemoryDisk(files)
+        answer = Answer(load(["root.json"], files=simulated.disk, folder="/p"))
+        jobfile, stage = answer.jobfile, simulated.stage
         stage.apply(*jobfile.jobs, pools=jobfile.pools, limits=jobfile.limits)
         stage.store.begin(stage.engine.generation, answer.document, answer.extras)
-        house.reload.in_force(answer.files)
-        return house
+        simulated.reload.in_force(answer.files)
+        return simulated
 
     # --- as the desk ---
 
@@ -275,22 +275,22 @@ def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
 BASE = ("job", "class", "from", "changes", "schedule")
 
 
-def check(house: House, files: dict[str, str], *, allow_removals: bool) -> None:
-    engine, now = house.stage.engine, house.stage.clock.now().wall
-    house.disk = MemoryDisk(files)
+def check(simulated: SimulatedSupervisor, files: dict[str, str], *, allow_removals: bool) -> None:
+    engine, now = simulated.stage.engine, simulated.stage.clock.now().wall
+    simulated.disk = MemoryDisk(files)
     before = {name: (job.spec, job.progress, job.next) for name, job in engine.jobs.items()}
     generation = engine.generation
     try:
-        planned, result = house.verb(supervisor.plan, allow_removals=allow_removals)
+        planned, result = simulated.verb(supervisor.plan, allow_removals=allow_removals)
     except RepeaterError as error:
         planned, result, problem = [], {}, str(error)
     else:
         problem = None
     assert {name: (job.spec, job.progress, job.next) for name, job in engine.jobs.items()} == before
     assert engine.generation == generation
-    launches = len(house.stage.spawner.launches)
+    launches = len(simulated.stage.spawner.launches)
     try:
-        applied, told = house.verb(supervisor.apply, allow_removals=allow_removals)
+        applied, told = simulated.verb(supervisor.apply, allow_removals=allow_removals)
     except RepeaterError as error:
         said = problem if problem is not None else result["refused"]
         found = {"message": error.message, "hint": error.hint} if isinstance(error, ApplyRefused) else str(error)
@@ -304,7 +304,7 @@ def check(house: House, files: dict[str, str], *, allow_removals: bool) -> None:
     assert result == told
     assert engine.generation == told["generation"]
     assert [{key: item[key] for key in BASE} for item in planned if item["class"] != "keep"] == applied
-    started = {launch.env["RPR_JOB"] for launch in house.stage.spawner.launches[launches:]}
+    started = {launch.env["RPR_JOB"] for launch in simulated.stage.spawner.launches[launches:]}
     assert engine.graph is not None
     assert {name: pool.slots for name, pool in engine.graph.pools.items()} == {
         name: table["slots"] for name, table in json.loads(files["/p/root.json"])["pools"].items()
@@ -365,15 +365,15 @@ STEPS = st.lists(st.tuples(EDITS, st.floats(0, 40), st.booleans()), min_size=3, 
 @settings(max_examples=220, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS, st.integers(0, 3), st.booleans())
 def compare(steps: list[Any], seed: int, back: bool) -> None:
-    house, state, first = House(seed), None, None
+    simulated, state, first = SimulatedSupervisor(seed), None, None
     for edit, wait, allow_removals in steps:
         state = edited(state, edit)
         files = content(state, is_sound=edit.is_sound)
         first = first or files
-        check(house, files, allow_removals=allow_removals)
-        house.stage.advance(round(wait, 3))
+        check(simulated, files, allow_removals=allow_removals)
+        simulated.stage.advance(round(wait, 3))
     if back and first is not None:
-        check(house, first, allow_removals=True)
+        check(simulated, first, allow_removals=True)
 
 
 @pytest.mark.all
@@ -390,15 +390,15 @@ def test_apply_does_what_plan_shows() -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(FILES)
 def test_a_file_that_was_just_applied_changes_nothing(drawn: Any) -> None:
-    house = House(0)
-    check(house, content(drawn, is_sound=True), allow_removals=True)
-    _check_nothing_changes(house)
+    simulated = SimulatedSupervisor(0)
+    check(simulated, content(drawn, is_sound=True), allow_removals=True)
+    _check_nothing_changes(simulated)
 
 
-def _check_nothing_changes(house: House) -> None:
+def _check_nothing_changes(simulated: SimulatedSupervisor) -> None:
     """The plan of the files in force is empty."""
     try:
-        planned, result = house.verb(supervisor.plan)
+        planned, result = simulated.verb(supervisor.plan)
     except RepeaterError:
         return
     assert {item["class"] for item in planned} <= {"keep"}

@@ -17,7 +17,7 @@ from repeater.model.run import INTERIM, Exit
 from repeater.model.spec import Always, Every, JobSpec, Manual, Once, Stop
 from repeater.plan.diff import moves
 from tests.engine.stage import Stage, job
-from tests.engine.test_plan_is_apply import House
+from tests.engine.test_plan_is_apply import SimulatedSupervisor
 from tests.fakes.filesystem import MemoryDisk
 from tests.fakes.spawn import FOR_EVER, Act, seconds
 
@@ -235,20 +235,20 @@ def test_a_job_that_takes_the_name_of_a_removed_one_keeps_its_rows(restart: bool
 
 @pytest.mark.parametrize("verb", ["plan", "apply"])
 def test_a_rename_onto_a_removed_job_with_a_live_run_is_refused(verb: str) -> None:
-    house = House(0)
+    simulated = SimulatedSupervisor(0)
 
     def ask(jobs: dict[str, Any], run: Any = supervisor.apply) -> dict[str, Any]:
         document = {
             "project": "p",
             "jobs": {name: {"command": "x", "schedule": "manual"} | jobs[name] for name in jobs},
         }
-        house.disk = MemoryDisk({"/p/root.json": json.dumps(document)})
-        return house.verb(run)[1]
+        simulated.disk = MemoryDisk({"/p/root.json": json.dumps(document)})
+        return simulated.verb(run)[1]
 
     ask({"a": {}, "c": {}})
     for name in ("a", "c", "c"):  # a run of `a` lasts three seconds, one of `c` one second
-        house.stage.request("trigger", name)
-    house.stage.advance(2)
+        simulated.stage.request("trigger", name)
+    simulated.stage.advance(2)
     ask({"c": {}})
     renamed = {"a": {"moved_from": "c"}}
     if verb == "plan":
@@ -261,13 +261,13 @@ def test_a_rename_onto_a_removed_job_with_a_live_run_is_refused(verb: str) -> No
         "message": "cannot apply: `c` cannot be renamed to `a`, as a run of the removed job `a` is live",
         "hint": "apply again when that run has ended, or use another name",
     }
-    house.stage.advance(2)
+    simulated.stage.advance(2)
     assert ask(renamed, supervisor.plan)["refused"] is None
     ask(renamed)
-    house.stage.advance(10)
-    progress = house.stage.engine.jobs["a"].progress
+    simulated.stage.advance(10)
+    progress = simulated.stage.engine.jobs["a"].progress
     assert (progress.runs, progress.failures) == (1, 1)
-    assert house.stage.store.progress["a"] == progress
+    assert simulated.stage.store.progress["a"] == progress
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -15,35 +15,35 @@ from repeater.control.commands import supervisor
 from repeater.errors import RepeaterError
 from repeater.jobfile.load import load
 from repeater.model.plugins import NO_PLUGINS
-from tests.engine.test_plan_is_apply import EDITS, SALT, House, content, edited
+from tests.engine.test_plan_is_apply import EDITS, SALT, SimulatedSupervisor, content, edited
 from tests.fakes.filesystem import MemoryDisk
 
 
-def apply(house: House, files: dict[str, str]) -> bool:
+def apply(simulated: SimulatedSupervisor, files: dict[str, str]) -> bool:
     """Whether the files are valid."""
-    house.disk = MemoryDisk(files)
+    simulated.disk = MemoryDisk(files)
     try:
-        house.verb(supervisor.apply, allow_removals=True)
+        simulated.verb(supervisor.apply, allow_removals=True)
     except RepeaterError:
         return False
     return True
 
 
-def plan_without_supervisor(house: House) -> Planned:
+def plan_without_supervisor(simulated: SimulatedSupervisor) -> Planned:
     """The plan of the same files from the store alone."""
-    store = house.stage.store
+    store = simulated.stage.store
     stored = stored_from(store.generation, store.document, store.extras, store.progress, SALT)
-    return plan_from(stored, load(["root.json"], files=house.disk, folder="/p").jobfile, NO_PLUGINS)
+    return plan_from(stored, load(["root.json"], files=simulated.disk, folder="/p").jobfile, NO_PLUGINS)
 
 
-def check_same_plan(house: House, files: dict[str, str]) -> None:
+def check_same_plan(simulated: SimulatedSupervisor, files: dict[str, str]) -> None:
     """The supervisor and the store alone give the same plan for these files."""
-    house.disk = MemoryDisk(files)
+    simulated.disk = MemoryDisk(files)
     try:
-        planned, result = house.verb(supervisor.plan, allow_removals=True)
+        planned, result = simulated.verb(supervisor.plan, allow_removals=True)
     except RepeaterError:
         return
-    offline = plan_without_supervisor(house)
+    offline = plan_without_supervisor(simulated)
     live = [(item["job"], item["class"], item["from"], _changes(item["changes"])) for item in planned]
     assert [(one.job, one.reload, one.moved_from, list(one.changes)) for one in offline.entries] == live
     assert [(name, old, new) for kind, name, old, new in offline.shared if kind == "pool"] == _shared(result["pools"])
@@ -58,13 +58,13 @@ def _shared(items: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:
     return [(item["name"], item["old"], item["new"]) for item in items]
 
 
-def check_nothing_changes(house: House) -> None:
-    planned, result = house.verb(supervisor.plan)
+def check_nothing_changes(simulated: SimulatedSupervisor) -> None:
+    planned, result = simulated.verb(supervisor.plan)
     assert {item["class"] for item in planned} <= {"keep"}
     assert all(item["next"]["old"] == item["next"]["new"] for item in planned)
     assert (result["pools"], result["limits"], result["changed"]) == ([], [], 0)
-    assert result["generation"] == house.stage.engine.generation
-    offline = plan_without_supervisor(house)
+    assert result["generation"] == simulated.stage.engine.generation
+    offline = plan_without_supervisor(simulated)
     assert [entry for entry in offline.entries if entry.reload != "keep"] == []
     assert not offline.changes_anything
 
@@ -80,29 +80,29 @@ def check_nothing_changes(house: House) -> None:
     ],
 )
 def test_a_text_like_a_template_is_not_a_change_without_a_supervisor(job: dict[str, Any]) -> None:
-    house = House(0)
-    assert apply(house, {"/p/root.json": json.dumps({"project": "p", "jobs": {"a": job}})})
-    check_nothing_changes(house)
+    simulated = SimulatedSupervisor(0)
+    assert apply(simulated, {"/p/root.json": json.dumps({"project": "p", "jobs": {"a": job}})})
+    check_nothing_changes(simulated)
 
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(EDITS, st.lists(EDITS, min_size=1, max_size=3), st.floats(0, 20), st.booleans())
 def test_a_reverted_file_makes_an_empty_plan(first: Any, edits: list[Any], wait: float, restarts: bool) -> None:
-    house, state = House(0), edited(None, first)
+    simulated, state = SimulatedSupervisor(0), edited(None, first)
     files = content(state, is_sound=True)
-    if not apply(house, files):
+    if not apply(simulated, files):
         return
-    house.stage.advance(round(wait, 3))
+    simulated.stage.advance(round(wait, 3))
     for edit in edits:
         state = edited(state, edit)
-        check_same_plan(house, content(state, is_sound=True))
-        apply(house, content(state, is_sound=True))
-        house.stage.advance(round(wait, 3))
+        check_same_plan(simulated, content(state, is_sound=True))
+        apply(simulated, content(state, is_sound=True))
+        simulated.stage.advance(round(wait, 3))
     if restarts:
-        house = house.restarted(files)
+        simulated = simulated.restarted(files)
     else:
-        assert apply(house, files)
-    check_nothing_changes(house)
-    house.stage.advance(round(wait, 3))
-    check_nothing_changes(house)
+        assert apply(simulated, files)
+    check_nothing_changes(simulated)
+    simulated.stage.advance(round(wait, 3))
+    check_nothing_changes(simulated)

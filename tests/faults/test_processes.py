@@ -48,7 +48,9 @@ class Nothing:
         return frozenset()
 
 
-class House:
+class Runner:
+    """A spawner with its event loop, and the facts that it reported."""
+
     def __init__(self, kind: type[LocalSpawner | ShimSpawner]) -> None:
         self.facts: list[Fact] = []
         self.sink = Nothing()
@@ -103,8 +105,8 @@ class House:
 
 
 @pytest.fixture(params=[LocalSpawner, ShimSpawner], ids=["children", "keeper"])
-def house(request: pytest.FixtureRequest) -> Iterator[House]:
-    made = House(request.param)
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    made = Runner(request.param)
     yield made
     made.close()
 
@@ -126,33 +128,33 @@ def alive(token: str) -> list[int]:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 42, 124, 126, 127, 128, 130, 137, 255])
-def test_every_exit_code_is_recorded_exactly(house: House, code: int) -> None:
-    house.shell("a", f"exit {code}")
-    assert house.ended("a") == Exit(code=code)
+def test_every_exit_code_is_recorded_exactly(runner: Runner, code: int) -> None:
+    runner.shell("a", f"exit {code}")
+    assert runner.ended("a") == Exit(code=code)
 
 
 @pytest.mark.parametrize(
     "name", ["HUP", "INT", "QUIT", "ILL", "ABRT", "FPE", "KILL", "SEGV", "PIPE", "ALRM", "TERM", "USR1", "XCPU"]
 )
-def test_every_deadly_signal_is_recorded_exactly(house: House, name: str) -> None:
-    house.shell("a", f"ulimit -c 0; kill -{name} $$")
-    assert house.ended("a") == Exit(signal=signal.Signals[f"SIG{name}"].value)
+def test_every_deadly_signal_is_recorded_exactly(runner: Runner, name: str) -> None:
+    runner.shell("a", f"ulimit -c 0; kill -{name} $$")
+    assert runner.ended("a") == Exit(signal=signal.Signals[f"SIG{name}"].value)
 
 
-def test_a_stopped_process_can_be_stopped_for_good(house: House) -> None:
-    house.shell("a", "echo up; kill -STOP $$; sleep 60")
-    house.until_said("a", b"up")
-    house.go_on(0.1)
-    house.spawner.signal("a", "TERM")
-    assert house.ended("a") == Exit(signal=signal.SIGTERM)
+def test_a_stopped_process_can_be_stopped_for_good(runner: Runner) -> None:
+    runner.shell("a", "echo up; kill -STOP $$; sleep 60")
+    runner.until_said("a", b"up")
+    runner.go_on(0.1)
+    runner.spawner.signal("a", "TERM")
+    assert runner.ended("a") == Exit(signal=signal.SIGTERM)
 
 
-def test_a_process_in_its_own_group_of_the_session_gets_the_signal(house: House) -> None:
-    house.shell("a", "set -m; sleep 60 & echo up; wait")
-    house.until_said("a", b"up")
-    house.go_on(0.05)
-    house.spawner.signal("a", "TERM")
-    house.ended("a")
+def test_a_process_in_its_own_group_of_the_session_gets_the_signal(runner: Runner) -> None:
+    runner.shell("a", "set -m; sleep 60 & echo up; wait")
+    runner.until_said("a", b"up")
+    runner.go_on(0.05)
+    runner.spawner.signal("a", "TERM")
+    runner.ended("a")
     assert alive("a") == []
 
 
@@ -169,129 +171,129 @@ def test_a_process_in_its_own_group_of_the_session_gets_the_signal(house: House)
     ],
     ids=["background", "setsid", "double-fork", "pipeline", "deaf-child", "deaf-daemon", "stopped-child"],
 )
-def test_a_sweep_ends_every_process(house: House, script: str) -> None:
-    house.shell("a", script)
-    house.until_said("a", b"up")
-    house.go_on(0.05)
-    house.spawner.kill_tree("a")
-    house.ended("a")
+def test_a_sweep_ends_every_process(runner: Runner, script: str) -> None:
+    runner.shell("a", script)
+    runner.until_said("a", b"up")
+    runner.go_on(0.05)
+    runner.spawner.kill_tree("a")
+    runner.ended("a")
     assert alive("a") == []
 
 
-def test_a_process_with_closed_output_does_not_outlive_a_stopped_run(house: House) -> None:
-    house.shell("a", "setsid sleep 61 >/dev/null 2>&1 </dev/null & echo up; exec sleep 61")
-    house.until_said("a", b"up")
-    house.go_on(0.05)
+def test_a_process_with_closed_output_does_not_outlive_a_stopped_run(runner: Runner) -> None:
+    runner.shell("a", "setsid sleep 61 >/dev/null 2>&1 </dev/null & echo up; exec sleep 61")
+    runner.until_said("a", b"up")
+    runner.go_on(0.05)
     assert len(alive("a")) == 2
-    house.spawner.signal("a", "TERM")
-    assert house.ended("a") == Exit(signal=signal.SIGTERM)
+    runner.spawner.signal("a", "TERM")
+    assert runner.ended("a") == Exit(signal=signal.SIGTERM)
     assert alive("a") == []
 
 
-def test_a_process_that_kills_its_group_does_not_end_other_runs(house: House) -> None:
-    house.shell("a", "sleep 61 & kill -KILL 0")
-    assert house.ended("a") == Exit(signal=signal.SIGKILL)
+def test_a_process_that_kills_its_group_does_not_end_other_runs(runner: Runner) -> None:
+    runner.shell("a", "sleep 61 & kill -KILL 0")
+    assert runner.ended("a") == Exit(signal=signal.SIGKILL)
     assert alive("a") == []
 
 
-def test_a_sweep_does_not_end_processes_of_other_runs(house: House) -> None:
-    house.shell("ab", "sleep 61")
-    house.shell("a", "sleep 61")
-    house.last("a", RunStarted)
-    house.last("ab", RunStarted)
-    house.spawner.kill_tree("a")
-    house.ended("a")
-    house.go_on(0.05)
+def test_a_sweep_does_not_end_processes_of_other_runs(runner: Runner) -> None:
+    runner.shell("ab", "sleep 61")
+    runner.shell("a", "sleep 61")
+    runner.last("a", RunStarted)
+    runner.last("ab", RunStarted)
+    runner.spawner.kill_tree("a")
+    runner.ended("a")
+    runner.go_on(0.05)
     assert len(alive("ab")) >= 1
-    house.spawner.kill_tree("ab")
-    house.ended("ab")
+    runner.spawner.kill_tree("ab")
+    runner.ended("ab")
 
 
-def test_output_of_a_late_writer_is_read_until_the_end(house: House) -> None:
-    house.shell("a", "(sleep 0.2; echo late) & exit 0")
-    house.last("a", RunExited)
-    house.ended("a")
-    assert house.sink.data["a"] == b"late\n"
+def test_output_of_a_late_writer_is_read_until_the_end(runner: Runner) -> None:
+    runner.shell("a", "(sleep 0.2; echo late) & exit 0")
+    runner.last("a", RunExited)
+    runner.ended("a")
+    assert runner.sink.data["a"] == b"late\n"
 
 
 # --- what they say ----------------------------------------------------------------------------------------------
 
 
-def test_bytes_are_read_without_a_change(house: House) -> None:
-    house.begin("a", sys.executable, "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)")
-    assert house.ended("a") == Exit(code=0)
-    assert house.sink.data["a"] == bytes(range(256)) * 1000
+def test_bytes_are_read_without_a_change(runner: Runner) -> None:
+    runner.begin("a", sys.executable, "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 1000)")
+    assert runner.ended("a") == Exit(code=0)
+    assert runner.sink.data["a"] == bytes(range(256)) * 1000
 
 
-def test_output_without_a_newline_arrives_whole(house: House) -> None:
-    house.shell("a", "printf abc")
-    house.ended("a")
-    assert house.sink.data["a"] == b"abc"
+def test_output_without_a_newline_arrives_whole(runner: Runner) -> None:
+    runner.shell("a", "printf abc")
+    runner.ended("a")
+    assert runner.sink.data["a"] == b"abc"
 
 
-def test_a_process_that_closes_its_output_runs_on(house: House) -> None:
-    house.shell("a", "echo up; exec >&- 2>&-; sleep 0.3; exit 5")
-    house.until_said("a", b"up")
-    house.go_on(0.1)
-    assert [type(fact) for fact in house.facts] == [RunStarted]
-    assert house.ended("a") == Exit(code=5)
+def test_a_process_that_closes_its_output_runs_on(runner: Runner) -> None:
+    runner.shell("a", "echo up; exec >&- 2>&-; sleep 0.3; exit 5")
+    runner.until_said("a", b"up")
+    runner.go_on(0.1)
+    assert [type(fact) for fact in runner.facts] == [RunStarted]
+    assert runner.ended("a") == Exit(code=5)
 
 
-def test_a_process_that_reads_finds_the_end_at_once(house: House) -> None:
-    house.begin("a", "cat")
-    assert house.ended("a") == Exit(code=0)
+def test_a_process_that_reads_finds_the_end_at_once(runner: Runner) -> None:
+    runner.begin("a", "cat")
+    assert runner.ended("a") == Exit(code=0)
 
 
-def test_a_process_reads_what_it_was_given(house: House) -> None:
-    house.begin("a", "cat", stdin=b"x" * 300_000)
-    assert house.ended("a") == Exit(code=0)
-    assert house.sink.data["a"] == b"x" * 300_000
+def test_a_process_reads_what_it_was_given(runner: Runner) -> None:
+    runner.begin("a", "cat", stdin=b"x" * 300_000)
+    assert runner.ended("a") == Exit(code=0)
+    assert runner.sink.data["a"] == b"x" * 300_000
 
 
-def test_input_that_is_never_read_blocks_no_other_run(house: House) -> None:
-    house.begin("a", "true", stdin=b"x" * 3_000_000)
-    assert house.ended("a") == Exit(code=0)
+def test_input_that_is_never_read_blocks_no_other_run(runner: Runner) -> None:
+    runner.begin("a", "true", stdin=b"x" * 3_000_000)
+    assert runner.ended("a") == Exit(code=0)
 
 
 @pytest.mark.slow
-def test_a_gigabyte_of_output_needs_no_memory(house: House) -> None:
-    house.sink.keep = False
+def test_a_gigabyte_of_output_needs_no_memory(runner: Runner) -> None:
+    runner.sink.keep = False
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    house.shell("a", "head -c 1000000000 /dev/zero")
-    assert house.ended("a", within=120) == Exit(code=0)
-    assert house.sink.size["a"] == 1_000_000_000
+    runner.shell("a", "head -c 1000000000 /dev/zero")
+    assert runner.ended("a", within=120) == Exit(code=0)
+    assert runner.sink.size["a"] == 1_000_000_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
 # --- what cannot be started -------------------------------------------------------------------------------------
 
 
-def test_a_missing_command_is_named(house: House) -> None:
-    house.begin("a", "no-such-command", "arg")
+def test_a_missing_command_is_named(runner: Runner) -> None:
+    runner.begin("a", "no-such-command", "arg")
     reason = because("program_missing", program="no-such-command", on_path=True)
-    assert house.refused("a") == SpawnFailed("a", reason, exit_code=127)
+    assert runner.refused("a") == SpawnFailed("a", reason, exit_code=127)
 
 
-def test_a_missing_folder_is_not_mistaken_for_a_missing_command(house: House) -> None:
-    house.begin("a", "true", cwd="/no/such/folder")
-    assert text_of(house.refused("a").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
+def test_a_missing_folder_is_not_mistaken_for_a_missing_command(runner: Runner) -> None:
+    runner.begin("a", "true", cwd="/no/such/folder")
+    assert text_of(runner.refused("a").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
 
 
-def test_a_file_is_refused_as_working_folder(house: House, tmp_path: Path) -> None:
+def test_a_file_is_refused_as_working_folder(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    house.begin("a", "true", cwd=str(tmp_path / "file"))
-    assert text_of(house.refused("a").reason) == f"cannot enter directory `{tmp_path}/file`: Not a directory"
+    runner.begin("a", "true", cwd=str(tmp_path / "file"))
+    assert text_of(runner.refused("a").reason) == f"cannot enter directory `{tmp_path}/file`: Not a directory"
 
 
-def test_a_folder_is_refused_as_command(house: House, tmp_path: Path) -> None:
-    house.begin("a", str(tmp_path))
-    assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}`: Permission denied, it is a directory"
+def test_a_folder_is_refused_as_command(runner: Runner, tmp_path: Path) -> None:
+    runner.begin("a", str(tmp_path))
+    assert text_of(runner.refused("a").reason) == f"cannot start `{tmp_path}`: Permission denied, it is a directory"
 
 
-def test_a_file_that_is_not_executable_is_refused(house: House, tmp_path: Path) -> None:
+def test_a_file_that_is_not_executable_is_refused(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "script").write_text("#!/bin/sh\n")
-    house.begin("a", str(tmp_path / "script"))
-    assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}/script`: Permission denied"
+    runner.begin("a", str(tmp_path / "script"))
+    assert text_of(runner.refused("a").reason) == f"cannot start `{tmp_path}/script`: Permission denied"
 
 
 def script(path: Path, text: str) -> str:
@@ -300,45 +302,45 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_missing_interpreter_is_named(house: House, tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_named(runner: Runner, tmp_path: Path) -> None:
     command = script(tmp_path / "script", "#!/no/such/python -u\n")
-    house.begin("a", command)
+    runner.begin("a", command)
     assert (
-        text_of(house.refused("a").reason)
+        text_of(runner.refused("a").reason)
         == f"cannot start `{command}`: its interpreter `/no/such/python` does not exist"
     )
 
 
-def test_a_program_of_another_system_is_reported_as_such(house: House, tmp_path: Path) -> None:
+def test_a_program_of_another_system_is_reported_as_such(runner: Runner, tmp_path: Path) -> None:
     program = Path(shutil.which("true") or "").read_bytes()
     if b"/ld-" not in program:
         pytest.skip("`true` needs no loader here")
     (tmp_path / "alien").write_bytes(program.replace(b"/ld-", b"/no-", 1))
     (tmp_path / "alien").chmod(0o755)
-    house.begin("a", str(tmp_path / "alien"))
+    runner.begin("a", str(tmp_path / "alien"))
     words = "its dynamic loader is missing (built for another system?)"
-    assert text_of(house.refused("a").reason) == f"cannot start `{tmp_path}/alien`: {words}"
+    assert text_of(runner.refused("a").reason) == f"cannot start `{tmp_path}/alien`: {words}"
 
 
 def test_jobs_start_also_when_the_folder_where_we_are_was_removed(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    house.shell("a", "exit 7")
-    assert house.last("a", RunEnded).exit.code == 7
+    runner.shell("a", "exit 7")
+    assert runner.last("a", RunEnded).exit.code == 7
 
 
-def test_a_text_without_interpreter_is_refused(house: House, tmp_path: Path) -> None:
+def test_a_text_without_interpreter_is_refused(runner: Runner, tmp_path: Path) -> None:
     command = script(tmp_path / "script", "echo hello\n")
-    house.begin("a", command)
-    assert text_of(house.refused("a").reason).startswith(f"cannot start `{command}`: Exec format error")
+    runner.begin("a", command)
+    assert text_of(runner.refused("a").reason).startswith(f"cannot start `{command}`: Exec format error")
 
 
-def test_too_many_arguments_are_refused(house: House) -> None:
-    house.begin("a", "true", *["x" * 100_000] * 40)
-    assert text_of(house.refused("a").reason).startswith("cannot start `true`: Argument list too long")
+def test_too_many_arguments_are_refused(runner: Runner) -> None:
+    runner.begin("a", "true", *["x" * 100_000] * 40)
+    assert text_of(runner.refused("a").reason).startswith("cannot start `true`: Argument list too long")
 
 
 @pytest.mark.parametrize(
@@ -353,87 +355,89 @@ def test_too_many_arguments_are_refused(house: House) -> None:
     ids=["command", "argument", "value", "name", "empty"],
 )
 def test_an_argument_that_no_system_accepts_is_refused(
-    house: House, argv: tuple[str, ...], env: dict[str, str], reason: str
+    runner: Runner, argv: tuple[str, ...], env: dict[str, str], reason: str
 ) -> None:
-    house.begin("a", *argv, env={"PATH": PATH, **env})
-    assert house.refused("a").kind == "run"
-    assert text_of(house.refused("a").reason) == reason
+    runner.begin("a", *argv, env={"PATH": PATH, **env})
+    assert runner.refused("a").kind == "run"
+    assert text_of(runner.refused("a").reason) == reason
 
 
-def test_an_unknown_user_or_group_is_named(house: House) -> None:
-    house.begin("a", "true", user="nobody-knows-me")
-    assert text_of(house.refused("a").reason) == "cannot run as user `nobody-knows-me`: there is no such user"
-    house.begin("b", "true", group="nobody-knows-us")
-    assert text_of(house.refused("b").reason) == "cannot run as group `nobody-knows-us`: there is no such group"
+def test_an_unknown_user_or_group_is_named(runner: Runner) -> None:
+    runner.begin("a", "true", user="nobody-knows-me")
+    assert text_of(runner.refused("a").reason) == "cannot run as user `nobody-knows-me`: there is no such user"
+    runner.begin("b", "true", group="nobody-knows-us")
+    assert text_of(runner.refused("b").reason) == "cannot run as group `nobody-knows-us`: there is no such group"
 
 
-def test_a_spawner_continues_after_failures(house: House) -> None:
+def test_a_spawner_continues_after_failures(runner: Runner) -> None:
     """Bursts, because starts that go on at once leave dead children to each other."""
     for burst in range(20):
         for number in range(20):
-            house.begin(f"bad{burst}-{number}", "/no/such/command")
-        house.begin(f"good{burst}", "true")
+            runner.begin(f"bad{burst}-{number}", "/no/such/command")
+        runner.begin(f"good{burst}", "true")
     for burst in range(20):
-        assert house.ended(f"good{burst}") == Exit(code=0)
-    house.until(lambda: sum(isinstance(fact, SpawnFailed) for fact in house.facts) == 400)
+        assert runner.ended(f"good{burst}") == Exit(code=0)
+    runner.until(lambda: sum(isinstance(fact, SpawnFailed) for fact in runner.facts) == 400)
 
 
 # --- who they are -----------------------------------------------------------------------------------------------
 
 
-def test_a_process_leads_a_session_of_its_own_in_its_folder(house: House, tmp_path: Path) -> None:
-    house.shell("a", "echo $$ $(ps -o sid= -p $$); pwd; umask", cwd=str(tmp_path), umask=0o027)
-    house.ended("a")
-    lines = house.sink.data["a"].decode().split("\n")
+def test_a_process_leads_a_session_of_its_own_in_its_folder(runner: Runner, tmp_path: Path) -> None:
+    runner.shell("a", "echo $$ $(ps -o sid= -p $$); pwd; umask", cwd=str(tmp_path), umask=0o027)
+    runner.ended("a")
+    lines = runner.sink.data["a"].decode().split("\n")
     pid, session = lines[0].split()
     assert pid == session
     assert lines[1:3] == [str(tmp_path), "0027"]
 
 
-def test_a_process_gets_exactly_the_environment_it_is_given(house: House) -> None:
-    house.begin("a", "/usr/bin/env", env={"RPR_RUN_ID": "a", "X": "ü y"})
-    house.ended("a")
-    assert sorted(house.sink.data["a"].decode().splitlines()) == [f"RPR_RUN_ID={own('a')}", "X=ü y"]
+def test_a_process_gets_exactly_the_environment_it_is_given(runner: Runner) -> None:
+    runner.begin("a", "/usr/bin/env", env={"RPR_RUN_ID": "a", "X": "ü y"})
+    runner.ended("a")
+    assert sorted(runner.sink.data["a"].decode().splitlines()) == [f"RPR_RUN_ID={own('a')}", "X=ü y"]
 
 
-def test_a_process_inherits_no_descriptor(house: House) -> None:
-    house.shell("a", "ls /proc/$$/fd")
-    house.ended("a")
-    assert house.sink.data["a"].split() == [b"0", b"1", b"2"]
+def test_a_process_inherits_no_descriptor(runner: Runner) -> None:
+    runner.shell("a", "ls /proc/$$/fd")
+    runner.ended("a")
+    assert runner.sink.data["a"].split() == [b"0", b"1", b"2"]
 
 
-def test_limits_and_nice_apply_before_the_command_begins(house: House) -> None:
+def test_limits_and_nice_apply_before_the_command_begins(runner: Runner) -> None:
     limits = (("nofile", (64, 128)), ("core", (0, 0)))
-    house.shell("a", "ulimit -Sn; ulimit -Hn; ulimit -c; nice; echo $0", rlimits=limits, nice=5)
-    assert house.ended("a") == Exit(code=0)
-    assert house.sink.data["a"].split() == [b"64", b"128", b"0", b"5", b"/bin/sh"]
+    runner.shell("a", "ulimit -Sn; ulimit -Hn; ulimit -c; nice; echo $0", rlimits=limits, nice=5)
+    assert runner.ended("a") == Exit(code=0)
+    assert runner.sink.data["a"].split() == [b"64", b"128", b"0", b"5", b"/bin/sh"]
 
 
-def test_a_missing_command_with_limits_is_refused_like_any_other(house: House) -> None:
-    house.begin("a", "no-such-command", nice=1)
-    assert text_of(house.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
-    house.begin("b", "true", nice=1, cwd="/no/such/folder")
-    assert text_of(house.refused("b").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
+def test_a_missing_command_with_limits_is_refused_like_any_other(runner: Runner) -> None:
+    runner.begin("a", "no-such-command", nice=1)
+    assert (
+        text_of(runner.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
+    )
+    runner.begin("b", "true", nice=1, cwd="/no/such/folder")
+    assert text_of(runner.refused("b").reason) == "cannot enter directory `/no/such/folder`: No such file or directory"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_process_of_another_user_has_that_users_groups_alone(house: House) -> None:
+def test_a_process_of_another_user_has_that_users_groups_alone(runner: Runner) -> None:
     nobody = pwd.getpwnam("nobody")
-    house.shell("a", "id -u; id -g; id -G", user="nobody")
-    house.ended("a")
-    ids = house.sink.data["a"].split()
+    runner.shell("a", "id -u; id -g; id -G", user="nobody")
+    runner.ended("a")
+    ids = runner.sink.data["a"].split()
     assert ids[:2] == [str(nobody.pw_uid).encode(), str(nobody.pw_gid).encode()]
     assert b"0" not in ids[2:]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_limits_of_another_user_alone_apply_before_the_command_begins(house: House) -> None:
+def test_limits_of_another_user_alone_apply_before_the_command_begins(runner: Runner) -> None:
     limits = (("nofile", (64, 128)), ("nproc", (500, 500)))
     script = "ulimit -Sn; ulimit -Hn; nice; id -u; id -G; umask; pwd; ls /proc/$$/fd; echo $$ $(ps -o sid= -p $$)"
-    house.shell("a", script, rlimits=limits, nice=5, user="nobody", umask=0o027, cwd="/usr")
-    assert house.ended("a") == Exit(code=0)
+    runner.shell("a", script, rlimits=limits, nice=5, user="nobody", umask=0o027, cwd="/usr")
+    assert runner.ended("a") == Exit(code=0)
     nobody = pwd.getpwnam("nobody")
-    lines = house.sink.data["a"].decode().splitlines()
+    lines = runner.sink.data["a"].decode().splitlines()
     assert lines[:4] == ["64", "128", "5", str(nobody.pw_uid)]
     assert "0" not in lines[4].split()
     assert lines[5:10] == ["0027", "/usr", "0", "1", "2"]
@@ -441,44 +445,46 @@ def test_limits_of_another_user_alone_apply_before_the_command_begins(house: Hou
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_a_failed_start_as_another_user_with_limits_is_named_as_usual(house: House, tmp_path: Path) -> None:
-    house.begin("a", "no-such-command", nice=1, user="nobody")
-    assert text_of(house.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
+def test_a_failed_start_as_another_user_with_limits_is_named_as_usual(runner: Runner, tmp_path: Path) -> None:
+    runner.begin("a", "no-such-command", nice=1, user="nobody")
+    assert (
+        text_of(runner.refused("a").reason) == "cannot start `no-such-command`: No such file or directory on the PATH"
+    )
     command = script(tmp_path / "script", "#!/bin/sh\n")  # in a folder that only root can enter
-    house.begin("b", command, nice=1, user="nobody")
-    assert text_of(house.refused("b").reason) == f"cannot start `{command}`: Permission denied"
-    house.begin("c", "true", rlimits=(("nproc", (0, 0)),), user="nobody")
-    assert house.ended("c") == Exit(code=0)
+    runner.begin("b", command, nice=1, user="nobody")
+    assert text_of(runner.refused("b").reason) == f"cannot start `{command}`: Permission denied"
+    runner.begin("c", "true", rlimits=(("nproc", (0, 0)),), user="nobody")
+    assert runner.ended("c") == Exit(code=0)
 
 
-def test_a_run_as_the_current_user_needs_no_privilege(house: House) -> None:
-    house.shell("a", "id -u", user=pwd.getpwuid(os.geteuid()).pw_name)
-    assert house.ended("a") == Exit(code=0)
+def test_a_run_as_the_current_user_needs_no_privilege(runner: Runner) -> None:
+    runner.shell("a", "id -u", user=pwd.getpwuid(os.geteuid()).pw_name)
+    assert runner.ended("a") == Exit(code=0)
 
 
 # --- many -------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_runs_that_end_at_once_keep_no_descriptor_and_no_zombie(house: House) -> None:
-    house.begin("first", "true")
-    house.ended("first")
+def test_a_thousand_runs_that_end_at_once_keep_no_descriptor_and_no_zombie(runner: Runner) -> None:
+    runner.begin("first", "true")
+    runner.ended("first")
     before = len(list(Path("/proc/self/fd").iterdir()))
     left = iter(range(1000))
 
     def next_one(fact: Fact) -> None:
         if isinstance(fact, RunEnded) and (number := next(left, None)) is not None:
-            house.begin(f"r{number}", "true")
+            runner.begin(f"r{number}", "true")
 
-    house.on_fact = next_one
+    runner.on_fact = next_one
     for number in range(16):
-        house.begin(f"s{number}", "true")
-    house.until(lambda: sum(isinstance(fact, RunEnded) for fact in house.facts) == 1017, within=60)
-    assert all(fact.exit == Exit(code=0) for fact in house.facts if isinstance(fact, RunEnded))
+        runner.begin(f"s{number}", "true")
+    runner.until(lambda: sum(isinstance(fact, RunEnded) for fact in runner.facts) == 1017, within=60)
+    assert all(fact.exit == Exit(code=0) for fact in runner.facts if isinstance(fact, RunEnded))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert not [child for child in psutil.Process().children(recursive=True) if child.status() == psutil.STATUS_ZOMBIE]
 
 
-def test_a_burst_of_three_hundred_starts_does_not_stall_the_loop(house: House) -> None:
+def test_a_burst_of_three_hundred_starts_does_not_stall_the_loop(runner: Runner) -> None:
     async def worst_stall() -> float:
         worst, running = 0.0, True
 
@@ -491,20 +497,20 @@ def test_a_burst_of_three_hundred_starts_does_not_stall_the_loop(house: House) -
 
         probing = asyncio.ensure_future(probe())
         for number in range(300):
-            house.begin(f"r{number}", "true")
-        while sum(isinstance(fact, RunEnded) for fact in house.facts) < 300:  # noqa: ASYNC110
+            runner.begin(f"r{number}", "true")
+        while sum(isinstance(fact, RunEnded) for fact in runner.facts) < 300:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         running = False
         await probing
         return worst
 
-    assert house.loop.run_until_complete(worst_stall()) < 0.05
+    assert runner.loop.run_until_complete(worst_stall()) < 0.05
 
 
-def test_the_status_of_foreign_children_is_not_taken(house: House) -> None:
+def test_the_status_of_foreign_children_is_not_taken(runner: Runner) -> None:
     foreign = subprocess.Popen(["/bin/sh", "-c", "exit 7"])
-    house.shell("a", "exit 3")
-    assert house.ended("a") == Exit(code=3)
+    runner.shell("a", "exit 3")
+    assert runner.ended("a") == Exit(code=3)
     assert foreign.wait() == 7
 
 
@@ -560,17 +566,17 @@ def test_without_descriptors_starts_fail_for_the_moment_and_nothing_leaks() -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system is without pidfds anyway")
-def test_without_pidfds_runs_end_just_the_same(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pidfds_runs_end_just_the_same(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open")
-    house.shell("a", "echo hello; exit 4")
-    assert house.ended("a") == Exit(code=4)
-    assert house.sink.data["a"] == b"hello\n"
-    house.begin("b", "sleep", "60")
-    house.last("b", RunStarted)
-    house.spawner.signal("b", "TERM")
-    assert house.ended("b") == Exit(signal=signal.SIGTERM)
-    house.begin("c", "sleep", "60")
-    house.last("c", RunStarted)
+    runner.shell("a", "echo hello; exit 4")
+    assert runner.ended("a") == Exit(code=4)
+    assert runner.sink.data["a"] == b"hello\n"
+    runner.begin("b", "sleep", "60")
+    runner.last("b", RunStarted)
+    runner.spawner.signal("b", "TERM")
+    assert runner.ended("b") == Exit(signal=signal.SIGTERM)
+    runner.begin("c", "sleep", "60")
+    runner.last("c", RunStarted)
 
 
 AS_PROCESS_ONE = """
@@ -633,9 +639,9 @@ def test_as_process_one_orphans_are_reaped_and_no_status_is_stolen() -> None:
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="needs setsid")
-def test_closing_kills_processes_in_other_sessions_too(house: House) -> None:
-    house.shell("a", "setsid sleep 61 & echo up; sleep 61")
-    house.until_said("a", b"up")
-    house.go_on(0.05)
-    house.spawner.close()
+def test_closing_kills_processes_in_other_sessions_too(runner: Runner) -> None:
+    runner.shell("a", "setsid sleep 61 & echo up; sleep 61")
+    runner.until_said("a", b"up")
+    runner.go_on(0.05)
+    runner.spawner.close()
     assert alive("a") == []

@@ -25,7 +25,9 @@ STALL = 0.5
 """Seconds that the loop of the asker may stand still, on a busy machine; ordinary are ten milliseconds."""
 
 
-class House:
+class Client:
+    """A client of the reload worker with its event loop."""
+
     def __init__(self, in_force: Callable[[str], JobSpec | None] = lambda _: None, **limits: str) -> None:
         self.loop = asyncio.new_event_loop()
         self.rereading = ReloadWorkerClient(self.loop, {**os.environ, **limits}, in_force)
@@ -67,9 +69,9 @@ class House:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setenv("RPR_MAX_RELOAD_TIME", "1s")
-    made = House()
+    made = Client()
     made.rereading._worker._limits = Limits(1 << 29, 1, PATIENCE)  # by the clock a busy machine may need long
     yield made
     made.close()
@@ -117,35 +119,35 @@ BOMBS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_reported_in_one_line_and_costs_the_supervisor_nothing(
-    house: House, tmp_path: Path, name: str
+    client: Client, tmp_path: Path, name: str
 ) -> None:
     good, bomb = tmp_path / "good.toml", tmp_path / name
     good.write_text(job("echo x"))
     bomb.write_text(BOMBS[name])
-    house.good(good)
-    before, house.stall = resident(), 0.0
-    answer = house.read(bomb)
+    client.good(good)
+    before, client.stall = resident(), 0.0
+    answer = client.read(bomb)
     assert isinstance(answer, RepeaterError)
     assert len(str(answer).splitlines()) <= 20, str(answer)
     assert all(len(line) < 500 for line in str(answer).splitlines())
     assert "Error" not in str(answer)
     assert resident() - before < 30e6
-    assert house.stall < STALL
-    assert len(house.good(good).jobfile.jobs) == 1
+    assert client.stall < STALL
+    assert len(client.good(good).jobfile.jobs) == 1
 
 
-def test_a_template_that_takes_too_long_is_named_with_the_limit(house: House, tmp_path: Path) -> None:
+def test_a_template_that_takes_too_long_is_named_with_the_limit(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(SLOW)
-    answer = house.read(tmp_path / "jobs.toml")
+    answer = client.read(tmp_path / "jobs.toml")
     assert isinstance(answer, JobFileError)
     assert answer.problems[0].key == "jobs.a.command"
     assert answer.problems[0].line == 3
     assert answer.problems[0].message.endswith("it takes more than 1s of CPU time")
 
 
-def test_a_template_that_wants_too_much_memory_is_named(house: House, tmp_path: Path) -> None:
+def test_a_template_that_wants_too_much_memory_is_named(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(LARGE)
-    answer = house.read(tmp_path / "jobs.toml")
+    answer = client.read(tmp_path / "jobs.toml")
     assert isinstance(answer, JobFileError)
     assert answer.problems[0].key == "jobs.a.command"
     assert "needs too much memory" in answer.problems[0].message
@@ -155,115 +157,115 @@ def test_too_much_memory_for_all_files_is_reported_with_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RPR_MAX_RELOAD_MEMORY", "8MiB")
-    house = House()
+    client = Client()
     many = tmp_path / "jobs.toml"
     many.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(20_000)))
     try:
         told = "cannot read the job files: it needs more than 8 MiB of memory"
-        assert [str(house.read(many)) for _ in range(2)] == [told, told]
+        assert [str(client.read(many)) for _ in range(2)] == [told, told]
     finally:
-        house.close()
+        client.close()
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_worker_that_crashes_is_named_and_the_next_one_loads(
-    house: House, tmp_path: Path, blow: signal.Signals
+    client: Client, tmp_path: Path, blow: signal.Signals
 ) -> None:
     good, slow = tmp_path / "good.toml", tmp_path / "slow.toml"
     good.write_text(job("echo x"))
     slow.write_text(SLOW)
-    house.good(good)
-    answers = house.ask(slow)
+    client.good(good)
+    answers = client.ask(slow)
     time.sleep(0.1)
-    assert house.pid is not None
-    os.kill(house.pid, blow)
-    house.until(lambda: answers)
+    assert client.pid is not None
+    os.kill(client.pid, blow)
+    client.until(lambda: answers)
     assert str(answers[0]).startswith(f"cannot read the job files: its process was ended by {blow.name}")
-    assert len(house.good(good).jobfile.jobs) == 1
+    assert len(client.good(good).jobfile.jobs) == 1
 
 
-def test_a_worker_that_exits_between_two_loads_is_replaced(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_exits_between_two_loads_is_replaced(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
-    house.good(tmp_path / "jobs.toml")
-    first = house.pid
+    client.good(tmp_path / "jobs.toml")
+    first = client.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    house.until(lambda: house.pid is None)
-    house.good(tmp_path / "jobs.toml")
-    assert house.pid not in (None, first)
+    client.until(lambda: client.pid is None)
+    client.good(tmp_path / "jobs.toml")
+    assert client.pid not in (None, first)
 
 
-def test_a_worker_that_exited_and_is_not_reaped_yet_gets_no_request(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_exited_and_is_not_reaped_yet_gets_no_request(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
-    house.good(tmp_path / "jobs.toml")
-    process = house.rereading._worker._process
+    client.good(tmp_path / "jobs.toml")
+    process = client.rereading._worker._process
     assert process is not None
-    assert house.pid is not None
+    assert client.pid is not None
     poll, process._popen.poll = process._popen.poll, lambda: None  # type: ignore[method-assign]
-    os.kill(house.pid, signal.SIGKILL)
-    house.until(process._is_closed)
-    house.good(tmp_path / "jobs.toml")
+    os.kill(client.pid, signal.SIGKILL)
+    client.until(process._is_closed)
+    client.good(tmp_path / "jobs.toml")
     process._popen.poll = poll  # type: ignore[method-assign]
 
 
-def test_a_worker_that_hangs_is_given_up(house: House, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_given_up(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
-    house.good(tmp_path / "jobs.toml")
-    assert house.pid is not None
-    os.kill(house.pid, signal.SIGSTOP)
-    house.rereading._worker._limits = Limits(1 << 29, 1, 0.3)
-    assert str(house.read(tmp_path / "jobs.toml")) == "cannot read the job files: it took longer than 0.3s"
-    house.rereading._worker._limits = Limits(1 << 29, 1, PATIENCE)
-    house.good(tmp_path / "jobs.toml")
+    client.good(tmp_path / "jobs.toml")
+    assert client.pid is not None
+    os.kill(client.pid, signal.SIGSTOP)
+    client.rereading._worker._limits = Limits(1 << 29, 1, 0.3)
+    assert str(client.read(tmp_path / "jobs.toml")) == "cannot read the job files: it took longer than 0.3s"
+    client.rereading._worker._limits = Limits(1 << 29, 1, PATIENCE)
+    client.good(tmp_path / "jobs.toml")
 
 
 def test_a_worker_that_cannot_be_started_is_reported(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
-    monkeypatch.setattr(house.rereading._worker, "_argv", ["/no/such/python"])
+    monkeypatch.setattr(client.rereading._worker, "_argv", ["/no/such/python"])
     told = "cannot read the job files: cannot start a process for it: No such file or directory"
-    house.rereading.warm()
-    assert str(house.read(tmp_path / "jobs.toml")) == told
+    client.rereading.warm()
+    assert str(client.read(tmp_path / "jobs.toml")) == told
 
 
-def test_an_idle_worker_exits(house: House, tmp_path: Path) -> None:
+def test_an_idle_worker_exits(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(job("echo x"))
-    house.rereading._worker._idle = 0.05
-    first = house.good(tmp_path / "jobs.toml")
-    house.until(lambda: house.pid is None)
-    assert house.good(tmp_path / "jobs.toml").jobfile == first.jobfile
+    client.rereading._worker._idle = 0.05
+    first = client.good(tmp_path / "jobs.toml")
+    client.until(lambda: client.pid is None)
+    assert client.good(tmp_path / "jobs.toml").jobfile == first.jobfile
 
 
 def test_a_reader_that_has_grown_gives_its_memory_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RPR_MAX_RELOAD_MEMORY", "20MiB")
-    house = House()
+    client = Client()
     many = tmp_path / "jobs.toml"
     many.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(8000)))
     try:
-        first = house.good(many)
-        house.until(lambda: house.pid is None)
-        assert house.good(many).jobfile == first.jobfile
+        first = client.good(many)
+        client.until(lambda: client.pid is None)
+        assert client.good(many).jobfile == first.jobfile
     finally:
-        house.close()
+        client.close()
 
 
-def test_a_job_that_did_not_change_stays_the_very_same_object(house: House, tmp_path: Path) -> None:
+def test_a_job_that_did_not_change_stays_the_very_same_object(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "jobs.toml"
     path.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(300)))
-    first = house.good(path)
+    first = client.good(path)
     jobs = [f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in reversed(range(300))]
     path.write_text("".join(jobs).replace('"x 7"', '"y 7"') + '[jobs.new]\ncommand = "z"\n')
-    second = house.good(path)
+    second = client.good(path)
     before, after = ({one.name: one for one in reading.jobfile.jobs} for reading in (first, second))
     assert [one.name for one in second.jobfile.jobs] == [f"j{n}" for n in reversed(range(300))] + ["new"]
     assert {name for name in after if before.get(name) is not after[name]} == {"j7", "new"}
     assert after["j7"].process.command == "y 7"
     assert list(json.loads(second.document)) == list(after)
     path.write_text("broken")
-    assert isinstance(house.read(path), JobFileError)
+    assert isinstance(client.read(path), JobFileError)
     path.write_text("".join(jobs))
-    assert house.good(path).jobfile.jobs[0] is after["j299"]
+    assert client.good(path).jobfile.jobs[0] is after["j299"]
 
 
 def test_a_job_equal_to_an_active_one_is_the_same_object(tmp_path: Path) -> None:
@@ -271,42 +273,42 @@ def test_a_job_equal_to_an_active_one_is_the_same_object(tmp_path: Path) -> None
     path.write_text("".join(f'[jobs.j{n}]\ncommand = "x {n}"\n' for n in range(150)))
     in_force = {one.name: one for one in load_selected([str(path)]).jobfile.jobs}
     path.write_text(path.read_text().replace('"x 7"', '"y 7"') + '[jobs.new]\ncommand = "z"\n')
-    house = House(in_force=in_force.get)
+    client = Client(in_force=in_force.get)
     try:
-        found = {one.name: one for one in house.good(path).jobfile.jobs}
+        found = {one.name: one for one in client.good(path).jobfile.jobs}
     finally:
-        house.close()
+        client.close()
     assert {name for name in found if in_force.get(name) is not found[name]} == {"j7", "new"}
     assert found["j7"].process.command == "y 7"
 
 
-def test_loads_requested_together_are_done_one_after_the_other(house: House, tmp_path: Path) -> None:
+def test_loads_requested_together_are_done_one_after_the_other(client: Client, tmp_path: Path) -> None:
     paths = [tmp_path / f"{n}.toml" for n in range(5)]
     for number, path in enumerate(paths):
         path.write_text(job(f"echo {number}"))
-    answers = [house.ask(path) for path in paths]
-    house.until(lambda: all(answers))
+    answers = [client.ask(path) for path in paths]
+    client.until(lambda: all(answers))
     told = [answer[0] for answer in answers]
     assert [one.jobfile.jobs[0].process.command for one in told if isinstance(one, LoadedJobs)] == [
         f"echo {n}" for n in range(5)
     ]
 
 
-def test_files_of_another_project_are_refused(house: House, tmp_path: Path) -> None:
+def test_files_of_another_project_are_refused(client: Client, tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text('project = "one"\n' + job("x"))
-    answer = house.read(tmp_path / "jobs.toml", project="two")
+    answer = client.read(tmp_path / "jobs.toml", project="two")
     assert isinstance(answer, ApplyRefused)
     assert str(answer) == "cannot apply: the files are of project `one`, the supervisor of `two`"
 
 
 def test_modules_in_the_folder_of_the_job_file_are_not_imported(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("yaml", "jinja2", "repeater", "json"):
         (tmp_path / f"{name}.py").write_text("open('imported', 'w').close()\n")
     (tmp_path / "jobs.yaml").write_text("jobs: { a: { command: 'echo {{ 1 + 1 }}' } }\n")
-    assert house.good(tmp_path / "jobs.yaml").jobfile.jobs[0].process.command == "echo 2"
+    assert client.good(tmp_path / "jobs.yaml").jobfile.jobs[0].process.command == "echo 2"
     assert not (tmp_path / "imported").exists()
 
 

@@ -35,8 +35,8 @@ from tests.fakes.spawn import seconds
 from tests.fakes.text import text_of
 
 
-class House:
-    """A server with a desk; jobs are on a stage, whose clock stands still."""
+class Bench:
+    """A control server with its context. Its jobs are on a stage whose clock does not advance."""
 
     def __init__(self, folder: Path) -> None:
         self.stage = Stage()
@@ -120,8 +120,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def house(folder: Path) -> AsyncIterator[House]:
-    built = House(folder)
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    built = Bench(folder)
     try:
         yield built
     finally:
@@ -130,12 +130,12 @@ async def house(folder: Path) -> AsyncIterator[House]:
         await asyncio.sleep(0.01)
 
 
-def live(test: Callable[[House], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
-    """Runs a test of a house in a loop of its own."""
+def live(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
+    """Run a test with a bench in its own event loop."""
 
     def run(tmp_path: Path) -> None:
         async def all_of_it() -> None:
-            async with house(tmp_path) as built:
+            async with bench(tmp_path) as built:
                 await asyncio.wait_for(test(built), 30)
 
         asyncio.run(all_of_it())
@@ -145,8 +145,8 @@ def live(test: Callable[[House], Coroutine[Any, Any, None]]) -> Callable[[Path],
 
 
 @live
-async def test_status_has_an_item_for_each_job_and_the_supervisor_as_result(house: House) -> None:
-    peer = await house.connect()
+async def test_status_has_an_item_for_each_job_and_the_supervisor_as_result(bench: Bench) -> None:
+    peer = await bench.connect()
     items, end = await peer.answer("status")
     assert [item["job"] for item in items] == ["tick", "tock"]
     assert end["done"]["project"] == "shop"
@@ -154,8 +154,8 @@ async def test_status_has_an_item_for_each_job_and_the_supervisor_as_result(hous
 
 
 @live
-async def test_one_connection_carries_many_requests_also_if_sent_at_once(house: House) -> None:
-    peer = await house.connect()
+async def test_one_connection_carries_many_requests_also_if_sent_at_once(bench: Bench) -> None:
+    peer = await bench.connect()
     for _ in range(20):
         peer.ask("health")
     assert [(await peer.hear())["done"]["ok"] for _ in range(20)] == [True] * 20  # type: ignore[index]
@@ -163,8 +163,8 @@ async def test_one_connection_carries_many_requests_also_if_sent_at_once(house: 
 
 
 @live
-async def test_a_client_that_closes_its_sending_side_still_gets_the_answer(house: House) -> None:
-    peer = await house.connect()
+async def test_a_client_that_closes_its_sending_side_still_gets_the_answer(bench: Bench) -> None:
+    peer = await bench.connect()
     peer.ask("status")
     peer.writer.write_eof()
     heard = []
@@ -175,33 +175,33 @@ async def test_a_client_that_closes_its_sending_side_still_gets_the_answer(house
 
 
 @live
-async def test_a_line_that_is_not_a_request_is_answered_and_ends_the_connection(house: House) -> None:
+async def test_a_line_that_is_not_a_request_is_answered_and_ends_the_connection(bench: Bench) -> None:
     for line in (b"hello\n", b"{}\n", b'{"v":2,"verb":"explode"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"\n"):
-        peer = await house.connect()
+        peer = await bench.connect()
         peer.send(line)
         refused = await peer.hear()
         assert refused is not None
         assert refused["error"]["message"].startswith("cannot ")
         assert await peer.hear() is None
         await peer.close()
-    await answers(house)
+    await answers(bench)
 
 
-async def answers(house: House) -> None:
-    peer = await house.connect()
+async def answers(bench: Bench) -> None:
+    peer = await bench.connect()
     assert (await peer.answer("health"))[1]["done"]["ok"]
     await peer.close()
-    assert house.warned == []
+    assert bench.warned == []
 
 
 @live
-async def test_a_line_without_end_is_refused_at_its_limit(house: House) -> None:
-    peer = await house.connect()
+async def test_a_line_without_end_is_refused_at_its_limit(bench: Bench) -> None:
+    peer = await bench.connect()
     peer.send(b'{"v":2,"verb":"status","args":{"jobs":["' + b"x" * (2 << 20))
     refused = await peer.hear()
     assert refused is None or refused["error"]["code"] == "too_long"
     await peer.close()
-    await answers(house)
+    await answers(bench)
 
 
 def hostile() -> list[tuple[str, dict[str, Any]]]:
@@ -226,19 +226,19 @@ def hostile() -> list[tuple[str, dict[str, Any]]]:
 
 
 @live
-async def test_hostile_values_for_every_argument_of_every_verb_get_an_answer(house: House) -> None:
-    peer = await house.connect()
+async def test_hostile_values_for_every_argument_of_every_verb_get_an_answer(bench: Bench) -> None:
+    peer = await bench.connect()
     for verb, args in hostile():
         _, end = await peer.answer(verb, **args)
         assert "done" in end or end["error"]["message"].startswith("cannot "), (verb, args, end)
         assert "internal" not in str(end), (verb, args, end)
     await peer.close()
-    assert house.warned == []
+    assert bench.warned == []
 
 
 @live
-async def test_every_verb_answers_with_nothing_given(house: House) -> None:
-    peer = await house.connect()
+async def test_every_verb_answers_with_nothing_given(bench: Bench) -> None:
+    peer = await bench.connect()
     for verb in VERBS:
         _, end = await peer.answer(verb)
         assert "done" in end or end["error"]["code"] == "refused", (verb, end)
@@ -246,8 +246,8 @@ async def test_every_verb_answers_with_nothing_given(house: House) -> None:
 
 
 @live
-async def test_verbs_that_change_jobs_need_a_job(house: House) -> None:
-    peer = await house.connect()
+async def test_verbs_that_change_jobs_need_a_job(bench: Bench) -> None:
+    peer = await bench.connect()
     for verb in ("trigger", "pause", "resume", "start", "stop", "restart", "reset"):
         _, end = await peer.answer(verb)
         assert end["error"]["message"] == "cannot choose a job: no job given"
@@ -255,12 +255,12 @@ async def test_verbs_that_change_jobs_need_a_job(house: House) -> None:
 
 
 @live
-async def test_the_client_that_is_idle_for_longest_makes_room_for_another_one(house: House) -> None:
-    peers = [await house.connect() for _ in range(MOST_IDLE)]
+async def test_the_client_that_is_idle_for_longest_makes_room_for_another_one(bench: Bench) -> None:
+    peers = [await bench.connect() for _ in range(MOST_IDLE)]
     for peer in peers:
         assert (await peer.answer("health"))[1]["done"]["ok"]
     assert (await peers[0].answer("health"))[1]["done"]["ok"]
-    late = await house.connect()
+    late = await bench.connect()
     assert (await late.answer("health"))[1]["done"]["ok"]
     assert await peers[1].hear() is None
     for peer in (peers[0], *peers[2:]):
@@ -270,25 +270,25 @@ async def test_the_client_that_is_idle_for_longest_makes_room_for_another_one(ho
 
 
 @live
-async def test_streams_have_their_own_limit_and_take_no_place_of_a_request(house: House) -> None:
-    house.journal(Warned("tick", "so that a stream has something to send at once"))
-    streams = [await house.connect() for _ in range(MOST["stream"])]
+async def test_streams_have_their_own_limit_and_take_no_place_of_a_request(bench: Bench) -> None:
+    bench.journal(Warned("tick", "so that a stream has something to send at once"))
+    streams = [await bench.connect() for _ in range(MOST["stream"])]
     for stream in streams:
         stream.ask("events", follow=True, tail=1)
-    late = await house.connect()
+    late = await bench.connect()
     for stream in streams:
         assert await stream.hear() is not None
     late.ask("events", follow=True)
     refused = await late.hear()
     assert refused is not None
     assert refused["error"]["code"] == "busy"
-    await answers(house)
+    await answers(bench)
     await streams.pop().close()
     await asyncio.sleep(0.05)
-    again = await house.connect()
+    again = await bench.connect()
     again.ask("events", follow=True)
     await asyncio.sleep(0.05)
-    assert house.server._load._open == {"request": 0, "stream": MOST["stream"]}
+    assert bench.server._load._open == {"request": 0, "stream": MOST["stream"]}
     for peer in (*streams, late, again):
         await peer.close()
 
@@ -300,7 +300,7 @@ def test_slow_lines_and_clients_without_a_request_are_disconnected(
     monkeypatch.setattr(module, "IDLE", 0.4)
 
     async def test() -> None:
-        async with house(tmp_path) as built:
+        async with bench(tmp_path) as built:
             idle, dripping = await built.connect(), await built.connect()
             began = asyncio.get_running_loop().time()
             for letter in b'{"v":2,"verb"':
@@ -320,7 +320,7 @@ def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, m
     monkeypatch.setattr(module, "STUCK", 0.2)
 
     async def test() -> None:
-        async with house(tmp_path) as built:
+        async with bench(tmp_path) as built:
             built.kept.begin("1", "tick", 4 << 20)
             for _ in range(100):
                 built.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
@@ -336,25 +336,25 @@ def test_a_listing_for_a_client_that_takes_nothing_is_given_up(tmp_path: Path, m
 
 @live
 async def test_shutdown_waits_for_a_long_answer_and_not_for_a_follower(
-    house: House,
+    bench: Bench,
 ) -> None:
-    house.kept.begin("1", "tick", 4 << 20)
+    bench.kept.begin("1", "tick", 4 << 20)
     for _ in range(30):
-        house.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
+        bench.kept.add("1", "stdout", b"x" * 30_000 + b"\n")
     follower, reader, writer = (
-        await house.connect(),
-        *await asyncio.open_unix_connection(str(house.door.path), limit=1 << 22),
+        await bench.connect(),
+        *await asyncio.open_unix_connection(str(bench.door.path), limit=1 << 22),
     )
     follower.ask("events", follow=True)
     peer = Peer(reader, writer)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     peer.ask("logs")
     await asyncio.sleep(0.05)
-    assert house.desk.at_hand, "the answer has to be too long to wait in the socket"
+    assert bench.desk.at_hand, "the answer has to be too long to wait in the socket"
     asyncio.get_running_loop().call_later(0.1, writer.transport.resume_reading)  # type: ignore[attr-defined]
-    await asyncio.wait_for(house.desk.in_flight_done(), 10)
-    await asyncio.wait_for(house.server.sent(), 10)
-    house.server.hang_up()
+    await asyncio.wait_for(bench.desk.in_flight_done(), 10)
+    await asyncio.wait_for(bench.server.sent(), 10)
+    bench.server.hang_up()
     messages = [json.loads(line) for line in (await reader.read()).splitlines()]
     assert sum(len(message["item"]["text"]) for message in messages[:-1]) == 30 * 30_001
     assert "done" in messages[-1]
@@ -363,13 +363,13 @@ async def test_shutdown_waits_for_a_long_answer_and_not_for_a_follower(
 
 
 @live
-async def test_a_slow_listener_loses_output_and_the_amount_is_reported(house: House) -> None:
-    sock = connect(house.door.path, 5)
+async def test_a_slow_listener_loses_output_and_the_amount_is_reported(bench: Bench) -> None:
+    sock = connect(bench.door.path, 5)
     sock.sendall(b'{"v":2,"verb":"logs","args":{"follow":true}}\n')
     await asyncio.sleep(0.05)
-    house.kept.begin("1", "tick", 0)
+    bench.kept.begin("1", "tick", 0)
     for _ in range(200):
-        house.kept.add("1", "stdout", b"y" * 60_000 + b"\n")  # as quickly as a job can; nobody waits
+        bench.kept.add("1", "stdout", b"y" * 60_000 + b"\n")  # as quickly as a job can; nobody waits
     sock.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=sock, limit=1 << 22)
     peer, got, lost = Peer(reader, writer), 0, 0
@@ -384,42 +384,42 @@ async def test_a_slow_listener_loses_output_and_the_amount_is_reported(house: Ho
 
 
 @live
-async def test_output_reaches_a_listener_at_once_and_only_that_of_its_job(house: House) -> None:
-    peer = await house.connect()
-    house.kept.begin("1", "tick", 100)
-    house.kept.begin("2", "tock", 100)
-    house.kept.add("1", "stdout", b"before\n")
+async def test_output_reaches_a_listener_at_once_and_only_that_of_its_job(bench: Bench) -> None:
+    peer = await bench.connect()
+    bench.kept.begin("1", "tick", 100)
+    bench.kept.begin("2", "tock", 100)
+    bench.kept.add("1", "stdout", b"before\n")
     peer.ask("logs", jobs=["tick"], follow=True)
     assert (await peer.hear())["item"]["text"] == "before\n"  # type: ignore[index]
-    house.kept.add("2", "stdout", b"other\n")
-    house.kept.add("1", "stderr", b"\xff\n")
+    bench.kept.add("2", "stdout", b"other\n")
+    bench.kept.add("1", "stderr", b"\xff\n")
     item = (await peer.hear())["item"]  # type: ignore[index]
     assert (item["job"], item["stream"], item["base64"]) == ("tick", "stderr", "/wo=")
     await peer.close()
-    await until(lambda: house.kept._listeners == [])
+    await until(lambda: bench.kept._listeners == [])
 
 
 @live
-async def test_events_follow_and_tail(house: House) -> None:
-    peer = await house.connect()
+async def test_events_follow_and_tail(bench: Bench) -> None:
+    peer = await bench.connect()
     for number in range(5):
-        house.journal(Warned("tick", because("text", text=str(number))))
+        bench.journal(Warned("tick", because("text", text=str(number))))
     items, _ = await peer.answer("events", tail=2)
     assert [item["reason"] for item in items] == ["3", "4"]
     peer.ask("events", follow=True, tail=0, jobs=["tick"])
-    await until(lambda: len(house.journal._listeners) == 1)
-    house.journal(Warned("tock", because("text", text="no")))
-    house.journal(Warned("tick", because("text", text="yes")))
+    await until(lambda: len(bench.journal._listeners) == 1)
+    bench.journal(Warned("tock", because("text", text="no")))
+    bench.journal(Warned("tick", because("text", text="yes")))
     assert (await peer.hear())["item"]["reason"] == "yes"  # type: ignore[index]
     await peer.close()
-    await until(lambda: house.journal._listeners == [])
+    await until(lambda: bench.journal._listeners == [])
 
 
 @live
-async def test_a_fault_after_an_answer_ends_its_connection_only(house: House) -> None:
-    first, second = await house.connect(), await house.connect()
+async def test_a_fault_after_an_answer_ends_its_connection_only(bench: Bench) -> None:
+    first, second = await bench.connect(), await bench.connect()
     assert (await second.answer("health"))[1]["done"]["ok"]
-    entrance = house.server._entrance
+    entrance = bench.server._entrance
     assert entrance is not None
     idle = entrance.idle
     faults = iter([True])
@@ -433,26 +433,26 @@ async def test_a_fault_after_an_answer_ends_its_connection_only(house: House) ->
     assert (await first.answer("health"))[1]["done"]["ok"]
     assert await first.hear() is None
     assert (await second.answer("health"))[1]["done"]["ok"]
-    assert len(house.warned) == 1
+    assert len(bench.warned) == 1
     await first.close()
     await second.close()
 
 
 @live
-async def test_a_fault_in_a_verb_is_reported_and_contained(house: House) -> None:
-    peer = await house.connect()
-    house.desk.troubles = lambda: 1 / 0  # type: ignore[assignment, return-value]
+async def test_a_fault_in_a_verb_is_reported_and_contained(bench: Bench) -> None:
+    peer = await bench.connect()
+    bench.desk.troubles = lambda: 1 / 0  # type: ignore[assignment, return-value]
     _, end = await peer.answer("health")
     assert "internal error: ZeroDivisionError" in end["error"]["message"]
-    assert "ZeroDivisionError" in house.warned[0]
-    house.desk.troubles = list
+    assert "ZeroDivisionError" in bench.warned[0]
+    bench.desk.troubles = list
     assert (await peer.answer("health"))[1]["done"]["ok"]
     await peer.close()
 
 
 def test_another_user_is_sent_away(tmp_path: Path) -> None:
     async def test() -> None:
-        async with house(tmp_path) as built:
+        async with bench(tmp_path) as built:
             built.server._users = frozenset({os.geteuid() + 1})
             peer = await built.connect()
             refused = await peer.hear()

@@ -19,24 +19,24 @@ from repeater.model.spec import Always, Every, Manual
 from repeater.model.time import span, to_epoch_us
 from tests.engine.stage import job
 from tests.fakes.spawn import Act, seconds
-from tests.unit.control.test_server import House
+from tests.unit.control.test_server import Bench
 
 STEPS = (timedelta(0), timedelta(hours=3), timedelta(hours=-3), timedelta(days=20_000), timedelta(seconds=1))
 
 
-def asked(house: House) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def asked(bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     items: list[dict[str, Any]] = []
 
     async def send(*found: dict[str, Any]) -> None:
         items.extend(found)
 
-    return items, dict(asyncio.run(status(house.desk, {"jobs": []}, send)))
+    return items, dict(asyncio.run(status(bench.desk, {"jobs": []}, send)))
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Any:
-    async def build() -> House:
-        return House(tmp_path)
+def bench(tmp_path: Path) -> Any:
+    async def build() -> Bench:
+        return Bench(tmp_path)
 
     built = asyncio.run(build())
     built.stage.script = {"web": Act(lasts=timedelta(days=99_999))}
@@ -50,18 +50,18 @@ def house(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_uptime_does_not_change_when_the_clock_is_set(house: House, step: timedelta) -> None:
-    clock = house.stage.clock
+def test_uptime_does_not_change_when_the_clock_is_set(bench: Bench, step: timedelta) -> None:
+    clock = bench.stage.clock
     clock.advance(seconds(70))
     began = clock.now().wall - seconds(70) + step
     clock.set_wall(clock.now().wall + step)
     clock.advance(seconds(5))
-    (item,), about = asked(house)
+    (item,), about = asked(bench)
     assert about["uptime"] == 75.0
     assert "up for 1m" in _headline({**about, "jobs": 1})
     assert abs(float((_instant(about["since"]) - began).total_seconds())) <= 1
     assert item["running"][0]["seconds"] == 75.0
-    facts = explain(house.desk, house.desk.engine.jobs["web"]).facts
+    facts = explain(bench.desk, bench.desk.engine.jobs["web"]).facts
     (fact,) = [fact for fact in facts if fact.code == "run_goes_on"]
     assert abs(fact.detail["since"] - to_epoch_us(began)) <= 1_000_000
     assert fact.detail["lasts"] == 75_000_000
@@ -81,56 +81,56 @@ def _instant(text: str) -> Any:
     return from_rfc3339(text)
 
 
-def test_status_of_many_jobs_is_sent_in_small_pieces(house: House) -> None:
-    house.stage.apply(*(job(f"j{n}", Always()) for n in range(100)))
+def test_status_of_many_jobs_is_sent_in_small_pieces(bench: Bench) -> None:
+    bench.stage.apply(*(job(f"j{n}", Always()) for n in range(100)))
     pieces: list[int] = []
 
     async def send(*found: dict[str, Any]) -> None:
         pieces.append(len(found))
 
-    asyncio.run(status(house.desk, {"jobs": []}, send))
-    assert sum(pieces) == len(house.desk.engine.jobs) >= 100
+    asyncio.run(status(bench.desk, {"jobs": []}, send))
+    assert sum(pieces) == len(bench.desk.engine.jobs) >= 100
     assert max(pieces) <= 10
 
 
-def again(house: House) -> None:
-    """The next supervisor on the same state, at the desk of the house."""
-    house.stage.stop("kill")
-    house.stage.clock.settle()
-    house.stage = house.stage.again()
-    house.desk.engine, house.desk.clock = house.stage.engine, house.stage.clock
-    house.desk.rows = lambda jobs=None, most=100, **filters: list(house.stage.store.find_records(jobs, most, **filters))
-    house.desk.earlier.clear()
+def again(bench: Bench) -> None:
+    """The next supervisor on the same state, with the context of the bench."""
+    bench.stage.stop("kill")
+    bench.stage.clock.settle()
+    bench.stage = bench.stage.again()
+    bench.desk.engine, bench.desk.clock = bench.stage.engine, bench.stage.clock
+    bench.desk.rows = lambda jobs=None, most=100, **filters: list(bench.stage.store.find_records(jobs, most, **filters))
+    bench.desk.earlier.clear()
 
 
 def test_after_a_restart_the_last_run_has_outcome_reason_and_exit_code(tmp_path: Path) -> None:
-    async def build() -> House:
-        return House(tmp_path)
+    async def build() -> Bench:
+        return Bench(tmp_path)
 
-    house = asyncio.run(build())
+    bench = asyncio.run(build())
     try:
-        house.stage.script = {"a": [Act(exit=Exit(code=3)), Act(exit=Exit(code=4))]}
-        house.stage.spawner.script = house.stage.script
-        house.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
-        house.stage.clock.settle()
-        house.stage.advance(3601)
-        house.stage.advance(1)
-        (before, _), _ = asked(house)
-        again(house)
-        house.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
-        house.stage.clock.settle()
-        (item, never), _ = asked(house)
+        bench.stage.script = {"a": [Act(exit=Exit(code=3)), Act(exit=Exit(code=4))]}
+        bench.stage.spawner.script = bench.stage.script
+        bench.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
+        bench.stage.clock.settle()
+        bench.stage.advance(3601)
+        bench.stage.advance(1)
+        (before, _), _ = asked(bench)
+        again(bench)
+        bench.stage.apply(job("a", Every(seconds(3600))), job("b", Manual()))
+        bench.stage.clock.settle()
+        (item, never), _ = asked(bench)
         assert (item["last"], item["last"]["exit"], item["last"]["outcome"]) == (before["last"], 4, "failed")
         assert item["last"]["reason_code"] == "exit"
         assert never["last"] is None
 
         async def send(*_: Any) -> None: ...
 
-        told = asyncio.run(why(house.desk, {"job": "a", "at": ""}, send))
+        told = asyncio.run(why(bench.desk, {"job": "a", "at": ""}, send))
         assert [slot["exit"] for slot in told["slots"]] == [4, 3]
         (fact,) = [fact for fact in told["fact_reasons"] if fact["reason_code"] == "last_run_ended"]
         assert fact["detail"]["outcome"] == "failed"
         assert fact["detail"]["cause"] is not None
     finally:
-        house.server.hang_up()
-        house.door.close()
+        bench.server.hang_up()
+        bench.door.close()

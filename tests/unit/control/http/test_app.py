@@ -27,7 +27,7 @@ from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.wire.json_lines import LONGEST, BadMessage
 from tests.fakes.text import text_of
-from tests.unit.control.test_server import House, live
+from tests.unit.control.test_server import Bench, live
 
 TOKEN = "0123456789abcdef"
 PLACES = [(route.method, route.path) for route in ROUTES] + [("GET", path) for path in AROUND]
@@ -54,17 +54,17 @@ class Reply:
 
 
 class Web:
-    """An application over the desk of a house. Calls are right unless something else is said."""
+    """An application over the context of a bench. By default its requests are valid."""
 
-    def __init__(self, house: House, **more: Any) -> None:
-        self.house = house
+    def __init__(self, bench: Bench, **more: Any) -> None:
+        self.bench = bench
         self.warned: list[str] = []
 
         async def scrape() -> bytes:
             return b"x 1\n"
 
         self.app = build(
-            house.desk,
+            bench.desk,
             token=TOKEN,
             hosts=["localhost"],
             scrape=more.get("scrape", scrape),
@@ -136,8 +136,8 @@ def wanted(method: str, path: str) -> dict[str, Any]:
 
 def test_every_route_of_the_application_is_in_the_tables(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        app = Web(house).app
+    async def check(bench: Bench) -> None:
+        app = Web(bench).app
         assert isinstance(app, AuthMiddleware)
         found = {(method, route.path) for route in app._app.routes for method in route.methods - {"HEAD"}}
         assert found == set(PLACES)
@@ -148,8 +148,8 @@ def test_every_route_of_the_application_is_in_the_tables(tmp_path: Path) -> None
 @pytest.mark.parametrize(("method", "path"), PLACES)
 def test_every_route_is_closed_to_callers_without_the_right(method: str, path: str, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         for host in (
             "evil.example",
             "localhost.evil.example:80",
@@ -178,8 +178,8 @@ def test_every_route_is_closed_to_callers_without_the_right(method: str, path: s
         if method == "POST":
             for kind in (None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json"):
                 assert (await web(method, at(path), wanted(method, path), content_type=kind)).status == 415, kind
-        assert house.left == []
-        assert all(job.paused is None and not job.open for job in house.stage.engine.jobs.values())
+        assert bench.left == []
+        assert all(job.paused is None and not job.open for job in bench.stage.engine.jobs.values())
 
     check(tmp_path)
 
@@ -187,8 +187,8 @@ def test_every_route_is_closed_to_callers_without_the_right(method: str, path: s
 @pytest.mark.parametrize(("method", "path"), PLACES)
 def test_every_route_admits_authorized_clients_without_cors_or_cookies(method: str, path: str, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         for more in ({}, {"host": "10.0.0.7:8080"}, {"origin": "http://localhost:8080"}, {"host": "LOCALHOST"}):
             reply = await web(method, at(path), wanted(method, path), **more)
             refusals = {409, 422} if path in ("/api/apply", "/api/plan", "/api/reload") else set()
@@ -206,16 +206,16 @@ def test_every_route_admits_authorized_clients_without_cors_or_cookies(method: s
 @pytest.mark.parametrize("path", OPEN)
 def test_probes_need_no_token(path: str, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        assert (await Web(house)("GET", path, authorization=None)).body == b"ok\n"
+    async def check(bench: Bench) -> None:
+        assert (await Web(bench)("GET", path, authorization=None)).body == b"ok\n"
 
     check(tmp_path)
 
 
 def test_an_unknown_route_is_guarded_too(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         for path in ("/", "/api", "/api/nothing", "/livez/", "/docs", "/readyz%2f", "/../livez", "//livez"):
             assert (await web("GET", path, authorization=None)).status == 401
             assert (await web("GET", path, host="evil.example")).status == 421
@@ -224,15 +224,15 @@ def test_an_unknown_route_is_guarded_too(tmp_path: Path) -> None:
             reply = await web(method, "/api/jobs")
             assert (reply.status, set(reply.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
         assert (await web("GET", "/api/down")).status == 405
-        assert house.left == []
+        assert bench.left == []
 
     check(tmp_path)
 
 
 def test_a_header_given_twice_counts_as_none(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         for name, right, status in (
             (b"host", b"localhost", 421),
             (b"authorization", f"Bearer {TOKEN}".encode(), 401),
@@ -284,8 +284,8 @@ WRONG = {
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "POST"], ids=lambda route: route.path)
 def test_a_wrong_argument_is_refused_on_every_route_and_nothing_happens(route: Route, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         right = wanted("POST", route.path)
         bodies: list[Any] = [
             {**right, "nonsense": 1},
@@ -303,8 +303,8 @@ def test_a_wrong_argument_is_refused_on_every_route_and_nothing_happens(route: R
             assert reply.status == 400, (body, reply.body)
         assert (await web("POST", at(route.path) + "?jobs=tick", right)).status == 400
         assert (await web("POST", at(route.path), b" " * (LONGEST + 1))).status == 413
-        assert house.left == []
-        assert all(not job.open for job in house.stage.engine.jobs.values())
+        assert bench.left == []
+        assert all(not job.open for job in bench.stage.engine.jobs.values())
 
     check(tmp_path)
 
@@ -312,8 +312,8 @@ def test_a_wrong_argument_is_refused_on_every_route_and_nothing_happens(route: R
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=lambda route: route.path)
 def test_a_wrong_query_is_refused_on_every_route(route: Route, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         wrong = {"text": "", "texts": "", "flag": "1", "count": "x", "seconds": "1s", "time": "now"}
         queries = [
             "nonsense=1",
@@ -332,8 +332,8 @@ def test_a_wrong_query_is_refused_on_every_route(route: Route, tmp_path: Path) -
 )
 def test_a_path_names_one_job_and_nothing_like_it(name: str, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         for route in ROUTES:
             if route.targets_one_job:
                 path = route.path.replace("{name}", name) + ("?follow=false" if route.verb == "events" else "")
@@ -349,8 +349,8 @@ def test_a_path_names_one_job_and_nothing_like_it(name: str, tmp_path: Path) -> 
 
 def test_jobs_are_listed_whole_and_one_by_one(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         found = (await web("GET", "/api/jobs")).json()
         assert [item["job"] for item in found["items"]] == ["tick", "tock"]
         assert (found["project"], found["jobs"]) == ("shop", 2)
@@ -362,28 +362,28 @@ def test_jobs_are_listed_whole_and_one_by_one(tmp_path: Path) -> None:
 
 def test_an_order_is_carried_out(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         reply = await web("POST", "/api/jobs/tick/pause", {"reason": "audit", "for": 60})
         assert reply.json()["items"][0]["paused"] is True
         assert (await web("GET", "/api/jobs/tick")).json()["state"] == "paused"
         assert (await web("POST", "/api/resume", {"jobs": ["*"]})).json()["items"][0]["was"] is True
         assert (await web("POST", "/api/down", {"level": "stop"})).json() == {"pid": 7, "waiting": []}
-        assert house.left == ["stop"]
+        assert bench.left == ["stop"]
 
     check(tmp_path)
 
 
 def test_rejected_files_are_a_problem_but_the_supervisor_stays_ready(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
-        house.desk.rejected = lambda: because("files_rejected", error="jobs.toml:1:1: bad")
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
+        bench.desk.rejected = lambda: because("files_rejected", error="jobs.toml:1:1: bad")
         reply = await web("GET", "/readyz", authorization=None)
         assert (reply.status, b"jobs.toml:1:1: bad" in reply.body) == (200, True)
         reply = await web("GET", "/healthz")
         assert (reply.status, reply.json()["ok"], reply.json()["ready"]) == (503, False, True)
-        house.desk.troubles = lambda: [Reason("history_failing")]
+        bench.desk.troubles = lambda: [Reason("history_failing")]
         assert (await web("GET", "/readyz", authorization=None)).status == 503
 
     check(tmp_path)
@@ -391,9 +391,9 @@ def test_rejected_files_are_a_problem_but_the_supervisor_stays_ready(tmp_path: P
 
 def test_readyz_gives_the_reason_as_text(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
-        house.desk.troubles = lambda: [Reason("history_failing"), Reason("supervisor_stopping")]
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
+        bench.desk.troubles = lambda: [Reason("history_failing"), Reason("supervisor_stopping")]
         reply = await web("GET", "/readyz", authorization=None)
         assert (reply.status, reply.body) == (
             503,
@@ -411,8 +411,8 @@ def test_readyz_gives_the_reason_as_text(tmp_path: Path) -> None:
 
 def test_without_prometheus_client_metrics_name_the_missing_package(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        reply = await Web(house, scrape=None)("GET", "/metrics")
+    async def check(bench: Bench) -> None:
+        reply = await Web(bench, scrape=None)("GET", "/metrics")
         assert reply.status == 501
         assert "pip install 'repeater-rpr[web]'" in reply.json()["error"]["hint"]
 
@@ -421,9 +421,9 @@ def test_without_prometheus_client_metrics_name_the_missing_package(tmp_path: Pa
 
 def test_a_fault_inside_is_one_answer_and_one_warning(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
-        house.desk.troubles = lambda: 1 // 0  # type: ignore[return-value]
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
+        bench.desk.troubles = lambda: 1 // 0  # type: ignore[return-value]
         assert (await web("GET", "/api/health")).status == 500
         assert web.warned == ["internal error in request: ZeroDivisionError: integer division or modulo by zero"]
 
@@ -432,14 +432,14 @@ def test_a_fault_inside_is_one_answer_and_one_warning(tmp_path: Path) -> None:
 
 def test_a_stream_begins_at_once_shows_events_and_ends_with_its_reader(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         sent: list[Any] = []
         task = asyncio.ensure_future(web.run("GET", "/api/events", None, sent.append))
         await until(lambda: len(sent) >= 2)
         assert dict(sent[0]["headers"])[b"content-type"] == b"text/event-stream"
         assert sent[1]["body"] == b": \n\n"
-        house.journal(Warned("tick", because("text", text="hello")))
+        bench.journal(Warned("tick", because("text", text="hello")))
         await until(lambda: len(sent) >= 3)
         event, data, *_ = sent[2]["body"].decode().split("\n")
         assert event == "event: warned"
@@ -447,17 +447,17 @@ def test_a_stream_begins_at_once_shows_events_and_ends_with_its_reader(tmp_path:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await web("GET", "/api/events", leaves=True)
-        assert house.journal._listeners == []
+        assert bench.journal._listeners == []
 
     check(tmp_path)
 
 
 def test_a_silent_stream_sends_keep_alives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @live
-    async def check(house: House) -> None:
+    async def check(bench: Bench) -> None:
         monkeypatch.setattr(module, "SIGN_EVERY", 0.005)
         sent: list[Any] = []
-        task = asyncio.ensure_future(Web(house).run("GET", "/api/logs?follow=true", None, sent.append))
+        task = asyncio.ensure_future(Web(bench).run("GET", "/api/logs?follow=true", None, sent.append))
         await until(lambda: len(sent) >= 6)
         assert {message["body"] for message in sent[1:]} == {b": \n\n"}
         task.cancel()
@@ -468,13 +468,13 @@ def test_a_silent_stream_sends_keep_alives(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_verb_that_waits_ends_with_its_reader(tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
         await web("POST", "/api/jobs/tick/trigger")
-        house.stage.clock.settle()
+        bench.stage.clock.settle()
         sent: list[Any] = []
         await web.run("POST", "/api/jobs/tick/stop", {"wait": True}, sent.append, leaves=True)
-        assert house.journal._listeners == []
+        assert bench.journal._listeners == []
 
     check(tmp_path)
 
@@ -507,8 +507,8 @@ def test_the_document_has_the_answer_of_a_busy_server(
     template, method = next(((route.path, route.method) for route in ROUTES if at(route.path) == path), (path, "GET"))
 
     @live
-    async def check(house: House) -> None:
-        reply = await Web(house)(method, path, wanted(method, template) if method == "POST" else None)
+    async def check(bench: Bench) -> None:
+        reply = await Web(bench)(method, path, wanted(method, template) if method == "POST" else None)
         assert (reply.status, reply.code) == (503, "busy")
         document = openapi()
         answer = document["paths"][template][method.lower()]["responses"]["503"]
@@ -523,9 +523,9 @@ def test_the_document_has_the_answer_of_a_busy_server(
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_answers_match_the_api_document(route: Route, tmp_path: Path) -> None:
     @live
-    async def check(house: House) -> None:
-        web = Web(house)
-        house.journal(Warned("tick", because("text", text="hello")))
+    async def check(bench: Bench) -> None:
+        web = Web(bench)
+        bench.journal(Warned("tick", because("text", text="hello")))
         reply = await web(route.method, at(route.path), wanted(route.method, route.path))
         document = openapi()
         answers = document["paths"][route.path][route.method.lower()]["responses"]

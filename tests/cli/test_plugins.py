@@ -317,7 +317,7 @@ schedule = { cron = "0 3 * * *" }
 """,
     )
     shown = with_broken("next", "jobs.toml", "-n", "1", "--from", "2026-12-10")
-    assert shown.out.splitlines()[0] == "a  not known"
+    assert shown.out.splitlines()[0] == "a  unknown"
     assert shown.out.splitlines()[1].startswith("b  2026-12-10 03:00:00Z")
     assert shown.err.startswith("rpr: warning: a: cannot use schedule plugin `raises`: RuntimeError: no idea (broken_")
     assert shown.code == 1

@@ -263,7 +263,7 @@ def print_plan(planned: Planned, *, err: bool = False, brief: bool = False) -> N
         print(f"{sign} {kind} {name}: {_show_shared(old)} -> {_show_shared(new)}", file=stream)
     for entry in [one for one in entries if one.like is not None][:_SHOWN]:
         print(
-            f"? was `{entry.like}` renamed to `{entry.job}`? They are equal, and "
+            f"? was `{entry.like}` renamed to `{entry.job}`? The jobs are equal; "
             f'`moved_from = "{entry.like}"` keeps counters and history',
             file=stream,
         )

@@ -134,7 +134,7 @@ def raw_size(text: bytes) -> int:
 
 
 def shortened(text: bytes, most: int) -> bytes:
-    """The records of the beginning and of the end that have `most` bytes together, and how much is missing between."""
+    """The first and last records, with `most` bytes together, and the number of bytes missing in between."""
     if len(text) <= most:
         return text
     begin = text.rfind(b"\n", 0, min(HEAD, most // 4)) + 1
@@ -157,7 +157,7 @@ def compressed(text: bytes) -> bytes:
 
 
 def uncompressed(data: bytes) -> bytes:
-    """The text of a file, as much of it as there is: a file that was cut off gives what is before the cut."""
+    """The text of a file. A truncated file gives the text before the cut."""
     import zlib
 
     opener = zlib.decompressobj(31)

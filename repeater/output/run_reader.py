@@ -24,7 +24,7 @@ _LONGEST_RUN_OF_ID = 20
 
 @dataclass(frozen=True, slots=True)
 class RunOutput:
-    """The output of one run on disk. `began` is when the run was decided, `changed` when its file was."""
+    """The output of one run on disk. `began` is the time of its decision, `changed` the last change of its file."""
 
     job: str
     run: str
@@ -53,7 +53,7 @@ class RunReader:
         since: datetime | None = None,
         failed: bool = False,
     ) -> list[RunOutput]:
-        """What is stored of these jobs (None: of all), in the order in which the runs began."""
+        """The stored outputs of these jobs (None: of all), in the order in which the runs began."""
         found: dict[tuple[str, str], RunOutput] = {}
         if run and not run_file.is_run(run):
             return []
@@ -89,7 +89,7 @@ class RunReader:
         since: datetime | None = None,
         until: Mapping[str, int] | None = None,
     ) -> Iterator[Chunk]:
-        """What these runs wrote, by time. `until` has the runs of which only the first bytes are wanted, this many."""
+        """The output of these runs, by time. `until` limits runs to their first bytes, by the id of the run."""
         limits = until or {}
         waiting = iter(sorted(outputs, key=lambda output: output.began))
         following = next(waiting, None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from repeater.errors import UsageError
-from repeater.model.time import from_rfc3339
+from repeater.model.time import from_rfc3339, offset_text
 from repeater.model.units import parse_duration
 from repeater.output.terminal import json_line
 
@@ -172,7 +172,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, paint: Ca
     table = [tuple(head), *(tuple(map(printable, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     padding = [*widths[:-1], 0]
-    room = _terminal_width()
+    room, _ = screen_size()
     colored = colors()
     lines = []
     for number, row in enumerate(table):
@@ -192,12 +192,27 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, paint: Ca
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _terminal_width() -> int:
-    """The number of columns of standard output; 0 if it is not a terminal."""
+def screen_size() -> tuple[int, int]:
+    """Columns and lines for output: `COLUMNS` and `LINES`, else those of the terminal. 0: no limit."""
+    width, height = (_positive(os.environ.get(name, "")) for name in ("COLUMNS", "LINES"))
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else 0
+        terminal = os.get_terminal_size(sys.stdout.fileno()) if sys.stdout.isatty() else (0, 0)
     except (OSError, ValueError):
-        return 0
+        terminal = (0, 0)
+    return width or terminal[0], height or terminal[1]
+
+
+def _positive(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
+
+
+def zone_name(now: datetime) -> str:
+    """The zone of `clock`: `UTC`, or `CET, UTC+01:00`."""
+    local = now.astimezone()
+    if not local.utcoffset():
+        return "UTC"
+    name, offset = local.tzname() or "", f"UTC{offset_text(local)}"
+    return f"{name}, {offset}" if name.isalpha() else offset
 
 
 def _clip(text: str, room: int) -> str:

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from repeater._lazy_dataclasses import dataclass
 from repeater.cli.options import json_option
-from repeater.cli.remote import clock, instant, jobs_argument, print_table, printable, reason_text, supervisor_options
+from repeater.cli.remote import (
+    clock,
+    colors,
+    instant,
+    jobs_argument,
+    printable,
+    reason_text,
+    screen_size,
+    supervisor_options,
+    zone_name,
+)
+from repeater.cli.status_layout import FAILING, Row, group_of, has_label, status_lines, totals, wrap
 from repeater.errors import RepeaterError, Unreachable
 from repeater.model.time import age, span
 from repeater.output.terminal import json_line
@@ -21,54 +33,97 @@ if TYPE_CHECKING:
     from repeater.apps.unattended import Unattended
 
 _MOST_OUTPUTS = 5
-_HEAD = ("JOB", "STATE", "LAST RUN", "NEXT START", "NOTE")
-_COLORS = {
-    "running": "32", "starting": "32", "failed": "31", "blocked": "33", "paused": "33", "throttled": "33",
-    "retrying": "33", "down": "33", "stopped": "2", "disabled": "2", "done": "2", "idle": "2", "ok": "32",
-    "stopping": "33",
-}  # fmt: skip
 
 
-@click.command(epilog="Example: rpr status 'db-*' --json")
+@click.command(epilog="Example: rpr status 'db-*' --failed")
 @jobs_argument
+@click.option("--failed", is_flag=True, help="Show only jobs that are failing.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY[=VALUE]",
+    help="Show only jobs with this label. Repeatable: all labels must match.",
+)
+@click.option("--all", "show_all", is_flag=True, help="Show all jobs, also if they do not fit on the screen.")
 @json_option
 @supervisor_options
-def status(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> int:
-    """Show the state of each job.
+def status(
+    jobs: tuple[str, ...],
+    failed: bool,
+    labels: tuple[str, ...],
+    show_all: bool,
+    as_json: bool,
+    where: SupervisorSelector,
+) -> int:
+    """Show the state of each job: failing jobs first, then jobs that are held, then the rest.
 
     Shows each job's state, the result and age of its last run, its next start, and, if it is not running, the reason.
     JOB is a name, a cell of a matrix, a glob, or a label as `key=value`. If no supervisor is running, this shows the
     last known state and the runs that continue. The exit code is then 6.
+
+    On a terminal, jobs without a problem are left out if they do not fit on the screen.
     """
+    answer = _ask(where, jobs)
+    chosen = [
+        item
+        for item in answer.items
+        if (not failed or group_of(item) == FAILING) and all(has_label(item, label) for label in labels)
+    ]
+    if as_json:
+        for item in chosen:
+            sys.stdout.write(json_line(item) + "\n")
+        return answer.code
+    width, height = screen_size()
+    if show_all or failed or labels or jobs:
+        height = 0
+    for line in _page(answer, chosen, width, height):
+        print(line)
+    return answer.code
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is known of the jobs. `jobs` is the number of all jobs."""
+
+    items: Sequence[Mapping[str, Any]]
+    headline: Sequence[str]
+    jobs: int
+    now: datetime
+    code: int = 0
+
+
+def _ask(where: SupervisorSelector, jobs: tuple[str, ...]) -> _Answer:
     from repeater.apps.locate import connect
 
     try:
         client = connect(where)
     except Unreachable as error:
-        return _offline(where, jobs, error, as_json=as_json)
+        return _offline(where, jobs, error)
     with client:
         answer = client.ask("status", jobs=list(jobs))
         items = list(answer)
         about = answer.result()
     now = instant(about["now"])
     assert now is not None
-    _print(items, _headline(about), now, as_json=as_json)
-    return 0
+    return _Answer(items, _headline(about, now), about["jobs"], now)
 
 
-def _print(items: Sequence[Mapping[str, Any]], headline: str, now: datetime, *, as_json: bool) -> None:
-    if as_json:
-        for item in items:
-            sys.stdout.write(json_line(item) + "\n")
-        return
-    print(headline)
-    if items:
-        print_table(_HEAD, _rows(items, now), paint=_paint)
-    for line in _last_lines(items):
-        print(line)
+def _page(answer: _Answer, items: Sequence[Mapping[str, Any]], width: int, height: int) -> list[str]:
+    """The lines of the answer. The last output of failed jobs gets at most half of the screen."""
+    is_colored = colors()
+    head = [line for text in (*answer.headline, totals(items, answer.jobs)) for line in wrap(text, width, "  ")]
+    printed = [line for text in _last_lines(items, height) for line in ([text] if not width else [_clip(text, width)])]
+    rows = [_row(item, answer.now) for item in items]
+    room = max(height - len(head) - len(printed) - 1, 1) if height else 0
+    return [
+        *head,
+        *status_lines(rows, width, room, lambda text, code: f"\x1b[{code}m{text}\x1b[0m" if is_colored else text),
+        *printed,
+    ]
 
 
-def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachable, *, as_json: bool) -> int:
+def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachable) -> _Answer:
     """The state from the history, without a supervisor."""
     from repeater.apps.locate import records
     from repeater.apps.unattended import unattended_runs
@@ -90,30 +145,25 @@ def _offline(where: SupervisorSelector, jobs: tuple[str, ...], error: Unreachabl
         for item in items:
             if item["last"] is not None and item["last"]["outcome"] in FAILURES:
                 item["last"]["output"] = last_output_on_disk(reader, item["job"], item["last"]["run"], LINES)
-        headline = _offline_headline(found, left, now)
-    _print(items, headline, now, as_json=as_json)
-    return error.exit_code
+        return _Answer(items, _offline_headline(found, left, now), len(found.specs), now, error.exit_code)
 
 
-def _offline_headline(found: Records, left: Unattended, now: datetime) -> str:
-    count = len(found.specs)
-    line = f"project {printable(found.project)}: {count} {'job' if count == 1 else 'jobs'}, no supervisor is running"
+def _offline_headline(found: Records, left: Unattended, now: datetime) -> list[str]:
+    line = f"project {printable(found.project)}: no supervisor is running"
     if found.meta.supervisor_runs:
         last = found.meta.supervisor_runs[-1]
         end = "was killed" if last.ended is None else f"ended {age(last.ended, now)} ago"
         line += f"; the last one, pid {last.pid}, {end}"
+    lines = [f"{line}; times in {zone_name(now)}"]
     if left.runs:
         runs = "1 run continues" if len(left.runs) == 1 else f"{len(left.runs)} runs continue"
-        line += f"\n{runs}, kept by the shim (pid {left.shim}): the next `rpr apply` takes over, `rpr down` stops"
-    return line
+        lines.append(f"{runs}, kept by the shim (pid {left.shim}): the next `rpr apply` takes over, `rpr down` stops")
+    return lines
 
 
-def _headline(about: Mapping[str, Any]) -> str:
-    count = about["jobs"]
-    jobs = f"{count} {'job' if count == 1 else 'jobs'}"
-    generation = f"generation {about['generation']}"
-    process = f"pid {about['pid']}, up for {span(about['uptime'])}"
-    lines = [f"project {printable(about['project'])}: {jobs}, {generation}, {process}"]
+def _headline(about: Mapping[str, Any], now: datetime) -> list[str]:
+    process = f"generation {about['generation']}, pid {about['pid']}, up for {span(about['uptime'])}"
+    lines = [f"project {printable(about['project'])}: {process}; times in {zone_name(now)}"]
     if about.get("rejected"):
         lines.append(f"the current job files were rejected: {about['rejected']}")
     problems = [reason_text(problem) for problem in about.get("problem_reasons", ())] or about["problems"]
@@ -121,21 +171,27 @@ def _headline(about: Mapping[str, Any]) -> str:
     if faults := about.get("faults"):
         count = sum(fault["count"] for fault in faults)
         lines.append(f"{count} internal {'error' if count == 1 else 'errors'} contained; `rpr health` shows them")
-    return "\n".join(lines)
+    return [part for line in lines for part in line.split("\n")]
 
 
-def _rows(items: Iterable[Mapping[str, Any]], now: datetime) -> Iterable[tuple[str, ...]]:
-    for item in items:
-        yield item["job"], item["state"], _last(item, now), _next(item, now), "; ".join(filter(None, _notes(item, now)))
+def _row(item: Mapping[str, Any], now: datetime) -> Row:
+    following, soon = _next(item, now)
+    note = printable("; ".join(filter(None, _notes(item, now))))
+    return Row(group_of(item), printable(item["job"]), item["state"], _last(item, now), following, soon, note)
 
 
-def _last_lines(items: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """The last output lines of failed jobs."""
+def _last_lines(items: Iterable[Mapping[str, Any]], height: int) -> Iterable[str]:
+    """The last output lines of failed jobs: at most half of the screen, but those of one job at least."""
     failed = [item for item in items if item["last"] is not None and item["last"].get("output")]
+    shown = used = 0
     for item in failed[:_MOST_OUTPUTS]:
+        used += 1 + len(item["last"]["output"])
+        if height and shown and used > height // 2:
+            break
+        shown += 1
         yield f"{printable(item['job'])} printed last:"
         yield from (f"  {printable(line)}" for line in item["last"]["output"])
-    if len(failed) > _MOST_OUTPUTS:
+    if len(failed) > shown:
         yield "`rpr logs --failed` shows the output of all failed jobs"
 
 
@@ -147,16 +203,21 @@ def _last(item: Mapping[str, Any], now: datetime) -> str:
     return f"{word} {age(instant(last['ended']), now)} ago" if last["ended"] else word
 
 
-def _next(item: Mapping[str, Any], now: datetime) -> str:
+def _next(item: Mapping[str, Any], now: datetime) -> tuple[str, str]:
+    """The next start, in full and short."""
     following = instant(item["next"])
     if following is None or item["state"] in ("paused", "throttled"):  # its slots are due but skipped
-        return "-"
-    return f"{clock(item['next'], now)}, in {age(now, following)}" if following > now else clock(item["next"], now)
+        return "-", "-"
+    time = clock(item["next"], now)
+    if following <= now:
+        return time, "now"
+    soon = f"in {age(now, following)}"
+    return f"{time}, {soon}", soon
 
 
 def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
     if item["why"]:
-        waited = f" (for {item['waited']}s)" if item["waited"] else ""
+        waited = f" (for {span(item['waited'])})" if item["waited"] else ""
         yield reason_text(item, "why", now) + waited
     for run in item["running"]:
         yield f"pid {run['pid']} for {span(run['seconds'])}"
@@ -175,8 +236,8 @@ def _notes(item: Mapping[str, Any], now: datetime) -> Iterable[str]:
             yield f"failed {failures} times in a row" + (f" ({reason})" if reason else "")
 
 
-def _paint(column: int, cell: str) -> str | None:
-    return _COLORS.get(cell.partition(" ")[0]) if column in (1, 2) else None
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 @click.command(epilog="Example: HEALTHCHECK CMD rpr health --quiet --ready")

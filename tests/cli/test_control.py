@@ -254,11 +254,20 @@ def test_status_shows_the_state_of_each_job(launch: Callable[..., Supervisor]) -
     built.until("bad", consecutive_failures=1)
     built("pause", "tick", "--for", "2h", "--reason", "moving")
     told = built("status").out.splitlines()
-    assert re.fullmatch(r"project shop: 3 jobs, generation 1, pid \d+, up for \d+s", told[0])
-    assert re.fullmatch(r"JOB +STATE +LAST RUN +NEXT START +NOTE", told[1])
-    assert re.fullmatch(r"tick +paused +ok \d+s ago +- +moving; until ([-\d]+ )?[:\d]+", told[2]), told[2]
-    assert re.fullmatch(r"web +running +never +- +pid \d+ for \d+s", told[3]), told[3]
-    assert re.fullmatch(r"bad +idle +failed \d+s ago +- +exit 3", told[4]), told[4]
+    assert re.fullmatch(r"project shop: generation 1, pid \d+, up for \d+s; times in UTC", told[0])
+    assert told[1] == "3 jobs: 1 failing, 1 paused"
+    assert re.fullmatch(r"JOB +STATE +LAST RUN +NEXT START +NOTE", told[2])
+    assert re.fullmatch(r"bad +idle +failed \d+s ago +- +exit 3", told[3]), told[3]
+    assert re.fullmatch(r"tick +paused +ok \d+s ago +- +moving; until ([-\d]+ )?[:\d]+", told[4]), told[4]
+    assert re.fullmatch(r"web +running +never +- +pid \d+ for \d+s", told[5]), told[5]
+    failing = built("status", "--failed").out.splitlines()
+    assert failing[1] == "1 of 3 jobs: 1 failing"
+    assert [line.split()[0] for line in failing[3:]] == ["bad", "bad", "broken"]
+    assert [item["job"] for item in built.lines("status", "--label", "team=a", "--failed")] == ["bad"]
+    assert [item["job"] for item in built.lines("status", "--label", "team")] == ["tick", "bad"]
+    narrow = built("status", env={"COLUMNS": "40", "LINES": "9"}).out.splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert any(line.startswith("… and 1 more; ") for line in narrow), narrow
 
 
 def test_status_json_has_stable_keys_and_ps_is_the_same(launch: Callable[..., Supervisor]) -> None:
@@ -1031,5 +1040,5 @@ def test_no_option_breaks_out_of_its_line_of_a_systemd_unit(rpr: Rpr, words: tup
 def test_status_of_ten_thousand_jobs_is_complete(launch: Callable[..., Supervisor]) -> None:
     jobs = "".join(f'[jobs.j{n}]\ncommand = "true"\nschedule = "manual"\n' for n in range(10_000))
     built = launch("--keep-alive", jobs=jobs)
-    assert len(built("status").out.splitlines()) == 10_002
+    assert len(built("status").out.splitlines()) == 10_003
     assert len(built.lines("status")) == 10_000

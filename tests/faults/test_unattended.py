@@ -37,21 +37,22 @@ def test_after_a_kill_commands_show_and_end_the_kept_jobs(shop: Shop) -> None:  
     assert keeper is not None
 
     told = shop.rpr("status")
-    head, takes, _, *rows = told.out.splitlines()
-    assert head == f"project shop: 3 jobs, no supervisor is running; the last one, pid {supervisor}, was killed"
+    head, takes, total, _, *rows = told.out.splitlines()
+    assert head == f"project shop: no supervisor is running; the last one, pid {supervisor}, was killed; times in UTC"
     assert (
         takes
         == f"1 run continues, kept by the shim (pid {keeper.pid}): the next `rpr apply` takes over, `rpr down` stops"
     )
+    assert total == "3 jobs: 1 failing, 2 down"
     assert [row.split()[:3] for row in rows] == [
-        ["web", "running", "never"],
         ["bad", "down", "failed"],
+        ["web", "running", "never"],
         ["asked", "down", "never"],
     ]
     assert (told.code, told.err) == (6, "")
     web, bad, _ = map(json.loads, shop.rpr("status", "--json").out.splitlines())
     pid = web["running"][0]["pid"]
-    assert f"pid {pid} for" in rows[0]
+    assert f"pid {pid} for" in rows[1]
     assert (bad["last"]["exit"], bad["last"]["reason_code"]) == (3, "exit")
 
     told = shop.rpr("why", "web")

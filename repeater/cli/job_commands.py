@@ -8,33 +8,69 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.options import json_option
-from repeater.cli.remote import call_for_jobs, clock, length_option, reason_text, some_jobs_argument, supervisor_options
+from repeater.cli.remote import (
+    call_for_jobs,
+    clock,
+    length_option,
+    print_json,
+    reason_text,
+    some_jobs_argument,
+    supervisor_options,
+)
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
 
 
-@click.command(epilog="Example: rpr trigger backup")
+@click.command(epilog="Example: rpr trigger backup --follow")
 @some_jobs_argument
 @click.option(
     "--force", is_flag=True, help="Run the job even if it is paused, done or already running, and ignore its `needs`."
 )
+@click.option("--wait", is_flag=True, help="Wait for the end of the runs and show their results.")
+@click.option("-f", "--follow", is_flag=True, help="Show the output of the runs and wait for their end.")
 @json_option
 @supervisor_options
-def trigger(jobs: tuple[str, ...], force: bool, as_json: bool, where: SupervisorSelector) -> int:
+def trigger(
+    jobs: tuple[str, ...], force: bool, wait: bool, follow: bool, as_json: bool, where: SupervisorSelector
+) -> int:
     """Run jobs once, immediately.
 
-    `overlap`, `needs` and `pool` apply as for a scheduled run. Exit code 1: at least one job was skipped.
+    `overlap`, `needs` and `pool` apply as for a scheduled run. Exit code 1: at least one job was skipped, or failed
+    with `--wait`. With `--follow` and one job, the exit code is that of its run.
     """
-    items = call_for_jobs(where, "trigger", jobs, as_json=as_json, words=_result, force=force)
-    return 1 if any(item["result"] == "skipped" for item in items) else 0
+    from repeater.cli.logs import OutputPrinter
+
+    output = OutputPrinter(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=False, raw=False)
+
+    def is_output(item: Mapping[str, Any]) -> bool:
+        if "result" in item:
+            if not as_json:
+                output.close()
+            return False
+        if as_json:
+            print_json(item)
+        else:
+            output.show(item)
+        return True
+
+    items = call_for_jobs(
+        where, "trigger", jobs, as_json=as_json, words=_result, is_output=is_output,
+        force=force, wait=wait, follow=follow,
+    )  # fmt: skip
+    if follow and len(items) == 1 and items[0]["outcome"] == "failed" and items[0]["exit"]:
+        code: int = items[0]["exit"]
+        return code if code > 0 else 128 - code  # a signal, as in a shell
+    failed = (wait or follow) and any(item["outcome"] != "success" for item in items)
+    return 1 if failed or any(item["result"] == "skipped" for item in items) else 0
 
 
 def _result(item: Mapping[str, Any]) -> str:
     run = f", run {item['run']}" if item["run"] else ""
     why = reason_text(item)
-    reason = f": {why}" if why and item["result"] != "started" else ""
-    return f"{item['result']}{run}{reason}"
+    result = item["result"] if item["outcome"] is None or item["result"] == "skipped" else item["outcome"]
+    reason = f": {why}" if why and result not in ("started", "success") else ""
+    return f"{result}{run}{reason}"
 
 
 @click.command(epilog="Example: rpr pause 'db-*' --for 1h --reason 'moving the disk'")
@@ -51,7 +87,8 @@ def pause(jobs: tuple[str, ...], length: str | None, reason: str, as_json: bool,
     Current runs continue. A pause is kept when the supervisor restarts. Skipped slots are recorded in the history.
     """
     seconds = length_option(length, "--for")
-    call_for_jobs(where, "pause", jobs, as_json=as_json, words=_paused, **{"for": seconds, "reason": reason})
+    args: dict[str, Any] = {"for": seconds, "reason": reason}
+    call_for_jobs(where, "pause", jobs, as_json=as_json, words=_paused, **args)
 
 
 def _paused(item: Mapping[str, Any]) -> str:
@@ -89,7 +126,7 @@ def _state(item: Mapping[str, Any]) -> str:
 def start(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
     """Start jobs that were stopped or are disabled.
 
-    A service starts immediately, other jobs at their next scheduled time.
+    A service and a finished `once` job start immediately, other jobs at their next scheduled time.
     """
     call_for_jobs(where, "start", jobs, as_json=as_json, words=_state)
 
@@ -111,14 +148,15 @@ def stop(jobs: tuple[str, ...], reason: str, no_wait: bool, as_json: bool, where
 
 @click.command(epilog="Example: rpr restart web")
 @some_jobs_argument
+@click.option("--no-wait", is_flag=True, help="Return immediately, before the new runs have started.")
 @json_option
 @supervisor_options
-def restart(jobs: tuple[str, ...], as_json: bool, where: SupervisorSelector) -> None:
+def restart(jobs: tuple[str, ...], no_wait: bool, as_json: bool, where: SupervisorSelector) -> None:
     """Restart jobs: stop the current run and start a new one.
 
-    The new run starts when no process of the old run is left. The command does not wait for it.
+    The new run starts when no process of the old run is left. Returns when the new run has started.
     """
-    call_for_jobs(where, "restart", jobs, as_json=as_json, words=_state)
+    call_for_jobs(where, "restart", jobs, as_json=as_json, words=_state, wait=not no_wait)
 
 
 @click.command(epilog="Example: rpr reset import")

@@ -60,7 +60,7 @@ def logs(
     args: dict[str, Any] = {"jobs": list(jobs), "run": run, "since": instant_option(since, "--since")}
     args |= {"tail": tail} if tail is not None else {}
     args |= {"failed": True} if failed else {}
-    screen = _Screen(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=timestamps, raw=raw)
+    screen = OutputPrinter(names=len(jobs) != 1 or any(mark in jobs[0] for mark in "*?="), times=timestamps, raw=raw)
     show = print_json if as_json else screen.show
     try:
         if follow:
@@ -161,7 +161,7 @@ def _from_disk(
     return {"pieces": 0, **coded(nothing)}
 
 
-class _Screen:
+class OutputPrinter:
     """Joins chunks to lines, so that the lines of two runs are never mixed."""
 
     def __init__(self, *, names: bool, times: bool, raw: bool) -> None:
@@ -208,6 +208,7 @@ class _Screen:
         """The text without an end of line."""
         for job, time, held in self._held.values():
             self._write(self._line(job, time, held))
+        self._held.clear()
         sys.stdout.buffer.flush()
 
     @staticmethod

@@ -67,19 +67,27 @@ def call_for_jobs(
     *,
     as_json: bool,
     words: Callable[[Any], str],
+    is_output: Callable[[Any], bool] = lambda _: False,
     **args: Any,
 ) -> list[dict[str, Any]]:
-    """Send a command about single jobs and print one line for each job."""
+    """Send a command about single jobs and print one line for each job.
+
+    `is_output` shows an item that is output of a run, and returns whether the item was one.
+    """
     from repeater.apps.locate import connect
 
     items = []
     with connect(where) as client:
         for item in client.ask(verb, patience=None, jobs=list(jobs), **args):
+            if is_output(item):
+                continue
             items.append(item)
             if as_json:
                 print_json(item)
-            else:
-                print(f"{printable(item['job'])}: {words(item)}", flush=True)
+                continue
+            print(f"{printable(item['job'])}: {words(item)}", flush=True)
+            if item.get("hint"):
+                print(f"hint: {printable(item['hint'])}", file=sys.stderr)
     return items
 
 

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -67,7 +67,12 @@ async def logs(desk: ControlContext, args: Args, send: Send) -> LogsResult:
     if args["failed"] and args["follow"]:
         raise UsageError("cannot follow failed runs: they are over", hint="leave out `failed` or `follow`")
     names = {job.spec.name for job in desk.jobs(args["jobs"])} if args["jobs"] else None
-    follower = _Follower(names, args["run"]) if args["follow"] else None
+    run = args["run"]
+    follower = (
+        _Follower(lambda piece: (names is None or piece.job in names) and run in ("", piece.run))
+        if args["follow"]
+        else None
+    )
     deaf = desk.kept.listen(follower.on_chunk) if follower is not None else None
     try:
         count = 0
@@ -184,16 +189,16 @@ def unknown_run(run: str, nothing: Reason) -> NotFound:
 class _Follower:
     """What is new for one client."""
 
-    def __init__(self, names: set[str] | None, run: str) -> None:
-        self._names = names
-        self._run = run
+    def __init__(self, is_wanted: Callable[[Chunk], bool]) -> None:
+        self._is_wanted = is_wanted
+        self._has_ended = False
         self._waiting: deque[Chunk] = deque()
         self._size = 0
         self._lost = 0
         self._came = asyncio.Event()
 
     def on_chunk(self, piece: Chunk) -> None:
-        if (self._names is not None and piece.job not in self._names) or self._run not in ("", piece.run):
+        if not self._is_wanted(piece):
             return
         if self._size + len(piece.data) > MOST_WAITING:
             self._lost += len(piece.data)
@@ -203,8 +208,9 @@ class _Follower:
         self._came.set()
 
     async def next(self) -> list[OutputItem | dict[str, int]]:
-        """At least one item."""
-        await self._came.wait()
+        """At least one item, or none after the end."""
+        if not self._has_ended:
+            await self._came.wait()
         self._came.clear()
         items: list[OutputItem | dict[str, int]] = [as_item(piece) for piece in self._waiting]
         if self._lost:
@@ -212,6 +218,34 @@ class _Follower:
         self._waiting.clear()
         self._size = self._lost = 0
         return items
+
+    def end(self) -> None:
+        """Nothing more is wanted."""
+        self._has_ended = True
+        self._came.set()
+
+
+class OutputStream:
+    """Sends new output to one client, from its construction until `end` or `cancel`."""
+
+    def __init__(self, desk: ControlContext, is_wanted: Callable[[Chunk], bool], send: Send) -> None:
+        self._follower = _Follower(is_wanted)
+        self._stop_listening = desk.kept.listen(self._follower.on_chunk)
+        self._sending = asyncio.get_running_loop().create_task(self._run(send))
+
+    async def _run(self, send: Send) -> None:
+        while items := await self._follower.next():
+            await send(*items)
+
+    async def end(self) -> None:
+        """Return when everything that was printed until now was sent."""
+        self._follower.end()
+        await self._sending
+
+    def cancel(self) -> None:
+        """Send nothing more."""
+        self._stop_listening()
+        self._sending.cancel()
 
 
 def as_item(piece: Chunk) -> OutputItem:

@@ -19,7 +19,7 @@ from repeater.control.protocol import Kind, Params
 
 READ_ONLY = frozenset({"status", "health", "logs", "history", "events", "why"})
 """Verbs that change nothing: GET. All others are POST, which is the safe guess for one that is new."""
-STREAMING = frozenset({"logs", "events"})
+STREAMING = frozenset({"logs", "events", "trigger"})
 """Verbs that send new entries with `follow`, as a stream of server-sent events."""
 WITHOUT_ITEMS = frozenset({"health", "why", "down"})
 """Verbs whose answer is one object and no list."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from repeater.cli.event_text import event_text
 from repeater.cli.options import json_option
-from repeater.cli.remote import clock, jobs_argument, print_json, printable, supervisor_options
+from repeater.cli.remote import (
+    clock,
+    jobs_argument,
+    print_json,
+    printable,
+    reason_text,
+    supervisor_options,
+    zone_name,
+)
 from repeater.errors import Unreachable
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
-
-_LEFT_OUT = {"time", "event", "job"}
 
 
 @click.command(epilog="Example: rpr events -f --json")
@@ -26,6 +34,8 @@ _LEFT_OUT = {"time", "event", "job"}
 def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: SupervisorSelector) -> None:
     """Show recent events: starts, exits, decided slots, generations, warnings.
 
+    Each line has the time, the job and a sentence; `--json` has the fields of the event.
+
     The supervisor keeps the last 2000 events in memory. `rpr history` shows the permanent record.
     """
     from repeater.apps.locate import connect
@@ -34,6 +44,8 @@ def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool,
     if tail is not None:
         args["tail"] = tail
     with connect(where) as client:
+        if not as_json:
+            print(f"times in {zone_name(datetime.now(UTC))}", flush=True)
         try:
             for item in client.ask("events", patience=None if follow else 30.0, **args):
                 if as_json:
@@ -49,17 +61,6 @@ def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool,
 def _line(item: dict[str, Any]) -> str:
     if "lost" in item:
         return f"… {item['lost']} events were dropped here"
-    rest = " ".join(
-        f"{name}={_value(value)}"
-        for name, value in item.items()
-        if name not in _LEFT_OUT and value not in (None, "", [])
-    )
-    job = f" {printable(item['job'])}" if item.get("job") else ""
-    return f"{clock(item['time'])} {item['event']}{job} {rest}".rstrip()
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(printable, map(str, value)))
-    text = printable(str(value))
-    return f'"{text}"' if " " in text else text
+    text = printable(event_text(item, clock, reason_text))
+    job = f"{printable(item['job'])}: " if item.get("job") else ""
+    return f"{clock(item['time'])} {job}{text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,23 +12,27 @@ import click
 from repeater.cli.options import json_option
 from repeater.cli.remote import (
     clock,
+    colors,
     instant,
     instant_option,
     jobs_argument,
-    print_table,
+    printable,
     reason_text,
+    screen_size,
     supervisor_options,
+    zone_name,
 )
+from repeater.cli.table_layout import table_lines
 from repeater.errors import Unreachable
 from repeater.model.time import from_rfc3339
-from repeater.model.units import format_duration
+from repeater.model.units import duration_text
 from repeater.output.terminal import json_line
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
     from repeater.control.commands.history import SlotItem
 
-_COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "33", "replaced": "33"}
+_COLORS = {"failed": "31", "success": "32", "running": "32", "interrupted": "31", "expired": "35", "replaced": "35"}
 _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "cancelled", "interrupted")
 
 
@@ -81,12 +85,18 @@ def history(
         return
     rows = list(items)
     if rows:
-        head: tuple[str, ...] = ("TIME", "JOB", "OUTCOME", "TOOK", "RUN", "REASON")
+        zone, _, _ = zone_name(datetime.now(UTC)).partition(",")
+        head: tuple[str, ...] = (f"TIME ({zone})", "JOB", "OUTCOME", "TOOK", "REASON", "RUN")
         cells = [_row(row) for row in rows]
         if usage:
             head = (*head[:4], "CPU", "MEMORY", *head[4:])
             cells = [(*one[:4], *_usage(row), *one[4:]) for one, row in zip(cells, rows, strict=True)]
-        print_table(head, cells, paint=_paint)
+        shown = [tuple(map(printable, one)) for one in cells]
+        width, _ = screen_size()
+        last = len(head) - 1
+        paint = _paint if colors() else lambda _column, _cell, padded: padded
+        for line in table_lines(head, shown, width, name=1, text=last - 1, optional=last, paint=paint):
+            print(line)
     else:
         print("no matching slots", file=sys.stderr)
 
@@ -115,28 +125,24 @@ def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreac
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
     began, ended = instant(item["started"]), instant(item["ended"])
-    took = format_duration(_rounded(ended - began)) if began and ended else ""
+    took = duration_text(ended - began) if began and ended else ""
     reason = "" if item["outcome"] == "success" else reason_text(item)
     tries = f"attempt {item['attempts']}" if item["attempts"] > 1 else ""
     notes = "; ".join(
         part for part in (reason, tries, "" if item["trigger"] == "schedule" else item["trigger"]) if part
     )
-    return clock(item["nominal"]), item["job"], item["outcome"], took, item["run"] or "", notes
+    return clock(item["nominal"]), item["job"], item["outcome"], took, notes, item["run"] or ""
 
 
 def _usage(item: Mapping[str, Any]) -> tuple[str, str]:
     """CPU time and peak memory; empty if they are not known, as in records of older versions."""
     cpu, memory = item.get("cpu"), item.get("memory")
     return (
-        "" if cpu is None else format_duration(_rounded(timedelta(seconds=cpu))),
+        "" if cpu is None else duration_text(timedelta(seconds=cpu)),
         "" if memory is None else f"{memory / (1 << 20):.1f}MiB",
     )
 
 
-def _rounded(length: timedelta) -> timedelta:
-    unit = timedelta(milliseconds=1 if length < timedelta(seconds=10) else 1000)
-    return max(timedelta(0), length - length % unit)
-
-
-def _paint(column: int, cell: str) -> str | None:
-    return _COLORS.get(cell) if column == 2 else None
+def _paint(column: int, cell: str, padded: str) -> str:
+    code = "1" if column < 0 else _COLORS.get(cell) if column == 2 else None
+    return f"\x1b[{code}m{padded}\x1b[0m" if code else padded

@@ -52,8 +52,8 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     if result["slots"] and not at:
         print("  its last slots:")
         for slot in result["slots"]:
-            time, _, outcome, took, run, reason = map(printable, _row(slot))
-            print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, run, reason) if part))
+            time, _, outcome, took, reason, run = map(printable, _row(slot))
+            print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, reason, run) if part))
     if lines := result.get("output"):
         print("  the last lines of the failed run:")
         for line in lines:

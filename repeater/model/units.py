@@ -86,6 +86,23 @@ def format_duration(length: timedelta) -> str:
     return sign + "".join(parts)
 
 
+def duration_text(length: timedelta) -> str:
+    """A length for people, rounded down: `400µs`, `35ms`, `4.0s`, `42s`, `2m 05s`, `2h 05m`, `3d 4h`."""
+    left = max(0, length // timedelta(microseconds=1))
+    if left < 1000:
+        return f"{left}µs" if left else "0s"
+    if left < 1_000_000:
+        return f"{left // 1000}ms"
+    seconds = left // 1_000_000
+    if seconds < 60:
+        return f"{seconds}.{left % 1_000_000 // 100_000}s" if seconds < 10 else f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02}s"
+    if seconds < 86_400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
+    return f"{seconds // 86_400}d {seconds % 86_400 // 3600}h"
+
+
 def format_approx(seconds: float) -> str:
     """A length to three digits, for people: `50.4ms`, `1.25s`, `1h2m`."""
     if seconds < 0.0009995:

@@ -495,8 +495,8 @@ def test_history_is_the_same_with_and_without_a_supervisor(launch: Callable[...,
     assert len(built.lines("history", "-n", "1")) == 1
     assert built.lines("history", "tick", "--until", "2000-01-01") == []
     shown = built("history", "bad").out.splitlines()
-    assert re.fullmatch(r"TIME +JOB +OUTCOME +TOOK +RUN +REASON", shown[0])
-    assert re.fullmatch(r"\S+ +bad +failed +\S+ +\w{20} +exit 3; manual", shown[1])
+    assert re.fullmatch(r"TIME \(UTC\) +JOB +OUTCOME +TOOK +REASON +RUN", shown[0])
+    assert re.fullmatch(r"\S+ +bad +failed +\S+ +exit 3; manual +\w{20}", shown[1])
     built("down", "-q")
     assert built.lines("history", "bad", "tick") == rows
     built.rpr.write("jobs.toml", 'project = "shop"\n[jobs.new]\ncommand = "true"\n')
@@ -518,7 +518,13 @@ def test_events_show_past_events_and_follow_new_ones(launch: Callable[..., Super
         reader.send_signal(signal.SIGINT)
         assert reader.wait(20) == 130
         reader.communicate()
-    assert "generation_applied" in built("events").out
+    shown = built("events").out.splitlines()
+    assert shown[0] == "times in UTC"
+    texts = [line.partition(" ")[2] for line in shown]
+    assert "generation 1 active: 3 added" in texts
+    assert any(re.fullmatch(r"bad: started, pid \d+, run \w{20}", text) for text in texts)
+    assert any(re.fullmatch(r"bad: failed: exit 3, run \w{20}", text) for text in texts)
+    assert not [text for text in texts if "=" in text or "_" in text]
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_history_has_what_each_run_needed(ended: Rpr) -> None:
     rows = [json.loads(line) for line in ended("history", "--json").out.splitlines()]
     assert all(row["memory"] > 100_000 and row["cpu"] > 0 for row in rows)
     head, first, *_ = ended("history", "--usage").out.splitlines()
-    assert head.split()[3:6] == ["TOOK", "CPU", "MEMORY"]
+    assert head.split()[4:7] == ["TOOK", "CPU", "MEMORY"]
     assert "MiB" in first
 
 

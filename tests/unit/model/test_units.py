@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from repeater.model.units import (
     LONGEST,
     Rate,
+    duration_text,
     format_duration,
     format_size,
     parse_duration,
@@ -161,3 +162,14 @@ def test_a_share_is_a_fraction_of_one():
 def test_anything_else_is_not_a_share(text):
     with pytest.raises(ValueError, match="expected a share"):
         parse_share(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"), (-1, "0s"), (0.0004, "400µs"), (0.0352, "35ms"), (0.9999, "999ms"), (1, "1.0s"), (4, "4.0s"),
+        (9.99, "9.9s"), (10, "10s"), (59.9, "59s"), (125, "2m 05s"), (7500, "2h 05m"), (86_400, "1d 0h"),
+    ],
+)  # fmt: skip
+def test_a_duration_for_people_is_short(seconds: float, text: str) -> None:
+    assert duration_text(timedelta(seconds=seconds)) == text

@@ -41,7 +41,9 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 @click.option(
     "-n", "--limit", type=click.IntRange(1, 100_000), default=25, show_default=True, help="Show at most N slots."
 )
-@click.option("--since", metavar="TIME", help="Show only slots from this time on: an age such as `2h`, or a time.")
+@click.option(
+    "--since", metavar="TIME", help="Show only slots from this time on: a time, `yesterday`, or an age such as `2h`."
+)
 @click.option("--until", metavar="TIME", help="Show only slots before this time.")
 @click.option(
     "--outcome",

@@ -11,12 +11,14 @@ from repeater.cli.options import json_option
 from repeater.cli.remote import (
     call_for_jobs,
     clock,
+    instant_option,
     length_option,
     print_json,
     reason_text,
     some_jobs_argument,
     supervisor_options,
 )
+from repeater.errors import UsageError
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
@@ -78,16 +80,29 @@ def _result(item: Mapping[str, Any]) -> str:
 @click.option(
     "--for", "length", metavar="LENGTH", help="Pause for this long, for example `1h`. Default: until `rpr resume`."
 )
+@click.option("--until", metavar="TIME", help="Pause until this time, for example `07:00`, `tomorrow` or a date.")
 @click.option("--reason", metavar="TEXT", default="", help="Reason, shown by `status`, `why` and `history`.")
 @json_option
 @supervisor_options
-def pause(jobs: tuple[str, ...], length: str | None, reason: str, as_json: bool, where: SupervisorSelector) -> None:
+def pause(
+    jobs: tuple[str, ...],
+    length: str | None,
+    until: str | None,
+    reason: str,
+    as_json: bool,
+    where: SupervisorSelector,
+) -> None:
     """Pause jobs: skip their slots.
 
     Current runs continue. A pause is kept when the supervisor restarts. Skipped slots are recorded in the history.
     """
-    seconds = length_option(length, "--for")
-    args: dict[str, Any] = {"for": seconds, "reason": reason}
+    if length is not None and until is not None:
+        raise UsageError("cannot use `--for` with `--until`: they exclude each other")
+    args: dict[str, Any] = {
+        "for": length_option(length, "--for"),
+        "until": instant_option(until, "--until", ahead=True),
+        "reason": reason,
+    }
     call_for_jobs(where, "pause", jobs, as_json=as_json, words=_paused, **args)
 
 

@@ -29,7 +29,9 @@ _LOOK = 0.5  # seconds between checks for a running supervisor
 @click.option("-f", "--follow", is_flag=True, help="Follow new output until Ctrl-C.")
 @click.option("--run", metavar="ID", default="", help="Show only the run with this id. `rpr history` shows ids.")
 @click.option("--failed", is_flag=True, help="Show only runs that failed.")
-@click.option("--since", metavar="TIME", help="Show only output from this time on: an age such as `10m`, or a time.")
+@click.option(
+    "--since", metavar="TIME", help="Show only output from this time on: a time, `yesterday`, or an age such as `10m`."
+)
 @click.option(
     "-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Show only the last N lines of each job."
 )

@@ -77,7 +77,7 @@ def next_(
     from repeater.apps.plugins import plugin_catalog
     from repeater.cli.time_args import parse_time_option
 
-    after = Instant(parse_time_option("--from", begin) if begin else datetime.now(UTC), Mono(0))
+    after = Instant(parse_time_option("--from", begin, ahead=True) if begin else datetime.now(UTC), Mono(0))
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobs = select(loaded.jobfile.jobs, globs)
     with plugin_catalog(loaded) as plugins:

@@ -101,18 +101,12 @@ def length_option(text: str | None, option: str) -> float | None:
         raise UsageError(f"cannot use `{option}`: {error}") from None
 
 
-def instant_option(text: str | None, option: str) -> str | None:
-    """An instant for a request: a time as `cli.time_args` reads it, or a duration before now."""
+def instant_option(text: str | None, option: str, *, ahead: bool = False) -> str | None:
+    """An instant for a request, read as `cli.time_args` does."""
     from repeater.cli.time_args import parse_time_option
     from repeater.model.time import rfc3339
 
-    if text is None:
-        return None
-    try:
-        ago = parse_duration(text)
-    except ValueError:
-        return rfc3339(parse_time_option(option, text))
-    return rfc3339(datetime.now(UTC) - ago)
+    return None if text is None else rfc3339(parse_time_option(option, text, ahead=ahead))
 
 
 def instant(text: str | None) -> datetime | None:

@@ -56,7 +56,7 @@ def simulate(
     from repeater.engine.simulate import simulate as run
 
     span = _duration("--for", length)
-    begin = parse_time_option("--from", start) if start else datetime.now(UTC).replace(microsecond=0)
+    begin = parse_time_option("--from", start, ahead=True) if start else datetime.now(UTC).replace(microsecond=0)
     loaded = load_job_files(files, set_vars=dict(set_vars), project=project)
     jobfile = loaded.jobfile
     lengths = known_durations(jobfile.project, state_dir)

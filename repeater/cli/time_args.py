@@ -1,21 +1,20 @@
-"""Instants on the command line: `--from`, `--since`, `--until`."""
+"""Times on the command line: `--from`, `--since`, `--until`."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from repeater.errors import UsageError
-from repeater.model.time import parse_instant
+from repeater.model.moment import parse_future, parse_past
 
 
-def parse_time_option(option: str, text: str) -> datetime:
-    """The instant in UTC from RFC 3339, a date, or a date and time. Without an offset the time is in the local zone.
+def parse_time_option(option: str, text: str, *, ahead: bool = False) -> datetime:
+    """The instant in UTC of a text that `model.moment` reads. `ahead`: a relative time means the future.
 
     Raises UsageError that names the option.
     """
+    parse = parse_future if ahead else parse_past
     try:
-        return parse_instant(text, allow_local=True)
-    except (ValueError, OverflowError):
-        raise UsageError(
-            f"cannot use `{option} {text}`: expected a time like `2026-11-24T03:00:00Z`, or a date"
-        ) from None
+        return parse(text, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"cannot use `{option} {text}`: {error}") from None

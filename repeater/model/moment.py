@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from repeater._lazy_dataclasses import dataclass
 from repeater.errors import UsageError
+from repeater.model.units import parse_duration
 
 DAY = timedelta(days=1)
 
@@ -53,6 +55,49 @@ def parse_moment(text: str, zone: tzinfo | None, now: datetime) -> TimeRange:
         raise UsageError(
             f"cannot use time `{given[:60]}`: expected one like `03:00`, `2026-11-24`, or `2026-11-24T03:00:00Z`"
         ) from None
+
+
+def parse_past(text: str, now: datetime) -> datetime:
+    """An instant in UTC: as `parse_moment` in the local zone, `today`, `yesterday`, or an age such as `2h`.
+
+    A day means its first instant. Raises ValueError.
+    """
+    return _parse(text, now, past=True)
+
+
+def parse_future(text: str, now: datetime) -> datetime:
+    """An instant in UTC: as `parse_past`, but a time of day and a duration mean the future. Also `tomorrow`."""
+    return _parse(text, now, past=False)
+
+
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
+
+
+def _parse(text: str, now: datetime, *, past: bool) -> datetime:
+    given = text.strip()
+    if given == "now":
+        return now
+    if given in _DAYS:
+        return _day_begin(now, _DAYS[given])
+    with suppress(ValueError):
+        length = parse_duration(given)
+        return now - length if past else now + length
+    try:
+        moment = parse_moment(given, None, now).begin
+        if not past and len(given) <= 8 and ":" in given:
+            local = datetime.combine(now.astimezone().date(), time.fromisoformat(given))
+            today = local.astimezone(UTC)
+            moment = today if today > now else (local + DAY).astimezone(UTC)
+    except (UsageError, OverflowError):
+        raise ValueError(
+            "expected a time like `07:00` or `2026-11-24T03:00:00Z`, a date, "
+            f"{'`yesterday`' if past else '`tomorrow`'}, or a duration like `2h`"
+        ) from None
+    return moment
+
+
+def _day_begin(now: datetime, days: int) -> datetime:
+    return datetime.combine(now.astimezone().date() + days * DAY, time()).astimezone(UTC)
 
 
 def _local_range(text: str, local: datetime, span: timedelta, zone: tzinfo | None) -> TimeRange:

@@ -116,7 +116,8 @@ def test_next_refuses_what_it_cannot_do(rpr):
         code=2,
     )
     rpr("next", "--from", "soon").is_(
-        err="rpr: cannot use `--from soon`: expected a time like `2026-11-24T03:00:00Z`, or a date\n", code=2
+        err="rpr: cannot use `--from soon`: expected a time like `07:00` or `2026-11-24T03:00:00Z`, a date, `tomorrow`, or a duration like `2h`\n",
+        code=2,
     )
     assert rpr("next", "-n", "0").code == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -83,3 +84,23 @@ def test_each_verb_starts_a_service_that_has_ended(launch: Callable[..., Supervi
     built.rpr.write("again", "")
     assert built(verb, "a").code == 0
     built.until("a", state="running")
+
+
+def test_pause_takes_the_end_as_a_time_of_day_or_a_duration(launch: Callable[..., Supervisor]) -> None:  # noqa: F811
+    built = launch()
+    (paused,) = built.lines("pause", "tick", "--until", "07:00")
+    until = datetime.fromisoformat(paused["until"]).astimezone()
+    assert (until.hour, until.minute) == (7, 0)
+    assert timedelta() < until - datetime.now(UTC) <= timedelta(days=1, hours=1)
+    (paused,) = built.lines("pause", "tick", "--until", "2h")
+    assert timedelta(hours=1) < datetime.fromisoformat(paused["until"]) - datetime.now(UTC) <= timedelta(hours=2)
+    assert built("pause", "tick", "--until", "yesterday").code == 2
+    built("pause", "tick", "--until", "07:00", "--for", "1h").is_(
+        err="rpr: cannot use `--for` with `--until`: they exclude each other\n", code=2
+    )
+
+
+def test_history_takes_the_name_of_a_day(launch: Callable[..., Supervisor]) -> None:  # noqa: F811
+    built = launch(wait="web  | up")
+    assert len(built.lines("history", "--since", "yesterday")) == len(built.lines("history"))
+    assert built.lines("history", "--until", "yesterday") == []

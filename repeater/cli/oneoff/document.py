@@ -180,19 +180,11 @@ def _whole(text: str) -> int | str:
 
 
 def _moment(option: Option, text: str) -> str | None:
-    """A time of day means its next occurrence in the local zone; anything else is an instant."""
-    from datetime import datetime, timedelta
-
+    """A time of day means its next occurrence in the local zone."""
     from repeater.cli.time_args import parse_time_option
     from repeater.model.time import rfc3339
 
-    if re.fullmatch(_TIME_OF_DAY, text):
-        now = datetime.now().astimezone()
-        moment = parse_time_option(option.name, f"{now:%Y-%m-%d}T{text:0>5}")
-        if moment <= now:
-            moment = parse_time_option(option.name, f"{now.date() + timedelta(1)}T{text:0>5}")
-        return rfc3339(moment)
-    return rfc3339(parse_time_option(option.name, text))
+    return rfc3339(parse_time_option(option.name, text, ahead=True))
 
 
 def _number(text: str) -> int | float | str:

@@ -54,7 +54,7 @@ VERBS: Mapping[str, Verb] = {
     "events": Verb(events.events, {"jobs": "texts", "tail": "count", "follow": "flag"}, events.EventItem),
     "why": Verb(why.why, {"job": "text", "at": "text"}),
     "trigger": Verb(jobs.trigger, {"jobs": "texts", "force": "flag", "wait": "flag", "follow": "flag"}, jobs.Triggered),
-    "pause": Verb(jobs.pause, {"jobs": "texts", "for": "seconds", "reason": "text"}, jobs.PauseBegan),
+    "pause": Verb(jobs.pause, {"jobs": "texts", "for": "seconds", "until": "time", "reason": "text"}, jobs.PauseBegan),
     "resume": Verb(jobs.resume, {"jobs": "texts"}, jobs.PauseEnded),
     "start": Verb(jobs.start, {"jobs": "texts"}, jobs.Ordered),
     "stop": Verb(jobs.stop, {"jobs": "texts", "reason": "text", "wait": "flag"}, jobs.Ordered),

@@ -15,7 +15,7 @@ from repeater.control.context import Args, ControlContext, Send
 from repeater.engine.facts import JobCommand, Verb
 from repeater.engine.job import Job
 from repeater.engine.job_states import TAKES_SLOTS, State
-from repeater.errors import RepeaterError
+from repeater.errors import RepeaterError, UsageError
 from repeater.model.json_types import Code, Count, Detail, Time
 from repeater.model.reasons import Reason
 from repeater.model.run import Outcome, Slot
@@ -199,11 +199,15 @@ def _way_to_run(job: Job, reason: Reason | None) -> str | None:
 
 
 async def pause(desk: ControlContext, args: Args, send: Send) -> None:
-    """Skip the slots of jobs from now on; live runs continue."""
-    length = args["for"]
-    length = None if length is None else timedelta(seconds=length)
+    """Skip the slots of jobs from now on, without an end, for a time, or until an instant; live runs continue."""
+    end = args["until"]
+    length = None if args["for"] is None else timedelta(seconds=args["for"])
+    if end is not None and length is not None:
+        raise UsageError("cannot pause: `for` and `until` exclude each other")
+    if end is not None and end <= desk.now():
+        raise UsageError(f"cannot pause until {rfc3339(end)}: that time is over")
     for job in desk.require_jobs(args["jobs"]):
-        await desk.submit(JobCommand("pause", job.spec.name, text=args["reason"], length=length))
+        await desk.submit(JobCommand("pause", job.spec.name, text=args["reason"], until=end, length=length))
         until = rfc3339(job.progress.paused_until)
         item: PauseBegan = {"job": job.spec.name, "paused": job.paused is not None, "until": until}
         await send(item)

@@ -11,6 +11,8 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -28,9 +30,11 @@ from repeater.control.http.openapi import openapi
 from repeater.control.http.routes import MOST_TEXTS, NEVER_EMPTY, ROUTES, Route
 from repeater.control.protocol import LONGEST_TEXT, Kind, Params, check_args
 from repeater.errors import ApplyRefused, JobFileError, NotFound, RepeaterError, UsageError
+from repeater.model.moment import parse_future, parse_past
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
 from repeater.model.time import rfc3339
+from repeater.model.units import parse_duration
 from repeater.wire.installed import extra_hint
 from repeater.wire.json_lines import LONGEST, BadMessage, clip, decode
 
@@ -210,6 +214,7 @@ class _Endpoint:
             body = await asyncio.wait_for(_body(request), BODY_WITHIN)
             given = decode(body) if body.strip() else {}
         self._check_bounds(given)
+        given = absolute_args(given, route, self._desk.now())
         checked = check_args(route.verb, route.params, given)
         if route.verb == "events" and "follow" not in given:
             checked["follow"] = True  # over HTTP this is a stream by default
@@ -420,6 +425,25 @@ def query_args(verb: str, params: Params, query: str) -> dict[str, Any]:
         else:
             given[name] = text if kind is None else _value(kind, text)
     return given
+
+
+_LONGEST_TIME = 60  # characters
+
+
+def absolute_args(given: Mapping[str, Any], route: Route, now: datetime) -> dict[str, Any]:
+    """The arguments with relative times and durations as the socket takes them. `check_args` refuses the others."""
+    parse = parse_future if route.verb == "pause" else parse_past
+    result = dict(given)
+    for name, value in given.items():
+        kind = route.params.get(name)
+        if not isinstance(value, str) or len(value) > _LONGEST_TIME:
+            continue
+        with suppress(ValueError):
+            if kind == "time":
+                result[name] = rfc3339(parse(value, now))
+            elif kind == "seconds":
+                result[name] = parse_duration(value).total_seconds()
+    return result
 
 
 def _value(kind: Kind, text: str) -> Any:

@@ -42,16 +42,16 @@ ARGUMENTS = {
     "jobs": "Jobs: a name, a matrix, a cell, a glob, or a label as `key=value`.",
     "job": "The name of a job.",
     "run": "Return only the run with this id.",
-    "since": "Return only entries from this time on.",
+    "since": "Return only entries from this time on: a time, or an age such as `2h`.",
     "failed": "Only runs that failed.",
-    "until": "Return only entries before this time.",
+    "until": "Only entries before this time. For `pause`: its end, a time such as `07:00`.",
     "tail": "Return only the last N lines of each job, or the last N events.",
     "follow": "Follow new entries, or the output until the end of the runs, as a stream of server-sent events.",
     "limit": "Maximum number of slots (default 100).",
     "outcomes": "Return only slots with these outcomes.",
     "at": "Time of a slot.",
     "force": "Run the job even if it is paused, done or already running, and ignore its `needs`.",
-    "for": "Duration of the pause in seconds.",
+    "for": "Duration of the pause: a number of seconds, or a text such as `1h30m`.",
     "reason": "Reason, shown to other users.",
     "wait": "Answer when no process is left (`stop`), the new runs started (`restart`), or the runs ended (`trigger`).",
     "files": "Absolute paths on the supervisor's machine.",
@@ -62,6 +62,8 @@ ARGUMENTS = {
     "dry_run": "Report what would change and change nothing.",
     "level": "Shutdown mode: drain, stop or kill.",
 }
+_DURATION = {"pattern": "^[1-9][0-9]{0,2}(ms|[smhdw])$"}
+_TIME_OF_DAY = {"pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"}
 _CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {  # what the verbs themselves refuse beyond the kind
     "outcomes": {"items": {"type": "string", "enum": list(OUTCOMES)}},
     "level": {"enum": [level for level in LEVELS if level]},
@@ -161,8 +163,13 @@ def _schema(key: str, kind: Kind) -> dict[str, Any]:
         },
         "flag": {"type": "boolean"},
         "count": {"type": "integer", "minimum": 0, "maximum": 1_000_000},
-        "seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": 3_155_760_000},
-        "time": {"type": "string", "format": "date-time"},
+        "seconds": {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 3_155_760_000},
+                {"type": "string", **_DURATION},
+            ]
+        },
+        "time": {"type": "string", "anyOf": [{"format": "date-time"}, _DURATION, _TIME_OF_DAY]},
     }
     return {"type": "string", **_CONSTRAINTS[key]} if key == "level" else {**shapes[kind], **_CONSTRAINTS.get(key, {})}
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from repeater.control.commands import VERBS
 from repeater.control.http import app as module
-from repeater.control.http.app import build, query_args
+from repeater.control.http.app import absolute_args, build, query_args
 from repeater.control.http.auth import HEADERS, AuthMiddleware
 from repeater.control.http.openapi import ARGUMENTS, openapi
 from repeater.control.http.routes import AROUND, OPEN, ROUTES, Route
@@ -276,8 +277,8 @@ WRONG = {
     "pairs": [["x"], [["a"]]],
     "flag": ["true", 1],
     "count": [-1, "3", 1.5],
-    "seconds": [0, "1s", -1],
-    "time": ["now", 3],
+    "seconds": [0, "1 s", -1],
+    "time": ["soon", 3],
 }
 
 
@@ -314,7 +315,7 @@ def test_a_wrong_query_is_refused_on_every_route(route: Route, tmp_path: Path) -
     @live
     async def check(bench: Bench) -> None:
         web = Web(bench)
-        wrong = {"text": "", "texts": "", "flag": "1", "count": "x", "seconds": "1s", "time": "now"}
+        wrong = {"text": "", "texts": "", "flag": "1", "count": "x", "seconds": "1 s", "time": "soon"}
         queries = [
             "nonsense=1",
             "%FF=1",
@@ -536,3 +537,19 @@ def test_answers_match_the_api_document(route: Route, tmp_path: Path) -> None:
         jsonschema.Draft202012Validator(schema).validate(reply.json())
 
     check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "args", "expected"),
+    [
+        ("/api/history", {"since": "2h"}, {"since": "2026-11-24T08:30:00Z"}),
+        ("/api/pause", {"until": "2h"}, {"until": "2026-11-24T12:30:00Z"}),
+        ("/api/pause", {"for": "1h30m"}, {"for": 5400.0}),
+        ("/api/pause", {"for": 90, "reason": "2h"}, {"for": 90, "reason": "2h"}),
+    ],
+)
+def test_relative_times_and_durations_mean_the_same_as_in_commands(
+    path: str, args: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    route = next(route for route in ROUTES if route.path == path)
+    assert absolute_args(args, route, datetime(2026, 11, 24, 10, 30, tzinfo=UTC)) == expected

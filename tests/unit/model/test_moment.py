@@ -43,6 +43,6 @@ def test_a_relative_time_counts_back_or_ahead(text: str, past: str, future: str)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "25:99", "0s", "2026-13-01", "99999d"])
-def test_a_text_that_is_no_time_is_refused_with_the_forms(text: str) -> None:
+def test_any_other_text_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(ValueError, match="expected a time like `07:00`"):
         parse_past(text, NOW)

@@ -63,13 +63,30 @@ def test_the_text_is_a_line_a_slot_and_a_summary(rpr: Rpr) -> None:
     )
 
 
+def test_many_slots_are_summarised_by_job_unless_all_are_wanted(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    rpr("simulate", "jobs.toml", *FROM, "--for", "24h").is_(
+        out="poll    72 ran\nbackup  1 ran\n73 slots in 1d: 73 ran\n",
+        err="hint: `--all` shows every slot, `--job` selects jobs\n",
+    )
+    assert len(rpr("simulate", "jobs.toml", *FROM, "--for", "24h", "--all").out.splitlines()) == 74
+
+
+def test_job_shows_the_slots_of_these_jobs_only(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", FILE)
+    done = rpr("simulate", "jobs.toml", *FROM, "--for", "24h", "--job", "back*")
+    assert done.out.splitlines()[-1] == "1 slot in 1d: 1 ran"
+    assert {row["job"] for row in rows(rpr, "--for", "24h", "--job", "backup")} == {"backup"}
+    assert rpr("simulate", "jobs.toml", "--for", "1h", "--job", "bakcup").code == 2
+
+
 def test_wrong_options_are_explained(rpr: Rpr) -> None:
     rpr.write("jobs.toml", FILE)
     for args, message in (
         (("--for", "5"), "cannot use `--for 5`: found `5`, expected a duration"),
         (("--for", "1h", "--duration", "pol=1s"), "did you mean `poll`?"),
         (("--for", "1h", "--duration", "poll"), "expected `JOB=DURATION`"),
-        (("--for", "1h", "--from", "yesterday"), "cannot use `--from yesterday`"),
+        (("--for", "1h", "--from", "soon"), "cannot use `--from soon`"),
     ):
         done = rpr("simulate", "jobs.toml", *args)
         assert done.code == 2

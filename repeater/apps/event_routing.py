@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from repeater.control.commands.events import as_item
-from repeater.model.events import Draining, Event, GenerationApplied, RunFinished, SlotDecided, Warned
+from repeater.model.events import Draining, Event, FaultContained, GenerationApplied, RunFinished, SlotDecided, Warned
 from repeater.model.reasons import Reason
 from repeater.model.time import rfc3339
 from repeater.output.event_log import Entry, EventLog
 from repeater.output.event_printer import EventPrinter, priority
-from repeater.output.terminal import json_line, visible_lines
+from repeater.output.terminal import RED, json_line, visible_lines
+from repeater.output.terminal import colored as in_color
 
 if TYPE_CHECKING:
     from repeater.apps.options import SupervisorOptions
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from repeater.system.sd_notify import SystemdNotifier
 
 Listener = Callable[[Event], None]
-_INFO = 6
+_INFO, _WARNING = 6, 4
 _LEVELS = {3: "error", 4: "warning"}
 
 
@@ -28,7 +29,7 @@ class EventRouter:
     """Passes each event to all listeners, in the order in which they were added.
 
     `log` keeps the recent events. `write` writes a line to the console. `to_journal` adds the priority prefix of
-    journald. `fault` gets an exception of a listener and the name of the listener.
+    journald. `colored` shows failures in red. `fault` gets an exception of a listener and the name of the listener.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class EventRouter:
         fault: Callable[[str, Exception], None],
         *,
         to_journal: bool,
+        colored: bool = False,
     ) -> None:
         self.log = EventLog(clock)
         self._clock = clock
@@ -46,6 +48,7 @@ class EventRouter:
         self._write = write
         self._fault = fault
         self._to_journal = to_journal
+        self._is_colored = colored
         printer = EventPrinter(self.say, verbose=options.verbose, quiet=options.quiet)
         self._listeners: list[tuple[str, Listener]] = [("console", printer), ("event log", self.log)]
 
@@ -72,6 +75,8 @@ class EventRouter:
             text = self._as_json(job, line, urgency, event)
         else:
             text = visible_lines(f"rpr: {job}: {line}" if job else f"rpr: {line}")
+            if self._is_colored and urgency <= _WARNING and isinstance(event, RunFinished | FaultContained):
+                text = in_color(text, RED)
         if self._to_journal:
             text = "\n".join(f"<{urgency}>{part}" for part in text.split("\n"))
         self._write(text)

@@ -137,7 +137,12 @@ class SupervisorApp:
         )
         closing.callback(self._output.close)
         self._events = events = EventRouter(
-            clock, options, self._output.say, self._listener_failed, to_journal=stdout_is_journal(2, os.environ)
+            clock,
+            options,
+            self._output.say,
+            self._listener_failed,
+            to_journal=stdout_is_journal(2, os.environ),
+            colored=self._output.is_colored("stderr"),
         )
         folder = self._folder = None if options.ephemeral else state_folder(self._project, options.state_dir)
         self._store = SqliteStore(folder, soon, warn=events.warn, recorded=self._on_recorded, moved=self._move_outputs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater.cli.event_text import event_text
-from repeater.cli.options import json_option
+from repeater.cli.options import json_option, utc_option
 from repeater.cli.remote import (
     clock,
     jobs_argument,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @jobs_argument
 @click.option("-f", "--follow", is_flag=True, help="Follow new output until Ctrl-C.")
 @click.option("-n", "--tail", type=click.IntRange(0, 1_000_000), metavar="N", help="Show only the last N events.")
+@utc_option
 @json_option
 @supervisor_options
 def events(jobs: tuple[str, ...], follow: bool, tail: int | None, as_json: bool, where: SupervisorSelector) -> None:

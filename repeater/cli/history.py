@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from repeater.cli.options import json_option
+from repeater.cli.options import json_option, utc_option
 from repeater.cli.remote import (
     clock,
     colors,
@@ -54,6 +54,7 @@ _OUTCOMES = ("success", "failed", "running", "skipped", "expired", "replaced", "
 )
 @click.option("--failed", is_flag=True, help="Show only failed and interrupted slots.")
 @click.option("--usage", is_flag=True, help="Show the CPU time and the peak memory of each run.")
+@utc_option
 @json_option
 @supervisor_options
 def history(
@@ -70,8 +71,8 @@ def history(
     """Show the history of scheduled runs, newest first.
 
     Includes slots that did not run, with the reason. Reads the state directory if no supervisor is running. Times are
-    in the local time zone. `--json` has the keys of `rpr simulate --json` and `outcome`, `trigger`, `generation`,
-    `command`, `memory` in bytes and `cpu` in seconds.
+    in the local time zone, or with `--utc` in UTC. `--json` has the keys of `rpr simulate --json` and `outcome`,
+    `trigger`, `generation`, `command`, `memory` in bytes and `cpu` in seconds.
     """
     args = {
         "jobs": list(jobs),

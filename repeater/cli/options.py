@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,6 +21,18 @@ state_dir_option = click.option(
     metavar="DIR",
     envvar="RPR_STATE_DIR",
     help="Directory of the state. Default: a directory named after the project.",
+)
+
+
+def _use_utc(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    """Make UTC the local zone of this process, so all times of one answer are in the same zone."""
+    if value:
+        os.environ["TZ"] = "UTC"
+        time.tzset()
+
+
+utc_option = click.option(
+    "--utc", is_flag=True, is_eager=True, expose_value=False, callback=_use_utc, help="Show times in UTC."
 )
 
 

@@ -14,7 +14,7 @@ from repeater.model.events import SlotBlocked
 from repeater.model.reasons import Reason
 from repeater.model.run import SlotRecord
 from repeater.model.time import Instant, Mono
-from repeater.model.units import format_duration, parse_duration
+from repeater.model.units import duration_text, format_duration, parse_duration
 from repeater.output.terminal import json_line
 from repeater.plan.select import select
 from repeater.sentences import sentence
@@ -160,10 +160,10 @@ def _outcome(row: SlotRecord, held: SlotBlocked | None) -> str:
     """`held`: what blocked the slot when it was due, if anything did."""
     words = _kind(row)
     if row.started is not None and row.ended is not None:
-        words += f" in {format_duration(row.ended - row.started)}"
+        words += f" in {duration_text(row.ended - row.started)}"
         late = row.started - row.due
         if late > timedelta(0):
-            words += f", {format_duration(late)} late"
+            words += f", {duration_text(late)} late"
             if held is not None:
                 words += f": {sentence(_without_until(held.reason))}"
     return words

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from repeater._lazy_dataclasses import dataclass
-from repeater.cli.options import json_option
+from repeater.cli.options import json_option, utc_option
 from repeater.cli.remote import (
     clock,
     colors,
@@ -46,6 +46,7 @@ _MOST_OUTPUTS = 5
     help="Show only jobs with this label. Repeatable: all labels must match.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show all jobs, also if they do not fit on the screen.")
+@utc_option
 @json_option
 @supervisor_options
 def status(

@@ -99,15 +99,15 @@ def from_rfc3339(text: str | None) -> datetime | None:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """The time from `then` in one or two units: `3s`, `12m`, `2h5m`, `4d`."""
+    """The time from `then` in one or two units: `3s`, `12m`, `2h 05m`, `4d`."""
     return "" if since is None else span((now - since).total_seconds())
 
 
 def span(seconds: float) -> str:
-    """A length in one or two units, rounded down: `3s`, `12m`, `2h5m`, `4d`. A negative one gives `0s`."""
+    """A length in one or two units, rounded down: `3s`, `12m`, `2h 05m`, `4d`. A negative one gives `0s`."""
     left = max(0, int(seconds))
     if left < 3600:
         return f"{left}s" if left < 60 else f"{left // 60}m"
     if left < 86_400:
-        return f"{left // 3600}h{left % 3600 // 60}m" if left % 3600 >= 60 else f"{left // 3600}h"
+        return f"{left // 3600}h {left % 3600 // 60:02}m" if left % 3600 >= 60 else f"{left // 3600}h"
     return f"{left // 86_400}d"

@@ -35,7 +35,7 @@ from repeater.model.events import (
 )
 from repeater.model.reasons import MISSED, OVERLAP, REMOVED, REQUESTED, STOPPED
 from repeater.model.run import SlotRecord
-from repeater.model.units import format_duration
+from repeater.model.units import duration_text
 from repeater.sentences import sentence
 
 Log = Callable[[str, str, Event], None]
@@ -151,7 +151,7 @@ class EventPrinter:
             yield row.job, f"{row.state}: {why}"
         elif row.state == "replaced" and self._verbose:
             took = row.ended - row.started if row.ended and row.started else None
-            yield row.job, why + (f" after {format_duration(took)}" if took else "")
+            yield row.job, why + (f" after {duration_text(took)}" if took else "")
 
 
 def priority(event: Event) -> int:

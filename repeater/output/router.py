@@ -23,7 +23,7 @@ from repeater.output.background_writer import Console, ConsoleChunk, Writer
 from repeater.output.buffer import OutputBuffer
 from repeater.output.logfile import LogFile
 from repeater.output.run_store import RunStore
-from repeater.output.terminal import colored, cut_here, is_terminal, visible, visible_text, wants_color
+from repeater.output.terminal import NameColors, colored, cut_here, is_terminal, visible, visible_text, wants_color
 from repeater.output.user_logfile import file_owner
 from repeater.policy.verdict import Matcher
 from repeater.ports import Clock, Stream, TimerHandle
@@ -112,9 +112,14 @@ class OutputRouter:
         }
         self._consoles["stdout"].share_with(self._consoles["stderr"])
         self._is_terminal = {stream: is_terminal(fd) for stream, fd in _pairs(fds)}
+        self._colors = NameColors()
         self._is_colored = {stream: wants_color(fd, environ) for stream, fd in _pairs(fds)}
         self._console = Writer("rpr-console", self._on_writable, self._on_fault)
         self._disk = Writer("rpr-files", self._on_writable, self._on_fault)
+
+    def is_colored(self, stream: Stream) -> bool:
+        """Whether text on this stream is shown in colours."""
+        return self._is_colored[stream]
 
     def prepare(self) -> None:
         """Start the thread of the console now, in case the system has no more threads later."""
@@ -275,7 +280,7 @@ class OutputRouter:
             shown = visible_text(name)
             shown = shown if len(shown) <= WIDEST_NAME else shown[: WIDEST_NAME - 1] + "…"
             text = f"{shown:<{self._width}} |"
-            head = f"{colored(text, name) if self._is_colored[stream] else text} ".encode()
+            head = f"{colored(text, self._colors.code(name)) if self._is_colored[stream] else text} ".encode()
             self._heads[name, stream] = head
         return head + self._stamp() if state.spec.output.timestamps else head
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from zlib import crc32
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_COLORS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # red is reserved for errors
+# Of the palette with 256 colours: each is readable on a light and on a dark background. Red is for failures.
+_COLORS = (30, 64, 133, 32, 130, 97, 29, 62, 136, 67)
 _RESET = "\x1b[0m"
 
 
@@ -76,6 +77,30 @@ def is_terminal(fd: int) -> bool:
         return False
 
 
-def colored(text: str, name: str) -> str:
-    """The text in the colour of a name. A name always has the same colour."""
-    return f"\x1b[{_COLORS[crc32(name.encode()) % len(_COLORS)]}m{text}{_RESET}"
+def colored(text: str, code: str) -> str:
+    """The text in an ANSI colour."""
+    return f"\x1b[{code}m{text}{_RESET}"
+
+
+RED = "31"
+
+
+class NameColors:
+    """The colours of names. The first ten names have ten different colours.
+
+    A name prefers the same colour in every process. If another name has it already, it gets the next free one.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def code(self, name: str) -> str:
+        """The ANSI code of the colour of a name."""
+        place = self._taken.get(name)
+        if place is None:
+            place = crc32(name.encode()) % len(_COLORS)
+            if len(self._taken) < len(_COLORS):
+                while place in self._taken.values():
+                    place = (place + 1) % len(_COLORS)
+            self._taken[name] = place
+        return f"38;5;{_COLORS[place]}"

@@ -503,6 +503,20 @@ def test_history_is_the_same_with_and_without_a_supervisor(launch: Callable[...,
     assert built.lines("history", "bad") == rows[:2], "of a job that is not in the file any more"
 
 
+def test_utc_and_the_local_zone_are_named_once(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="tick | tick")
+    kolkata = {"TZ": "Asia/Kolkata"}
+    for command in ("status", "history", "events"):
+        local = built(command, env=kolkata).out
+        utc = built(command, "--utc", env=kolkata).out
+        assert len(re.findall(r"\bIST\b", local)) == 1, local
+        assert len(re.findall(r"\bUTC\b", utc)) == 1, utc
+        assert "IST" not in utc
+    (row,) = built.lines("history", "tick")
+    hour = datetime.fromisoformat(row["nominal"]).astimezone(UTC).strftime("%H:")
+    assert built("history", "tick", "--utc", env=kolkata).out.splitlines()[1].startswith(hour)
+
+
 def test_events_show_past_events_and_follow_new_ones(launch: Callable[..., Supervisor]) -> None:
     built = launch(wait="tick | tick")
     reader = built.follow("events", "bad", "-f", "--tail", "1", "--json")

@@ -159,6 +159,11 @@ def zone_of(spec: JobSpec | None) -> tzinfo | None:
     return None
 
 
+def has_jitter(spec: JobSpec) -> bool:
+    """Whether jitter can be why a slot is due after its nominal time. Otherwise a slowdown after failures is."""
+    return getattr(spec.schedule, "jitter", None) is not None
+
+
 # --- what happened then ---------------------------------------------------------------------------------------------
 
 
@@ -235,7 +240,7 @@ def _facts_about(row: SlotRecord, spec: JobSpec | None, rows: FindRecords, pids:
             late=_rounded(late) if late > timedelta(seconds=1) else None,
             took=_rounded(row.ended - row.started) if row.ended else None,
         )
-    if row.due != row.nominal:
+    if row.due != row.nominal and (spec is None or has_jitter(spec)):
         yield because("slot_jittered", due=row.due, by=_rounded(row.due - row.nominal))
     if row.trigger != "schedule":
         yield because("trigger_was", trigger=row.trigger)

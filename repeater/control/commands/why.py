@@ -12,6 +12,7 @@ from repeater.control.commands.explain_history import (
     WhyResult,
     explain,
     failed_row,
+    has_jitter,
     zone_of,
 )
 from repeater.control.commands.last_output import last_output
@@ -176,10 +177,11 @@ def _schedule(job: Job, instant: Instant) -> Iterator[Reason]:
         "schedule_is",
         schedule=text if isinstance(text, str) else ", ".join(f"{key} {value}" for key, value in text.items()),
     )
-    if job.next is not None and job.next.due != job.next.nominal:
-        yield because("start_put_off", nominal=job.next.nominal, due=job.next.due)
     not_before = job.throttle.not_before
-    if job.throttle.holds(instant) and not_before is not None and -job.progress.streak > 0:
+    is_slow = job.throttle.holds(instant) and not_before is not None and -job.progress.streak > 0
+    if job.next is not None and job.next.due != job.next.nominal and has_jitter(job.spec) and not is_slow:
+        yield because("start_put_off", nominal=job.next.nominal, due=job.next.due)
+    if is_slow and not_before is not None:
         yield because("slowed_down", failures=-job.progress.streak, until=not_before.wall)
 
 

@@ -15,7 +15,7 @@ from repeater.control.commands.status import status
 from repeater.control.commands.why import now as explain
 from repeater.control.commands.why import why
 from repeater.model.run import Exit
-from repeater.model.spec import Always, Every, Manual
+from repeater.model.spec import Always, Backoff, Every, Jitter, Manual, Slowdown
 from repeater.model.time import span, to_epoch_us
 from tests.engine.stage import job
 from tests.fakes.spawn import Act, seconds
@@ -58,7 +58,7 @@ def test_uptime_does_not_change_when_the_clock_is_set(bench: Bench, step: timede
     clock.advance(seconds(5))
     (item,), about = asked(bench)
     assert about["uptime"] == 75.0
-    assert "up for 1m" in _headline({**about, "jobs": 1})
+    assert "up for 1m" in _headline({**about, "jobs": 1}, began)[0]
     assert abs(float((_instant(about["since"]) - began).total_seconds())) <= 1
     assert item["running"][0]["seconds"] == 75.0
     facts = explain(bench.desk, bench.desk.engine.jobs["web"]).facts
@@ -67,9 +67,25 @@ def test_uptime_does_not_change_when_the_clock_is_set(bench: Bench, step: timede
     assert fact.detail["lasts"] == 75_000_000
 
 
+@pytest.mark.parametrize("jitter", [None, Jitter(span=timedelta(milliseconds=1))])
+def test_why_does_not_blame_jitter_for_a_slowdown(bench: Bench, jitter: Jitter | None) -> None:
+    stage = bench.stage
+    stage.script["flaky"] = Act(exit=Exit(code=3), lasts=seconds(1))
+    every = Every(seconds(2), after_end=True, jitter=jitter)
+    slow = Slowdown(Backoff("fixed", base=timedelta(hours=1)))
+    stage.apply(job("web", Always()), job("flaky", every, slowdown=slow))
+    stage.clock.advance(seconds(10))
+    flaky = bench.desk.engine.jobs["flaky"]
+    assert flaky.next is not None
+    assert flaky.next.due > flaky.next.nominal + seconds(50)
+    codes = [fact.code for fact in explain(bench.desk, flaky).facts]
+    assert "slowed_down" in codes
+    assert "start_put_off" not in codes
+
+
 @pytest.mark.parametrize(
     ("length", "text"),
-    [(-5, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3600, "1h"), (7500, "2h5m"), (90_000, "1d")],
+    [(-5, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (3600, "1h"), (7500, "2h 05m"), (90_000, "1d")],
 )
 def test_a_span_is_rounded_down_to_one_or_two_units(length: float, text: str) -> None:
     assert span(length) == text

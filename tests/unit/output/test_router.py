@@ -189,7 +189,7 @@ def test_messages_of_rpr_stay_in_order_with_the_rest(terminal: Screen) -> None:
 
 def test_a_terminal_gets_colors_and_no_escapes_of_jobs(terminal: Screen) -> None:
     terminal.run("1", job("a"), b"\x1b[31mred\x07\r\n")
-    assert terminal.stdout() == "\x1b[92ma |\x1b[0m \\x1b[31mred\\x07\n"
+    assert terminal.stdout() == "\x1b[38;5;62ma |\x1b[0m \\x1b[31mred\\x07\n"
 
 
 def test_a_pipe_gets_the_bytes_of_jobs_untouched(screen: Screen) -> None:

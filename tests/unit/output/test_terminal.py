@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from repeater.output.terminal import colored, cut_here, visible, visible_text, wants_color
+from repeater.output.terminal import NameColors, colored, cut_here, visible, visible_text, wants_color
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,28 @@ def test_no_color_beats_force_color_beats_the_terminal() -> None:
     assert wants_color(closed, {"FORCE_COLOR": "1", "NO_COLOR": ""})
 
 
-def test_a_name_has_the_same_color_every_time() -> None:
-    assert colored("x", "backup") == colored("x", "backup")
-    assert len({colored("x", f"job{number}") for number in range(100)}) >= 8
+def test_a_name_has_the_same_color_in_each_process() -> None:
+    assert NameColors().code("backup") == NameColors().code("backup")
+    assert colored("x", "31") == "\x1b[31mx\x1b[0m"
+
+
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_the_first_ten_names_have_ten_colors(first: int) -> None:
+    colors = NameColors()
+    names = [f"job{first + number}" for number in range(10)]
+    codes = [colors.code(name) for name in names]
+    assert len(set(codes)) == 10
+    assert [colors.code(name) for name in names] == codes
+    assert colors.code("eleventh") in codes
+
+
+def test_colors_of_names_are_readable_on_light_and_dark_backgrounds() -> None:
+    steps = (0, 95, 135, 175, 215, 255)
+    colors = NameColors()
+    for number in range(10):
+        index = int(colors.code(f"job{number}").rpartition(";")[2]) - 16
+        rgb = [steps[part] / 255 for part in (index // 36, index // 6 % 6, index % 6)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in rgb]
+        luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert 1.05 / (luminance + 0.05) >= 3, f"too light for a light background: {index + 16}"
+        assert (luminance + 0.05) / 0.05 >= 3, f"too dark for a dark background: {index + 16}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -23,8 +24,8 @@ from repeater.cli.remote import (
     supervisor_options,
     zone_name,
 )
-from repeater.cli.status_layout import FAILING, Row, group_of, has_label, status_lines, totals, wrap
-from repeater.errors import RepeaterError, Unreachable
+from repeater.cli.status_layout import FAILING, Row, frame, group_of, has_label, status_lines, totals, wrap
+from repeater.errors import RepeaterError, Unreachable, UsageError
 from repeater.model.time import age, span
 from repeater.output.terminal import json_line
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from repeater.apps.unattended import Unattended
 
 _MOST_OUTPUTS = 5
+_REFRESH = 1.0
 
 
 @click.command(epilog="Example: rpr status 'db-*' --failed")
@@ -46,6 +48,7 @@ _MOST_OUTPUTS = 5
     help="Show only jobs with this label. Repeatable: all labels must match.",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show all jobs, also if they do not fit on the screen.")
+@click.option("--watch", is_flag=True, help="Show the state again each second, until Ctrl-C. Needs a terminal.")
 @utc_option
 @json_option
 @supervisor_options
@@ -54,6 +57,7 @@ def status(
     failed: bool,
     labels: tuple[str, ...],
     show_all: bool,
+    watch: bool,
     as_json: bool,
     where: SupervisorSelector,
 ) -> int:
@@ -65,12 +69,18 @@ def status(
 
     On a terminal, jobs without a problem are left out if they do not fit on the screen.
     """
-    answer = _ask(where, jobs)
-    chosen = [
-        item
-        for item in answer.items
-        if (not failed or group_of(item) == FAILING) and all(has_label(item, label) for label in labels)
-    ]
+
+    def ask() -> tuple[_Answer, list[Mapping[str, Any]]]:
+        answer = _ask(where, jobs)
+        return answer, [
+            item
+            for item in answer.items
+            if (not failed or group_of(item) == FAILING) and all(has_label(item, label) for label in labels)
+        ]
+
+    if watch:
+        _watch(ask, as_json=as_json)
+    answer, chosen = ask()
     if as_json:
         for item in chosen:
             sys.stdout.write(json_line(item) + "\n")
@@ -81,6 +91,24 @@ def status(
     for line in _page(answer, chosen, width, height):
         print(line)
     return answer.code
+
+
+def _watch(ask: Callable[[], tuple[_Answer, list[Mapping[str, Any]]]], *, as_json: bool) -> NoReturn:
+    """Draw the page each second, until Ctrl-C."""
+    if as_json:
+        raise UsageError("cannot use `--watch` with `--json`", hint="`rpr events -f --json` follows the events")
+    if not sys.stdout.isatty():
+        raise UsageError(
+            "cannot use `--watch`: standard output is not a terminal",
+            hint="run `rpr status` repeatedly, or follow the events with `rpr events -f`",
+        )
+    sys.stdout.write("\x1b[2J")
+    while True:
+        answer, items = ask()
+        width, height = screen_size()
+        sys.stdout.write(frame(_page(answer, items, width, height), height))
+        sys.stdout.flush()
+        time.sleep(_REFRESH)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,12 @@ def status_lines(rows: Iterable[Row], width: int, height: int = 0, paint: Paint 
     return _fitting([_head_line(head, widths, paint)], ordered, blocks, height)
 
 
+def frame(lines: Sequence[str], height: int) -> str:
+    """The text that replaces the content of a terminal of `height` lines. The last line stays empty for the cursor."""
+    shown = lines[: height - 1] if height else lines
+    return "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J"
+
+
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """Lines of at most `width`, broken between words only. A longer word is shortened in the middle. 0: one line."""
     if not width:

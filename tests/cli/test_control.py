@@ -270,6 +270,34 @@ def test_status_shows_the_state_of_each_job(launch: Callable[..., Supervisor]) -
     assert any(line.startswith("… and 1 more; ") for line in narrow), narrow
 
 
+def test_status_watch_draws_again_until_it_is_interrupted(launch: Callable[..., Supervisor]) -> None:
+    built = launch(wait="tick | tick")
+    ours, theirs = os.openpty()
+    watch = subprocess.Popen(
+        [RPR, "status", "--watch"], cwd=built.rpr.folder, env={**built.rpr.env, "COLUMNS": "80", "LINES": "24"},
+        stdin=subprocess.DEVNULL, stdout=theirs, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        text = ""
+        while text.count("3 jobs: none failing") < 2:
+            text += os.read(ours, 65536).decode(errors="replace")
+        assert text.count("\x1b[H") >= 2
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(PATIENCE) == 130
+    finally:
+        watch.kill()
+        watch.communicate()
+        os.close(ours)
+
+
+def test_status_watch_without_a_terminal_is_an_error(rpr: Rpr) -> None:
+    rpr.write("jobs.toml", JOBS)
+    done = rpr("status", "--watch")
+    assert done.code == 2
+    assert done.err.startswith("rpr: cannot use `--watch`: standard output is not a terminal\n")
+
+
 def test_status_json_has_stable_keys_and_ps_is_the_same(launch: Callable[..., Supervisor]) -> None:
     built = launch(wait="web  | up")
     assert [item["job"] for item in built.lines("ps")] == ["tick", "web", "bad"]

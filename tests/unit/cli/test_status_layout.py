@@ -13,6 +13,7 @@ from repeater.cli.status_layout import (
     OFF,
     REST,
     Row,
+    frame,
     group_of,
     has_label,
     shorten,
@@ -119,6 +120,11 @@ def test_without_a_width_each_job_has_one_line_with_everything() -> None:
     lines = status_lines(SIXTY, 0)
     assert len(lines) == 61
     assert lines[1].endswith(f"2026-12-01 01:30, in 12h 04m  {ERROR}")
+
+
+def test_a_frame_clears_the_rest_of_each_line_and_of_the_screen() -> None:
+    assert frame(["a", "b"], 24) == "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"
+    assert frame(["a", "b", "c"], 3) == frame(["a", "b"], 0)
 
 
 def test_shortened_names_stay_different() -> None:

@@ -32,7 +32,7 @@ from repeater.model.units import format_duration
 from repeater.output.terminal import json_line
 from repeater.plan.select import select
 from repeater.schedule.factory import schedule_for
-from repeater.schedule.forecast import ForecastStart, starts
+from repeater.schedule.forecast import ForecastStart, first_start, starts
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -69,9 +69,9 @@ def next_(
 ) -> int:
     """Show the next starts of each job.
 
-    Shows the starts after now, or after `--from`, in UTC and in the time zone of the job (default: the local zone). The
-    result is what would happen if the jobs were applied at that time. Nothing is started or stored. Exit code 1: a
-    schedule plugin failed.
+    Shows a start at once and the starts after now, or after `--from`, in UTC and in the time zone of the job (default:
+    the local zone). The result is what would happen if the jobs were applied at that time. Nothing is started or
+    stored. Exit code 1: a schedule plugin failed.
     """
     from repeater.apps.job_files import load_job_files
     from repeater.apps.plugins import plugin_catalog
@@ -104,8 +104,15 @@ class Forecast:
         self._plugins = plugins
 
     def of(self, job: JobSpec) -> Iterator[ForecastStart]:
+        """The start at once, if there is one, and the starts after it."""
+        after, count = self.after, self._count
         try:
-            yield from starts(job, schedule_for(job, self._plugins), self.after, self._count)
+            schedule = schedule_for(job, self._plugins)
+            if schedule.clock == "mono" and first_start(job, schedule, after) == after.wall:
+                yield ForecastStart(job.name, after.wall, after.wall)
+                count = 0 if schedule.waits_for_end else count - 1
+            if count:
+                yield from starts(job, schedule, after, count)
         except PluginFailed as failure:
             self.unknown[job.name] = failure.message
 
@@ -132,6 +139,7 @@ def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
             yield (
                 f"{name:<{width}}  {_clock(start.due)}Z  {_clock(local)} {_zone_words(job, local)}"
                 + (f"  (jitter {format_duration(late - late % MILLISECOND)})" if late else "")
+                + ("  (at once)" if start.due == forecast.after.wall else "")
             )
             name = ""
         words = describe_trigger(job, seen=not name, after=forecast.after.wall)

@@ -46,16 +46,18 @@ def test_next_lists_starts_in_utc_and_in_the_zone_of_the_job(rpr):
         out="""\
 backup            2026-03-29 01:00:00Z  2026-03-29 03:00:00 +02:00 Europe/Berlin
                   2026-03-30 00:30:00Z  2026-03-30 02:30:00 +02:00 Europe/Berlin
-poll              2026-03-28 12:00:30Z  2026-03-28 12:00:30 +00:00
-                  2026-03-28 12:01:00Z  2026-03-28 12:01:00 +00:00
-web               a service, kept running
+poll              2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)
+                  2026-03-28 12:00:30Z  2026-03-28 12:00:30 +00:00
+web               2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)
+                  a service, kept running
 ask               only on request
 build             when files change: src/**
-setup             once, when it is applied
+setup             2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)
+                  once, when it is applied
 off               disabled
-poll2[region=eu]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
+poll2[region=eu]  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)
                   then 1h after the end of each run
-poll2[region=us]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
+poll2[region=us]  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)
                   then 1h after the end of each run
 """
     )
@@ -64,13 +66,13 @@ poll2[region=us]  2026-03-28 13:00:00Z  2026-03-28 13:00:00 +00:00
 def test_next_shows_runs_that_follow_each_other(rpr):
     rpr.write("jobs.toml", '[jobs.a]\ncommand = "true"\nschedule = { every = "0s", after_end = true }\n')
     rpr("next", "jobs.toml", "--from", "2026-03-28T12:00:00Z").is_(
-        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00\n   then back to back\n"
+        out="a  2026-03-28 12:00:00Z  2026-03-28 12:00:00 +00:00  (at once)\n   then back to back\n"
     )
 
 
 def test_next_as_json_is_one_object_for_each_start(rpr):
     rpr.write("jobs.toml", JOBS)
-    result = rpr("next", "--json", "-n", "2", "--job", "backup", "--job", "web", "--from", "2026-10-24")
+    result = rpr("next", "--json", "-n", "2", "--job", "backup", "--job", "ask", "--from", "2026-10-24")
     assert [json.loads(line) for line in result.out.splitlines()] == [
         {
             "job": "backup",
@@ -85,7 +87,7 @@ def test_next_as_json_is_one_object_for_each_start(rpr):
 def test_next_shows_the_machines_zone_where_the_job_has_none(rpr):
     rpr.write("jobs.toml", JOBS)
     result = rpr("next", "--json", "-n1", "--job", "poll", "--from", "2026-03-28T12:00:00Z", env={"TZ": "Asia/Tokyo"})
-    assert json.loads(result.out)["local"] == "2026-03-28T21:00:30+09:00"
+    assert json.loads(result.out)["local"] == "2026-03-28T21:00:00+09:00"
 
 
 def test_next_shows_an_offset_with_seconds(rpr):

@@ -91,6 +91,8 @@ def _complete(job: dict[str, Any], sources: dict[Key, str], given: ParsedArgs, s
         _rate(schedule, sources, given)
     if given.command.name == "rate-limit" and "rate" not in schedule:
         raise UsageError("cannot run `rpr rate-limit`: missing `--rate N/DURATION`, or `--limit` and `--window`")
+    if given.has("--even"):
+        _space_evenly(schedule, sources, given)
     if given.command.strategy:
         from repeater.policy.retry import HOPELESS
 
@@ -128,6 +130,25 @@ def _rate(schedule: dict[str, Any], sources: dict[Key, str], given: ParsedArgs) 
         raise UsageError("cannot run `rpr rate-limit`: expected either `--rate`, or `--limit` and `--window`")
     schedule["rate"] = f"{limit}/{window}"
     sources["schedule", "rate"] = "--limit"
+
+
+def _space_evenly(schedule: dict[str, Any], sources: dict[Key, str], given: ParsedArgs) -> None:
+    """Replace the rate by an interval: the window divided by the number of starts."""
+    from datetime import timedelta
+
+    from repeater.model.units import format_duration, parse_rate
+
+    for option in ("--retry-pattern", "--show-next"):
+        if given.has(option):
+            raise UsageError(f"cannot use `--even` with `{option}`")
+    text, option = schedule.pop("rate"), sources.pop(("schedule", "rate"))
+    try:
+        rate = parse_rate(text)
+    except ValueError as error:
+        raise UsageError(f"cannot use `{option} {text}`: {error}") from None
+    microsecond = timedelta(microseconds=1)
+    schedule["every"] = format_duration(-(-rate.window // (microsecond * rate.count)) * microsecond)
+    sources["schedule", "every"] = option
 
 
 def _fill(job: dict[str, Any], sources: dict[Key, str], option: Option, text: str | None) -> None:

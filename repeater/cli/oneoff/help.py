@@ -35,6 +35,11 @@ def _more(command: Command, width: int) -> Iterator[str]:
             "Runs COMMAND until it succeeds, at most `--attempts` times. The exit code is that of the last run: 124 "
             "timed out, 126 cannot be executed, 127 not found, 128 + n ended by signal n. " + text
         )
+    elif command.name == "rate-limit":
+        text = (
+            "Starts run one after the other, without a delay, until the limit is reached; then the next start waits. "
+            "`--even` spaces the starts over the window instead. " + text
+        )
     elif command.name == "watch":
         text = "GLOB is a quoted pattern such as `'src/**/*.py'`. A change during a run causes one more run after it."
     yield ""

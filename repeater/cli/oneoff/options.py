@@ -236,6 +236,7 @@ _ALL = (
         Option(("--window",), "Window of the rate, for use with `--limit N`.", "DURATION"),
         Option(("-p", "--retry-pattern"), "Reserve retries at these offsets with every start.", "DURATION,DURATION",
                ("schedule", "retry_pattern"), "words"),
+        Option(("--even",), "Start runs at even intervals: one each 36s for `100/1h`."),
         Option(("-n", "--show-next"), "Log the time of the next allowed start to stderr."),
     )),
     Command("adaptive", ONE_OFF["adaptive"][0], "rpr adaptive --base-interval 1s --show-metrics -- ./probe.sh", (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from repeater.cli.oneoff.run import NAMES, build_spec, limits_of
 from repeater.cli.oneoff.show import as_job
 from repeater.errors import UsageError
 from repeater.jobfile.load import load
+from repeater.model.spec import Every
 from repeater.settings import resolve
 from tests.fakes.filesystem import MemoryDisk
 
@@ -146,3 +148,22 @@ def test_lines_of_every_command_are_drawn_and_some_are_valid(name: str) -> None:
 
     count()
     assert found
+
+
+@pytest.mark.parametrize(
+    ("rate", "every"),
+    [
+        (["--rate", "100/1h"], timedelta(seconds=36)),
+        (["--limit", "4", "--window", "2s"], timedelta(milliseconds=500)),
+        (["--rate", "7/1h"], timedelta(seconds=514, microseconds=285_715)),  # never more than the rate allows
+    ],
+)
+def test_even_spaces_the_starts_of_a_rate(rate: list[str], every: timedelta) -> None:
+    spec, _, _ = spec_of(["rl", *rate, "--even", "--", "x"])
+    assert spec.schedule == Every(every)
+
+
+@pytest.mark.parametrize("other", [["--retry-pattern", "0,1s"], ["--show-next"]])
+def test_even_excludes_options_that_need_a_limit(other: list[str]) -> None:
+    with pytest.raises(UsageError, match=f"cannot use `--even` with `{other[0]}`"):
+        spec_of(["rl", "--rate", "100/1h", "--even", *other, "--", "x"])

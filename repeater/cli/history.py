@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ def history(
     if rows:
         zone, _, _ = zone_name(datetime.now(UTC)).partition(",")
         head: tuple[str, ...] = (f"TIME ({zone})", "JOB", "OUTCOME", "TOOK", "REASON", "RUN")
-        cells = [_row(row) for row in rows]
+        cells = [slot_cells(row) for row in rows]
         if usage:
             head = (*head[:4], "CPU", "MEMORY", *head[4:])
             cells = [(*one[:4], *_usage(row), *one[4:]) for one, row in zip(cells, rows, strict=True)]
@@ -126,15 +126,18 @@ def _from_disk(where: SupervisorSelector, args: Mapping[str, Any], error: Unreac
         return [as_item(row) for row in read(found.rows, found.specs, list(found.meta.progress), given)]
 
 
-def _row(item: Mapping[str, Any]) -> tuple[str, ...]:
+def slot_cells(item: Mapping[str, Any], show: Callable[[datetime], str] | None = None) -> tuple[str, ...]:
+    """Time, job, outcome, duration, reason and run id of a slot. `show` formats instants, by default `clock`."""
     began, ended = instant(item["started"]), instant(item["ended"])
     took = duration_text(ended - began) if began and ended else ""
-    reason = "" if item["outcome"] == "success" else reason_text(item)
+    reason = "" if item["outcome"] == "success" else reason_text(item, show=show)
     tries = f"attempt {item['attempts']}" if item["attempts"] > 1 else ""
     notes = "; ".join(
         part for part in (reason, tries, "" if item["trigger"] == "schedule" else item["trigger"]) if part
     )
-    return clock(item["nominal"]), item["job"], item["outcome"], took, notes, item["run"] or ""
+    nominal = instant(item["nominal"])
+    time = show(nominal) if show and nominal else clock(item["nominal"])
+    return time, item["job"], item["outcome"], took, notes, item["run"] or ""
 
 
 def _usage(item: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,8 +132,13 @@ def _local_date(now: datetime) -> date:
     return now.astimezone().date()
 
 
-def reason_text(item: Mapping[str, Any], name: str = "reason", now: datetime | None = None) -> str:
-    """The reason of an item as a sentence, with instants formatted by `clock`; empty for none.
+def reason_text(
+    item: Mapping[str, Any],
+    name: str = "reason",
+    now: datetime | None = None,
+    show: Callable[[datetime], str] | None = None,
+) -> str:
+    """The reason of an item as a sentence, with instants formatted by `show` or `clock`; empty for none.
 
     Built from `reason_code` and `detail`, because the sentence under `name` has instants in UTC.
     """
@@ -143,7 +148,7 @@ def reason_text(item: Mapping[str, Any], name: str = "reason", now: datetime | N
     from repeater.model.reasons import reason_from_json
     from repeater.sentences import sentence
 
-    return sentence(reason_from_json(code, item["detail"]), lambda instant: clock_of(instant, now))
+    return sentence(reason_from_json(code, item["detail"]), show or (lambda instant: clock_of(instant, now)))
 
 
 def printable(text: str) -> str:
@@ -208,9 +213,9 @@ def _positive(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
 
 
-def zone_name(now: datetime) -> str:
-    """The zone of `clock`: `UTC`, or `CET, UTC+01:00`."""
-    local = now.astimezone()
+def zone_name(now: datetime, zone: tzinfo | None = None) -> str:
+    """The zone of `clock`, or this one: `UTC`, or `CET, UTC+01:00`."""
+    local = now.astimezone(zone)
     if not local.utcoffset():
         return "UTC"
     name, offset = local.tzname() or "", f"UTC{offset_text(local)}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from repeater.cli.history import _row
+from repeater.cli.history import slot_cells
 from repeater.cli.options import json_option
-from repeater.cli.remote import print_json, printable, supervisor_options
+from repeater.cli.remote import print_json, printable, reason_text, supervisor_options, zone_name
 from repeater.errors import Unreachable
+from repeater.model.time import offset_text
 
 if TYPE_CHECKING:
     from repeater.apps.locate import SupervisorSelector
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: rpr why backup@03:00")
 @click.argument("question", metavar="JOB[@TIME]")
+@click.option("--utc", is_flag=True, help="Show times in UTC.")
 @json_option
 @supervisor_options
-def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
+def why(question: str, utc: bool, as_json: bool, where: SupervisorSelector) -> None:
     """Explain the current state of a job, or the result of its slot at TIME.
 
     TIME is a time of day (its last occurrence), a date, or both: `2026-03-29T02:30`. It is in the time zone of the
@@ -46,18 +48,41 @@ def why(question: str, as_json: bool, where: SupervisorSelector) -> None:
     if as_json:
         print_json(result)
         return
-    print(printable(result["answer"]))
-    for fact in result["facts"]:
-        print(f"  {printable(fact)}")
+    show, zone = _clock(None if utc else result.get("zone"), datetime.now(UTC), utc=utc)
+    print(printable(reason_text(result, "answer", show=show)))
+    for fact in result["fact_reasons"]:
+        print(f"  {printable(reason_text(fact, show=show))}")
     if result["slots"] and not at:
         print("  its last slots:")
         for slot in result["slots"]:
-            time, _, outcome, took, reason, run = map(printable, _row(slot))
+            time, _, outcome, took, reason, run = map(printable, slot_cells(slot, show))
             print(f"    {time}  {outcome}" + "".join(f"  {part}" for part in (took, reason, run) if part))
     if lines := result.get("output"):
         print("  the last lines of the failed run:")
         for line in lines:
             print(f"    {printable(line)}")
+    print(f"  times in {zone}")
+
+
+def _clock(name: str | None, now: datetime, *, utc: bool) -> tuple[Callable[[datetime], str], str]:
+    """How to show all instants of one answer, and the name of the zone. None: the zone of this machine.
+
+    An instant has its offset if that is not the present one, because the clocks were or will be changed.
+    """
+    zone: tzinfo | None = UTC if utc else None
+    if name is not None:
+        from repeater.schedule.zone import zone_of
+
+        zone = zone_of(name)
+    present = now.astimezone(zone).utcoffset()
+
+    def show(moment: datetime) -> str:
+        local = moment.astimezone(zone)
+        text = f"{local:%Y-%m-%d %H:%M:%S}"
+        return text if local.utcoffset() == present else f"{text} {offset_text(local)}"
+
+    shown = zone_name(now, zone)
+    return show, shown if name is None or shown == "UTC" else f"{name} ({shown})"
 
 
 def _from_disk(where: SupervisorSelector, job: str, at: str, error: Unreachable) -> WhyResult:

@@ -71,6 +71,9 @@ def _billionths(text: str) -> int | None:
     return total
 
 
+_PAIRS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
+
+
 @lru_cache(maxsize=1024)
 def format_duration(length: timedelta) -> str:
     """The shortest text that `parse_duration` reads back as the same length; `0s` for zero, `-` before a negative."""
@@ -87,7 +90,7 @@ def format_duration(length: timedelta) -> str:
 
 
 def duration_text(length: timedelta) -> str:
-    """A length for people, rounded down: `400µs`, `35ms`, `4.0s`, `42s`, `2m 05s`, `2h 05m`, `3d 4h`."""
+    """A length for people, rounded down: `400µs`, `35ms`, `4.0s`, `42s`, `2m 05s`, `2h 05m`, `7h`, `3d 04h`."""
     left = max(0, length // timedelta(microseconds=1))
     if left < 1000:
         return f"{left}µs" if left else "0s"
@@ -96,17 +99,15 @@ def duration_text(length: timedelta) -> str:
     seconds = left // 1_000_000
     if seconds < 60:
         return f"{seconds}.{left % 1_000_000 // 100_000}s" if seconds < 10 else f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m {seconds % 60:02}s"
-    if seconds < 86_400:
-        return f"{seconds // 3600}h {seconds % 3600 // 60:02}m"
-    return f"{seconds // 86_400}d {seconds % 86_400 // 3600}h"
+    size, unit, part, name = next(one for one in _PAIRS if seconds >= one[0])
+    count, rest = seconds // size, seconds % size // part
+    return f"{count}{unit}" + (f" {rest:02}{name}" if rest else "")
 
 
 def format_approx(seconds: float) -> str:
     """A length to three digits, for people: `50.4ms`, `1.25s`, `1h2m`."""
     if seconds < 0.0009995:
-        return f"{seconds * 1e6:.3g}us"
+        return f"{seconds * 1e6:.3g}µs"
     if seconds < 1000:
         return f"{seconds * 1000:.3g}ms" if seconds < 0.9995 else f"{seconds:.3g}s"
     return format_duration(timedelta(seconds=round(seconds)))

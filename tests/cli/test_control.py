@@ -918,10 +918,15 @@ def test_why_knows_the_nights_when_clocks_change(launch: Callable[..., Superviso
     assert "02:30 did not exist on 2027-03-28 in this zone (clocks went forward)" in told
     assert "gap = `next`, fold = `first`" in told
     told = built("why", "n@2027-10-31T02:30").out
-    assert "that time occurred twice (clocks went back): 2027-10-31 02:30:00+0200 and 2027-10-31 02:30:00+0100" in told
+    twice = r"that time occurred twice \(clocks went back\): 2027-10-31 02:30:00( \+02:00)? and 2027-10-31 02:30:00( \+01:00)?"
+    found = re.search(twice, told)
+    assert found is not None, told
+    assert [found[1], found[2]].count(None) == 1, "the present offset is named with the zone"
+    assert len(re.findall(r"times in Europe/Berlin \(CES?T, UTC\+0[12]:00\)", told)) == 1
+    assert "00:30:00 and 2027-10-31 01:30:00\n" in built("why", "n@2027-10-31T02:30", "--utc").out
     told = built("why", "n@2027-06-01T12:00").out
     assert "it was not scheduled at that time" in told
-    assert "the next slot is 2027-06-02 02:30:00+0200" in told
+    assert "the next slot is 2027-06-02 02:30:00" in told
     assert "this time is in the future" in built("why", "n@2027-06-02T02:30").out
 
 

@@ -44,10 +44,14 @@ class _Facts(TypedDict):
     facts: list[str]
     fact_reasons: list[ReasonItem]
     slots: list[SlotItem]
+    zone: str | None
 
 
 class ExplanationJson(_Answer, Coded, _Facts):
-    """An answer, the facts that support it, and the slots that it is about."""
+    """An answer, the facts that support it, and the slots that it is about.
+
+    `zone` is the time zone of the schedule, null for the zone of the machine.
+    """
 
 
 class _Subject(TypedDict):
@@ -81,6 +85,7 @@ class HistoryExplanation:
             "facts": [fact["reason"] for fact in facts],
             "fact_reasons": facts,
             "slots": [as_item(row) for row in self.rows],
+            "zone": getattr(self.zone, "key", None),
         }
 
     def _clock(self, wall: datetime) -> str:

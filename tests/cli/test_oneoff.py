@@ -521,8 +521,8 @@ def test_a_background_child_does_not_outlive_rpr(rpr: Rpr) -> None:
     ("words", "message"),
     [
         (["i", "-e", "5", "--", "x"], "cannot use `--every 5`: found `5`, expected a duration like `30s`, `1h30m`, `500ms` or `2d`"),
-        (["i", "--", "x"], "cannot run `rpr interval`: it needs `--every DURATION`"),
-        (["c", "--", "x"], "cannot run `rpr count`: it needs `--times N`"),
+        (["i", "--", "x"], "cannot run `rpr interval`: missing `--every DURATION`"),
+        (["c", "--", "x"], "cannot run `rpr count`: missing `--times N`"),
         (["c", "-t", "five", "--", "x"], "cannot use `--times five`: found `five`, expected a whole number of at least 1"),
         (["c", "-t", "0", "--", "x"], "cannot use `--times 0`: found `0`, expected a whole number of at least 1"),
         (["c", "-t", "1"], "cannot run `rpr count`: no command given"),

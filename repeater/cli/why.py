@@ -52,6 +52,7 @@ def why(question: str, utc: bool, as_json: bool, where: SupervisorSelector) -> N
     print(printable(reason_text(result, "answer", show=show)))
     for fact in result["fact_reasons"]:
         print(f"  {printable(reason_text(fact, show=show))}")
+    print(f"  times in {zone}")
     if result["slots"] and not at:
         print("  its last slots:")
         for slot in result["slots"]:
@@ -61,7 +62,6 @@ def why(question: str, utc: bool, as_json: bool, where: SupervisorSelector) -> N
         print("  the last lines of the failed run:")
         for line in lines:
             print(f"    {printable(line)}")
-    print(f"  times in {zone}")
 
 
 def _clock(name: str | None, now: datetime, *, utc: bool) -> tuple[Callable[[datetime], str], str]:

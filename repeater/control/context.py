@@ -7,6 +7,7 @@ thread. Verbs do not change the engine: they pass facts to it.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -167,15 +168,25 @@ class ControlContext:
 
 
 async def aside(call: Callable[[], Result]) -> Result:
-    """The result of a call that blocks, made in a thread. Raises Busy if this process may not start one."""
+    """The result of a call that blocks, made in a thread. Raises Busy if this process may start no thread or open no
+    file.
+    """
     try:
-        calling = asyncio.get_running_loop().run_in_executor(None, call)
-    except RuntimeError:
+        return await asyncio.get_running_loop().run_in_executor(None, call)
+    except RuntimeError as error:
+        if "thread" not in str(error):
+            raise
         raise Busy(
             "cannot answer: the supervisor has reached its limit of processes",
             hint="raise its process limit: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
         ) from None
-    return await calling
+    except OSError as error:  # also of an import of asyncio
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise Busy(
+            "cannot answer: the supervisor has reached its limit of open files",
+            hint="raise its limit: `ulimit -n`, `LimitNOFILE=` of its service",
+        ) from None
 
 
 class Busy(RepeaterError):

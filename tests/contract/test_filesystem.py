@@ -40,9 +40,9 @@ def test_follows_links_and_resolves_them(disk_at):
 
 def test_names_what_is_missing_and_what_is_a_folder(disk_at):
     disk, folder = disk_at
-    with pytest.raises(Unreadable, match=r"^there is no such file$"):
+    with pytest.raises(Unreadable, match=r"^the file does not exist$"):
         disk.read(f"{folder}/nothing", 9)
-    with pytest.raises(Unreadable, match=r"^it is a folder$"):
+    with pytest.raises(Unreadable, match=r"^it is a directory$"):
         disk.read(f"{folder}/sub", 9)
 
 
@@ -67,7 +67,7 @@ def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path):
     for path in (tmp_path / "fifo", "/dev/zero"):
         with pytest.raises(Unreadable, match=r"^it is not a regular file$"):
             Filesystem().read(str(path), 100)
-    with pytest.raises(Unreadable, match=r"^its links form a circle$"):
+    with pytest.raises(Unreadable, match=r"^its symbolic links form a loop$"):
         Filesystem().read(str(tmp_path / "circle"), 100)
 
 

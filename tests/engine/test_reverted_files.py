@@ -45,9 +45,15 @@ def check_same_plan(simulated: SimulatedSupervisor, files: dict[str, str]) -> No
         return
     offline = plan_without_supervisor(simulated)
     live = [(item["job"], item["class"], item["from"], _changes(item["changes"])) for item in planned]
-    assert [(one.job, one.reload, one.moved_from, list(one.changes)) for one in offline.entries] == live
+    found = [(one.job, one.reload, one.moved_from, list(one.changes)) for one in offline.entries]
+    assert sorted(found, key=_job) == sorted(live, key=_job)
     assert [(name, old, new) for kind, name, old, new in offline.shared if kind == "pool"] == _shared(result["pools"])
     assert [(name, old, new) for kind, name, old, new in offline.shared if kind == "limit"] == _shared(result["limits"])
+
+
+def _job(entry: tuple[Any, ...]) -> str:
+    """The order of removed jobs is that of the former generation, which a store does not keep."""
+    return str(entry[0])
 
 
 def _changes(items: list[dict[str, Any]]) -> list[tuple[str, Any, Any]]:

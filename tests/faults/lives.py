@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from repeater.apps import supervisor as supervisor_root
 from repeater.apps.options import SupervisorOptions
 from repeater.apps.reload_worker import load_selected
 from repeater.apps.supervisor import supervise
@@ -83,7 +84,7 @@ def dying_store(step: str) -> type[store.SqliteStore]:
 
 
 def die_at(folder: Path, step: str, on_death: Literal["kill", "keep"]) -> None:
-    store.SqliteStore = dying_store(step)  # type: ignore[misc]
+    supervisor_root.SqliteStore = dying_store(step)  # type: ignore[misc]
     options = options_for(folder, on_death)
     supervise(options, load_selected(options.files))
 

@@ -119,7 +119,9 @@ def test_a_clock_set_back_makes_jobs_wait_with_a_warning_until_reset() -> None:
     stage.clock.set_wall(EPOCH + 5 * MINUTE)
     stage.advance(30)
     words = [str(text_of(event.reason)) for event in stage.events if isinstance(event, Warned)]
-    assert any("`c` waits until 2026-01-01T00:10:00Z" in message and "`rpr reset c`" in message for message in words)
+    assert any(
+        "`c` will not start before 2026-01-01T00:10:00Z" in message and "`rpr reset c`" in message for message in words
+    )
     stage.advance(269)
     assert len(rows_of(stage, "c")) == 11
     stage.request("reset", "c")
@@ -392,7 +394,7 @@ def test_a_job_that_waits_for_the_clock_shows_it_with_the_remedy(ground: Ground,
     second = ground.apply(JOBS, env=shim.env)
     second.until_err("the clock was set back: `c` will not start before ")
     day = f"{datetime.now().astimezone() + timedelta(days=2):%Y-%m-%d}"
-    assert f"until {day} " in second.err
+    assert f"before {day} " in second.err
     assert "`rpr reset c` clears this" in second.err
     until_more(ground, "i", 2)
     (job,) = (item for item in map(json.loads, ground("status", "c", "--json").out.splitlines()))

@@ -104,7 +104,7 @@ def test_a_supervisor_that_is_killed_at_any_step_of_a_run(
     )
     with lives(tmp_path, step, on_death) as first:
         assert first.stdout is not None
-        said = first.stdout.read()
+        said, _ = first.communicate(timeout=PATIENCE)
         assert first.wait(PATIENCE) == -9, said
     second = next_life(tmp_path)
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from repeater.control.commands.last_output import FAILURES, last_output
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
@@ -20,6 +20,8 @@ from repeater.model.run import SlotRecord, Trigger
 from repeater.model.time import Instant, rfc3339
 from repeater.sentences import ReasonItem, as_item, coded, reason_item, text_of
 from repeater.supervisor.faults import FaultRecord
+
+Result = TypeVar("Result")
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is not a step of the wall clock
 _RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
@@ -135,7 +137,7 @@ async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
     """An item for each job; the result is about the supervisor."""
     await desk.settled()
     jobs = desk.jobs(args["jobs"])
-    before = await last_rows(desk, jobs)
+    before = await _readable(last_rows(desk, jobs), desk.earlier)
     now = desk.clock.now()
     faulty = {fault.job for fault in desk.faults(None)}
     shown = 0
@@ -146,7 +148,7 @@ async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
                 item["faults"] = [as_fault(one) for one in desk.faults(item["job"])]
             last = item["last"]
             if last is not None and last["outcome"] in FAILURES and shown < _MOST_OUTPUTS:
-                last["output"] = await last_output(desk, item["job"], last["run"], LINES)
+                last["output"] = await _readable(last_output(desk, item["job"], last["run"], LINES), [])
                 shown += 1
         await send(*items)
         await desk.settled()
@@ -244,6 +246,14 @@ def fault_reason(fault: FaultRecord) -> Reason:
         count=fault.count,
         last=fault.last,
     )
+
+
+async def _readable(reading: Awaitable[Result], otherwise: Result) -> Result:
+    """What is read from the disk, or `otherwise` if it cannot be read: a status without it is better than an error."""
+    try:
+        return await reading
+    except Exception:  # noqa: BLE001 - no descriptor, no thread, or a damaged file
+        return otherwise
 
 
 async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, SlotRecord]:

@@ -127,7 +127,7 @@ def test_every_late_field_is_rendered_and_no_other():
 
 
 def test_a_changed_variable_that_no_template_names_changes_no_spec():
-    text = 'command = "echo {{ run.id }} {{ vars.x }}"\n'
+    text = 'command = "echo {{ run.id }} {{ vars.x }}"\n[vars]\ny = "0"\n'
     one = job(text, set_vars={"x": "1", "y": "1"})
     assert one == job(text, set_vars={"x": "1", "y": "2"})
     assert one != job(text, set_vars={"x": "2", "y": "1"})

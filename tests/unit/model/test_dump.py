@@ -46,6 +46,7 @@ from repeater.model.spec import (
     Termination,
 )  # fmt: skip
 from repeater.model.units import Rate
+from repeater.policy.paths import check_glob, check_ignore
 from tests.unit.jobfile.loading import road
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -58,7 +59,18 @@ COUNTS = st.integers(1, 10**6)
 INSTANTS = st.integers(600_000_000, 4_000_000_000).map(lambda second: datetime.fromtimestamp(second, UTC))
 PATTERNS = st.sampled_from(["x", "^OK$", "a{2}", "{{3}}", "(?i)é", "\\d+"])
 COMMANDS = st.one_of(WORDS, st.lists(ANY, min_size=1, max_size=3).filter(lambda one: one[0] != "").map(tuple))
-GLOBS = st.lists(WORDS, min_size=1, max_size=2).map(tuple)
+
+
+def is_glob(text: str) -> bool:
+    try:
+        check_glob(text)
+        check_ignore(text)
+    except ValueError:
+        return False
+    return True
+
+
+GLOBS = st.lists(WORDS.filter(is_glob), min_size=1, max_size=2).map(tuple)
 PAIRS = st.dictionaries(NAMES, ANY, max_size=3).map(lambda table: tuple(sorted(table.items())))
 
 

@@ -44,7 +44,7 @@ def items(low: int, high: int, *, star: bool = True) -> st.SearchStrategy[Both]:
     forms = [
         one.map(lambda n: same(str(n))),
         st.builds(around, one, one, st.one_of(st.just(1), step), st.just(low), st.just(high)),
-        st.builds(lambda n, by: same(f"{n}/{by}"), one, step),
+        st.builds(lambda n, by: (f"{n}/{by}", f"{n}-{high}/{by}"), one, step),  # cronsim counts day 7 of the week, too
     ]
     if star:
         forms += [st.just(same("*")), step.map(lambda by: same(f"*/{by}"))]

@@ -152,6 +152,7 @@ def table(jobs: Sequence[JobSpec], forecast: Forecast) -> Iterator[str]:
 def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
     """The trigger of a job that does not start by time only; empty if there is none."""
     spec = job.schedule
+    applied = "" if seen else "when it is applied, "
     match spec:
         case _ if not job.enabled:
             return "disabled"
@@ -164,9 +165,9 @@ def describe_trigger(job: JobSpec, *, seen: bool, after: datetime) -> str:
         case OnChange():
             return "when files change: " + ", ".join(spec.globs)
         case Growing():
-            return f"when it is applied, then after growing delays ({spec.backoff.kind})"
+            return f"{applied}then after growing delays ({spec.backoff.kind})"
         case RateLimited() | Adaptive() | LoadAware():
-            return f"when it is applied, then {_adaptive_note(spec)}"
+            return f"{applied}then {_adaptive_note(spec)}"
         case Every():
             rest = f"{format_duration(spec.every)} after the end of each run" if spec.every else "back to back"
             return f"then {rest}" if spec.after_end else ""

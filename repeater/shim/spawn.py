@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource  # here, because os.wait4 imports it when it is first called, which fails without a free descriptor
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,6 @@ from repeater.shim import posix_spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import resource
     import subprocess
     from typing import IO, Any
 
@@ -294,8 +294,6 @@ def _owner(user: str | None, group: str | None) -> Credentials:
 
 
 def _limit(name: str) -> int:
-    import resource
-
     number = getattr(resource, f"RLIMIT_{name.upper()}", None)
     if not isinstance(number, int):
         raise SpawnError("limit_unknown", {"limit": name})
@@ -308,8 +306,6 @@ def _check_allowed(limits: Sequence[tuple[int, tuple[int, int]]], nice: int) -> 
         return
     if nice < 0:
         raise SpawnError("nice_denied", {"nice": nice})
-    import resource
-
     for number, (_, hard) in limits:
         ours = resource.getrlimit(number)[1]
         if ours != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > ours):
@@ -330,8 +326,6 @@ def _resume_with_limits(
     process: subprocess.Popen[bytes], limits: Sequence[tuple[int, tuple[int, int]]], nice: int
 ) -> None:
     """Set the limits of a stopped process and continue it. If they cannot be set, kill it."""
-    import resource
-
     try:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if nice:

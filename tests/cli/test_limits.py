@@ -131,10 +131,11 @@ def test_next_shows_in_text_what_time_alone_does_not_decide(rpr: Rpr) -> None:
         c = { command = "x", schedule = { load = { base = "10s" } } }
         """,
     )
-    rpr("next", "jobs.toml").is_(
-        out="a  when it is applied, then as often as 5/1h allows\n"
-        "b  when it is applied, then 100ms to 1m after the end of each run, adapting to the latency of its runs\n"
-        "c  when it is applied, then 10s to 1m after the end of each run, adapting to the machine load\n"
+    at_once = "  2026-11-24 12:00:00Z  2026-11-24 12:00:00 +00:00  (at once)\n"
+    rpr("next", "jobs.toml", "--from", "2026-11-24T12:00:00Z").is_(
+        out=f"a{at_once}   then as often as 5/1h allows\n"
+        f"b{at_once}   then 100ms to 1m after the end of each run, adapting to the latency of its runs\n"
+        f"c{at_once}   then 10s to 1m after the end of each run, adapting to the machine load\n"
     )
 
 

@@ -205,7 +205,7 @@ async def pause(desk: ControlContext, args: Args, send: Send) -> None:
     if end is not None and length is not None:
         raise UsageError("cannot pause: `for` and `until` exclude each other")
     if end is not None and end <= desk.now():
-        raise UsageError(f"cannot pause until {rfc3339(end)}: that time is over")
+        raise RepeaterError(f"cannot pause until {rfc3339(end)}: that time is over")
     for job in desk.require_jobs(args["jobs"]):
         await desk.submit(JobCommand("pause", job.spec.name, text=args["reason"], until=end, length=length))
         until = rfc3339(job.progress.paused_until)

@@ -70,6 +70,14 @@ _CONSTRAINTS: Mapping[str, Mapping[str, Any]] = {  # what the verbs themselves r
 }
 
 
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+"""An event of a stream: `data` is a JSON object."""
+
+
 def openapi() -> dict[str, Any]:
     """The whole document, version 3.1."""
     paths: dict[str, dict[str, Any]] = {}
@@ -121,7 +129,7 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["parameters"] = parameters
     answers = {"application/json": {"schema": _answer(route)}}
     if route.verb in STREAMING:
-        answers |= {"text/event-stream": {"schema": {"type": "string"}}}
+        answers |= {"text/event-stream": {"schema": _EVENT}}
     operation["responses"] = {
         "200": {"description": "The result.", "content": answers},
         **{code: {"$ref": f"#/components/responses/{code}"} for code in _refusals(route)},
@@ -143,6 +151,8 @@ def _refusals(route: Route) -> list[str]:
 def _body(route: Route) -> dict[str, Any]:
     properties = {key: {"description": ARGUMENTS[key], **_schema(key, kind)} for key, kind in route.params.items()}
     body: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    if {"for", "until"} <= properties.keys():
+        body["not"] = {"required": ["for", "until"]}
     needed = [key for key in NEVER_EMPTY if key in properties]
     if needed:
         body["required"] = needed

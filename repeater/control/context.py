@@ -172,14 +172,14 @@ async def aside(call: Callable[[], Result]) -> Result:
     file.
     """
     try:
-        return await asyncio.get_running_loop().run_in_executor(None, call)
-    except RuntimeError as error:
-        if "thread" not in str(error):
-            raise
-        raise Busy(
-            "cannot answer: the supervisor has reached its limit of processes",
-            hint="raise its process limit: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
-        ) from None
+        try:
+            calling = asyncio.get_running_loop().run_in_executor(None, call)
+        except RuntimeError:
+            raise Busy(
+                "cannot answer: the supervisor has reached its limit of processes",
+                hint="raise its process limit: `ulimit -u`, `TasksMax=` of its service, `pids.max` of its cgroup",
+            ) from None
+        return await calling
     except OSError as error:  # also of an import of asyncio
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from repeater.cli.options import json_option
 from repeater.cli.remote import (
     call_for_jobs,
     clock,
+    instant,
     instant_option,
     length_option,
     print_json,
@@ -98,9 +100,13 @@ def pause(
     """
     if length is not None and until is not None:
         raise UsageError("cannot use `--for` with `--until`: they exclude each other")
+    end = instant_option(until, "--until", ahead=True)
+    at = instant(end)
+    if at is not None and at <= datetime.now(UTC):
+        raise UsageError(f"cannot use `--until {until}`: that time is over")
     args: dict[str, Any] = {
         "for": length_option(length, "--for"),
-        "until": instant_option(until, "--until", ahead=True),
+        "until": end,
         "reason": reason,
     }
     call_for_jobs(where, "pause", jobs, as_json=as_json, words=_paused, **args)

@@ -92,8 +92,9 @@ class ControlContext:
     """`leave` shuts down the supervisor, as a signal does. `troubles` returns the problems of a health check, `faults`
     the recent unexpected exceptions, of one job if it is given. `rejected` returns why the job files were rejected.
     `at_hand` are requests in flight, except streams. `outputs` stores the output of runs on disk; None: no output
-    is stored. `earlier` has the last runs of jobs from before the start of this supervisor, as far as they were read.
-    `is_working` returns whether the effects of a fact are still in progress, over many turns of the loop.
+    is stored. `earlier` has the last runs of jobs from before the start of this supervisor, as far as they were read;
+    None: the history has no run of the job. `is_working` returns whether the effects of a fact are still in progress,
+    over many turns of the loop.
     """
 
     life: SupervisorInfo
@@ -114,7 +115,7 @@ class ControlContext:
     foresee: Foresee = _foresees_nothing
     outputs: RunStore | None = None
     is_working: Callable[[], bool] = lambda: False
-    earlier: dict[str, SlotRecord] = field(default_factory=dict)
+    earlier: dict[str, SlotRecord | None] = field(default_factory=dict)
 
     def now(self) -> datetime:
         return self.clock.now().wall

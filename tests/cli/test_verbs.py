@@ -94,7 +94,9 @@ def test_pause_takes_the_end_as_a_time_of_day_or_a_duration(launch: Callable[...
     assert timedelta() < until - datetime.now(UTC) <= timedelta(days=1, hours=1)
     (paused,) = built.lines("pause", "tick", "--until", "2h")
     assert timedelta(hours=1) < datetime.fromisoformat(paused["until"]) - datetime.now(UTC) <= timedelta(hours=2)
-    assert built("pause", "tick", "--until", "yesterday").code == 1
+    built("pause", "tick", "--until", "yesterday").is_(
+        err="rpr: cannot use `--until yesterday`: that time is over\n", code=2
+    )
     built("pause", "tick", "--until", "07:00", "--for", "1h").is_(
         err="rpr: cannot use `--for` with `--until`: they exclude each other\n", code=2
     )

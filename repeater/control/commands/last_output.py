@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from repeater.control.context import ControlContext, aside
+from repeater.control.context import Busy, ControlContext, aside
 from repeater.output.run_reader import RunReader, last_lines_of
 
 FAILURES = ("failed", "interrupted")
@@ -13,13 +13,16 @@ _LONGEST = 500  # characters of a line
 
 
 async def last_output(desk: ControlContext, job: str, run: str | None, most: int) -> list[str]:
-    """The last lines of a run; of the last failed run of the job if none is named."""
+    """The last lines of a run; of the last failed run of the job if none is named. Empty if they cannot be read."""
     if run is not None and (data := desk.kept.tail(run)):
         return cut(last_lines_of(data, most))
     if desk.outputs is None:
         return []
     reader = RunReader(desk.outputs.folder.parent, [job])
-    return await aside(partial(last_output_on_disk, reader, job, run, most))
+    try:
+        return await aside(partial(last_output_on_disk, reader, job, run, most))
+    except (Busy, OSError):  # the answer without these lines is still useful
+        return []
 
 
 def last_output_on_disk(reader: RunReader, job: str, run: str | None, most: int) -> list[str]:

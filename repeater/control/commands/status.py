@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from repeater.control.commands.last_output import FAILURES, last_output
 from repeater.control.context import Args, ControlContext, FindRecords, Send, aside
 from repeater.engine.active_slot import ActiveSlot
 from repeater.engine.job import Job
 from repeater.engine.job_states import State
+from repeater.errors import RepeaterError
 from repeater.model.json_types import Code, Count, Detail, Seconds, Time
 from repeater.model.reasons import Reason
 from repeater.model.reasons import reason as because
@@ -20,8 +21,6 @@ from repeater.model.run import SlotRecord, Trigger
 from repeater.model.time import Instant, rfc3339
 from repeater.sentences import ReasonItem, as_item, coded, reason_item, text_of
 from repeater.supervisor.faults import FaultRecord
-
-Result = TypeVar("Result")
 
 _SLEW = timedelta(seconds=2)  # a smaller difference of the clocks is not a step of the wall clock
 _RUNS = ("success", "failed", "interrupted", "cancelled")  # outcomes of slots that may have come to a run
@@ -137,7 +136,10 @@ async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
     """An item for each job; the result is about the supervisor."""
     await desk.settled()
     jobs = desk.jobs(args["jobs"])
-    before = await _readable(last_rows(desk, jobs), desk.earlier)
+    try:
+        before = await last_rows(desk, jobs)
+    except (RepeaterError, OSError):  # without a descriptor or a thread: a status without the history is still useful
+        before = desk.earlier
     now = desk.clock.now()
     faulty = {fault.job for fault in desk.faults(None)}
     shown = 0
@@ -148,7 +150,7 @@ async def status(desk: ControlContext, args: Args, send: Send) -> StatusResult:
                 item["faults"] = [as_fault(one) for one in desk.faults(item["job"])]
             last = item["last"]
             if last is not None and last["outcome"] in FAILURES and shown < _MOST_OUTPUTS:
-                last["output"] = await _readable(last_output(desk, item["job"], last["run"], LINES), [])
+                last["output"] = await last_output(desk, item["job"], last["run"], LINES)
                 shown += 1
         await send(*items)
         await desk.settled()
@@ -248,16 +250,10 @@ def fault_reason(fault: FaultRecord) -> Reason:
     )
 
 
-async def _readable(reading: Awaitable[Result], otherwise: Result) -> Result:
-    """What is read from the disk, or `otherwise` if it cannot be read: a status without it is better than an error."""
-    try:
-        return await reading
-    except Exception:  # noqa: BLE001 - no descriptor, no thread, or a damaged file
-        return otherwise
-
-
-async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, SlotRecord]:
-    """The last run of each job that did not run since the supervisor was started, from the history."""
+async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, SlotRecord | None]:
+    """The last run of each job that did not run since the supervisor was started, from the history. A job is looked
+    up once.
+    """
     names = [
         job.spec.name
         for job in jobs
@@ -265,7 +261,7 @@ async def last_rows(desk: ControlContext, jobs: Iterable[Job]) -> Mapping[str, S
     ]
     if names:
         found = await aside(partial(last_run_records, desk.rows, names))
-        desk.earlier.update(found)
+        desk.earlier.update(dict.fromkeys(names) | found)
     return desk.earlier
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from repeater.cli.status import _headline
 from repeater.control.commands.status import status
 from repeater.control.commands.why import now as explain
 from repeater.control.commands.why import why
-from repeater.model.run import Exit
+from repeater.model.run import Exit, SlotRecord
 from repeater.model.spec import Always, Backoff, Every, Jitter, Manual, Slowdown
 from repeater.model.time import span, to_epoch_us
 from tests.engine.stage import job
@@ -117,6 +118,49 @@ def again(bench: Bench) -> None:
     bench.desk.engine, bench.desk.clock = bench.stage.engine, bench.stage.clock
     bench.desk.rows = lambda jobs=None, most=100, **filters: list(bench.stage.store.find_records(jobs, most, **filters))
     bench.desk.earlier.clear()
+
+
+def test_a_status_without_a_readable_history_has_all_jobs(bench: Bench) -> None:
+    asked: list[Any] = []
+
+    def refuse(*args: Any, **_: Any) -> list[SlotRecord]:
+        asked.append(args)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    bench.stage.apply(job("a", Every(seconds(1))))
+    bench.stage.advance(2)
+    again(bench)
+    bench.stage.apply(job("a", Manual()))
+    bench.desk.rows = refuse
+    found: list[dict[str, Any]] = []
+
+    async def send(*items: dict[str, Any]) -> None:
+        found.extend(items)
+
+    asyncio.run(status(bench.desk, {"jobs": []}, send))
+    assert asked, "the history was read"
+    assert "a" in [item["job"] for item in found]
+
+
+def test_a_job_without_a_run_in_the_history_is_looked_up_once(bench: Bench) -> None:
+    asked: list[Any] = []
+
+    def nothing(names: list[str], *_: Any, **__: Any) -> list[SlotRecord]:
+        asked.extend(names)
+        return []
+
+    bench.stage.apply(job("a", Every(seconds(1))))
+    bench.stage.advance(2)
+    again(bench)
+    bench.stage.apply(job("a", Manual()))
+    bench.desk.rows = nothing
+
+    async def send(*_: dict[str, Any]) -> None:
+        return None
+
+    for _ in range(3):
+        asyncio.run(status(bench.desk, {"jobs": []}, send))
+    assert asked.count("a") == 1
 
 
 def test_after_a_restart_the_last_run_has_outcome_reason_and_exit_code(tmp_path: Path) -> None:
